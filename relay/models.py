@@ -1,0 +1,62 @@
+"""The values that travel along the data paths. All are immutable.
+
+`Message` and `Record` are named tuples because a batch makes thousands of them: a frozen dataclass
+costs three times as much to build.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import NamedTuple
+
+
+class Message(NamedTuple):
+    """One row of an outbox."""
+
+    id: int
+    """Above zero, increasing in publish order within a transaction; gaps are normal."""
+    key: str | None
+    payload: bytes
+    """JSON text in UTF-8, as PostgreSQL prints it. Nothing parses it unless a format needs to."""
+    headers: bytes
+    """A JSON object in UTF-8; `b"{}"` when there are none."""
+    created_at: datetime
+    """When the message was published, with time zone."""
+
+
+class Record(NamedTuple):
+    """One message as a sink sends it: everything is decided, a sink only moves it."""
+
+    id: int
+    dedup_id: str
+    """`<outbox>:<id>`: stable over retries, unique for ever (design section 7)."""
+    subject: str
+    """Where it goes inside the sink (subject, topic, routing key, URL); empty where the sink has one destination."""
+    key: str | None
+    body: bytes
+    headers: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """One record of a batch that was not delivered."""
+
+    index: int
+    """Its position in the list given to `publish`."""
+    permanent: bool
+    """True: this record will never be accepted and becomes a dead letter. False: try again later."""
+    code: str
+    """A short stable word for metrics, such as `too_large`."""
+    reason: str
+    """For people; carries no secret."""
+
+
+@dataclass(frozen=True, slots=True)
+class Drain:
+    """The right to drain one pipeline once: what a drain message carries, and what every write of the drain names."""
+
+    pipeline: str
+    epoch: int
+    number: int
+    """Grows by one with every drain of an epoch."""
+    expires_at: float
+    """Unix time in seconds; a message that is taken up later is stale."""

@@ -1,0 +1,28 @@
+"""The sinks by their `sink_type`. Adding one: a file here, a line in `SINKS`, an extra, a contract test, a README row."""
+
+import importlib
+from typing import cast
+
+from relay.errors import ConfigError
+from relay.sinks.base import Features, Sink, SinkConfig
+
+__all__ = ["SINKS", "Features", "Sink", "SinkConfig", "sink_class"]
+
+SINKS = {
+    "file": "relay.sinks.file:FileSink",
+    "memory": "relay.sinks.memory:MemorySink",
+    "nats": "relay.sinks.nats:NatsSink",
+    "stdout": "relay.sinks.stdout:StdoutSink",
+}
+
+
+def sink_class(sink_type: str) -> type[Sink]:
+    """The class behind a `sink_type`. Importing it needs no client library: `open` does that.
+
+    Raises ConfigError, listing the known types, for an unknown one.
+    """
+    try:
+        module, _, name = SINKS[sink_type].partition(":")
+    except KeyError:
+        raise ConfigError(f"unknown sink_type {sink_type!r}; known: {', '.join(sorted(SINKS))}") from None
+    return cast(type[Sink], getattr(importlib.import_module(module), name))

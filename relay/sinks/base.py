@@ -1,0 +1,85 @@
+"""The sink seam: how a forward pipeline delivers.
+
+A sink is three methods of I/O. Everything else (templates, wire formats, retry times, dead letters,
+the offset) is decided above it, once, for all sinks.
+
+`open()`
+    Connects and checks that the destination exists. Called before the first `publish`, and again after
+    `NotConnected`. Raises `NotConnected` when the backend cannot be reached now, `ConfigError` when a person
+    must change something (no such stream, wrong credentials), saying what.
+`publish(records)`
+    Sends a batch in order and returns only when the backend has confirmed every record durably, or said
+    otherwise. An empty list means that all were delivered; a `Failure` names each record that was not.
+    After a temporary failure at index i, later records of the batch may or may not have been delivered:
+    the caller sends everything from i again. A sink that declares `ordered` never delivers a record before an
+    earlier one of the same key that was not delivered, except over a permanent failure.
+    Raises `NotConnected` when the connection was lost, in which case any part of the batch may have been
+    delivered. Raises nothing else but bugs. Takes at most `config.timeout_ms` plus a moment.
+`close()`
+    Releases everything within a bounded time. May be called twice, and on a sink that never opened.
+    Loses nothing: what `publish` confirmed is already durable.
+
+Thread safety: one thread at a time; it need not always be the same thread.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from relay.models import Failure, Record
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """What a sink promises. The contract suite reads it: each scenario is passed or is skipped by one of these."""
+
+    ordered: bool = True
+    """Records of one batch, and of one batch after the other, arrive in order (per key where the backend says so)."""
+    deduplicates: bool = False
+    """A record sent twice (same `dedup_id`) arrives once, at least within a stated window."""
+    keeps_headers: bool = False
+    """Headers travel beside the body; where False, only an enveloping wire format carries them."""
+    keeps_key: bool = False
+    """The key travels beside the body."""
+    largest_record_bytes: int | None = None
+    """Body size from which a record is refused for good; None where the backend has no limit."""
+    largest_batch: int | None = None
+    """How many records one `publish` takes at most; None where there is no limit."""
+    needs_destination: bool = False
+    """The destination (stream, topic, queue) must exist before."""
+    uses_network: bool = True
+    """False for sinks that cannot lose a connection."""
+    default_wire_format: str = "raw"
+    default_subject: str = "{outbox}"
+    """The subject template used when the pipeline names none; empty where subjects mean nothing."""
+
+
+class SinkConfig(BaseModel):
+    """The part of a pipeline's configuration that is the sink's own. Unknown keys are refused (`pipelines.py`)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, hide_input_in_errors=True)
+
+    timeout_ms: Annotated[int, Field(ge=10, le=3_600_000)] = 10_000
+    """How long one `publish` or `open` may take. Must be below `visibility_timeout_ms`, so that no publish outlives its lease."""
+
+
+class Sink(ABC):
+    """See the module's text: it is the contract."""
+
+    features: ClassVar[Features]
+    config_model: ClassVar[type[SinkConfig]]
+
+    def __init__(self, config: SinkConfig, pipeline: str) -> None:
+        """`config` is an instance of `config_model` with every secret resolved; `pipeline` is for messages."""
+
+    @abstractmethod
+    def open(self) -> None: ...
+
+    @abstractmethod
+    def publish(self, records: Sequence[Record]) -> list[Failure]: ...
+
+    @abstractmethod
+    def close(self) -> None: ...

@@ -1,0 +1,87 @@
+# Needs python3 (3.11 to 3.13), make and a package index. Everything else comes from uv.lock into .venv, by itself.
+
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+
+UV_VERSION := 0.13.8
+# uv lives apart from .venv, which holds what the lock names and nothing else.
+UV_HOME := .cache/uv-$(UV_VERSION)
+# Whatever virtual environment is active, ours is .venv.
+UV := env -u VIRTUAL_ENV -u UV_PYTHON UV_PROJECT_ENVIRONMENT=.venv UV_PYTHON_DOWNLOADS=never $(UV_HOME)/bin/uv
+RUN := .venv/bin/python -m
+PYTEST := $(RUN) pytest
+# Each pytest process starts the services it needs; tests of one xdist_group stay together.
+PARALLEL ?= -n 2 --dist loadgroup
+# More options for pytest: make unit ARGS="-k stop -x"
+ARGS ?=
+# Prints the first Python that will do, of those given and the usual names.
+SUITABLE := import ensurepip, sys, venv; assert (3, 11) <= sys.version_info[:2] < (3, 14); print(sys.executable)
+find_python = for python in $(1) python3 python3.13 python3.12 python3.11; do \
+	"$$python" -c '$(SUITABLE)' 2>/dev/null && exit 0; done; \
+	echo "no suitable Python: install Python 3.11, 3.12 or 3.13 with its venv module (Debian: apt-get install python3-venv)" >&2; exit 1
+CODE := relay workers scheduler $(wildcard benchmarks) tests
+
+.PHONY: help
+help: ## show this help
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  \033[1m%-18s\033[0m %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: .venv/.synced ## run the whole system on this machine for a moment, and judge what it delivered
+	.venv/bin/relay demo $(ARGS)
+
+.PHONY: test
+test: .venv/.synced services-rabbitmq ## run every test
+	$(PYTEST) $(PARALLEL) $(ARGS) tests
+
+.PHONY: check
+check: .venv/.synced ## formatting, lint, types, import contracts
+	$(RUN) ruff format --check .
+	$(RUN) ruff check .
+	$(RUN) mypy $(CODE)
+	.venv/bin/lint-imports
+
+.PHONY: fmt
+fmt: .venv/.synced ## format the code and mend what lint can mend
+	$(RUN) ruff format .
+	$(RUN) ruff check --fix .
+
+.PHONY: bench
+bench: .venv/.synced ## measure, and write benchmarks/results.md
+	$(RUN) benchmarks $(ARGS)
+
+.PHONY: unit sql contract processes e2e packaging
+unit: .venv/.synced ## run the tests that need no other process
+	$(PYTEST) $(ARGS) tests/unit
+sql: .venv/.synced ## run the tests of the schema, on PostgreSQL 16 and 18
+	$(PYTEST) $(ARGS) tests/sql
+contract: .venv/.synced ## run the suite that every sink passes
+	$(PYTEST) $(ARGS) tests/contract
+processes: .venv/.synced ## run the tests that start, pause and kill real schedulers and workers
+	$(PYTEST) $(ARGS) tests/processes
+e2e: .venv/.synced ## run the tests of the commands, whole
+	$(PYTEST) $(ARGS) tests/e2e
+packaging: .venv/.synced ## build the wheel and try it in an environment of its own
+	$(PYTEST) $(ARGS) tests/packaging
+
+.PHONY: services-rabbitmq
+services-rabbitmq: ## install Debian's RabbitMQ if it is missing and we may
+	@tests/services/install-rabbitmq
+
+.PHONY: setup
+setup: .venv/.synced ## make .venv from uv.lock
+
+.PHONY: lock
+lock: $(UV_HOME)/bin/uv ## renew uv.lock after a change of the dependencies
+	$(UV) lock $(ARGS)
+
+# A .venv that works is kept, whichever of our Python versions it has.
+.venv/.synced: uv.lock pyproject.toml | $(UV_HOME)/bin/uv
+	@python=$$($(call find_python,.venv/bin/python)) && $(UV) sync --quiet --frozen --extra dev --python "$$python"
+	@touch $@
+
+# Built beside its place, so that an interrupted installation is never taken for a whole one.
+$(UV_HOME)/bin/uv:
+	@python=$$($(call find_python)) && echo "installing uv and the packages of uv.lock into .venv" && \
+	  "$$python" -m venv --clear $(UV_HOME).new && \
+	  $(UV_HOME).new/bin/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION) && \
+	  rm -rf $(UV_HOME) && mv $(UV_HOME).new $(UV_HOME)

@@ -1,0 +1,49 @@
+"""Dramatiq's RabbitMQ broker, with time limits, publisher confirms and our errors."""
+
+from typing import Any, cast
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+import dramatiq
+from dramatiq.errors import BrokerConnectionError
+from dramatiq.middleware import Middleware
+
+from relay.errors import ConfigError, MissingExtra, NotConnected
+from relay.secret_refs import mask
+
+try:
+    import pika.exceptions
+    from dramatiq.brokers.rabbitmq import RabbitmqBroker
+except ImportError as error:
+    raise MissingExtra("rabbitmq", "rabbitmq-broker") from error
+
+# Seconds; pika waits for ever by default when the server blocks publishers.
+LIMITS = {"socket_timeout": "2", "stack_timeout": "4", "blocked_connection_timeout": "5", "heartbeat": "30"}
+
+
+def make(url: str, middleware: list[Middleware]) -> "ConfirmingRabbitmqBroker":
+    """Raises ConfigError if the URL cannot be read. Connects to nothing."""
+    try:
+        return ConfirmingRabbitmqBroker(url, middleware)
+    except ValueError as error:
+        raise ConfigError(mask(f"wrong broker URL {url}: {error}")) from None
+
+
+class ConfirmingRabbitmqBroker(RabbitmqBroker):
+    """`enqueue` returns when RabbitMQ has the message, and makes the queue again if somebody deleted it."""
+
+    def __init__(self, url: str, middleware: list[Middleware]) -> None:
+        self.url = url
+        super().__init__(url=_with_limits(url), middleware=middleware, confirm_delivery=True)
+
+    def enqueue(self, message: dramatiq.Message[Any], *, delay: int | None = None) -> dramatiq.Message[Any]:
+        try:
+            return cast("dramatiq.Message[Any]", super().enqueue(message, delay=delay))
+        except (BrokerConnectionError, pika.exceptions.AMQPError, OSError) as error:
+            cause = error.args[0] if error.args else error
+            auth = isinstance(cause, pika.exceptions.AuthenticationError | pika.exceptions.ProbableAuthenticationError)
+            raise NotConnected(mask(f"broker {self.url}: {cause!r}"), code="auth" if auth else "not_connected") from error
+
+
+def _with_limits(url: str) -> str:
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(query=urlencode({**LIMITS, **dict(parse_qsl(parts.query))})))

@@ -1,0 +1,183 @@
+"""Settings of a process, read once where it starts and frozen from then on.
+
+Each has a command line option and two environment variables, `RELAY_X` and, for people who come from
+pgtrickle-relay, `PGTRICKLE_RELAY_X`. The order is: option, `RELAY_X`, `PGTRICKLE_RELAY_X`, default.
+An empty variable counts as not set. docs/settings.md lists them all; a test keeps it true.
+"""
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AliasChoices, AliasGenerator, BeforeValidator, Field, ValidationError
+from pydantic_core import ErrorDetails
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from relay.errors import ConfigError
+from relay.secret_refs import mask
+
+PREFIXES = ("RELAY_", "PGTRICKLE_RELAY_")
+_SECRET_FIELDS = ("postgres_url", "broker_url")
+
+_UNITS_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h)?")
+
+# Kubernetes adds such variables for every service of the namespace; a service named "relay-..." makes them look like ours.
+_SERVICE_LINK = re.compile(r"_SERVICE_HOST$|_SERVICE_PORT(_\w+)?$|_PORT(_\d+_(TCP|UDP|SCTP)(_\w+)?)?$")
+
+
+def parse_duration_seconds(value: object) -> object:
+    """`500ms`, `10s`, `1m`, `1h`, or a number of seconds, as a number of seconds.
+
+    Anything that is not text is returned as it is, for pydantic to judge. Raises ValueError.
+    """
+    if not isinstance(value, str):
+        return value
+    match = _DURATION.fullmatch(value.strip())
+    if not match:
+        raise ValueError("give a duration such as 500ms, 10s or 1m, or a number of seconds")
+    return float(match[1]) * _UNITS_SECONDS[match[2] or "s"]
+
+
+def parse_address(value: str) -> tuple[str, int]:
+    """`host:port` as (host, port); an IPv6 host stands in brackets, an empty one means every interface.
+
+    Port 0 lets the system choose. Raises ValueError.
+    """
+    host, _, port = value.rpartition(":")
+    if not port.isdecimal() or int(port) > 65535 or (":" in host and not re.fullmatch(r"\[[^\]]+\]", host)):
+        raise ValueError("give host:port, such as 0.0.0.0:9090 or [::]:9090")
+    return host.strip("[]"), int(port)
+
+
+def _checked_address(value: str) -> str:
+    parse_address(value)
+    return value
+
+
+def _lower(value: object) -> object:
+    return value.strip().lower() if isinstance(value, str) else value
+
+
+def _level(value: object) -> object:
+    return {"warn": "warning", "trace": "debug"}.get(lowered, lowered) if isinstance(lowered := _lower(value), str) else lowered
+
+
+def _available_cpus() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def variables(field: str) -> tuple[str, ...]:
+    """The environment variables of a field, the strongest first."""
+    stem = field.removeprefix("relay_").removesuffix("_seconds").upper()
+    return tuple(prefix + stem for prefix in PREFIXES)
+
+
+def option(field: str) -> str:
+    """The command line option of a field."""
+    return "--" + field.removesuffix("_seconds").replace("_", "-")
+
+
+Seconds = Annotated[float, BeforeValidator(parse_duration_seconds), Field(gt=0, le=86_400, allow_inf_nan=False)]
+Address = Annotated[str, BeforeValidator(lambda value: _checked_address(value) if isinstance(value, str) else value)]
+
+
+class Settings(BaseSettings):
+    """What a scheduler, a worker process or a command needs to know before it reads the database."""
+
+    model_config = SettingsConfigDict(
+        frozen=True,
+        extra="forbid",
+        case_sensitive=True,
+        env_ignore_empty=True,
+        populate_by_name=True,
+        hide_input_in_errors=True,
+        alias_generator=AliasGenerator(validation_alias=lambda field: AliasChoices(*variables(field))),
+    )
+
+    postgres_url: Annotated[str, Field(min_length=1)]
+    """Where the schema `tide` lives: a URL or a libpq string."""
+    broker_url: str = "redis://127.0.0.1:6379/0"
+    """`redis://`, `rediss://`, `unix://`, `amqp://` or `amqps://`."""
+    metrics_addr: Address = "0.0.0.0:9090"
+    """Where the scheduler serves `/metrics`, `/health` and `/ready`."""
+    worker_metrics_addr: Address = "0.0.0.0:9191"
+    """Where one `dramatiq relay.workers` serves `/metrics` for all its processes."""
+    log_format: Annotated[Literal["text", "json"], BeforeValidator(_lower)] = "text"
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_level)] = "info"
+    relay_group_id: Annotated[str, Field(min_length=1, max_length=200)] = "default"
+    """Schedulers of one group share the pipelines among them; different groups do not see each other."""
+    discovery_interval_seconds: Seconds = 10.0
+    """How often the pipelines are read again, in case a notification was lost."""
+    worker_processes: Annotated[int, Field(ge=1, le=1024)] = Field(default_factory=_available_cpus)
+    worker_threads: Annotated[int, Field(ge=1, le=1024)] = 8
+    """In each process: how many drains it runs at a time."""
+    worker_shutdown_timeout_seconds: Seconds = 30.0
+    connect_timeout_seconds: Seconds = 5.0
+    """To PostgreSQL."""
+    statement_timeout_seconds: Seconds = 30.0
+    """Longest that one statement may run in PostgreSQL."""
+
+    @classmethod
+    def load(cls, **overrides: Any) -> Self:
+        """Reads the environment. `overrides` are command line options by field name (`_seconds` may be left out); None means not given.
+
+        Raises ConfigError that names each wrong option or variable, its value unless it is secret, and what is known.
+        """
+        given = {_field(name): value for name, value in overrides.items() if value is not None}
+        _refuse_unknown(os.environ)
+        try:
+            return cls(**given)
+        except ValidationError as error:
+            problems = "; ".join(_explain(detail, given) for detail in error.errors(include_url=False))
+            raise ConfigError(f"wrong settings: {problems}") from None
+
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        for name, value in super().__repr_args__():
+            yield name, mask(value) if isinstance(value, str) else value
+
+    def __str__(self) -> str:
+        return self.__repr_str__(" ")
+
+
+def _field(name: str) -> str:
+    for field in (name, f"{name}_seconds"):
+        if field in Settings.model_fields:
+            return field
+    raise TypeError(f"no such setting: {name!r}; known: {', '.join(Settings.model_fields)}")
+
+
+def known_variables() -> list[str]:
+    """Every `RELAY_*` variable, sorted."""
+    return sorted(variables(field)[0] for field in Settings.model_fields)
+
+
+def _refuse_unknown(environ: Mapping[str, str]) -> None:
+    known = known_variables()
+    unknown = [name for name in environ if name.startswith("RELAY_") and name not in known and not _SERVICE_LINK.search(name)]
+    if unknown:
+        named = ", ".join(f"{name}={_shown(name, environ[name])}" for name in sorted(unknown))
+        raise ConfigError(f"unknown environment variable {named}; known: {', '.join(known)}")
+
+
+def _shown(name: str, value: object) -> str:
+    # The value of a variable that nobody knows could be anything, so it is shown only when it cannot be a secret.
+    secret = re.search(r"URL|PASS|SECRET|TOKEN|KEY|CRED|DSN", name.upper())
+    return "(not shown)" if secret else repr(mask(str(value)))
+
+
+def _explain(detail: ErrorDetails, given: Mapping[str, object]) -> str:
+    where = str(detail["loc"][0]) if detail["loc"] else ""
+    field = next((field for field in Settings.model_fields if where == field or where in variables(field)), where)
+    if detail["type"] == "missing":
+        return f"{field} is not set: give {option(field)} or set {variables(field)[0]}"
+    source, value = _source(field, given)
+    return f"{source}={_shown(field, value)}: {detail['msg'].removeprefix('Value error, ')}"
+
+
+def _source(field: str, given: Mapping[str, object]) -> tuple[str, object]:
+    if field in given:
+        return option(field), given[field]
+    variable = next((name for name in variables(field) if os.environ.get(name)), variables(field)[0])
+    return variable, os.environ.get(variable, "")

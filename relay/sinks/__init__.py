@@ -1,4 +1,4 @@
-"""The sinks by their `sink_type`. Adding one: a file here, a line in `SINKS`, an extra, a contract test, a README row."""
+"""The sinks by `sink_type`. Adding one: a file here, a line in `SINKS`, an extra, a contract test, a README row."""
 
 import importlib
 from typing import cast

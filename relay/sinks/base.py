@@ -14,12 +14,14 @@ the offset) is decided above it, once, for all sinks.
     the caller sends everything from i again. A sink that declares `ordered` never delivers a record before an
     earlier one of the same key that was not delivered, except over a permanent failure.
     Raises `NotConnected` when the connection was lost, in which case any part of the batch may have been
-    delivered. Raises nothing else but bugs. Takes at most `config.timeout_ms` plus a moment.
+    delivered; so it does on a sink that is not open. Raises nothing else but bugs.
+    Takes at most `config.timeout_ms` plus a moment.
 `close()`
     Releases everything within a bounded time. May be called twice, and on a sink that never opened.
-    Loses nothing: what `publish` confirmed is already durable.
+    Loses nothing: what `publish` confirmed is already durable. The sink can be opened again.
 
-Thread safety: one thread at a time; it need not always be the same thread.
+Thread safety: one thread at a time; it need not always be the same thread. `close` alone may also be called while
+another thread is inside `publish`: it waits for it, or makes it raise `NotConnected`.
 """
 
 from abc import ABC, abstractmethod
@@ -50,6 +52,8 @@ class Features:
     """How many records one `publish` takes at most; None where there is no limit."""
     needs_destination: bool = False
     """The destination (stream, topic, queue) must exist before."""
+    needs_credentials: bool = False
+    """The backend can refuse us for who we are; `open` then raises `ConfigError`."""
     uses_network: bool = True
     """False for sinks that cannot lose a connection."""
     default_wire_format: str = "raw"
@@ -63,7 +67,10 @@ class SinkConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, hide_input_in_errors=True)
 
     timeout_ms: Annotated[int, Field(ge=10, le=3_600_000)] = 10_000
-    """How long one `publish` or `open` may take. Must be below `visibility_timeout_ms`, so that no publish outlives its lease."""
+    """How long one `publish` or `open` may take.
+
+    Must be below `visibility_timeout_ms`, so that no publish outlives its lease.
+    """
 
 
 class Sink(ABC):
@@ -72,6 +79,7 @@ class Sink(ABC):
     features: ClassVar[Features]
     config_model: ClassVar[type[SinkConfig]]
 
+    @abstractmethod
     def __init__(self, config: SinkConfig, pipeline: str) -> None:
         """`config` is an instance of `config_model` with every secret resolved; `pipeline` is for messages."""
 

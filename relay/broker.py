@@ -30,7 +30,7 @@ class PrefetchThreads(Middleware):
     Dramatiq takes twice as many, so that drains wait behind the busy threads of one process while another idles.
     """
 
-    def before_worker_boot(self, broker: dramatiq.Broker, worker: dramatiq.Worker) -> None:
+    def before_worker_boot(self, _broker: dramatiq.Broker, worker: dramatiq.Worker) -> None:
         worker.queue_prefetch = worker.worker_threads
 
 
@@ -43,7 +43,8 @@ def make_broker(url: str, *, middleware: Sequence[Middleware] = ()) -> dramatiq.
     """
     scheme = url.partition("://")[0] if "://" in url else ""
     if scheme not in BROKERS:
-        raise ConfigError(f"unknown broker URL {mask(url)!r}; known schemes: {', '.join(f'{name}://' for name in BROKERS)}")
+        known = ", ".join(f"{name}://" for name in BROKERS)
+        raise ConfigError(f"unknown broker URL {mask(url)!r}; known schemes: {known}")
     module, _, function = BROKERS[scheme].partition(":")
     make = getattr(importlib.import_module(module), function)
     broker: dramatiq.Broker = make(url, [AgeLimit(), PrefetchThreads(), *middleware])

@@ -1,6 +1,6 @@
 """Dramatiq's RabbitMQ broker, with time limits, publisher confirms and our errors."""
 
-from typing import Any, cast
+from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 import dramatiq
@@ -15,6 +15,8 @@ try:
     from dramatiq.brokers.rabbitmq import RabbitmqBroker
 except ImportError as error:
     raise MissingExtra("rabbitmq", "rabbitmq-broker") from error
+
+REFUSED = (pika.exceptions.AuthenticationError, pika.exceptions.ProbableAuthenticationError)
 
 # Seconds; pika waits for ever by default when the server blocks publishers.
 LIMITS = {"socket_timeout": "2", "stack_timeout": "4", "blocked_connection_timeout": "5", "heartbeat": "30"}
@@ -37,11 +39,11 @@ class ConfirmingRabbitmqBroker(RabbitmqBroker):
 
     def enqueue(self, message: dramatiq.Message[Any], *, delay: int | None = None) -> dramatiq.Message[Any]:
         try:
-            return cast("dramatiq.Message[Any]", super().enqueue(message, delay=delay))
+            return super().enqueue(message, delay=delay)
         except (BrokerConnectionError, pika.exceptions.AMQPError, OSError) as error:
             cause = error.args[0] if error.args else error
-            auth = isinstance(cause, pika.exceptions.AuthenticationError | pika.exceptions.ProbableAuthenticationError)
-            raise NotConnected(mask(f"broker {self.url}: {cause!r}"), code="auth" if auth else "not_connected") from error
+            code = "auth" if isinstance(cause, REFUSED) else "not_connected"
+            raise NotConnected(mask(f"broker {self.url}: {cause!r}"), code=code) from error
 
 
 def _with_limits(url: str) -> str:

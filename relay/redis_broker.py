@@ -13,7 +13,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterable
-from typing import Any, cast
+from typing import Any
 
 import dramatiq
 import redis
@@ -76,7 +76,7 @@ class WakingRedisBroker(RedisBroker):
         if delay is not None:
             raise NotImplementedError("this broker has no delayed messages: the scheduler decides when work is due")
         try:
-            return cast("dramatiq.Message[Any]", super().enqueue(message))
+            return super().enqueue(message)
         except redis.exceptions.RedisError as error:
             raise NotConnected(mask(f"broker {self.url}: {error}"), code=_code(error)) from error
 
@@ -106,10 +106,10 @@ class _StopTaking(Middleware):
     def __init__(self, stopping: threading.Event) -> None:
         self.stopping = stopping
 
-    def before_worker_boot(self, broker: dramatiq.Broker, worker: dramatiq.Worker) -> None:
+    def before_worker_boot(self, _broker: dramatiq.Broker, _worker: dramatiq.Worker) -> None:
         self.stopping.clear()
 
-    def before_worker_shutdown(self, broker: dramatiq.Broker, worker: dramatiq.Worker) -> None:
+    def before_worker_shutdown(self, _broker: dramatiq.Broker, _worker: dramatiq.Worker) -> None:
         self.stopping.set()
 
 

@@ -71,7 +71,7 @@ def _replacement(match: re.Match[str], path: str) -> str:
     if kind is None:
         # What follows the `${` is not quoted: it may be a password that contains one.
         raise ConfigError(
-            f"{path}: a '${{' that is not a reference; references are ${{env:NAME}} and ${{file:PATH}}, a plain '${{' is written '$${{'"
+            f"{path}: a '${{' that is no reference: write ${{env:NAME}} or ${{file:PATH}}, or '$${{' for a plain '${{'"
         )
     value = _from_env(name, reference, path) if kind == "env" else _from_file(name, reference, path)
     remember(value)
@@ -144,7 +144,7 @@ def mask(text: str) -> str:
 
 
 def mask_config(config: dict[str, Any]) -> dict[str, Any]:
-    """A copy for listings: values under keys that look secret are hidden but for their references, the rest is masked."""
+    """A copy for listings: under keys that look secret only references are shown, everything else is masked."""
     return {key: _masked_value(value, _is_secret_key(key)) for key, value in config.items()}
 
 

@@ -23,7 +23,7 @@ _SECRET_FIELDS = ("postgres_url", "broker_url")
 _UNITS_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h)?")
 
-# Kubernetes adds such variables for every service of the namespace; a service named "relay-..." makes them look like ours.
+# Kubernetes adds such variables for every service of the namespace; those of a service "relay-..." look like ours.
 _SERVICE_LINK = re.compile(r"_SERVICE_HOST$|_SERVICE_PORT(_\w+)?$|_PORT(_\d+_(TCP|UDP|SCTP)(_\w+)?)?$")
 
 
@@ -61,7 +61,9 @@ def _lower(value: object) -> object:
 
 
 def _level(value: object) -> object:
-    return {"warn": "warning", "trace": "debug"}.get(lowered, lowered) if isinstance(lowered := _lower(value), str) else lowered
+    # pgtrickle-relay names two levels differently.
+    lowered = _lower(value)
+    return {"warn": "warning", "trace": "debug"}.get(lowered, lowered) if isinstance(lowered, str) else lowered
 
 
 def _available_cpus() -> int:
@@ -121,8 +123,9 @@ class Settings(BaseSettings):
 
     @classmethod
     def load(cls, **overrides: Any) -> Self:
-        """Reads the environment. `overrides` are command line options by field name (`_seconds` may be left out); None means not given.
+        """Reads the environment. `overrides` are command line options by field name, None where not given.
 
+        `_seconds` may be left out of a name, as in `discovery_interval="500ms"`.
         Raises ConfigError that names each wrong option or variable, its value unless it is secret, and what is known.
         """
         given = {_field(name): value for name, value in overrides.items() if value is not None}
@@ -138,7 +141,7 @@ class Settings(BaseSettings):
             yield name, mask(value) if isinstance(value, str) else value
 
     def __str__(self) -> str:
-        return self.__repr_str__(" ")
+        return repr(self)
 
 
 def _field(name: str) -> str:
@@ -155,7 +158,8 @@ def known_variables() -> list[str]:
 
 def _refuse_unknown(environ: Mapping[str, str]) -> None:
     known = known_variables()
-    unknown = [name for name in environ if name.startswith("RELAY_") and name not in known and not _SERVICE_LINK.search(name)]
+    ours = [name for name in environ if name.startswith("RELAY_") and not _SERVICE_LINK.search(name)]
+    unknown = [name for name in ours if name not in known]
     if unknown:
         named = ", ".join(f"{name}={_shown(name, environ[name])}" for name in sorted(unknown))
         raise ConfigError(f"unknown environment variable {named}; known: {', '.join(known)}")

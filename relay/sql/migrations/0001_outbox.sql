@@ -181,46 +181,44 @@ language sql security definer set search_path = pg_catalog, pg_temp
 begin atomic select tide.outbox_set_enabled(name, false); end;
 comment on function tide.outbox_disable is 'Refuses new messages. Those already published are still delivered.';
 
--- Takes the mark of this transaction on an outbox, unless it has one, and rings the bell if a group sleeps.
--- Mark and setting both revert with a savepoint, so they never disagree.
-create function tide.outbox_mark(box tide.outbox) returns void
-language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+-- Takes the mark of this transaction on an outbox. Arguments are evaluated before the call, so last_value is read before
+-- the lock is taken. Mark and setting both revert with a savepoint, so they never disagree.
+-- PL/pgSQL sets up each expression anew in each transaction, so the publish functions have few; this one is inlined.
+create function tide.outbox_mark(outbox_id int, ids regclass) returns text
+language sql volatile
+return concat(
+    pg_advisory_xact_lock_shared(
+        tide.lock_class(outbox_id), (coalesce(pg_sequence_last_value(ids), 0) % 2147483648)::int)::text,
+    set_config('tide.inflight_' || outbox_id, 'on', true)
+);
+
+-- Whether a publisher that has just taken its mark must NOTIFY. A snapshot that is older than the mark may not show a
+-- bell armed since, so REPEATABLE READ and SERIALIZABLE always do. PREPARE TRANSACTION refuses a transaction that has
+-- executed NOTIFY: a publisher that sets tide.two_phase leaves its messages to the timer.
+create function tide.outbox_asleep(outbox_id int) returns boolean
+language sql volatile
+return coalesce(current_setting('tide.two_phase', true), '') <> 'on'
+   and (current_setting('transaction_isolation') <> 'read committed'
+        or exists (select from tide.bell b where b.outbox_id = outbox_asleep.outbox_id and b.armed));
+
+create function tide.outbox_refuse(
+    outbox text, headers jsonb, size bigint, which text default ''
+) returns text
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
-    inflight text := 'tide.inflight_' || box.outbox_id;
-    mark     bigint;
-    asleep   boolean;
+    box tide.outbox := tide.find_outbox(outbox);
 begin
-    if current_setting(inflight, true) = 'on' then
-        return;
+    if not box.enabled then
+        raise exception 'outbox "%" is disabled', box.name using
+            errcode = 'object_not_in_prerequisite_state',
+            hint = format('Enable it: select tide.outbox_enable(%L);', box.name);
+    elsif jsonb_typeof(headers) <> 'object' then
+        raise exception '%headers must be a JSON object, not %', which, jsonb_typeof(headers) using
+            errcode = 'invalid_parameter_value', hint = 'For example: ''{"type": "order.created"}''. Nothing was published.';
     end if;
-    mark := coalesce(pg_sequence_last_value(box.ids), 0);
-    perform pg_advisory_xact_lock_shared(tide.lock_class(box.outbox_id), (mark % 2147483648)::int);
-    perform set_config(inflight, 'on', true);
-    if current_setting('transaction_isolation') = 'read committed' then
-        select exists (select from tide.bell b where b.outbox_id = box.outbox_id and b.armed) into asleep;
-    else
-        asleep := true;  -- the snapshot is older than the mark: it may not show a bell armed since
-    end if;
-    -- PREPARE TRANSACTION refuses a transaction that has executed NOTIFY: such a publisher leaves it to the timer.
-    if asleep and coalesce(current_setting('tide.two_phase', true), '') <> 'on' then
-        perform pg_notify('tide_outbox_notify', box.name);
-    end if;
-end $$;
-
-create function tide.outbox_refuse_disabled(box tide.outbox) returns void
-language plpgsql set search_path = pg_catalog, pg_temp as $$
-begin
-    raise exception 'outbox "%" is disabled', box.name using
-        errcode = 'object_not_in_prerequisite_state',
-        hint = format('Enable it: select tide.outbox_enable(%L);', box.name);
-end $$;
-
-create function tide.outbox_refuse_size(box tide.outbox, which text, size bigint) returns void
-language plpgsql set search_path = pg_catalog, pg_temp as $$
-begin
     raise exception '%the message for outbox "%" has % bytes, its limit is %', which, box.name, size, box.max_payload_bytes using
         errcode = 'program_limit_exceeded',
-        hint = 'Publish a reference to large data instead, or raise max_payload_bytes in tide.outbox.';
+        hint = 'Nothing was published. Publish a reference to large data, or raise max_payload_bytes in tide.outbox.';
 end $$;
 
 create function tide.outbox_publish(
@@ -228,30 +226,25 @@ create function tide.outbox_publish(
 ) returns bigint
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
-    box  tide.outbox;
-    size bigint;
+    box    tide.outbox;
+    size   bigint := octet_length(payload::text) + coalesce(octet_length(headers::text), 2);
+    mark   text;
     new_id bigint;
+    asleep boolean;
 begin
     select * into box from tide.outbox o where o.name = outbox_publish.outbox;
-    if not found then
-        perform tide.find_outbox(outbox);
-    elsif not box.enabled then
-        perform tide.outbox_refuse_disabled(box);
+    if not coalesce(box.enabled, false) or size > box.max_payload_bytes or jsonb_typeof(headers) <> 'object' then
+        mark := tide.outbox_refuse(outbox, headers, size);
     end if;
-    payload := coalesce(payload, 'null');
-    headers := coalesce(headers, '{}');
-    if jsonb_typeof(headers) <> 'object' then
-        raise exception 'headers must be a JSON object, not %', jsonb_typeof(headers) using
-            errcode = 'invalid_parameter_value', hint = 'For example: ''{"type": "order.created"}''.';
+    if current_setting('tide.inflight_' || box.outbox_id, true) is distinct from 'on' then
+        mark := tide.outbox_mark(box.outbox_id, box.ids);
     end if;
-    size := octet_length(payload::text) + octet_length(headers::text);
-    if size > box.max_payload_bytes then
-        perform tide.outbox_refuse_size(box, '', size);
-    end if;
-    perform tide.outbox_mark(box);
-    new_id := nextval(box.ids);
     insert into tide.message (outbox_id, id, size, key, headers, payload)
-    values (box.outbox_id, new_id, size, key, headers, payload);
+    values (box.outbox_id, nextval(box.ids), coalesce(size, 6), key, coalesce(headers, '{}'), coalesce(payload, 'null'))
+    returning id, case when mark is null then false else tide.outbox_asleep(box.outbox_id) end into new_id, asleep;
+    if asleep then
+        perform pg_notify('tide_outbox_notify', box.name);
+    end if;
     return new_id;
 end $$;
 comment on function tide.outbox_publish is 'Publishes a message in the caller''s transaction and returns its id.';
@@ -261,45 +254,39 @@ create function tide.outbox_publish_many(
 ) returns bigint[]
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
-    box     tide.outbox;
+    box     tide.outbox := tide.find_outbox(outbox);
     wanted  int := coalesce(cardinality(payloads), 0);
     wrong   record;
+    mark    text;
     new_ids bigint[];
+    asleep  boolean;
 begin
-    select * into box from tide.outbox o where o.name = outbox_publish_many.outbox;
-    if not found then
-        perform tide.find_outbox(outbox);
-    elsif not box.enabled then
-        perform tide.outbox_refuse_disabled(box);
-    end if;
-    if cardinality(keys) <> wanted or cardinality(headers) <> wanted then
+    if not box.enabled then
+        mark := tide.outbox_refuse(outbox, null, 0);
+    elsif cardinality(keys) <> wanted or cardinality(headers) <> wanted then
         raise exception 'outbox_publish_many got % payloads, % keys and % headers',
             wanted, coalesce(cardinality(keys), 0), coalesce(cardinality(headers), 0) using
             errcode = 'array_subscript_error',
-            hint = 'Give arrays of the same length, or NULL for all keys or all headers.';
-    end if;
-    if wanted = 0 then
+            hint = 'Give arrays of the same length, or NULL for all keys or all headers. Nothing was published.';
+    elsif wanted = 0 then
         return '{}';
     end if;
-    select m.ordinality as number, octet_length(m.payload::text) + octet_length(coalesce(m.headers, '{}')::text) as size,
-           jsonb_typeof(m.headers) as kind
-      into wrong
-      from unnest(payloads, headers) with ordinality as m (payload, headers, ordinality)
-     where octet_length(m.payload::text) + octet_length(coalesce(m.headers, '{}')::text) > box.max_payload_bytes
+    select m.number, m.headers, octet_length(m.payload::text) + coalesce(octet_length(m.headers::text), 2) as size into wrong
+      from unnest(payloads, headers) with ordinality as m (payload, headers, number)
+     where octet_length(m.payload::text) + coalesce(octet_length(m.headers::text), 2) > box.max_payload_bytes
         or jsonb_typeof(m.headers) <> 'object'
      limit 1;
-    if found and wrong.kind <> 'object' then
-        raise exception 'headers[%] must be a JSON object, not %', wrong.number, wrong.kind using
-            errcode = 'invalid_parameter_value', hint = 'Nothing was published.';
-    elsif found then
-        perform tide.outbox_refuse_size(box, format('payloads[%s]: ', wrong.number), wrong.size);
+    if found then
+        mark := tide.outbox_refuse(outbox, wrong.headers, wrong.size, format('message %s of the array: ', wrong.number));
     end if;
-    perform tide.outbox_mark(box);
+    if current_setting('tide.inflight_' || box.outbox_id, true) is distinct from 'on' then
+        mark := tide.outbox_mark(box.outbox_id, box.ids);
+        asleep := tide.outbox_asleep(box.outbox_id);
+    end if;
     with given as (
         select coalesce(m.payload, 'null') as payload, m.key, coalesce(m.headers, '{}') as headers
-          from unnest(payloads, keys, headers) with ordinality as m (payload, key, headers, ordinality)
-         where m.ordinality <= wanted
-         order by m.ordinality
+          from unnest(payloads, keys, headers) with ordinality as m (payload, key, headers, number)
+         order by m.number
     ), written as (
         insert into tide.message (outbox_id, id, size, key, headers, payload)
         select box.outbox_id, nextval(box.ids), octet_length(g.payload::text) + octet_length(g.headers::text),
@@ -308,6 +295,9 @@ begin
         returning id
     )
     select array_agg(w.id order by w.id) into new_ids from written w;
+    if asleep then
+        perform pg_notify('tide_outbox_notify', box.name);
+    end if;
     return new_ids;
 end $$;
 comment on function tide.outbox_publish_many is 'Publishes messages in the order of the array and returns their ids in that order.';

@@ -202,3 +202,28 @@ end $$;
 comment on function tide.outbox_drop is 'Removes the outbox and all its messages, delivered or not.';
 
 revoke all on all functions in schema tide from public;
+
+-- Two roles, so that no application and no relay needs to own the schema.
+create function tide.grant_publisher(role name) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+    execute format('grant usage on schema tide to %I', role);
+    execute format('grant execute on function tide.outbox_publish(text, jsonb, jsonb, text), '
+                   'tide.outbox_publish_many(text, jsonb[], text[], jsonb[]) to %I', role);
+end $$;
+comment on function tide.grant_publisher is 'Lets a role publish, and nothing else.';
+
+create function tide.grant_relay(role name) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+    execute format('grant usage on schema tide to %I', role);
+    execute format('grant select on all tables in schema tide to %I', role);
+    execute format('grant update (invalid_reason) on tide.pipeline to %I', role);
+    execute format('grant update on tide.consumer_group, tide.bell, tide.drain to %I', role);
+    execute format('grant insert on tide.dead_letter to %I', role);
+    execute format('grant insert, update, delete on tide.scheduler to %I', role);
+    execute format('grant execute on function tide.outbox_horizon(int), tide.outbox_extend(text) to %I', role);
+end $$;
+comment on function tide.grant_relay is 'Lets a role run schedulers and workers: read messages, move offsets, write dead letters.';
+
+revoke all on all functions in schema tide from public;

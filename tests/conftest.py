@@ -1,0 +1,182 @@
+"""The services that tests run on: real ones, private to this run (to each worker of it), started when first used.
+
+Session-wide: `postgres`, `postgres16`, `redis_server`, `nats_server`, `rabbitmq_server`. A test may stop or restart
+one: it is started again for the next test that asks for it. For more than that, a test makes servers of its own with
+`own_postgres()`, `own_redis()`, `own_nats()`, `own_rabbitmq()`.
+"""
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from itertools import count
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+
+from relay.embedded import EmbeddedRedis
+from relay.server_process import ServerProcess
+from tests.services.nats import NatsServer
+from tests.services.postgres import Database, PostgresServer
+from tests.services.rabbitmq import RabbitmqServer
+
+S = TypeVar("S", bound=ServerProcess)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """The tests of the schema, and those marked `each_postgres`, run on each PostgreSQL; the others on the newest."""
+    if "pg" in metafunc.fixturenames:
+        schema = metafunc.definition.path.parent.name == "sql"
+        each = schema or metafunc.definition.get_closest_marker("each_postgres")
+        metafunc.parametrize("pg", [18, 16] if each else [18], indirect=True, ids=lambda version: f"pg{version}")
+
+
+@pytest.fixture(scope="session")
+def run_dir() -> Iterator[Path]:
+    """A folder for the services of this run. Under a short path that PostgreSQL's user can reach."""
+    folder = Path(tempfile.mkdtemp(prefix="tide-test-"))
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def _postgres18(run_dir: Path) -> Iterator[PostgresServer]:
+    with ExitStack() as stack:
+        yield _start_postgres(stack, run_dir / "postgres18", 18)
+
+
+@pytest.fixture(scope="session")
+def _postgres16(run_dir: Path) -> Iterator[PostgresServer]:
+    with ExitStack() as stack:
+        yield _start_postgres(stack, run_dir / "postgres16", 16)
+
+
+@pytest.fixture
+def postgres(_postgres18: PostgresServer) -> PostgresServer:
+    """PostgreSQL 18."""
+    _postgres18.start()
+    return _postgres18
+
+
+@pytest.fixture
+def postgres16(_postgres16: PostgresServer) -> PostgresServer:
+    """PostgreSQL 16."""
+    _postgres16.start()
+    return _postgres16
+
+
+@pytest.fixture
+def pg(request: pytest.FixtureRequest) -> PostgresServer:
+    """The PostgreSQL of this test: 18; in tests/sql and under the mark `each_postgres`, 16 in a second run."""
+    server: PostgresServer = request.getfixturevalue("postgres" if request.param == 18 else "postgres16")
+    return server
+
+
+@pytest.fixture
+def database(pg: PostgresServer) -> Iterator[Database]:
+    """A migrated database for this test alone, owned by a role that is no superuser."""
+    made = pg.create_database()
+    yield made
+    pg.drop_database(made)
+
+
+@pytest.fixture
+def empty_database(pg: PostgresServer) -> Iterator[Database]:
+    """The same, before any migration."""
+    made = pg.create_database(migrated=False)
+    yield made
+    pg.drop_database(made)
+
+
+@pytest.fixture(scope="session")
+def _redis(run_dir: Path) -> Iterator[EmbeddedRedis]:
+    with EmbeddedRedis(run_dir / "redis") as server:
+        yield server
+
+
+@pytest.fixture
+def redis_server(_redis: EmbeddedRedis) -> EmbeddedRedis:
+    """Redis without persistence, empty."""
+    _redis.start()
+    _redis.flush()
+    return _redis
+
+
+@pytest.fixture(scope="session")
+def _nats(run_dir: Path) -> Iterator[NatsServer]:
+    with NatsServer(run_dir / "nats") as server:
+        yield server
+
+
+@pytest.fixture
+def nats_server(_nats: NatsServer) -> NatsServer:
+    """NATS with JetStream. Streams of other tests may be there: name yours for your test."""
+    return _nats.start()
+
+
+@pytest.fixture(scope="session")
+def _rabbitmq(run_dir: Path) -> Iterator[RabbitmqServer]:
+    with RabbitmqServer(run_dir / "rabbitmq") as server:
+        yield server
+
+
+@pytest.fixture
+def rabbitmq_server(_rabbitmq: RabbitmqServer) -> RabbitmqServer:
+    """RabbitMQ. Queues of other tests may be there: name yours for your test."""
+    return _rabbitmq.start()
+
+
+@pytest.fixture
+def own_postgres(own_dirs: Callable[[], Path]) -> Iterator[Callable[..., PostgresServer]]:
+    """Makes servers for this test alone: `own_postgres(version=18, settings={...})`."""
+    with ExitStack() as stack:
+
+        def make(version: int = 18, settings: dict[str, str | int] | None = None) -> PostgresServer:
+            return _start_postgres(stack, own_dirs(), version, settings)
+
+        yield make
+
+
+@pytest.fixture
+def own_redis(own_dirs: Callable[[], Path]) -> Iterator[Callable[..., EmbeddedRedis]]:
+    """Makes servers for this test alone: `own_redis(persistent=False)`."""
+    yield from _own(EmbeddedRedis, own_dirs)
+
+
+@pytest.fixture
+def own_nats(own_dirs: Callable[[], Path]) -> Iterator[Callable[..., NatsServer]]:
+    """Makes servers for this test alone: `own_nats(max_payload_bytes=1048576)`."""
+    yield from _own(NatsServer, own_dirs)
+
+
+@pytest.fixture
+def own_rabbitmq(own_dirs: Callable[[], Path]) -> Iterator[Callable[..., RabbitmqServer]]:
+    """Makes servers for this test alone: `own_rabbitmq()`."""
+    yield from _own(RabbitmqServer, own_dirs)
+
+
+@pytest.fixture
+def own_dirs(run_dir: Path) -> Iterator[Callable[[], Path]]:
+    """Gives folders for the services of this test alone: `own_dirs()`."""
+    folder = Path(tempfile.mkdtemp(prefix="own-", dir=run_dir))
+    folder.chmod(0o755)
+    numbers = count()
+    yield lambda: folder / str(next(numbers))
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _own(kind: Callable[..., S], own_dirs: Callable[[], Path]) -> Iterator[Callable[..., S]]:
+    with ExitStack() as stack:
+
+        def make(**options: Any) -> S:
+            return stack.enter_context(kind(own_dirs(), **options))
+
+        yield make
+
+
+def _start_postgres(stack: ExitStack, folder: Path, version: int, settings: Any = None) -> PostgresServer:
+    server = PostgresServer.start_in(folder, version, settings)
+    stack.callback(server.process.kill)
+    return server

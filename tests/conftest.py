@@ -171,7 +171,9 @@ def _own(kind: Callable[..., S], own_dirs: Callable[[], Path]) -> Iterator[Calla
     with ExitStack() as stack:
 
         def make(**options: Any) -> S:
-            return stack.enter_context(kind(own_dirs(), **options))
+            server = kind(own_dirs(), **options)
+            stack.enter_context(server)
+            return server
 
         yield make
 

@@ -55,6 +55,24 @@ def test_a_postgres_of_its_own_may_be_killed(own_postgres: Callable[..., Postgre
         assert connection.execute("show max_connections").fetchone() == ("11",)
 
 
+def test_a_migrated_database_is_a_copy_of_a_template_that_is_migrated_once(
+    own_postgres: Callable[..., PostgresServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    migrated: list[str] = []
+
+    def migrate(url: str) -> None:
+        migrated.append(url)
+        with psycopg.connect(url) as connection:
+            connection.execute("create table migrated as select current_user::text as role")
+
+    monkeypatch.setattr("tests.services.postgres.migrate", migrate)
+    server = own_postgres()
+    for database in [server.create_database() for _ in range(2)]:
+        with database.connect() as connection:
+            assert connection.execute("delete from migrated returning role").fetchone() == ("tide_owner",)
+    assert len(migrated) == 1
+
+
 def test_redis_is_empty_at_the_start_of_a_test(redis_server: EmbeddedRedis) -> None:
     with redis.Redis.from_url(redis_server.url) as client:
         assert client.dbsize() == 0

@@ -78,9 +78,9 @@ def test_postgres_lets_nobody_in_without_the_password(data_dir: Path) -> None:
 
 def test_redis_lets_nobody_in_without_the_password(data_dir: Path) -> None:
     with EmbeddedRedis(data_dir) as server:
-        with redis.Redis(port=server.port, retry=Retry(NoBackoff(), 0)) as client:
-            with pytest.raises(redis.exceptions.AuthenticationError):
-                client.ping()
+        client = redis.Redis(port=server.port, retry=Retry(NoBackoff(), 0))
+        with client, pytest.raises(redis.exceptions.AuthenticationError):
+            client.ping()
         assert (data_dir / "password").stat().st_mode & 0o777 == 0o600
         assert (data_dir / "redis.conf").stat().st_mode & 0o777 == 0o600
 

@@ -1,0 +1,42 @@
+"""What somebody gets with `pip install tide-relay`: an environment that knows nothing of the checkout."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.packaging.test_wheel import CHECKOUT, wheel
+
+__all__ = ["wheel"]
+
+pytestmark = [pytest.mark.timeout(600), pytest.mark.xdist_group("packaging")]
+
+
+@pytest.fixture(scope="module")
+def programs(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the programs of a new virtual environment into which the wheel was installed."""
+    home = tmp_path_factory.mktemp("installed") / "venv"
+    subprocess.run([sys.executable, "-m", "venv", str(home)], check=True, capture_output=True, timeout=120)
+    install = [str(home / "bin" / "python"), "-m", "pip", "install", "--quiet", str(wheel)]
+    done = subprocess.run(install, capture_output=True, text=True, timeout=400, check=False)
+    assert done.returncode == 0, done.stderr
+    return home / "bin"
+
+
+def run(*command: str | Path, cwd: Path, **environment: str) -> str:
+    """The output of a command that must succeed, away from the settings of whoever runs the tests."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("RELAY_", "PYTHON"))}
+    done = subprocess.run(
+        [str(part) for part in command], cwd=cwd, env=clean | environment,
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("package", ["relay", "workers", "scheduler"])
+def test_the_packages_come_from_the_wheel(programs: Path, tmp_path: Path, package: str) -> None:
+    where = run(programs / "python", "-W", "error", "-c", f"import {package}; print({package}.__file__)", cwd=tmp_path)
+    assert Path(where.strip()).is_relative_to(programs.parent)

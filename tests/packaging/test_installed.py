@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.packaging.test_wheel import CHECKOUT, wheel
+from tests.packaging.test_wheel import wheel
 
 __all__ = ["wheel"]
 

@@ -25,7 +25,9 @@ class MissingExtra(ConfigError):
     """A backend was configured whose client library is not installed."""
 
     def __init__(self, backend: str, extra: str) -> None:
-        super().__init__(f"backend {backend!r} needs a library that is not installed: pip install 'tide-relay[{extra}]'")
+        super().__init__(
+            f"backend {backend!r} needs a library that is not installed: pip install 'tide-relay[{extra}]'"
+        )
 
 
 class NotConnected(RelayError):

@@ -90,6 +90,27 @@ begin
                    parent, part, first_id, first_id + box.partition_size);
 end $$;
 
+create function tide.outbox_last_id(outbox_id int) returns bigint
+language sql stable security definer set search_path = pg_catalog, pg_temp
+return (select coalesce(pg_sequence_last_value(o.ids), 0) from tide.outbox o where o.outbox_id = outbox_last_id.outbox_id);
+comment on function tide.outbox_last_id is 'The highest id taken; that message may be open still, or rolled back.';
+
+-- The first id above the range partitions of an outbox.
+create function tide.outbox_upper(outbox_id int) returns bigint
+language sql stable set search_path = pg_catalog, pg_temp
+begin atomic
+    select coalesce(max(substring(pg_get_expr(c.relpartbound, c.oid) from 'TO \(''?(\d+)''?\)')::bigint), 0)
+      from pg_inherits i join pg_class c on c.oid = i.inhrelid
+     where i.inhparent = format('tide.message_%s', outbox_id)::regclass;
+end;
+
+create function tide.outbox_needs_partition(outbox_id int) returns boolean
+language sql stable security definer set search_path = pg_catalog, pg_temp
+begin atomic
+    select tide.outbox_upper(o.outbox_id) <= tide.outbox_last_id(o.outbox_id) + o.partition_size
+      from tide.outbox o where o.outbox_id = outbox_needs_partition.outbox_id;
+end;
+
 -- Makes sure that at least one whole unused partition lies above the highest id. The scheduler calls it on a timer.
 -- Ids beyond the last partition fall into the default partition, so that publishing never depends on it.
 -- Returns the number of partitions made. Gives up after lock_timeout: it is called again soon.
@@ -102,13 +123,13 @@ declare
     made  int := 0;
 begin
     perform pg_advisory_xact_lock(tide.lock_class(0), box.outbox_id);
-    select max(substring(pg_get_expr(c.relpartbound, c.oid) from 'TO \(''?(\d+)''?\)')::bigint) into upper
-      from pg_inherits i join pg_class c on c.oid = i.inhrelid
-     where i.inhparent = format('tide.message_%s', box.outbox_id)::regclass;
-    upper := coalesce(upper, 0);
-    -- Ids may already have gone to the default partition: the next partition starts well above them.
+    upper := tide.outbox_upper(box.outbox_id);
+    -- Ids have already gone to the default partition: the next range starts well above them.
     if last >= upper then
         upper := (last / box.partition_size + 2) * box.partition_size;
+        perform tide.attach_partition(box, upper);
+        upper := upper + box.partition_size;
+        made := 1;
     end if;
     while upper <= last + box.partition_size loop
         perform tide.attach_partition(box, upper);
@@ -318,6 +339,20 @@ begin
        and l.classid = tide.lock_class(outbox_horizon.outbox_id)::oid
        and l.database = (select d.oid from pg_database d where d.datname = current_database());
 end $$;
+
+create function tide.outbox_oldest_publisher_seconds(outbox_id int) returns float8
+language sql volatile security definer set search_path = pg_catalog, pg_temp
+begin atomic
+    select coalesce(extract(epoch from clock_timestamp() - min(coalesce(a.xact_start, x.prepared))), 0)::float8
+      from pg_locks l
+      left join pg_stat_activity a on a.pid = l.pid
+      left join pg_locks t on l.pid is null and t.locktype = 'transactionid' and t.virtualtransaction = l.virtualtransaction
+      left join pg_prepared_xacts x on x.transaction = t.transactionid
+     where l.locktype = 'advisory' and l.objsubid = 2
+       and l.classid = tide.lock_class(outbox_oldest_publisher_seconds.outbox_id)::oid
+       and l.database = (select d.oid from pg_database d where d.datname = current_database());
+end;
+comment on function tide.outbox_oldest_publisher_seconds is 'How long the oldest transaction that still publishes is open; 0 if there is none.';
 
 create function tide.outbox_status(
     name text,

@@ -222,7 +222,8 @@ begin
     execute format('grant update on tide.consumer_group, tide.bell, tide.drain to %I', role);
     execute format('grant insert on tide.dead_letter to %I', role);
     execute format('grant insert, update, delete on tide.scheduler to %I', role);
-    execute format('grant execute on function tide.outbox_horizon(int), tide.outbox_extend(text) to %I', role);
+    execute format('grant execute on function tide.outbox_horizon(int), tide.outbox_last_id(int), tide.outbox_needs_partition(int), '
+                   'tide.outbox_extend(text), tide.outbox_oldest_publisher_seconds(int) to %I', role);
 end $$;
 comment on function tide.grant_relay is 'Lets a role run schedulers and workers: read messages, move offsets, write dead letters.';
 

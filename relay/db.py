@@ -1,0 +1,102 @@
+"""PostgreSQL connections, and the one table from psycopg's errors to ours."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import psycopg
+import psycopg_pool
+from psycopg import errors as pg
+
+from relay.errors import ConfigError, MigrationError, NotConnected, RelayError
+from relay.secret_refs import mask
+from relay.settings import Settings
+
+Connection = psycopg.Connection[tuple[Any, ...]]
+Pool = psycopg_pool.ConnectionPool[Connection]
+
+# The first line that fits decides. What fits none is a bug and goes through as it is.
+_ERRORS: tuple[tuple[type[Exception], type[RelayError], str], ...] = (
+    (pg.QueryCanceled, NotConnected, "timeout"),
+    (pg.LockNotAvailable, NotConnected, "locked"),
+    (pg.UndefinedTable, MigrationError, "schema"),
+    (pg.UndefinedFunction, MigrationError, "schema"),
+    (pg.UndefinedColumn, MigrationError, "schema"),
+    (pg.InvalidSchemaName, MigrationError, "schema"),
+    (pg.InsufficientPrivilege, ConfigError, "privilege"),
+    (pg.InvalidPassword, ConfigError, "auth"),
+    (pg.InvalidAuthorizationSpecification, ConfigError, "auth"),
+    (psycopg_pool.PoolTimeout, NotConnected, "timeout"),
+    (psycopg_pool.PoolClosed, NotConnected, "closed"),
+    (psycopg.OperationalError, NotConnected, "not_connected"),
+    (psycopg.InterfaceError, NotConnected, "not_connected"),
+    (psycopg.ProgrammingError, ConfigError, "statement"),
+)
+_HINTS: dict[type[RelayError], str] = {
+    MigrationError: "; apply the migrations: relay migrate",
+    ConfigError: "; see docs/security.md for what each role needs",
+}
+
+
+@contextmanager
+def database_errors() -> Iterator[None]:
+    """Turns psycopg's errors into NotConnected, MigrationError or ConfigError. Bugs stay what they are."""
+    try:
+        yield
+    except (psycopg.Error, psycopg_pool.PoolClosed, psycopg_pool.PoolTimeout) as error:
+        for foreign, ours, code in _ERRORS:
+            if isinstance(error, foreign):
+                text = mask(" ".join(str(error).split())) or type(error).__name__
+                if ours is NotConnected:
+                    raise NotConnected(f"PostgreSQL: {text}", code=code) from error
+                raise ours(f"PostgreSQL: {text}{_HINTS[ours]}") from error
+        raise
+
+
+def connection_options(settings: Settings, application_name: str) -> dict[str, Any]:
+    """Keyword arguments of psycopg: every wait has a limit, and a dead peer is noticed within half a minute."""
+    return {
+        "autocommit": True,
+        "application_name": application_name,
+        "connect_timeout": max(2, round(settings.connect_timeout_seconds)),
+        "keepalives_idle": 10,
+        "keepalives_interval": 5,
+        "keepalives_count": 3,
+        "tcp_user_timeout": 30_000,
+    }
+
+
+def configure(connection: Connection, settings: Settings) -> None:
+    """Session settings. Not sent as start-up options, which connection poolers refuse.
+
+    Plans are made for the values at hand, so that a read opens only the partitions that it needs.
+    """
+    connection.execute(
+        "select set_config('statement_timeout', %s, false), set_config('timezone', 'UTC', false),"
+        " set_config('plan_cache_mode', 'force_custom_plan', false), set_config('search_path', 'pg_catalog', false)",
+        [f"{round(settings.statement_timeout_seconds * 1000)}ms"],
+    )
+
+
+def connect(settings: Settings, application_name: str) -> Connection:
+    """One session in autocommit. Raises NotConnected, or ConfigError when the server refuses us for good."""
+    with database_errors():
+        connection = psycopg.connect(settings.postgres_url, **connection_options(settings, application_name))
+        configure(connection, settings)
+        return connection
+
+
+def make_pool(settings: Settings, application_name: str, max_size: int) -> Pool:
+    """A pool of such sessions, opened lazily; waiting for one is bounded by the connect timeout."""
+    return psycopg_pool.ConnectionPool(
+        settings.postgres_url,
+        kwargs=connection_options(settings, application_name),
+        configure=lambda connection: configure(connection, settings),
+        min_size=0,
+        max_size=max_size,
+        timeout=settings.connect_timeout_seconds,
+        max_idle=300.0,
+        reconnect_timeout=settings.connect_timeout_seconds,
+        open=True,
+        name=application_name,
+    )

@@ -1,0 +1,43 @@
+"""Loads the project's SQL: named statements of `queries.sql`, numbered migrations. No SQL is built at run time."""
+
+import re
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import LiteralString, cast
+
+_NAME = re.compile(r"^-- name: (\w+)$", re.MULTILINE)
+_MIGRATION = re.compile(r"(\d{4})_(\w+)\.sql")
+
+
+@dataclass(frozen=True, slots=True)
+class Migration:
+    """One step of the schema, `NNNN_name.sql`."""
+
+    version: int
+    name: str
+    sql: LiteralString
+
+
+@cache
+def statements() -> dict[str, LiteralString]:
+    """Every statement of `queries.sql` by its name."""
+    _, *rest = _NAME.split(files(__name__).joinpath("queries.sql").read_text("utf-8"))
+    pairs = zip(rest[::2], rest[1::2], strict=True)
+    # Files of the package are literals as far as injection is concerned.
+    return {name: cast(LiteralString, text.strip()) for name, text in pairs}
+
+
+def query(name: str) -> LiteralString:
+    """The statement of that name. Raises KeyError if there is none."""
+    return statements()[name]
+
+
+@cache
+def migrations() -> tuple[Migration, ...]:
+    """All migrations in their order."""
+    found = []
+    for entry in files(__name__).joinpath("migrations").iterdir():
+        if match := _MIGRATION.fullmatch(entry.name):
+            found.append(Migration(int(match[1]), match[2], cast(LiteralString, entry.read_text("utf-8"))))
+    return tuple(sorted(found, key=lambda migration: migration.version))

@@ -1,0 +1,225 @@
+-- Every statement of the relay. A name, one line of comment, the statement. Parameters are %(named)s.
+
+-- Migrations ------------------------------------------------------------------------------------------------------
+
+-- name: migration_lock
+-- One migration at a time in this database; released with the transaction.
+select pg_advisory_xact_lock(8388617265747561)
+
+-- name: migration_table
+-- Where the applied migrations are recorded.
+create schema if not exists tide;
+create table if not exists tide.migration (
+    version int primary key, name text not null, applied_at timestamptz not null default now()
+)
+
+-- name: migration_exists
+-- Whether anything was ever applied.
+select to_regclass('tide.migration') is not null
+
+-- name: migration_applied
+-- The versions that were applied, in order.
+select version, name from tide.migration order by version
+
+-- name: migration_record
+-- A migration was applied.
+insert into tide.migration (version, name) values (%(version)s, %(name)s)
+
+-- Drains: what a worker does --------------------------------------------------------------------------------------
+
+-- name: drain_begin
+-- Takes the lease, if the drain is neither stale nor a duplicate and its pipeline is enabled. No row: drop it.
+update tide.drain d
+   set number = %(number)s, lease_until = clock_timestamp() + make_interval(secs => %(lease_seconds)s)
+  from tide.pipeline p
+  left join tide.consumer_group g on g.group_id = p.group_id
+  left join tide.outbox o on o.outbox_id = g.outbox_id
+ where d.pipeline = %(pipeline)s and d.epoch = %(epoch)s and d.number < %(number)s
+   and p.name = d.pipeline and p.enabled
+returning p.direction, p.config, p.revision, d.failures, g.group_id, g.offset_id, o.outbox_id, o.name as outbox
+
+-- name: drain_end
+-- Gives the lease back, says what became of the drain, and tells the pipeline's owner. No row: fenced.
+with ended as (
+    update tide.drain
+       set lease_until = null, ended_at = clock_timestamp(), outcome = %(outcome)s,
+           failures = %(failures)s, retry_at = clock_timestamp() + make_interval(secs => %(retry_seconds)s),
+           error_code = %(error_code)s, error = %(error)s,
+           error_at = case when %(error)s::text is null then null else clock_timestamp() end
+     where pipeline = %(pipeline)s and epoch = %(epoch)s and number = %(number)s
+    returning pipeline, epoch, number, outcome
+)
+select pg_notify('tide_relay_drain', json_build_array(
+           e.pipeline, e.epoch, e.number, e.outcome, %(retry_seconds)s::float8)::text)
+  from ended e
+
+-- name: settle
+-- Writes what became of a batch and renews the lease. No row: fenced, nothing was written.
+with fence as (
+    update tide.drain
+       set lease_until = clock_timestamp() + make_interval(secs => %(lease_seconds)s), failures = 0,
+           delivered = delivered + %(delivered)s, dead_letters = dead_letters + %(dead_letters)s
+     where pipeline = %(pipeline)s and epoch = %(epoch)s and number = %(number)s
+    returning pipeline
+), moved as (
+    update tide.consumer_group g set offset_id = %(offset_id)s
+      from fence where g.group_id = %(group_id)s and g.offset_id < %(offset_id)s
+)
+select p.revision from fence join tide.pipeline p on p.name = fence.pipeline
+
+-- name: settle_dead_letters
+-- Keeps refused messages whole; runs before `settle` in the same transaction, under the same fence.
+insert into tide.dead_letter (pipeline, outbox, message_id, key, headers, payload, published_at, code, reason)
+select d.pipeline, %(outbox)s, m.id, m.key, m.headers, m.payload, m.created_at, r.code, r.reason
+  from unnest(%(ids)s::bigint[], %(codes)s::text[], %(reasons)s::text[]) as r (id, code, reason)
+  join tide.message m on m.outbox_id = %(outbox_id)s and m.id = r.id
+  join tide.drain d on d.pipeline = %(pipeline)s and d.epoch = %(epoch)s and d.number = %(number)s
+on conflict do nothing
+
+-- name: bell_arm
+-- Asks publishers to NOTIFY. Writes nothing when the bell is armed already.
+update tide.bell b set armed = true
+  from tide.drain d
+ where b.group_id = %(group_id)s and not b.armed
+   and d.pipeline = %(pipeline)s and d.epoch = %(epoch)s and d.number = %(number)s
+
+-- name: bell_disarm
+-- The group is awake: publishers need not NOTIFY.
+update tide.bell b set armed = false
+  from tide.drain d
+ where b.group_id = %(group_id)s and b.armed
+   and d.pipeline = %(pipeline)s and d.epoch = %(epoch)s and d.number = %(number)s
+
+-- Reading an outbox -----------------------------------------------------------------------------------------------
+
+-- name: outbox_horizon
+-- The horizon, kept in the session for `outbox_read`, which must be a later statement with a later snapshot.
+select horizon, open_publishers, set_config('tide.horizon', horizon::text, false)
+  from tide.outbox_horizon(%(outbox_id)s)
+
+-- name: outbox_read
+-- The next messages up to the horizon: at most max_messages, at most max_bytes unless one alone is larger.
+select m.id, m.key, convert_to(m.payload::text, 'UTF8'), convert_to(m.headers::text, 'UTF8'), m.created_at
+  from (select id, key, payload, headers, created_at,
+               sum(size) over (order by id rows unbounded preceding) - size as bytes_before
+          from tide.message
+         where outbox_id = %(outbox_id)s and id > %(after)s and id <= current_setting('tide.horizon')::bigint
+         order by id
+         limit %(max_messages)s) m
+ where m.bytes_before < %(max_bytes)s
+ order by m.id
+
+-- Ownership: what a scheduler does --------------------------------------------------------------------------------
+
+-- name: scheduler_join
+-- This scheduler is here.
+insert into tide.scheduler (scheduler_id, relay_group_id, backend_pid, backend_start, host, pid, version)
+select %(scheduler_id)s, %(relay_group_id)s, pid, backend_start, %(host)s, %(pid)s, %(version)s
+  from pg_stat_activity where pid = pg_backend_pid()
+
+-- name: scheduler_leave
+-- This scheduler is going.
+delete from tide.scheduler where scheduler_id = %(scheduler_id)s
+
+-- name: scheduler_heartbeat
+-- This scheduler is still here. No row: another one took it for dead, so its session must be given up.
+update tide.scheduler set seen_at = clock_timestamp() where scheduler_id = %(scheduler_id)s returning true
+
+-- name: scheduler_evict
+-- Ends the sessions of schedulers that are frozen, so that others can own their pipelines, and forgets dead ones.
+with gone as (
+    delete from tide.scheduler s
+     where s.seen_at < clock_timestamp() - make_interval(secs => %(silent_seconds)s)
+        or not exists (select from pg_stat_activity a
+                        where a.pid = s.backend_pid and a.backend_start = s.backend_start)
+    returning s.scheduler_id, s.backend_pid, s.backend_start
+)
+select g.scheduler_id, pg_terminate_backend(a.pid)
+  from gone g join pg_stat_activity a on a.pid = g.backend_pid and a.backend_start = g.backend_start
+
+-- name: scheduler_alive
+-- How many schedulers of this group share the work.
+select count(*) from tide.scheduler where relay_group_id = %(relay_group_id)s
+
+-- name: pipelines
+-- Every pipeline, as configured.
+select p.name, p.direction, p.enabled, p.config, p.revision, p.invalid_reason, g.group_id, o.outbox_id, o.name as outbox
+  from tide.pipeline p
+  left join tide.consumer_group g on g.group_id = p.group_id
+  left join tide.outbox o on o.outbox_id = g.outbox_id
+
+-- name: pipeline_invalid
+-- Records why a configuration cannot be run (null: it can), unless it has changed since it was read.
+update tide.pipeline set invalid_reason = %(reason)s
+ where name = %(name)s and revision = %(revision)s and invalid_reason is distinct from %(reason)s
+
+-- name: pipelines_unowned
+-- Which of these pipelines no living scheduler owns.
+select d.pipeline
+  from tide.drain d
+ where d.pipeline = any(%(names)s) and not exists (select from tide.scheduler s where s.scheduler_id = d.owner)
+
+-- name: ownership_take
+-- Tries the advisory locks of pipelines on this session; returns the names that it got.
+with tried as materialized (
+    select t.name, pg_try_advisory_lock(t.key) as taken
+      from unnest(%(names)s::text[], %(keys)s::bigint[]) as t (name, key)
+), owned as (
+    update tide.drain d set owner = %(scheduler_id)s from tried where d.pipeline = tried.name and tried.taken
+)
+select name from tried where taken
+
+-- name: ownership_release
+-- Lets go of pipelines, so that another scheduler can take them.
+with released as (
+    update tide.drain d set owner = null
+      from unnest(%(names)s::text[]) as t (name)
+     where d.pipeline = t.name and d.owner = %(scheduler_id)s
+)
+select pg_advisory_unlock(t.key) from unnest(%(keys)s::bigint[]) as t (key)
+
+-- name: epoch_raise
+-- Starts a new epoch for each pipeline whose drain, if any, no longer holds a lease: whatever was queued is stale then.
+with wanted as (
+    select d.pipeline from tide.drain d
+     where d.pipeline = any(%(names)s) and d.owner = %(scheduler_id)s
+     order by d.pipeline
+       for update
+), raised as (
+    update tide.drain d set epoch = d.epoch + 1, number = 0, lease_until = null
+      from wanted w
+     where d.pipeline = w.pipeline and (d.lease_until is null or d.lease_until <= clock_timestamp())
+    returning d.pipeline, d.epoch, d.retry_at
+)
+select w.pipeline, r.epoch, extract(epoch from r.retry_at - clock_timestamp())::float8 as retry_seconds,
+       extract(epoch from d.lease_until - clock_timestamp())::float8 as lease_seconds
+  from wanted w
+  join tide.drain d on d.pipeline = w.pipeline
+  left join raised r on r.pipeline = w.pipeline
+
+-- name: pipelines_behind
+-- The timer's look, one for all: which of these pipelines have ids above their offset.
+select p.name
+  from tide.pipeline p
+  join tide.consumer_group g on g.group_id = p.group_id
+ where p.name = any(%(names)s) and tide.outbox_last_id(g.outbox_id) > g.offset_id
+
+-- name: pipelines_lag
+-- Lag in ids and in seconds, and the age of the oldest open publisher, of these pipelines; only of those that have any.
+select p.name, tide.outbox_last_id(g.outbox_id) - g.offset_id as messages,
+       extract(epoch from clock_timestamp() - oldest.created_at)::float8 as seconds,
+       tide.outbox_oldest_publisher_seconds(g.outbox_id) as publisher_seconds
+  from tide.pipeline p
+  join tide.consumer_group g on g.group_id = p.group_id
+  left join lateral (
+        select m.created_at from tide.message m
+         where m.outbox_id = g.outbox_id and m.id > g.offset_id order by m.id limit 1) oldest on true
+ where p.name = any(%(names)s) and tide.outbox_last_id(g.outbox_id) > g.offset_id
+
+-- name: outboxes
+-- The outboxes whose partitions need to be extended.
+select o.name from tide.outbox o where tide.outbox_needs_partition(o.outbox_id)
+
+-- name: outbox_extend
+-- Makes the next partitions of an outbox.
+select tide.outbox_extend(%(name)s)

@@ -1,0 +1,310 @@
+"""The broker between scheduler and workers. Each worker here has a broker of its own, as every process has.
+
+Idle workers are given an idle timeout far beyond the deadline of a test, so that whatever arrives was not polled for.
+"""
+
+import statistics
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from queue import Empty, Queue
+
+import dramatiq
+import pytest
+
+from relay.broker import make_broker
+from relay.errors import ConfigError, MissingExtra, NotConnected
+from relay.models import Drain
+from relay.queues import DRAIN_ACTOR, DRAIN_QUEUE, drain_from, enqueue_drain
+from relay.redis_broker import WakingRedisBroker
+from tests.waiting import wait_until
+
+IDLE_TIMEOUT_MS = 600_000
+DEADLINE_SECONDS = 20
+AGE_LIMIT_MS = 60_000
+
+
+def drain(number: int, pipeline: str = "orders") -> Drain:
+    return Drain(pipeline, epoch=1, number=number, expires_at=time.time() + 60)
+
+
+@contextmanager
+def running_worker(
+    url: str, work: Callable[[Drain], None], *, threads: int = 4, idle_timeout_ms: int = IDLE_TIMEOUT_MS
+) -> Iterator[dramatiq.Worker]:
+    broker = make_broker(url)
+
+    def act(*args):
+        work(drain_from(args))
+
+    dramatiq.actor(broker=broker, actor_name=DRAIN_ACTOR, queue_name=DRAIN_QUEUE)(act)
+    worker = dramatiq.Worker(broker, worker_timeout=idle_timeout_ms, worker_threads=threads)
+    worker.start()
+    try:
+        yield worker
+    finally:
+        # With the long timeout the threads sit it out, as daemons; they take nothing any more.
+        worker.stop(timeout=50 if idle_timeout_ms == IDLE_TIMEOUT_MS else DEADLINE_SECONDS * 1000)
+        broker.close()
+
+
+def numbers(seen: Queue, count: int) -> list[int]:
+    try:
+        return [seen.get(timeout=DEADLINE_SECONDS).number for _ in range(count)]
+    except Empty:
+        pytest.fail(f"not all {count} drains arrived in {DEADLINE_SECONDS} s")
+
+
+def send(url: str, *drains: Drain) -> None:
+    broker = make_broker(url)
+    for each in drains:
+        enqueue_drain(broker, each, age_limit_ms=AGE_LIMIT_MS)
+    broker.close()
+
+
+def test_a_drain_arrives_as_it_was_sent(redis_server):
+    seen: Queue = Queue()
+    sent = Drain("orders → nats", epoch=7, number=3, expires_at=1_790_000_000.25)
+    with running_worker(redis_server.url, seen.put):
+        send(redis_server.url, sent)
+        assert seen.get(timeout=DEADLINE_SECONDS) == sent
+
+
+def test_an_idle_worker_picks_a_drain_up_without_polling(redis_server, record_property):
+    seen: Queue = Queue()
+    broker = make_broker(redis_server.url)
+    milliseconds = []
+    with running_worker(redis_server.url, lambda _: seen.put(time.perf_counter())):
+        for number in range(50):
+            sent = time.perf_counter()
+            enqueue_drain(broker, drain(number), age_limit_ms=AGE_LIMIT_MS)
+            milliseconds.append((seen.get(timeout=DEADLINE_SECONDS) - sent) * 1000)
+    broker.close()
+    report = f"p50 {statistics.median(milliseconds):.1f} ms, max {max(milliseconds):.1f} ms"
+    record_property("pick-up of an idle worker", report)
+    print(report)
+
+
+def test_drains_sent_before_a_worker_starts_are_found(redis_server):
+    seen: Queue = Queue()
+    send(redis_server.url, *map(drain, range(5)))
+    with running_worker(redis_server.url, seen.put):
+        assert sorted(numbers(seen, 5)) == [0, 1, 2, 3, 4]
+
+
+def test_two_workers_share_so_that_no_drain_waits_behind_a_busy_thread(redis_server):
+    all_at_once = threading.Barrier(8)
+    seen: Queue = Queue()
+
+    def meet(received: Drain) -> None:
+        all_at_once.wait(DEADLINE_SECONDS)
+        seen.put(received)
+
+    with running_worker(redis_server.url, meet, threads=4), running_worker(redis_server.url, meet, threads=4):
+        send(redis_server.url, *map(drain, range(8)))
+        assert sorted(numbers(seen, 8)) == list(range(8))
+
+
+def test_a_full_worker_takes_the_next_drain_when_a_thread_is_free(redis_server):
+    seen: Queue = Queue()
+    gate = threading.Semaphore(0)
+
+    def work(received: Drain) -> None:
+        gate.acquire(timeout=DEADLINE_SECONDS)
+        seen.put(received)
+
+    with running_worker(redis_server.url, work, threads=1) as worker:
+        send(redis_server.url, *map(drain, range(10)))
+        consumer = worker.consumers[DRAIN_QUEUE]
+        wait_until(lambda: consumer.consumer and consumer.consumer.outstanding_message_count, what="one is taken")
+        for expected in range(10):
+            gate.release()
+            assert numbers(seen, 1) == [expected]
+            assert consumer.consumer.outstanding_message_count <= 1
+
+
+def test_there_is_no_consumer_for_delayed_messages(redis_server):
+    with running_worker(redis_server.url, print) as worker:
+        assert set(worker.consumers) == {DRAIN_QUEUE}
+
+
+def test_a_stopping_worker_leaves_new_drains_to_others(redis_server):
+    taken, gate = threading.Event(), threading.Event()
+    seen: Queue = Queue()
+
+    def hold(_: Drain) -> None:
+        taken.set()
+        gate.wait(DEADLINE_SECONDS)
+
+    with running_worker(redis_server.url, hold, threads=2, idle_timeout_ms=100) as worker:
+        send(redis_server.url, drain(1))
+        assert taken.wait(DEADLINE_SECONDS)
+        stop = threading.Thread(target=worker.stop, args=(DEADLINE_SECONDS * 1000,))
+        stop.start()
+        assert worker.broker.stopping.wait(DEADLINE_SECONDS)
+        with running_worker(redis_server.url, seen.put):
+            send(redis_server.url, *map(drain, range(2, 12)))
+            assert sorted(numbers(seen, 10)) == list(range(2, 12))
+            assert not gate.is_set() and stop.is_alive()
+        gate.set()
+        stop.join(DEADLINE_SECONDS)
+        assert not stop.is_alive()
+
+
+def test_a_drain_older_than_its_age_limit_is_dropped(redis_server):
+    seen: Queue = Queue()
+    broker = make_broker(redis_server.url)
+    enqueue_drain(broker, drain(1), age_limit_ms=1)
+    broker.close()
+    sent = time.time()
+    wait_until(lambda: time.time() > sent + 0.002)
+    with running_worker(redis_server.url, seen.put):
+        send(redis_server.url, drain(2))
+        assert numbers(seen, 1) == [2]
+
+
+def test_a_drain_whose_code_fails_is_not_tried_again(redis_server):
+    seen: Queue = Queue()
+
+    def fail(received: Drain) -> None:
+        seen.put(received)
+        raise RuntimeError("a bug")
+
+    with running_worker(redis_server.url, fail, threads=1):
+        send(redis_server.url, drain(1), drain(2))
+        assert numbers(seen, 2) == [1, 2]
+        left = make_broker(redis_server.url)
+        wait_until(lambda: left.do_qsize(DRAIN_QUEUE) == 0, what="both are acknowledged")
+        assert left.client.hlen(f"tide:{DRAIN_QUEUE}.XQ.msgs") == 0
+        left.close()
+
+
+def test_wakes_do_not_pile_up_when_no_worker_runs(redis_server):
+    broker = make_broker(redis_server.url)
+    assert isinstance(broker, WakingRedisBroker)
+    for number in range(200):
+        enqueue_drain(broker, drain(number), age_limit_ms=AGE_LIMIT_MS)
+    key = broker.wake_key(DRAIN_QUEUE)
+    assert broker.client.llen(key) == 64
+    assert 0 < broker.client.ttl(key) <= 60
+    broker.close()
+
+
+def test_a_flushed_redis_is_no_end(redis_server):
+    seen: Queue = Queue()
+    with running_worker(redis_server.url, seen.put):
+        send(redis_server.url, drain(1))
+        assert numbers(seen, 1) == [1]
+        redis_server.flush()
+        send(redis_server.url, drain(2))
+        assert numbers(seen, 1) == [2]
+
+
+def test_a_worker_goes_on_by_itself_when_redis_was_restarted_empty(own_redis):
+    server = own_redis()
+    server.start()
+    seen: Queue = Queue()
+    with running_worker(server.url, seen.put):
+        send(server.url, drain(1))
+        assert numbers(seen, 1) == [1]
+        server.kill()
+        server.start()
+        send(server.url, drain(2))
+        assert numbers(seen, 1) == [2]
+
+
+def test_no_thread_waits_for_a_lost_redis_and_the_acknowledgement_is_sent_later(own_redis):
+    server = own_redis(persistent=True)
+    server.start()
+    taken, gate = threading.Event(), threading.Event()
+    seen: Queue = Queue()
+
+    def work(received: Drain) -> None:
+        taken.set()
+        gate.wait(DEADLINE_SECONDS)
+        seen.put(received)
+
+    with running_worker(server.url, work, threads=1) as worker:
+        send(server.url, drain(1))
+        assert taken.wait(DEADLINE_SECONDS)
+        server.stop()
+        gate.set()
+        assert numbers(seen, 1) == [1]
+        wait_until(lambda: worker.consumers[DRAIN_QUEUE].consumer._owed, what="the acknowledgement is owed")
+        assert worker.work_queue.unfinished_tasks <= 1
+        server.start()
+        send(server.url, drain(2))
+        assert numbers(seen, 1) == [2]
+        left = make_broker(server.url)
+        wait_until(lambda: left.client.hlen(f"tide:{DRAIN_QUEUE}.msgs") == 0, what="both are acknowledged")
+        left.close()
+
+
+def test_enqueueing_to_a_dead_redis_raises_not_connected_and_shows_no_password(own_redis):
+    server = own_redis()
+    server.start()
+    broker = make_broker(server.url)
+    enqueue_drain(broker, drain(1), age_limit_ms=AGE_LIMIT_MS)
+    server.kill()
+    with pytest.raises(NotConnected) as caught:
+        enqueue_drain(broker, drain(2), age_limit_ms=AGE_LIMIT_MS)
+    assert caught.value.code == "not_connected"
+    assert server.password not in str(caught.value)
+    server.start()
+    enqueue_drain(broker, drain(3), age_limit_ms=AGE_LIMIT_MS)
+    broker.close()
+
+
+def test_a_wrong_password_is_told_from_a_lost_connection(redis_server):
+    broker = make_broker(redis_server.url.replace(redis_server.password, "wrong-password"))
+    with pytest.raises(NotConnected) as caught:
+        enqueue_drain(broker, drain(1), age_limit_ms=AGE_LIMIT_MS)
+    assert caught.value.code == "auth"
+    assert "wrong-password" not in str(caught.value)
+    broker.close()
+
+
+@pytest.mark.parametrize("url", ["kafka://user:hidden-pw@host", "localhost:6379", "", "redis://host:port"])
+def test_a_url_that_names_no_broker_is_refused_without_its_password(url):
+    with pytest.raises(ConfigError, match="broker URL") as caught:
+        make_broker(url)
+    assert "hidden-pw" not in str(caught.value)
+
+
+def test_rabbitmq_without_its_library_names_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pika", None)
+    monkeypatch.setitem(sys.modules, "pika.exceptions", None)
+    monkeypatch.delitem(sys.modules, "relay.rabbitmq_broker", raising=False)
+    with pytest.raises(MissingExtra, match=r"tide-relay\[rabbitmq-broker\]"):
+        make_broker("amqp://localhost")
+
+
+def test_rabbitmq_workers_share_and_pick_up_at_once(rabbitmq_server):
+    all_at_once = threading.Barrier(4)
+    seen: Queue = Queue()
+
+    def meet(received: Drain) -> None:
+        all_at_once.wait(DEADLINE_SECONDS)
+        seen.put(received)
+
+    def worker():
+        # Pika cannot be closed from another thread while its consumer waits, so that the timeout is short here.
+        return running_worker(rabbitmq_server.url, meet, threads=2, idle_timeout_ms=200)
+
+    with worker(), worker():
+        send(rabbitmq_server.url, *map(drain, range(4)))
+        assert sorted(numbers(seen, 4)) == list(range(4))
+
+
+def test_rabbitmq_gone_is_not_connected(own_rabbitmq):
+    server = own_rabbitmq()
+    server.start()
+    broker = make_broker(server.url)
+    enqueue_drain(broker, drain(1), age_limit_ms=AGE_LIMIT_MS)
+    server.kill()
+    with pytest.raises(NotConnected) as caught:
+        enqueue_drain(broker, drain(2), age_limit_ms=AGE_LIMIT_MS)
+    assert server.password not in str(caught.value)
+    broker.close()

@@ -1,7 +1,6 @@
 """PostgreSQL for tests: a database of its own for each test, copied from a migrated template."""
 
 import contextlib
-import importlib
 import itertools
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +10,7 @@ import psycopg
 from psycopg import sql
 
 from relay.embedded import EmbeddedPostgres
+from relay.migrate import migrate
 
 OWNER = "tide_owner"
 OWNER_PASSWORD = "owner"
@@ -114,7 +114,3 @@ class PostgresServer:
 
     def _admin(self) -> "contextlib.AbstractContextManager[psycopg.Connection[Any]]":
         return psycopg.connect(self.admin_url, autocommit=True)
-
-
-def migrate(url: str) -> None:
-    importlib.import_module("relay.migrate").migrate(url)

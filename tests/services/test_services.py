@@ -26,6 +26,12 @@ def test_a_database_belongs_to_a_role_that_is_no_superuser(empty_database: Datab
     assert row == ("off", True, empty_database.name)
 
 
+@pytest.mark.each_postgres
+def test_a_database_is_migrated(database: Database) -> None:
+    with database.connect() as connection:
+        assert connection.execute("select nspowner::regrole::text from pg_namespace where nspname = 'tide'").fetchone()
+
+
 def test_each_test_has_a_database_of_its_own(postgres: PostgresServer) -> None:
     first, second = (postgres.create_database(migrated=False) for _ in range(2))
     with first.connect() as connection:

@@ -21,6 +21,7 @@ PREFIXES = ("RELAY_", "PGTRICKLE_RELAY_")
 _SECRET_FIELDS = ("postgres_url", "broker_url")
 
 _UNITS_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_ADDRESS = re.compile(r"(\[[\w:.%]+\]|[^\s:\[\]]*):([0-9]+)")
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h)?")
 
 # Kubernetes adds such variables for every service of the namespace; those of a service "relay-..." look like ours.
@@ -45,10 +46,10 @@ def parse_address(value: str) -> tuple[str, int]:
 
     Port 0 lets the system choose. Raises ValueError.
     """
-    host, _, port = value.rpartition(":")
-    if not port.isdecimal() or int(port) > 65535 or (":" in host and not re.fullmatch(r"\[[^\]]+\]", host)):
+    match = _ADDRESS.fullmatch(value)
+    if not match or int(match[2]) > 65535:
         raise ValueError("give host:port, such as 0.0.0.0:9090 or [::]:9090")
-    return host.strip("[]"), int(port)
+    return match[1].strip("[]"), int(match[2])
 
 
 def _checked_address(value: str) -> str:

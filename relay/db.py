@@ -11,6 +11,7 @@ from psycopg import errors as pg
 from relay.errors import ConfigError, MigrationError, NotConnected, RelayError
 from relay.secret_refs import mask
 from relay.settings import Settings
+from relay.sql import query
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 Pool = psycopg_pool.ConnectionPool[Connection]
@@ -67,15 +68,8 @@ def connection_options(settings: Settings, application_name: str) -> dict[str, A
 
 
 def configure(connection: Connection, settings: Settings) -> None:
-    """Session settings. Not sent as start-up options, which connection poolers refuse.
-
-    Plans are made for the values at hand, so that a read opens only the partitions that it needs.
-    """
-    connection.execute(
-        "select set_config('statement_timeout', %s, false), set_config('timezone', 'UTC', false),"
-        " set_config('plan_cache_mode', 'force_custom_plan', false), set_config('search_path', 'pg_catalog', false)",
-        [f"{round(settings.statement_timeout_seconds * 1000)}ms"],
-    )
+    """Session settings. Not sent as start-up options, which connection poolers refuse."""
+    connection.execute(query("session"), {"statement_timeout": f"{round(settings.statement_timeout_seconds * 1000)}ms"})
 
 
 def connect(settings: Settings, application_name: str) -> Connection:

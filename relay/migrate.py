@@ -34,7 +34,7 @@ def migrate(postgres_url: str, *, timeout_seconds: float = 60.0) -> list[Migrati
     Raises MigrationError if the database is ahead of this version, NotConnected, or ConfigError for a missing right.
     """
     with database_errors(), psycopg.connect(postgres_url, connect_timeout=10) as connection:
-        connection.execute("select set_config('lock_timeout', %s, true)", [f"{round(timeout_seconds * 1000)}ms"])
+        connection.execute(query("migration_wait"), {"timeout": f"{round(timeout_seconds * 1000)}ms"})
         connection.execute(query("migration_lock"))
         connection.execute(query("migration_table"))
         state = _state(connection)

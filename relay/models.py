@@ -58,5 +58,5 @@ class Drain:
     epoch: int
     number: int
     """Grows by one with every drain of an epoch."""
-    expires_at: float
-    """Unix time in seconds; a message that is taken up later is stale."""
+    lease_ms: int
+    """How long it may stay silent; a message that waits longer in the queue is stale."""

@@ -11,22 +11,22 @@ DRAIN_QUEUE = "tide.drain"
 DRAIN_ACTOR = "drain"
 
 
-def enqueue_drain(broker: dramatiq.Broker, drain: Drain, *, age_limit_ms: int) -> None:
-    """Puts a drain on the queue. A worker that finds it older than the age limit drops it.
+def enqueue_drain(broker: dramatiq.Broker, drain: Drain) -> None:
+    """Puts a drain on the queue. A worker that finds it older than its lease drops it: it was given up by then.
 
     Raises NotConnected when the broker cannot be reached; the drain may or may not have been queued then.
     """
     message: dramatiq.Message[Any] = dramatiq.Message(
         queue_name=DRAIN_QUEUE,
         actor_name=DRAIN_ACTOR,
-        args=(drain.pipeline, drain.epoch, drain.number, drain.expires_at),
+        args=(drain.pipeline, drain.epoch, drain.number, drain.lease_ms),
         kwargs={},
-        options={"max_retries": 0, "max_age": age_limit_ms},
+        options={"max_retries": 0, "max_age": drain.lease_ms},
     )
     broker.enqueue(message)
 
 
 def drain_from(args: Sequence[Any]) -> Drain:
     """The drain that the arguments of a queue message stand for. Raises ValueError if they are not a drain's."""
-    pipeline, epoch, number, expires_at = args
-    return Drain(str(pipeline), int(epoch), int(number), float(expires_at))
+    pipeline, epoch, number, lease_ms = args
+    return Drain(str(pipeline), int(epoch), int(number), int(lease_ms))

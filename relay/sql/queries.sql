@@ -1,5 +1,14 @@
 -- Every statement of the relay. A name, one line of comment, the statement. Parameters are %(named)s.
 
+-- name: session
+-- Settings of every session. Plans are made for the values at hand, so that a read opens only the partitions it needs.
+select set_config('statement_timeout', %(statement_timeout)s, false), set_config('timezone', 'UTC', false),
+       set_config('plan_cache_mode', 'force_custom_plan', false), set_config('search_path', 'pg_catalog', false)
+
+-- name: migration_wait
+-- How long a migration waits for locks.
+select set_config('lock_timeout', %(timeout)s, true)
+
 -- Migrations ------------------------------------------------------------------------------------------------------
 
 -- name: migration_lock
@@ -57,7 +66,7 @@ select pg_notify('tide_relay_drain', json_build_array(
 -- Writes what became of a batch and renews the lease. No row: fenced, nothing was written.
 with fence as (
     update tide.drain
-       set lease_until = clock_timestamp() + make_interval(secs => %(lease_seconds)s), failures = 0,
+       set lease_until = clock_timestamp() + make_interval(secs => %(lease_seconds)s),
            delivered = delivered + %(delivered)s, dead_letters = dead_letters + %(dead_letters)s
      where pipeline = %(pipeline)s and epoch = %(epoch)s and number = %(number)s
     returning pipeline
@@ -110,6 +119,10 @@ select m.id, m.key, convert_to(m.payload::text, 'UTF8'), convert_to(m.headers::t
  order by m.id
 
 -- Ownership: what a scheduler does --------------------------------------------------------------------------------
+
+-- name: listen
+-- What a scheduler hears: bells, ends of drains, changed configurations.
+listen tide_outbox_notify; listen tide_relay_drain; listen tide_relay_config
 
 -- name: scheduler_join
 -- This scheduler is here.

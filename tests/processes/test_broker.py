@@ -23,11 +23,11 @@ from tests.waiting import wait_until
 
 IDLE_TIMEOUT_MS = 600_000
 DEADLINE_SECONDS = 20
-AGE_LIMIT_MS = 60_000
+LEASE_MS = 60_000
 
 
-def drain(number: int, pipeline: str = "orders") -> Drain:
-    return Drain(pipeline, epoch=1, number=number, expires_at=time.time() + 60)
+def drain(number: int, pipeline: str = "orders", lease_ms: int = LEASE_MS) -> Drain:
+    return Drain(pipeline, epoch=1, number=number, lease_ms=lease_ms)
 
 
 @contextmanager
@@ -60,13 +60,13 @@ def numbers(seen: Queue, count: int) -> list[int]:
 def send(url: str, *drains: Drain) -> None:
     broker = make_broker(url)
     for each in drains:
-        enqueue_drain(broker, each, age_limit_ms=AGE_LIMIT_MS)
+        enqueue_drain(broker, each)
     broker.close()
 
 
 def test_a_drain_arrives_as_it_was_sent(redis_server):
     seen: Queue = Queue()
-    sent = Drain("orders → nats", epoch=7, number=3, expires_at=1_790_000_000.25)
+    sent = Drain("orders → nats", epoch=7, number=3, lease_ms=30_000)
     with running_worker(redis_server.url, seen.put):
         send(redis_server.url, sent)
         assert seen.get(timeout=DEADLINE_SECONDS) == sent
@@ -79,7 +79,7 @@ def test_an_idle_worker_picks_a_drain_up_without_polling(redis_server, record_pr
     with running_worker(redis_server.url, lambda _: seen.put(time.perf_counter())):
         for number in range(50):
             sent = time.perf_counter()
-            enqueue_drain(broker, drain(number), age_limit_ms=AGE_LIMIT_MS)
+            enqueue_drain(broker, drain(number))
             milliseconds.append((seen.get(timeout=DEADLINE_SECONDS) - sent) * 1000)
     broker.close()
     report = f"p50 {statistics.median(milliseconds):.1f} ms, max {max(milliseconds):.1f} ms"
@@ -156,7 +156,7 @@ def test_a_stopping_worker_leaves_new_drains_to_others(redis_server):
 def test_a_drain_older_than_its_age_limit_is_dropped(redis_server):
     seen: Queue = Queue()
     broker = make_broker(redis_server.url)
-    enqueue_drain(broker, drain(1), age_limit_ms=1)
+    enqueue_drain(broker, drain(1, lease_ms=1))
     broker.close()
     sent = time.time()
     wait_until(lambda: time.time() > sent + 0.002)
@@ -185,7 +185,7 @@ def test_wakes_do_not_pile_up_when_no_worker_runs(redis_server):
     broker = make_broker(redis_server.url)
     assert isinstance(broker, WakingRedisBroker)
     for number in range(200):
-        enqueue_drain(broker, drain(number), age_limit_ms=AGE_LIMIT_MS)
+        enqueue_drain(broker, drain(number))
     key = broker.wake_key(DRAIN_QUEUE)
     assert broker.client.llen(key) == 64
     assert 0 < broker.client.ttl(key) <= 60
@@ -246,21 +246,21 @@ def test_enqueueing_to_a_dead_redis_raises_not_connected_and_shows_no_password(o
     server = own_redis()
     server.start()
     broker = make_broker(server.url)
-    enqueue_drain(broker, drain(1), age_limit_ms=AGE_LIMIT_MS)
+    enqueue_drain(broker, drain(1))
     server.kill()
     with pytest.raises(NotConnected) as caught:
-        enqueue_drain(broker, drain(2), age_limit_ms=AGE_LIMIT_MS)
+        enqueue_drain(broker, drain(2))
     assert caught.value.code == "not_connected"
     assert server.password not in str(caught.value)
     server.start()
-    enqueue_drain(broker, drain(3), age_limit_ms=AGE_LIMIT_MS)
+    enqueue_drain(broker, drain(3))
     broker.close()
 
 
 def test_a_wrong_password_is_told_from_a_lost_connection(redis_server):
     broker = make_broker(redis_server.url.replace(redis_server.password, "wrong-password"))
     with pytest.raises(NotConnected) as caught:
-        enqueue_drain(broker, drain(1), age_limit_ms=AGE_LIMIT_MS)
+        enqueue_drain(broker, drain(1))
     assert caught.value.code == "auth"
     assert "wrong-password" not in str(caught.value)
     broker.close()
@@ -302,9 +302,9 @@ def test_rabbitmq_gone_is_not_connected(own_rabbitmq):
     server = own_rabbitmq()
     server.start()
     broker = make_broker(server.url)
-    enqueue_drain(broker, drain(1), age_limit_ms=AGE_LIMIT_MS)
+    enqueue_drain(broker, drain(1))
     server.kill()
     with pytest.raises(NotConnected) as caught:
-        enqueue_drain(broker, drain(2), age_limit_ms=AGE_LIMIT_MS)
+        enqueue_drain(broker, drain(2))
     assert server.password not in str(caught.value)
     broker.close()

@@ -1,0 +1,153 @@
+"""Reading an outbox for one consumer group, and settling what became of its messages.
+
+The horizon, the bell and why nothing is lost: see `sql/migrations/0001_outbox.sql`. Two rules bind this module:
+
+- The horizon is read before the messages, in a statement of its own: one statement would have one snapshot, older than
+  the marks that it reads.
+- A group that found nothing commits its armed bell before it looks again.
+
+Statements that belong together travel together: a settle and the next read take one round trip.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from psycopg import Cursor
+from psycopg.rows import args_row
+
+from relay.db import Connection, database_errors
+from relay.errors import Fenced
+from relay.models import Failure, Message
+from relay.ownership import Begun, Lease
+from relay.sql import query
+
+# Two batches are in memory at once for each thread: one at the sink, one read ahead.
+MAX_BATCH_BYTES = 4 * 1024 * 1024
+
+Bell = Literal["arm", "disarm"]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """The next messages of a group, in order, none missing up to the last."""
+
+    messages: list[Message]
+    horizon: int
+    open_publishers: int
+    """Transactions that may still add messages above the horizon."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """What became of a batch: everything up to `offset_id` was delivered or is a dead letter."""
+
+    offset_id: int
+    delivered: int = 0
+    dead: tuple[tuple[int, Failure], ...] = ()
+    """(message id, why) of each message that was refused for good."""
+    failure: Failure | None = None
+    """The temporary failure that stopped it, if one did."""
+
+
+def settlement(messages: Sequence[Message], failures: Sequence[Failure], offset_id: int) -> Settlement:
+    """The longest prefix in which every message was delivered or refused for good, after `offset_id`."""
+    temporary = min((f for f in failures if not f.permanent), key=lambda f: f.index, default=None)
+    settled = messages if temporary is None else messages[: temporary.index]
+    if not settled:
+        return Settlement(offset_id, failure=temporary)
+    dead = tuple((messages[f.index].id, f) for f in failures if f.permanent and f.index < len(settled))
+    return Settlement(settled[-1].id, len(settled) - len(dead), dead, temporary)
+
+
+class Reader:
+    """One drain's session with its consumer group. Every write names the fence of its lease, and renews the lease.
+
+    Methods raise Fenced when the drain was given up, NotConnected when PostgreSQL is lost. One thread at a time.
+    """
+
+    config_changed = False
+    """Whether the pipeline was changed since the drain began, as of the last settle."""
+
+    def __init__(self, connection: Connection, lease: Lease, begun: Begun, max_messages: int) -> None:
+        self._connection = connection
+        self._lease = lease
+        self._revision = begun.revision
+        self._max_messages = max_messages
+        self._parameters = {
+            **lease.fence,
+            "lease_seconds": lease.seconds,
+            "group_id": begun.group_id,
+            "outbox_id": begun.outbox_id,
+            "outbox": begun.outbox,
+        }
+
+    def read(self, after: int, settled: Settlement | None = None, bell: Bell | None = None) -> Batch:
+        """Writes what is given, commits it, and then reads the messages after an id: one round trip."""
+        sent_at = time.monotonic()
+        with database_errors():
+            with self._connection.pipeline():
+                fence = self._write(settled, bell)
+                horizon = self._execute("outbox_horizon")
+                rows = self._connection.cursor(row_factory=args_row(Message)).execute(
+                    query("outbox_read"),
+                    {
+                        **self._parameters,
+                        "after": after,
+                        "max_messages": self._max_messages,
+                        "max_bytes": MAX_BATCH_BYTES,
+                    },
+                    binary=True,
+                )
+            self._check(fence, sent_at)
+            [(top, open_publishers, _)] = horizon.fetchall()
+            return Batch(rows.fetchall(), top, open_publishers)
+
+    def settle(self, settled: Settlement) -> None:
+        """Writes what became of the last batch."""
+        sent_at = time.monotonic()
+        with database_errors():
+            with self._connection.pipeline():
+                fence = self._write(settled, None)
+            self._check(fence, sent_at)
+
+    def _write(self, settled: Settlement | None, bell: Bell | None) -> "Cursor[Any] | None":
+        if settled is None and bell is None:
+            return None
+        fence = None
+        self._connection.execute("begin")
+        if settled:
+            if settled.dead:
+                self._execute("settle_dead_letters", **_columns(settled))
+            fence = self._execute(
+                "settle",
+                offset_id=settled.offset_id,
+                delivered=settled.delivered,
+                dead_letters=len(settled.dead),
+            )
+        if bell:
+            self._execute(f"bell_{bell}")
+        self._connection.execute("commit")
+        return fence
+
+    def _execute(self, name: str, **parameters: object) -> "Cursor[Any]":
+        return self._connection.execute(query(name), {**self._parameters, **parameters})
+
+    def _check(self, fence: "Cursor[Any] | None", sent_at: float) -> None:
+        if fence is None:
+            return
+        row = fence.fetchone()
+        if row is None:
+            drain = self._lease.drain
+            raise Fenced(f"drain {drain.number} of pipeline {drain.pipeline!r} was given up")
+        self._lease.renewed(sent_at)
+        self.config_changed = row[0] != self._revision
+
+
+def _columns(settled: Settlement) -> dict[str, list[Any]]:
+    return {
+        "ids": [message_id for message_id, _ in settled.dead],
+        "codes": [failure.code for _, failure in settled.dead],
+        "reasons": [failure.reason for _, failure in settled.dead],
+    }

@@ -1,0 +1,48 @@
+"""The front door of `dramatiq relay.workers`, and the only importer of the package `workers`.
+
+Reads the settings, makes the broker, and binds plain functions to queues. Dramatiq imports it once in each process.
+"""
+
+import sys
+
+from relay.worker_metrics import WorkerMetricsMiddleware, prepare_multiprocess
+
+prepare_multiprocess()  # before anything imports prometheus_client
+
+import dramatiq  # noqa: E402
+from dramatiq.middleware import Middleware  # noqa: E402
+
+from relay import queues  # noqa: E402
+from relay.broker import make_broker  # noqa: E402
+from relay.errors import ConfigError  # noqa: E402
+from relay.logs import configure_logging  # noqa: E402
+from relay.settings import Settings  # noqa: E402
+from workers import drain as drains  # noqa: E402
+from workers.tools import Tools  # noqa: E402
+
+try:
+    settings = Settings.load()
+except ConfigError as error:
+    sys.exit(f"relay.workers: {error}")
+configure_logging(settings)
+tools = Tools(settings)
+
+
+class StopDrains(Middleware):
+    """Asks the drains of a process that shuts down to settle the batch in hand and end."""
+
+    def before_worker_shutdown(self, _broker: dramatiq.Broker, _worker: dramatiq.Worker) -> None:
+        tools.stop.set()
+
+    def after_worker_shutdown(self, _broker: dramatiq.Broker, _worker: dramatiq.Worker) -> None:
+        tools.close()
+
+
+def drain(*arguments: object) -> None:
+    """One drain message, as `relay.queues` puts it on the queue."""
+    drains.run(tools, queues.drain_from(arguments))
+
+
+broker = make_broker(settings.broker_url, middleware=[WorkerMetricsMiddleware(), StopDrains()])
+dramatiq.set_broker(broker)
+dramatiq.actor(broker=broker, actor_name=queues.DRAIN_ACTOR, queue_name=queues.DRAIN_QUEUE, max_retries=0)(drain)

@@ -1,0 +1,60 @@
+"""Which pipelines there are for this scheduler, read from the database and checked."""
+
+from typing import Any
+
+import structlog
+
+from relay.errors import ConfigError
+from relay.metrics import PipelineLabels
+from relay.pipelines import parse_forward
+from scheduler.owned import Spec
+from scheduler.session import Session
+
+log = structlog.get_logger(__name__)
+
+
+class Catalog:
+    """The pipelines that this scheduler may own: enabled, valid, and of its group or of none."""
+
+    def __init__(self, relay_group_id: str) -> None:
+        self._group = relay_group_id
+        self._judged: dict[tuple[str, int], Spec | str] = {}
+        self.specs: dict[str, Spec] = {}
+        self.invalid = 0
+
+    def read(self, session: Session) -> None:
+        """Reads all pipelines; a configuration is checked once for each revision, and the database told if it is bad."""
+        judged: dict[tuple[str, int], Spec | str] = {}
+        self.specs, self.invalid = {}, 0
+        for row in session.pipelines():
+            key = (row["name"], row["revision"])
+            verdict = self._judged.get(key) or _judge(row)
+            judged[key] = verdict
+            reason = verdict if isinstance(verdict, str) else None
+            if reason != row["invalid_reason"]:
+                session.mark_invalid(*key, reason)
+                if reason:
+                    log.error("pipeline is invalid", pipeline=row["name"], reason=reason)
+            if isinstance(verdict, str):
+                self.invalid += row["enabled"]
+            elif row["enabled"] and row["config"].get("relay_group_id") in (None, self._group):
+                self.specs[row["name"]] = verdict
+        self._judged = judged
+
+
+def _judge(row: dict[str, Any]) -> Spec | str:
+    """The pipeline's spec, or why its configuration is bad."""
+    if row["direction"] != "forward":
+        return "reverse pipelines need a newer version of tide-relay"
+    try:
+        config = parse_forward(row["config"])
+    except ConfigError as error:
+        return str(error)
+    return Spec(
+        name=row["name"],
+        outbox=row["outbox"],
+        revision=row["revision"],
+        lease_ms=config.pipeline.visibility_timeout_ms,
+        poll_seconds=config.pipeline.poll_interval_ms / 1000,
+        labels=PipelineLabels(row["name"], "forward", config.pipeline.sink_type),
+    )

@@ -1,0 +1,40 @@
+"""The due list: which pipeline wants attention next, and when. Times are `time.monotonic()` seconds."""
+
+import heapq
+
+
+class DueList:
+    """One time for each name; setting it anew replaces the old one."""
+
+    def __init__(self) -> None:
+        self._times: dict[str, float] = {}
+        self._heap: list[tuple[float, str]] = []
+
+    def set(self, name: str, at: float) -> None:
+        self._times[name] = at
+        heapq.heappush(self._heap, (at, name))
+
+    def remove(self, name: str) -> None:
+        self._times.pop(name, None)
+
+    def clear(self) -> None:
+        self._times.clear()
+        self._heap.clear()
+
+    def next_at(self) -> float | None:
+        """When the first name is due; None if there is none."""
+        self._drop_replaced()
+        return self._heap[0][0] if self._heap else None
+
+    def pop(self, now: float) -> list[str]:
+        """Takes out every name that is due, the longest overdue first."""
+        names = []
+        while (at := self.next_at()) is not None and at <= now:
+            name = heapq.heappop(self._heap)[1]
+            del self._times[name]
+            names.append(name)
+        return names
+
+    def _drop_replaced(self) -> None:
+        while self._heap and self._times.get(self._heap[0][1]) != self._heap[0][0]:
+            heapq.heappop(self._heap)

@@ -1,0 +1,114 @@
+"""One owned pipeline: what it waits for, and what follows from each event. No I/O, so every step can be tested.
+
+claiming --claimed--> waiting --emitted--> draining --ended--> idle | waiting
+   ^                     ^                    |                  |
+   |                     +------- bell, timer (rows seen), config-+
+   +------------------- lost (silent longer than the lease) --- draining
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from relay.metrics import PipelineLabels
+from relay.models import Drain
+
+FIRST_AGAIN_SECONDS = 0.002
+# Timers fall on a common grid, so that one look at the database serves many pipelines.
+TIMER_GRID_SECONDS = 0.25
+
+State = Literal["claiming", "waiting", "draining", "idle"]
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """What a scheduler needs to know of a pipeline's configuration."""
+
+    name: str
+    outbox: str
+    revision: int
+    lease_ms: int
+    poll_seconds: float
+    labels: PipelineLabels
+
+
+@dataclass(slots=True)
+class Owned:
+    """A pipeline whose advisory lock this scheduler holds. Each event sets when it is due next."""
+
+    spec: Spec
+    state: State = "claiming"
+    due_at: float = 0.0
+    cause: str = "config"
+    """Why the next drain is wanted; a label of the wake-up metric."""
+    epoch: int = 0
+    number: int = 0
+    rung: bool = False
+    """The bell rang during a drain, which may have looked before: look again after it."""
+    again_seconds: float = FIRST_AGAIN_SECONDS
+
+    def claimed(self, epoch: int, retry_seconds: float | None, now: float) -> None:
+        """The epoch is ours: whatever was queued or in flight before is stale."""
+        self.epoch, self.number = epoch, 0
+        self._wait(now + max(0.0, retry_seconds or 0.0), "lost" if self.state == "draining" else "config")
+
+    def held(self, lease_seconds: float, now: float) -> None:
+        """A drain, ours or of the owner before, still has its lease: look again when that has run out."""
+        self.due_at = now + max(0.01, lease_seconds + 0.01)
+
+    def emitted(self, now: float) -> None:
+        self.state, self.rung = "draining", False
+        self.due_at = now + self.spec.lease_ms / 1000
+
+    def next_drain(self) -> Drain:
+        """The drain to emit. A number is never used twice, even if the queue may not have taken the message."""
+        self.number += 1
+        return Drain(self.spec.name, self.epoch, self.number, self.spec.lease_ms)
+
+    def rang(self, now: float) -> bool:
+        """A publisher rang the bell of the outbox. True if that makes the pipeline due."""
+        if self.state == "draining":
+            self.rung = True
+        elif self.state == "idle" or (self.state == "waiting" and self.cause == "again"):
+            self._wait(now, "bell")
+            return True
+        return False
+
+    def seen_behind(self, now: float) -> None:
+        """The timer's look found ids above the offset."""
+        self._wait(now, "timer")
+
+    def seen_idle(self, now: float) -> None:
+        """The timer's look found nothing."""
+        self._sleep(now)
+
+    def reconfigured(self, spec: Spec, now: float) -> None:
+        """A changed configuration may cure what a retry waits for."""
+        self.spec = spec
+        if self.state in ("idle", "waiting"):
+            self._wait(now, "config")
+
+    def is_current(self, epoch: int, number: int) -> bool:
+        return self.state == "draining" and (epoch, number) == (self.epoch, self.number)
+
+    def ended(self, outcome: str, retry_seconds: float | None, now: float) -> None:
+        """The drain in flight has ended."""
+        again_seconds, self.again_seconds = self.again_seconds, FIRST_AGAIN_SECONDS
+        if outcome == "failed":
+            self._wait(now + (retry_seconds or 0.0), "retry")
+        elif outcome == "more":
+            self._wait(now, "more")
+        elif self.rung:
+            self._wait(now, "bell")
+        elif outcome == "again":
+            self.again_seconds = min(again_seconds * 2, self.spec.poll_seconds)
+            self._wait(now + again_seconds, "again")
+        else:
+            self._sleep(now)
+
+    def _wait(self, until: float, cause: str) -> None:
+        self.state, self.due_at, self.cause = "waiting", until, cause
+
+    def _sleep(self, now: float) -> None:
+        self.state = "idle"
+        self.due_at = math.ceil((now + self.spec.poll_seconds) / TIMER_GRID_SECONDS) * TIMER_GRID_SECONDS

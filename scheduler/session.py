@@ -1,0 +1,130 @@
+"""The scheduler's one PostgreSQL session: its locks, its LISTEN, its statements.
+
+All ownership hangs on it: when it is lost, every lock is gone, and another scheduler may own the pipelines already.
+"""
+
+import hashlib
+import os
+import select
+import socket
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+from uuid import UUID, uuid4
+
+from psycopg.rows import dict_row, namedtuple_row
+
+import relay
+from relay import migrate
+from relay.db import connect, database_errors
+from relay.errors import NotConnected
+from relay.settings import Settings
+from relay.sql import query
+from relay.stop import Stop
+
+
+class Notification(NamedTuple):
+    channel: str
+    payload: str
+
+
+def lock_key(direction: str, name: str) -> int:
+    """The advisory lock of a pipeline: the first 8 bytes of SHA-256 over direction and name, as a signed integer."""
+    digest = hashlib.sha256(f"{direction}\0{name}".encode()).digest()
+    return int.from_bytes(digest[:8], "big", signed=True)
+
+
+class Session:
+    """Every method raises NotConnected when the session is lost; it must be closed then, and all ownership forgotten."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.scheduler_id: UUID = uuid4()
+        self._group = settings.relay_group_id
+        self._connection = connect(settings, "tide-relay scheduler")
+        try:
+            migrate.require_current(self._connection)
+            with database_errors():
+                self._connection.execute(query("listen"))
+            self._run(
+                "scheduler_join",
+                relay_group_id=self._group,
+                host=socket.gethostname(),
+                pid=os.getpid(),
+                version=relay.__version__,
+            )
+        except BaseException:
+            self._connection.close()
+            raise
+
+    def close(self) -> None:
+        """Lets go of everything; says goodbye if the session is alive."""
+        try:
+            self._run("scheduler_leave")
+        except NotConnected:
+            pass  # nothing to say goodbye to: the row goes when another scheduler finds the session gone
+        finally:
+            self._connection.close()
+
+    def wait(self, stop: Stop, timeout_seconds: float) -> list[Notification]:
+        """Notifications, as soon as there are any; an empty list after the timeout or when `stop` is set."""
+        with database_errors():
+            if not (received := self._received()):
+                select.select([self._connection, stop], [], [], max(0.0, timeout_seconds))
+                received = self._received()
+            return received
+
+    def _received(self) -> list[Notification]:
+        return [Notification(n.channel, n.payload) for n in self._connection.notifies(timeout=0)]
+
+    def heartbeat(self) -> None:
+        """Raises NotConnected if another scheduler took this one for dead."""
+        if not self._run("scheduler_heartbeat"):
+            raise NotConnected("another scheduler ended this one, which had been silent for too long", code="evicted")
+
+    def evict(self, silent_seconds: float) -> list[UUID]:
+        """Ends the sessions of frozen schedulers, forgets dead ones; returns the ids of the frozen."""
+        return [row[0] for row in self._run("scheduler_evict", silent_seconds=silent_seconds)]
+
+    def schedulers_alive(self) -> int:
+        return int(self._run("scheduler_alive", relay_group_id=self._group)[0][0])
+
+    def pipelines(self) -> list[dict[str, Any]]:
+        with database_errors(), self._connection.cursor(row_factory=dict_row) as cursor:
+            return cursor.execute(query("pipelines")).fetchall()
+
+    def mark_invalid(self, name: str, revision: int, reason: str | None) -> None:
+        self._run("pipeline_invalid", name=name, revision=revision, reason=reason)
+
+    def unowned(self, names: list[str]) -> list[str]:
+        return [row[0] for row in self._run("pipelines_unowned", names=names)]
+
+    def take(self, names: list[str]) -> list[str]:
+        """Tries the locks; returns the names that this scheduler owns from now on."""
+        return [row[0] for row in self._run("ownership_take", names=names, keys=_keys(names))]
+
+    def release(self, names: list[str]) -> None:
+        self._run("ownership_release", names=names, keys=_keys(names))
+
+    def raise_epochs(self, names: list[str]) -> list[Any]:
+        """For each: pipeline, epoch (None while a lease runs), retry_seconds, lease_seconds."""
+        return self._run("epoch_raise", names=names)
+
+    def behind(self, names: list[str]) -> set[str]:
+        return {row[0] for row in self._run("pipelines_behind", names=names)}
+
+    def lag(self, names: list[str]) -> list[Any]:
+        """For each that is behind: name, messages, seconds, publisher_seconds."""
+        return self._run("pipelines_lag", names=names)
+
+    def extend_outboxes(self) -> None:
+        """Makes partitions ahead of need. Raises NotConnected with code `locked` if a publisher is in the way."""
+        for (name,) in self._run("outboxes"):
+            self._run("outbox_extend", name=name)
+
+    def _run(self, name: str, **parameters: Any) -> list[Any]:
+        with database_errors(), self._connection.cursor(row_factory=namedtuple_row) as cursor:
+            cursor.execute(query(name), {"scheduler_id": self.scheduler_id, **parameters})
+            return cursor.fetchall() if cursor.description else []
+
+
+def _keys(names: Iterable[str]) -> list[int]:
+    return [lock_key("forward", name) for name in names]

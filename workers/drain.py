@@ -1,0 +1,64 @@
+"""The life of a drain: begin, drain forward, end. Whatever happens in between, the owner is told."""
+
+import time
+
+import structlog
+
+from relay import ownership
+from relay.db import database_errors
+from relay.errors import ConfigError, Fenced, MigrationError, NotConnected, RelayError
+from relay.metrics import worker_metrics
+from relay.models import Drain
+from relay.ownership import End, Lease
+from workers import forward
+from workers.tools import Tools
+
+log = structlog.get_logger(__name__)
+
+
+def run(tools: Tools, drain: Drain) -> None:
+    """Drains a pipeline once, if the drain is neither stale nor a duplicate. Raises nothing but bugs."""
+    with structlog.contextvars.bound_contextvars(pipeline=drain.pipeline, epoch=drain.epoch, drain=drain.number):
+        try:
+            _run(tools, drain)
+        except Fenced as error:
+            log.warning("drain fenced", reason=str(error))
+        except RelayError as error:
+            # Before begin or after every try to end it: the scheduler finds the lease run out, and emits anew.
+            log.error("drain given up", reason=str(error))
+
+
+def _run(tools: Tools, drain: Drain) -> None:
+    asked_at = time.monotonic()
+    with database_errors(), tools.pool.connection() as connection:
+        begun = ownership.begin(connection, drain)
+        if begun is None:
+            worker_metrics().stale_drains.labels(drain.pipeline).inc()
+            return
+        lease = Lease(drain, drain.lease_ms / 1000, asked_at)
+        try:
+            ended = forward.drain(tools, connection, lease, begun)
+            ownership.end(connection, drain, ended)
+            return
+        except NotConnected as error:
+            # PostgreSQL: a sink's trouble is in the value of `drain`.
+            log.warning("database lost during a drain", reason=str(error))
+            ended = ownership.failed(begun.failures, f"database_{error.code}", str(error))
+        except (ConfigError, MigrationError) as error:
+            log.error("drain failed", reason=str(error))
+            ended = ownership.failed(begun.failures, "config", str(error))
+    _end_later(tools, lease, ended)
+
+
+def _end_later(tools: Tools, lease: Lease, ended: End) -> None:
+    """Ends a drain whose connection was lost, so that its pipeline need not wait for the lease to run out."""
+    pause_seconds = 0.05
+    while True:
+        try:
+            with database_errors(), tools.pool.connection() as connection:
+                ownership.end(connection, lease.drain, ended)
+                return
+        except NotConnected:
+            if tools.stop.wait(pause_seconds) or not lease.covers(0):
+                raise
+            pause_seconds = min(1.0, pause_seconds * 2)

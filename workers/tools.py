@@ -1,0 +1,72 @@
+"""What the drains of one process share: connections, open sinks, a thread to read ahead on."""
+
+from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from threading import Lock
+
+from relay.db import Pool, make_pool
+from relay.settings import Settings
+from relay.sinks import Sink
+from relay.stop import Stop
+
+MAX_IDLE_SINKS = 64
+
+
+class SinkCache:
+    """Open sinks between drains. A drain takes a sink out while it uses it, so that no two threads share one."""
+
+    def __init__(self, limit: int = MAX_IDLE_SINKS) -> None:
+        self._limit = limit
+        self._idle: OrderedDict[str, tuple[int, Sink]] = OrderedDict()
+        self._lock = Lock()
+
+    def take(self, pipeline: str, revision: int, make: Callable[[], Sink]) -> Sink:
+        """The open sink of this revision of the pipeline, or a new one, opened."""
+        with self._lock:
+            kept_revision, kept = self._idle.pop(pipeline, (revision, None))
+        if kept and kept_revision == revision:
+            return kept
+        if kept:
+            kept.close()
+        sink = make()
+        try:
+            sink.open()
+        except BaseException:
+            sink.close()
+            raise
+        return sink
+
+    def give_back(self, pipeline: str, revision: int, sink: Sink) -> None:
+        """Keeps a sink that works. Closes the one that was used longest ago if there are too many."""
+        with self._lock:
+            _, doubled = self._idle.pop(pipeline, (0, None))
+            self._idle[pipeline] = (revision, sink)
+            oldest = self._idle.popitem(last=False)[1][1] if len(self._idle) > self._limit else None
+        for surplus in (doubled, oldest):
+            if surplus:
+                surplus.close()
+
+    def close(self) -> None:
+        with self._lock:
+            kept = [sink for _, sink in self._idle.values()]
+            self._idle.clear()
+        for sink in kept:
+            sink.close()
+
+
+class Tools:
+    """Made once in each worker process."""
+
+    def __init__(self, settings: Settings) -> None:
+        threads = settings.worker_threads
+        self.pool: Pool = make_pool(settings, "tide-relay worker", max_size=threads)
+        self.read_ahead = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="read-ahead")
+        self.sinks = SinkCache()
+        self.stop = Stop()
+
+    def close(self) -> None:
+        """After the last drain has ended."""
+        self.read_ahead.shutdown()
+        self.sinks.close()
+        self.pool.close()

@@ -95,28 +95,18 @@ def _remove_if_abandoned(lock: Path) -> None:
         os.close(descriptor)
 
 
-class WorkerMetricsMiddleware(Middleware):
-    """Counts running and stale drains, and has Dramatiq fork the process that serves the metrics."""
+class WorkerMetricsEndpoint(Middleware):
+    """Has Dramatiq fork the process that serves the metrics, and counts the drains that the age limit dropped."""
 
     @property
     def forks(self) -> list[Callable[[], int]]:
         return [serve_worker_metrics]
 
-    def before_process_message(self, _broker: dramatiq.Broker, _message: Any) -> None:
-        _metrics().drains_running.inc()
-
-    def after_process_message(
-        self,
-        _broker: dramatiq.Broker,
-        _message: Any,
-        *,
-        result: Any = None,  # noqa: ARG002
-        exception: BaseException | None = None,  # noqa: ARG002
-    ) -> None:
-        _metrics().drains_running.dec()
+    def before_worker_boot(self, _broker: dramatiq.Broker, _worker: dramatiq.Worker) -> None:
+        # Made here, so that they are served, as zeros, before the first drain.
+        _metrics()
 
     def after_skip_message(self, _broker: dramatiq.Broker, message: Any) -> None:
-        # Skipped by the age limit, which stands before this middleware: it was never counted as running.
         _metrics().stale_drains.labels(str(message.args[0])).inc()
 
     def after_worker_shutdown(self, _broker: dramatiq.Broker, _worker: dramatiq.Worker) -> None:

@@ -1,0 +1,31 @@
+"""What `dramatiq` runs in test_worker_metrics: workers whose drains do nothing but count themselves."""
+
+from relay.worker_metrics import WorkerMetricsEndpoint, prepare_multiprocess
+
+prepare_multiprocess()
+
+import threading  # noqa: E402  after the folder is named, as in the front door of the workers
+
+import dramatiq  # noqa: E402
+
+from relay.broker import make_broker  # noqa: E402
+from relay.logs import configure_logging  # noqa: E402
+from relay.metrics import worker_metrics  # noqa: E402
+from relay.queues import DRAIN_ACTOR, DRAIN_QUEUE, drain_from  # noqa: E402
+from relay.settings import Settings  # noqa: E402
+
+settings = Settings.load()
+configure_logging(settings)
+broker = make_broker(settings.broker_url, middleware=[WorkerMetricsEndpoint()])
+dramatiq.set_broker(broker)
+
+
+def drain(*args: object) -> None:
+    pipeline = drain_from(args).pipeline
+    with worker_metrics().drains_running.track_inprogress():
+        worker_metrics().messages_published.labels(pipeline, "forward", "memory").inc()
+        if pipeline == "slow":
+            threading.Event().wait(60)
+
+
+dramatiq.actor(broker=broker, actor_name=DRAIN_ACTOR, queue_name=DRAIN_QUEUE)(drain)

@@ -1,0 +1,264 @@
+import errno
+import os
+import resource
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from relay.errors import ConfigError, NotConnected
+from relay.models import Record
+from relay.sinks.file import FileConfig, FileSink
+from relay.sinks.lines import OS_ERRORS, translate
+
+WRITER = """
+import sys
+from relay.models import Record
+from relay.sinks.file import FileConfig, FileSink
+path, name, batches = sys.argv[1], sys.argv[2], int(sys.argv[3])
+sink = FileSink(FileConfig(path=path, fsync=False), name)
+sink.open()
+print("open", flush=True)
+for number in range(batches):
+    body = (name * 3000).encode()
+    sink.publish([Record(number, "", "", None, body, {}) for _ in range(5)])
+"""
+
+
+def sink_for(path: Path, **options: Any) -> FileSink:
+    return FileSink(FileConfig(path=str(path), **options), "to-file")
+
+
+def records(*bodies: bytes) -> list[Record]:
+    return [Record(number, f"orders:{number}", "", None, body, {}) for number, body in enumerate(bodies, 1)]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "out.jsonl"
+
+
+@pytest.fixture
+def sink(path: Path) -> Iterator[FileSink]:
+    sink = sink_for(path)
+    sink.open()
+    yield sink
+    sink.close()
+
+
+class TestAPartialLastLine:
+    @pytest.mark.parametrize(
+        ("left", "kept"),
+        [
+            (b"", b""),
+            (b"one\n", b"one\n"),
+            (b"one\ntw", b"one\n"),
+            (b"torn", b""),
+            (b"\n", b"\n"),
+            (b"one\n" + b"x" * 200_000, b"one\n"),
+            (b"x" * 65_536, b""),
+            (b"one\n" + b"x" * 65_535, b"one\n"),
+            (b"one\n" + b"x" * 65_536, b"one\n"),
+        ],
+    )
+    def test_is_removed_when_the_sink_opens(self, path: Path, left: bytes, kept: bytes) -> None:
+        path.write_bytes(left)
+        sink = sink_for(path)
+        sink.open()
+        assert path.read_bytes() == kept
+        sink.publish(records(b"next"))
+        assert path.read_bytes() == kept + b"next\n"
+        sink.close()
+
+    def test_is_removed_when_another_writer_crashed_since(self, path: Path, sink: FileSink) -> None:
+        sink.publish(records(b"one"))
+        with path.open("ab") as other:
+            other.write(b"torn")
+        sink.publish(records(b"two"))
+        assert path.read_bytes() == b"one\ntwo\n"
+
+    def test_never_outlives_the_next_open_however_a_writer_was_killed(self, path: Path) -> None:
+        for _ in range(5):
+            with writer(path, "a", 1_000_000) as process:
+                size = path.stat().st_size
+                wait_until(lambda size=size: path.stat().st_size > size + 100_000)  # type: ignore[misc]
+                process.send_signal(signal.SIGKILL)
+            sink = sink_for(path)
+            sink.open()
+            sink.close()
+            assert set(path.read_bytes().splitlines()) == {b"a" * 3000}
+            assert path.read_bytes().endswith(b"\n")
+
+
+class TestRotation:
+    def test_a_file_that_was_moved_away_is_followed_by_a_new_one(self, path: Path, sink: FileSink) -> None:
+        sink.publish(records(b"one"))
+        path.rename(path.with_suffix(".1"))
+        sink.publish(records(b"two"))
+        assert (path.with_suffix(".1").read_bytes(), path.read_bytes()) == (b"one\n", b"two\n")
+
+    def test_a_file_that_was_deleted_or_replaced_is_made_anew(self, path: Path, sink: FileSink) -> None:
+        sink.publish(records(b"one"))
+        path.unlink()
+        sink.publish(records(b"two"))
+        assert path.read_bytes() == b"two\n"
+        path.unlink()
+        path.write_bytes(b"theirs\n")
+        sink.publish(records(b"three"))
+        assert path.read_bytes() == b"theirs\nthree\n"
+
+    def test_a_file_that_was_emptied_is_filled_from_its_begin(self, path: Path, sink: FileSink) -> None:
+        sink.publish(records(b"one"))
+        os.truncate(path, 0)
+        sink.publish(records(b"two"))
+        assert path.read_bytes() == b"two\n"
+
+    def test_a_folder_that_is_gone_is_not_connected_until_opened_again(self, tmp_path: Path) -> None:
+        folder = tmp_path / "logs"
+        folder.mkdir()
+        sink = sink_for(folder / "out.jsonl")
+        sink.open()
+        (folder / "out.jsonl").unlink()
+        folder.rmdir()
+        with pytest.raises(NotConnected) as caught:
+            sink.publish(records(b"one"))
+        assert caught.value.code == "no_folder"
+        with pytest.raises(ConfigError, match="create its folder"):
+            sink.open()
+        folder.mkdir()
+        sink.open()
+        assert sink.publish(records(b"one")) == []
+        sink.close()
+
+
+class TestWhenTheDiskTakesOnlyAPart:
+    def test_the_batch_leaves_no_trace_and_can_be_sent_again(self, path: Path, sink: FileSink) -> None:
+        sink.publish(records(b"one"))
+        batch = records(*[b"x" * 100] * 100)
+        with file_size_limit(5_000), pytest.raises(NotConnected) as caught:
+            sink.publish(batch)
+        assert caught.value.code == "file_too_large"
+        assert path.read_bytes() == b"one\n"
+        assert sink.publish(batch) == []
+        assert path.read_bytes() == b"one\n" + (b"x" * 100 + b"\n") * 100
+
+
+class TestTwoWriters:
+    def test_never_mix_within_a_line(self, path: Path) -> None:
+        with writer(path, "a", 200) as one, writer(path, "b", 200) as other:
+            assert (one.wait(60), other.wait(60)) == (0, 0)
+        lines = path.read_bytes().splitlines()
+        assert sorted(lines) == [b"a" * 3000] * 1000 + [b"b" * 3000] * 1000
+
+
+class TestConfiguration:
+    def test_a_relative_path_is_refused(self) -> None:
+        with pytest.raises(ValidationError, match="absolute"):
+            FileConfig(path="out.jsonl")
+
+    @pytest.mark.parametrize("permissions", ["rw", "999", "7", "00640"])
+    def test_permissions_are_three_octal_digits(self, permissions: str) -> None:
+        with pytest.raises(ValidationError):
+            FileConfig(path="/tmp/x", permissions=permissions)
+
+    def test_a_new_file_gets_the_permissions(self, path: Path) -> None:
+        sink = sink_for(path, permissions="0604")
+        sink.open()
+        sink.close()
+        assert path.stat().st_mode & 0o777 == 0o604 & ~current_umask()
+
+    @pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+    def test_what_is_not_a_regular_file_is_refused_at_once(self, path: Path, make: Any) -> None:
+        make(path)
+        with pytest.raises(ConfigError, match="regular file"):
+            sink_for(path).open()
+
+    def test_a_missing_folder_is_named_with_the_pipeline(self, tmp_path: Path) -> None:
+        with pytest.raises(ConfigError, match=r"'to-file'.*nowhere.*create its folder"):
+            sink_for(tmp_path / "nowhere" / "out.jsonl").open()
+
+    def test_without_fsync_it_delivers_too(self, path: Path) -> None:
+        sink = sink_for(path, fsync=False)
+        sink.open()
+        assert sink.publish(records(b"one")) == []
+        sink.close()
+        assert path.read_bytes() == b"one\n"
+
+
+def test_a_body_with_a_raw_newline_stays_one_line(path: Path, sink: FileSink) -> None:
+    sink.publish(records(b'{"a":\n1}', b"2"))
+    assert path.read_bytes() == b'{"a": 1}\n2\n'
+
+
+class TestTheTableOfSystemErrors:
+    # ERRORS of open(2), write(2), fsync(2), ftruncate(2), flock(2) and fstat(2), without those that are about
+    # wrong arguments of a program (EFAULT, EDESTADDRREQ) and the one that Python answers by repeating (EINTR).
+    # fmt: off
+    DOCUMENTED = (
+        "EACCES", "EAGAIN", "EBADF", "EDQUOT", "EFBIG", "EINVAL", "EIO", "EISDIR", "ELOOP", "EMFILE", "ENAMETOOLONG",
+        "ENFILE", "ENODEV", "ENOENT", "ENOLCK", "ENOMEM", "ENOSPC", "ENOTDIR", "ENXIO", "EOPNOTSUPP", "EPERM", "EPIPE",
+        "EROFS", "ESPIPE", "ETXTBSY", "EWOULDBLOCK",
+    )
+    # fmt: on
+
+    @pytest.mark.parametrize("name", DOCUMENTED)
+    def test_knows_every_documented_error(self, name: str) -> None:
+        assert getattr(errno, name) in OS_ERRORS
+
+    @pytest.mark.parametrize("number", sorted(OS_ERRORS))
+    def test_publish_never_says_configuration_and_open_does_where_a_person_must_act(self, number: int) -> None:
+        error = OSError(number, os.strerror(number))
+        publishing = translate(error, "here", opening=False)
+        assert isinstance(publishing, NotConnected)
+        assert publishing.code == OS_ERRORS[number][1]
+        assert isinstance(translate(error, "here", opening=True), ConfigError) == OS_ERRORS[number][0]
+
+    def test_takes_an_unknown_error_for_a_passing_one(self) -> None:
+        unknown = translate(OSError(errno.ESTALE, "stale"), "here", opening=True)
+        assert isinstance(unknown, NotConnected)
+        assert unknown.code == "io"
+
+
+@contextmanager
+def writer(path: Path, name: str, batches: int) -> "Iterator[subprocess.Popen[bytes]]":
+    """Another process that writes lines of 3,000 times its name; it has the file open when this returns."""
+    command = [sys.executable, "-c", WRITER, str(path), name, str(batches)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"open\n"
+            yield process
+        finally:
+            process.kill()
+
+
+@contextmanager
+def file_size_limit(limit_bytes: int) -> Iterator[None]:
+    """The system writes up to the limit, and then refuses: what a full disk does, without filling one."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def wait_until(condition: Any) -> None:
+    for _ in range(10_000):
+        if condition():
+            return
+        threading.Event().wait(0.001)
+    raise AssertionError("it did not come to that within ten seconds")
+
+
+def current_umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,126 @@
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, ClassVar
+
+import pytest
+
+from relay.errors import ConfigError, NotConnected
+from relay.models import Record
+from relay.sinks.stdout import StdoutConfig, StdoutSink
+
+SENDER = """
+import io, sys
+from relay.models import Record
+from relay.sinks.stdout import StdoutConfig, StdoutSink
+sys.stdout = io.StringIO()  # as inside a worker: something without a descriptor
+sink = StdoutSink(StdoutConfig(), sys.argv[1])
+sink.open()
+for _ in range(int(sys.argv[2])):
+    sink.publish([Record(1, "", "", None, (sys.argv[1] * 1000).encode(), {})] * 3)
+"""
+
+
+class PipeSink(StdoutSink):
+    fd: ClassVar[int]
+
+
+def records(*bodies: bytes) -> list[Record]:
+    return [Record(number, f"orders:{number}", "", None, body, {}) for number, body in enumerate(bodies, 1)]
+
+
+@contextmanager
+def pipe_sink(**options: Any) -> Iterator[tuple[PipeSink, int]]:
+    """A sink whose standard output is a pipe, and the end to read from."""
+    read_end, PipeSink.fd = os.pipe()
+    sink = PipeSink(StdoutConfig(**options), "to-terminal")
+    sink.open()
+    try:
+        yield sink, read_end
+    finally:
+        os.close(PipeSink.fd)
+        os.close(read_end)
+
+
+def test_it_writes_to_the_real_standard_output_whatever_sys_stdout_is() -> None:
+    run = subprocess.run([sys.executable, "-c", SENDER, "a", "2"], capture_output=True, check=True, timeout=60)
+    assert run.stdout == (b"a" * 1000 + b"\n") * 6
+
+
+def test_standard_output_may_be_a_file(tmp_path: Any) -> None:
+    with (tmp_path / "out").open("wb") as file:
+        subprocess.run([sys.executable, "-c", SENDER, "a", "2"], stdout=file, check=True, timeout=60)
+    assert (tmp_path / "out").read_bytes() == (b"a" * 1000 + b"\n") * 6
+
+
+def test_lines_of_two_processes_do_not_mix_in_one_pipe() -> None:
+    read_end, write_end = os.pipe()
+    command = [sys.executable, "-c", SENDER]
+    senders = [subprocess.Popen([*command, name, "300"], stdout=write_end) for name in ("a", "b")]
+    os.close(write_end)
+    with open(read_end, "rb") as reader:
+        lines = reader.read().splitlines()
+    assert [sender.wait(60) for sender in senders] == [0, 0]
+    assert sorted(lines) == [b"a" * 1000] * 900 + [b"b" * 1000] * 900
+
+
+def test_a_reader_that_went_away_is_not_connected() -> None:
+    read_end, PipeSink.fd = os.pipe()
+    sink = PipeSink(StdoutConfig(), "to-terminal")
+    sink.open()
+    os.close(read_end)
+    with pytest.raises(NotConnected) as caught:
+        sink.publish(records(b"one"))
+    assert caught.value.code == "broken_pipe"
+    os.close(PipeSink.fd)
+
+
+def test_a_closed_standard_output_is_a_matter_of_configuration() -> None:
+    read_end, PipeSink.fd = os.pipe()
+    os.close(read_end)
+    os.close(PipeSink.fd)
+    with pytest.raises(ConfigError, match="standard output"):
+        PipeSink(StdoutConfig(), "to-terminal").open()
+
+
+def test_after_a_write_that_stopped_halfway_the_next_line_stands_alone() -> None:
+    with pipe_sink(timeout_ms=50) as (sink, read_end):
+        with pytest.raises(NotConnected) as caught:
+            sink.publish(records(b"x" * 1_000_000))
+        assert caught.value.code == "timeout"
+        first = os.read(read_end, 1_000_000)
+        assert set(first) == set(b"x")
+        sink.publish(records(b"next"))
+        assert os.read(read_end, 100) == b"\nnext\n"
+
+
+def test_a_pipe_that_stays_full_does_not_make_empty_lines() -> None:
+    with pipe_sink(timeout_ms=50) as (sink, read_end):
+        os.set_blocking(PipeSink.fd, False)
+        written = b"y" * 65_535 + b"\n"
+        assert os.write(PipeSink.fd, written) == len(written)
+        os.set_blocking(PipeSink.fd, True)
+        for _ in range(2):
+            with pytest.raises(NotConnected):
+                sink.publish(records(b"one"))
+        assert os.read(read_end, 100_000) == written
+        sink.publish(records(b"two"))
+        assert os.read(read_end, 100) == b"two\n"
+
+
+def test_a_line_longer_than_a_pipe_takes_at_once_arrives_whole() -> None:
+    with pipe_sink() as (sink, read_end):
+        received = bytearray()
+
+        def read() -> None:
+            while len(received) < 300_012:
+                received.extend(os.read(read_end, 65_536))
+
+        reader = threading.Thread(target=read)
+        reader.start()
+        sink.publish(records(b"short", b"x" * 300_000, b"last"))
+        reader.join(10)
+        assert bytes(received).split(b"\n") == [b"short", b"x" * 300_000, b"last", b""]

@@ -80,17 +80,23 @@ def connect(settings: Settings, application_name: str) -> Connection:
         return connection
 
 
-def make_pool(settings: Settings, application_name: str, max_size: int) -> Pool:
-    """A pool of such sessions, opened lazily; waiting for one is bounded by the connect timeout."""
+def make_worker_pool(settings: Settings) -> Pool:
+    """The sessions of a worker process, one for each thread, opened lazily; waiting for one has a limit."""
+
+    def prepare(connection: Connection) -> None:
+        configure(connection, settings)
+        connection.execute(query("worker_session"))
+
+    name = "tide-relay worker"
     return psycopg_pool.ConnectionPool(
         settings.postgres_url,
-        kwargs=connection_options(settings, application_name),
-        configure=lambda connection: configure(connection, settings),
+        kwargs=connection_options(settings, name),
+        configure=prepare,
         min_size=0,
-        max_size=max_size,
+        max_size=settings.worker_threads,
         timeout=settings.connect_timeout_seconds,
         max_idle=300.0,
         reconnect_timeout=settings.connect_timeout_seconds,
         open=True,
-        name=application_name,
+        name=name,
     )

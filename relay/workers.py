@@ -5,7 +5,7 @@ Reads the settings, makes the broker, and binds plain functions to queues. Drama
 
 import sys
 
-from relay.worker_metrics import WorkerMetricsMiddleware, prepare_multiprocess
+from relay.worker_metrics import WorkerMetricsEndpoint, prepare_multiprocess
 
 prepare_multiprocess()  # before anything imports prometheus_client
 
@@ -16,6 +16,7 @@ from relay import queues  # noqa: E402
 from relay.broker import make_broker  # noqa: E402
 from relay.errors import ConfigError  # noqa: E402
 from relay.logs import configure_logging  # noqa: E402
+from relay.metrics import worker_metrics  # noqa: E402
 from relay.settings import Settings  # noqa: E402
 from workers import drain as drains  # noqa: E402
 from workers.tools import Tools  # noqa: E402
@@ -40,9 +41,10 @@ class StopDrains(Middleware):
 
 def drain(*arguments: object) -> None:
     """One drain message, as `relay.queues` puts it on the queue."""
-    drains.run(tools, queues.drain_from(arguments))
+    with worker_metrics().drains_running.track_inprogress():
+        drains.run(tools, queues.drain_from(arguments))
 
 
-broker = make_broker(settings.broker_url, middleware=[WorkerMetricsMiddleware(), StopDrains()])
+broker = make_broker(settings.broker_url, middleware=[WorkerMetricsEndpoint(), StopDrains()])
 dramatiq.set_broker(broker)
-dramatiq.actor(broker=broker, actor_name=queues.DRAIN_ACTOR, queue_name=queues.DRAIN_QUEUE, max_retries=0)(drain)
+dramatiq.actor(broker=broker, actor_name=queues.DRAIN_ACTOR, queue_name=queues.DRAIN_QUEUE)(drain)

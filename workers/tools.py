@@ -5,7 +5,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from threading import Lock
 
-from relay.db import Pool, make_pool
+from relay.db import Pool, make_worker_pool
 from relay.settings import Settings
 from relay.sinks import Sink
 from relay.stop import Stop
@@ -59,9 +59,8 @@ class Tools:
     """Made once in each worker process."""
 
     def __init__(self, settings: Settings) -> None:
-        threads = settings.worker_threads
-        self.pool: Pool = make_pool(settings, "tide-relay worker", max_size=threads)
-        self.read_ahead = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="read-ahead")
+        self.pool: Pool = make_worker_pool(settings)
+        self.read_ahead = ThreadPoolExecutor(max_workers=settings.worker_threads, thread_name_prefix="read-ahead")
         self.sinks = SinkCache()
         self.stop = Stop()
 

@@ -36,8 +36,6 @@ def query(name: str) -> LiteralString:
 @cache
 def migrations() -> tuple[Migration, ...]:
     """All migrations in their order."""
-    found = []
-    for entry in files(__name__).joinpath("migrations").iterdir():
-        if match := _MIGRATION.fullmatch(entry.name):
-            found.append(Migration(int(match[1]), match[2], cast(LiteralString, entry.read_text("utf-8"))))
+    entries = ((entry, _MIGRATION.fullmatch(entry.name)) for entry in files(__name__).joinpath("migrations").iterdir())
+    found = [Migration(int(match[1]), match[2], entry.read_text("utf-8")) for entry, match in entries if match]
     return tuple(sorted(found, key=lambda migration: migration.version))

@@ -36,6 +36,14 @@ insert into tide.migration (version, name) values (%(version)s, %(name)s)
 
 -- Drains: what a worker does --------------------------------------------------------------------------------------
 
+-- name: worker_session
+-- What a crash of PostgreSQL may take back of begin, bell and end is harmless: every owner starts anew after it.
+select set_config('synchronous_commit', 'off', false)
+
+-- name: settle_durably
+-- A settle is as durable as the server is told to be: what it takes back would be delivered twice.
+set local synchronous_commit to default
+
 -- name: drain_begin
 -- Takes the lease, if the drain is neither stale nor a duplicate and its pipeline is enabled. No row: drop it.
 update tide.drain d

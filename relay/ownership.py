@@ -107,5 +107,5 @@ def end(connection: Connection, drain: Drain, ended: End) -> None:
 def failed(failures_before: int, code: str, reason: str) -> End:
     """The end of a drain that must be tried again: exponential from 100 ms to 30 s, full jitter."""
     ceiling = min(LONGEST_RETRY_SECONDS, FIRST_RETRY_SECONDS * 2 ** min(failures_before, 16))
-    seconds = random.uniform(0, ceiling)  # noqa: S311  # spreads load, guards nothing
+    seconds = random.uniform(0, ceiling)  # spreads load, guards nothing
     return End("failed", seconds, failures_before + 1, code, reason)

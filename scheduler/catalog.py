@@ -23,7 +23,7 @@ class Catalog:
         self.invalid = 0
 
     def read(self, session: Session) -> None:
-        """Reads all pipelines; a configuration is checked once for each revision, and the database told if it is bad."""
+        """Reads all pipelines. Each revision is checked once, and the database told if it is bad."""
         judged: dict[tuple[str, int], Spec | str] = {}
         self.specs, self.invalid = {}, 0
         for row in session.pipelines():

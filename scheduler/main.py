@@ -73,7 +73,7 @@ class Scheduler:
                 if isinstance(error, ConfigError) and not connected_before:
                     raise
                 self._lost(error)
-                self._stop.wait(random.uniform(0, pause_seconds))  # noqa: S311
+                self._stop.wait(random.uniform(0, pause_seconds))
                 pause_seconds = min(LONGEST_PAUSE_SECONDS, pause_seconds * 2)
 
     def health(self) -> Health:
@@ -255,7 +255,7 @@ class Scheduler:
             self._due.set(owned.spec.name, owned.due_at)
 
     def _claim(self, pipelines: list[Owned], now: float) -> None:
-        """Raises the epochs of pipelines that are new here, or whose drain has been silent for longer than its lease."""
+        """Raises the epochs of pipelines that are new here, or whose drain was silent for longer than its lease."""
         if not pipelines:
             return
         rows = self._session.raise_epochs([owned.spec.name for owned in pipelines])

@@ -34,7 +34,7 @@ def lock_key(direction: str, name: str) -> int:
 
 
 class Session:
-    """Every method raises NotConnected when the session is lost; it must be closed then, and all ownership forgotten."""
+    """Every method raises NotConnected when the session is lost: close it then, and forget all ownership."""
 
     def __init__(self, settings: Settings) -> None:
         self.scheduler_id: UUID = uuid4()
@@ -68,7 +68,7 @@ class Session:
         """Notifications, as soon as there are any; an empty list after the timeout or when `stop` is set."""
         with database_errors():
             if not (received := self._received()):
-                select.select([self._connection, stop], [], [], max(0.0, timeout_seconds))
+                select.select([self._connection.fileno(), stop.fileno()], [], [], max(0.0, timeout_seconds))
                 received = self._received()
             return received
 
@@ -120,9 +120,9 @@ class Session:
         for (name,) in self._run("outboxes"):
             self._run("outbox_extend", name=name)
 
-    def _run(self, name: str, **parameters: Any) -> list[Any]:
+    def _run(self, statement: str, /, **parameters: Any) -> list[Any]:
         with database_errors(), self._connection.cursor(row_factory=namedtuple_row) as cursor:
-            cursor.execute(query(name), {"scheduler_id": self.scheduler_id, **parameters})
+            cursor.execute(query(statement), {"scheduler_id": self.scheduler_id, **parameters})
             return cursor.fetchall() if cursor.description else []
 
 

@@ -1,9 +1,12 @@
 -- Every statement of the relay. A name, one line of comment, the statement. Parameters are %(named)s.
 
 -- name: session
--- Settings of every session. Plans are made for the values at hand, so that a read opens only the partitions it needs.
+-- Settings of every session. Plans are made for the values at hand, so that a read opens only the partitions it needs;
+-- and always along an index: on a partition that has grown since it was analysed, the planner would rather sort it whole.
 select set_config('statement_timeout', %(statement_timeout)s, false), set_config('timezone', 'UTC', false),
-       set_config('plan_cache_mode', 'force_custom_plan', false), set_config('search_path', 'pg_catalog', false)
+       set_config('search_path', 'pg_catalog', false), set_config('plan_cache_mode', 'force_custom_plan', false),
+       set_config('enable_seqscan', 'off', false), set_config('enable_bitmapscan', 'off', false),
+       set_config('enable_sort', 'off', false)
 
 -- name: migration_wait
 -- How long a migration waits for locks.

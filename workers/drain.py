@@ -7,7 +7,7 @@ import structlog
 from relay import ownership
 from relay.db import database_errors
 from relay.errors import ConfigError, Fenced, MigrationError, NotConnected, RelayError
-from relay.metrics import worker_metrics
+from relay.metrics import PipelineLabels, worker_metrics
 from relay.models import Drain
 from relay.ownership import End, Lease
 from workers import forward
@@ -35,11 +35,16 @@ def _run(tools: Tools, drain: Drain) -> None:
         if begun is None:
             worker_metrics().stale_drains.labels(drain.pipeline).inc()
             return
+        labels = PipelineLabels(drain.pipeline, begun.direction, str(begun.config.get("sink_type")))
         lease = Lease(drain, drain.lease_ms / 1000, asked_at)
         try:
             ended = forward.drain(tools, connection, lease, begun)
             ownership.end(connection, drain, ended)
+            worker_metrics().drains.labels(*labels, ended.outcome).inc()
             return
+        except Fenced:
+            worker_metrics().drains.labels(*labels, "fenced").inc()
+            raise
         except NotConnected as error:
             # PostgreSQL: a sink's trouble is in the value of `drain`.
             log.warning("database lost during a drain", reason=str(error))
@@ -48,6 +53,7 @@ def _run(tools: Tools, drain: Drain) -> None:
             log.error("drain failed", reason=str(error))
             ended = ownership.failed(begun.failures, "config", str(error))
     _end_later(tools, lease, ended)
+    worker_metrics().drains.labels(*labels, ended.outcome).inc()
 
 
 def _end_later(tools: Tools, lease: Lease, ended: End) -> None:

@@ -247,3 +247,135 @@ select o.name from tide.outbox o where tide.outbox_needs_partition(o.outbox_id)
 -- name: outbox_extend
 -- Makes the next partitions of an outbox.
 select tide.outbox_extend(%(name)s)
+
+-- The command line ------------------------------------------------------------------------------------------------
+
+-- name: outbox_create
+-- Creates an outbox where it is missing. True if it did.
+select tide.outbox_create_if_not_exists(%(outbox)s)
+
+-- name: publish_many
+-- Publishes JSON texts, in their order; returns the ids.
+select tide.outbox_publish_many(
+    %(outbox)s, %(payloads)s::text[]::jsonb[], %(keys)s::text[], %(headers)s::text[]::jsonb[])
+
+-- name: publish_one_try
+-- Whether PostgreSQL takes these texts as JSON: fails if not.
+select %(payload)s::jsonb, %(headers)s::jsonb
+
+-- name: pipeline_list
+-- Every pipeline for people, or only those of these names.
+select p.name, p.direction, o.name as outbox, g.name as consumer_group, p.enabled, p.revision, p.invalid_reason, p.config,
+       p.updated_at
+  from tide.pipeline p
+  left join tide.consumer_group g on g.group_id = p.group_id
+  left join tide.outbox o on o.outbox_id = g.outbox_id
+ where %(names)s::text[] is null or p.name = any(%(names)s)
+ order by p.name
+
+-- name: pipeline_set
+-- Creates or changes a pipeline. Without a group it keeps the one it has, and with it its offset.
+select tide.relay_set_outbox(%(name)s, %(outbox)s,
+           coalesce(%(group)s::text,
+                    (select g.name
+                       from tide.pipeline p
+                       join tide.consumer_group g on g.group_id = p.group_id
+                       join tide.outbox o on o.outbox_id = g.outbox_id
+                      where p.name = %(name)s and o.name = %(outbox)s),
+                    %(name)s),
+           %(config)s::jsonb)
+
+-- name: pipeline_enable
+-- Lets a pipeline run.
+select tide.relay_enable(%(name)s)
+
+-- name: pipeline_disable
+-- Stops a pipeline after the batch in hand.
+select tide.relay_disable(%(name)s)
+
+-- name: pipeline_delete
+-- Removes a pipeline with its offset.
+select tide.relay_delete(%(name)s)
+
+-- name: status_pipelines
+-- Everything that tells how a pipeline is and why it does not move. Messages are counted up to count_limit.
+select p.name, p.direction, p.enabled, p.invalid_reason, p.config ->> 'relay_group_id' as relay_group_id,
+       p.config ->> 'sink_type' as sink_type, o.name as outbox, o.enabled as outbox_enabled, g.name as consumer_group,
+       g.offset_id, tide.outbox_last_id(g.outbox_id) as last_id, h.horizon, h.open_publishers,
+       w.messages as waiting_messages, w.readable as readable_messages, coalesce(w.seconds, 0)::float8 as waiting_seconds,
+       extract(epoch from d.lease_until - clock_timestamp())::float8 as lease_seconds, d.lease_until,
+       extract(epoch from d.retry_at - clock_timestamp())::float8 as retry_seconds, d.retry_at,
+       d.outcome, d.failures, d.error_code, d.error, d.error_at, d.ended_at, d.delivered, d.dead_letters,
+       d.owner::text as owner
+  from tide.pipeline p
+  left join tide.drain d on d.pipeline = p.name
+  left join tide.consumer_group g on g.group_id = p.group_id
+  left join tide.outbox o on o.outbox_id = g.outbox_id
+  left join lateral tide.outbox_horizon(g.outbox_id) h on true
+  left join lateral (
+        select count(*) as messages, count(*) filter (where m.id <= h.horizon) as readable,
+               extract(epoch from clock_timestamp() - min(m.created_at)) as seconds
+          from (select m.id, m.created_at from tide.message m
+                 where m.outbox_id = g.outbox_id and m.id > g.offset_id order by m.id limit %(count_limit)s) m) w on true
+ order by p.name
+
+-- name: status_publishers
+-- The open transactions that hold a horizon, the oldest first. The class of the marks is that of tide.lock_class.
+select o.name as outbox, l.pid, a.usename as role, a.application_name, a.state, x.gid,
+       extract(epoch from clock_timestamp() - coalesce(a.xact_start, x.prepared))::float8 as open_seconds
+  from tide.outbox o
+  join pg_locks l on l.locktype = 'advisory' and l.objsubid = 2
+       and l.classid::bigint = 1952670720 + o.outbox_id %% 1000000
+       and l.database = (select d.oid from pg_database d where d.datname = current_database())
+  left join pg_stat_activity a on a.pid = l.pid
+  left join pg_locks t on l.pid is null and t.locktype = 'transactionid' and t.virtualtransaction = l.virtualtransaction
+  left join pg_prepared_xacts x on x.transaction = t.transactionid
+ order by open_seconds desc nulls last, l.pid
+
+-- name: status_schedulers
+-- The schedulers, how long they have been silent, and whether their sessions live.
+select s.scheduler_id::text, s.relay_group_id, s.host, s.pid, s.version,
+       extract(epoch from clock_timestamp() - s.seen_at)::float8 as silent_seconds,
+       exists (select from pg_stat_activity a
+                where a.pid = s.backend_pid and coalesce(a.backend_start = s.backend_start, true)) as connected,
+       (select count(*) from tide.drain d where d.owner = s.scheduler_id) as pipelines
+  from tide.scheduler s
+ order by s.host, s.pid
+
+-- name: doctor_server
+-- The server and the room in it, as this role sees them. Others' backend types may be hidden: they count as clients.
+select current_setting('server_version_num')::int as version_number, current_setting('server_version') as version,
+       pg_encoding_to_char(d.encoding) as encoding, current_user as role, current_database() as database,
+       pg_backend_pid() as backend_pid, pg_is_in_recovery() as in_recovery,
+       current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int
+           - coalesce(current_setting('reserved_connections', true)::int, 0) as connection_slots,
+       (select count(*) from pg_stat_activity a
+         where a.datid is not null and coalesce(a.backend_type, 'client backend') = 'client backend') as connections,
+       nullif(r.rolconnlimit, -1) as role_limit, nullif(d.datconnlimit, -1) as database_limit
+  from pg_database d, pg_roles r
+ where d.datname = current_database() and r.rolname = current_user
+
+-- name: doctor_rights
+-- What this role lacks of what tide.grant_relay gives. By object identity: names need rights to be looked up.
+with tide as (select n.oid from pg_namespace n where n.nspname = 'tide')
+select 'usage on schema tide' as lacking from tide where not has_schema_privilege(tide.oid, 'usage')
+ union all
+select w.privilege || ' on tide.' || c.relname
+  from (values ('outbox', 'select'), ('message', 'select'), ('consumer_group', 'select'), ('consumer_group', 'update'),
+               ('bell', 'select'), ('bell', 'update'), ('pipeline', 'select'), ('drain', 'select'), ('drain', 'update'),
+               ('dead_letter', 'insert'), ('scheduler', 'insert'), ('scheduler', 'update'), ('scheduler', 'delete'),
+               ('migration', 'select')) as w (relation, privilege)
+  join pg_class c on c.relname = w.relation and c.relnamespace = (select oid from tide)
+ where not has_table_privilege(c.oid, w.privilege)
+ union all
+select 'update (invalid_reason) on tide.pipeline'
+  from pg_class c
+ where c.relname = 'pipeline' and c.relnamespace = (select oid from tide)
+   and not has_column_privilege(c.oid, 'invalid_reason', 'update')
+ union all
+select 'execute on ' || f.oid::regprocedure
+  from pg_proc f
+ where f.pronamespace = (select oid from tide)
+   and f.proname in ('outbox_horizon', 'outbox_last_id', 'outbox_needs_partition', 'outbox_extend',
+                     'outbox_oldest_publisher_seconds')
+   and not has_function_privilege(f.oid, 'execute')

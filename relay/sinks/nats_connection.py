@@ -5,6 +5,7 @@ and a timer for each message, which costs a third of the throughput (37,000 agai
 """
 
 import asyncio
+import binascii
 import concurrent.futures
 import contextlib
 import json
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import nats.errors
 import nats.js.errors
+import nkeys
 from nats.aio.client import Client
 from nats.js.api import StreamConfig
 
@@ -75,7 +77,7 @@ class NatsConnection:
         self._thread = LoopThread(f"nats-{self._pipeline}")
         try:
             self._thread.call(self._open(options, time.monotonic() + seconds), seconds + 1)
-        except (nats.errors.Error, OSError) as error:
+        except (nats.errors.Error, nkeys.NkeysError, binascii.Error, OSError) as error:
             raise self._translated(error, opening=True) from error
 
     def publish(self, chunk: "Sequence[Outgoing]", deadline: float) -> dict[int, Failure]:
@@ -91,9 +93,10 @@ class NatsConnection:
 
     def close(self) -> None:
         if self._thread is not None:
-            # Whatever happens to the farewell, stop() ends the connection.
-            with contextlib.suppress(nats.errors.Error, OSError, NotConnected):
-                self._thread.call(self._client.close(), _CLOSE_SECONDS)
+            if self._client.is_connected:
+                # Whatever happens to the farewell, stop() ends the connection.
+                with contextlib.suppress(nats.errors.Error, OSError, NotConnected):
+                    self._thread.call(self._client.close(), _CLOSE_SECONDS)
             self._thread.stop()
 
     # Inside the loop ------------------------------------------------------------------------------
@@ -118,6 +121,13 @@ class NatsConnection:
         subjects = wanted.stream_subjects or [wanted.stream, f"{wanted.stream}.>"]
         try:
             return await manager.stream_info(wanted.stream)
+        except nats.js.errors.ServiceUnavailableError as error:
+            if error.err_code is not None:
+                raise
+            # Not an answer: nobody serves JetStream's requests here.
+            raise ConfigError(
+                f"{self._where}: the server has no JetStream; enable it (nats-server -js), and for this account"
+            ) from error
         except nats.js.errors.NotFoundError as error:
             if not wanted.create_stream:
                 raise ConfigError(

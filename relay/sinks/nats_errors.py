@@ -32,6 +32,7 @@ CLIENT_ERRORS: dict[str, tuple[bool, str]] = {
     "nats.errors.AuthorizationError": (False, "auth"),
     "nats.errors.InvalidUserCredentialsError": (False, "auth"),
     "nkeys.NkeysError": (False, "auth"),
+    "binascii.Error": (False, "auth"),  # a seed that is not base32
     "nats.errors.SecureConnFailedError": (False, "tls"),
     "nats.errors.SecureConnRequiredError": (False, "tls"),
     "nats.errors.SecureConnWantedError": (False, "tls"),
@@ -110,6 +111,8 @@ PROTOCOL_ERRORS: tuple[tuple[str, tuple[bool, str]], ...] = (
     ("authentication revoked", (False, "auth")),
     ("permissions violation", (False, "forbidden")),
     ("secure connection", (False, "tls")),
+    ("connect url", (False, "bad_config")),
+    ("mixing of websocket", (False, "bad_config")),
 )
 
 

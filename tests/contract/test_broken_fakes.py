@@ -12,6 +12,7 @@ from relay.models import Failure, Record
 from relay.sinks import Features, Sink
 from relay.sinks.memory import MemorySink, forget, store
 from tests.contract.harness import Harness, Missing
+from tests.contract.steps import Limits
 from tests.contract.suite import SinkSuite
 from tests.contract.test_memory import MemoryHarness
 
@@ -249,8 +250,8 @@ CAUGHT: list[tuple[type[Sink], Scenario]] = [
 
 @pytest.fixture(autouse=True)
 def clean(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr("tests.contract.suite.PATIENCE_SECONDS", 1.5)
-    monkeypatch.setattr("tests.contract.suite.MOMENT_SECONDS", 0.3)
+    monkeypatch.setattr(Limits, "patience_seconds", 1.5)
+    monkeypatch.setattr(Limits, "moment_seconds", 0.3)
     released.clear()
     SkipsTheBatchOnRetry._given.clear()
     yield

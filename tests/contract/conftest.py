@@ -1,0 +1,23 @@
+"""NATS servers that are configured otherwise than the one of the session."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.contract.nats_harness import ConfiguredNats, NatsHarness
+from tests.services.nats import NatsServer
+
+
+@pytest.fixture
+def nats_harness(nats_server: NatsServer) -> NatsHarness:
+    """A stream's name of its own on the session's server; nothing is made yet."""
+    return NatsHarness(nats_server)
+
+
+@pytest.fixture
+def configured_nats(own_dirs: Callable[[], Path]) -> Iterator[Callable[..., NatsHarness]]:
+    """Makes servers for this test alone: `configured_nats(max_payload=4096)`."""
+    with ExitStack() as stack:
+        yield lambda **extra: NatsHarness(stack.enter_context(ConfiguredNats(own_dirs(), **extra)))

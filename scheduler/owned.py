@@ -74,13 +74,12 @@ class Owned:
             return True
         return False
 
-    def seen_behind(self, now: float) -> None:
-        """The timer's look found ids above the offset."""
-        self._wait(now, "timer")
-
-    def seen_idle(self, now: float) -> None:
-        """The timer's look found nothing."""
-        self._sleep(now)
+    def looked(self, behind: bool, now: float) -> None:
+        """The timer's look found ids above the offset, or none."""
+        if behind:
+            self._wait(now, "timer")
+        else:
+            self._sleep(now)
 
     def reconfigured(self, spec: Spec, now: float) -> None:
         """A changed configuration may cure what a retry waits for."""

@@ -8,7 +8,7 @@ import os
 import select
 import socket
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 from uuid import UUID, uuid4
 
 from psycopg.rows import dict_row, namedtuple_row
@@ -54,6 +54,12 @@ class Session:
         except BaseException:
             self._connection.close()
             raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def close(self) -> None:
         """Lets go of everything; says goodbye if the session is alive."""

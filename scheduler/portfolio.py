@@ -1,0 +1,180 @@
+"""The pipelines that one scheduler owns, in one session: taking and releasing them, hearing, and acting when due."""
+
+import json
+import math
+import random
+import time
+from collections.abc import Iterable
+
+import structlog
+
+from relay.metrics import SchedulerMetrics
+from scheduler.dispatch import Dispatch
+from scheduler.due import DueList
+from scheduler.owned import Owned, Spec
+from scheduler.session import Notification, Session
+
+log = structlog.get_logger(__name__)
+
+# How soon to look again at a pipeline that could not be claimed: by then discovery or sharing has dropped it.
+UNCLAIMED_SECONDS = 1.0
+
+
+class Portfolio:
+    """Forgotten as a whole when the session is lost. Methods raise NotConnected then."""
+
+    def __init__(self, session: Session, dispatch: Dispatch, metrics: SchedulerMetrics) -> None:
+        self._session = session
+        self._dispatch = dispatch
+        self._metrics = metrics
+        self._owned: dict[str, Owned] = {}
+        self._by_outbox: dict[str, set[str]] = {}
+        self._due = DueList()
+
+    def __len__(self) -> int:
+        return len(self._owned)
+
+    def next_at(self) -> float | None:
+        """When something is due, in `time.monotonic()` seconds; None if nothing is."""
+        due_at = self._due.next_at()
+        return due_at if due_at is None else max(due_at, self._dispatch.paused_until)
+
+    def forget(self) -> None:
+        """The session is lost: another scheduler may own all this already."""
+        for name in self._owned:
+            self._metrics.forget(name)
+        self._owned.clear()
+        self._metrics.pipelines_owned.set(0)
+
+    # Taking and releasing ---------------------------------------------------------------------------------------
+
+    def follow(self, specs: dict[str, Spec]) -> None:
+        """Adopts changed configurations; lets go of what is disabled, invalid, deleted, or of another group now."""
+        now = time.monotonic()
+        self._release([name for name in self._owned if name not in specs])
+        for name, owned in self._owned.items():
+            spec = specs[name]
+            if spec.revision != owned.spec.revision:
+                log.info("pipeline reconfigured", pipeline=name, revision=spec.revision)
+                self._by_outbox[owned.spec.outbox].discard(name)
+                owned.reconfigured(spec, now)
+                self._by_outbox.setdefault(spec.outbox, set()).add(name)
+                self._due.set(name, owned.due_at)
+
+    def share(self, specs: dict[str, Spec], schedulers: int) -> None:
+        """Takes pipelines that nobody owns, up to a fair share, and lets go of a surplus that is not being drained."""
+        surplus = len(self._owned) - math.ceil(len(specs) / max(1, schedulers))
+        if surplus > 0:
+            idle = [name for name, owned in self._owned.items() if owned.state != "draining"]
+            self._release(idle[:surplus])
+        elif surplus < 0 and (missing := [name for name in specs if name not in self._owned]):
+            unowned = self._session.unowned(missing)
+            random.shuffle(unowned)
+            for name in self._session.take(unowned[:-surplus]):
+                self._own(specs[name])
+
+    def _own(self, spec: Spec) -> None:
+        log.info("pipeline owned", pipeline=spec.name)
+        owned = self._owned[spec.name] = Owned(spec)
+        self._by_outbox.setdefault(spec.outbox, set()).add(spec.name)
+        self._due.set(spec.name, owned.due_at)
+        self._metrics.epochs.labels(*spec.labels).inc()
+        self._metrics.pipelines_owned.set(len(self._owned))
+
+    def _release(self, names: list[str]) -> None:
+        """A drain in flight goes on; the next owner waits for its lease."""
+        if not names:
+            return
+        self._session.release(names)
+        for name in names:
+            log.info("pipeline released", pipeline=name)
+            owned = self._owned.pop(name)
+            self._by_outbox[owned.spec.outbox].discard(name)
+            self._due.remove(name)
+            self._metrics.forget(name)
+        self._metrics.pipelines_owned.set(len(self._owned))
+
+    # Hearing ----------------------------------------------------------------------------------------------------
+
+    def hear(self, notification: Notification) -> None:
+        """A bell, or the end of a drain."""
+        now = time.monotonic()
+        if notification.channel == "tide_outbox_notify":
+            for name in self._by_outbox.get(notification.payload, ()):
+                if self._owned[name].rang(now):
+                    self._due.set(name, now)
+        elif notification.channel == "tide_relay_drain":
+            name, epoch, number, outcome, retry_seconds = json.loads(notification.payload)
+            if name in self._owned:
+                self._drain_ended(self._owned[name], (epoch, number), outcome, retry_seconds, now)
+
+    def _drain_ended(
+        self, owned: Owned, drain: tuple[int, int], outcome: str, retry_seconds: float | None, now: float
+    ) -> None:
+        if owned.state == "claiming":
+            self._due.set(owned.spec.name, now)  # the drain of the owner before is over: its lease is free
+        elif owned.is_current(*drain):
+            owned.ended(outcome, retry_seconds, now)
+            self._due.set(owned.spec.name, owned.due_at)
+            if outcome == "again":
+                self._metrics.horizon_stalls.labels(*owned.spec.labels).inc()
+
+    # Acting -----------------------------------------------------------------------------------------------------
+
+    def act(self) -> None:
+        """Does what is due: claims, looks, drains."""
+        now = time.monotonic()
+        if now < self._dispatch.paused_until:
+            return
+        due = [self._owned[name] for name in self._due.pop(now)]
+        self._claim([owned for owned in due if owned.state in ("claiming", "draining")], now)
+        self._look([owned for owned in due if owned.state == "idle"], now)
+        for owned in due:
+            if owned.state == "waiting" and owned.due_at <= now:
+                self._emit(owned)
+            self._due.set(owned.spec.name, owned.due_at)
+
+    def _claim(self, pipelines: list[Owned], now: float) -> None:
+        """Raises the epochs of pipelines that are new here, or whose drain was silent for longer than its lease."""
+        if not pipelines:
+            return
+        found = {row.pipeline: row for row in self._session.raise_epochs(_names(pipelines))}
+        for owned in pipelines:
+            row = found.get(owned.spec.name)
+            if row is None or row.epoch is None:
+                owned.held(row.lease_seconds if row else UNCLAIMED_SECONDS, now)
+                continue
+            if owned.state == "draining":
+                log.warning("drain lost", pipeline=owned.spec.name, epoch=owned.epoch, drain=owned.number)
+                self._metrics.lost_drains.labels(*owned.spec.labels).inc()
+            owned.claimed(row.epoch, row.retry_seconds, now)
+
+    def _look(self, pipelines: list[Owned], now: float) -> None:
+        """The timer: one look at the database for all that are due."""
+        if not pipelines:
+            return
+        behind = self._session.behind(_names(pipelines))
+        for owned in pipelines:
+            owned.looked(owned.spec.name in behind, now)
+
+    def _emit(self, owned: Owned) -> None:
+        if self._dispatch.emit(owned.next_drain()):
+            self._metrics.wakeups.labels(*owned.spec.labels, owned.cause).inc()
+            owned.emitted(time.monotonic())
+        else:
+            owned.due_at = self._dispatch.paused_until
+
+    # Measuring --------------------------------------------------------------------------------------------------
+
+    def measure_lag(self) -> None:
+        """Sets the lag metrics of every owned pipeline."""
+        behind = {row.name: row for row in self._session.lag(list(self._owned))} if self._owned else {}
+        for name, owned in self._owned.items():
+            row, labels = behind.get(name), owned.spec.labels
+            self._metrics.lag_messages.labels(*labels).set(row.messages if row else 0)
+            self._metrics.lag_seconds.labels(*labels).set((row and row.seconds) or 0)
+            self._metrics.oldest_publisher_seconds.labels(*labels).set(row.publisher_seconds if row else 0)
+
+
+def _names(pipelines: Iterable[Owned]) -> list[str]:
+    return [owned.spec.name for owned in pipelines]

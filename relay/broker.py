@@ -7,6 +7,7 @@ publish and its settle), no Prometheus (ours is in `relay.worker_metrics`).
 
 import importlib
 from collections.abc import Sequence
+from typing import Any, cast
 
 import dramatiq
 from dramatiq.middleware import AgeLimit, Middleware
@@ -49,3 +50,8 @@ def make_broker(url: str, *, middleware: Sequence[Middleware] = ()) -> dramatiq.
     make = getattr(importlib.import_module(module), function)
     broker: dramatiq.Broker = make(url, [AgeLimit(), PrefetchThreads(), *middleware])
     return broker
+
+
+def ping(broker: dramatiq.Broker) -> None:
+    """Raises NotConnected unless the broker answers, within about 5 seconds."""
+    cast(Any, broker).ping()

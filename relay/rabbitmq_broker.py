@@ -17,6 +17,7 @@ except ImportError as error:
     raise MissingExtra("rabbitmq", "rabbitmq-broker") from error
 
 REFUSED = (pika.exceptions.AuthenticationError, pika.exceptions.ProbableAuthenticationError)
+LOST = (BrokerConnectionError, pika.exceptions.AMQPError, OSError)
 
 # Seconds; pika waits for ever by default when the server blocks publishers.
 LIMITS = {"socket_timeout": "2", "stack_timeout": "4", "blocked_connection_timeout": "5", "heartbeat": "30"}
@@ -40,10 +41,19 @@ class ConfirmingRabbitmqBroker(RabbitmqBroker):
     def enqueue(self, message: dramatiq.Message[Any], *, delay: int | None = None) -> dramatiq.Message[Any]:
         try:
             return super().enqueue(message, delay=delay)
-        except (BrokerConnectionError, pika.exceptions.AMQPError, OSError) as error:
-            cause = error.args[0] if error.args else error
-            code = "auth" if isinstance(cause, REFUSED) else "not_connected"
-            raise NotConnected(mask(f"broker {self.url}: {cause!r}"), code=code) from error
+        except LOST as error:
+            raise self._lost(error) from error
+
+    def ping(self) -> None:
+        try:
+            self.connection.process_data_events(time_limit=0)
+        except LOST as error:
+            raise self._lost(error) from error
+
+    def _lost(self, error: Exception) -> NotConnected:
+        cause = error.args[0] if error.args else error
+        code = "auth" if isinstance(cause, REFUSED) else "not_connected"
+        return NotConnected(mask(f"broker {self.url}: {cause!r}"), code=code)
 
 
 def _with_limits(url: str) -> str:

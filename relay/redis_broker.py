@@ -96,6 +96,12 @@ class WakingRedisBroker(RedisBroker):
     def wake_key(self, queue_name: str) -> str:
         return f"{self.namespace}:{queue_name}.wake"
 
+    def ping(self) -> None:
+        try:
+            self.client.ping()
+        except redis.exceptions.RedisError as error:
+            raise NotConnected(mask(f"broker {self.url}: {error}"), code=_code(error)) from error
+
     def close(self) -> None:
         self.client.close()
 

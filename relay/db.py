@@ -92,6 +92,8 @@ def make_worker_pool(settings: Settings) -> Pool:
         settings.postgres_url,
         kwargs=connection_options(settings, name),
         configure=prepare,
+        # A round trip for each drain, so that none fails on a connection that a restart of the server has left dead.
+        check=psycopg_pool.ConnectionPool.check_connection,
         min_size=0,
         max_size=settings.worker_threads,
         timeout=settings.connect_timeout_seconds,

@@ -24,7 +24,7 @@ from relay.ownership import Begun, Lease
 from relay.sql import query
 
 # Two batches are in memory at once for each thread: one at the sink, one read ahead.
-MAX_BATCH_BYTES = 4 * 1024 * 1024
+MAX_BATCH_BYTES = 2 * 1024 * 1024
 
 Bell = Literal["arm", "disarm"]
 

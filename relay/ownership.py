@@ -47,6 +47,8 @@ class End:
     """What became of a drain."""
 
     outcome: Outcome
+    progressed: bool = False
+    """Whether it settled any message."""
     retry_seconds: float | None = None
     failures: int = 0
     error_code: str | None = None
@@ -96,6 +98,7 @@ def end(connection: Connection, drain: Drain, ended: End) -> None:
         "outcome": ended.outcome,
         "failures": ended.failures,
         "retry_seconds": ended.retry_seconds,
+        "progressed": ended.progressed,
         "error_code": ended.error_code,
         "error": ended.error and ended.error[:2000],
     }
@@ -104,8 +107,9 @@ def end(connection: Connection, drain: Drain, ended: End) -> None:
             raise Fenced(f"drain {drain.number} of pipeline {drain.pipeline!r} was given up before it ended")
 
 
-def failed(failures_before: int, code: str, reason: str) -> End:
+def failed(failures_before: int, code: str, reason: str, *, progressed: bool = False) -> End:
     """The end of a drain that must be tried again: exponential from 100 ms to 30 s, full jitter."""
+    failures_before = 0 if progressed else failures_before
     ceiling = min(LONGEST_RETRY_SECONDS, FIRST_RETRY_SECONDS * 2 ** min(failures_before, 16))
     seconds = random.uniform(0, ceiling)  # spreads load, guards nothing
-    return End("failed", seconds, failures_before + 1, code, reason)
+    return End("failed", progressed, seconds, failures_before + 1, code, reason)

@@ -90,9 +90,10 @@ class Owned:
     def is_current(self, epoch: int, number: int) -> bool:
         return self.state == "draining" and (epoch, number) == (self.epoch, self.number)
 
-    def ended(self, outcome: str, retry_seconds: float | None, now: float) -> None:
+    def ended(self, outcome: str, retry_seconds: float | None, progressed: bool, now: float) -> None:
         """The drain in flight has ended."""
-        again_seconds, self.again_seconds = self.again_seconds, FIRST_AGAIN_SECONDS
+        again_seconds = FIRST_AGAIN_SECONDS if progressed else self.again_seconds
+        self.again_seconds = FIRST_AGAIN_SECONDS
         if outcome == "failed":
             self._wait(now + (retry_seconds or 0.0), "retry")
         elif outcome == "more":

@@ -104,20 +104,17 @@ class Portfolio:
                 if self._owned[name].rang(now):
                     self._due.set(name, now)
         elif notification.channel == "tide_relay_drain":
-            name, epoch, number, outcome, retry_seconds = json.loads(notification.payload)
-            if name in self._owned:
-                self._drain_ended(self._owned[name], (epoch, number), outcome, retry_seconds, now)
-
-    def _drain_ended(
-        self, owned: Owned, drain: tuple[int, int], outcome: str, retry_seconds: float | None, now: float
-    ) -> None:
-        if owned.state == "claiming":
-            self._due.set(owned.spec.name, now)  # the drain of the owner before is over: its lease is free
-        elif owned.is_current(*drain):
-            owned.ended(outcome, retry_seconds, now)
-            self._due.set(owned.spec.name, owned.due_at)
-            if outcome == "again":
-                self._metrics.horizon_stalls.labels(*owned.spec.labels).inc()
+            name, epoch, number, outcome, retry_seconds, progressed = json.loads(notification.payload)
+            owned = self._owned.get(name)
+            if owned is None:
+                return
+            if owned.state == "claiming":
+                self._due.set(name, now)  # the drain of the owner before is over: its lease is free
+            elif owned.is_current(epoch, number):
+                owned.ended(outcome, retry_seconds, progressed, now)
+                self._due.set(name, owned.due_at)
+                if outcome == "again":
+                    self._metrics.horizon_stalls.labels(*owned.spec.labels).inc()
 
     # Acting -----------------------------------------------------------------------------------------------------
 

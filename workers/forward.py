@@ -79,6 +79,7 @@ class ForwardDrain:
         self._labels = PipelineLabels(lease.drain.pipeline, "forward", config.pipeline.sink_type)
         self._offset_id = begun.offset_id
         self._batches = 0
+        self._progressed = False
         self._bell_armed = True
         self.sink_works = True
 
@@ -90,13 +91,14 @@ class ForwardDrain:
                 batch = self._look_again(batch, settled)
                 settled = None
                 if not batch.messages:
-                    return End("again" if batch.open_publishers else "idle")
+                    return End("again" if batch.open_publishers else "idle", self._progressed)
             ahead = self._tools.read_ahead.submit(self._reader.read, batch.messages[-1].id, settled, self._disarm())
             try:
                 settled = self._publish(batch.messages, ahead)
             finally:
                 batch = ahead.result()
             self._offset_id = settled.offset_id
+            self._progressed |= bool(settled.delivered or settled.dead)
             if settled.failure or self._is_over():
                 return self._finish(settled)
 
@@ -155,15 +157,13 @@ class ForwardDrain:
         return time.monotonic() >= self._slice_ends or self._reader.config_changed or self._tools.stop.is_set()
 
     def _finish(self, settled: Settlement) -> End:
-        progressed = settled.delivered or settled.dead
-        if progressed:
+        if settled.delivered or settled.dead:
             self._reader.settle(settled)
         if settled.failure is None:
-            return End("more")
+            return End("more", self._progressed)
         failure = settled.failure
         log.warning("publish failed", code=failure.code, reason=failure.reason, after_message=settled.offset_id)
-        before = 0 if progressed or self._batches > 1 else self._begun.failures
-        return ownership.failed(before, failure.code, failure.reason)
+        return ownership.failed(self._begun.failures, failure.code, failure.reason, progressed=self._progressed)
 
     def _count(self, messages: list[Message], settled: Settlement, seconds: float) -> None:
         metrics = worker_metrics()

@@ -3,10 +3,11 @@
 -- name: session
 -- Settings of every session. Plans are made for the values at hand, so that a read opens only the partitions it needs;
 -- and always along an index: on a partition that has grown since it was analysed, the planner would rather sort it whole.
+-- READ COMMITTED whatever the database's default: messages must be read with a later snapshot than the horizon.
 select set_config('statement_timeout', %(statement_timeout)s, false), set_config('timezone', 'UTC', false),
        set_config('search_path', 'pg_catalog', false), set_config('plan_cache_mode', 'force_custom_plan', false),
        set_config('enable_seqscan', 'off', false), set_config('enable_bitmapscan', 'off', false),
-       set_config('enable_sort', 'off', false)
+       set_config('enable_sort', 'off', false), set_config('default_transaction_isolation', 'read committed', false)
 
 -- name: migration_wait
 -- How long a migration waits for locks.
@@ -70,7 +71,7 @@ with ended as (
     returning pipeline, epoch, number, outcome
 )
 select pg_notify('tide_relay_drain', json_build_array(
-           e.pipeline, e.epoch, e.number, e.outcome, %(retry_seconds)s::float8)::text)
+           e.pipeline, e.epoch, e.number, e.outcome, %(retry_seconds)s::float8, %(progressed)s::boolean)::text)
   from ended e
 
 -- name: settle
@@ -104,11 +105,15 @@ update tide.bell b set armed = true
    and d.pipeline = %(pipeline)s and d.epoch = %(epoch)s and d.number = %(number)s
 
 -- name: bell_disarm
--- The group is awake: publishers need not NOTIFY.
+-- The group is awake: publishers need not NOTIFY. Holds the fence, so that it cannot undo what the next drain arms.
+with fence as (
+    select d.pipeline from tide.drain d
+     where d.pipeline = %(pipeline)s and d.epoch = %(epoch)s and d.number = %(number)s
+       for share
+)
 update tide.bell b set armed = false
-  from tide.drain d
+  from fence
  where b.group_id = %(group_id)s and b.armed
-   and d.pipeline = %(pipeline)s and d.epoch = %(epoch)s and d.number = %(number)s
 
 -- Reading an outbox -----------------------------------------------------------------------------------------------
 
@@ -205,20 +210,19 @@ select pg_advisory_unlock(t.key) from unnest(%(keys)s::bigint[]) as t (key)
 -- name: epoch_raise
 -- Starts a new epoch for each pipeline whose drain, if any, no longer holds a lease: whatever was queued is stale then.
 with wanted as (
-    select d.pipeline from tide.drain d
+    select d.pipeline, d.lease_until from tide.drain d
      where d.pipeline = any(%(names)s) and d.owner = %(scheduler_id)s
      order by d.pipeline
        for update
 ), raised as (
     update tide.drain d set epoch = d.epoch + 1, number = 0, lease_until = null
       from wanted w
-     where d.pipeline = w.pipeline and (d.lease_until is null or d.lease_until <= clock_timestamp())
+     where d.pipeline = w.pipeline and (w.lease_until is null or w.lease_until <= clock_timestamp())
     returning d.pipeline, d.epoch, d.retry_at
 )
 select w.pipeline, r.epoch, extract(epoch from r.retry_at - clock_timestamp())::float8 as retry_seconds,
-       extract(epoch from d.lease_until - clock_timestamp())::float8 as lease_seconds
+       extract(epoch from w.lease_until - clock_timestamp())::float8 as lease_seconds
   from wanted w
-  join tide.drain d on d.pipeline = w.pipeline
   left join raised r on r.pipeline = w.pipeline
 
 -- name: pipelines_behind
@@ -325,7 +329,7 @@ select o.name as outbox, l.pid, a.usename as role, a.application_name, a.state, 
        extract(epoch from clock_timestamp() - coalesce(a.xact_start, x.prepared))::float8 as open_seconds
   from tide.outbox o
   join pg_locks l on l.locktype = 'advisory' and l.objsubid = 2
-       and l.classid::bigint = 1952670720 + o.outbox_id %% 1000000
+       and l.classid::bigint = 1952670720 + mod(o.outbox_id, 1000000)
        and l.database = (select d.oid from pg_database d where d.datname = current_database())
   left join pg_stat_activity a on a.pid = l.pid
   left join pg_locks t on l.pid is null and t.locktype = 'transactionid' and t.virtualtransaction = l.virtualtransaction

@@ -38,7 +38,7 @@ create table tide.message (
     payload    jsonb not null,
     primary key (outbox_id, id)
 ) partition by list (outbox_id);
-comment on column tide.message.size is 'Bytes of payload and headers as text: readers bound their memory by it.';
+comment on column tide.message.size is 'Bytes of payload and headers as text, and of the key: readers bound their memory by it.';
 
 create table tide.consumer_group (
     group_id  int generated always as identity primary key,
@@ -248,7 +248,7 @@ create function tide.outbox_publish(
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
     box    tide.outbox;
-    size   bigint := octet_length(payload::text) + coalesce(octet_length(headers::text), 2);
+    size   bigint := coalesce(octet_length(payload::text), 4) + coalesce(octet_length(headers::text), 2) + coalesce(octet_length(key), 0);
     mark   text;
     new_id bigint;
     asleep boolean;
@@ -261,7 +261,7 @@ begin
         mark := tide.outbox_mark(box.outbox_id, box.ids);
     end if;
     insert into tide.message (outbox_id, id, size, key, headers, payload)
-    values (box.outbox_id, nextval(box.ids), coalesce(size, 6), key, coalesce(headers, '{}'), coalesce(payload, 'null'))
+    values (box.outbox_id, nextval(box.ids), size, key, coalesce(headers, '{}'), coalesce(payload, 'null'))
     returning id, case when mark is null then false else tide.outbox_asleep(box.outbox_id) end into new_id, asleep;
     if asleep then
         perform pg_notify('tide_outbox_notify', box.name);
@@ -292,10 +292,12 @@ begin
     elsif wanted = 0 then
         return '{}';
     end if;
-    select m.number, m.headers, octet_length(m.payload::text) + coalesce(octet_length(m.headers::text), 2) as size into wrong
-      from unnest(payloads, headers) with ordinality as m (payload, headers, number)
-     where octet_length(m.payload::text) + coalesce(octet_length(m.headers::text), 2) > box.max_payload_bytes
-        or jsonb_typeof(m.headers) <> 'object'
+    select * into wrong
+      from (select m.number, m.headers, coalesce(octet_length(m.payload::text), 4) + coalesce(octet_length(m.headers::text), 2)
+                   + coalesce(octet_length(m.key), 0)::bigint as size
+              from unnest(payloads, keys, headers) with ordinality as m (payload, key, headers, number)) m
+     where m.size > box.max_payload_bytes or jsonb_typeof(m.headers) <> 'object'
+     order by m.number
      limit 1;
     if found then
         mark := tide.outbox_refuse(outbox, wrong.headers, wrong.size, format('message %s of the array: ', wrong.number));
@@ -310,7 +312,8 @@ begin
          order by m.number
     ), written as (
         insert into tide.message (outbox_id, id, size, key, headers, payload)
-        select box.outbox_id, nextval(box.ids), octet_length(g.payload::text) + octet_length(g.headers::text),
+        select box.outbox_id, nextval(box.ids),
+               octet_length(g.payload::text) + octet_length(g.headers::text) + coalesce(octet_length(g.key), 0),
                g.key, g.headers, g.payload
           from given g
         returning id
@@ -325,19 +328,19 @@ comment on function tide.outbox_publish_many is 'Publishes messages in the order
 
 -- The horizon, and how many publishers are open. The two reads are separate statements, in this order; the rows must be
 -- read in a later one. Volatile: in READ COMMITTED each statement below sees the present.
+-- A mark that is a little above top was taken after top was read, and its ids are above top: it holds nothing back.
 create function tide.outbox_horizon(outbox_id int, out horizon bigint, out open_publishers int)
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
 declare
-    top bigint;
+    top bigint := coalesce(tide.outbox_last_id(outbox_id), 0);
 begin
-    select coalesce(pg_sequence_last_value(o.ids), 0) into top
-      from tide.outbox o where o.outbox_id = outbox_horizon.outbox_id;
-    select top - coalesce(max((top % 2147483648 - l.objid::bigint + 2147483648) % 2147483648), 0), count(*)
+    select coalesce(top - max(marks.behind) filter (where marks.behind < 2130706432), top, 0), count(*)
       into horizon, open_publishers
-      from pg_locks l
-     where l.locktype = 'advisory' and l.objsubid = 2
-       and l.classid = tide.lock_class(outbox_horizon.outbox_id)::oid
-       and l.database = (select d.oid from pg_database d where d.datname = current_database());
+      from (select (top - l.objid::bigint) & 2147483647 as behind
+              from pg_locks l
+             where l.locktype = 'advisory' and l.objsubid = 2
+               and l.classid = tide.lock_class(outbox_horizon.outbox_id)::oid
+               and l.database = (select d.oid from pg_database d where d.datname = current_database())) marks;
 end $$;
 
 create function tide.outbox_oldest_publisher_seconds(outbox_id int) returns float8

@@ -156,11 +156,12 @@ update tide.scheduler set seen_at = clock_timestamp() where scheduler_id = %(sch
 
 -- name: scheduler_evict
 -- Ends the sessions of schedulers that are frozen, so that others can own their pipelines, and forgets dead ones.
+-- The start of another role's session is hidden from us: such a one counts as living while its process does.
 with gone as (
     delete from tide.scheduler s
      where s.seen_at < clock_timestamp() - make_interval(secs => %(silent_seconds)s)
         or not exists (select from pg_stat_activity a
-                        where a.pid = s.backend_pid and a.backend_start = s.backend_start)
+                        where a.pid = s.backend_pid and coalesce(a.backend_start = s.backend_start, true))
     returning s.scheduler_id, s.backend_pid, s.backend_start
 )
 select g.scheduler_id, pg_terminate_backend(a.pid)

@@ -34,6 +34,8 @@ def migrate(postgres_url: str, *, timeout_seconds: float = 60.0) -> list[Migrati
     Raises MigrationError if the database is ahead of this version, NotConnected, or ConfigError for a missing right.
     """
     with database_errors(), psycopg.connect(postgres_url, connect_timeout=10) as connection:
+        # What is applied already must be read after the lock is ours, whatever the database's default says.
+        connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
         connection.execute(query("migration_wait"), {"timeout": f"{round(timeout_seconds * 1000)}ms"})
         connection.execute(query("migration_lock"))
         connection.execute(query("migration_table"))
@@ -63,7 +65,7 @@ def require_current(connection: Connection) -> None:
 
 def script() -> str:
     """All migrations as one SQL script, which may be applied once to a database that has none."""
-    parts = ["begin;", query("migration_lock") + ";", query("migration_table") + ";"]
+    parts = ["begin isolation level read committed;", query("migration_lock") + ";", query("migration_table") + ";"]
     for migration in migrations():
         record = sql.SQL("insert into tide.migration (version, name) values ({}, {});").format(
             migration.version, migration.name

@@ -1,5 +1,8 @@
 """What is true of the NATS sink alone, on a real server."""
 
+import os
+import signal
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +13,7 @@ from relay.errors import ConfigError, NotConnected
 from relay.sinks import sink_class
 from relay.sinks.nats import NatsSink
 from tests.contract.nats_harness import NatsHarness
-from tests.contract.steps import opened, publish
+from tests.contract.steps import Limits, claims, opened, publish, start
 from tests.services.nats import NatsServer
 
 
@@ -169,6 +172,21 @@ class TestTheStream:
         harness = configured_nats(jetstream=None)
         with pytest.raises(ConfigError, match="JetStream"):
             harness.make_sink(timeout_ms=2000).open()
+
+
+def test_a_connection_that_breaks_during_a_publish_is_noticed_at_once(
+    harness: NatsHarness, nats_server: NatsServer
+) -> None:
+    with opened(harness, timeout_ms=60_000) as sink:
+        assert isinstance(sink, NatsSink)
+        assert sink._connection is not None
+        assert nats_server.pid is not None
+        os.kill(nats_server.pid, signal.SIGSTOP)
+        ended = start(lambda: claims(sink, harness.records("a", "b")))
+        while not sink._connection._waiting:
+            threading.Event().wait(0.001)
+        nats_server.kill()
+        assert ended(Limits.moment_seconds) == set()
 
 
 def test_every_server_of_the_list_is_tried(harness: NatsHarness) -> None:

@@ -1,4 +1,5 @@
 import errno
+import fcntl
 import os
 import resource
 import signal
@@ -151,6 +152,20 @@ class TestWhenTheDiskTakesOnlyAPart:
 
 
 class TestTwoWriters:
+    def test_wait_for_each_other_and_say_so_when_it_takes_too_long(self, path: Path) -> None:
+        sink = sink_for(path, timeout_ms=50)
+        sink.open()
+        with path.open("rb") as other:
+            fcntl.flock(other, fcntl.LOCK_EX)
+            for attempt in (lambda: sink.publish(records(b"one")), sink.open):
+                with pytest.raises(NotConnected, match="another process holds the lock for more than 50 ms") as caught:
+                    attempt()
+                assert caught.value.code == "locked"
+        assert path.read_bytes() == b""
+        sink.open()
+        assert sink.publish(records(b"one")) == []
+        sink.close()
+
     def test_never_mix_within_a_line(self, path: Path) -> None:
         with writer(path, "a", 200) as one, writer(path, "b", 200) as other:
             assert (one.wait(60), other.wait(60)) == (0, 0)

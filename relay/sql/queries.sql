@@ -259,6 +259,10 @@ select tide.outbox_extend(%(name)s)
 -- Creates an outbox where it is missing. True if it did.
 select tide.outbox_create_if_not_exists(%(outbox)s)
 
+-- name: publish
+-- Publishes one JSON text; returns its id.
+select tide.outbox_publish(%(outbox)s, %(payload)s::jsonb, %(headers)s::jsonb, %(key)s)
+
 -- name: publish_many
 -- Publishes JSON texts, in their order; returns the ids.
 select tide.outbox_publish_many(

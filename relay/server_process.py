@@ -61,7 +61,7 @@ class ServerProcess(ABC):
         self.password = self._keep("password", secrets.token_urlsafe(18))
         self.port = int(self._keep("port", str(free_port())))
         command, options = self.prepare()
-        if not _port_is_free(self.port):
+        if not port_is_free(self.port):
             raise ConfigError(
                 f"port {self.port}, which is kept for {self.data_dir}, is in use: stop the other program (it may be "
                 f"this server, started elsewhere), or remove {self.data_dir / 'port'} to be given another port"
@@ -71,7 +71,7 @@ class ServerProcess(ABC):
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, **options
             )
         self._owner_pid = os.getpid()
-        self._guard = _guard(self._process.pid, self.kill_signal)
+        self._guard = guard(self._process.pid, self.kill_signal)
         atexit.register(self.kill)
         self._wait_until_it_answers()
         return self
@@ -151,11 +151,11 @@ def free_port() -> int:
     """
     while True:
         port = 15_000 + secrets.randbelow(17_000)
-        if _port_is_free(port):
+        if port_is_free(port):
             return port
 
 
-def _port_is_free(port: int) -> bool:
+def port_is_free(port: int) -> bool:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -165,7 +165,7 @@ def _port_is_free(port: int) -> bool:
     return True
 
 
-def _guard(pid: int, number: signal.Signals) -> "subprocess.Popen[bytes]":
+def guard(pid: int, number: signal.Signals) -> "subprocess.Popen[bytes]":
     """Waits for the end of this process, which closes the pipe, and then ends the server."""
     script = 'trap "" HUP INT TERM; read _; kill -"$2" "$1"'
     return subprocess.Popen(

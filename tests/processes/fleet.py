@@ -1,4 +1,4 @@
-"""A fleet of real processes, `relay-scheduler` and `dramatiq relay.workers`: to be killed, frozen, stopped, restarted."""
+"""A fleet of real processes, `relay-scheduler` and `dramatiq relay.workers`: to be killed, frozen, stopped."""
 
 import contextlib
 import json

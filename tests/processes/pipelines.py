@@ -157,7 +157,7 @@ class Writers:
     def _transaction(self, connection: Connection, chance: random.Random, count: int) -> None:
         outbox, rolled_back = chance.choice(self._outboxes), chance.random() < 0.05
         many = "select tide.outbox_publish_many(%s, array_fill('{}'::jsonb, array[%s]))"
-        with connection.transaction():
+        with connection.transaction(force_rollback=rolled_back):
             # An unconfirmed commit may have happened: the audit takes what is committed from the table.
             if count > 2:
                 [(ids,)] = connection.execute(many, [outbox, count]).fetchall()
@@ -166,8 +166,6 @@ class Writers:
                 ids = [connection.execute(one, [outbox]).fetchall()[0][0] for _ in range(count)]
             if chance.random() < 0.05:
                 self._stop.wait(chance.uniform(0, 0.2))
-            if rolled_back:
-                raise psycopg.Rollback
         with self._lock:
             if rolled_back:
                 self.rolled_back += count

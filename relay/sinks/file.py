@@ -40,7 +40,8 @@ class FileConfig(SinkConfig):
     @field_validator("path")
     @classmethod
     def _is_absolute(cls, path: str) -> str:
-        if not os.path.isabs(path):
+        # A reference to a secret or a setting is judged when it is resolved.
+        if not os.path.isabs(path) and not path.startswith("${"):
             raise ValueError("must be an absolute path: workers may be started in any folder")
         return path
 

@@ -178,6 +178,9 @@ class TestConfiguration:
         with pytest.raises(ValidationError, match="absolute"):
             FileConfig(path="out.jsonl")
 
+    def test_a_reference_is_not_judged_before_it_is_resolved(self) -> None:
+        assert FileConfig(path="${env:LOG_DIR}/out.jsonl").path
+
     @pytest.mark.parametrize("permissions", ["rw", "999", "7", "00640"])
     def test_permissions_are_three_octal_digits(self, permissions: str) -> None:
         with pytest.raises(ValidationError):

@@ -1,0 +1,204 @@
+"""Publishers notify exactly when a consumer group sleeps."""
+
+import pytest
+
+from tests.sql.support import (
+    Follower,
+    begin,
+    horizon,
+    make_outbox,
+    make_pipeline,
+    publish,
+    reader_of,
+    refused,
+    relay_session,
+    run,
+)
+
+
+class Listener:
+    """Hears what publishers notify."""
+
+    def __init__(self, connection):
+        self._connection = connection
+        connection.execute("listen tide_outbox_notify")
+
+    def heard_since(self, publisher):
+        """Every payload up to now. Notifications arrive in the order of commits, so one of ours ends the wait."""
+        publisher.execute("notify tide_outbox_notify, 'until here'")
+        heard = []
+        for notification in self._connection.notifies(timeout=10):
+            if notification.payload == "until here":
+                return heard
+            heard.append(notification.payload)
+        raise AssertionError("even our own notification did not arrive")
+
+
+@pytest.fixture
+def listener(database):
+    with database.connect() as connection:
+        yield Listener(connection)
+
+
+@pytest.fixture
+def publisher(database):
+    with database.connect() as connection:
+        yield connection
+
+
+def disarm(session, lease, begun):
+    return run(session, "bell_disarm", **lease.fence, group_id=begun.group_id).rowcount
+
+
+def arm(session, lease, begun):
+    return run(session, "bell_arm", **lease.fence, group_id=begun.group_id).rowcount
+
+
+def test_a_new_group_sleeps(database, listener, publisher):
+    make_pipeline(database)
+    publish(publisher)
+    assert listener.heard_since(publisher) == ["orders"]
+
+
+def test_nobody_notifies_while_the_group_is_awake(database, listener, publisher):
+    make_pipeline(database)
+    with relay_session(database.url) as session:
+        drain = begin(session)
+        assert disarm(session, *drain) == 1
+        for _ in range(20):
+            publish(publisher)
+        publisher.execute("select tide.outbox_publish_many('orders', '{1,2,3}')")
+        assert listener.heard_since(publisher) == []
+
+
+def test_each_transaction_notifies_once_while_the_group_sleeps(database, listener, publisher):
+    make_pipeline(database)
+    with relay_session(database.url) as session:
+        drain = begin(session)
+        disarm(session, *drain)
+        publish(publisher)
+        assert arm(session, *drain) == 1
+        with publisher.transaction():
+            publish(publisher)
+            publish(publisher)
+        publisher.execute("select tide.outbox_publish_many('orders', '{1,2,3}')")
+        assert listener.heard_since(publisher) == ["orders", "orders"]
+
+
+def test_arming_an_armed_bell_and_disarming_a_silent_one_write_nothing(database):
+    make_pipeline(database)
+    with relay_session(database.url) as session:
+        drain = begin(session)
+        assert arm(session, *drain) == 0
+        assert disarm(session, *drain) == 1
+        assert disarm(session, *drain) == 0
+
+
+@pytest.mark.parametrize("isolation", ["repeatable read", "serializable"])
+def test_with_an_old_snapshot_publishers_always_notify(database, listener, publisher, isolation):
+    make_pipeline(database)
+    with relay_session(database.url) as session:
+        disarm(session, *begin(session))
+        publisher.execute(f"begin isolation level {isolation}")
+        publish(publisher)
+        publisher.execute("commit")
+        assert listener.heard_since(publisher) == ["orders"]
+
+
+def test_a_rolled_back_publish_notifies_nobody(database, listener, publisher):
+    make_pipeline(database)
+    publisher.execute("begin")
+    publish(publisher)
+    publisher.execute("rollback")
+    assert listener.heard_since(publisher) == []
+
+
+def test_groups_of_one_outbox_have_a_bell_each(database, listener, publisher):
+    make_pipeline(database, "first")
+    make_pipeline(database, "second")
+    with relay_session(database.url) as session:
+        first, second = begin(session, "first"), begin(session, "second")
+        disarm(session, *first)
+        publish(publisher)
+        assert listener.heard_since(publisher) == ["orders"], "the second group sleeps"
+        disarm(session, *second)
+        publish(publisher)
+        assert listener.heard_since(publisher) == [], "both are awake"
+        arm(session, *first)
+        publish(publisher)
+        assert listener.heard_since(publisher) == ["orders"], "the first group sleeps"
+
+
+def test_outboxes_have_bells_of_their_own(database, listener, publisher):
+    make_pipeline(database, "p", "orders")
+    make_pipeline(database, "q", "events")
+    with relay_session(database.url) as session:
+        disarm(session, *begin(session, "p"))
+        with publisher.transaction():
+            publish(publisher, "orders")
+            publish(publisher, "events")
+        assert listener.heard_since(publisher) == ["events"]
+
+
+def test_an_outbox_that_nobody_reads_notifies_nobody(database, listener, publisher):
+    make_outbox(publisher)
+    publish(publisher)
+    assert listener.heard_since(publisher) == []
+
+
+def test_after_a_rolled_back_savepoint_the_bell_is_looked_at_again(database, listener, publisher):
+    make_pipeline(database)
+    publisher.execute("begin; savepoint s")
+    publish(publisher)
+    publisher.execute("rollback to savepoint s")
+    publish(publisher)
+    publisher.execute("commit")
+    assert listener.heard_since(publisher) == ["orders"]
+
+
+def test_a_publisher_that_came_before_the_bell_was_armed_is_seen_by_the_second_look(database, listener, publisher):
+    make_pipeline(database)
+    with reader_of(database) as reader:
+        follower = Follower(reader)
+        follower.step("disarm")
+        publisher.execute("begin")
+        published = publish(publisher)
+        batch = follower.step("arm")
+        assert (batch.messages, batch.open_publishers) == ([], 1), "the drain must come again, not sleep"
+        publisher.execute("commit")
+        assert listener.heard_since(publisher) == [], "it saw a silent bell"
+        assert follower.to_end() == [published]
+
+
+def test_a_disarm_waits_for_a_change_of_its_fence(database, publisher):
+    """Otherwise a drain that was given up could silence the bell that the next one trusts in."""
+    make_pipeline(database)
+    with relay_session(database.url) as session:
+        drain = begin(session)
+        session.execute("set lock_timeout = '50ms'")
+        publisher.execute("begin; update tide.drain set epoch = epoch + 1")
+        with refused("55P03"):
+            disarm(session, *drain)
+        publisher.execute("commit")
+        assert disarm(session, *drain) == 0
+
+
+def test_a_prepared_transaction_may_publish_if_it_says_so_and_leaves_its_messages_to_the_timer(
+    database, listener, publisher
+):
+    make_pipeline(database)
+    publisher.execute("begin; set local tide.two_phase = on")
+    published = publish(publisher)
+    publisher.execute("prepare transaction 'paper'")
+    assert horizon(publisher) == (published - 1, 1)
+    publisher.execute("commit prepared 'paper'")
+    assert horizon(publisher) == (published, 0)
+    assert listener.heard_since(publisher) == []
+
+
+def test_a_prepared_transaction_that_does_not_say_so_is_refused_by_postgres(database, publisher):
+    make_pipeline(database)
+    publisher.execute("begin")
+    publish(publisher)
+    with refused("0A000", "PREPARE a transaction that has executed LISTEN, UNLISTEN, or NOTIFY"):
+        publisher.execute("prepare transaction 'paper'")

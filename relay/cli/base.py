@@ -1,0 +1,204 @@
+"""What the verbs share: the group that they hang in, their options, their session, how they speak.
+
+What a verb found goes to standard output, what it has to say about its work to standard error.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from datetime import datetime
+from typing import Any, TypeVar
+
+import click
+import psycopg
+from psycopg.rows import dict_row
+from rich.console import Console
+
+import relay
+from relay.cli import env_file
+from relay.db import Connection, connect, database_errors
+from relay.errors import ConfigError, RelayError
+from relay.secret_refs import mask
+from relay.settings import Settings, option, variables
+from relay.sql import query
+
+FAILED = 1
+INTERRUPTED = 130
+
+_HELP = """Moves messages between PostgreSQL and the world, and loses none.
+
+\b
+The database is, of these, the first that is given:
+  --postgres-url, RELAY_POSTGRES_URL, ./tide-data/env (which relay up writes)
+
+\b
+Exit codes of every verb:
+  0    done, and all is right
+  1    an error, or (doctor, migrate --check, pipeline validate, demo) something is not right
+  2    wrong usage
+  130  interrupted with Ctrl-C
+
+\b
+Example:
+  relay demo
+"""
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Failed(click.ClickException):
+    """Ends a verb: one line on standard error and exit code 1."""
+
+    exit_code = FAILED
+
+    def show(self, file: Any = None) -> None:
+        context = click.get_current_context(silent=True)
+        name = context.command_path if context else "relay"
+        click.echo(f"{name}: {mask(self.message)}", file=file or sys.stderr)
+
+
+class Interrupted(click.exceptions.Exit):
+    """Ctrl-C."""
+
+    def __init__(self) -> None:
+        super().__init__(INTERRUPTED)
+
+
+class Verb(click.Command):
+    """A verb: our errors become one line and an exit code, Ctrl-C becomes 130."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except RelayError as error:
+            failure = Failed(str(error))
+            failure.show()
+            ctx.exit(failure.exit_code)
+        except click.Abort:
+            ctx.exit(INTERRUPTED)
+        except KeyboardInterrupt:
+            ctx.exit(INTERRUPTED)
+
+
+class Verbs(click.Group):
+    """A group of verbs, in the order in which they were added."""
+
+    command_class = Verb
+
+    def __init__(self, name: str, help_text: str = _HELP) -> None:
+        context = {"help_option_names": ["-h", "--help"], "max_content_width": 120}
+        super().__init__(name, help=help_text, context_settings=context)
+        if name == "relay":
+            click.version_option(relay.__version__, prog_name="relay")(self)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        return list(self.commands)
+
+
+Verbs.group_class = Verbs
+
+
+# Options and settings --------------------------------------------------------------------------------------------
+
+
+def postgres_option(command: F) -> F:
+    text = f"The database.  [{variables('postgres_url')[0]}]"
+    return click.option(option("postgres_url"), "postgres_url", metavar="URL", help=text)(command)
+
+
+def broker_option(command: F) -> F:
+    text = f"The queue between scheduler and workers.  [{variables('broker_url')[0]}]"
+    return click.option(option("broker_url"), "broker_url", metavar="URL", help=text)(command)
+
+
+def json_option(command: F) -> F:
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")(command)
+
+
+def load_settings(**given: Any) -> Settings:
+    """Settings from options and environment; where neither names a database, from what `relay up` runs here.
+
+    Raises ConfigError.
+    """
+    given = {name: value for name, value in given.items() if value is not None}
+    if "postgres_url" not in given and not _in_environment("postgres_url"):
+        kept = env_file.read()
+        if kept:
+            tell(f"using the database of {env_file.DEFAULT}: {mask(kept.get('postgres_url', '(none)'))}")
+        given = {name: value for name, value in kept.items() if not _in_environment(name)} | given
+    return Settings.load(**given)
+
+
+def _in_environment(field: str) -> bool:
+    return any(os.environ.get(name) for name in variables(field))
+
+
+# The database ----------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def database(settings: Settings, verb: str) -> Iterator[Connection]:
+    """A session in autocommit for one verb, in which the errors of psycopg become ours. Raises RelayError."""
+    with closing(connect(settings, f"tide-relay {verb}")) as connection, refusals():
+        yield connection
+
+
+@contextmanager
+def refusals() -> Iterator[None]:
+    """What our SQL functions refuse is told in their words, with their hint; other errors as everywhere."""
+    with database_errors():
+        try:
+            yield
+        except psycopg.DataError as error:
+            raise ConfigError(_said(error)) from error
+        except psycopg.Error as error:
+            if error.diag.source_function == "exec_stmt_raise":
+                raise ConfigError(_said(error)) from error
+            raise
+
+
+def _said(error: psycopg.Error) -> str:
+    parts = (error.diag.message_primary or str(error), error.diag.message_detail, error.diag.message_hint)
+    return ". ".join(part.rstrip(".") for part in parts if part)
+
+
+def rows(connection: Connection, statement: str, /, **parameters: Any) -> list[dict[str, Any]]:
+    """The rows of a named statement."""
+    with connection.cursor(row_factory=dict_row) as cursor:
+        return cursor.execute(query(statement), parameters).fetchall()
+
+
+# Speaking --------------------------------------------------------------------------------------------------------
+
+
+def output() -> Console:
+    """Standard output, for tables: as wide as they need where nobody's window limits them."""
+    return Console(soft_wrap=False, highlight=False, width=None if sys.stdout.isatty() else 220)
+
+
+def tell(text: str) -> None:
+    """One line about the work, on standard error."""
+    click.echo(click.style(text, dim=True), err=True)
+
+
+def print_json(value: Any, *, indent: int | None = 2) -> None:
+    click.echo(json.dumps(value, default=_as_json, ensure_ascii=False, indent=indent))
+
+
+def _as_json(value: Any) -> Any:
+    return value.isoformat() if isinstance(value, datetime) else str(value)
+
+
+def seconds_text(seconds: float) -> str:
+    """A duration for people: `0.4 s`, `12 s`, `3 min`, `2.5 h`, `4 d`."""
+    for limit, unit, divisor, digits in (
+        (10, "s", 1, 1),
+        (120, "s", 1, 0),
+        (7200, "min", 60, 0),
+        (172_800, "h", 3600, 1),
+    ):
+        if seconds < limit:
+            return f"{seconds / divisor:.{digits}f} {unit}"
+    return f"{seconds / 86_400:.0f} d"

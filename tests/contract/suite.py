@@ -83,14 +83,10 @@ class SinkSuite:
             assert arrived == sorted(arrived)
 
     def test_a_sink_may_be_used_by_one_thread_after_the_other(self, harness: Harness) -> None:
-        sink = harness.make_sink()
-        try:
-            within(Limits.patience_seconds, sink.open)
-            for number in (1, 2):
-                sent = [record(harness, number)]
-                assert within(Limits.patience_seconds, lambda sent=sent: publish(sink, sent)) == []  # type: ignore[misc]
-        finally:
-            within(Limits.patience_seconds, sink.close)
+        with opened(harness) as sink:
+            sent = records(harness, 1, 2)
+            assert within(Limits.patience_seconds, lambda: publish(sink, sent[:1])) == []
+            assert publish(sink, sent[1:]) == []
         assert numbers(harness) == [1, 2]
 
     def test_a_record_that_is_too_large_is_refused_for_good_and_its_neighbours_arrive(self, harness: Harness) -> None:
@@ -152,7 +148,8 @@ class SinkSuite:
             with opened(harness) as sink:
                 publish(sink, records(harness, number, 1))
                 sink.open()
-        assert holdings() == before
+        # Threads of earlier tests may still be ending.
+        assert all(now <= then for now, then in zip(holdings(), before, strict=True))
 
     def test_a_backend_that_stalls_does_not_hold_the_caller_beyond_the_time_limit(self, harness: Harness) -> None:
         batch = records(harness, 1, 500, padding=600)

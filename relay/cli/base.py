@@ -3,13 +3,14 @@
 What a verb found goes to standard output, what it has to say about its work to standard error.
 """
 
+import importlib
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import click
 import psycopg
@@ -83,21 +84,25 @@ class Verb(click.Command):
 
 
 class Verbs(click.Group):
-    """A group of verbs, in the order in which they were added."""
+    """A group of verbs, in their order. `lazy`: verb -> "module:command" of those imported when they are used."""
 
     command_class = Verb
 
-    def __init__(self, name: str, help_text: str = _HELP) -> None:
+    def __init__(self, name: str, help_text: str = _HELP, lazy: Mapping[str, str] | None = None) -> None:
         context = {"help_option_names": ["-h", "--help"], "max_content_width": 120}
         super().__init__(name, help=help_text, context_settings=context)
+        self._lazy = lazy or {}
         if name == "relay":
             click.version_option(relay.__version__, prog_name="relay")(self)
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
-        return list(self.commands)
+        return [*self._lazy, *self.commands]
 
-
-Verbs.group_class = Verbs
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name in self._lazy:
+            module, _, attribute = self._lazy[cmd_name].partition(":")
+            return cast(click.Command, getattr(importlib.import_module(module), attribute))
+        return super().get_command(ctx, cmd_name)
 
 
 # Options and settings --------------------------------------------------------------------------------------------

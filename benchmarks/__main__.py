@@ -1,0 +1,60 @@
+"""`python -m benchmarks`: measures, prints a table, writes benchmarks/results.md. Exit code 1: a target was missed."""
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+from rich.console import Console
+
+from benchmarks import forward, latency, memory, publish, report, rest, storage
+from benchmarks.figures import FULL, QUICK, Effort, Figure
+from benchmarks.stack import Stack
+
+Benchmark = Callable[[Stack, Effort], Iterator[Figure]]
+
+BENCHMARKS: dict[str, Benchmark] = {
+    "publish": publish.run,
+    "storage": storage.run,
+    "file": forward.run_file,
+    "nats": forward.run_nats,
+    "latency": latency.run_idle,
+    "latency-5000": latency.run_rate,
+    "rest": rest.run,
+    "memory": memory.run,
+}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="shorter and fewer rounds: about two minutes, noisy")
+    parser.add_argument(
+        "--only",
+        metavar="NAME",
+        action="append",
+        choices=BENCHMARKS,
+        help="one benchmark; may be repeated: " + ", ".join(BENCHMARKS),
+    )
+    arguments = parser.parse_args()
+    names = arguments.only or list(BENCHMARKS)
+    console = Console()
+    results: dict[str, list[Figure]] = {}
+    began = time.monotonic()
+    with Stack() as stack:
+        for name in names:
+            console.print(f"[bold]{name}[/bold]")
+            results[name] = []
+            for figure in BENCHMARKS[name](stack, QUICK if arguments.quick else FULL):
+                results[name].append(figure)
+                console.print(f"  {figure.what}: {figure.measured}  {figure.note}", highlight=False)
+        machine = report.machine(stack)
+    report.show(console, results)
+    console.print(f"{time.monotonic() - began:.0f} seconds")
+    if not arguments.only:
+        report.write(results, machine, " ".join(["make bench", *(["ARGS=--quick"] if arguments.quick else [])]))
+        console.print(f"written to {report.RESULTS}")
+    return int(any(figure.met is False for figures in results.values() for figure in figures))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

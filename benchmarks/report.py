@@ -1,0 +1,76 @@
+"""The table for the terminal, and `benchmarks/results.md`."""
+
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+import psycopg
+import redis
+from rich.console import Console
+from rich.table import Table
+
+import relay
+from benchmarks.figures import Figure
+from benchmarks.stack import Stack
+
+RESULTS = Path(__file__).parent / "results.md"
+_VERDICTS = {True: "yes", False: "**no**", None: ""}
+
+Results = Mapping[str, Sequence[Figure]]
+"""Figures by benchmark."""
+
+
+def show(console: Console, results: Results) -> None:
+    table = Table(title="tide-relay against the bare floor or a peer of the same run", title_justify="left")
+    for column in ("what", "measured", "target", "met", "note"):
+        table.add_column(column, overflow="fold")
+    for name, figures in results.items():
+        table.add_section()
+        table.add_row(f"[bold]{name}[/bold]")
+        for figure in figures:
+            met = {True: "[green]yes[/green]", False: "[red]no[/red]", None: ""}[figure.met]
+            table.add_row(figure.what, figure.measured, figure.target, met, figure.note)
+    console.print(table)
+
+
+def write(results: Results, machine: Sequence[str], command: str) -> None:
+    """Replaces `benchmarks/results.md`."""
+    lines = ["# Results", "", f"Written by `{command}`. Figures are ratios to a bare floor or a peer that was measured"]
+    lines += ["in turns with ours in the same run, medians over the rounds, unless a unit stands beside them.", ""]
+    lines += [f"- {line}" for line in machine]
+    for name, figures in results.items():
+        lines += ["", f"## {name}", "", "| what | measured | target | met | note |", "|---|---|---|---|---|"]
+        lines += [f"| {f.what} | {f.measured} | {f.target} | {_VERDICTS[f.met]} | {f.note} |" for f in figures]
+    RESULTS.write_text("\n".join([*lines, ""]))
+
+
+def machine(stack: Stack) -> list[str]:
+    """What the figures were measured on, and with."""
+    cpu = next(
+        (line.partition(":")[2].strip() for line in _lines("/proc/cpuinfo") if "model name" in line), "unknown CPU"
+    )
+    memory_gb = int(_lines("/proc/meminfo")[0].split()[1]) * 1024 / 1e9
+    with psycopg.connect(stack.postgres.url) as session:
+        postgres = session.info.parameter_status("server_version")
+    with redis.Redis.from_url(stack.redis.url) as client:
+        redis_server = client.info("server")["redis_version"]
+    nats = subprocess.run(
+        [str(Path(sys.executable).parent / "nats-server"), "--version"], capture_output=True, text=True, check=True
+    ).stdout.split()[-1]
+    clients = ", ".join(f"{name} {version(name)}" for name in ("psycopg", "dramatiq", "redis", "nats-py"))
+    cores = len(os.sched_getaffinity(0))
+    return [
+        f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, tide-relay {relay.__version__}",
+        f"{cpu}, {cores} cores, {memory_gb:.0f} GB of memory; {platform.system()} {platform.release()}",
+        f"PostgreSQL {postgres}, Redis {redis_server}, NATS {nats}; Python {platform.python_version()}, {clients}",
+        "PostgreSQL as it is by default (every commit durable), but shared_buffers 256 MB; one scheduler, one worker",
+    ]
+
+
+def _lines(path: str) -> list[str]:
+    return Path(path).read_text().splitlines()

@@ -1,0 +1,1 @@
+select tide.outbox_publish('$outbox', '$payload', '{}', 'k');

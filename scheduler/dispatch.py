@@ -21,16 +21,14 @@ class Dispatch:
     trouble: str | None = None
     """Why the broker does not take drains; None if it does, as far as is known."""
     paused_until = 0.0
-    """`time.monotonic()` seconds: nothing is tried before."""
+    """`time.monotonic()` seconds: emit nothing before."""
 
     def __init__(self, broker: dramatiq.Broker, metrics: SchedulerMetrics) -> None:
         self._broker = broker
         self._metrics = metrics
 
     def emit(self, drain: Drain) -> bool:
-        """Whether the queue has taken the drain. If not, it may have it even so: never emit the same number again."""
-        if time.monotonic() < self.paused_until:
-            return False
+        """Whether the queue has taken the drain. If not, it may have it even so, and is paused."""
         try:
             enqueue_drain(self._broker, drain)
         except NotConnected as error:

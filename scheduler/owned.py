@@ -2,8 +2,8 @@
 
 claiming --claimed--> waiting --emitted--> draining --ended--> idle | waiting
    ^                     ^                    |                  |
-   |                     +------- bell, timer (rows seen), config-+
-   +------------------- lost (silent longer than the lease) --- draining
+   |                     +------- bell, timer (rows seen) --------+
+   +--- lost (silent longer than the lease), doubted (the broker may have it or not), reconfigured
 """
 
 import math
@@ -60,8 +60,12 @@ class Owned:
         self.state, self.rung = "draining", False
         self.due_at = now + self.spec.lease_ms / 1000
 
+    def doubted(self, until: float) -> None:
+        """The broker failed, and may have the drain or not: only a new epoch rules out that it is begun later."""
+        self.state, self.due_at = "claiming", until
+
     def next_drain(self) -> Drain:
-        """The drain to emit. A number is never used twice, even if the queue may not have taken the message."""
+        """The drain to emit. A number is never used twice."""
         self.number += 1
         return Drain(self.spec.name, self.epoch, self.number, self.spec.lease_ms)
 
@@ -82,10 +86,8 @@ class Owned:
             self._sleep(now)
 
     def reconfigured(self, spec: Spec, now: float) -> None:
-        """A changed configuration may cure what a retry waits for."""
-        self.spec = spec
-        if self.state in ("idle", "waiting"):
-            self._wait(now, "config")
+        """Claimed anew: it may be another pipeline of the same name. A drain in flight ends at its next batch."""
+        self.spec, self.state, self.due_at = spec, "claiming", now
 
     def is_current(self, epoch: int, number: int) -> bool:
         return self.state == "draining" and (epoch, number) == (self.epoch, self.number)

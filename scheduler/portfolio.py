@@ -16,9 +16,6 @@ from scheduler.session import Notification, Session
 
 log = structlog.get_logger(__name__)
 
-# How soon to look again at a pipeline that could not be claimed: by then discovery or sharing has dropped it.
-UNCLAIMED_SECONDS = 1.0
-
 
 class Portfolio:
     """Forgotten as a whole when the session is lost. Methods raise NotConnected then."""
@@ -129,17 +126,22 @@ class Portfolio:
         for owned in due:
             if owned.state == "waiting" and owned.due_at <= now:
                 self._emit(owned)
-            self._due.set(owned.spec.name, owned.due_at)
+            if owned.spec.name in self._owned:
+                self._due.set(owned.spec.name, owned.due_at)
 
     def _claim(self, pipelines: list[Owned], now: float) -> None:
         """Raises the epochs of pipelines that are new here, or whose drain was silent for longer than its lease."""
         if not pipelines:
             return
         found = {row.pipeline: row for row in self._session.raise_epochs(_names(pipelines))}
+        # Deleted, and perhaps made again since: then it has no owner, and is shared out anew.
+        self._release([name for name in _names(pipelines) if name not in found])
         for owned in pipelines:
             row = found.get(owned.spec.name)
-            if row is None or row.epoch is None:
-                owned.held(row.lease_seconds if row else UNCLAIMED_SECONDS, now)
+            if row is None:
+                continue
+            if row.epoch is None:
+                owned.held(row.lease_seconds, now)
                 continue
             if owned.state == "draining":
                 log.warning("drain lost", pipeline=owned.spec.name, epoch=owned.epoch, drain=owned.number)
@@ -155,11 +157,13 @@ class Portfolio:
             owned.looked(owned.spec.name in behind, now)
 
     def _emit(self, owned: Owned) -> None:
-        if self._dispatch.emit(owned.next_drain()):
+        if time.monotonic() < self._dispatch.paused_until:
+            owned.due_at = self._dispatch.paused_until
+        elif self._dispatch.emit(owned.next_drain()):
             self._metrics.wakeups.labels(*owned.spec.labels, owned.cause).inc()
             owned.emitted(time.monotonic())
         else:
-            owned.due_at = self._dispatch.paused_until
+            owned.doubted(self._dispatch.paused_until)
 
     # Measuring --------------------------------------------------------------------------------------------------
 

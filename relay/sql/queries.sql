@@ -49,13 +49,13 @@ select set_config('synchronous_commit', 'off', false)
 set local synchronous_commit to default
 
 -- name: drain_begin
--- Takes the lease, if the drain is neither stale nor a duplicate and its pipeline is enabled. No row: drop it.
+-- Takes the lease, if nobody has it, the drain is neither stale nor a duplicate and its pipeline is enabled. No row: drop it.
 update tide.drain d
    set number = %(number)s, lease_until = clock_timestamp() + make_interval(secs => %(lease_seconds)s)
   from tide.pipeline p
   left join tide.consumer_group g on g.group_id = p.group_id
   left join tide.outbox o on o.outbox_id = g.outbox_id
- where d.pipeline = %(pipeline)s and d.epoch = %(epoch)s and d.number < %(number)s
+ where d.pipeline = %(pipeline)s and d.epoch = %(epoch)s and d.number < %(number)s and d.lease_until is null
    and p.name = d.pipeline and p.enabled
 returning p.direction, p.config, p.revision, d.failures, g.group_id, g.offset_id, o.outbox_id, o.name as outbox
 
@@ -216,7 +216,7 @@ with wanted as (
      order by d.pipeline
        for update
 ), raised as (
-    update tide.drain d set epoch = d.epoch + 1, number = 0, lease_until = null
+    update tide.drain d set epoch = nextval('tide.epochs'), number = 0, lease_until = null
       from wanted w
      where d.pipeline = w.pipeline and (w.lease_until is null or w.lease_until <= clock_timestamp())
     returning d.pipeline, d.epoch, d.retry_at

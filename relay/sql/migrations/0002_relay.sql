@@ -3,13 +3,18 @@
 -- Every write of a drain names its fence: epoch and number. The epoch grows whenever a pipeline gets a new owner or its
 -- drain was given up; it grows only while no lease runs, so that two drains of a pipeline never publish at once.
 
+-- Neither number ever comes back, also when a pipeline is deleted and made again under its name: a message of the old
+-- one's drains stays stale, and no open sink of the old one is taken for the new one's.
+create sequence tide.revisions;
+create sequence tide.epochs;
+
 create table tide.pipeline (
     name           text primary key check (name ~ '^[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}$'),
     direction      text not null check (direction in ('forward', 'reverse')),
     group_id       int unique references tide.consumer_group,
     enabled        boolean not null default true,
     config         jsonb not null check (jsonb_typeof(config) = 'object'),
-    revision       bigint not null default 1,
+    revision       bigint not null default nextval('tide.revisions'),
     invalid_reason text,
     created_at     timestamptz not null default now(),
     updated_at     timestamptz not null default now(),
@@ -102,8 +107,9 @@ begin
     insert into tide.pipeline as p (name, direction, group_id, config) values (name, 'forward', new_group_id, config)
     on conflict on constraint pipeline_pkey do update
         set direction = 'forward', group_id = excluded.group_id, config = excluded.config,
-            revision = p.revision + 1, invalid_reason = null, updated_at = now();
-    insert into tide.drain (pipeline) values (name) on conflict do nothing;
+            revision = nextval('tide.revisions'), invalid_reason = null, updated_at = now();
+    -- A changed configuration may cure what a retry waits for.
+    insert into tide.drain (pipeline) values (name) on conflict on constraint drain_pkey do update set retry_at = null;
     delete from tide.consumer_group g where g.group_id = old_group_id and old_group_id <> new_group_id;
     perform pg_notify('tide_relay_config', name);
 end $$;
@@ -118,11 +124,12 @@ create function tide.relay_set_enabled(name text, enabled boolean) returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 begin
     update tide.pipeline p
-       set enabled = relay_set_enabled.enabled, revision = p.revision + 1, updated_at = now()
+       set enabled = relay_set_enabled.enabled, revision = nextval('tide.revisions'), updated_at = now()
      where p.name = relay_set_enabled.name;
     if not found then
         perform tide.refuse_pipeline(name);
     end if;
+    update tide.drain d set retry_at = null where d.pipeline = name;
     perform pg_notify('tide_relay_config', name);
 end $$;
 
@@ -221,6 +228,7 @@ begin
     execute format('grant update (invalid_reason) on tide.pipeline to %I', role);
     execute format('grant update on tide.consumer_group, tide.bell, tide.drain to %I', role);
     execute format('grant insert on tide.dead_letter to %I', role);
+    execute format('grant usage on sequence tide.epochs to %I', role);
     execute format('grant insert, update, delete on tide.scheduler to %I', role);
     execute format('grant execute on function tide.outbox_horizon(int), tide.outbox_last_id(int), tide.outbox_needs_partition(int), '
                    'tide.outbox_extend(text), tide.outbox_oldest_publisher_seconds(int) to %I', role);

@@ -40,7 +40,7 @@ def _run(tools: Tools, drain: Drain) -> None:
         try:
             ended = forward.drain(tools, connection, lease, begun)
             ownership.end(connection, drain, ended)
-            worker_metrics().drains.labels(*labels, ended.outcome).inc()
+            _count(labels, ended)
             return
         except Fenced:
             worker_metrics().drains.labels(*labels, "fenced").inc()
@@ -53,7 +53,13 @@ def _run(tools: Tools, drain: Drain) -> None:
             log.error("drain failed", reason=str(error))
             ended = ownership.failed(begun.failures, "config", str(error))
     _end_later(tools, lease, ended)
+    _count(labels, ended)
+
+
+def _count(labels: PipelineLabels, ended: End) -> None:
     worker_metrics().drains.labels(*labels, ended.outcome).inc()
+    if ended.error_code:
+        worker_metrics().failures.labels(*labels, ended.error_code).inc()
 
 
 def _end_later(tools: Tools, lease: Lease, ended: End) -> None:

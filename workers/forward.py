@@ -138,7 +138,7 @@ class ForwardDrain:
 
     def _hold_lease(self, ahead: Future[Batch]) -> None:
         """No publish outlives its lease: where the rest of it is too short, it is renewed first."""
-        if not self._lease.covers(self._publish_limit_seconds):
+        while not self._lease.covers(self._publish_limit_seconds):
             wait([ahead])
             self._reader.settle(Settlement(self._offset_id))
 
@@ -176,5 +176,3 @@ class ForwardDrain:
             metrics.dead_letters.labels(*self._labels).inc()
             metrics.failures.labels(*self._labels, dead.code).inc()
             log.error("dead letter", message=message_id, code=dead.code, reason=dead.reason)
-        if settled.failure:
-            metrics.failures.labels(*self._labels, settled.failure.code).inc()

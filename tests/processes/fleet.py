@@ -196,7 +196,7 @@ class Fleet:
         self, name: str = "", *arguments: str, threads: int = 4, processes: int = 1, **variables: str
     ) -> WorkersProcess:
         """A running group of workers; not waited for."""
-        command = [sys.executable, "-m", "dramatiq", "relay.workers", "tests.processes.recording_sink"]
+        command = [sys.executable, "-m", "dramatiq", "relay.workers", "tests.processes.register_recording_sink"]
         command += ["-p", str(processes), "-t", str(threads), "--skip-logging"]
         command += ["--worker-shutdown-timeout", "20000", *arguments]
         variables = {"RELAY_WORKER_THREADS": str(threads), "TMPDIR": str(self.folder)} | variables

@@ -1,6 +1,6 @@
 """A sink that makes visible what happened: each publish appends a line when it begins and a line when it ends.
 
-    dramatiq relay.workers tests.processes.recording_sink
+    dramatiq relay.workers tests.processes.register_recording_sink
 
 Each pipeline has a file of its own, `<folder>/<pipeline>.jsonl`; what it makes of it is in `tests.processes.audit`.
 The clock is CLOCK_MONOTONIC, which all processes of a machine share. `<folder>/<pipeline>.control`, which
@@ -18,10 +18,7 @@ from typing import ClassVar, cast
 
 from relay.errors import NotConnected
 from relay.models import Failure, Record
-from relay.sinks import SINKS
 from relay.sinks.base import Features, Sink, SinkConfig
-
-SINKS["recording"] = "tests.processes.recording_sink:RecordingSink"
 
 
 @dataclass

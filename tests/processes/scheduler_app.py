@@ -1,8 +1,8 @@
 """`relay-scheduler`, knowing the recording sink."""
 
+import tests.processes.register_recording_sink
 from scheduler.cli import main
-from tests.processes import recording_sink
 
 if __name__ == "__main__":
-    assert recording_sink.SINKS
+    assert tests.processes.register_recording_sink
     main()

@@ -6,6 +6,7 @@ from typing import BinaryIO, NamedTuple
 
 # As in PostgreSQL's largest `max_payload_bytes`: a longer line is no message, and need not be held in memory.
 LONGEST_LINE_BYTES = 256 * 1024 * 1024
+BLANKS = " \t\r\n"
 MEMBERS = ("key", "headers", "type", "payload")
 
 
@@ -38,7 +39,7 @@ def read_lines(file: BinaryIO) -> Iterator[tuple[Line, int]]:
         if len(raw) > LONGEST_LINE_BYTES:
             raise BadLine(number, f"longer than {LONGEST_LINE_BYTES} bytes")
         try:
-            text = raw.decode("utf-8-sig" if number == 1 else "utf-8").strip()
+            text = raw.decode("utf-8-sig" if number == 1 else "utf-8").strip(BLANKS)
         except UnicodeDecodeError as error:
             raise BadLine(number, f"not UTF-8: byte {error.start + 1} of the line") from None
         if text:
@@ -59,7 +60,7 @@ def parse_line(number: int, text: str) -> Line:
     except ValueError as error:
         raise BadLine(number, f"not JSON: {error}") from None
     if end != len(text):
-        raise BadLine(number, f"not JSON: more text after the value, at column {end + 1}")
+        raise BadLine(number, f"not JSON: more text after the value, at column {_skip_blanks(text, end) + 1}")
     if not isinstance(value, dict) or "payload" not in value:
         return Line(number, text, None, "{}")
     parts = members(text)
@@ -117,7 +118,7 @@ _decoder = json.JSONDecoder(parse_int=str, parse_float=str, parse_constant=_refu
 
 
 def _skip_blanks(text: str, at: int) -> int:
-    while text[at] in " \t\r\n":
+    while text[at] in BLANKS:
         at += 1
     return at
 

@@ -149,7 +149,7 @@ def _refused_line(connection: Connection, batch: list[Line]) -> BadLine | None:
 def _published(done: Done) -> str:
     if not done.published:
         return "Published nothing"
-    return f"Published {done.published} messages, up to line {done.last_line}; nothing for certain after it"
+    return f"Published {done.published} messages, up to line {done.last_line}"
 
 
 def _progress(file: BinaryIO, as_json: bool) -> Any:

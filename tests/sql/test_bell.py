@@ -1,5 +1,7 @@
 """Publishers notify exactly when a consumer group sleeps."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from tests.sql.support import (
@@ -14,6 +16,7 @@ from tests.sql.support import (
     relay_session,
     run,
 )
+from tests.waiting import wait_until
 
 
 class Listener:
@@ -202,3 +205,21 @@ def test_a_prepared_transaction_that_does_not_say_so_is_refused_by_postgres(data
     publish(publisher)
     with refused("0A000", "PREPARE a transaction that has executed LISTEN, UNLISTEN, or NOTIFY"):
         publisher.execute("prepare transaction 'paper'")
+
+
+def test_a_publisher_takes_its_mark_then_its_id_then_looks_at_the_bell(database, listener, publisher):
+    """Held up at its mark, it has no id yet; and a bell that is armed meanwhile is heard."""
+    make_pipeline(database)
+    publish(publisher)
+    with relay_session(database.url) as session, database.connect() as held, ThreadPoolExecutor(1) as pool:
+        drain = begin(session)
+        disarm(session, *drain)
+        listener.heard_since(publisher)
+        publisher.execute("select pg_advisory_lock(tide.lock_class(outbox_id), 1) from tide.outbox")
+        publishing = pool.submit(publish, held)
+        wait_until(lambda: publisher.execute("select from pg_locks where not granted").rowcount == 1)
+        assert publisher.execute("select pg_sequence_last_value(ids) from tide.outbox").fetchone()[0] == 1
+        assert arm(session, *drain) == 1
+        publisher.execute("select pg_advisory_unlock_all()")
+        assert publishing.result() == 2
+        assert listener.heard_since(publisher) == ["orders"]

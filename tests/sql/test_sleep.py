@@ -12,6 +12,7 @@ from random import Random
 import pytest
 
 from relay.models import Drain
+from relay.outbox import Reader
 from relay.settings import Settings
 from relay.sinks.memory import forget, store
 from tests.sql.support import LEASE_MS, make_pipeline, publish
@@ -72,7 +73,7 @@ def asleep(database, pipeline="p"):
         tools = Tools(Settings(postgres_url=database.url))
         stack.callback(tools.close)
         with database.connect() as owner:
-            config = "jsonb_build_object('sink_type', 'memory', 'name', %s::text, 'batch_size', 10)"
+            config = "jsonb_build_object('sink_type', 'memory', 'name', %s::text, 'batch_size', 1)"
             owner.execute(f"select tide.relay_set_outbox(%s, 'orders', {config})", [pipeline, name])
         pool = stack.enter_context(ThreadPoolExecutor(1))
         sleeper = Sleeper(database, tools, pipeline)
@@ -114,6 +115,10 @@ class Round:
         return id_ if commits else None
 
 
+def wait_for(delivered, committed, what):
+    wait_until(lambda: len(delivered()) >= len(committed), 5, what)
+
+
 def test_no_wake_up_is_lost_between_a_last_look_and_a_sleep(database, outbox):
     committed = []
     with ExitStack() as stack:
@@ -121,7 +126,7 @@ def test_no_wake_up_is_lost_between_a_last_look_and_a_sleep(database, outbox):
         sleeper, delivered = stack.enter_context(asleep(database))
         for number in range(ROUNDS):
             committed += writers.run()
-            wait_until(lambda: len(delivered()) >= len(committed), 5, f"everything of round {number} is delivered")
+            wait_for(delivered, committed, f"everything of round {number} is delivered")
         assert delivered() == sorted(committed)
     assert sleeper.wake_ups > ROUNDS / 2
     assert sleeper.sleeps == sleeper.wake_ups + 1
@@ -136,8 +141,8 @@ def test_two_groups_of_an_outbox_sleep_and_wake_on_their_own(database, outbox):
         second, delivered_second = stack.enter_context(asleep(database, "q"))
         for number in range(ROUNDS // 3):
             committed += writers.run()
-            for delivered in (delivered_first, delivered_second):
-                wait_until(lambda d=delivered: len(d()) >= len(committed), 5, f"round {number} is delivered to both")
+            wait_for(delivered_first, committed, f"everything of round {number} is delivered to the first")
+            wait_for(delivered_second, committed, f"everything of round {number} is delivered to the second")
         assert delivered_first() == delivered_second() == sorted(committed)
     assert first.wake_ups > 10
     assert second.wake_ups > 10
@@ -151,3 +156,31 @@ def test_under_a_steady_load_everything_is_delivered_and_the_last_message_too(da
         wait_until(lambda: len(delivered()) >= writers.count(), 10)
         assert delivered() == sorted(writers.committed["orders"])
     assert sleeper.sleeps >= 1
+
+
+@pytest.mark.parametrize("stays_open", [False, True], ids=["committed", "open"])
+def test_what_is_published_in_the_last_moment_before_the_bell_is_armed_is_delivered(
+    database, outbox, monkeypatch, stays_open
+):
+    """The worst moment: the drain has found nothing, and the publisher has found a silent bell."""
+    published = []
+    read = Reader.read
+
+    def read_late(self, after, settled=None, bell=None):
+        if bell == "arm" and len(published) < 20:
+            publisher.execute("update tide.bell set armed = false")
+            publisher.execute("begin")
+            published.append(publish(publisher))
+            if not stays_open:
+                publisher.execute("commit")
+                return read(self, after, settled, bell)
+            batch = read(self, after, settled, bell)
+            publisher.execute("commit")
+            return batch
+        return read(self, after, settled, bell)
+
+    monkeypatch.setattr(Reader, "read", read_late)
+    with database.connect() as publisher, asleep(database) as (sleeper, delivered):
+        wait_until(lambda: len(published) == 20 and len(delivered()) == 20, 10)
+        assert delivered() == published
+    assert sleeper.wake_ups == 0, "no notification was needed, and none was sent"

@@ -15,8 +15,8 @@ from tests.services.postgres import Database
 
 
 def messages(database: Database, outbox: str = "o") -> list[tuple[Any, ...]]:
-    statement = """select m.key, m.headers::text, m.payload::text from tide.message m join tide.outbox o using (outbox_id)
-                    where o.name = %s order by m.id"""
+    statement = """select m.key, m.headers::text, m.payload::text
+                     from tide.message m join tide.outbox o using (outbox_id) where o.name = %s order by m.id"""
     with database.connect() as connection:
         return connection.execute(statement, [outbox]).fetchall()
 

@@ -1,0 +1,61 @@
+"""`relay migrate`: the schema, applied, printed and checked."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.command import environment, invoke, run
+from tests.services.postgres import Database
+
+
+def test_it_brings_an_empty_database_up_once(empty_database: Database) -> None:
+    url = empty_database.url
+    behind = invoke("migrate", "--check", url=url)
+    assert behind.exit_code == 1
+    assert "the database is behind, it lacks 0001_outbox" in behind.stderr
+    applied = invoke("migrate", url=url)
+    assert (applied.exit_code, applied.stdout.splitlines()[0]) == (0, "applied 0001_outbox")
+    assert invoke("migrate", "--check", url=url).exit_code == 0
+    assert invoke("migrate", url=url).stdout == "the database is current\n"
+    assert json.loads(invoke("migrate", "--json", url=url).stdout) == {"applied": []}
+
+
+def test_the_printed_script_does_the_same_and_needs_no_database(empty_database: Database, tmp_path: Path) -> None:
+    printed = run("migrate", "--print", cwd=tmp_path, env=environment())
+    assert printed.returncode == 0
+    with empty_database.connect() as connection:
+        connection.execute(printed.stdout)
+    checked = invoke("migrate", "--check", "--json", url=empty_database.url)
+    assert json.loads(checked.stdout) == {"current": True, "missing": [], "unknown": []}
+
+
+def test_a_database_that_is_ahead_is_refused(database: Database) -> None:
+    with database.connect() as connection:
+        connection.execute("insert into tide.migration (version, name) values (9999, 'later')")
+    checked = invoke("migrate", "--check", url=database.url)
+    assert (checked.exit_code, "ahead, it has migration 9999" in checked.stderr) == (1, True)
+    refused = invoke("migrate", url=database.url)
+    assert (refused.exit_code, "upgrade tide-relay" in refused.stderr) == (1, True)
+
+
+def test_print_and_check_exclude_each_other() -> None:
+    assert invoke("migrate", "--print", "--check").exit_code == 2
+
+
+@pytest.mark.parametrize(
+    "verb", [["migrate"], ["status"], ["doctor"], ["publish", "o"], ["pipeline", "list"], ["pipeline", "show", "p"]]
+)
+def test_a_server_that_is_not_there_is_one_clear_line(verb: list[str]) -> None:
+    url = "postgresql://somebody:a-secret-password@127.0.0.1:1/app"
+    result = invoke(*verb, url=url, RELAY_BROKER_URL="redis://127.0.0.1:1/0")
+    assert result.exit_code == 1
+    assert "PostgreSQL: connection failed" in result.output
+    assert "a-secret-password" not in result.output and "Traceback" not in result.output
+
+
+def test_no_url_says_how_to_give_one(tmp_path: Path) -> None:
+    done = run("status", cwd=tmp_path)
+    assert done.returncode == 1
+    expected = "relay status: wrong settings: postgres_url is not set: give --postgres-url or set RELAY_POSTGRES_URL\n"
+    assert done.stderr == expected

@@ -69,6 +69,11 @@ with ended as (
            error_at = case when %(error)s::text is null then null else clock_timestamp() end
      where pipeline = %(pipeline)s and epoch = %(epoch)s and number = %(number)s
     returning pipeline, epoch, number, outcome
+), quiet as (
+    -- Nothing a publisher could ring for: the retry, or the enabling, drains the pipeline, and then arms the bell again.
+    update tide.bell b set armed = false
+      from ended e join tide.pipeline p on p.name = e.pipeline
+     where b.group_id = p.group_id and b.armed and (e.outcome = 'failed' or not p.enabled)
 )
 select pg_notify('tide_relay_drain', json_build_array(
            e.pipeline, e.epoch, e.number, e.outcome, %(retry_seconds)s::float8, %(progressed)s::boolean)::text)

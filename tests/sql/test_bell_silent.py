@@ -1,0 +1,58 @@
+"""Bells are silent while nobody could answer: publishers would pay for every NOTIFY and deliver nothing sooner."""
+
+import pytest
+
+from relay import ownership
+from relay.models import Drain
+
+CONFIG = '{"sink_type": "memory"}'
+
+
+@pytest.fixture
+def session(database):
+    """With a pipeline `p` whose drain 1 has the lease, and whose bell is armed."""
+    with database.connect() as session:
+        session.execute("select tide.outbox_create('o')")
+        session.execute("select tide.relay_set_outbox('p', 'o', %s::jsonb)", [CONFIG])
+        session.execute("update tide.bell set armed = true")
+        yield session
+
+
+def begin(session):
+    epoch = session.execute("update tide.drain set number = 0 returning epoch").fetchone()[0]
+    drain = Drain("p", epoch, 1, 30_000)
+    assert ownership.begin(session, drain)
+    return drain
+
+
+def armed(session):
+    return session.execute("select armed from tide.bell").fetchone()[0]
+
+
+def test_a_failed_drain_leaves_the_bell_silent_because_only_its_retry_can_help(session):
+    ownership.end(session, begin(session), ownership.failed(0, "down", "the sink is down"))
+    assert not armed(session)
+
+
+def test_an_idle_drain_leaves_the_bell_armed(session):
+    ownership.end(session, begin(session), ownership.End("idle"))
+    assert armed(session)
+
+
+def test_a_disabled_pipeline_has_a_silent_bell(session):
+    session.execute("select tide.relay_disable('p')")
+    assert not armed(session)
+
+
+def test_a_drain_that_armed_the_bell_of_a_pipeline_disabled_meanwhile_silences_it_again(session):
+    drain = begin(session)
+    session.execute("select tide.relay_disable('p')")
+    session.execute("update tide.bell set armed = true")
+    ownership.end(session, drain, ownership.End("idle"))
+    assert not armed(session)
+
+
+def test_enabling_leaves_the_bell_to_the_drain_that_follows(session):
+    session.execute("select tide.relay_disable('p')")
+    session.execute("select tide.relay_enable('p')")
+    assert not armed(session)

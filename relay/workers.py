@@ -3,7 +3,12 @@
 Reads the settings, makes the broker, and binds plain functions to queues. Dramatiq imports it once in each process.
 """
 
+import multiprocessing
+import os
+import signal
 import sys
+import threading
+import time
 
 from relay.worker_metrics import WorkerMetricsEndpoint, prepare_multiprocess
 
@@ -39,12 +44,25 @@ class StopDrains(Middleware):
         tools.close()
 
 
+class EndWithMaster(Middleware):
+    """Ends a process whose Dramatiq master was killed: nobody would stop it, and its logs go nowhere any more."""
+
+    def after_process_boot(self, _broker: dramatiq.Broker) -> None:
+        if master := multiprocessing.parent_process():
+            threading.Thread(target=self._watch, args=(master.pid,), name="end-with-master", daemon=True).start()
+
+    def _watch(self, master_pid: int | None) -> None:
+        while os.getppid() == master_pid:
+            time.sleep(1)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
 def drain(*arguments: object) -> None:
     """One drain message, as `relay.queues` puts it on the queue."""
     with worker_metrics().drains_running.track_inprogress():
         drains.run(tools, queues.drain_from(arguments))
 
 
-broker = make_broker(settings.broker_url, middleware=[WorkerMetricsEndpoint(), StopDrains()])
+broker = make_broker(settings.broker_url, middleware=[WorkerMetricsEndpoint(), StopDrains(), EndWithMaster()])
 dramatiq.set_broker(broker)
 dramatiq.actor(broker=broker, actor_name=queues.DRAIN_ACTOR, queue_name=queues.DRAIN_QUEUE)(drain)

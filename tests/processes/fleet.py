@@ -141,7 +141,7 @@ class RelayProcess:
     def _reap(self, pids: list[int]) -> None:
         assert self._process is not None
         self._process.wait(STOP_SECONDS)
-        wait_until(lambda: not any(map(_is_alive, pids)), STOP_SECONDS, f"the processes of {self.name} are gone")
+        wait_until(lambda: not any(map(is_alive, pids)), STOP_SECONDS, f"the processes of {self.name} are gone")
         now = time.monotonic_ns()
         self.fleet.kills.update(dict.fromkeys(pids, now))
 
@@ -171,7 +171,7 @@ class WorkersProcess(RelayProcess):
         (victim, *_), pids = self.children(), self.pids()
         os.kill(victim, signal.SIGKILL)
         # What a kill interrupts has ended when the process is gone, not when Dramatiq has noticed.
-        wait_until(lambda: not _is_alive(victim), STOP_SECONDS, "the victim is gone")
+        wait_until(lambda: not is_alive(victim), STOP_SECONDS, "the victim is gone")
         self.fleet.kills[victim] = time.monotonic_ns()
         self._reap([pid for pid in pids if pid != victim])
 
@@ -249,7 +249,7 @@ def running_fleet(postgres_url: str, broker_url: str, folder: Path, quiet: bool 
             print(fleet.logs())
 
 
-def _is_alive(pid: int) -> bool:
+def is_alive(pid: int) -> bool:
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except (FileNotFoundError, ProcessLookupError):

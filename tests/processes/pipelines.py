@@ -3,6 +3,7 @@
 import random
 import threading
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from psycopg.types.json import Jsonb
 
 from tests.processes.audit import Verdict, confirmed_ids, judge, read_publishes
 from tests.processes.recording_sink import Control
+from tests.waiting import wait_until
 
 Connection = psycopg.Connection[Any]
 
@@ -56,8 +58,24 @@ class Pipelines:
         """How many publishes began."""
         return len(read_publishes(self.folder, name))
 
-    def has(self, name: str, ids: list[int]) -> bool:
-        return set(ids) <= set(self.delivered(name))
+    def wait_delivered(self, name: str, ids: list[int], timeout_seconds: float = 20) -> None:
+        def has_all() -> bool:
+            return set(ids) <= set(self.delivered(name))
+
+        wait_until(has_all, timeout_seconds, f"pipeline {name} has delivered {ids[0]}..{ids[-1]}")
+
+    def wait_settled(self, timeout_seconds: float = 30) -> None:
+        """Until every message of every pipeline is."""
+        for name in self.outbox_of:
+            wait_until(partial(self.settled, name), timeout_seconds, f"pipeline {name} has settled everything")
+
+    def wait_outcome(self, name: str, outcome: str = "idle", timeout_seconds: float = 20) -> None:
+        """Until its last drain ended so."""
+        wait_until(lambda: self.drain(name)["outcome"] == outcome, timeout_seconds, f"a drain of {name} ends {outcome}")
+
+    def wait_attempts(self, name: str, count: int = 1, timeout_seconds: float = 20) -> None:
+        """Until so many publishes have begun."""
+        wait_until(lambda: self.attempts(name) >= count, timeout_seconds, f"{count} publishes of {name} have begun")
 
     def drain(self, name: str) -> dict[str, Any]:
         """Its row in tide.drain, and its offset."""

@@ -26,7 +26,7 @@ def test_what_is_published_is_delivered_in_order_and_rolled_back_messages_are_no
     pipelines.make("orders")
     with Writers(pipelines, ["orders"], 1000) as writers:
         wait_until(lambda: writers.published > 1500 and writers.rolled_back, 20, "1,500 messages are published")
-    wait_until(lambda: pipelines.settled("orders"), 20, "all are settled")
+    pipelines.wait_settled()
     verdict = pipelines.judge("orders")
     assert verdict.is_right and verdict.duplicates == 0, verdict
     assert verdict.published == writers.published
@@ -35,10 +35,10 @@ def test_what_is_published_is_delivered_in_order_and_rolled_back_messages_are_no
 def test_an_idle_pipeline_is_woken_by_the_bell_alone(running, pipelines):
     scheduler, _ = running
     pipelines.make("orders", poll_interval_ms=HOUR_MS)
-    for number in range(20):
+    for _ in range(20):
         ids = pipelines.publish("orders")
-        wait_until(lambda ids=ids: pipelines.has("orders", ids), 5, f"message {number} is delivered")
-        wait_until(lambda: pipelines.drain("orders")["outcome"] == "idle", 5, "the pipeline sleeps")
+        pipelines.wait_delivered("orders", ids, 5)
+        pipelines.wait_outcome("orders")
     assert scheduler.metric("tide_relay_wakeups_total", cause="timer") == 0
     assert scheduler.metric("tide_relay_wakeups_total", cause="bell") > 0
 
@@ -48,14 +48,14 @@ def test_several_groups_each_receive_all_of_one_outbox(running, pipelines):
     pipelines.make("right", "orders", poll_interval_ms=HOUR_MS)
     ids = [number for _ in range(20) for number in pipelines.publish("orders", 3)]
     for name in ("left", "right"):
-        wait_until(lambda name=name: pipelines.has(name, ids), 10, f"{name} has all")
+        pipelines.wait_delivered(name, ids, 10)
         assert pipelines.delivered(name) == ids
 
 
 def test_a_slow_publisher_holds_the_horizon_without_a_polling_storm(running, pipelines):
     scheduler, _ = running
     pipelines.make("orders", poll_interval_ms=400)
-    wait_until(lambda: pipelines.drain("orders")["outcome"] == "idle", 10, "the pipeline sleeps")
+    pipelines.wait_outcome("orders")
     with pipelines.connect() as slow, slow.transaction():
         [(first,)] = slow.execute("select tide.outbox_publish('orders', '1')").fetchall()
         second = pipelines.publish("orders")
@@ -67,7 +67,7 @@ def test_a_slow_publisher_holds_the_horizon_without_a_polling_storm(running, pip
         assert pipelines.delivered("orders") == []
         wait_until(lambda: scheduler.metric("tide_relay_oldest_publisher_seconds") > 0, 10, "its age is shown")
     committed_at = time.monotonic()
-    wait_until(lambda: pipelines.has("orders", second), 5, "both are delivered")
+    pipelines.wait_delivered("orders", second, 5)
     assert time.monotonic() - committed_at < 2
     assert pipelines.delivered("orders") == [first, *second]
 
@@ -78,10 +78,10 @@ def test_a_prepared_transaction_is_delivered_once_it_commits(running, pipelines)
         connection.execute("begin; set local tide.two_phase = 'on'; select tide.outbox_publish('orders', '1')")
         connection.execute("prepare transaction 'payment'")
         later = pipelines.publish("orders")
-        wait_until(lambda: pipelines.drain("orders")["outcome"] == "again", 10, "the drains wait for it")
+        pipelines.wait_outcome("orders", "again")
         assert pipelines.delivered("orders") == []
         connection.execute("commit prepared 'payment'")
-    wait_until(lambda: pipelines.has("orders", later), 10, "both are delivered")
+    pipelines.wait_delivered("orders", later, 10)
     assert pipelines.delivered("orders") == [later[0] - 1, *later]
 
 
@@ -94,13 +94,13 @@ def test_a_sink_that_is_down_is_tried_at_growing_intervals_and_holds_no_thread(f
     wait_until(lambda: pipelines.drain("broken")["failures"] >= 4, 60, "it has failed four times")
     for _ in range(5):  # the only thread is free between the tries
         other = pipelines.publish("fine")
-        wait_until(lambda other=other: pipelines.has("fine", other), 2, "the other pipeline goes on")
+        pipelines.wait_delivered("fine", other, 2)
     row = pipelines.drain("broken")
     assert (row["outcome"], row["error_code"], row["leased"]) == ("failed", "not_connected", None)
     assert "is down" in row["error"]
     assert row["retry_at"] > row["ended_at"]
     pipelines.control("broken", down=False)
-    wait_until(lambda: pipelines.has("broken", ids), 40, "all are delivered")
+    pipelines.wait_delivered("broken", ids, 40)
     wait_until(lambda: pipelines.drain("broken")["failures"] == 0, 10, "success resets the failures")
     assert pipelines.delivered("broken") == ids
 
@@ -113,7 +113,7 @@ def test_a_temporary_failure_in_a_batch_keeps_the_order(running, pipelines):
     wait_until(lambda: pipelines.drain("orders")["error_code"] == "not_now", 20, "the batch has stopped")
     wait_until(lambda: pipelines.drain("orders")["offset_id"] == stop_at - 1, 20, "what went before is settled")
     pipelines.control("orders")
-    wait_until(lambda: pipelines.has("orders", ids), 40, "all are delivered")
+    pipelines.wait_delivered("orders", ids, 40)
     assert pipelines.delivered("orders") == ids
 
 
@@ -122,7 +122,7 @@ def test_a_message_refused_for_good_becomes_a_dead_letter_and_its_neighbours_arr
     pipelines.make("orders")
     pipelines.control("orders", refuse=[7, 8, 30])
     ids = pipelines.publish("orders", 40)
-    wait_until(lambda: pipelines.settled("orders"), 20, "all are settled")
+    pipelines.wait_settled()
     assert pipelines.delivered("orders") == [number for number in ids if number not in (7, 8, 30)]
     assert pipelines.dead_letters("orders") == [7, 8, 30]
     [(code, reason, payload)] = pipelines.run(
@@ -143,7 +143,7 @@ def test_many_pipelines_on_few_threads_all_progress(fleet, pipelines):
         pipelines.publish(name, 200)
     wait_until(lambda: all(pipelines.delivered(name) for name in names), 30, "each has something")
     assert not pipelines.settled(names[0]) or not pipelines.settled(names[-1]), "nobody had to wait for another's end"
-    wait_until(lambda: all(map(pipelines.settled, names)), 60, "each has all")
+    pipelines.wait_settled()
     verdict = pipelines.judge_all()
     assert verdict.is_right and verdict.duplicates == 0, verdict
 
@@ -156,7 +156,7 @@ def test_secrets_are_resolved_where_they_are_used_and_shown_nowhere(fleet, pipel
     pipelines.make("missing", token="${env:NOT_THERE}")
     ids = pipelines.publish("orders", 5)
     pipelines.publish("missing")
-    wait_until(lambda: pipelines.has("orders", ids), 30, "all are delivered")
+    pipelines.wait_delivered("orders", ids, 30)
     publish, *_ = read_publishes(pipelines.folder, "orders")
     assert (publish.token_length, publish.label) == (len(secret), secret)
     wait_until(lambda: pipelines.drain("missing")["error_code"] == "config", 20, "the other one fails")
@@ -191,9 +191,9 @@ def test_a_publisher_in_repeatable_read_wakes_a_sleeping_pipeline(running, pipel
         connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
         with connection.transaction():
             connection.execute("select 1")  # its snapshot is from here
-            wait_until(lambda: pipelines.drain("orders")["outcome"] == "idle", 20, "the pipeline sleeps")
+            pipelines.wait_outcome("orders")
             [(number,)] = connection.execute("select tide.outbox_publish('orders', '1')").fetchall()
-    wait_until(lambda: pipelines.has("orders", [number]), 5, "it is delivered")
+    pipelines.wait_delivered("orders", [number], 5)
 
 
 def test_concurrent_publishers_wake_a_pipeline_every_time_without_the_timer(running, pipelines):
@@ -203,6 +203,6 @@ def test_concurrent_publishers_wake_a_pipeline_every_time_without_the_timer(runn
         writer.start()
     for writer in writers:
         writer.join(30)
-    wait_until(lambda: pipelines.has("orders", pipelines.committed("orders")), 10, "all are delivered")
+    pipelines.wait_delivered("orders", pipelines.committed("orders"), 10)
     verdict = pipelines.judge("orders")
     assert verdict.is_right and verdict.published == 80, verdict

@@ -9,9 +9,11 @@ Not a `threading.Event`: setting one from a signal handler can deadlock with the
 A pipe cannot, and a `select` that watches a PostgreSQL connection can watch it as well.
 """
 
+import multiprocessing
 import os
 import select
 import signal
+import time
 import weakref
 from collections.abc import Iterable
 from types import FrameType
@@ -85,6 +87,16 @@ class Stop:
             os._exit(128 + number)
         self.signal_number = number
         self.set()
+
+
+def wait_for_end_of_parent() -> None:
+    """Returns within a second after the process that started this one by `multiprocessing` is gone.
+
+    Not by the parent's sentinel: under fork, the siblings hold its other end too.
+    """
+    parent = multiprocessing.parent_process()
+    while parent and os.getppid() == parent.pid:
+        time.sleep(1)
 
 
 def _close_pipe(read_fd: int, write_fd: int) -> None:

@@ -28,6 +28,7 @@ from dramatiq.middleware import Middleware
 from relay.httpd import HttpServer, Response
 from relay.logs import configure_logging
 from relay.settings import Settings, parse_address, variables
+from relay.stop import wait_for_end_of_parent
 
 MULTIPROC_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 REBIND_SECONDS = 5.0
@@ -126,11 +127,9 @@ def serve_worker_metrics() -> int:
     settings = Settings.load()
     configure_logging(settings)
     folder = prepare_multiprocess()
-    master = os.getppid()
     server = _bind(parse_address(settings.worker_metrics_addr), {"/metrics": lambda: collect(folder)})
     _log.info("Serving the metrics of the workers at http://%s:%s/metrics", *server.address)
-    while os.getppid() == master:
-        time.sleep(1)
+    wait_for_end_of_parent()
     server.close()
     return 0
 

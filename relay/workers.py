@@ -8,7 +8,6 @@ import os
 import signal
 import sys
 import threading
-import time
 
 from relay.worker_metrics import WorkerMetricsEndpoint, prepare_multiprocess
 
@@ -23,6 +22,7 @@ from relay.errors import ConfigError  # noqa: E402
 from relay.logs import configure_logging  # noqa: E402
 from relay.metrics import worker_metrics  # noqa: E402
 from relay.settings import Settings  # noqa: E402
+from relay.stop import wait_for_end_of_parent  # noqa: E402
 from workers import drain as drains  # noqa: E402
 from workers.tools import Tools  # noqa: E402
 
@@ -48,12 +48,11 @@ class EndWithMaster(Middleware):
     """Ends a process whose Dramatiq master was killed: nobody would stop it, and its logs go nowhere any more."""
 
     def after_process_boot(self, _broker: dramatiq.Broker) -> None:
-        if master := multiprocessing.parent_process():
-            threading.Thread(target=self._watch, args=(master.pid,), name="end-with-master", daemon=True).start()
+        if multiprocessing.parent_process():
+            threading.Thread(target=self._watch, name="end-with-master", daemon=True).start()
 
-    def _watch(self, master_pid: int | None) -> None:
-        while os.getppid() == master_pid:
-            time.sleep(1)
+    def _watch(self) -> None:
+        wait_for_end_of_parent()
         os.kill(os.getpid(), signal.SIGTERM)
 
 

@@ -16,6 +16,9 @@ from scheduler.session import Notification, Session
 
 log = structlog.get_logger(__name__)
 
+# So many rings during one drain mean that no worker has begun it: publishers ring for nothing, and wait for each other.
+UNANSWERED_RINGS = 10
+
 
 class Portfolio:
     """Forgotten as a whole when the session is lost. Methods raise NotConnected then."""
@@ -59,11 +62,10 @@ class Portfolio:
                 self._due.set(name, owned.due_at)
 
     def share(self, specs: dict[str, Spec], schedulers: int) -> None:
-        """Takes pipelines that nobody owns, up to a fair share, and lets go of a surplus that is not being drained."""
+        """Takes pipelines that nobody owns, up to a fair share, and lets go of a surplus, busy ones last."""
         surplus = len(self._owned) - math.ceil(len(specs) / max(1, schedulers))
         if surplus > 0:
-            idle = [name for name, owned in self._owned.items() if owned.state != "draining"]
-            self._release(idle[:surplus])
+            self._release(sorted(self._owned, key=lambda name: self._owned[name].state == "draining")[:surplus])
         elif surplus < 0 and (missing := [name for name in specs if name not in self._owned]):
             unowned = self._session.unowned(missing)
             random.shuffle(unowned)
@@ -98,8 +100,11 @@ class Portfolio:
         now = time.monotonic()
         if notification.channel == "tide_outbox_notify":
             for name in self._by_outbox.get(notification.payload, ()):
-                if self._owned[name].rang(now):
+                owned = self._owned[name]
+                if owned.rang(now):
                     self._due.set(name, now)
+                elif owned.rings == UNANSWERED_RINGS:
+                    self._session.silence(owned.drain)
         elif notification.channel == "tide_relay_drain":
             name, epoch, number, outcome, retry_seconds, progressed = json.loads(notification.payload)
             owned = self._owned.get(name)

@@ -30,6 +30,22 @@ def test_three_schedulers_share_and_take_over_from_one_that_is_killed(fleet, pip
     assert pipelines.judge_all().is_right
 
 
+def test_a_new_scheduler_gets_its_share_of_pipelines_that_are_never_idle(fleet, pipelines):
+    for name in NAMES:
+        pipelines.make(name, slice_ms=300)
+        pipelines.control(name, delay_ms=50)
+    fleet.workers(threads=9)
+    first = fleet.scheduler()
+    for name in NAMES:
+        pipelines.publish(name, 5000)
+    wait_until(lambda: all(map(pipelines.delivered, NAMES)), 30, "all are busy")
+    second = fleet.scheduler()
+    wait_until(lambda: shares(first, second) == [4, 5], 10, "they share")
+    pipelines.wait_settled()
+    verdict = pipelines.judge_all()
+    assert verdict.is_right and verdict.duplicates == 0, verdict
+
+
 def test_a_killed_scheduler_disturbs_no_running_drain(fleet, pipelines):
     pipelines.make("orders", slice_ms=20_000)
     pipelines.control("orders", delay_ms=200)
@@ -55,7 +71,7 @@ def test_a_frozen_scheduler_loses_its_pipelines_and_recovers(fleet, pipelines):
     for name in NAMES:
         pipelines.make(name)
     fleet.workers()
-    frozen, other = (fleet.scheduler(TEST_EVICT_SECONDS="3") for _ in range(2))
+    frozen, other = (fleet.scheduler(TEST_EVICT_SECONDS="5") for _ in range(2))
     wait_until(lambda: shares(frozen, other) == [4, 5], 30, "they share")
     frozen.freeze()
     wait_until(lambda: other.owned() == 9, 20, "the other one owns all")

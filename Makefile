@@ -63,6 +63,10 @@ e2e: .venv/.synced ## run the tests of the commands, whole
 packaging: .venv/.synced ## build the wheel and try it in an environment of its own
 	$(PYTEST) $(ARGS) tests/packaging
 
+.PHONY: kill-loop
+kill-loop: .venv/.synced ## kill schedulers and workers under load for three minutes, and judge what was delivered
+	$(RUN) tests.processes.kill_loop $(ARGS)
+
 .PHONY: services-rabbitmq
 services-rabbitmq: ## install Debian's RabbitMQ if it is missing and we may
 	@tests/services/install-rabbitmq

@@ -1,0 +1,105 @@
+"""PostgreSQL, Redis or RabbitMQ lost under a running fleet."""
+
+import json
+
+import pytest
+
+from tests.processes.fleet import running_fleet
+from tests.processes.pipelines import Pipelines, Writers
+from tests.waiting import wait_until
+
+NAMES = ["orders", "bills", "mails"]
+# A drain message that was lost is missed after so long.
+LEASE = {"visibility_timeout_ms": 2000}
+
+
+@pytest.fixture
+def busy(fleet, pipelines):
+    """A fleet under load."""
+    for name in NAMES:
+        pipelines.make(name, **LEASE)
+        pipelines.control(name, delay_ms=10)
+    scheduler, _ = fleet.scheduler(), fleet.workers()
+    fleet.wait_ready()
+    with Writers(pipelines, NAMES, 600) as writers:
+        wait_until(lambda: all(map(pipelines.delivered, NAMES)), 20, "all are busy")
+        yield scheduler, writers
+
+
+def finish(pipelines, writers):
+    """What was published before, meanwhile and after is all delivered."""
+    before = writers.published
+    wait_until(lambda: writers.published > before + 300, 20, "the applications publish again")
+    writers.stop()
+    pipelines.wait_settled()
+    verdict = pipelines.judge_all()
+    assert verdict.is_right, verdict
+    for outbox, ids in writers.confirmed.items():
+        assert set(ids) <= set(pipelines.committed(outbox))
+    return verdict
+
+
+def test_redis_flushed_in_mid_flight_costs_no_more_than_a_lease(busy, pipelines, redis_server):
+    scheduler, writers = busy
+    for _ in range(20):
+        redis_server.flush()
+        before = writers.published
+        wait_until(lambda before=before: writers.published > before + 30, 10, "more is published")
+    assert finish(pipelines, writers).duplicates == 0
+
+
+def test_redis_restarted_empty_is_survived(busy, pipelines, redis_server):
+    scheduler, writers = busy
+    redis_server.kill()
+    wait_until(lambda: scheduler.get("/health")[0] == 503, 20, "the scheduler says that it is not healthy")
+    status, body = scheduler.get("/health")
+    assert json.loads(body)["status"] == "unhealthy"
+    assert "broker" in json.loads(body)["reasons"][0]
+    assert redis_server.password not in body
+    assert scheduler.get("/ready")[0] == 200, "what it can do, it does"
+    redis_server.start()
+    wait_until(lambda: scheduler.get("/health")[0] == 200, 20, "it is healthy again")
+    assert finish(pipelines, writers).duplicates == 0
+
+
+def test_postgres_restarted_under_load_is_survived(busy, pipelines, postgres):
+    scheduler, writers = busy
+    postgres.kill()
+    wait_until(lambda: scheduler.get("/health")[0] == 503, 20, "the scheduler says that it is not healthy")
+    status, body = scheduler.get("/health")
+    assert "PostgreSQL" in json.loads(body)["reasons"][0]
+    assert json.loads(body)["pipelines_owned"] == 0
+    assert scheduler.get("/ready")[0] == 503
+    postgres.start()
+    wait_until(lambda: scheduler.get("/ready")[0] == 200, 30, "it is ready again")
+    finish(pipelines, writers)
+
+
+def test_an_idle_fleet_delivers_soon_after_a_restart_of_postgres(fleet, pipelines, postgres):
+    """No lease has to run out first: nobody drains through a connection that the restart has left dead."""
+    scheduler, _ = fleet.scheduler(), fleet.workers()
+    for name in NAMES:
+        pipelines.make(name, visibility_timeout_ms=60_000)
+        pipelines.wait_delivered(name, pipelines.publish(name), 30)
+        pipelines.wait_outcome(name)
+    postgres.restart()
+    wait_until(lambda: scheduler.owned() == 3, 20, "the pipelines are owned again")
+    for name in NAMES:
+        pipelines.wait_delivered(name, pipelines.publish(name), 5)
+
+
+def test_rabbitmq_carries_the_drains_as_well(database, rabbitmq_server, tmp_path):
+    pipelines = Pipelines(database.url, tmp_path / "delivered")
+    with running_fleet(database.url, rabbitmq_server.url, tmp_path / "fleet") as fleet:
+        for name in NAMES:
+            pipelines.make(name)
+        fleet.scheduler()
+        workers = fleet.workers()
+        fleet.wait_ready()
+        with Writers(pipelines, NAMES, 600) as writers:
+            wait_until(lambda: writers.published > 1000, 30, "1,000 messages are published")
+        pipelines.wait_settled()
+        workers.terminate()
+        assert workers.wait_exit() == 0
+    verdict = pipelines.judge_all()
+    assert verdict.is_right and verdict.duplicates == 0, verdict

@@ -120,6 +120,18 @@ update tide.bell b set armed = false
   from fence
  where b.group_id = %(group_id)s and b.armed
 
+-- name: bell_silence
+-- A drain that will answer waits in the queue, and has not begun: publishers need not ring meanwhile. Holds the fence, so
+-- that the drain begins, and arms the bell again, only after this.
+with fence as (
+    select d.pipeline from tide.drain d
+     where d.pipeline = %(pipeline)s and d.epoch = %(epoch)s and d.number < %(number)s and d.owner = %(scheduler_id)s
+       for share
+)
+update tide.bell b set armed = false
+  from fence join tide.pipeline p on p.name = fence.pipeline
+ where b.group_id = p.group_id and b.armed
+
 -- Reading an outbox -----------------------------------------------------------------------------------------------
 
 -- name: outbox_horizon

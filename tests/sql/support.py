@@ -31,6 +31,16 @@ def relay_session(url: str) -> Iterator[Connection]:
         connection.close()
 
 
+def listen(connection: "psycopg.Connection[Any]", seen_at: str = "infinity") -> None:
+    """Hears publishers, who ring only if a scheduler was seen of late."""
+    connection.execute("listen tide_outbox_notify")
+    connection.execute(
+        "insert into tide.scheduler (scheduler_id, relay_group_id, backend_pid, backend_start, host, pid, version, seen_at)"
+        " values (gen_random_uuid(), 'default', pg_backend_pid(), now(), 'test', 1, '0', %s)",
+        [seen_at],
+    )
+
+
 def publish(connection: "psycopg.Connection[Any]", outbox: str = "orders", payload: object = None) -> int:
     """One message; its id."""
     row = connection.execute("select tide.outbox_publish(%s, %s)", [outbox, Jsonb(payload)]).fetchone()

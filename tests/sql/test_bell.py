@@ -8,6 +8,7 @@ from tests.sql.support import (
     Follower,
     begin,
     horizon,
+    listen,
     make_outbox,
     make_pipeline,
     publish,
@@ -24,7 +25,7 @@ class Listener:
 
     def __init__(self, connection):
         self._connection = connection
-        connection.execute("listen tide_outbox_notify")
+        listen(connection)
 
     def heard_since(self, publisher):
         """Every payload up to now. Notifications arrive in the order of commits, so one of ours ends the wait."""
@@ -223,3 +224,15 @@ def test_a_publisher_takes_its_mark_then_its_id_then_looks_at_the_bell(database,
         publisher.execute("select pg_advisory_unlock_all()")
         assert publishing.result() == 2
         assert listener.heard_since(publisher) == ["orders"]
+
+
+@pytest.mark.parametrize("seen_at", [None, "yesterday"])
+def test_with_no_scheduler_to_hear_them_publishers_do_not_notify(database, listener, publisher, seen_at):
+    """A NOTIFY makes publishers wait for each other at commit: an outage of the relay must not slow applications."""
+    make_pipeline(database)
+    if seen_at is None:
+        publisher.execute("delete from tide.scheduler")
+    else:
+        publisher.execute("update tide.scheduler set seen_at = 'yesterday'")
+    publish(publisher)
+    assert listener.heard_since(publisher) == []

@@ -4,6 +4,7 @@ import pytest
 
 from relay import ownership
 from relay.models import Drain
+from relay.sql import query
 
 CONFIG = '{"sink_type": "memory"}'
 
@@ -56,3 +57,25 @@ def test_enabling_leaves_the_bell_to_the_drain_that_follows(session):
     session.execute("select tide.relay_disable('p')")
     session.execute("select tide.relay_enable('p')")
     assert not armed(session)
+
+
+def silence(session, drain):
+    scheduler_id = session.execute("update tide.drain set owner = gen_random_uuid() returning owner").fetchone()[0]
+    fence = {"pipeline": "p", "epoch": drain.epoch, "number": drain.number, "scheduler_id": scheduler_id}
+    session.execute(query("bell_silence"), fence)
+
+
+def test_the_owner_silences_the_bell_while_its_drain_waits_for_a_worker(session):
+    silence(session, Drain("p", 0, 1, 30_000))
+    assert not armed(session)
+
+
+def test_the_owner_never_silences_the_bell_of_a_drain_that_has_begun_for_it_may_be_asleep_already(session):
+    silence(session, begin(session))
+    assert armed(session)
+
+
+def test_a_scheduler_that_is_the_owner_no_more_silences_nothing(session):
+    session.execute("update tide.drain set epoch = 7")
+    silence(session, Drain("p", 0, 1, 30_000))
+    assert armed(session)

@@ -15,7 +15,7 @@ from relay.models import Drain
 from relay.outbox import Reader
 from relay.settings import Settings
 from relay.sinks.memory import forget, store
-from tests.sql.support import LEASE_MS, make_pipeline, publish
+from tests.sql.support import LEASE_MS, listen, make_pipeline, publish
 from tests.sql.writers import Writers
 from tests.waiting import wait_until
 from workers import drain
@@ -42,7 +42,7 @@ class Sleeper:
 
     def run(self):
         with self._database.connect() as session:
-            session.execute("listen tide_outbox_notify")
+            listen(session)
             for number in itertools.count(1):
                 drain.run(self._tools, Drain(self._pipeline, 0, number, LEASE_MS))
                 outcome = session.execute("select outcome from tide.drain where pipeline = %s", [self._pipeline])

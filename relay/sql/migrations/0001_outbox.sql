@@ -57,6 +57,19 @@ create table tide.bell (
 ) with (fillfactor = 20, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
 create index on tide.bell (outbox_id);
 
+-- The schedulers that run; each writes seen_at every second.
+create table tide.scheduler (
+    scheduler_id   uuid primary key,
+    relay_group_id text not null,
+    backend_pid    int not null,
+    backend_start  timestamptz not null,
+    host           text not null,
+    pid            int not null,
+    version        text not null,
+    started_at     timestamptz not null default now(),
+    seen_at        timestamptz not null default now()
+) with (fillfactor = 20, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
+
 -- The first key of the advisory locks by which publishers mark themselves. The base keeps clear of the small numbers
 -- that applications tend to use; a foreign lock in the same class could only delay a reader, never hide a message.
 create function tide.lock_class(outbox_id int) returns int
@@ -113,7 +126,8 @@ end;
 
 -- Makes sure that at least one whole unused partition lies above the highest id. The scheduler calls it on a timer.
 -- Ids beyond the last partition fall into the default partition, so that publishing never depends on it.
--- Returns the number of partitions made. Gives up after lock_timeout: it is called again soon.
+-- Returns the number of partitions made. Gives up after lock_timeout, or when publishers are faster: it is called again
+-- soon.
 create function tide.outbox_extend(outbox text) returns int
 language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '500ms' as $$
 declare
@@ -137,6 +151,9 @@ begin
         made := made + 1;
     end loop;
     return made;
+exception when check_violation then
+    -- Publishers overtook us into the default partition; the next call starts above them.
+    return 0;
 end $$;
 
 create function tide.outbox_create(
@@ -215,12 +232,14 @@ return concat(
 
 -- Whether a publisher that has just taken its mark must NOTIFY. A snapshot that is older than the mark may not show a
 -- bell armed since, so REPEATABLE READ and SERIALIZABLE always do. PREPARE TRANSACTION refuses a transaction that has
--- executed NOTIFY: a publisher that sets tide.two_phase leaves its messages to the timer.
+-- executed NOTIFY: a publisher that sets tide.two_phase leaves its messages to the timer. With no scheduler to hear it a
+-- NOTIFY would only make publishers wait for each other; the next scheduler looks at everything when it starts.
 create function tide.outbox_asleep(outbox_id int) returns boolean
 language sql volatile
 return coalesce(current_setting('tide.two_phase', true), '') <> 'on'
    and (current_setting('transaction_isolation') <> 'read committed'
-        or exists (select from tide.bell b where b.outbox_id = outbox_asleep.outbox_id and b.armed));
+        or exists (select from tide.bell b where b.outbox_id = outbox_asleep.outbox_id and b.armed)
+           and exists (select from tide.scheduler s where s.seen_at > clock_timestamp() - interval '15 seconds'));
 
 create function tide.outbox_refuse(
     outbox text, headers jsonb, size bigint, which text default ''

@@ -41,18 +41,6 @@ create table tide.drain (
 ) with (fillfactor = 20, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
 comment on table tide.drain is 'The last drain of each pipeline: its fence (epoch, number), its lease, what became of it.';
 
-create table tide.scheduler (
-    scheduler_id   uuid primary key,
-    relay_group_id text not null,
-    backend_pid    int not null,
-    backend_start  timestamptz not null,
-    host           text not null,
-    pid            int not null,
-    version        text not null,
-    started_at     timestamptz not null default now(),
-    seen_at        timestamptz not null default now()
-) with (fillfactor = 20, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
-
 create table tide.dead_letter (
     dead_letter_id bigint generated always as identity primary key,
     pipeline       text not null,

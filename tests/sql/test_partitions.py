@@ -1,0 +1,161 @@
+"""Storage by id range: extended ahead of need, never a condition of publishing, invisible to readers."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import psycopg
+import pytest
+
+from tests.sql.support import (
+    Follower,
+    horizon,
+    make_outbox,
+    make_pipeline,
+    publish,
+    publish_many,
+    reader_of,
+    refused,
+    relay_session,
+    run,
+)
+from tests.sql.writers import Writers
+from tests.waiting import wait_until
+
+SIZE = 1000
+
+
+@pytest.fixture
+def db(database):
+    with database.connect() as connection:
+        make_outbox(connection, partition_size=SIZE)
+        yield connection
+
+
+def extend(connection):
+    return connection.execute("select tide.outbox_extend('orders')").fetchone()[0]
+
+
+def wanting(connection):
+    """The outboxes that the scheduler would extend."""
+    return [name for (name,) in run(connection, "outboxes")]
+
+
+def rows(connection):
+    """How many rows each partition has."""
+    found = connection.execute("select tableoid::regclass::text, count(*) from tide.message group by 1")
+    return {name.removeprefix("tide.message_1_"): number for name, number in found}
+
+
+def test_a_new_outbox_has_two_partitions_and_the_default_and_wants_no_more(db):
+    parts = db.execute("select relid::text from pg_partition_tree('tide.message') where isleaf order by 1").fetchall()
+    assert parts == [("tide.message_1_0",), ("tide.message_1_1000",), ("tide.message_1_rest",)]
+    assert wanting(db) == []
+    assert extend(db) == 0
+
+
+def test_the_next_partition_is_made_while_a_whole_one_is_unused(db):
+    publish_many(db, SIZE - 1)
+    assert wanting(db) == []
+    publish(db)
+    assert wanting(db) == ["orders"]
+    assert extend(db) == 1
+    assert wanting(db) == []
+    publish_many(db, 2 * SIZE - 1)
+    assert rows(db) == {"0": 999, "1000": 1000, "2000": 1000}
+
+
+def test_without_extension_messages_fall_into_the_default_partition_and_are_read_in_order(database, db):
+    make_pipeline(database)
+    ids = publish_many(db, 3500)
+    assert rows(db) == {"0": 999, "1000": 1000, "rest": 1501}
+    with reader_of(database, batch_size=300) as reader:
+        assert Follower(reader).to_end() == ids
+
+
+def test_extension_after_the_default_partition_was_needed_starts_above_it(database, db):
+    make_pipeline(database)
+    ids = publish_many(db, 3500)
+    assert wanting(db) == ["orders"]
+    assert extend(db) == 1
+    assert wanting(db) == []
+    ids += publish_many(db, 2000)
+    assert extend(db) == 1
+    ids += publish_many(db, 1000)
+    assert rows(db) == {"0": 999, "1000": 1000, "rest": 3000, "5000": 1000, "6000": 501}
+    with reader_of(database, batch_size=300) as reader:
+        assert Follower(reader).to_end() == ids
+
+
+def test_a_jump_over_many_partitions_does_not_make_them_all(db):
+    db.execute("select setval(ids, 50000000) from tide.outbox")
+    assert extend(db) == 1
+    assert wanting(db) == []
+
+
+def test_extension_lets_open_publishers_of_other_partitions_go_on(database, db):
+    publish_many(db, SIZE)
+    with database.connect() as publisher:
+        publisher.execute("begin")
+        publish(publisher)
+        assert extend(db) == 1
+        publish(publisher)
+        publisher.execute("commit")
+    assert horizon(db) == (SIZE + 2, 0)
+
+
+def test_extension_gives_up_on_a_lock_and_succeeds_later(database, db):
+    publish_many(db, 2500)
+    with database.connect() as publisher:
+        publisher.execute("begin")
+        publish(publisher)
+        with refused("55P03"):
+            extend(db)
+        publisher.execute("commit")
+    assert extend(db) == 1
+
+
+def test_two_extensions_at_once_make_one_partition(database, db):
+    publish_many(db, SIZE)
+
+    def run_one(_):
+        with database.connect() as connection:
+            return extend(connection)
+
+    with ThreadPoolExecutor(4) as pool:
+        assert sorted(pool.map(run_one, range(4))) == [0, 0, 0, 1]
+
+
+def test_publishers_that_overtake_an_extension_make_it_give_up(database, db):
+    """Rows of the range that is to be attached lie in the default partition already."""
+    publish_many(db, SIZE)
+    db.execute("select setval(ids, 2500) from tide.outbox")
+    publish(db)
+    db.execute("select setval(ids, 1500, true) from tide.outbox")
+    assert extend(db) == 0
+    db.execute("select setval(ids, 2501, true) from tide.outbox")
+    assert extend(db) == 1
+
+
+def test_nothing_is_lost_or_reordered_at_the_borders_while_partitions_are_made_under_load(database):
+    make_pipeline(database, partition_size=SIZE)
+    writers, stop = Writers(database), threading.Event()
+
+    def extending():
+        made = 0
+        with relay_session(database.url) as session:
+            while not stop.is_set():
+                try:
+                    made += extend(session) if wanting(session) else 0
+                except psycopg.errors.LockNotAvailable:
+                    continue
+        return made
+
+    with reader_of(database, batch_size=50) as reader, ThreadPoolExecutor(1) as pool:
+        follower, extender = Follower(reader), pool.submit(extending)
+        try:
+            with writers.running(writers=8, pauses_ms=(0, 0, 5)):
+                wait_until(lambda: follower.step() and writers.count() > 6000, 60)
+        finally:
+            stop.set()
+        assert follower.to_end() == sorted(writers.committed["orders"])
+        assert extender.result() >= 3

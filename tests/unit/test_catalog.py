@@ -1,0 +1,92 @@
+"""Which pipelines a scheduler may own, read from a real database."""
+
+import pytest
+from psycopg.types.json import Jsonb
+
+from relay.settings import Settings
+from scheduler.catalog import Catalog
+from scheduler.session import Session
+
+
+@pytest.fixture
+def session(database):
+    with Session(Settings.load(postgres_url=database.url)) as session:
+        yield session
+
+
+@pytest.fixture
+def make(database):
+    def make(name: str, **config):
+        with database.connect() as connection:
+            connection.execute("select tide.outbox_create_if_not_exists('orders')")
+            given = Jsonb({"sink_type": "memory"} | config)
+            connection.execute("select tide.relay_set_outbox(%s, 'orders', %s)", [name, given])
+
+    return make
+
+
+def reason(database, name: str):
+    with database.connect() as connection:
+        [(reason,)] = connection.execute("select invalid_reason from tide.pipeline where name = %s", [name]).fetchall()
+    return reason
+
+
+def test_a_valid_pipeline_is_known_by_what_a_scheduler_needs(session, make):
+    make("a", visibility_timeout_ms=7000, poll_interval_ms=250)
+    catalog = Catalog("default")
+    catalog.read(session)
+    spec = catalog.specs["a"]
+    assert (spec.outbox, spec.lease_ms, spec.poll_seconds) == ("orders", 7000, 0.25)
+    assert spec.labels == ("a", "forward", "memory")
+
+
+def test_an_invalid_one_is_told_to_the_database_and_left_out(session, make, database):
+    make("fine")
+    make("wrong", batch_size=0)
+    catalog = Catalog("default")
+    catalog.read(session)
+    assert (list(catalog.specs), catalog.invalid) == (["fine"], 1)
+    assert "batch_size" in reason(database, "wrong")
+    make("wrong", batch_size=1)
+    assert reason(database, "wrong") is None
+    catalog.read(session)
+    assert (sorted(catalog.specs), catalog.invalid) == (["fine", "wrong"], 0)
+
+
+def test_disabled_pipelines_are_left_out_and_judged_even_so(session, make, database):
+    make("a", sink_type="pigeon")
+    with database.connect() as connection:
+        connection.execute("select tide.relay_disable('a')")
+    catalog = Catalog("default")
+    catalog.read(session)
+    assert (catalog.specs, catalog.invalid) == ({}, 0)
+    assert "pigeon" in reason(database, "a")
+
+
+def test_pipelines_of_another_group_are_left_out(session, make):
+    make("any")
+    make("ours", relay_group_id="default")
+    make("theirs", relay_group_id="blue")
+    catalog = Catalog("default")
+    catalog.read(session)
+    assert sorted(catalog.specs) == ["any", "ours"]
+
+
+def test_an_unchanged_pipeline_keeps_its_spec_and_a_changed_one_does_not(session, make):
+    make("a")
+    catalog = Catalog("default")
+    catalog.read(session)
+    before = catalog.specs["a"]
+    catalog.read(session)
+    assert catalog.specs["a"] is before, "it is not judged again"
+    make("a", visibility_timeout_ms=9000)
+    catalog.read(session)
+    assert catalog.specs["a"].revision > before.revision
+
+
+def test_a_verdict_of_another_version_is_replaced(session, make, database):
+    make("a")
+    with database.connect() as connection:
+        connection.execute("update tide.pipeline set invalid_reason = 'an older version did not know it'")
+    Catalog("default").read(session)
+    assert reason(database, "a") is None

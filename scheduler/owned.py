@@ -43,8 +43,8 @@ class Owned:
     """Why the next drain is wanted; a label of the wake-up metric."""
     epoch: int = 0
     number: int = 0
-    rung: bool = False
-    """The bell rang during a drain, which may have looked before: look again after it."""
+    rings: int = 0
+    """How often the bell rang during a drain, which may have looked before: if ever, look again after it."""
     again_seconds: float = FIRST_AGAIN_SECONDS
 
     def claimed(self, epoch: int, retry_seconds: float | None, now: float) -> None:
@@ -57,7 +57,7 @@ class Owned:
         self.due_at = now + max(0.01, lease_seconds + 0.01)
 
     def emitted(self, now: float) -> None:
-        self.state, self.rung = "draining", False
+        self.state, self.rings = "draining", 0
         self.due_at = now + self.spec.lease_ms / 1000
 
     def doubted(self, until: float) -> None:
@@ -67,12 +67,17 @@ class Owned:
     def next_drain(self) -> Drain:
         """The drain to emit. A number is never used twice."""
         self.number += 1
+        return self.drain
+
+    @property
+    def drain(self) -> Drain:
+        """The last drain that was emitted."""
         return Drain(self.spec.name, self.epoch, self.number, self.spec.lease_ms)
 
     def rang(self, now: float) -> bool:
         """A publisher rang the bell of the outbox. True if that makes the pipeline due."""
         if self.state == "draining":
-            self.rung = True
+            self.rings += 1
         elif self.state == "idle" or (self.state == "waiting" and self.cause == "again"):
             self._wait(now, "bell")
             return True
@@ -100,7 +105,7 @@ class Owned:
             self._wait(now + (retry_seconds or 0.0), "retry")
         elif outcome == "more":
             self._wait(now, "more")
-        elif self.rung:
+        elif self.rings:
             self._wait(now, "bell")
         elif outcome == "again":
             self.again_seconds = min(again_seconds * 2, self.spec.poll_seconds)

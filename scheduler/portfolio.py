@@ -100,23 +100,35 @@ class Portfolio:
         now = time.monotonic()
         if notification.channel == "tide_outbox_notify":
             for name in self._by_outbox.get(notification.payload, ()):
-                owned = self._owned[name]
-                if owned.rang(now):
-                    self._due.set(name, now)
-                elif owned.rings == UNANSWERED_RINGS:
-                    self._session.silence(owned.drain)
+                self._bell(self._owned[name], now)
         elif notification.channel == "tide_relay_drain":
             name, epoch, number, outcome, retry_seconds, progressed = json.loads(notification.payload)
-            owned = self._owned.get(name)
-            if owned is None:
-                return
-            if owned.state == "claiming":
-                self._due.set(name, now)  # the drain of the owner before is over: its lease is free
-            elif owned.is_current(epoch, number):
-                owned.ended(outcome, retry_seconds, progressed, now)
-                self._due.set(name, owned.due_at)
-                if outcome == "again":
-                    self._metrics.horizon_stalls.labels(*owned.spec.labels).inc()
+            if name in self._owned:
+                self._drain_ended(self._owned[name], epoch, number, outcome, retry_seconds, progressed, now)
+
+    def _bell(self, owned: Owned, now: float) -> None:
+        if owned.rang(now):
+            self._due.set(owned.spec.name, now)
+        elif owned.rings == UNANSWERED_RINGS:
+            self._session.silence(owned.drain)
+
+    def _drain_ended(
+        self,
+        owned: Owned,
+        epoch: int,
+        number: int,
+        outcome: str,
+        retry_seconds: float | None,
+        progressed: bool,
+        now: float,
+    ) -> None:
+        if owned.state == "claiming":
+            self._due.set(owned.spec.name, now)  # the drain of the owner before is over: its lease is free
+        elif owned.is_current(epoch, number):
+            owned.ended(outcome, retry_seconds, progressed, now)
+            self._due.set(owned.spec.name, owned.due_at)
+            if outcome == "again":
+                self._metrics.horizon_stalls.labels(*owned.spec.labels).inc()
 
     # Acting -----------------------------------------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ import relay
 from relay import migrate
 from relay.db import connect, database_errors
 from relay.errors import NotConnected
+from relay.models import Drain
 from relay.settings import Settings
 from relay.sql import query
 from relay.stop import Stop
@@ -113,6 +114,10 @@ class Session:
     def raise_epochs(self, names: list[str]) -> list[Any]:
         """For each: pipeline, epoch (None while a lease runs), retry_seconds, lease_seconds."""
         return self._run("epoch_raise", names=names)
+
+    def silence(self, drain: Drain) -> None:
+        """Silences the bell of a pipeline whose drain is in the queue and has not begun."""
+        self._run("bell_silence", pipeline=drain.pipeline, epoch=drain.epoch, number=drain.number)
 
     def behind(self, names: list[str]) -> set[str]:
         return {row[0] for row in self._run("pipelines_behind", names=names)}

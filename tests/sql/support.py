@@ -35,7 +35,8 @@ def listen(connection: "psycopg.Connection[Any]", seen_at: str = "infinity") -> 
     """Hears publishers, who ring only if a scheduler was seen of late."""
     connection.execute("listen tide_outbox_notify")
     connection.execute(
-        "insert into tide.scheduler (scheduler_id, relay_group_id, backend_pid, backend_start, host, pid, version, seen_at)"
+        "insert into tide.scheduler"
+        " (scheduler_id, relay_group_id, backend_pid, backend_start, host, pid, version, seen_at)"
         " values (gen_random_uuid(), 'default', pg_backend_pid(), now(), 'test', 1, '0', %s)",
         [seen_at],
     )

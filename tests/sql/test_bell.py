@@ -200,6 +200,7 @@ def test_a_prepared_transaction_may_publish_if_it_says_so_and_leaves_its_message
     assert listener.heard_since(publisher) == []
 
 
+@pytest.mark.usefixtures("listener")
 def test_a_prepared_transaction_that_does_not_say_so_is_refused_by_postgres(database, publisher):
     make_pipeline(database)
     publisher.execute("begin")

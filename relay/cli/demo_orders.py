@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import psycopg
 
-from relay.db import Connection
+from relay.db import Connection, database_errors
 from relay.sql import query
 from relay.stop import Stop
 
@@ -88,7 +88,8 @@ class Writer:
         ]  # fmt: skip
 
     def run(self) -> None:
-        with psycopg.connect(self._url, application_name="relay demo writer", connect_timeout=10) as connection:
+        """Raises NotConnected when PostgreSQL is lost."""
+        with database_errors(), psycopg.connect(self._url, application_name="relay demo writer", connect_timeout=10) as connection:
             while not self._budget.stop.is_set():
                 if self._random.random() < ROLLED_BACK:
                     self._roll_back(connection)

@@ -12,8 +12,20 @@ from relay.settings import Settings, variables
 @click.command(cls=Verb, short_help="Runs the workers.")
 @postgres_option
 @broker_option
-@click.option("--processes", "worker_processes", metavar="N", help="Default: the CPUs that this process may use.")
-@click.option("--threads", "worker_threads", metavar="N", help="Drains that each process runs at a time; default 8.")
+@click.option(
+    "--worker-processes",
+    "--processes",
+    "worker_processes",
+    metavar="N",
+    help="Default: the CPUs that this process may use.",
+)
+@click.option(
+    "--worker-threads",
+    "--threads",
+    "worker_threads",
+    metavar="N",
+    help="Drains that each process runs at a time; default 8.",
+)
 def workers(**given: str | None) -> None:
     """Runs the workers: dramatiq relay.workers, with processes, threads and shutdown timeout from the settings.
 

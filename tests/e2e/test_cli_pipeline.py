@@ -58,7 +58,8 @@ def test_a_wrong_configuration_names_every_key_and_changes_nothing(url: str) -> 
 
 @pytest.mark.parametrize(
     ("text", "reason"),
-    [("{", "not JSON"), ("[]", "must be a JSON object"), ("{}", "sink_type"), ('{"sink_type": "fax"}', "unknown sink_type"),
+    [("{", "not JSON"), ("[]", "must be a JSON object"), ("{}", "sink_type"),
+     ('{"sink_type": "fax"}', "unknown sink_type"),
      ("@nowhere.json", "nowhere.json cannot be read")],
 )  # fmt: skip
 def test_what_is_no_configuration_is_refused(url: str, text: str, reason: str) -> None:

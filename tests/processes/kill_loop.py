@@ -62,7 +62,7 @@ def run(fleet: Fleet, pipelines: Pipelines, *, seconds: float, count: int, rate:
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             _pass_time(min(chance.uniform(2, 6), deadline - time.monotonic()))
-            faults[_harm(chance, chance.choice(processes))] += 1
+            faults[_harm(chance, chance.choice([process for process in processes if process.is_ready()]))] += 1
     for process in processes:
         process.wait_ready()
     settled = _drain(pipelines)
@@ -73,8 +73,6 @@ def run(fleet: Fleet, pipelines: Pipelines, *, seconds: float, count: int, rate:
 
 def _harm(chance: random.Random, victim: RelayProcess) -> str:
     kind = type(victim).__name__.removesuffix("Process").lower()
-    if not victim.is_ready():
-        return f"{kind}: not started yet"
     if chance.random() < 0.15:
         victim.freeze()
         _pass_time(FREEZE_SECONDS)

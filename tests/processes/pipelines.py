@@ -40,7 +40,8 @@ class Pipelines:
         self.set(name, **config)
 
     def set(self, name: str, **config: Any) -> None:
-        given = {"sink_type": "recording", "folder": str(self.folder)} | config
+        recording = {"sink_type": "recording", "folder": str(self.folder)}
+        given = config if "sink_type" in config else recording | config
         self.run("select tide.relay_set_outbox(%s, %s, %s)", name, self.outbox_of[name], Jsonb(given))
 
     def control(self, name: str, **how: Any) -> None:
@@ -154,6 +155,9 @@ class Writers:
     def published(self) -> int:
         with self._lock:
             return sum(map(len, self.confirmed.values()))
+
+    def have_published(self, count: int) -> bool:
+        return self.published >= count
 
     def _write(self, seed: int) -> None:
         chance = random.Random(seed)

@@ -5,6 +5,8 @@ from functools import partial
 
 import pytest
 
+from relay.broker import make_broker
+from relay.queues import DRAIN_QUEUE
 from tests.processes.fleet import running_fleet
 from tests.processes.pipelines import Pipelines, Writers
 from tests.waiting import wait_until
@@ -27,10 +29,6 @@ def busy(fleet, pipelines):
         yield scheduler, writers
 
 
-def has_published(writers, count):
-    return writers.published > count
-
-
 def finish(pipelines, writers):
     """What was published before, meanwhile and after is all delivered."""
     before = writers.published
@@ -48,8 +46,21 @@ def test_redis_flushed_in_mid_flight_costs_no_more_than_a_lease(busy, pipelines,
     _, writers = busy
     for number in range(1, 21):
         redis_server.flush()
-        wait_until(partial(has_published, writers, number * 50), 10, "more is published")
+        wait_until(partial(writers.have_published, number * 50), 10, "more is published")
     assert finish(pipelines, writers).duplicates == 0
+
+
+def test_a_drain_that_redis_lost_is_missed_when_its_lease_is_over(fleet, pipelines, redis_server):
+    scheduler = fleet.scheduler()
+    pipelines.make("orders", **LEASE)
+    ids = pipelines.publish("orders", 10)
+    broker = make_broker(redis_server.url)
+    wait_until(lambda: broker.do_qsize(DRAIN_QUEUE), 20, "a drain is on the queue, and no worker is there")
+    redis_server.flush()
+    broker.close()
+    fleet.workers()
+    pipelines.wait_delivered("orders", ids)
+    assert scheduler.metric("tide_relay_lost_drains_total", pipeline="orders") >= 1
 
 
 def test_redis_restarted_empty_is_survived(busy, pipelines, redis_server):
@@ -77,6 +88,25 @@ def test_postgres_restarted_under_load_is_survived(busy, pipelines, postgres):
     postgres.start()
     wait_until(lambda: scheduler.get("/ready")[0] == 200, 30, "it is ready again")
     finish(pipelines, writers)
+
+
+def test_a_crash_of_postgres_takes_no_lease_back(fleet, pipelines, postgres):
+    """A publish that was begun before the crash goes on; nobody else may begin one until its lease is over."""
+    scheduler, _ = fleet.scheduler(), fleet.workers()
+    fleet.wait_ready()
+    pipelines.make("orders", visibility_timeout_ms=8000, timeout_ms=7000)
+    pipelines.wait_outcome("orders")
+    pipelines.control("orders", delay_ms=6000)
+    ids = pipelines.publish("orders")
+    pipelines.wait_attempts("orders")
+    postgres.kill()
+    postgres.start()
+    wait_until(lambda: scheduler.owned() == 1, 20, "the pipeline is owned again")
+    pipelines.wait_delivered("orders", ids)
+    pipelines.control("orders")
+    pipelines.wait_settled()
+    verdict = pipelines.judge("orders")
+    assert verdict.is_right, verdict
 
 
 def test_an_idle_fleet_delivers_soon_after_a_restart_of_postgres(fleet, pipelines, postgres):

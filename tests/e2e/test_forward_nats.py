@@ -1,0 +1,82 @@
+"""Outbox -> NATS JetStream through a real scheduler and real workers, some of which are killed."""
+
+import json
+import uuid
+from functools import partial
+
+import pytest
+
+from tests.contract.nats_harness import NatsHarness
+from tests.processes.fleet import running_fleet
+from tests.processes.pipelines import Pipelines, Writers
+from tests.waiting import wait_until
+
+
+@pytest.fixture
+def outbox() -> str:
+    return f"orders-{uuid.uuid4().hex[:8]}"
+
+
+@pytest.fixture
+def pipelines(database, tmp_path):
+    return Pipelines(database.url, tmp_path / "delivered")
+
+
+@pytest.fixture
+def fleet(database, redis_server, tmp_path):
+    with running_fleet(database.url, redis_server.url, tmp_path / "fleet") as fleet:
+        yield fleet
+
+
+@pytest.fixture
+def stream(nats_server, outbox):
+    stream = NatsHarness(nats_server)
+    stream.stream = outbox
+    return stream
+
+
+@pytest.fixture
+def nats_config(nats_server):
+    """The password is where it belongs: in the environment of the workers, as NATS_PASSWORD."""
+    return {
+        "sink_type": "nats",
+        "url": nats_server.url.replace(nats_server.password, "${env:NATS_PASSWORD}"),
+        "create_stream": True,
+        "visibility_timeout_ms": 3000,
+    }
+
+
+def test_messages_reach_the_stream_as_they_were_published(fleet, pipelines, stream, nats_server, nats_config, outbox):
+    nats_config |= {"stream": outbox, "subject_template": "{outbox}.{type}", "wire_format": "raw"}
+    pipelines.make(outbox, **nats_config)
+    fleet.scheduler()
+    workers = fleet.workers(NATS_PASSWORD=nats_server.password)
+    payloads = [{"n": n, "text": "Grüße, 世界"} for n in range(300)]
+    publish = """select tide.outbox_publish(%s, %s::jsonb, '{"type": "created", "trace": "t1"}', %s)"""
+    with pipelines.connect() as connection, connection.transaction():
+        for payload in payloads:
+            connection.execute(publish, [outbox, json.dumps(payload), f"key-{payload['n']}"])
+    pipelines.wait_settled()
+    seen = stream.read_all()
+    assert [json.loads(message.body) for message in seen] == payloads
+    assert {message.headers["trace"] for message in seen} == {"t1"}
+    assert [message.headers["Nats-Msg-Id"] for message in seen] == [f"{outbox}:{n}" for n in range(1, 301)]
+    assert nats_server.password not in workers.text()
+
+
+def test_a_killed_worker_and_a_killed_nats_cost_nothing_and_double_nothing(
+    fleet, pipelines, stream, nats_server, nats_config, outbox
+):
+    pipelines.make(outbox, **nats_config, stream=outbox, batch_size=50)
+    fleet.scheduler()
+    workers = fleet.workers(NATS_PASSWORD=nats_server.password)
+    with Writers(pipelines, [outbox], 1000) as writers:
+        for number, victim in enumerate((workers, nats_server, workers), 1):
+            wait_until(partial(writers.have_published, number * 700), 20, "more is published")
+            victim.kill()
+            victim.start()
+    pipelines.wait_settled(60)
+    ids = stream.ids()
+    assert ids == sorted(set(ids)), "in order, each once"
+    assert ids == pipelines.committed(outbox)
+    assert pipelines.dead_letters(outbox) == []

@@ -138,8 +138,9 @@ declare
 begin
     perform pg_advisory_xact_lock(tide.lock_class(0), box.outbox_id);
     upper := tide.outbox_upper(box.outbox_id);
-    -- Ids have already gone to the default partition: the next range starts well above them.
-    if last >= upper then
+    -- Ids go to the default partition already, or soon: the next range starts well above them. One that publishers reach
+    -- while it is attached would refuse their rows.
+    if last + box.partition_size / 2 >= upper then
         upper := (last / box.partition_size + 2) * box.partition_size;
         perform tide.attach_partition(box, upper);
         upper := upper + box.partition_size;
@@ -266,24 +267,31 @@ create function tide.outbox_publish(
 ) returns bigint
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
-    box    tide.outbox;
-    size   bigint := coalesce(octet_length(payload::text), 4) + coalesce(octet_length(headers::text), 2) + coalesce(octet_length(key), 0);
-    mark   text;
-    new_id bigint;
-    asleep boolean;
+    size      bigint := coalesce(octet_length(payload::text), 4) + coalesce(octet_length(headers::text), 2) + coalesce(octet_length(key), 0);
+    in_outbox int;
+    ids       regclass;
+    marked    boolean;
+    new_id    bigint;
+    asleep    boolean;
 begin
-    select * into box from tide.outbox o where o.name = outbox_publish.outbox;
-    if not coalesce(box.enabled, false) or size > box.max_payload_bytes or jsonb_typeof(headers) <> 'object' then
-        mark := tide.outbox_refuse(outbox, headers, size);
+    select o.outbox_id, o.ids,
+           case when current_setting('tide.inflight_' || o.outbox_id, true) = 'on' then false
+                else tide.outbox_mark(o.outbox_id, o.ids) is not null end
+      into in_outbox, ids, marked
+      from tide.outbox o
+     where o.name = outbox_publish.outbox and o.enabled and size <= o.max_payload_bytes
+       and coalesce(jsonb_typeof(headers), 'object') = 'object';
+    if not found then
+        perform tide.outbox_refuse(outbox, headers, size);
     end if;
-    if current_setting('tide.inflight_' || box.outbox_id, true) is distinct from 'on' then
-        mark := tide.outbox_mark(box.outbox_id, box.ids);
-    end if;
+    -- A first look at the bell, in a statement later than the mark; the whole question is a statement more, asked only then.
     insert into tide.message (outbox_id, id, size, key, headers, payload)
-    values (box.outbox_id, nextval(box.ids), size, key, coalesce(headers, '{}'), coalesce(payload, 'null'))
-    returning id, case when mark is null then false else tide.outbox_asleep(box.outbox_id) end into new_id, asleep;
+    values (in_outbox, nextval(ids), size, key, coalesce(headers, '{}'), coalesce(payload, 'null'))
+    returning id, marked and (current_setting('transaction_isolation') <> 'read committed'
+                              or exists (select from tide.bell b where b.outbox_id = in_outbox and b.armed))
+      into new_id, asleep;
     if asleep then
-        perform pg_notify('tide_outbox_notify', box.name);
+        perform pg_notify('tide_outbox_notify', outbox) where tide.outbox_asleep(in_outbox);
     end if;
     return new_id;
 end $$;

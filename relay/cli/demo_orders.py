@@ -89,7 +89,8 @@ class Writer:
 
     def run(self) -> None:
         """Raises NotConnected when PostgreSQL is lost."""
-        with database_errors(), psycopg.connect(self._url, application_name="relay demo writer", connect_timeout=10) as connection:
+        name = "relay demo writer"
+        with database_errors(), psycopg.connect(self._url, application_name=name, connect_timeout=10) as connection:
             while not self._budget.stop.is_set():
                 if self._random.random() < ROLLED_BACK:
                     self._roll_back(connection)

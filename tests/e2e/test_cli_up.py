@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,8 @@ def up(own_dirs: Callable[[], Path]) -> Iterator[Callable[..., Up]]:
 def children(pid: int) -> list[int]:
     """Every process below this one."""
     listed = subprocess.run(["ps", "-eo", "pid,ppid"], capture_output=True, text=True, check=True).stdout
-    parent_of = dict(map(int, line.split()) for line in listed.splitlines()[1:])
+    pairs = [line.split() for line in listed.splitlines()[1:]]
+    parent_of = {int(child): int(parent) for child, parent in pairs}
     found, new = [], [pid]
     while new:
         new = [child for child, parent in parent_of.items() if parent in new]
@@ -171,7 +173,8 @@ def test_a_part_that_dies_is_started_again(up: Callable[..., Up]) -> None:
     wait_until(lambda: running.status["p"]["delivered"] == AWKWARD_LINES, 60)
     for part, word in (("scheduler", "scheduler.cli"), ("workers", "dramatiq"), ("Redis", "redis-server")):
         os.kill(next(pid for pid in children(running.process.pid) if word in command_of(pid)), signal.SIGKILL)
-        wait_until(lambda part=part: f"{part} has ended; it is started again in 1 s" in running.text, 60)
+        said = f"{part} has ended; it is started again in 1 s"
+        wait_until(partial(lambda said: said in running.text, said), 60)
 
     running.verb("publish", "o", "--file", DATA / "awkward.jsonl")
     wait_until(lambda: running.status["p"]["delivered"] >= AWKWARD_LINES * 2, 90)

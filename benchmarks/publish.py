@@ -54,9 +54,9 @@ def _many_clients(stack: Stack, database: Database, effort: Effort) -> Iterator[
     cpu = _CpuPerTransaction(stack, database)
     results = in_turns(
         {
-            "insert": cpu.of("insert", _measure(database, "insert.sql", CLIENTS, effort.seconds), effort.seconds),
+            "insert": cpu.of("insert", _measure(database, "insert.sql", CLIENTS, effort.seconds)),
             "notify": _measure(database, "notify.sql", CLIENTS, effort.seconds),
-            "publish": cpu.of("publish", _measure(database, "publish.sql", CLIENTS, effort.seconds), effort.seconds),
+            "publish": cpu.of("publish", _measure(database, "publish.sql", CLIENTS, effort.seconds)),
             "insert relayed": _measure(database, "insert.sql", CLIENTS, effort.seconds, "relayed"),
             "relayed": _measure(database, "publish.sql", CLIENTS, effort.seconds, "relayed"),
             "failing": _measure(database, "publish.sql", CLIENTS, effort.seconds, "failing"),
@@ -108,26 +108,32 @@ class _CpuPerTransaction:
     def __init__(self, stack: Stack, database: Database) -> None:
         self._database = database
         self._pid = stack.postgres.pid or 0
-        self._totals: dict[str, tuple[float, float]] = {}
+        self._totals: dict[str, tuple[float, int]] = {}
 
-    def of(self, name: str, measure: Callable[[], float], seconds: float) -> Callable[[], float]:
+    def of(self, name: str, measure: Callable[[], float]) -> Callable[[], float]:
+        """Measures into the outbox `quiet`, whose ids count the transactions."""
+
         def measured() -> float:
-            before = proc.reaped_seconds(self._pid)
+            cpu, transactions = self._now()
             rate = measure()
             wait_until(lambda: not self._sessions(), "the sessions of pgbench have ended")
-            cpu, transactions = self._totals.get(name, (0.0, 0.0))
-            spent = proc.reaped_seconds(self._pid) - before
-            self._totals[name] = (cpu + spent, transactions + rate * max(1, round(seconds)))
+            cpu_after, transactions_after = self._now()
+            cpu_total, transactions_total = self._totals.get(name, (0.0, 0))
+            self._totals[name] = (cpu_total + cpu_after - cpu, transactions_total + transactions_after - transactions)
             return rate
 
         return measured
 
-    def _sessions(self) -> int:
-        return int(self._database.run("select count(*) from pg_stat_activity where application_name = 'pgbench'"))
-
     def microseconds(self, name: str) -> float:
         cpu, transactions = self._totals[name]
         return cpu / transactions * 1e6
+
+    def _now(self) -> tuple[float, int]:
+        ids = self._database.run("select tide.outbox_last_id(outbox_id) from tide.outbox where name = 'quiet'")
+        return proc.reaped_seconds(self._pid), int(ids)
+
+    def _sessions(self) -> int:
+        return int(self._database.run("select count(*) from pg_stat_activity where application_name = 'pgbench'"))
 
 
 @contextmanager

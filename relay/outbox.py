@@ -118,7 +118,7 @@ class Reader:
         fence = None
         self._connection.execute("begin")
         if settled:
-            self._connection.execute(query("settle_durably"))
+            self._connection.execute(query("durably"))
             if settled.dead:
                 self._execute("settle_dead_letters", **_columns(settled))
             fence = self._execute(

@@ -85,7 +85,10 @@ def begin(connection: Connection, drain: Drain) -> Begun | None:
         "lease_seconds": drain.lease_ms / 1000,
     }
     with database_errors(), connection.cursor(row_factory=dict_row) as cursor:
-        row = cursor.execute(query("drain_begin"), parameters).fetchone()
+        with connection.pipeline(), connection.transaction():
+            connection.execute(query("durably"))
+            cursor.execute(query("drain_begin"), parameters)
+        row = cursor.fetchone()
         return Begun(**row) if row else None
 
 

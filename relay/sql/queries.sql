@@ -41,11 +41,12 @@ insert into tide.migration (version, name) values (%(version)s, %(name)s)
 -- Drains: what a worker does --------------------------------------------------------------------------------------
 
 -- name: worker_session
--- What a crash of PostgreSQL may take back of begin, bell and end is harmless: every owner starts anew after it.
+-- What a crash of PostgreSQL may take back of bell and end is harmless: every owner starts anew after it.
 select set_config('synchronous_commit', 'off', false)
 
--- name: settle_durably
--- A settle is as durable as the server is told to be: what it takes back would be delivered twice.
+-- name: durably
+-- This transaction is as durable as the server is told to be. A settle that a crash took back would be delivered twice;
+-- after a begin that it took back, another drain could begin while this one publishes.
 set local synchronous_commit to default
 
 -- name: drain_begin

@@ -1,0 +1,233 @@
+"""Two roles: a publisher can publish and nothing else; a relay can do its work and nothing else."""
+
+import re
+from uuid import uuid4
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from relay import migrate, ownership
+from relay.models import Drain, Failure
+from relay.outbox import Reader, Settlement
+from relay.ownership import End
+from relay.settings import Settings
+from relay.sql import query, statements
+from scheduler.session import Session
+from tests.sql.support import LEASE_MS, make_outbox, make_pipeline, publish, publish_many, reader_of, relay_session, run
+
+EXPLAINED = re.compile(r"^(select|with|insert|update|delete)\b", re.MULTILINE)
+# Statements of the command line that publish or configure, and those that migrate, need more rights.
+OTHERS = re.compile(r"publish|pipeline_(set|enable|disable|delete)|outbox_create|migration_(?!exists|applied)")
+DENIED = psycopg.errors.InsufficientPrivilege
+
+
+@pytest.fixture
+def role(database):
+    """Makes a role that may log in, and its URL: `role("grant_publisher")`. Roles go with the test."""
+    made = []
+
+    def make(*grants):
+        name = f"role_{uuid4().hex[:8]}"
+        with database.admin() as admin:
+            admin.execute(sql.SQL("create role {} login password 'secret'").format(sql.Identifier(name)))
+        made.append(name)
+        with database.connect() as owner:
+            for grant in grants:
+                owner.execute(f"select tide.{grant}(%s)", [name])
+        return database.server.process.url_of(database.name, name, "secret")
+
+    yield make
+    with database.admin() as admin:
+        for name in made:
+            admin.execute("select pg_terminate_backend(pid) from pg_stat_activity where usename = %s", [name])
+            admin.execute(sql.SQL("drop owned by {0}; drop role {0}").format(sql.Identifier(name)))
+
+
+def tide_functions(connection):
+    """(signature, call with nulls) of every function of the schema."""
+    return connection.execute("""
+        select p.oid::regprocedure::text,
+               format('select %s(%s)', p.oid::regproc,
+                      (select string_agg('null::' || format_type(t, null), ', ')
+                         from unnest(p.proargtypes) t))
+          from pg_proc p where p.pronamespace = 'tide'::regnamespace order by 1""").fetchall()
+
+
+def test_the_owner_is_no_superuser(database):
+    with database.connect() as owner:
+        row = owner.execute(
+            "select rolsuper, rolcreaterole, rolreplication, rolbypassrls from pg_roles where rolname = current_user"
+        )
+        assert row.fetchone() == (False, False, False, False)
+
+
+def test_a_publisher_publishes(database, role):
+    make_pipeline(database)
+    with psycopg.connect(role("grant_publisher"), autocommit=True) as publisher:
+        assert publish(publisher) == 1
+        assert publish_many(publisher, 3) == [2, 3, 4]
+    with reader_of(database) as reader:
+        assert [message.id for message in reader.read(0).messages] == [1, 2, 3, 4]
+
+
+def test_a_publisher_can_call_nothing_else(database, role):
+    with psycopg.connect(role("grant_publisher"), autocommit=True) as publisher, database.connect() as owner:
+        allowed = []
+        for signature, call in tide_functions(owner):
+            try:
+                publisher.execute(call)
+            except DENIED:
+                continue
+            except psycopg.Error:
+                pass
+            allowed.append(signature)
+    assert allowed == [
+        "tide.outbox_publish(text,jsonb,jsonb,text)",
+        "tide.outbox_publish_many(text,jsonb[],text[],jsonb[])",
+    ]
+
+
+@pytest.mark.parametrize("action", ["select", "insert", "update", "delete", "truncate"])
+def test_a_publisher_can_touch_no_table(database, role, action):
+    with database.connect() as owner:
+        make_outbox(owner)
+        tables = owner.execute("""
+            select oid::regclass::text from pg_class
+             where relnamespace = 'tide'::regnamespace and relkind in ('r', 'p')""").fetchall()
+    with psycopg.connect(role("grant_publisher"), autocommit=True) as publisher:
+        for (table,) in tables:
+            granted = publisher.execute("select has_table_privilege(%s, %s)", [table, action]).fetchone()[0]
+            assert not granted, table
+
+
+def test_a_stranger_can_do_nothing(database, role):
+    with psycopg.connect(role(), autocommit=True) as stranger, database.connect() as owner:
+        for signature, call in tide_functions(owner):
+            with pytest.raises(DENIED):
+                stranger.execute(call)
+            granted = owner.execute("select has_function_privilege('public', %s::regprocedure, 'execute')", [signature])
+            assert granted.fetchone() == (False,), signature
+
+
+def test_names_of_roles_are_quoted(database):
+    with database.connect() as owner, database.admin() as admin:
+        admin.execute('create role "Odd; name"')
+        try:
+            owner.execute("select tide.grant_publisher('Odd; name'), tide.grant_relay('Odd; name')")
+        finally:
+            admin.execute('drop owned by "Odd; name"; drop role "Odd; name"')
+
+
+def test_a_relay_runs_drains(database, role):
+    make_pipeline(database)
+    url = role("grant_relay")
+    with database.connect() as owner:
+        publish_many(owner, 4)
+    with relay_session(url) as session:
+        session.execute(query("worker_session"))
+        migrate.require_current(session)
+        drain = Drain("p", 0, 1, LEASE_MS)
+        begun = ownership.begin(session, drain)
+        reader = Reader(session, ownership.Lease(drain, 60, 0), begun, 10)
+        batch = reader.read(0)
+        assert len(batch.messages) == 4
+        reader.read(4, Settlement(4, 3, ((2, Failure(1, True, "rejected", "no")),)), "disarm")
+        reader.read(4, None, "arm")
+        ownership.end(session, drain, End("idle"))
+
+
+def test_a_relay_runs_a_scheduler(database, role):
+    make_pipeline(database, partition_size=1000)
+    with database.connect() as owner:
+        publish_many(owner, 1500)
+        publisher = database.connect()
+        publisher.execute("begin")
+        publish(publisher)
+        publisher.close()
+    session = Session(Settings(postgres_url=role("grant_relay")))
+    try:
+        session.heartbeat()
+        assert session.evict(10) == []
+        assert session.schedulers_alive() == 1
+        [row] = session.pipelines()
+        session.mark_invalid("p", row["revision"], "bad")
+        session.mark_invalid("p", row["revision"], None)
+        assert session.unowned(["p"]) == ["p"]
+        assert session.take(["p"]) == ["p"]
+        [raised] = session.raise_epochs(["p"])
+        session.silence(Drain("p", raised.epoch, 1, LEASE_MS))
+        assert session.behind(["p"]) == {"p"}
+        assert [row.name for row in session.lag(["p"])] == ["p"]
+        session.extend_outboxes()
+        session.release(["p"])
+    finally:
+        session.close()
+
+
+def test_a_relay_can_neither_publish_nor_change_what_is_configured(database, role):
+    make_pipeline(database)
+    with psycopg.connect(role("grant_relay"), autocommit=True) as relay:
+        for statement in (
+            "select tide.outbox_publish('orders', '1')",
+            "select tide.outbox_create('other')",
+            "select tide.outbox_drop('orders')",
+            "select tide.relay_set_outbox('p', 'orders', '{}')",
+            "select tide.relay_delete('p')",
+            "update tide.pipeline set config = '{}'",
+            "update tide.outbox set enabled = false",
+            "delete from tide.message",
+            "delete from tide.dead_letter",
+            "insert into tide.migration values (99, 'x')",
+            "create table tide.mine ()",
+        ):
+            with pytest.raises(DENIED):
+                relay.execute(statement)
+
+
+def test_every_statement_of_the_relay_is_prepared_as_its_role(database, role):
+    """Planning checks that every name exists; rights are checked when a statement starts, which EXPLAIN does."""
+    make_pipeline(database)
+    with relay_session(role("grant_relay")) as session:
+        for name, text in statements().items():
+            if EXPLAINED.search(text) and not OTHERS.match(name):
+                session.execute("explain " + text, _Nulls() if "%(" in text else None)
+
+
+class _Nulls(dict):
+    """NULL for every parameter."""
+
+    def __getitem__(self, key):
+        return None
+
+
+def test_schedulers_of_two_roles_do_not_take_each_other_for_dead(database, role):
+    """Neither sees when the other's session started."""
+    first = Session(Settings(postgres_url=role("grant_relay")))
+    second = Session(Settings(postgres_url=role("grant_relay")))
+    try:
+        assert second.evict(3600) == []
+        assert first.evict(3600) == []
+        first.heartbeat()
+        second.heartbeat()
+        assert first.schedulers_alive() == 2
+    finally:
+        first.close()
+        second.close()
+
+
+def test_the_age_of_another_roles_publisher_needs_pg_read_all_stats(database, role):
+    """docs/security.md says so."""
+    make_pipeline(database)
+    url = role("grant_publisher")
+    with psycopg.connect(url) as publisher, database.connect() as owner:
+        publish(publisher)
+        oldest = "select tide.outbox_oldest_publisher_seconds(outbox_id) from tide.outbox"
+        assert owner.execute(oldest).fetchone() == (0,)
+        with database.admin() as admin:
+            admin.execute("grant pg_read_all_stats to tide_owner")
+            try:
+                assert owner.execute(oldest).fetchone()[0] > 0
+            finally:
+                admin.execute("revoke pg_read_all_stats from tide_owner")
+        assert run(owner, "pipelines_lag", names=["p"]).fetchone()[1] == 1

@@ -32,12 +32,12 @@ def test_three_schedulers_share_and_take_over_from_one_that_is_killed(fleet, pip
 
 def test_a_new_scheduler_gets_its_share_of_pipelines_that_are_never_idle(fleet, pipelines):
     for name in NAMES:
-        pipelines.make(name, slice_ms=300)
+        pipelines.make(name, batch_size=20, slice_ms=60_000)
         pipelines.control(name, delay_ms=50)
     fleet.workers(threads=9)
     first = fleet.scheduler()
     for name in NAMES:
-        pipelines.publish(name, 5000)
+        pipelines.publish(name, 4000)
     wait_until(lambda: all(map(pipelines.delivered, NAMES)), 30, "all are busy")
     second = fleet.scheduler()
     wait_until(lambda: shares(first, second) == [4, 5], 10, "they share")

@@ -113,9 +113,11 @@ def test_an_idle_fleet_delivers_soon_after_a_restart_of_postgres(fleet, pipeline
     """No lease has to run out first: nobody drains through a connection that the restart has left dead."""
     scheduler, _ = fleet.scheduler(), fleet.workers()
     for name in NAMES:
-        pipelines.make(name, visibility_timeout_ms=60_000)
+        pipelines.make(name, visibility_timeout_ms=60_000, poll_interval_ms=3_600_000)
         pipelines.wait_delivered(name, pipelines.publish(name), 30)
-        pipelines.wait_outcome(name)
+    asleep = """select bool_and(outcome = 'idle' and lease_until is null
+                           and ended_at < clock_timestamp() - interval '0.5 s') from tide.drain"""
+    wait_until(lambda: pipelines.run(asleep) == [(True,)], 20, "all have slept for a while")
     postgres.restart()
     wait_until(lambda: scheduler.owned() == 3, 20, "the pipelines are owned again")
     for name in NAMES:

@@ -6,6 +6,7 @@ this module knows the former, each sink's `config_model` the latter.
 """
 
 import difflib
+import re
 from dataclasses import dataclass
 from typing import Annotated, Any, Self, TypeVar
 
@@ -18,6 +19,9 @@ from relay.sinks import Sink, SinkConfig, sink_class
 from relay.wire import FORMATS, compile_template
 
 M = TypeVar("M", bound=BaseModel)
+
+# A configuration is also checked before its references are resolved: what one stands for may be anything then.
+_REFERENCE = re.compile(r"\$\{(?:env|file):[^{}]+\}")
 
 
 class ForwardPipeline(BaseModel):
@@ -44,7 +48,7 @@ class ForwardPipeline(BaseModel):
     @field_validator("wire_format")
     @classmethod
     def _known_format(cls, value: str | None) -> str | None:
-        if value is not None and value not in FORMATS:
+        if value is not None and value not in FORMATS and not _REFERENCE.search(value):
             raise ValueError(f"unknown wire_format {value!r}; known: {', '.join(FORMATS)}")
         return value
 
@@ -53,7 +57,7 @@ class ForwardPipeline(BaseModel):
     def _valid_template(cls, value: str | None) -> str | None:
         if value is not None:
             try:
-                compile_template(value)
+                compile_template(_REFERENCE.sub("", value))
             except ConfigError as error:
                 raise ValueError(str(error)) from None
         return value

@@ -1,0 +1,159 @@
+"""The border to psycopg: which of its errors become which of ours."""
+
+import psycopg
+import psycopg_pool
+import pytest
+from psycopg import errors as pg
+
+from relay.db import connect, connection_options, database_errors, make_worker_pool
+from relay.errors import ConfigError, MigrationError, NotConnected
+from relay.settings import Settings
+
+CLOSED = "postgresql://user:hunter2@127.0.0.1:1/db"
+
+
+def mapped(error):
+    try:
+        with database_errors():
+            raise error
+    except Exception as ours:
+        return ours
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (pg.QueryCanceled("statement timeout"), "timeout"),
+        (pg.LockNotAvailable("lock timeout"), "locked"),
+        (pg.AdminShutdown("terminated"), "not_connected"),
+        (pg.CrashShutdown("crash"), "not_connected"),
+        (pg.CannotConnectNow("starting up"), "not_connected"),
+        (pg.TooManyConnections("too many"), "not_connected"),
+        (pg.DeadlockDetected("deadlock"), "not_connected"),
+        (pg.SerializationFailure("serialize"), "not_connected"),
+        (psycopg.OperationalError("server closed the connection"), "not_connected"),
+        (psycopg.InterfaceError("the connection is closed"), "not_connected"),
+        (psycopg_pool.PoolTimeout("timeout"), "timeout"),
+        (psycopg_pool.PoolClosed("closed"), "closed"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
+)
+def test_what_may_work_later(error, code):
+    ours = mapped(error)
+    assert type(ours) is NotConnected
+    assert ours.code == code
+    assert ours.__cause__ is error
+    assert str(ours).startswith("PostgreSQL: ")
+
+
+@pytest.mark.parametrize("kind", [pg.UndefinedTable, pg.UndefinedFunction, pg.UndefinedColumn, pg.InvalidSchemaName])
+def test_a_schema_that_is_not_ours(kind):
+    ours = mapped(kind("no such thing"))
+    assert type(ours) is MigrationError
+    assert str(ours) == "PostgreSQL: no such thing; apply the migrations: relay migrate"
+
+
+@pytest.mark.parametrize(
+    "kind", [pg.InsufficientPrivilege, pg.InvalidPassword, pg.InvalidAuthorizationSpecification, pg.SyntaxError]
+)
+def test_what_a_person_must_change(kind):
+    ours = mapped(kind("denied"))
+    assert type(ours) is ConfigError
+    assert "docs/security.md" in str(ours)
+
+
+@pytest.mark.parametrize("bug", [ValueError("x"), pg.NotNullViolation("x"), pg.InvalidTextRepresentation("x")])
+def test_bugs_stay_what_they_are(bug):
+    assert mapped(bug) is bug
+
+
+def test_errors_of_our_own_go_through():
+    error = NotConnected("x", code="y")
+    assert mapped(error) is error
+
+
+def test_no_password_in_an_error():
+    assert "hunter2" not in str(mapped(psycopg.OperationalError(f"cannot connect to {CLOSED}")))
+
+
+def test_many_lines_become_one():
+    assert str(mapped(psycopg.OperationalError("one\n  two\n"))) == "PostgreSQL: one two"
+
+
+def test_a_server_that_is_not_there():
+    with pytest.raises(NotConnected) as caught:
+        connect(Settings(postgres_url=CLOSED), "test")
+    assert "hunter2" not in str(caught.value)
+
+
+def test_every_wait_for_the_server_has_a_limit():
+    options = connection_options(Settings(postgres_url=CLOSED, connect_timeout_seconds=7), "name")
+    assert options["connect_timeout"] == 7
+    assert options["tcp_user_timeout"] == 30_000
+    assert options["autocommit"] is True
+    assert connection_options(Settings(postgres_url=CLOSED, connect_timeout_seconds=0.1), "")["connect_timeout"] == 2
+
+
+def test_a_session_has_our_settings_whatever_the_database_says(database):
+    with database.connect() as owner:
+        for setting in (
+            "default_transaction_isolation = 'serializable'",
+            "enable_seqscan = on",
+            "search_path = public",
+            "statement_timeout = 0",
+            "timezone = 'Asia/Tokyo'",
+        ):
+            owner.execute(f"alter database {database.name} set {setting}")
+    session = connect(Settings(postgres_url=database.url, statement_timeout_seconds=4), "test name")
+    try:
+        shown = {
+            name: session.execute(f"show {name}").fetchone()[0]
+            for name in (
+                "application_name",
+                "default_transaction_isolation",
+                "enable_seqscan",
+                "plan_cache_mode",
+                "search_path",
+                "statement_timeout",
+                "timezone",
+            )
+        }
+    finally:
+        session.close()
+    assert shown == {
+        "application_name": "test name",
+        "default_transaction_isolation": "read committed",
+        "enable_seqscan": "off",
+        "plan_cache_mode": "force_custom_plan",
+        "search_path": "pg_catalog",
+        "statement_timeout": "4s",
+        "timezone": "UTC",
+    }
+
+
+def test_a_wrong_password_is_for_a_person_to_change(database):
+    url = database.server.process.url_of(database.name, "tide_owner", "not-the-password")
+    with pytest.raises((ConfigError, NotConnected)) as caught:
+        connect(Settings(postgres_url=url), "test")
+    assert "password authentication failed" in str(caught.value)
+    assert "not-the-password" not in str(caught.value)
+
+
+def test_a_statement_that_takes_too_long_is_ended(database):
+    session = connect(Settings(postgres_url=database.url, statement_timeout_seconds=0.05), "test")
+    try:
+        with pytest.raises(NotConnected) as caught, database_errors():
+            session.execute("select pg_sleep(10)")
+    finally:
+        session.close()
+    assert caught.value.code == "timeout"
+
+
+def test_workers_do_not_wait_for_the_disk_but_where_they_say_so(database):
+    pool = make_worker_pool(Settings(postgres_url=database.url, worker_threads=1))
+    try:
+        with pool.connection() as connection:
+            assert connection.execute("show synchronous_commit").fetchone() == ("off",)
+            assert connection.autocommit
+    finally:
+        pool.close()

@@ -1,0 +1,44 @@
+"""The loader, and that the SQL files hold to its rules."""
+
+import re
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+
+from relay.sql import migrations, query, statements
+
+ROOT = Path(__file__).parents[2]
+TEXT = files("relay.sql").joinpath("queries.sql").read_text("utf-8")
+
+
+def test_migrations_are_numbered_from_one_without_gaps_and_in_order():
+    assert [migration.version for migration in migrations()] == list(range(1, len(migrations()) + 1))
+    assert [migration.name for migration in migrations()][:2] == ["outbox", "relay"]
+
+
+def test_every_statement_is_found_by_its_name():
+    names = re.findall(r"^-- name: (\w+)", TEXT, re.MULTILINE)
+    assert len(names) == len(set(names))
+    assert list(statements()) == names
+    assert query("listen").endswith("listen tide_relay_config")
+
+
+def test_a_statement_that_does_not_exist():
+    with pytest.raises(KeyError):
+        query("nothing")
+
+
+@pytest.mark.parametrize("name", list(statements()))
+def test_every_statement_says_in_a_comment_what_it_is_for(name):
+    lines = query(name).splitlines()
+    assert lines[0].startswith("-- ")
+    assert any(not line.startswith("--") for line in lines)
+
+
+def test_every_statement_is_used():
+    sources = "\n".join(
+        path.read_text() for folder in ("relay", "workers", "scheduler") for path in (ROOT / folder).rglob("*.py")
+    )
+    built = {"bell_arm", "bell_disarm"}  # f"bell_{bell}"
+    assert [name for name in statements() if f'"{name}"' not in sources and name not in built] == []

@@ -30,7 +30,7 @@ class Listener:
     def heard_since(self, publisher):
         """Every payload up to now. Notifications arrive in the order of commits, so one of ours ends the wait."""
         publisher.execute("notify tide_outbox_notify, 'until here'")
-        heard = []
+        heard: list[str] = []
         for notification in self._connection.notifies(timeout=10):
             if notification.payload == "until here":
                 return heard

@@ -129,6 +129,7 @@ def test_a_relay_runs_drains(database, role):
         migrate.require_current(session)
         drain = Drain("p", 0, 1, LEASE_MS)
         begun = ownership.begin(session, drain)
+        assert begun
         reader = Reader(session, ownership.Lease(drain, 60, 0), begun, 10)
         batch = reader.read(0)
         assert len(batch.messages) == 4

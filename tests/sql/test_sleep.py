@@ -163,7 +163,7 @@ def test_what_is_published_in_the_last_moment_before_the_bell_is_armed_is_delive
     database, outbox, monkeypatch, stays_open
 ):
     """The worst moment: the drain has found nothing, and the publisher has found a silent bell."""
-    published = []
+    published: list[int] = []
     read = Reader.read
 
     def read_late(self, after, settled=None, bell=None):

@@ -6,18 +6,16 @@ import pytest
 from psycopg import errors as pg
 
 from relay.db import connect, connection_options, database_errors, make_worker_pool
-from relay.errors import ConfigError, MigrationError, NotConnected
+from relay.errors import ConfigError, MigrationError, NotConnected, RelayError
 from relay.settings import Settings
 
 CLOSED = "postgresql://user:hunter2@127.0.0.1:1/db"
 
 
 def mapped(error):
-    try:
-        with database_errors():
-            raise error
-    except Exception as ours:
-        return ours
+    with pytest.raises((RelayError, type(error))) as caught, database_errors():
+        raise error
+    return caught.value
 
 
 @pytest.mark.parametrize(

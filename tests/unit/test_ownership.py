@@ -15,13 +15,19 @@ DRAIN = Drain("p", 3, 7, 1000)
 @given(st.integers(0, 10_000))
 def test_a_retry_waits_up_to_100_ms_doubling_to_30_s(failures):
     ended = failed(failures, "timeout", "slow")
+    assert ended.retry_seconds is not None
     assert 0 <= ended.retry_seconds <= min(30.0, 0.1 * 2 ** min(failures, 20))
     assert (ended.outcome, ended.failures, ended.error_code, ended.error) == ("failed", failures + 1, "timeout", "slow")
 
 
 def test_the_jitter_is_full(monkeypatch):
     bounds = []
-    monkeypatch.setattr(ownership.random, "uniform", lambda low, high: bounds.append((low, high)) or high)
+
+    def uniform(low, high):
+        bounds.append((low, high))
+        return high
+
+    monkeypatch.setattr(ownership.random, "uniform", uniform)
     for failures in (0, 1, 2, 8, 9, 100):
         failed(failures, "x", "y")
     assert bounds == [(0, 0.1), (0, 0.2), (0, 0.4), (0, 25.6), (0, 30.0), (0, 30.0)]

@@ -40,5 +40,6 @@ def test_every_statement_is_used():
     sources = "\n".join(
         path.read_text() for folder in ("relay", "workers", "scheduler") for path in (ROOT / folder).rglob("*.py")
     )
-    built = {"bell_arm", "bell_disarm"}  # f"bell_{bell}"
+    # Names that are put together: f"bell_{bell}", f"pipeline_{verb}".
+    built = {"bell_arm", "bell_disarm", "pipeline_enable", "pipeline_disable", "pipeline_delete"}
     assert [name for name in statements() if f'"{name}"' not in sources and name not in built] == []

@@ -109,9 +109,7 @@ def test_looking_again_backs_off_to_the_poll_interval_until_something_moves(drai
         pauses.append(draining.due_at - 20.0)
         draining.emitted(20.0)
     assert pauses[0] == pytest.approx(FIRST_AGAIN_SECONDS)
-    assert all(
-        later == pytest.approx(min(1.0, earlier * 2)) for earlier, later in itertools.pairwise(pauses)
-    )
+    assert all(later == pytest.approx(min(1.0, earlier * 2)) for earlier, later in itertools.pairwise(pauses))
     assert pauses[-1] == pytest.approx(1.0)
     draining.ended("again", None, True, 20.0)
     assert draining.due_at - 20.0 == pytest.approx(FIRST_AGAIN_SECONDS)

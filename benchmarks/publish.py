@@ -6,14 +6,14 @@ from contextlib import contextmanager
 
 import psycopg
 
-from benchmarks import proc
 from benchmarks.figures import Effort, Figure, at_least, in_turns, ratio, spread
 from benchmarks.pgbench import transactions_per_second
-from benchmarks.stack import Database, Stack, wait_until
+from benchmarks.session_cpu import SessionCpu
+from benchmarks.stack import Database, Stack
 
 LISTENERS = 4
 CLIENTS = 32
-# Outboxes: `quiet` has no pipeline, `relayed` a file pipeline that drains it, `failing` one whose sink is down.
+# `quiet`, the first, has no pipeline, `relayed` a file pipeline that drains it, `failing` one whose sink is down.
 OUTBOXES = ("quiet", "relayed", "failing")
 
 
@@ -51,7 +51,7 @@ def _one_client(database: Database, effort: Effort) -> Iterator[Figure]:
 
 
 def _many_clients(stack: Stack, database: Database, effort: Effort) -> Iterator[Figure]:
-    cpu = _CpuPerTransaction(stack, database)
+    cpu = SessionCpu(stack, database, "tide.message_1_ids")
     results = in_turns(
         {
             "insert": cpu.of("insert", _measure(database, "insert.sql", CLIENTS, effort.seconds)),
@@ -100,40 +100,6 @@ def _measure(
         return rate
 
     return measure
-
-
-class _CpuPerTransaction:
-    """CPU that the sessions of the server spend on a transaction: they end with pgbench, and the server reaps them."""
-
-    def __init__(self, stack: Stack, database: Database) -> None:
-        self._database = database
-        self._pid = stack.postgres.pid or 0
-        self._totals: dict[str, tuple[float, int]] = {}
-
-    def of(self, name: str, measure: Callable[[], float]) -> Callable[[], float]:
-        """Measures into the outbox `quiet`, whose ids count the transactions."""
-
-        def measured() -> float:
-            cpu, transactions = self._now()
-            rate = measure()
-            wait_until(lambda: not self._sessions(), "the sessions of pgbench have ended")
-            cpu_after, transactions_after = self._now()
-            cpu_total, transactions_total = self._totals.get(name, (0.0, 0))
-            self._totals[name] = (cpu_total + cpu_after - cpu, transactions_total + transactions_after - transactions)
-            return rate
-
-        return measured
-
-    def microseconds(self, name: str) -> float:
-        cpu, transactions = self._totals[name]
-        return cpu / transactions * 1e6
-
-    def _now(self) -> tuple[float, int]:
-        ids = self._database.run("select tide.outbox_last_id(outbox_id) from tide.outbox where name = 'quiet'")
-        return proc.reaped_seconds(self._pid), int(ids)
-
-    def _sessions(self) -> int:
-        return int(self._database.run("select count(*) from pg_stat_activity where application_name = 'pgbench'"))
 
 
 @contextmanager

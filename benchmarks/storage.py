@@ -8,6 +8,7 @@ from pathlib import Path
 
 from benchmarks.figures import Effort, Figure, in_turns, ratio, spread
 from benchmarks.pgbench import transactions_per_second
+from benchmarks.session_cpu import SessionCpu
 from benchmarks.stack import Database, Stack
 
 CLIENTS = 32
@@ -27,18 +28,21 @@ def run(stack: Stack, effort: Effort) -> Iterator[Figure]:
     with stack.database("storage") as database:
         database.session.execute(Path(__file__).with_name("sql").joinpath("layouts.sql").read_bytes())
         truncated: list[float] = []
+        cpu = SessionCpu(stack, database, "bench.ids")
         results = in_turns(
             {
-                **{layout: _inserts(database, layout, effort) for layout in LAYOUTS},
+                **{layout: cpu.of(layout, _inserts(database, layout, effort)) for layout in LAYOUTS},
                 "truncate": lambda: _while_truncating(database, effort, truncated),
             },
             effort.rounds,
         )
-        yield Figure("32 clients, INSERT into one table for each outbox", spread(results["plain_7"]))
+        spent = f"CPU of the server per transaction {cpu.microseconds('plain_7'):.0f} µs"
+        yield Figure("32 clients, INSERT into one table for each outbox", spread(results["plain_7"]), note=spent)
         for layout in ("one_7", "two"):
             yield Figure(
-                f"32 clients, {LAYOUTS[layout]} / one table", f"{ratio(results[layout], results['plain_7']):.2f}"
-            )
+                f"32 clients, {LAYOUTS[layout]} / one table", f"{ratio(results[layout], results['plain_7']):.2f}",
+                note=f"CPU of the server per transaction {cpu.microseconds(layout):.0f} µs",
+            )  # fmt: skip
         took = f"TRUNCATE takes {statistics.median(truncated):.1f} ms, at most {max(truncated):.1f} ms"
         yield Figure(
             f"32 clients, two levels, a settled partition truncated every {TRUNCATE_EVERY_SECONDS} s / without",

@@ -1,6 +1,7 @@
 -- Three ways to store the messages of 20 outboxes, each with ten ranges of ids where it has ranges. Same columns, same key.
 create schema bench;
 create sequence bench.ids start with 5000000;
+select nextval('bench.ids');
 
 create table bench.plain_7 (like tide.message including defaults including constraints, primary key (outbox_id, id));
 

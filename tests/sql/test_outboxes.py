@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from tests.sql.support import Follower, make_pipeline, publish, publish_many, reader_of, refused
+from tests.waiting import wait_until
 
 
 @pytest.fixture
@@ -97,6 +98,17 @@ def test_create_if_not_exists_from_many_sessions_creates_one(database):
 
     with ThreadPoolExecutor(8) as pool:
         assert sorted(pool.map(create, range(8))) == [False] * 7 + [True]
+
+
+def test_of_two_sessions_that_create_at_the_same_moment_one_is_refused(database, db):
+    with database.connect() as second, ThreadPoolExecutor(1) as pool:
+        db.execute("begin")
+        call(db, "tide.outbox_create('orders')")
+        creating = pool.submit(call, second, "tide.outbox_create('orders')")
+        wait_until(lambda: db.execute("select from pg_locks where not granted").rowcount)
+        db.execute("commit")
+        with refused("23505"):
+            creating.result()
 
 
 def test_creating_can_be_rolled_back(db):

@@ -1,6 +1,7 @@
 """Pipelines in SQL: what is kept, refused, notified."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from psycopg.types.json import Jsonb
@@ -9,6 +10,7 @@ from relay.errors import Fenced
 from relay.outbox import Settlement
 from relay.ownership import End, end
 from tests.sql.support import begin, make_outbox, make_pipeline, publish, reader_of, refused, relay_session
+from tests.waiting import wait_until
 
 CONFIG = {"sink_type": "memory", "batch_size": 5}
 
@@ -116,6 +118,17 @@ def test_a_group_that_another_pipeline_reads_with_is_refused(db):
     make_outbox(db, "events")
     set_outbox(db, "q", "events", "g")
     assert groups(db) == [("events", "g", 0), ("orders", "g", 0)]
+
+
+def test_of_two_sessions_that_give_two_pipelines_the_same_group_one_is_refused(database, db):
+    with database.connect() as second, ThreadPoolExecutor(1) as pool:
+        db.execute("begin")
+        set_outbox(db, "p", "orders", "g")
+        setting = pool.submit(set_outbox, second, "q", "orders", "g")
+        wait_until(lambda: db.execute("select from pg_locks where not granted").rowcount)
+        db.execute("commit")
+        with refused("42710", "belongs to another pipeline"):
+            setting.result()
 
 
 @pytest.mark.parametrize("config", [[], "text", 1, None, True])

@@ -80,7 +80,7 @@ def connect(settings: Settings, application_name: str) -> Connection:
         return connection
 
 
-def make_worker_pool(settings: Settings) -> Pool:
+def make_worker_pool(settings: Settings, threads: int) -> Pool:
     """The sessions of a worker process, one for each thread, opened lazily; waiting for one has a limit."""
 
     def prepare(connection: Connection) -> None:
@@ -95,7 +95,7 @@ def make_worker_pool(settings: Settings) -> Pool:
         # A round trip for each drain, so that none fails on a connection that a restart of the server has left dead.
         check=psycopg_pool.ConnectionPool.check_connection,
         min_size=0,
-        max_size=settings.worker_threads,
+        max_size=threads,
         timeout=settings.connect_timeout_seconds,
         max_idle=300.0,
         reconnect_timeout=settings.connect_timeout_seconds,

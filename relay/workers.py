@@ -31,17 +31,22 @@ try:
 except ConfigError as error:
     sys.exit(f"relay.workers: {error}")
 configure_logging(settings)
-tools = Tools(settings)
 
 
-class StopDrains(Middleware):
-    """Asks the drains of a process that shuts down to settle the batch in hand and end."""
+class Equip(Middleware):
+    """Gives the drains of a process their tools; asks them to settle the batch in hand and end when it shuts down."""
+
+    tools: Tools
+
+    def before_worker_boot(self, _broker: dramatiq.Broker, worker: dramatiq.Worker) -> None:
+        # Only here the number of threads is known: the dramatiq command takes it as an option of its own.
+        self.tools = Tools(settings, worker.worker_threads)
 
     def before_worker_shutdown(self, _broker: dramatiq.Broker, _worker: dramatiq.Worker) -> None:
-        tools.stop.set()
+        self.tools.stop.set()
 
     def after_worker_shutdown(self, _broker: dramatiq.Broker, _worker: dramatiq.Worker) -> None:
-        tools.close()
+        self.tools.close()
 
 
 class EndWithMaster(Middleware):
@@ -59,9 +64,10 @@ class EndWithMaster(Middleware):
 def drain(*arguments: object) -> None:
     """One drain message, as `relay.queues` puts it on the queue."""
     with worker_metrics().drains_running.track_inprogress():
-        drains.run(tools, queues.drain_from(arguments))
+        drains.run(equip.tools, queues.drain_from(arguments))
 
 
-broker = make_broker(settings.broker_url, middleware=[WorkerMetricsEndpoint(), StopDrains(), EndWithMaster()])
+equip = Equip()
+broker = make_broker(settings.broker_url, middleware=[WorkerMetricsEndpoint(), equip, EndWithMaster()])
 dramatiq.set_broker(broker)
 dramatiq.actor(broker=broker, actor_name=queues.DRAIN_ACTOR, queue_name=queues.DRAIN_QUEUE)(drain)

@@ -56,11 +56,11 @@ class SinkCache:
 
 
 class Tools:
-    """Made once in each worker process."""
+    """Made once in each worker process, for as many drains at a time as it has threads."""
 
-    def __init__(self, settings: Settings) -> None:
-        self.pool: Pool = make_worker_pool(settings)
-        self.read_ahead = ThreadPoolExecutor(max_workers=settings.worker_threads, thread_name_prefix="read-ahead")
+    def __init__(self, settings: Settings, threads: int) -> None:
+        self.pool: Pool = make_worker_pool(settings, threads)
+        self.read_ahead = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="read-ahead")
         self.sinks = SinkCache()
         self.stop = Stop()
 

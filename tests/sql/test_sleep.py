@@ -70,7 +70,7 @@ def asleep(database, pipeline="p"):
     name = f"{database.name}-{pipeline}-{database.server.version}"
     with ExitStack() as stack:
         stack.callback(forget, name)
-        tools = Tools(Settings(postgres_url=database.url))
+        tools = Tools(Settings(postgres_url=database.url), threads=2)
         stack.callback(tools.close)
         with database.connect() as owner:
             config = "jsonb_build_object('sink_type', 'memory', 'name', %s::text, 'batch_size', 1)"

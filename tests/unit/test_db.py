@@ -148,7 +148,7 @@ def test_a_statement_that_takes_too_long_is_ended(database):
 
 
 def test_workers_do_not_wait_for_the_disk_but_where_they_say_so(database):
-    pool = make_worker_pool(Settings(postgres_url=database.url, worker_threads=1))
+    pool = make_worker_pool(Settings(postgres_url=database.url), threads=1)
     try:
         with pool.connection() as connection:
             assert connection.execute("show synchronous_commit").fetchone() == ("off",)

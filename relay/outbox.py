@@ -11,8 +11,9 @@ Statements that belong together travel together: a settle and the next read take
 
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from psycopg import Cursor
 from psycopg.rows import args_row
@@ -31,12 +32,12 @@ Bell = Literal["arm", "disarm"]
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """The next messages of a group, in order, none missing up to the last."""
+    """The next messages of a group, in order, none missing up to the last; if there is none, none up to the horizon."""
 
     messages: list[Message]
     horizon: int
     open_publishers: int
-    """Transactions that may still add messages above the horizon."""
+    """Transactions that may still add messages above the horizon; not counted while that is far ahead."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +62,16 @@ def settlement(messages: Sequence[Message], failures: Sequence[Failure], offset_
     return Settlement(settled[-1].id, len(settled) - len(dead), dead, temporary)
 
 
+class Asked(NamedTuple):
+    """A question that is on its way to PostgreSQL, or answered and not yet received."""
+
+    pipeline: ExitStack
+    sent_at: float
+    fence: "Cursor[Any] | None"
+    horizon: "Cursor[Any] | None"
+    rows: "Cursor[Message]"
+
+
 class Reader:
     """One drain's session with its consumer group. Every write names the fence of its lease, and renews the lease.
 
@@ -75,6 +86,9 @@ class Reader:
         self._lease = lease
         self._revision = begun.revision
         self._max_messages = max_messages
+        self._horizon = 0
+        self._asked: Asked | None = None
+        self._batch = Batch([], 0, 0)
         self._parameters = {
             **lease.fence,
             "lease_seconds": lease.seconds,
@@ -83,26 +97,47 @@ class Reader:
             "outbox": begun.outbox,
         }
 
-    def read(self, after: int, settled: Settlement | None = None, bell: Bell | None = None) -> Batch:
-        """Writes what is given, commits it, and then reads the messages after an id: one round trip."""
+    def ask(self, after: int, settled: Settlement | None = None, bell: Bell | None = None) -> None:
+        """Writes what is given, commits it, and then reads the messages after an id: one round trip.
+
+        Only sends: PostgreSQL works while the caller does something else, and `receive` takes the answer. A thread that
+        waited here instead would fight the caller for the interpreter, and cost a third of the throughput.
+        A horizon stays true once it is read, so a backlog needs a new one only when it comes near the last.
+        """
+        assert self._asked is None
         sent_at = time.monotonic()
-        with database_errors():
-            with self._connection.pipeline():
-                fence = self._write(settled, bell)
-                horizon = self._execute("outbox_horizon")
-                rows = self._connection.cursor(row_factory=args_row(Message)).execute(
-                    query("outbox_read"),
-                    {
-                        **self._parameters,
-                        "after": after,
-                        "max_messages": self._max_messages,
-                        "max_bytes": MAX_BATCH_BYTES,
-                    },
-                    binary=True,
-                )
-            self._check(fence, sent_at)
-            [(top, open_publishers, _)] = horizon.fetchall()
-            return Batch(rows.fetchall(), top, open_publishers)
+        behind = bell != "arm" and after + self._max_messages <= self._horizon
+        with database_errors(), ExitStack() as stack:
+            stack.enter_context(self._connection.pipeline())
+            fence = self._write(settled, bell)
+            # A transaction of its own, so that none stays open until the answer is taken.
+            self._connection.execute("begin")
+            horizon = None if behind else self._execute("outbox_horizon")
+            rows = self._connection.cursor(row_factory=args_row(Message)).execute(
+                query("outbox_read"),
+                {**self._parameters, "after": after, "max_messages": self._max_messages, "max_bytes": MAX_BATCH_BYTES},
+                binary=True,
+            )
+            self._connection.execute("commit")
+            self._asked = Asked(stack.pop_all(), sent_at, fence, horizon, rows)
+
+    def receive(self) -> Batch:
+        """What was asked for last; the same batch again if nothing was asked since."""
+        asked, self._asked = self._asked, None
+        if asked:
+            with database_errors():
+                asked.pipeline.close()
+                self._check(asked.fence, asked.sent_at)
+                open_publishers = 0
+                if asked.horizon:
+                    [(self._horizon, open_publishers, _)] = asked.horizon.fetchall()
+                self._batch = Batch(asked.rows.fetchall(), self._horizon, open_publishers)
+        return self._batch
+
+    def read(self, after: int, settled: Settlement | None = None, bell: Bell | None = None) -> Batch:
+        """`ask` and `receive` in one."""
+        self.ask(after, settled, bell)
+        return self.receive()
 
     def settle(self, settled: Settlement) -> None:
         """Writes what became of the last batch."""

@@ -1,11 +1,10 @@
 """The forward drain: outbox -> records -> sink -> settle, batch after batch.
 
-While the sink works on one batch, another thread settles the one before and reads the next, in one round trip.
+While the sink works on one batch, PostgreSQL settles the one before and reads the next, in one round trip.
 What became of a batch is a value, so a sink's failure passes through the same path as its success.
 """
 
 import time
-from concurrent.futures import Future, wait
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Literal
@@ -92,11 +91,11 @@ class ForwardDrain:
                 settled = None
                 if not batch.messages:
                     return End("again" if batch.open_publishers else "idle", self._progressed)
-            ahead = self._tools.read_ahead.submit(self._reader.read, batch.messages[-1].id, settled, self._disarm())
+            self._reader.ask(batch.messages[-1].id, settled, self._disarm())
             try:
-                settled = self._publish(batch.messages, ahead)
+                settled = self._publish(batch.messages)
             finally:
-                batch = ahead.result()
+                batch = self._reader.receive()
             self._offset_id = settled.offset_id
             self._progressed |= bool(settled.delivered or settled.dead)
             if settled.failure or self._is_over():
@@ -128,18 +127,18 @@ class ForwardDrain:
             return replace(settled, offset_id=horizon) if settled else Settlement(horizon)
         return settled
 
-    def _publish(self, messages: list[Message], ahead: Future[Batch]) -> Settlement:
-        self._hold_lease(ahead)
+    def _publish(self, messages: list[Message]) -> Settlement:
+        self._hold_lease()
         started = time.monotonic()
         failures = self._send(messages)
         settled = settlement(messages, failures, self._offset_id)
         self._count(messages, settled, time.monotonic() - started)
         return settled
 
-    def _hold_lease(self, ahead: Future[Batch]) -> None:
+    def _hold_lease(self) -> None:
         """No publish outlives its lease: where the rest of it is too short, it is renewed first."""
         while not self._lease.covers(self._publish_limit_seconds):
-            wait([ahead])
+            self._reader.receive()
             self._reader.settle(Settlement(self._offset_id))
 
     def _send(self, messages: list[Message]) -> list[Failure]:

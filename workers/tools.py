@@ -1,8 +1,7 @@
-"""What the drains of one process share: connections, open sinks, a thread to read ahead on."""
+"""What the drains of one process share: connections and open sinks."""
 
 from collections import OrderedDict
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from threading import Lock
 
 from relay.db import Pool, make_worker_pool
@@ -60,12 +59,10 @@ class Tools:
 
     def __init__(self, settings: Settings, threads: int) -> None:
         self.pool: Pool = make_worker_pool(settings, threads)
-        self.read_ahead = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="read-ahead")
         self.sinks = SinkCache()
         self.stop = Stop()
 
     def close(self) -> None:
         """After the last drain has ended."""
-        self.read_ahead.shutdown()
         self.sinks.close()
         self.pool.close()

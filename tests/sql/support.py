@@ -112,8 +112,10 @@ class Follower:
 
     def to_end(self) -> list[int]:
         """Reads until nothing is left below the horizon; everything seen so far."""
-        while self.step().messages:
-            pass
+        before = -1
+        while self.offset > before:  # an empty batch up to an earlier horizon also moves it
+            before = self.offset
+            self.step()
         return self.ids
 
 

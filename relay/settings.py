@@ -110,7 +110,7 @@ class Settings(BaseSettings):
     log_format: Annotated[Literal["text", "json"], BeforeValidator(_lower)] = "text"
     log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_level)] = "info"
     relay_group_id: Annotated[str, Field(min_length=1, max_length=200)] = "default"
-    """Schedulers of one group share the pipelines among them; different groups do not see each other."""
+    """A scheduler owns pipelines that name its group, and those that name none; its group shares them."""
     discovery_interval_seconds: Seconds = 10.0
     """How often the pipelines are read again, in case a notification was lost."""
     worker_processes: Annotated[int, Field(ge=1, le=1024)] = Field(default_factory=_available_cpus)

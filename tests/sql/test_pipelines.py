@@ -50,6 +50,13 @@ def test_without_a_group_the_pipelines_name_is_its_group(db):
     assert groups(db) == [("orders", "p", 0)]
 
 
+def test_a_change_without_a_group_keeps_the_group_and_its_offset(db):
+    db.execute("select tide.relay_set_outbox('p', 'orders', 'mine', '{\"sink_type\": \"memory\"}')")
+    db.execute("update tide.consumer_group set offset_id = 7")
+    db.execute("select tide.relay_set_outbox('p', 'orders', '{\"sink_type\": \"stdout\"}')")
+    assert db.execute("select name, offset_id from tide.consumer_group").fetchall() == [("mine", 7)]
+
+
 def test_with_a_group(db):
     set_outbox(db, "p", "orders", "billing")
     assert groups(db) == [("orders", "billing", 0)]

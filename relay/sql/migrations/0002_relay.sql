@@ -105,8 +105,19 @@ comment on function tide.relay_set_outbox(text, text, text, jsonb) is
     'Creates or changes a forward pipeline. A new one is enabled and starts at the oldest message kept.';
 
 create function tide.relay_set_outbox(name text, outbox text, config jsonb) returns void
-language sql security definer set search_path = pg_catalog, pg_temp
-begin atomic select tide.relay_set_outbox(name, outbox, name, config); end;
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    present_group text;
+begin
+    select g.name into present_group
+      from tide.pipeline p
+      join tide.consumer_group g on g.group_id = p.group_id
+      join tide.outbox o on o.outbox_id = g.outbox_id
+     where p.name = relay_set_outbox.name and o.name = relay_set_outbox.outbox;
+    perform tide.relay_set_outbox(name, outbox, coalesce(present_group, name), config);
+end $$;
+comment on function tide.relay_set_outbox(text, text, jsonb) is
+    'The same; a new pipeline has a consumer group of its own name, another keeps the one it has.';
 
 create function tide.relay_set_enabled(name text, enabled boolean) returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$

@@ -101,7 +101,7 @@ class Reader:
         """Writes what is given, commits it, and then reads the messages after an id: one round trip.
 
         Only sends: PostgreSQL works while the caller does something else, and `receive` takes the answer. A thread that
-        waited here instead would fight the caller for the interpreter, and cost a third of the throughput.
+        waited here instead would fight the caller for the interpreter.
         A horizon stays true once it is read, so a backlog needs a new one only when it comes near the last.
         """
         assert self._asked is None

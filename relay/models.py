@@ -6,7 +6,7 @@ costs three times as much to build.
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class Message(NamedTuple):
@@ -34,6 +34,24 @@ class Record(NamedTuple):
     key: str | None
     body: bytes
     headers: dict[str, str]
+
+
+class Received(NamedTuple):
+    """One message as a source hands it out; nothing in it is interpreted yet."""
+
+    id: str
+    """The source's own id of it, the same each time it comes, such as `orders/3/1042`: the default event id."""
+    body: bytes
+    headers: dict[str, str]
+    key: str | None = None
+    subject: str = ""
+    """Topic, subject, stream, routing key, queue or path that it came by."""
+    partition: str = ""
+    """Whose position it moves, such as `orders/3`; empty where the source has no positions."""
+    position: str = ""
+    """In the source's own notation; `open` gets the last one that was committed."""
+    token: Any = None
+    """What `ack` needs."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,23 @@
+"""The sources by `source_type`. Adding one: a file here, a line in `SOURCES`, an extra, a contract test, a README row."""
+
+import importlib
+from typing import cast
+
+from relay.errors import ConfigError
+from relay.sources.base import Source, SourceConfig, SourceFeatures
+
+__all__ = ["SOURCES", "Source", "SourceConfig", "SourceFeatures", "source_class"]
+
+SOURCES: dict[str, str] = {}
+
+
+def source_class(source_type: str) -> type[Source]:
+    """The class behind a `source_type`. Importing it needs no client library: `open` does that.
+
+    Raises ConfigError, listing the known types, for an unknown one.
+    """
+    try:
+        module, _, name = SOURCES[source_type].partition(":")
+    except KeyError:
+        raise ConfigError(f"unknown source_type {source_type!r}; known: {', '.join(sorted(SOURCES))}") from None
+    return cast(type[Source], getattr(importlib.import_module(module), name))

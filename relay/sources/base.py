@@ -1,0 +1,102 @@
+"""The source seam: where a reverse pipeline receives from.
+
+A source is five methods of I/O. Everything else (event ids, wire formats, writing to the inbox once, dead letters,
+retry times) is decided above it, once, for all sources. The caller's cycle: `receive`, write to PostgreSQL and
+commit, `ack`.
+
+`open(positions)`
+    Connects and checks that what it receives from exists. `positions` is what PostgreSQL holds: for each `partition`
+    the `position` of the last message whose row is committed; empty at first. A source that declares `has_positions`
+    goes on right after them, whatever the server remembers. Raises `NotConnected` when the server cannot be reached
+    now, `ConfigError` when a person must change something (no such stream, wrong credentials), saying what.
+`receive(max_messages, wait_seconds)`
+    The next messages, in order, as soon as there are any: it waits at most `wait_seconds` for the first (0: not at all)
+    and not for more than that one. An empty list means that none came. What it handed out, it does not hand out again
+    while it is open, unless the server itself sends it again. Bounds what it holds in memory (`MAX_HELD_BYTES`).
+    Raises `NotConnected` when the connection was lost; so it does on a source that is not open. Nothing else but bugs.
+`ack(received)`
+    Tells the server that these messages are done: called after their rows, or their dead letters, are committed; with
+    messages in the order in which they were received. May be called while later messages are handed out and not done.
+    Acknowledging after a reconnect, or twice, is harmless. Raises `NotConnected`: the messages then come again, and the
+    inbox knows them by their event ids, so nothing is stored twice.
+`rest()`
+    The drain is over: gives back whatever was fetched and not acknowledged, so that another worker receives it at
+    once, and asks the server for nothing more until the next `receive`. The connection may stay. The source is used
+    again, without `open`, only if no other worker has drained the pipeline meanwhile.
+`close()`
+    `rest`, and releases everything within a bounded time. May be called twice, and on a source that never opened.
+    The source can be opened again.
+
+Thread safety: one thread at a time; it need not always be the same thread. `close` alone may also be called while
+another thread is inside `receive`: it waits for it, or makes it raise `NotConnected`.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from relay.models import Received
+
+MAX_HELD_BYTES = 16 * 1024 * 1024
+"""What a source and its client library may hold in memory for one pipeline, beside a single message that is larger."""
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFeatures:
+    """What a source promises. The contract suite reads it: each scenario is passed or is skipped by one of these."""
+
+    ordered: bool = True
+    """Messages come in the order in which they were sent (per partition where the system says so)."""
+    has_positions: bool = False
+    """Resumes from the positions stored with the rows, so that each message is written exactly once, whatever happens
+    to acknowledgements."""
+    redelivers: bool = True
+    """What was received and not acknowledged comes again by the server's own doing."""
+    keeps_headers: bool = False
+    keeps_key: bool = False
+    needs_source: bool = False
+    """The stream, topic or queue must exist before."""
+    needs_credentials: bool = False
+    """The server can refuse us for who we are; `open` then raises `ConfigError`."""
+    uses_network: bool = True
+    default_wire_format: str = "raw"
+    longest_wait_seconds: float = 1.0
+    """How long one `receive` should be asked to wait: longer where each asking costs money. It delays a shutdown."""
+
+
+class SourceConfig(BaseModel):
+    """The part of a pipeline's configuration that is the source's own. Unknown keys are refused (`pipelines.py`)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, hide_input_in_errors=True)
+
+    timeout_ms: Annotated[int, Field(ge=10, le=3_600_000)] = 10_000
+    """How long one `open` or `ack`, or any other question to the server, may take beside the asked-for wait."""
+
+
+class Source(ABC):
+    """See the module's text: it is the contract."""
+
+    features: ClassVar[SourceFeatures]
+    config_model: ClassVar[type[SourceConfig]]
+
+    @abstractmethod
+    def __init__(self, config: SourceConfig, pipeline: str) -> None:
+        """`config` is an instance of `config_model` with every secret resolved; `pipeline` is for messages."""
+
+    @abstractmethod
+    def open(self, positions: Mapping[str, str]) -> None: ...
+
+    @abstractmethod
+    def receive(self, max_messages: int, wait_seconds: float) -> list[Received]: ...
+
+    @abstractmethod
+    def ack(self, received: Sequence[Received]) -> None: ...
+
+    @abstractmethod
+    def rest(self) -> None: ...
+
+    @abstractmethod
+    def close(self) -> None: ...

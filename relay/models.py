@@ -68,6 +68,15 @@ class Failure:
     """For people; carries no secret."""
 
 
+class Progress(NamedTuple):
+    """How far a group has come, as a sink knows it."""
+
+    offset_id: int
+    """Every message up to here was delivered or refused for good."""
+    dead: tuple[tuple[int, Failure], ...] = ()
+    """(message id, why) of those that were refused for good and may not be settled yet."""
+
+
 @dataclass(frozen=True, slots=True)
 class Drain:
     """The right to drain one pipeline once: what a drain message carries, and what every write of the drain names."""

@@ -16,6 +16,10 @@ the offset) is decided above it, once, for all sinks.
     Raises `NotConnected` when the connection was lost, in which case any part of the batch may have been
     delivered; so it does on a sink that is not open. Raises nothing else but bugs.
     Takes at most `config.timeout_ms` plus a moment.
+`begin(drain, offset_id)`
+    A drain begins on this open sink; `offset_id` is what PostgreSQL has settled. Only a sink whose backend keeps the
+    offset in one transaction with the records has anything to do: it fences whoever used it before, and returns how far
+    it has come, at least `offset_id`. The drain goes on from there. Raises what `open` raises.
 `close()`
     Releases everything within a bounded time. May be called twice, and on a sink that never opened.
     Loses nothing: what `publish` confirmed is already durable. The sink can be opened again.
@@ -27,11 +31,11 @@ another thread is inside `publish`: it waits for it, or makes it raise `NotConne
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from relay.models import Failure, Record
+from relay.models import Drain, Failure, Progress, Record
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +58,8 @@ class Features:
     """The destination (stream, topic, queue) must exist before."""
     needs_credentials: bool = False
     """The backend can refuse us for who we are; `open` then raises `ConfigError`."""
+    cloudevents_binding: Literal["kafka", "http", "nats", "amqp"] | None = None
+    """How CloudEvents attributes travel in its headers; None: CloudEvents are sent structured."""
     uses_network: bool = True
     """False for sinks that cannot lose a connection."""
     default_wire_format: str = "raw"
@@ -89,5 +95,44 @@ class Sink(ABC):
     @abstractmethod
     def publish(self, records: Sequence[Record]) -> list[Failure]: ...
 
+    def begin(self, drain: Drain, offset_id: int) -> Progress:  # noqa: ARG002
+        return Progress(offset_id)
+
     @abstractmethod
     def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Gather:
+    """How much becomes one object; the first limit that is reached counts."""
+
+    max_rows: int
+    max_bytes: int
+    max_age_ms: int
+    """Of the oldest message: when it is as old as that, what there is becomes an object."""
+
+
+class GatheringSink(Sink):
+    """A sink that writes many batches as one object. `publish` makes an object of one batch.
+
+    The drain (`workers/gather.py`) first commits up to which message the object will reach, so that after a crash the
+    same messages are written again, under the same name. It settles only what was sealed.
+    """
+
+    gather: Gather
+
+    @abstractmethod
+    def append(self, records: Sequence[Record]) -> list[Failure]:
+        """Adds to the object in hand, in bounded memory. Returns permanent failures only. Raises `NotConnected`."""
+
+    @abstractmethod
+    def seal(self) -> None:
+        """Writes the object in hand, named after its first and last message; nothing if it is empty.
+
+        Returns when it is durable. Raises `NotConnected`, after which the object is gone, and is gathered anew.
+        """
+
+    def publish(self, records: Sequence[Record]) -> list[Failure]:
+        failures = self.append(records)
+        self.seal()
+        return failures

@@ -1,8 +1,8 @@
 """The services that tests run on: real ones, private to this run (to each worker of it), started when first used.
 
-Session-wide: `postgres`, `postgres16`, `redis_server`, `nats_server`, `rabbitmq_server`. A test may stop or restart
-one: it is started again for the next test that asks for it. For more than that, a test makes servers of its own with
-`own_postgres()`, `own_redis()`, `own_nats()`, `own_rabbitmq()`.
+Session-wide: `postgres`, `postgres16`, `redis_server`, `nats_server`, `rabbitmq_server`, `moto_server`. A test may
+stop or restart one: it is started again for the next test that asks for it. For more than that, a test makes servers
+of its own with `own_postgres()`, `own_redis()`, `own_nats()`, `own_rabbitmq()`, `own_moto()`.
 """
 
 import shutil
@@ -17,6 +17,7 @@ import pytest
 
 from relay.embedded import EmbeddedRedis
 from relay.server_process import ServerProcess
+from tests.services.moto import MotoServer
 from tests.services.nats import NatsServer
 from tests.services.postgres import Database, PostgresServer
 from tests.services.rabbitmq import RabbitmqServer
@@ -128,6 +129,18 @@ def rabbitmq_server(_rabbitmq: RabbitmqServer) -> RabbitmqServer:
     return _rabbitmq.start()
 
 
+@pytest.fixture(scope="session")
+def _moto(run_dir: Path) -> Iterator[MotoServer]:
+    with MotoServer(run_dir / "moto") as server:
+        yield server
+
+
+@pytest.fixture
+def moto_server(_moto: MotoServer) -> MotoServer:
+    """Amazon SQS and S3. Queues and buckets of other tests may be there: name yours for your test."""
+    return _moto.start()
+
+
 @pytest.fixture
 def own_postgres(own_dirs: Callable[[], Path]) -> Iterator[Callable[..., PostgresServer]]:
     """Makes servers for this test alone: `own_postgres(version=18, settings={...})`."""
@@ -155,6 +168,12 @@ def own_nats(own_dirs: Callable[[], Path]) -> Iterator[Callable[..., NatsServer]
 def own_rabbitmq(own_dirs: Callable[[], Path]) -> Iterator[Callable[..., RabbitmqServer]]:
     """Makes servers for this test alone: `own_rabbitmq()`."""
     yield from _own(RabbitmqServer, own_dirs)
+
+
+@pytest.fixture
+def own_moto(own_dirs: Callable[[], Path]) -> Iterator[Callable[..., MotoServer]]:
+    """Makes servers for this test alone: `own_moto(authenticated=True)`."""
+    yield from _own(MotoServer, own_dirs)
 
 
 @pytest.fixture

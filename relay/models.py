@@ -5,7 +5,7 @@ costs three times as much to build.
 """
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 
@@ -34,6 +34,8 @@ class Record(NamedTuple):
     key: str | None
     body: bytes
     headers: dict[str, str]
+    created_at: datetime = datetime.fromtimestamp(0, UTC)
+    """When the message was published, with time zone."""
 
 
 class Received(NamedTuple):
@@ -66,6 +68,8 @@ class Failure:
     """A short stable word for metrics, such as `too_large`."""
     reason: str
     """For people; carries no secret."""
+    retry_after_seconds: float | None = None
+    """The receiver asked to be left alone for so long; None where it said nothing."""
 
 
 class Progress(NamedTuple):

@@ -22,6 +22,7 @@ from relay.sql import query
 
 FIRST_RETRY_SECONDS = 0.1
 LONGEST_RETRY_SECONDS = 30.0
+LONGEST_ASKED_SECONDS = 3600.0
 
 Outcome = Literal["idle", "more", "again", "failed"]
 """How a drain ends: nothing left; its slice is over; only messages of open publishers left; try again later."""
@@ -110,9 +111,17 @@ def end(connection: Connection, drain: Drain, ended: End) -> None:
             raise Fenced(f"drain {drain.number} of pipeline {drain.pipeline!r} was given up before it ended")
 
 
-def failed(failures_before: int, code: str, reason: str, *, progressed: bool = False) -> End:
-    """The end of a drain that must be tried again: exponential from 100 ms to 30 s, full jitter."""
+def failed(
+    failures_before: int, code: str, reason: str, *, progressed: bool = False, asked_seconds: float | None = None
+) -> End:
+    """The end of a drain that must be tried again: exponential from 100 ms to 30 s, full jitter.
+
+    `asked_seconds` is how long the receiver asked to be left alone: it is not tried earlier than that, but within an
+    hour. The jitter comes on top, so that pipelines that were sent away together do not come back together.
+    """
     failures_before = 0 if progressed else failures_before
     ceiling = min(LONGEST_RETRY_SECONDS, FIRST_RETRY_SECONDS * 2 ** min(failures_before, 16))
     seconds = random.uniform(0, ceiling)  # spreads load, guards nothing
+    if asked_seconds is not None:
+        seconds = min(LONGEST_ASKED_SECONDS, max(0.0, asked_seconds) + seconds)
     return End("failed", progressed, seconds, failures_before + 1, code, reason)

@@ -7,7 +7,9 @@ this module knows the former, each sink's `config_model` the latter.
 
 import difflib
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Annotated, Any, Self, TypeVar
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -15,10 +17,13 @@ from pydantic_core import ErrorDetails
 
 from relay.errors import ConfigError
 from relay.secret_refs import mask, resolve
-from relay.sinks import Sink, SinkConfig, sink_class
+from relay.sinks import Features, Sink, SinkConfig, sink_class
 from relay.wire import FORMATS, compile_template
 
 M = TypeVar("M", bound=BaseModel)
+
+SUBJECT_KEYS = ("subject_template", "subject")
+"""The names of the subject template that every sink understands."""
 
 # A configuration is also checked before its references are resolved: what one stands for may be anything then.
 _REFERENCE = re.compile(r"\$\{(?:env|file):[^{}]+\}")
@@ -38,8 +43,8 @@ class ForwardPipeline(BaseModel):
     """The lease: how long a drain may stay silent before its pipeline is drained by another."""
     slice_ms: Annotated[int, Field(ge=10, le=600_000)] = 2_000
     """How long a drain may last before it hands its thread back."""
-    subject_template: Annotated[str | None, Field(validation_alias=AliasChoices("subject_template", "subject"))] = None
-    """Where each message goes inside the sink; the sink's own default where it is null."""
+    subject_template: Annotated[str | None, Field(validation_alias=AliasChoices(*SUBJECT_KEYS), repr=False)] = None
+    """Where each message goes inside the sink; the sink's own default where it is null. May hold a secret in a URL."""
     wire_format: str | None = None
     """`raw` or `envelope`; the sink's own default where it is null."""
     relay_group_id: Annotated[str | None, Field(min_length=1, max_length=200)] = None
@@ -104,8 +109,21 @@ def parse_forward(config: dict[str, Any], *, resolved: bool = False) -> ForwardC
     kind = sink_class(sink_type)
     ours = _keys(ForwardPipeline)
     problems: list[str] = []
-    known = sorted({*ForwardPipeline.model_fields, *kind.config_model.model_fields})
-    pipeline = _validate(ForwardPipeline, {k: v for k, v in config.items() if k in ours}, known, problems)
+    features = kind.features
+    subject_key = features.subject_key or "subject_template"
+    known = sorted(
+        {*ForwardPipeline.model_fields, *kind.config_model.model_fields} - {"subject_template"} | {subject_key}
+    )
+    config = _one_subject(config, features, problems)
+    if features.subject_required and config.get("subject_template") is None:
+        problems.append(f"{subject_key}: is missing")
+    pipeline = _validate(
+        ForwardPipeline,
+        {k: v for k, v in config.items() if k in ours},
+        known,
+        problems,
+        {"subject_template": subject_key},
+    )
     sink_keys = {k: v for k, v in config.items() if k not in ours}
     if pipeline and "timeout_ms" not in config:
         default = kind.config_model.model_fields["timeout_ms"].default
@@ -121,6 +139,21 @@ def parse_forward(config: dict[str, Any], *, resolved: bool = False) -> ForwardC
     return ForwardConfig(pipeline, sink, kind)
 
 
+def _one_subject(config: dict[str, Any], features: Features, problems: list[str]) -> dict[str, Any]:
+    """The configuration with its subject template under that name only, whichever of its names was used."""
+    own = [features.subject_key] if features.subject_key else []
+    given = {name: config[name] for name in (*own, *features.subject_aliases, *SUBJECT_KEYS) if name in config}
+    if not given:
+        return config
+    first, *others = given
+    problems += [
+        f"{name}: is another name for {first} and says something else; keep one of the two"
+        for name in others
+        if given[name] != given[first]
+    ]
+    return {k: v for k, v in config.items() if k not in given} | {"subject_template": given[first]}
+
+
 def _keys(model: type[BaseModel]) -> set[str]:
     keys = set(model.model_fields)
     for field in model.model_fields.values():
@@ -131,16 +164,24 @@ def _keys(model: type[BaseModel]) -> set[str]:
     return keys
 
 
-def _validate(model: type[M], values: dict[str, Any], known: list[str], problems: list[str]) -> M | None:
+def _validate(
+    model: type[M],
+    values: dict[str, Any],
+    known: list[str],
+    problems: list[str],
+    shown: Mapping[str, str] = MappingProxyType({}),
+) -> M | None:
+    """`shown` gives the name of a key as the user knows it, where that is another one."""
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        problems += [_problem(detail, known) for detail in error.errors(include_url=False, include_input=False)]
+        problems += [_problem(detail, known, shown) for detail in error.errors(include_url=False, include_input=False)]
         return None
 
 
-def _problem(detail: ErrorDetails, known: list[str]) -> str:
+def _problem(detail: ErrorDetails, known: list[str], shown: Mapping[str, str]) -> str:
     key = ".".join(str(part) for part in detail["loc"])
+    key = shown.get(key, key)
     if detail["type"] == "extra_forbidden":
         near = difflib.get_close_matches(key, known, n=1)
         guess = f", did you mean {near[0]}" if near else ""

@@ -162,7 +162,13 @@ class ForwardDrain:
             return End("more", self._progressed)
         failure = settled.failure
         log.warning("publish failed", code=failure.code, reason=failure.reason, after_message=settled.offset_id)
-        return ownership.failed(self._begun.failures, failure.code, failure.reason, progressed=self._progressed)
+        return ownership.failed(
+            self._begun.failures,
+            failure.code,
+            failure.reason,
+            progressed=self._progressed,
+            asked_seconds=failure.retry_after_seconds,
+        )
 
     def _count(self, messages: list[Message], settled: Settlement, seconds: float) -> None:
         metrics = worker_metrics()

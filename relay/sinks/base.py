@@ -65,6 +65,13 @@ class Features:
     default_wire_format: str = "raw"
     default_subject: str = "{outbox}"
     """The subject template used when the pipeline names none; empty where subjects mean nothing."""
+    subject_key: str | None = None
+    """The key of the sink's configuration that is its subject template, such as `topic`: `subject_template` under the
+    backend's own name. The sink's `config_model` does not have it; the sink finds the result in `Record.subject`."""
+    subject_aliases: tuple[str, ...] = ()
+    """Further names of that key."""
+    subject_required: bool = False
+    """There is no sensible default: the pipeline must name a template."""
 
 
 class SinkConfig(BaseModel):

@@ -62,6 +62,8 @@ class SourceFeatures:
     needs_credentials: bool = False
     """The server can refuse us for who we are; `open` then raises `ConfigError`."""
     uses_network: bool = True
+    passive: bool = False
+    """Nobody drains it: messages are brought by a process of its own."""
     default_wire_format: str = "raw"
     longest_wait_seconds: float = 1.0
     """How long one `receive` should be asked to wait: longer where each asking costs money. It delays a shutdown."""

@@ -37,6 +37,14 @@ def test_progress_starts_the_count_anew():
     assert failed(9, "x", "y", progressed=True).failures == 1
 
 
+@given(st.integers(0, 100), st.floats(-10, 1e9))
+def test_a_receiver_that_asks_for_a_pause_gets_it_within_an_hour(failures, asked):
+    ended = failed(failures, "throttled", "later", asked_seconds=asked)
+    assert ended.retry_seconds is not None
+    assert min(asked, 3600.0) <= ended.retry_seconds <= 3600.0
+    assert 0 <= ended.retry_seconds <= max(0.0, asked) + 30.0
+
+
 def test_a_lease_covers_what_ends_before_it():
     now = time.monotonic()
     lease = Lease(DRAIN, 10.0, now)

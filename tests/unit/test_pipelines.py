@@ -1,9 +1,12 @@
 """The configuration of a pipeline: defaults, aliases, and errors that name the key."""
 
+from dataclasses import replace
+
 import pytest
 
 from relay.errors import ConfigError
 from relay.pipelines import ForwardPipeline, parse_forward
+from relay.sinks import SINKS
 from relay.sinks.memory import MemorySink
 from relay.sinks.nats import NatsSink
 
@@ -173,6 +176,56 @@ def test_a_publish_must_end_within_its_lease(timeout_ms, lease_ms):
 def test_the_default_timeout_is_at_most_half_the_lease(lease_ms, timeout_ms):
     config = memory(visibility_timeout_ms=lease_ms, slice_ms=100)
     assert config.sink.timeout_ms == timeout_ms
+
+
+class TopicSink(MemorySink):
+    """A sink that calls its subject a topic, as Kafka does."""
+
+    features = replace(MemorySink.features, subject_key="topic", subject_aliases=("kafka_topic",))
+
+
+class UrlSink(MemorySink):
+    """A sink that cannot do without a subject, as the webhook cannot."""
+
+    features = replace(MemorySink.features, subject_key="url", subject_required=True, default_subject="")
+
+
+class TestASinksOwnNameOfTheSubject:
+    @pytest.fixture(autouse=True)
+    def _sinks(self, monkeypatch):
+        for name, kind in (("topics", TopicSink), ("urls", UrlSink)):
+            monkeypatch.setitem(SINKS, name, f"{__name__}:{kind.__name__}")
+
+    @pytest.mark.parametrize("name", ["topic", "kafka_topic", "subject_template", "subject"])
+    def test_every_name_means_the_subject_template(self, name):
+        assert parse_forward({"sink_type": "topics", name: "a.{op}"}).subject_template == "a.{op}"
+
+    def test_the_default_stays_the_sinks_own(self):
+        assert parse_forward({"sink_type": "topics"}).subject_template == "{outbox}"
+
+    def test_two_names_may_say_the_same(self):
+        assert parse_forward({"sink_type": "topics", "topic": "a", "subject": "a"}).subject_template == "a"
+
+    def test_two_names_that_disagree_are_refused(self):
+        text = problem({"sink_type": "topics", "subject": "b", "topic": "a"})
+        assert text == "subject: is another name for topic and says something else; keep one of the two"
+        text = problem({"sink_type": "memory", "subject": "b", "subject_template": "a"})
+        assert text == "subject: is another name for subject_template and says something else; keep one of the two"
+
+    def test_errors_and_the_list_of_known_keys_show_the_sinks_name(self):
+        assert problem({"sink_type": "topics", "topic": "{colour}"}).startswith("topic: subject template '{colour}'")
+        text = problem({"sink_type": "topics", "topik": "a"})
+        assert text.startswith("topik: unknown key, did you mean topic; known:")
+        assert "topic" in text.partition("known:")[2]
+        assert "subject_template" not in text
+
+    def test_a_sink_may_need_one(self):
+        assert problem({"sink_type": "urls"}) == "url: is missing"
+        assert problem({"sink_type": "urls", "url": None}) == "url: is missing"
+        assert parse_forward({"sink_type": "urls", "url": "https://x/{key}"}).subject_template == "https://x/{key}"
+
+    def test_another_sinks_name_is_unknown(self):
+        assert problem({"sink_type": "topics", "url": "x"}).startswith("url: unknown key")
 
 
 class TestSecrets:

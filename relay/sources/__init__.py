@@ -1,4 +1,4 @@
-"""The sources by `source_type`. Adding one: a file here, a line in `SOURCES`, an extra, a contract test, a README row."""
+"""The sources by `source_type`. Adding one: a file here, a line in `SOURCES`, an extra, a contract test, a page."""
 
 import importlib
 from typing import cast
@@ -8,7 +8,9 @@ from relay.sources.base import Source, SourceConfig, SourceFeatures
 
 __all__ = ["SOURCES", "Source", "SourceConfig", "SourceFeatures", "source_class"]
 
-SOURCES: dict[str, str] = {}
+SOURCES: dict[str, str] = {
+    "memory": "relay.sources.memory:MemorySource",
+}
 
 
 def source_class(source_type: str) -> type[Source]:

@@ -1,0 +1,58 @@
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any, ClassVar
+
+import pytest
+
+from relay.sources import Source, SourceFeatures
+from relay.sources.memory import MemorySource, forget, log
+from tests.contract.source_harness import Sent, SourceHarness
+from tests.contract.source_suite import SourceSuite
+
+
+class MemorySourceHarness(SourceHarness):
+    def __init__(self, kind: type[Source] = MemorySource) -> None:
+        self.kind = kind
+
+    def config(self) -> dict[str, Any]:
+        return {"name": "contract"}
+
+    def send(self, messages: Sequence[Sent]) -> None:
+        for message in messages:
+            log("contract").send(message.body, message.key, message.headers)
+
+    @contextmanager
+    def stall(self) -> Iterator[None]:
+        log("contract").running.clear()
+        yield
+        log("contract").running.set()
+
+    def stop(self) -> None:
+        log("contract").stop()
+
+    def start(self) -> None:
+        log("contract").start()
+
+
+class MemoryQueue(MemorySource):
+    """One of the other kind: without positions, so that acknowledgements alone decide."""
+
+    features: ClassVar[SourceFeatures] = replace(MemorySource.features, has_positions=False)
+
+    def open(self, positions: Mapping[str, str]) -> None:
+        super().open({})
+
+
+class TestMemory(SourceSuite):
+    @pytest.fixture
+    def harness(self) -> Iterator[SourceHarness]:
+        yield MemorySourceHarness()
+        forget("contract")
+
+
+class TestMemoryWithoutPositions(SourceSuite):
+    @pytest.fixture
+    def harness(self) -> Iterator[SourceHarness]:
+        yield MemorySourceHarness(MemoryQueue)
+        forget("contract")

@@ -1,0 +1,89 @@
+"""Object storage for the suite: a local folder, and a bucket; lines, and Parquet."""
+
+import gzip
+import io
+import json
+from abc import abstractmethod
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet  # type: ignore[import-untyped]
+import zstandard
+
+from relay.sinks import Features
+from relay.sinks.object_storage import ObjectStorageSink
+from relay.sinks.object_storage_config import ObjectStorageConfig
+from relay.sinks.object_storage_stores import INCOMING
+from tests.contract.harness import Harness, Missing, Seen
+
+
+def rows_of(name: str, data: bytes) -> Iterator[Seen]:
+    """The rows of an object, as a reader that knows the format by the name finds them."""
+    if name.endswith(".parquet"):
+        for row in pyarrow.parquet.read_table(io.BytesIO(data)).to_pylist():
+            yield Seen(row["payload"].encode(), row["key"], json.loads(row["headers"]))
+        return
+    if name.endswith(".gz"):
+        data = gzip.decompress(data)
+    elif name.endswith(".zst"):
+        data = zstandard.ZstdDecompressor().decompressobj().decompress(data)
+    else:
+        assert name.endswith(".jsonl")
+    *lines, end = data.split(b"\n")
+    assert end == b"", "a partial line"
+    yield from map(Seen, lines)
+
+
+class ObjectStorageHarness(Harness):
+    kind = ObjectStorageSink
+
+    def __init__(self, **keys: Any) -> None:
+        self.keys = keys
+
+    @property
+    def features(self) -> Features:
+        return ObjectStorageSink.features_for(ObjectStorageConfig.model_validate(self.config()))
+
+    def config(self) -> dict[str, Any]:
+        return {"prefix": "a/b", **self.place(), **self.keys}
+
+    @abstractmethod
+    def place(self) -> dict[str, Any]: ...
+
+    @abstractmethod
+    def objects(self) -> dict[str, bytes]:
+        """What is in the place, by name."""
+
+    def read_all(self) -> list[Seen]:
+        return [seen for name, data in sorted(self.objects().items()) for seen in rows_of(name, data)]
+
+
+class FolderHarness(ObjectStorageHarness):
+    def __init__(self, path: Path, **keys: Any) -> None:
+        super().__init__(**keys)
+        self.path = path
+        path.mkdir()
+
+    @property
+    def features(self) -> Features:
+        return replace(super().features, uses_network=False, needs_credentials=False)
+
+    def place(self) -> dict[str, Any]:
+        return {"path": str(self.path)}
+
+    def objects(self) -> dict[str, bytes]:
+        files = (path for path in self.path.rglob("*") if path.is_file())
+        found = {str(path.relative_to(self.path)): path for path in files}
+        assert not any(name.startswith(INCOMING) for name in found), "left behind"
+        return {name: path.read_bytes() for name, path in found.items()}
+
+    def stall(self) -> AbstractContextManager[object]:
+        # A disk that hangs holds every program that writes to it; there is no limit that would help.
+        return nullcontext()
+
+    def missing_destination(self) -> Missing:
+        name = f"{self.path}-missing/orders"
+        return Missing(name, {"path": name}, {"create": True}, "")

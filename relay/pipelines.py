@@ -46,7 +46,11 @@ class ForwardPipeline(BaseModel):
     subject_template: Annotated[str | None, Field(validation_alias=AliasChoices(*SUBJECT_KEYS), repr=False)] = None
     """Where each message goes inside the sink; the sink's own default where it is null. May hold a secret in a URL."""
     wire_format: str | None = None
-    """`raw` or `envelope`; the sink's own default where it is null."""
+    """One of `relay.wire.FORMATS`; the sink's own default where it is null."""
+    cloudevents_source: Annotated[str | None, Field(min_length=1)] = None
+    """A template for the source of events, a URI reference; `/tide-relay/{outbox}` where it is null."""
+    cloudevents_type: Annotated[str | None, Field(min_length=1)] = None
+    """A template for their type; the header `type` where it is null, and the outbox's name where that is missing."""
     relay_group_id: Annotated[str | None, Field(min_length=1, max_length=200)] = None
     """Only schedulers of this group may own the pipeline; any may where it is null."""
 
@@ -57,7 +61,7 @@ class ForwardPipeline(BaseModel):
             raise ValueError(f"unknown wire_format {value!r}; known: {', '.join(FORMATS)}")
         return value
 
-    @field_validator("subject_template")
+    @field_validator("subject_template", "cloudevents_source", "cloudevents_type")
     @classmethod
     def _valid_template(cls, value: str | None) -> str | None:
         if value is not None:

@@ -72,6 +72,9 @@ class ForwardDrain:
             subject_template=config.subject_template,
             wire_format=config.wire_format,
             keeps_headers=sink.features.keeps_headers,
+            binding=sink.features.cloudevents_binding,
+            cloudevents_source=config.pipeline.cloudevents_source,
+            cloudevents_type=config.pipeline.cloudevents_type,
         )
         self._publish_limit_seconds = config.sink.timeout_ms / 1000
         self._slice_ends = time.monotonic() + config.pipeline.slice_ms / 1000

@@ -13,6 +13,8 @@ from relay.sinks.nats import NatsSink
 NATS = {"sink_type": "nats", "url": "nats://localhost", "stream": "orders"}
 OURS = [
     "batch_size",
+    "cloudevents_source",
+    "cloudevents_type",
     "poll_interval_ms",
     "relay_group_id",
     "sink_type",
@@ -148,7 +150,7 @@ def test_every_wrong_key_is_named_at_once():
 
 def test_an_unknown_wire_format_lists_the_known_ones():
     assert problem({"sink_type": "memory", "wire_format": "xml"}) == (
-        "wire_format: unknown wire_format 'xml'; known: raw, envelope"
+        "wire_format: unknown wire_format 'xml'; known: raw, envelope, cloudevents, cloudevents_structured, debezium"
     )
 
 

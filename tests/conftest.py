@@ -17,6 +17,8 @@ import pytest
 
 from relay.embedded import EmbeddedRedis
 from relay.server_process import ServerProcess
+from tests.services.kafka import KafkaServer
+from tests.services.http_receiver import HttpReceiver
 from tests.services.moto import MotoServer
 from tests.services.nats import NatsServer
 from tests.services.postgres import Database, PostgresServer
@@ -139,6 +141,42 @@ def _moto(run_dir: Path) -> Iterator[MotoServer]:
 def moto_server(_moto: MotoServer) -> MotoServer:
     """Amazon SQS and S3. Queues and buckets of other tests may be there: name yours for your test."""
     return _moto.start()
+
+
+@pytest.fixture(scope="session")
+def _kafka(run_dir: Path) -> Iterator[KafkaServer]:
+    with KafkaServer(run_dir / "kafka") as server:
+        yield server
+
+
+@pytest.fixture
+def kafka_server(_kafka: KafkaServer) -> KafkaServer:
+    """Kafka with transactions. Topics of other tests may be there: name yours for your test."""
+    return _kafka.start()
+
+
+@pytest.fixture
+def own_kafka(own_dirs: Callable[[], Path]) -> Iterator[Callable[..., KafkaServer]]:
+    """Makes servers for this test alone: `own_kafka(secured=True, certificate=(cert, key))`."""
+    yield from _own(KafkaServer, own_dirs)
+
+
+@pytest.fixture(scope="session")
+def _http_receiver(run_dir: Path) -> Iterator[HttpReceiver]:
+    with HttpReceiver(run_dir / "http") as server:
+        yield server
+
+
+@pytest.fixture
+def http_receiver(_http_receiver: HttpReceiver) -> HttpReceiver:
+    """A receiver of webhooks. Requests of other tests may be there: send yours to a path of your test's own."""
+    return _http_receiver.start()
+
+
+@pytest.fixture
+def own_http_receiver(own_dirs: Callable[[], Path]) -> Iterator[Callable[..., HttpReceiver]]:
+    """Makes receivers for this test alone: `own_http_receiver(tls=(cert, key))`."""
+    yield from _own(HttpReceiver, own_dirs)
 
 
 @pytest.fixture

@@ -1,0 +1,139 @@
+"""A Kafka broker for tests (`kafka_broker.py` says of what kind), and what tests ask it by themselves."""
+
+import json
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from confluent_kafka import Consumer, KafkaError, TopicPartition
+from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic
+
+from relay.server_process import ServerProcess
+
+ROOT = Path(__file__).parents[2]
+USER = "tide"
+
+
+class KafkaRecord(NamedTuple):
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    headers: list[tuple[str, bytes | None]]
+
+
+class KafkaServer(ServerProcess):
+    """Without credentials unless `secured`. What it confirmed outlives `kill` then `start`."""
+
+    stop_signal = signal.SIGTERM
+    kill_signal = signal.SIGKILL
+
+    def __init__(
+        self,
+        data_dir: Path,
+        *,
+        secured: bool = False,
+        certificate: tuple[str, str] | None = None,
+        auto_create: bool = False,
+    ) -> None:
+        super().__init__(data_dir)
+        self._secured = secured
+        self._certificate = certificate
+        self._auto_create = auto_create
+
+    @property
+    def url(self) -> str:
+        """What goes into `brokers`."""
+        return f"127.0.0.1:{self.port}"
+
+    @property
+    def access(self) -> dict[str, Any]:
+        """librdkafka's keys to get in."""
+        access: dict[str, Any] = {"bootstrap.servers": self.url, "log_level": 0}
+        if self._secured:
+            access |= {"sasl.mechanism": "PLAIN", "sasl.username": USER, "sasl.password": self.password}
+        if self._certificate:
+            access["ssl.ca.location"] = self._certificate[0]
+        protocol = ("SASL_" if self._secured else "") + ("SSL" if self._certificate else "PLAINTEXT")
+        return access | {"security.protocol": protocol}
+
+    def prepare(self) -> tuple[Sequence[str], dict[str, Any]]:
+        settings = {
+            "port": self.port,
+            "journal": str(self.data_dir / "journal"),
+            "users": {USER: self.password} if self._secured else {},
+            "certificate": self._certificate,
+            "auto_create": self._auto_create,
+        }
+        path = self.data_dir / "settings.json"
+        path.write_text(json.dumps(settings))
+        return [sys.executable, "-m", "tests.services.kafka_broker", str(path)], {"cwd": ROOT}
+
+    def answers(self) -> bool:
+        try:
+            socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
+        except OSError:
+            return False
+        return True
+
+    def create_topic(self, name: str, partitions: int = 1, **config: str) -> None:
+        topic = NewTopic(name, partitions, 1, config={key.replace("_", "."): value for key, value in config.items()})
+        self._admin().create_topics([topic], operation_timeout=10)[name].result(10)
+
+    def delete_topic(self, name: str) -> None:
+        self._admin().delete_topics([name], operation_timeout=10)[name].result(10)
+
+    def widen_topic(self, name: str, partitions: int) -> None:
+        self._admin().create_partitions([NewPartitions(name, partitions)], operation_timeout=10)[name].result(10)
+
+    def trim(self, topic: str, partition: int, offset: int) -> None:
+        """As retention does it: nothing below the offset can be read any more."""
+        for future in self._admin().delete_records([TopicPartition(topic, partition, offset)]).values():
+            future.result(10)
+
+    def committed(self, group: str, topic: str, partition: int = 0) -> tuple[int, str]:
+        """Offset and metadata that a group has committed; a negative offset for none."""
+        reader = Consumer(self.access | {"group.id": group})
+        try:
+            (found,) = reader.committed([TopicPartition(topic, partition)], timeout=10)
+            return found.offset, found.metadata or ""
+        finally:
+            reader.close()
+
+    def read_all(
+        self, topic: str, isolation: Literal["read_committed", "read_uncommitted"] = "read_committed"
+    ) -> list[KafkaRecord]:
+        """Everything that a consumer finds in the topic now, each partition in order, partition after partition."""
+        options: dict[str, Any] = {"group.id": "read-all", "isolation.level": isolation, "enable.partition.eof": True}
+        options |= {"enable.auto.commit": False, "auto.offset.reset": "error", "fetch.wait.max.ms": 5}
+        reader = Consumer(self.access | options)
+        try:
+            partitions = sorted(reader.list_topics(topic, timeout=10).topics[topic].partitions)
+            starts = [TopicPartition(topic, number) for number in partitions]
+            for start in starts:
+                start.offset = reader.get_watermark_offsets(start, timeout=10)[0]
+            reader.assign(starts)
+            found: list[KafkaRecord] = []
+            ended: set[int | None] = set()
+            while len(ended) < len(partitions):
+                for message in reader.consume(1000, timeout=0.05):
+                    error = message.error()
+                    if error is None:
+                        found.append(_record(message))
+                    elif error.code() == KafkaError._PARTITION_EOF:
+                        ended.add(message.partition())
+                    else:
+                        raise AssertionError(f"reading {topic!r}: {error}")
+            return sorted(found, key=lambda record: record[:2])
+        finally:
+            reader.close()
+
+    def _admin(self) -> AdminClient:
+        return AdminClient(self.access)
+
+
+def _record(message: Any) -> KafkaRecord:
+    return KafkaRecord(message.partition(), message.offset(), message.key(), message.value(), message.headers() or [])

@@ -1,0 +1,99 @@
+"""The part of Kafka's protocol that `kafka_broker.py` speaks: of each request one version, its fields and the answer's.
+
+Fields are given as Kafka's protocol guide gives them, one letter each: `b` int8, `h` int16, `i` int32, `q` int64, `s` a
+string or null, `B` bytes or null; a list is an array of what is in it (null reads as None), a string of several
+letters or a tuple is one after the other. All versions are from before tagged fields.
+"""
+
+import struct
+from typing import Any, NamedTuple
+
+Shape = Any
+_NUMBERS = {letter: struct.Struct(f">{letter}") for letter in "bhiq"}
+
+
+class Api(NamedTuple):
+    name: str
+    version: int
+    request: Shape
+    answer: Shape
+
+
+_PARTITION_ERRORS = [("s", [("ih",)])]
+
+APIS: dict[int, Api] = {
+    0: Api("produce", 7, ("shi", [("s", [("iB",)])]), ([("s", [("ihqqq",)])], "i")),
+    1: Api("fetch", 4, ("iiiib", [("s", [("iqi",)])]), ("i", [("s", [("ihqq", [("qq",)], "B")])])),
+    2: Api("list_offsets", 2, ("ib", [("s", [("iq",)])]), ("i", [("s", [("ihqq",)])])),
+    3: Api("metadata", 4, (["s"], "b"), ("i", [("isis",)], "si", [("hsb", [("hii", ["i"], ["i"])])])),
+    8: Api("offset_commit", 3, ("sisq", [("s", [("iqs",)])]), ("i", _PARTITION_ERRORS)),
+    9: Api("offset_fetch", 3, ("s", [("s", ["i"])]), ("i", [("s", [("iqsh",)])], "h")),
+    10: Api("find_coordinator", 1, ("sb",), ("ihsisi",)),
+    17: Api("sasl_handshake", 1, ("s",), ("h", ["s"])),
+    18: Api("api_versions", 0, (), ("h", [("hhh",)])),
+    19: Api("create_topics", 4, ([("sih", [("i", ["i"])], [("ss",)])], "ib"), ("i", [("shs",)])),
+    20: Api("delete_topics", 1, (["s"], "i"), ("i", [("sh",)])),
+    21: Api("delete_records", 0, ([("s", [("iq",)])], "i"), ("i", [("s", [("iqh",)])])),
+    22: Api("init_producer_id", 1, ("si",), ("ihqh",)),
+    24: Api("add_partitions", 0, ("sqh", [("s", ["i"])]), ("i", _PARTITION_ERRORS)),
+    25: Api("add_offsets", 0, ("sqhs",), ("ih",)),
+    26: Api("end_transaction", 1, ("sqhb",), ("ih",)),
+    28: Api("transaction_offsets", 0, ("ssqh", [("s", [("iqs",)])]), ("i", _PARTITION_ERRORS)),
+    36: Api("sasl_authenticate", 0, ("B",), ("hsB",)),
+    37: Api("create_partitions", 0, ([("si", [(["i"],)])], "ib"), ("i", [("shs",)])),
+}
+
+
+class Reader:
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._at = 0
+
+    def read(self, shape: Shape) -> Any:
+        """A value for a letter, a list for a list; everything else is one flat list of fields."""
+        if isinstance(shape, list):
+            count = self._number("i")
+            inner = shape[0]
+            return None if count < 0 else [self.read(inner) for _ in range(count)]
+        if isinstance(shape, tuple):
+            fields: list[Any] = []
+            for part in shape:
+                fields += [self._field(letter) for letter in part] if isinstance(part, str) else [self.read(part)]
+            return fields
+        return self._field(shape)
+
+    def _field(self, letter: str) -> Any:
+        if letter in _NUMBERS:
+            return self._number(letter)
+        length = self._number("h" if letter == "s" else "i")
+        if length < 0:
+            return None
+        self._at += length
+        taken = self._data[self._at - length : self._at]
+        return taken.decode() if letter == "s" else taken
+
+    def _number(self, letter: str) -> int:
+        number = _NUMBERS[letter]
+        (value,) = number.unpack_from(self._data, self._at)
+        self._at += number.size
+        return int(value)
+
+
+def write(shape: Shape, value: Any) -> bytes:
+    """The mirror of `Reader.read`."""
+    if isinstance(shape, list):
+        return struct.pack(">i", len(value)) + b"".join(write(shape[0], each) for each in value)
+    if isinstance(shape, tuple):
+        values = iter(value)
+        parts: list[bytes] = []
+        for part in shape:
+            letters: Any = part if isinstance(part, str) else [part]
+            parts += [write(each, next(values)) for each in letters]
+        return b"".join(parts)
+    if shape in _NUMBERS:
+        return _NUMBERS[shape].pack(value)
+    length = "h" if shape == "s" else "i"
+    if value is None:
+        return _NUMBERS[length].pack(-1)
+    data = value.encode() if shape == "s" else value
+    return _NUMBERS[length].pack(len(data)) + bytes(data)

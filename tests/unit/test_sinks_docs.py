@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from relay.clients.nats_errors import CLIENT_ERRORS, FOR_A_PERSON, JETSTREAM_CODES
 from relay.sinks import SINKS, sink_class
-from relay.sinks.nats_errors import CLIENT_ERRORS, FOR_A_PERSON, JETSTREAM_CODES
 from relay.wire import FORMATS, TEMPLATE_VARIABLES
 
 DOCS = Path(__file__).parents[2] / "docs"

@@ -9,11 +9,12 @@ import nkeys
 import pytest
 from pydantic import ValidationError
 
+from relay.clients.nats_errors import CLIENT_ERRORS, FOR_A_PERSON, JETSTREAM_CODES, verdict
+from relay.clients.nats_keys import connect_options
 from relay.errors import ConfigError
 from relay.models import Record
 from relay.sinks.nats import NatsSink, _hopeless, _subject_problem
-from relay.sinks.nats_config import NatsConfig, connect_options
-from relay.sinks.nats_errors import CLIENT_ERRORS, FOR_A_PERSON, JETSTREAM_CODES, verdict
+from relay.sinks.nats_config import NatsConfig
 
 
 def config(**keys: Any) -> NatsConfig:
@@ -58,27 +59,27 @@ class TestCredentialsAndTls:
     @pytest.mark.parametrize("key", ["creds_file", "tls_ca"])
     def test_a_file_that_cannot_be_read_is_named(self, key: str) -> None:
         with pytest.raises(ConfigError, match=f"{key} '/nowhere/file' cannot be read: No such file"):
-            connect_options(config(**{key: "/nowhere/file"}), "here")
+            connect_options(config(**{key: "/nowhere/file"}), "here", 1000)
 
     def test_a_file_without_credentials_is_named_and_not_shown(self, tmp_path: Path) -> None:
         (tmp_path / "creds").write_text("hunter2")
         with pytest.raises(ConfigError, match="creds_file") as caught:
-            connect_options(config(creds_file=str(tmp_path / "creds")), "here")
+            connect_options(config(creds_file=str(tmp_path / "creds")), "here", 1000)
         assert "hunter2" not in str(caught.value)
 
     def test_a_file_without_a_certificate_is_a_matter_of_configuration(self, tmp_path: Path) -> None:
         (tmp_path / "ca").write_text("not a certificate")
         with pytest.raises(ConfigError, match="tls_ca"):
-            connect_options(config(tls_ca=str(tmp_path / "ca")), "here")
+            connect_options(config(tls_ca=str(tmp_path / "ca")), "here", 1000)
 
     def test_certificates_are_verified_unless_configured_otherwise(self) -> None:
-        verifying = connect_options(config(url="tls://a:4222"), "here")["tls"]
+        verifying = connect_options(config(url="tls://a:4222"), "here", 1000)["tls"]
         assert (verifying.verify_mode, verifying.check_hostname) == (ssl.CERT_REQUIRED, True)
-        trusting = connect_options(config(tls_verify=False), "here")["tls"]
+        trusting = connect_options(config(tls_verify=False), "here", 1000)["tls"]
         assert (trusting.verify_mode, trusting.check_hostname) == (ssl.CERT_NONE, False)
 
     def test_without_any_tls_key_the_server_decides(self) -> None:
-        assert connect_options(config(), "here")["tls"] is None
+        assert connect_options(config(), "here", 1000)["tls"] is None
 
     @pytest.mark.parametrize("seed", ["SUnonsense", "", "SUAAAA"])
     def test_a_seed_that_is_none_is_a_matter_of_configuration(self, seed: str) -> None:

@@ -19,6 +19,7 @@ from relay.embedded import EmbeddedRedis
 from relay.server_process import ServerProcess
 from tests.services.kafka import KafkaServer
 from tests.services.http_receiver import HttpReceiver
+from tests.services.http_receiver import HttpReceiver
 from tests.services.moto import MotoServer
 from tests.services.nats import NatsServer
 from tests.services.postgres import Database, PostgresServer
@@ -159,6 +160,24 @@ def kafka_server(_kafka: KafkaServer) -> KafkaServer:
 def own_kafka(own_dirs: Callable[[], Path]) -> Iterator[Callable[..., KafkaServer]]:
     """Makes servers for this test alone: `own_kafka(secured=True, certificate=(cert, key))`."""
     yield from _own(KafkaServer, own_dirs)
+
+
+@pytest.fixture(scope="session")
+def _http_receiver(run_dir: Path) -> Iterator[HttpReceiver]:
+    with HttpReceiver(run_dir / "http") as server:
+        yield server
+
+
+@pytest.fixture
+def http_receiver(_http_receiver: HttpReceiver) -> HttpReceiver:
+    """A receiver of webhooks. Requests of other tests may be there: send yours to a path of your test's own."""
+    return _http_receiver.start()
+
+
+@pytest.fixture
+def own_http_receiver(own_dirs: Callable[[], Path]) -> Iterator[Callable[..., HttpReceiver]]:
+    """Makes receivers for this test alone: `own_http_receiver(tls=(cert, key))`."""
+    yield from _own(HttpReceiver, own_dirs)
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,7 @@ SINKS = {
     "memory": "relay.sinks.memory:MemorySink",
     "nats": "relay.sinks.nats:NatsSink",
     "stdout": "relay.sinks.stdout:StdoutSink",
+    "webhook": "relay.sinks.webhook:WebhookSink",
 }
 
 

@@ -1,0 +1,214 @@
+"""The network below a webhook: it checks every address when it connects, and every wait ends with the request's time.
+
+A name is looked up here, each address of it is judged, and the connection goes to an address that was judged: what DNS
+says a moment later changes nothing. TLS still verifies the name. Neither proxies of the environment nor Unix sockets
+are used.
+"""
+
+import contextlib
+import ipaddress
+import queue
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from typing import Any, TypeVar
+
+import httpcore
+
+E = TypeVar("E", bound=Exception)
+
+IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+_NAT64 = tuple(map(ipaddress.IPv6Network, ("64:ff9b::/96", "64:ff9b:1::/48")))
+_GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")
+
+
+class ForbiddenAddress(Exception):
+    """The name leads to addresses that a webhook may not reach, and to no other."""
+
+
+def may_reach(address: IPAddress, *, allow_private: bool) -> bool:
+    """Whether a webhook may go there.
+
+    Private, loopback and shared addresses only if allowed; never link-local ones, where clouds hand out credentials
+    (169.254.169.254), multicast, and addresses that mean "any". An IPv4 address inside an IPv6 one is judged itself.
+    """
+    inner = _inner(address)
+    if inner is not None:
+        return may_reach(inner, allow_private=allow_private)
+    if address.is_link_local or address.is_multicast or address.is_unspecified or int(address) == 0xFFFFFFFF:
+        return False
+    if allow_private:
+        return True
+    if isinstance(address, ipaddress.IPv6Address) and address not in _GLOBAL_UNICAST:
+        return False
+    return address.is_global and not address.is_reserved
+
+
+def _inner(address: IPAddress) -> ipaddress.IPv4Address | None:
+    if isinstance(address, ipaddress.IPv4Address):
+        return None
+    if any(address in network for network in _NAT64):
+        return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+    if address.teredo:
+        return address.teredo[1]
+    return address.ipv4_mapped or address.sixtofour
+
+
+def look_up(host: str, port: int, seconds: float) -> list[str]:
+    """The addresses of a name. Raises OSError, and TimeoutError when that takes longer than `seconds`."""
+    with contextlib.suppress(ValueError):
+        return [str(ipaddress.ip_address(host))]
+    answers: queue.SimpleQueue[list[str] | OSError] = queue.SimpleQueue()
+
+    def ask() -> None:
+        try:
+            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            answers.put(list(dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in found)))
+        except OSError as error:
+            answers.put(error)
+
+    # The system's resolver has no time limit that we could set: a thread may be left to it, for as long as it takes.
+    threading.Thread(target=ask, name="webhook-dns", daemon=True).start()
+    try:
+        answer = answers.get(timeout=max(0.0, seconds))
+    except queue.Empty:
+        raise TimeoutError(f"no answer from DNS about {host}") from None
+    if isinstance(answer, OSError):
+        raise answer
+    return answer
+
+
+class Network(httpcore.NetworkBackend):
+    """Connects for one sink. `abort` may be called from any thread, and ends whatever waits."""
+
+    def __init__(self, *, allow_private: bool) -> None:
+        self._allow_private = allow_private
+        self._below = httpcore.SyncBackend()
+        self._time = threading.local()
+        self._lock = threading.Lock()
+        self._open: set[Stream] = set()
+        self._aborted = False
+
+    @contextlib.contextmanager
+    def until(self, deadline: float) -> Iterator[None]:
+        """Everything that this thread waits for inside the context ends at `deadline`, of the monotonic clock."""
+        self._time.deadline = deadline
+        try:
+            yield
+        finally:
+            del self._time.deadline
+
+    def seconds_left(self, late: type[E]) -> float:
+        """Raises `late` if none are."""
+        # Outside a request nothing waits: connections that lay idle are only closed.
+        seconds: float = getattr(self._time, "deadline", 0.0) - time.monotonic()
+        if seconds <= 0:
+            raise late("out of time")
+        return seconds
+
+    def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,  # noqa: ARG002 (the deadline counts)
+        local_address: str | None = None,
+        socket_options: Iterable[Any] | None = None,
+    ) -> httpcore.NetworkStream:
+        addresses = self._addresses(host, port)
+        last: Exception = httpcore.ConnectError(f"{host} has no address")
+        for address in addresses:
+            seconds = self.seconds_left(httpcore.ConnectTimeout)
+            try:
+                below = self._below.connect_tcp(address, port, seconds, local_address, socket_options)
+            except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
+                last = error
+                continue
+            return self.keep(Stream(below, self))
+        raise last
+
+    def _addresses(self, host: str, port: int) -> list[str]:
+        try:
+            found = look_up(host, port, self.seconds_left(httpcore.ConnectTimeout))
+        except TimeoutError as error:
+            raise httpcore.ConnectTimeout(str(error)) from error
+        except OSError as error:
+            raise httpcore.ConnectError(f"{host} cannot be looked up: {error.strerror or error}") from error
+        allowed = [one for one in found if may_reach(_address(one), allow_private=self._allow_private)]
+        if found and not allowed:
+            hint = "" if self._allow_private else "; if it is meant, set allow_private_network"
+            raise ForbiddenAddress(f"{host} leads to {', '.join(found)}, which is not a public address{hint}")
+        return allowed
+
+    def keep(self, stream: "Stream") -> "Stream":
+        with self._lock:
+            self._open.add(stream)
+            aborted = self._aborted
+        if aborted:
+            stream.close()
+            raise httpcore.ConnectError("the sink was closed")
+        return stream
+
+    def forget(self, stream: "Stream") -> None:
+        with self._lock:
+            self._open.discard(stream)
+
+    def abort(self) -> None:
+        """Ends every connection, whoever waits on it, and refuses new ones."""
+        with self._lock:
+            self._aborted = True
+            streams = list(self._open)
+        for stream in streams:
+            stream.abort()
+
+
+class Stream(httpcore.NetworkStream):
+    """One connection."""
+
+    def __init__(self, below: httpcore.NetworkStream, network: Network) -> None:
+        self._below = below
+        self._network = network
+        self._socket: socket.socket = below.get_extra_info("socket")
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ARG002
+        return self._below.read(max_bytes, self._network.seconds_left(httpcore.ReadTimeout))
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ARG002
+        # Not the client's: it gives each piece the whole time again.
+        rest = memoryview(buffer)
+        try:
+            while rest:
+                self._socket.settimeout(self._network.seconds_left(httpcore.WriteTimeout))
+                rest = rest[self._socket.send(rest) :]
+        except TimeoutError as error:
+            raise httpcore.WriteTimeout("out of time") from error
+        except OSError as error:
+            raise httpcore.WriteError(str(error)) from error
+
+    def start_tls(
+        self,
+        ssl_context: ssl.SSLContext,
+        server_hostname: str | None = None,
+        timeout: float | None = None,  # noqa: ARG002
+    ) -> httpcore.NetworkStream:
+        seconds = self._network.seconds_left(httpcore.ConnectTimeout)
+        self._network.forget(self)
+        return self._network.keep(Stream(self._below.start_tls(ssl_context, server_hostname, seconds), self._network))
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._below.get_extra_info(info)
+
+    def close(self) -> None:
+        self._network.forget(self)
+        self._below.close()
+
+    def abort(self) -> None:
+        # Of the plain socket also under TLS, which would first want to talk; and `close` would wake nobody.
+        with contextlib.suppress(OSError):
+            socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
+
+
+def _address(text: str) -> IPAddress:
+    return ipaddress.ip_address(text.partition("%")[0])

@@ -1,0 +1,64 @@
+"""Webhooks for the suite, and for what is true of the webhook sink alone."""
+
+import os
+import signal
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from relay.models import Record
+from relay.sinks.webhook import WebhookSink
+from tests.contract.harness import Harness, Seen
+from tests.services.http_receiver import HttpReceiver, Request, Rule
+
+
+class WebhookHarness(Harness):
+    """A path of its own on the session's receiver."""
+
+    kind = WebhookSink
+    subject = "orders"
+
+    def __init__(self, server: HttpReceiver) -> None:
+        self.server = server
+        self.path = f"/{uuid.uuid4().hex[:12]}"
+        self.url = f"{server.url}{self.path}"
+
+    def config(self) -> dict[str, Any]:
+        return {"url": self.url, "allow_http": True, "allow_private_network": True}
+
+    def read_all(self) -> list[Seen]:
+        return [Seen(request.body, None, request.headers) for request in self.accepted()]
+
+    def accepted(self) -> list[Request]:
+        return [request for request in self.requests() if 200 <= request.status < 300]
+
+    def requests(self) -> list[Request]:
+        return self.server.requests(self.path)
+
+    def rule(self, *rules: Rule) -> None:
+        self.server.rule(self.path, *rules)
+
+    @contextmanager
+    def stall(self) -> Iterator[None]:
+        pid = self.server.pid
+        assert pid is not None
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(pid, signal.SIGCONT)
+
+    def stop(self) -> None:
+        self.server.kill()
+
+    def start(self) -> None:
+        self.server.start()
+
+
+def numbered(*keys: str | None, headers: dict[str, str] | None = None) -> list[Record]:
+    """One record for each key, with the numbers from 1."""
+    return [
+        Record(number, f"orders:{number}", "orders", key, b'{"n": %d}' % number, headers or {})
+        for number, key in enumerate(keys, 1)
+    ]

@@ -1,4 +1,4 @@
-"""NATS servers that are configured otherwise than the one of the session."""
+"""Servers that are configured otherwise than those of the session."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from relay.embedded import EmbeddedRedis
 from tests.contract.nats_harness import ConfiguredNats, NatsHarness
 from tests.services.nats import NatsServer
 
@@ -21,3 +22,17 @@ def configured_nats(own_dirs: Callable[[], Path]) -> Iterator[Callable[..., Nats
     """Makes servers for this test alone: `configured_nats(max_payload=4096)`."""
     with ExitStack() as stack:
         yield lambda **extra: NatsHarness(stack.enter_context(ConfiguredNats(own_dirs(), **extra)))
+
+
+@pytest.fixture(scope="session")
+def _durable_redis(run_dir: Path) -> Iterator[EmbeddedRedis]:
+    with EmbeddedRedis(run_dir / "durable-redis", persistent=True) as server:
+        yield server
+
+
+@pytest.fixture
+def durable_redis(_durable_redis: EmbeddedRedis) -> EmbeddedRedis:
+    """Redis that keeps what it acknowledged, empty."""
+    _durable_redis.start()
+    _durable_redis.flush()
+    return _durable_redis

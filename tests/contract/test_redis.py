@@ -1,0 +1,18 @@
+import pytest
+
+from relay.embedded import EmbeddedRedis
+from tests.contract.harness import Harness
+from tests.contract.redis_harness import RedisHarness
+from tests.contract.suite import SinkSuite
+
+
+class TestRedis(SinkSuite):
+    @pytest.fixture
+    def harness(self, durable_redis: EmbeddedRedis) -> Harness:
+        return RedisHarness(durable_redis)
+
+
+class TestRedisExactlyOnce(SinkSuite):
+    @pytest.fixture
+    def harness(self, durable_redis: EmbeddedRedis) -> Harness:
+        return RedisHarness(durable_redis, exactly_once=True)

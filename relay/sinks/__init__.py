@@ -12,6 +12,7 @@ SINKS = {
     "file": "relay.sinks.file:FileSink",
     "memory": "relay.sinks.memory:MemorySink",
     "nats": "relay.sinks.nats:NatsSink",
+    "redis": "relay.sinks.redis:RedisSink",
     "stdout": "relay.sinks.stdout:StdoutSink",
     "webhook": "relay.sinks.webhook:WebhookSink",
 }

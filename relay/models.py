@@ -56,6 +56,21 @@ class Received(NamedTuple):
     """What `ack` needs."""
 
 
+class InboxRow(NamedTuple):
+    """One message as a row of an inbox; the fields are those of the table."""
+
+    event_id: str
+    event_type: str | None
+    source: str | None
+    aggregate_id: str | None
+    event_sequence: int | None
+    payload: str
+    """JSON text. PostgreSQL judges it."""
+    headers: str
+    """A JSON object as text."""
+    trace_id: str | None
+
+
 @dataclass(frozen=True, slots=True)
 class Failure:
     """One record of a batch that was not delivered."""

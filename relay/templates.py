@@ -39,7 +39,7 @@ _VARIABLES: dict[str, Callable[[Message, Headers], str]] = {
     "type": lambda _message, headers: header_text(headers.get("type", "")),
     "key": lambda message, _headers: message.key or "",
 }
-_READ_HEADERS = frozenset({"op", "refresh_id", "type"})
+_READHEADER_VARIABLES = frozenset({"op", "refresh_id", "type"})
 
 TEMPLATE_VARIABLES = (*_CONSTANTS, *_VARIABLES)
 """Every name that may stand in braces in a subject template."""
@@ -65,7 +65,7 @@ class Template:
 
     @property
     def reads_headers(self) -> bool:
-        return any(name in _READ_HEADERS for _, name in self.parts)
+        return any(name in _READHEADER_VARIABLES for _, name in self.parts)
 
 
 def _append(bound: list[Part], text: str) -> None:
@@ -81,11 +81,14 @@ def compile_template(text: str) -> Template:
 
     Raises ConfigError, listing the known variables, for an unknown variable or unbalanced braces.
     """
-    return Template(text, _parse("subject template", text, TEMPLATE_VARIABLES))
+    return Template(text, parse_template("subject template", text, TEMPLATE_VARIABLES))
 
 
-def _parse(what: str, text: str, variables: Collection[str]) -> tuple[tuple[str, str | None], ...]:
-    """(literal, variable after it or None) by turns."""
+def parse_template(what: str, text: str, variables: Collection[str]) -> tuple[tuple[str, str | None], ...]:
+    """(literal, variable after it or None) by turns. `what` names the template in errors.
+
+    Raises ConfigError, listing `variables`, for an unknown variable or unbalanced braces.
+    """
     known = ", ".join(f"{{{name}}}" for name in variables)
     try:
         fields = list(string.Formatter().parse(text))
@@ -102,7 +105,7 @@ def _parse(what: str, text: str, variables: Collection[str]) -> tuple[tuple[str,
 
 
 def _is_header(name: str, variables: Collection[str]) -> bool:
-    return _HEADER in variables and header_name(name) is not None
+    return HEADER_VARIABLE in variables and header_name(name) is not None
 
 
 def header_name(variable: str) -> str | None:
@@ -114,7 +117,8 @@ def header_name(variable: str) -> str | None:
     return None
 
 
-_HEADER = "header.NAME"
+HEADER_VARIABLE = "header.NAME"
+"""Stands in a list of variables for any header; `headers[NAME]` is another way to write it."""
 
 _RECORD_VARIABLES: dict[str, Callable[[Record], str]] = {
     "key": lambda record: record.key or "",
@@ -124,7 +128,7 @@ _RECORD_VARIABLES: dict[str, Callable[[Record], str]] = {
     "type": lambda record: record.headers.get("type", ""),
 }
 
-RECORD_VARIABLES = (*_RECORD_VARIABLES, _HEADER)
+RECORD_VARIABLES = (*_RECORD_VARIABLES, HEADER_VARIABLE)
 """Every name that may stand in braces in a template of a sink's own; `{headers[NAME]}` is `{header.NAME}` too."""
 
 
@@ -138,7 +142,7 @@ class RecordTemplate:
     def __init__(self, text: str, what: str = "template") -> None:
         """`what` names the template in errors."""
         parts: list[str | Callable[[Record], str]] = []
-        for literal, name in _parse(what, text, RECORD_VARIABLES):
+        for literal, name in parse_template(what, text, RECORD_VARIABLES):
             parts.append(literal)
             if name is not None:
                 parts.append(_RECORD_VARIABLES.get(name) or _header_of(name))

@@ -10,10 +10,11 @@ The wire formats are described for users in docs/wire-formats.md; to add one, wr
 
 import json
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, cast
 
 from relay import cloudevents, wire_formats
 from relay.errors import ConfigError
+from relay.json_text import members, string
 from relay.models import Message, Record
 from relay.templates import TEMPLATE_VARIABLES, Headers, RecordTemplate, compile_template
 from relay.wire_formats import Binding, Origin, Shape, rfc3339
@@ -78,7 +79,7 @@ class Wire:
     def _record(self, message: Message) -> Record:
         own: dict[str, Any] = _NO_HEADERS
         if self._reads_headers and message.headers != _EMPTY_HEADERS:
-            own = json.loads(message.headers)
+            own = _parsed(message.headers)
         dedup_id = f"{self._outbox}:{message.id}"
         subject = self._constant_subject
         if subject is None:
@@ -88,3 +89,12 @@ class Wire:
 
     def _subject(self, message: Message, own: Headers) -> str:
         return "".join([part if isinstance(part, str) else part(message, own) for part in self._subject_parts])
+
+
+def _parsed(headers: bytes) -> dict[str, Any]:
+    try:
+        return cast(dict[str, Any], json.loads(headers))
+    except (RecursionError, ValueError):
+        # Nested more deeply, or numbers longer, than Python likes: their values as they are printed.
+        found = members(headers.decode())
+        return {name: value if (text := string(value)) is None else text for name, value in found.items()}

@@ -12,6 +12,8 @@ SINKS = {
     "file": "relay.sinks.file:FileSink",
     "memory": "relay.sinks.memory:MemorySink",
     "nats": "relay.sinks.nats:NatsSink",
+    "rabbitmq": "relay.sinks.rabbitmq:RabbitmqSink",
+    "object_storage": "relay.sinks.object_storage:ObjectStorageSink",
     "redis": "relay.sinks.redis:RedisSink",
     "stdout": "relay.sinks.stdout:StdoutSink",
     "webhook": "relay.sinks.webhook:WebhookSink",

@@ -18,6 +18,7 @@ from relay.sinks.lines import translate
 from relay.sinks.object_storage_config import ObjectStorageConfig
 from relay.sinks.object_storage_encode import Encoder, LinesEncoder, Spool
 from relay.sinks.object_storage_parquet import ParquetEncoder
+from relay.sinks.object_storage_s3 import S3Store
 from relay.sinks.object_storage_stores import FolderStore, Store
 
 FEATURES = Features(
@@ -37,7 +38,7 @@ class ObjectStorageSink(GatheringSink):
         self._config = cast(ObjectStorageConfig, config)
         self.features = self.features_for(config)  # type: ignore[misc]  # the class's own are those of the default format
         self.gather = Gather(self._config.max_rows, self._config.max_bytes, self._config.max_age_ms)
-        self._store, self._where = _store(self._config, pipeline)
+        self._store = _store(self._config, pipeline)
         self._in_hand: _Object | None = None
         self._is_open = False
         # Lets close() come from another thread: it waits for the object that is being written.
@@ -67,7 +68,7 @@ class ObjectStorageSink(GatheringSink):
                 return self._in_hand.add(records)
             except OSError as error:
                 self._drop()
-                raise translate(error, self._where, opening=False) from error
+                raise translate(error, self._store.disk, opening=False) from error
             except BaseException:
                 self._drop()
                 raise
@@ -80,7 +81,7 @@ class ObjectStorageSink(GatheringSink):
                     self._in_hand.finish()
                     self._store.put(self._in_hand.spool, self._in_hand.name)
             except OSError as error:
-                raise translate(error, self._where, opening=False) from error
+                raise translate(error, self._store.disk, opening=False) from error
             finally:
                 self._drop()
 
@@ -92,7 +93,7 @@ class ObjectStorageSink(GatheringSink):
 
     def _check_open(self) -> None:
         if not self._is_open:
-            raise NotConnected(f"{self._where}: not open", code="closed")
+            raise NotConnected(f"{self._store.where}: not open", code="closed")
 
     def _drop(self) -> None:
         gathered, self._in_hand = self._in_hand, None
@@ -135,9 +136,8 @@ def _encoder(config: ObjectStorageConfig, spool: Spool) -> Encoder:
     return kind(spool, config.compression)
 
 
-def _store(config: ObjectStorageConfig, pipeline: str) -> tuple[Store, str]:
-    """The store, and how errors name it."""
-    if config.path is not None:
-        where = f"pipeline {pipeline!r}: folder {config.path!r}"
-        return FolderStore(config.path, where, create=config.create), where
-    raise NotImplementedError
+def _store(config: ObjectStorageConfig, pipeline: str) -> Store:
+    if config.bucket is not None:
+        return S3Store(config, config.bucket, f"pipeline {pipeline!r}: bucket {config.bucket!r}")
+    assert config.path is not None
+    return FolderStore(config.path, f"pipeline {pipeline!r}: folder {config.path!r}", create=config.create)

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import AliasChoices, Field, field_validator, model_validator
 
+from relay.clients.aws import AwsKeys
 from relay.sinks.base import SinkConfig
 
 DATE_VARIABLES = ("year", "month", "day", "hour")
@@ -16,21 +17,26 @@ Format = Literal["jsonl", "parquet"]
 Compression = Literal["none", "gzip", "zstd"]
 
 
-class ObjectStorageConfig(SinkConfig):
+# A name, the ARN of an access point, or a reference that is not resolved yet.
+_BUCKET = r"^([A-Za-z0-9._-]{3,255}|arn:\S{1,2000}|.*\$\{.*)$"
+
+
+class ObjectStorageConfig(AwsKeys, SinkConfig):
     timeout_ms: Annotated[int, Field(ge=10, le=3_600_000)] = 30_000
     """How long writing one object may take, or opening."""
-    bucket: Annotated[
-        str | None, Field(min_length=3, max_length=255, validation_alias=AliasChoices("bucket", "s3_bucket"))
-    ] = None
+    bucket: Annotated[str | None, Field(pattern=_BUCKET, validation_alias=AliasChoices("bucket", "s3_bucket"))] = None
+    """Its name, or the ARN of an access point."""
     path: Annotated[str | None, Field(min_length=1)] = None
     """A folder instead of a bucket, as an absolute path."""
     prefix: Annotated[str, Field(max_length=512, validation_alias=AliasChoices("prefix", "s3_prefix"))] = ""
     create: bool = False
     """Make the bucket or the folder if it does not exist."""
+    path_style: bool | None = None
+    """Whether the bucket stands in the path of a URL, not in its host name; None: where there is an `endpoint_url`."""
     format: Format = "jsonl"
     compression: Compression = "gzip"
-    max_rows: Annotated[int, Field(ge=1, le=100_000_000)] = 100_000
-    max_bytes: Annotated[int, Field(ge=1, le=4 * 1024**3)] = 64 * 1024**2
+    max_rows: Annotated[int, Field(ge=1, le=1_000_000)] = 100_000
+    max_bytes: Annotated[int, Field(ge=1, le=1024**3)] = 64 * 1024**2
     """Of bodies, before compression."""
     max_age_ms: Annotated[int, Field(ge=1, le=7 * 86_400_000)] = 300_000
     """Of the oldest message: how late it may be written."""
@@ -91,6 +97,14 @@ class ObjectStorageConfig(SinkConfig):
         return self.partition_by.format(
             year=f"{utc.year:04d}", month=f"{utc.month:02d}", day=f"{utc.day:02d}", hour=f"{utc.hour:02d}"
         )
+
+    @property
+    def content_type(self) -> str:
+        if self.format == "parquet":
+            return "application/vnd.apache.parquet"
+        return {"none": "application/x-ndjson", "gzip": "application/gzip", "zstd": "application/zstd"}[
+            self.compression
+        ]
 
     @property
     def _extension(self) -> str:

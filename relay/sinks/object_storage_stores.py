@@ -22,7 +22,13 @@ _PERMISSIONS = 0o640
 
 
 class Store(ABC):
-    """One place for objects. One thread at a time. Each call but `close` raises NotConnected; `open` ConfigError too."""
+    """One place for objects. One thread at a time. Each but `close` raises NotConnected, `open` ConfigError too."""
+
+    def __init__(self, where: str, disk: str) -> None:
+        self.where = where
+        """How errors name it: the pipeline, and the place."""
+        self.disk = disk
+        """How errors name the disk of the spools."""
 
     @abstractmethod
     def open(self) -> None:
@@ -43,8 +49,8 @@ class Store(ABC):
 
 class FolderStore(Store):
     def __init__(self, path: str, where: str, *, create: bool) -> None:
+        super().__init__(where, where)
         self._path = path
-        self._where = where
         self._create = create
 
     def open(self) -> None:
@@ -53,17 +59,17 @@ class FolderStore(Store):
             if self._create:
                 _make_folders(self._path)
             if not stat.S_ISDIR(os.stat(self._path).st_mode):
-                raise ConfigError(f"{self._where}: not a folder; name a folder")
+                raise ConfigError(f"{self.where}: not a folder; name a folder")
             os.makedirs(incoming, exist_ok=True)
             _remove_leftovers(incoming)
             # Says now whether we may write there.
             self.spool().close()
         except FileNotFoundError as error:
             raise ConfigError(
-                f"{self._where}: there is no such folder: make it, or set create to true to have it made"
+                f"{self.where}: there is no such folder: make it, or set create to true to have it made"
             ) from error
         except OSError as error:
-            raise translate(error, self._where, opening=True) from error
+            raise translate(error, self.where, opening=True) from error
 
     def spool(self) -> Spool:
         path = os.path.join(self._path, INCOMING, secrets.token_hex(8))

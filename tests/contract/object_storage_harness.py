@@ -3,9 +3,12 @@
 import gzip
 import io
 import json
+import os
+import signal
+import uuid
 from abc import abstractmethod
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +21,7 @@ from relay.sinks.object_storage import ObjectStorageSink
 from relay.sinks.object_storage_config import ObjectStorageConfig
 from relay.sinks.object_storage_stores import INCOMING
 from tests.contract.harness import Harness, Missing, Seen
+from tests.services.moto import REGION, MotoServer
 
 
 def rows_of(name: str, data: bytes) -> Iterator[Seen]:
@@ -87,3 +91,36 @@ class FolderHarness(ObjectStorageHarness):
     def missing_destination(self) -> Missing:
         name = f"{self.path}-missing/orders"
         return Missing(name, {"path": name}, {"create": True}, "")
+
+
+class BucketHarness(ObjectStorageHarness):
+    """A bucket of its own on a server of the session."""
+
+    def __init__(self, server: MotoServer, **keys: Any) -> None:
+        super().__init__(**keys)
+        self.server = server
+        self.bucket = f"contract-{uuid.uuid4().hex[:8]}"
+        self.s3 = server.client("s3")
+        self.s3.create_bucket(Bucket=self.bucket, CreateBucketConfiguration={"LocationConstraint": REGION})
+
+    def place(self) -> dict[str, Any]:
+        return {"bucket": self.bucket, **self.server.config}
+
+    def objects(self) -> dict[str, bytes]:
+        listed = self.s3.get_paginator("list_objects_v2").paginate(Bucket=self.bucket)
+        names = [each["Key"] for page in listed for each in page.get("Contents", [])]
+        return {name: self.s3.get_object(Bucket=self.bucket, Key=name)["Body"].read() for name in names}
+
+    @contextmanager
+    def stall(self) -> Iterator[None]:
+        pid = self.server.pid
+        assert pid is not None
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(pid, signal.SIGCONT)
+
+    def missing_destination(self) -> Missing:
+        name = f"missing-{self.bucket}"
+        return Missing(name, {"bucket": name}, {"create": True}, "")

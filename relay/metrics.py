@@ -4,10 +4,13 @@
 name                                      kind       labels     served by  meaning
 ========================================  =========  =========  =========  ===========================================
 tide_relay_messages_published_total       counter    P          workers    messages that the sink confirmed
+tide_relay_messages_received_total        counter    P          workers    messages that were new to an inbox
+tide_relay_duplicates_total               counter    P          workers    received messages that an inbox had already
 tide_relay_failures_total                 counter    P, code    workers    failures, temporary and for good, by code
 tide_relay_dead_letters_total             counter    P          workers    messages that became dead letters
 tide_relay_drains_total                   counter    P, outcome workers    drains that ended, by outcome
 tide_relay_publish_seconds                histogram  P          workers    time of one publish of a batch
+tide_relay_write_seconds                  histogram  P          workers    wait for the commit of a batch in an inbox
 tide_relay_delivery_seconds               histogram  P          workers    commit to delivery, oldest message of a batch
 tide_relay_stale_drains_total             counter    pipeline   workers    drain messages dropped: too old, or fenced
 tide_relay_drains_running                 gauge      (none)     workers    drains in progress, over all processes
@@ -24,9 +27,10 @@ tide_relay_broker_errors_total            counter    code       scheduler  drain
 tide_relay_database_losses_total          counter    (none)     scheduler  times the session and all ownership was lost
 ========================================  =========  =========  =========  ===========================================
 
-P stands for `pipeline`, `direction` (forward, reverse) and `sink_type`. Times are in seconds.
-Outcomes of a drain: more, idle, again, failed, fenced.
-Causes of a wake-up: bell, timer, again, more, retry, config, lost.
+P stands for `pipeline`, `direction` (forward, reverse) and `sink_type` (of a reverse pipeline: its `source_type`).
+Times are in seconds.
+Outcomes of a drain: more, idle, again, later, failed, fenced.
+Causes of a wake-up: bell, timer, again, later, more, retry, config, lost.
 
 Workers must call `relay.worker_metrics.prepare_multiprocess` before anything imports this module.
 """
@@ -61,6 +65,12 @@ class WorkerMetrics:
         self.messages_published = Counter(
             "tide_relay_messages_published_total", "Messages that the sink confirmed.", P, registry=registry
         )
+        self.messages_received = Counter(
+            "tide_relay_messages_received_total", "Messages that were new to an inbox.", P, registry=registry
+        )
+        self.duplicates = Counter(
+            "tide_relay_duplicates_total", "Received messages that an inbox had already.", P, registry=registry
+        )
         self.failures = Counter(
             "tide_relay_failures_total", "Failures, temporary and for good, by code.", (*P, "code"), registry=registry
         )
@@ -73,6 +83,13 @@ class WorkerMetrics:
         self.publish_seconds = Histogram(
             "tide_relay_publish_seconds",
             "Time of one publish of a batch.",
+            P,
+            registry=registry,
+            buckets=PUBLISH_BUCKETS_SECONDS,
+        )
+        self.write_seconds = Histogram(
+            "tide_relay_write_seconds",
+            "Wait for the commit of a batch in an inbox.",
             P,
             registry=registry,
             buckets=PUBLISH_BUCKETS_SECONDS,

@@ -10,10 +10,10 @@ Statements that belong together travel together: a settle and the next read take
 """
 
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, NoReturn
 
 from psycopg import Cursor
 from psycopg.rows import args_row
@@ -147,6 +147,35 @@ class Reader:
                 fence = self._write(settled, None)
             self._check(fence, sent_at)
 
+    def set_bell(self, bell: Bell) -> None:
+        """Commits whether publishers ring."""
+        with database_errors(), self._connection.pipeline():
+            self._write(None, bell)
+
+    @contextmanager
+    def joined(self) -> Iterator["Joined"]:
+        """A transaction in which a sink writes and what became of it is settled: both or neither."""
+        with database_errors(), self._connection.transaction():
+            self._connection.execute(query("durably"))
+            yield Joined(self)
+
+    def look(self, after: int, max_rows: int, max_bytes: int) -> "Look":
+        """How much waits after an id, of at most one object."""
+        limits = {"after": after, "max_rows": max_rows, "max_bytes": max_bytes}
+        with database_errors():
+            with self._connection.pipeline():
+                horizon = self._execute("outbox_horizon")
+                found = self._execute("gather_look", **limits)
+            [(self._horizon, open_publishers, _)] = horizon.fetchall()
+            return Look(*found.fetchall()[0], horizon=self._horizon, open_publishers=open_publishers)
+
+    def plan(self, end_id: int) -> None:
+        """Commits where the object in hand ends."""
+        with database_errors(), self._connection.transaction():
+            self._connection.execute(query("durably"))
+            if self._execute("gather_plan", end_id=end_id).fetchone() is None:
+                self._fenced()
+
     def _write(self, settled: Settlement | None, bell: Bell | None) -> "Cursor[Any] | None":
         if settled is None and bell is None:
             return None
@@ -154,18 +183,22 @@ class Reader:
         self._connection.execute("begin")
         if settled:
             self._connection.execute(query("durably"))
-            if settled.dead:
-                self._execute("settle_dead_letters", **_columns(settled))
-            fence = self._execute(
-                "settle",
-                offset_id=settled.offset_id,
-                delivered=settled.delivered,
-                dead_letters=len(settled.dead),
-            )
+            fence = self._settle(settled)
         if bell:
             self._execute(f"bell_{bell}")
         self._connection.execute("commit")
         return fence
+
+    def _settle(self, settled: Settlement) -> "Cursor[Any]":
+        if settled.dead:
+            self._execute("settle_dead_letters", **_columns(settled))
+        return self._execute(
+            "settle", offset_id=settled.offset_id, delivered=settled.delivered, dead_letters=len(settled.dead)
+        )
+
+    def _fenced(self) -> NoReturn:
+        drain = self._lease.drain
+        raise Fenced(f"drain {drain.number} of pipeline {drain.pipeline!r} was given up")
 
     def _execute(self, name: str, **parameters: object) -> "Cursor[Any]":
         return self._connection.execute(query(name), {**self._parameters, **parameters})
@@ -175,10 +208,33 @@ class Reader:
             return
         row = fence.fetchone()
         if row is None:
-            drain = self._lease.drain
-            raise Fenced(f"drain {drain.number} of pipeline {drain.pipeline!r} was given up")
+            self._fenced()
         self._lease.renewed(sent_at)
         self.config_changed = row[0] != self._revision
+
+
+class Joined:
+    """An open transaction of a drain: see `Reader.joined`."""
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+        self._sent_at = time.monotonic()
+
+    def settle(self, settled: Settlement) -> None:
+        self._reader._check(self._reader._settle(settled), self._sent_at)
+
+
+class Look(NamedTuple):
+    """How much waits after an offset, of at most one object."""
+
+    messages: int
+    bytes: int
+    seconds: float | None
+    """Age of the oldest; None if none waits."""
+    end_id: int | None
+    """The last of them."""
+    horizon: int
+    open_publishers: int
 
 
 def _columns(settled: Settlement) -> dict[str, list[Any]]:

@@ -10,7 +10,7 @@ publish is begun only if its time limit ends within the lease (`Lease.covers`), 
 
 import random
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from psycopg.rows import dict_row
@@ -24,8 +24,9 @@ FIRST_RETRY_SECONDS = 0.1
 LONGEST_RETRY_SECONDS = 30.0
 LONGEST_ASKED_SECONDS = 3600.0
 
-Outcome = Literal["idle", "more", "again", "failed"]
-"""How a drain ends: nothing left; its slice is over; only messages of open publishers left; try again later."""
+Outcome = Literal["idle", "more", "again", "later", "failed"]
+"""How a drain ends: nothing left; its slice is over; only messages of open publishers left; nothing is due yet, or no
+thread is free to wait; it failed. All but the first two look again after a pause."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +38,14 @@ class Begun:
     revision: int
     failures: int
     """Drains that failed in a row before this one."""
-    group_id: int
-    offset_id: int
-    outbox_id: int
-    outbox: str
+    group_id: int | None = None
+    offset_id: int = 0
+    outbox_id: int | None = None
+    outbox: str = ""
+    inbox: str = ""
+    """Of a reverse pipeline, which has no group and no outbox."""
+    positions: dict[str, str] = field(default_factory=dict)
+    """What is in `tide.position`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +95,8 @@ def begin(connection: Connection, drain: Drain) -> Begun | None:
             connection.execute(query("durably"))
             cursor.execute(query("drain_begin"), parameters)
         row = cursor.fetchone()
-        return Begun(**row) if row else None
+        # What a direction does not have is null, and has a default.
+        return Begun(**{name: value for name, value in row.items() if value is not None}) if row else None
 
 
 def end(connection: Connection, drain: Drain, ended: End) -> None:

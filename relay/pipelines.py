@@ -5,22 +5,21 @@ errors that name the key. The keys of a pipeline stand beside those of its sink 
 this module knows the former, each sink's `config_model` the latter.
 """
 
-import difflib
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
-from typing import Annotated, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
-from pydantic_core import ErrorDetails
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from relay.checks import keys_of, validate
 from relay.errors import ConfigError
-from relay.secret_refs import mask, resolve
+from relay.secret_refs import resolve
 from relay.sinks import Features, Sink, SinkConfig, sink_class
+from relay.sources import Source, SourceConfig, source_class
 from relay.wire import FORMATS, compile_template
 
-M = TypeVar("M", bound=BaseModel)
+if TYPE_CHECKING:
+    from relay.decode import Decoder
 
 SUBJECT_KEYS = ("subject_template", "subject")
 """The names of the subject template that every sink understands."""
@@ -29,20 +28,34 @@ SUBJECT_KEYS = ("subject_template", "subject")
 _REFERENCE = re.compile(r"\$\{(?:env|file):[^{}]+\}")
 
 
-class ForwardPipeline(BaseModel):
-    """From an outbox to a sink."""
+class Pipeline(BaseModel):
+    """What both directions have."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, hide_input_in_errors=True)
 
-    sink_type: str
     batch_size: Annotated[int, Field(ge=1, le=10_000)] = 100
-    """Messages in one publish."""
+    """Messages in one publish, or in one write to an inbox."""
     poll_interval_ms: Annotated[int, Field(ge=10, le=3_600_000)] = 1_000
-    """How often the timer looks when no notification came, and the longest wait for a slow publisher."""
+    """How often the timer looks when no notification came, and the longest wait for a slow publisher, or for a thread
+    that may wait on a source."""
     visibility_timeout_ms: Annotated[int, Field(ge=100, le=3_600_000)] = 30_000
     """The lease: how long a drain may stay silent before its pipeline is drained by another."""
     slice_ms: Annotated[int, Field(ge=10, le=600_000)] = 2_000
     """How long a drain may last before it hands its thread back."""
+    relay_group_id: Annotated[str | None, Field(min_length=1, max_length=200)] = None
+    """Only schedulers of this group may own the pipeline; any may where it is null."""
+
+    @model_validator(mode="after")
+    def _slice_within_reason(self) -> Self:
+        if self.slice_ms > self.visibility_timeout_ms * 10:
+            raise ValueError("slice_ms must not exceed ten times visibility_timeout_ms")
+        return self
+
+
+class ForwardPipeline(Pipeline):
+    """From an outbox to a sink."""
+
+    sink_type: str
     subject_template: Annotated[str | None, Field(validation_alias=AliasChoices(*SUBJECT_KEYS), repr=False)] = None
     """Where each message goes inside the sink; the sink's own default where it is null. May hold a secret in a URL."""
     wire_format: str | None = None
@@ -51,8 +64,6 @@ class ForwardPipeline(BaseModel):
     """A template for the source of events, a URI reference; `/tide-relay/{outbox}` where it is null."""
     cloudevents_type: Annotated[str | None, Field(min_length=1)] = None
     """A template for their type; the header `type` where it is null, and the outbox's name where that is missing."""
-    relay_group_id: Annotated[str | None, Field(min_length=1, max_length=200)] = None
-    """Only schedulers of this group may own the pipeline; any may where it is null."""
 
     @field_validator("wire_format")
     @classmethod
@@ -71,11 +82,43 @@ class ForwardPipeline(BaseModel):
                 raise ValueError(str(error)) from None
         return value
 
+
+class ReversePipeline(Pipeline):
+    """From a source to an inbox."""
+
+    source_type: str
+    slice_ms: Annotated[int, Field(ge=10, le=600_000)] = 10_000
+    """Longer than forward: a drain waits on its source inside its slice."""
+    wire_format: str | None = None
+    """One of `relay.decode.FORMATS`; the source's own default where it is null."""
+    max_message_bytes: Annotated[int, Field(ge=1, le=256 * 1024 * 1024)] = 1024 * 1024
+    """A message whose body is larger becomes a dead letter."""
+    event_id: str | None = None
+    """Template or JSON path of the id by which the inbox knows a message; the source's own id where it is null."""
+    event_type: str | None = None
+    aggregate_id: str | None = None
+    on_invalid: Literal["dead_letter", "stop"] = "dead_letter"
+    """What a message that cannot be stored does: becomes a dead letter, or stops the pipeline until a person acts."""
+
     @model_validator(mode="after")
-    def _slice_within_reason(self) -> Self:
-        if self.slice_ms > self.visibility_timeout_ms * 10:
-            raise ValueError("slice_ms must not exceed ten times visibility_timeout_ms")
+    def _can_be_decoded(self) -> Self:
+        try:
+            self.decoder("pipeline", self.wire_format or "raw")
+        except ConfigError as error:
+            raise ValueError(str(error)) from None
         return self
+
+    def decoder(self, pipeline: str, wire_format: str) -> "Decoder":
+        from relay.decode import Decoder
+
+        return Decoder(
+            pipeline,
+            wire_format=wire_format,
+            event_id=self.event_id,
+            event_type=self.event_type,
+            aggregate_id=self.aggregate_id,
+            max_message_bytes=self.max_message_bytes,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +154,7 @@ def parse_forward(config: dict[str, Any], *, resolved: bool = False) -> ForwardC
     if not isinstance(sink_type, str):
         raise ConfigError("sink_type: is missing; name the kind of sink, for example nats")
     kind = sink_class(sink_type)
-    ours = _keys(ForwardPipeline)
+    ours = keys_of(ForwardPipeline)
     problems: list[str] = []
     features = kind.features
     subject_key = features.subject_key or "subject_template"
@@ -121,7 +164,7 @@ def parse_forward(config: dict[str, Any], *, resolved: bool = False) -> ForwardC
     config = _one_subject(config, features, problems)
     if features.subject_required and config.get("subject_template") is None:
         problems.append(f"{subject_key}: is missing")
-    pipeline = _validate(
+    pipeline = validate(
         ForwardPipeline,
         {k: v for k, v in config.items() if k in ours},
         known,
@@ -132,7 +175,7 @@ def parse_forward(config: dict[str, Any], *, resolved: bool = False) -> ForwardC
     if pipeline and "timeout_ms" not in config:
         default = kind.config_model.model_fields["timeout_ms"].default
         sink_keys["timeout_ms"] = max(10, min(default, pipeline.visibility_timeout_ms // 2))
-    sink = _validate(kind.config_model, sink_keys, known, problems)
+    sink = validate(kind.config_model, sink_keys, known, problems)
     if pipeline and sink and sink.timeout_ms >= pipeline.visibility_timeout_ms:
         problems.append(
             f"timeout_ms ({sink.timeout_ms}) must be below visibility_timeout_ms ({pipeline.visibility_timeout_ms}), "
@@ -141,6 +184,47 @@ def parse_forward(config: dict[str, Any], *, resolved: bool = False) -> ForwardC
     if problems or pipeline is None or sink is None:
         raise ConfigError("; ".join(problems))
     return ForwardConfig(pipeline, sink, kind)
+
+
+@dataclass(frozen=True, slots=True)
+class ReverseConfig:
+    """A pipeline's keys and its source's, both checked."""
+
+    pipeline: ReversePipeline
+    source: SourceConfig
+    source_class: type[Source]
+
+    @property
+    def wire_format(self) -> str:
+        return self.pipeline.wire_format or self.source_class.features.default_wire_format
+
+    def make_source(self, pipeline: str) -> Source:
+        return self.source_class(self.source, pipeline)
+
+    def make_decoder(self, pipeline: str) -> "Decoder":
+        return self.pipeline.decoder(pipeline, self.wire_format)
+
+
+def parse_reverse(config: dict[str, Any], *, resolved: bool = False) -> ReverseConfig:
+    """Checks a reverse pipeline's configuration; see `parse_forward`."""
+    if resolved:
+        config = resolve(config)
+    source_type = config.get("source_type")
+    if not isinstance(source_type, str):
+        raise ConfigError("source_type: is missing; name the kind of source, for example nats")
+    kind = source_class(source_type)
+    ours = keys_of(ReversePipeline)
+    known = sorted({*ReversePipeline.model_fields, *kind.config_model.model_fields})
+    problems: list[str] = []
+    pipeline = validate(ReversePipeline, {k: v for k, v in config.items() if k in ours}, known, problems)
+    source_keys = {k: v for k, v in config.items() if k not in ours}
+    if pipeline and "timeout_ms" not in config:
+        default = kind.config_model.model_fields["timeout_ms"].default
+        source_keys["timeout_ms"] = max(10, min(default, pipeline.visibility_timeout_ms // 2))
+    source = validate(kind.config_model, source_keys, known, problems)
+    if problems or pipeline is None or source is None:
+        raise ConfigError("; ".join(problems))
+    return ReverseConfig(pipeline, source, kind)
 
 
 def _one_subject(config: dict[str, Any], features: Features, problems: list[str]) -> dict[str, Any]:
@@ -156,41 +240,3 @@ def _one_subject(config: dict[str, Any], features: Features, problems: list[str]
         if given[name] != given[first]
     ]
     return {k: v for k, v in config.items() if k not in given} | {"subject_template": given[first]}
-
-
-def _keys(model: type[BaseModel]) -> set[str]:
-    keys = set(model.model_fields)
-    for field in model.model_fields.values():
-        if isinstance(field.validation_alias, AliasChoices):
-            keys |= {choice for choice in field.validation_alias.choices if isinstance(choice, str)}
-        elif isinstance(field.validation_alias, str):
-            keys.add(field.validation_alias)
-    return keys
-
-
-def _validate(
-    model: type[M],
-    values: dict[str, Any],
-    known: list[str],
-    problems: list[str],
-    shown: Mapping[str, str] = MappingProxyType({}),
-) -> M | None:
-    """`shown` gives the name of a key as the user knows it, where that is another one."""
-    try:
-        return model.model_validate(values)
-    except ValidationError as error:
-        problems += [_problem(detail, known, shown) for detail in error.errors(include_url=False, include_input=False)]
-        return None
-
-
-def _problem(detail: ErrorDetails, known: list[str], shown: Mapping[str, str]) -> str:
-    key = ".".join(str(part) for part in detail["loc"])
-    key = shown.get(key, key)
-    if detail["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(key, known, n=1)
-        guess = f", did you mean {near[0]}" if near else ""
-        return f"{key}: unknown key{guess}; known: {', '.join(known)}"
-    if detail["type"] == "missing":
-        return f"{key}: is missing"
-    text = mask(detail["msg"].removeprefix("Value error, "))
-    return f"{key}: {text}" if key else text

@@ -40,7 +40,7 @@ class Equip(Middleware):
 
     def before_worker_boot(self, _broker: dramatiq.Broker, worker: dramatiq.Worker) -> None:
         # Only here the number of threads is known: the dramatiq command takes it as an option of its own.
-        self.tools = Tools(settings, worker.worker_threads)
+        self.tools = Tools(settings, worker.worker_threads, lambda: not worker.work_queue.empty())
 
     def before_worker_shutdown(self, _broker: dramatiq.Broker, _worker: dramatiq.Worker) -> None:
         self.tools.stop.set()

@@ -6,7 +6,7 @@ import structlog
 
 from relay.errors import ConfigError
 from relay.metrics import PipelineLabels
-from relay.pipelines import parse_forward
+from relay.pipelines import Pipeline, parse_forward, parse_reverse
 from scheduler.owned import Spec
 from scheduler.session import Session
 
@@ -37,24 +37,36 @@ class Catalog:
                     log.error("pipeline is invalid", pipeline=row["name"], reason=reason)
             if isinstance(verdict, str):
                 self.invalid += row["enabled"]
-            elif row["enabled"] and row["config"].get("relay_group_id") in (None, self._group):
+            elif verdict.drained and row["enabled"] and row["config"].get("relay_group_id") in (None, self._group):
                 self.specs[row["name"]] = verdict
         self._judged = judged
 
 
 def _judge(row: dict[str, Any]) -> Spec | str:
     """The pipeline's spec, or why its configuration is bad."""
-    if row["direction"] != "forward":
-        return "reverse pipelines need a newer version of tide-relay"
     try:
-        config = parse_forward(row["config"])
+        return _forward(row) if row["direction"] == "forward" else _reverse(row)
     except ConfigError as error:
         return str(error)
+
+
+def _forward(row: dict[str, Any]) -> Spec:
+    config = parse_forward(row["config"])
+    return _spec(row, config.pipeline, config.pipeline.sink_type, drained=True)
+
+
+def _reverse(row: dict[str, Any]) -> Spec:
+    config = parse_reverse(row["config"])
+    return _spec(row, config.pipeline, config.pipeline.source_type, drained=not config.source_class.features.passive)
+
+
+def _spec(row: dict[str, Any], pipeline: Pipeline, backend: str, *, drained: bool) -> Spec:
     return Spec(
         name=row["name"],
-        outbox=row["outbox"],
+        outbox=row["outbox"] or "",
         revision=row["revision"],
-        lease_ms=config.pipeline.visibility_timeout_ms,
-        poll_seconds=config.pipeline.poll_interval_ms / 1000,
-        labels=PipelineLabels(row["name"], "forward", config.pipeline.sink_type),
+        lease_ms=pipeline.visibility_timeout_ms,
+        poll_seconds=pipeline.poll_interval_ms / 1000,
+        labels=PipelineLabels(row["name"], row["direction"], backend),
+        drained=drained,
     )

@@ -26,10 +26,13 @@ class Spec:
 
     name: str
     outbox: str
+    """Whose bell rings for it; empty for a reverse pipeline."""
     revision: int
     lease_ms: int
     poll_seconds: float
     labels: PipelineLabels
+    drained: bool = True
+    """False: its messages are brought by a process of its own, so nobody owns it."""
 
 
 @dataclass(slots=True)
@@ -78,7 +81,7 @@ class Owned:
         """A publisher rang the bell of the outbox. True if that makes the pipeline due."""
         if self.state == "draining":
             self.rings += 1
-        elif self.state == "idle" or (self.state == "waiting" and self.cause == "again"):
+        elif self.state == "idle" or (self.state == "waiting" and self.cause in ("again", "later")):
             self._wait(now, "bell")
             return True
         return False
@@ -107,9 +110,9 @@ class Owned:
             self._wait(now, "more")
         elif self.rings:
             self._wait(now, "bell")
-        elif outcome == "again":
+        elif outcome in ("again", "later"):
             self.again_seconds = min(again_seconds * 2, self.spec.poll_seconds)
-            self._wait(now + again_seconds, "again")
+            self._wait(now + (again_seconds if retry_seconds is None else retry_seconds), outcome)
         else:
             self._sleep(now)
 

@@ -28,9 +28,12 @@ class Notification(NamedTuple):
     payload: str
 
 
-def lock_key(direction: str, name: str) -> int:
-    """The advisory lock of a pipeline: the first 8 bytes of SHA-256 over direction and name, as a signed integer."""
-    digest = hashlib.sha256(f"{direction}\0{name}".encode()).digest()
+def lock_key(name: str) -> int:
+    """The advisory lock of a pipeline: the first 8 bytes of SHA-256 over its name, as a signed integer.
+
+    A name has one direction, so that the key needs none.
+    """
+    digest = hashlib.sha256(f"tide-relay pipeline\0{name}".encode()).digest()
     return int.from_bytes(digest[:8], "big", signed=True)
 
 
@@ -138,4 +141,4 @@ class Session:
 
 
 def _keys(names: Iterable[str]) -> list[int]:
-    return [lock_key("forward", name) for name in names]
+    return [lock_key(name) for name in names]

@@ -1,4 +1,4 @@
-"""The life of a drain: begin, drain forward, end. Whatever happens in between, the owner is told."""
+"""The life of a drain: begin, drain in its direction, end. Whatever happens in between, the owner is told."""
 
 import time
 
@@ -10,10 +10,12 @@ from relay.errors import ConfigError, Fenced, MigrationError, NotConnected, Rela
 from relay.metrics import PipelineLabels, worker_metrics
 from relay.models import Drain
 from relay.ownership import End, Lease
-from workers import forward
+from workers import forward, reverse
 from workers.tools import Tools
 
 log = structlog.get_logger(__name__)
+
+DIRECTIONS = {"forward": forward.drain, "reverse": reverse.drain}
 
 
 def run(tools: Tools, drain: Drain) -> None:
@@ -35,10 +37,11 @@ def _run(tools: Tools, drain: Drain) -> None:
         if begun is None:
             worker_metrics().stale_drains.labels(drain.pipeline).inc()
             return
-        labels = PipelineLabels(drain.pipeline, begun.direction, str(begun.config.get("sink_type")))
+        backend = begun.config.get("sink_type") or begun.config.get("source_type")
+        labels = PipelineLabels(drain.pipeline, begun.direction, str(backend))
         lease = Lease(drain, drain.lease_ms / 1000, asked_at)
         try:
-            ended = forward.drain(tools, connection, lease, begun)
+            ended = DIRECTIONS[begun.direction](tools, connection, lease, begun)
             ownership.end(connection, drain, ended)
             _count(labels, ended)
             return

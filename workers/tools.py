@@ -1,46 +1,60 @@
-"""What the drains of one process share: connections and open sinks."""
+"""What the drains of one process share: connections, open sinks and sources, the right to wait."""
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from threading import Lock
+from typing import Generic, Protocol, TypeVar
 
 from relay.db import Pool, make_worker_pool
 from relay.settings import Settings
 from relay.sinks import Sink
+from relay.sources import Source
 from relay.stop import Stop
+from workers.waiting import Waiting
 
-MAX_IDLE_SINKS = 64
+MAX_IDLE = 64
 
 
-class SinkCache:
-    """Open sinks between drains. A drain takes a sink out while it uses it, so that no two threads share one."""
+class Closable(Protocol):
+    def close(self) -> None: ...
 
-    def __init__(self, limit: int = MAX_IDLE_SINKS) -> None:
+
+T = TypeVar("T", bound=Closable)
+
+
+class OpenCache(Generic[T]):
+    """Open sinks, or sources, between drains. A drain takes one out while it uses it: no two threads share one.
+
+    Each is kept with a state: of a sink the pipeline's revision, of a source also the drain that used it last. It is
+    used again only in the very same state, and closed otherwise.
+    """
+
+    def __init__(self, limit: int = MAX_IDLE) -> None:
         self._limit = limit
-        self._idle: OrderedDict[str, tuple[int, Sink]] = OrderedDict()
+        self._idle: OrderedDict[str, tuple[Hashable, T]] = OrderedDict()
         self._lock = Lock()
 
-    def take(self, pipeline: str, revision: int, make: Callable[[], Sink]) -> Sink:
-        """The open sink of this revision of the pipeline, or a new one, opened."""
+    def take(self, pipeline: str, state: Hashable, make: Callable[[], T], open_it: Callable[[T], None]) -> T:
+        """What was kept in this state, or a new one, opened."""
         with self._lock:
-            kept_revision, kept = self._idle.pop(pipeline, (revision, None))
-        if kept and kept_revision == revision:
+            kept_state, kept = self._idle.pop(pipeline, (state, None))
+        if kept and kept_state == state:
             return kept
         if kept:
             kept.close()
-        sink = make()
+        made = make()
         try:
-            sink.open()
+            open_it(made)
         except BaseException:
-            sink.close()
+            made.close()
             raise
-        return sink
+        return made
 
-    def give_back(self, pipeline: str, revision: int, sink: Sink) -> None:
-        """Keeps a sink that works. Closes the one that was used longest ago if there are too many."""
+    def give_back(self, pipeline: str, state: Hashable, thing: T) -> None:
+        """Keeps what works. Closes the one that was used longest ago if there are too many."""
         with self._lock:
-            _, doubled = self._idle.pop(pipeline, (0, None))
-            self._idle[pipeline] = (revision, sink)
+            _, doubled = self._idle.pop(pipeline, (None, None))
+            self._idle[pipeline] = (state, thing)
             oldest = self._idle.popitem(last=False)[1][1] if len(self._idle) > self._limit else None
         for surplus in (doubled, oldest):
             if surplus:
@@ -48,21 +62,28 @@ class SinkCache:
 
     def close(self) -> None:
         with self._lock:
-            kept = [sink for _, sink in self._idle.values()]
+            kept = [thing for _, thing in self._idle.values()]
             self._idle.clear()
-        for sink in kept:
-            sink.close()
+        for thing in kept:
+            thing.close()
 
 
 class Tools:
-    """Made once in each worker process, for as many drains at a time as it has threads."""
+    """Made once in each worker process, for as many drains at a time as it has threads.
 
-    def __init__(self, settings: Settings, threads: int) -> None:
+    `others_wait` tells whether drains are queued in this process that no thread has taken yet.
+    """
+
+    def __init__(self, settings: Settings, threads: int, others_wait: Callable[[], bool] = lambda: False) -> None:
         self.pool: Pool = make_worker_pool(settings, threads)
-        self.sinks = SinkCache()
+        self.sinks: OpenCache[Sink] = OpenCache()
+        self.sources: OpenCache[Source] = OpenCache()
+        # One thread never waits on a source, so that forward drains find it free.
+        self.waiting = Waiting(max(1, threads - 1), others_wait)
         self.stop = Stop()
 
     def close(self) -> None:
         """After the last drain has ended."""
         self.sinks.close()
+        self.sources.close()
         self.pool.close()

@@ -31,11 +31,14 @@ another thread is inside `publish`: it waits for it, or makes it raise `NotConne
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from relay.models import Drain, Failure, Progress, Record
+
+if TYPE_CHECKING:
+    from relay.db import Connection
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +110,17 @@ class Sink(ABC):
 
     @abstractmethod
     def close(self) -> None: ...
+
+
+class JoiningSink(Sink):
+    """A sink that can write in the very transaction that settles, where it writes to the pipeline's own database."""
+
+    joins: bool
+    """Whether it does. If so `join` is called at the start of each drain, and `publish` in an open transaction."""
+
+    @abstractmethod
+    def join(self, connection: "Connection") -> None:
+        """The drain's own connection, on which `publish` writes, and neither commits nor rolls back."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,9 +56,13 @@ update tide.drain d
   from tide.pipeline p
   left join tide.consumer_group g on g.group_id = p.group_id
   left join tide.outbox o on o.outbox_id = g.outbox_id
+  left join tide.inbox i on i.inbox_id = p.inbox_id
  where d.pipeline = %(pipeline)s and d.epoch = %(epoch)s and d.number < %(number)s and d.lease_until is null
    and p.name = d.pipeline and p.enabled
-returning p.direction, p.config, p.revision, d.failures, g.group_id, g.offset_id, o.outbox_id, o.name as outbox
+returning p.direction, p.config, p.revision, d.failures, g.group_id, g.offset_id, o.outbox_id, o.name as outbox,
+          i.name as inbox,
+          (select coalesce(jsonb_object_agg(s.partition, s.position), '{}')
+             from tide.position s where s.pipeline = d.pipeline) as positions
 
 -- name: drain_end
 -- Gives the lease back, says what became of the drain, and tells the pipeline's owner. No row: fenced.
@@ -152,6 +156,76 @@ select m.id, m.key, convert_to(m.payload::text, 'UTF8'), convert_to(m.headers::t
  where m.bytes_before < %(max_bytes)s
  order by m.id
 
+-- Writing an inbox ------------------------------------------------------------------------------------------------
+
+-- name: inbox_write
+-- Writes a batch of rows, those that are there already left out; returns how many were new.
+select tide.inbox_write(%(inbox)s, %(event_ids)s::text[], %(event_types)s::text[], %(sources)s::text[],
+           %(aggregate_ids)s::text[], %(event_sequences)s::bigint[], %(payloads)s::text[], %(headers)s::text[],
+           %(trace_ids)s::text[])
+
+-- name: receive_write
+-- The same under the fence of a drain. No row: fenced, nothing was written.
+with fence as materialized (
+    select d.pipeline from tide.drain d
+     where d.pipeline = %(pipeline)s and d.epoch = %(epoch)s and d.number = %(number)s
+       for update
+)
+select tide.inbox_write(%(inbox)s, %(event_ids)s::text[], %(event_types)s::text[], %(sources)s::text[],
+           %(aggregate_ids)s::text[], %(event_sequences)s::bigint[], %(payloads)s::text[], %(headers)s::text[],
+           %(trace_ids)s::text[])
+  from fence
+
+-- name: receive_dead_letters
+-- Keeps messages that no inbox can hold, as they came; under the fence. One that comes again is kept once.
+insert into tide.dead_letter (pipeline, inbox, event_id, subject, key, headers, body, code, reason)
+select d.pipeline, %(inbox)s, r.event_id, r.subject, r.key, r.headers::jsonb, r.body, r.code, r.reason
+  from tide.drain d,
+       unnest(%(dead_ids)s::text[], %(dead_subjects)s::text[], %(dead_keys)s::text[], %(dead_headers)s::text[],
+              %(dead_bodies)s::bytea[], %(dead_codes)s::text[], %(dead_reasons)s::text[])
+       as r (event_id, subject, key, headers, body, code, reason)
+ where d.pipeline = %(pipeline)s and d.epoch = %(epoch)s and d.number = %(number)s
+on conflict do nothing
+
+-- name: receive_positions
+-- Where the source is resumed; under the fence.
+insert into tide.position as p (pipeline, partition, position)
+select d.pipeline, r.partition, r.position
+  from tide.drain d, unnest(%(partitions)s::text[], %(positions)s::text[]) as r (partition, position)
+ where d.pipeline = %(pipeline)s and d.epoch = %(epoch)s and d.number = %(number)s
+on conflict (pipeline, partition) do update set position = excluded.position where p.position <> excluded.position
+
+-- name: receive_settle
+-- Counts a batch that was received, and renews the lease. No row: fenced.
+update tide.drain d
+   set lease_until = clock_timestamp() + make_interval(secs => %(lease_seconds)s),
+       delivered = d.delivered + %(delivered)s, dead_letters = d.dead_letters + %(dead_letters)s
+  from tide.pipeline p
+ where d.pipeline = %(pipeline)s and d.epoch = %(epoch)s and d.number = %(number)s and p.name = d.pipeline
+returning p.revision
+
+-- Gathering: one object of many batches -----------------------------------------------------------------------------
+
+-- name: gather_look
+-- How much waits up to the horizon that `outbox_horizon` left in the session: at most one object's worth.
+-- end_id closes the object: the message that reaches max_rows or max_bytes, or the last that waits.
+select count(*) as messages, coalesce(sum(m.size), 0)::bigint as bytes,
+       extract(epoch from clock_timestamp() - min(m.created_at))::float8 as seconds, max(m.id) as end_id
+  from (select id, size, created_at, sum(size) over (order by id rows unbounded preceding) - size as bytes_before
+          from (select id, size, created_at from tide.message
+                 where outbox_id = %(outbox_id)s and id > %(after)s and id <= current_setting('tide.horizon')::bigint
+                 order by id limit %(max_rows)s) w) m
+ where m.bytes_before < %(max_bytes)s
+
+-- name: gather_plan
+-- Commits where the object in hand ends, so that it is made of the same messages again after a crash; under the fence.
+insert into tide.position as p (pipeline, partition, position)
+select d.pipeline, 'object', %(end_id)s::text
+  from tide.drain d
+ where d.pipeline = %(pipeline)s and d.epoch = %(epoch)s and d.number = %(number)s
+on conflict (pipeline, partition) do update set position = excluded.position
+returning true
+
 -- Ownership: what a scheduler does --------------------------------------------------------------------------------
 
 -- name: listen
@@ -191,10 +265,12 @@ select count(*) from tide.scheduler where relay_group_id = %(relay_group_id)s
 
 -- name: pipelines
 -- Every pipeline, as configured.
-select p.name, p.direction, p.enabled, p.config, p.revision, p.invalid_reason, g.group_id, o.outbox_id, o.name as outbox
+select p.name, p.direction, p.enabled, p.config, p.revision, p.invalid_reason, g.group_id, o.outbox_id, o.name as outbox,
+       i.name as inbox
   from tide.pipeline p
   left join tide.consumer_group g on g.group_id = p.group_id
   left join tide.outbox o on o.outbox_id = g.outbox_id
+  left join tide.inbox i on i.inbox_id = p.inbox_id
 
 -- name: pipeline_invalid
 -- Records why a configuration cannot be run (null: it can), unless it has changed since it was read.
@@ -395,7 +471,8 @@ select 'usage on schema tide' as lacking from tide where not has_schema_privileg
 select w.privilege || ' on tide.' || c.relname
   from (values ('outbox', 'select'), ('message', 'select'), ('consumer_group', 'select'), ('consumer_group', 'update'),
                ('bell', 'select'), ('bell', 'update'), ('pipeline', 'select'), ('drain', 'select'), ('drain', 'update'),
-               ('dead_letter', 'insert'), ('scheduler', 'insert'), ('scheduler', 'update'), ('scheduler', 'delete'),
+               ('dead_letter', 'insert'), ('inbox', 'select'), ('position', 'select'), ('position', 'insert'),
+               ('position', 'update'), ('position', 'delete'), ('scheduler', 'insert'), ('scheduler', 'update'), ('scheduler', 'delete'),
                ('migration', 'select')) as w (relation, privilege)
   join pg_class c on c.relname = w.relation and c.relnamespace = (select oid from tide)
  where not has_table_privilege(c.oid, w.privilege)
@@ -409,5 +486,5 @@ select 'execute on ' || f.oid::regprocedure
   from pg_proc f
  where f.pronamespace = (select oid from tide)
    and f.proname in ('outbox_horizon', 'outbox_last_id', 'outbox_needs_partition', 'outbox_extend',
-                     'outbox_oldest_publisher_seconds')
+                     'outbox_oldest_publisher_seconds', 'inbox_write')
    and not has_function_privilege(f.oid, 'execute')

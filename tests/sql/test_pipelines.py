@@ -80,6 +80,7 @@ def test_a_new_pipeline_is_enabled_asleep_and_starts_at_the_oldest_message(db):
         "direction": "forward",
         "outbox": "orders",
         "consumer_group": "p",
+        "inbox": None,
         "enabled": True,
         "status": "enabled",
         "reason": None,

@@ -1,4 +1,4 @@
-"""Open sinks between drains: each is used by one drain at a time, and closed exactly once in the end."""
+"""Open sinks and sources between drains: each is used by one drain at a time, and closed exactly once in the end."""
 
 import threading
 
@@ -6,7 +6,7 @@ import pytest
 
 from relay.errors import NotConnected
 from relay.sinks.memory import MemoryConfig, MemorySink
-from workers.tools import SinkCache
+from workers.tools import OpenCache
 
 
 class Watched(MemorySink):
@@ -29,51 +29,51 @@ class Watched(MemorySink):
 
 
 def test_a_sink_is_opened_once_and_taken_again():
-    cache = SinkCache()
-    first = cache.take("orders", 1, Watched)
+    cache = OpenCache()
+    first = cache.take("orders", 1, Watched, Watched.open)
     cache.give_back("orders", 1, first)
-    assert cache.take("orders", 1, Watched) is first
+    assert cache.take("orders", 1, Watched, Watched.open) is first
     assert (first.opened, first.closed) == (1, 0)
 
 
 def test_two_drains_never_hold_the_same_sink():
-    cache = SinkCache()
-    first, second = cache.take("orders", 1, Watched), cache.take("orders", 1, Watched)
+    cache = OpenCache()
+    first, second = cache.take("orders", 1, Watched, Watched.open), cache.take("orders", 1, Watched, Watched.open)
     assert first is not second
     cache.give_back("orders", 1, first)
     cache.give_back("orders", 1, second)
     assert first.closed == 1, "one is kept"
-    assert cache.take("orders", 1, Watched) is second
+    assert cache.take("orders", 1, Watched, Watched.open) is second
 
 
 def test_a_sink_of_an_older_configuration_is_closed():
-    cache = SinkCache()
-    old = cache.take("orders", 1, Watched)
+    cache = OpenCache()
+    old = cache.take("orders", 1, Watched, Watched.open)
     cache.give_back("orders", 1, old)
-    new = cache.take("orders", 2, Watched)
+    new = cache.take("orders", 2, Watched, Watched.open)
     assert new is not old
     assert (old.closed, new.closed) == (1, 0)
 
 
 def test_the_sink_used_longest_ago_is_closed_when_there_are_too_many():
-    cache = SinkCache(limit=2)
-    sinks = {name: cache.take(name, 1, Watched) for name in "abc"}
+    cache = OpenCache(limit=2)
+    sinks = {name: cache.take(name, 1, Watched, Watched.open) for name in "abc"}
     for name in "abac":
-        cache.give_back(name, 1, sinks[name] if name != "a" else cache.take("a", 1, lambda: sinks["a"]))
+        cache.give_back(name, 1, sinks[name] if name != "a" else cache.take("a", 1, lambda: sinks["a"], Watched.open))
     assert [sinks[name].closed for name in "abc"] == [0, 1, 0]
 
 
 def test_a_sink_that_cannot_be_opened_is_closed_and_not_kept():
-    cache, broken = SinkCache(), Watched(fails=True)
+    cache, broken = OpenCache(), Watched(fails=True)
     with pytest.raises(NotConnected):
-        cache.take("orders", 1, lambda: broken)
+        cache.take("orders", 1, lambda: broken, Watched.open)
     assert broken.closed == 1
-    assert cache.take("orders", 1, Watched) is not broken
+    assert cache.take("orders", 1, Watched, Watched.open) is not broken
 
 
 def test_close_closes_what_is_kept():
-    cache = SinkCache()
-    kept = [cache.take(name, 1, Watched) for name in "ab"]
+    cache = OpenCache()
+    kept = [cache.take(name, 1, Watched, Watched.open) for name in "ab"]
     for name, sink in zip("ab", kept, strict=True):
         cache.give_back(name, 1, sink)
     cache.close()
@@ -82,7 +82,7 @@ def test_close_closes_what_is_kept():
 
 
 def test_many_threads_share_a_cache_without_sharing_a_sink():
-    cache, in_use, lock = SinkCache(), set(), threading.Lock()
+    cache, in_use, lock = OpenCache(), set(), threading.Lock()
     made: list[Watched] = []
 
     def make() -> Watched:
@@ -91,7 +91,7 @@ def test_many_threads_share_a_cache_without_sharing_a_sink():
 
     def drain_often() -> None:
         for _ in range(200):
-            sink = cache.take("orders", 1, make)
+            sink = cache.take("orders", 1, make, Watched.open)
             with lock:
                 assert id(sink) not in in_use
                 in_use.add(id(sink))

@@ -1,0 +1,199 @@
+"""The reverse drain: source -> rows -> inbox (commit) -> acknowledge, batch after batch.
+
+While PostgreSQL writes one batch the next is received, but only what is there already: nothing waits for its commit or
+its acknowledgement because the source is idle. With nothing on the way the drain waits on the source inside its slice,
+so that an idle source costs no polling.
+"""
+
+import time
+from collections.abc import Sequence
+
+import structlog
+
+from relay import ownership
+from relay.db import Connection
+from relay.errors import NotConnected
+from relay.inbox import Arrived, Writer, Written
+from relay.metrics import PipelineLabels, worker_metrics
+from relay.models import Failure, InboxRow, Received
+from relay.ownership import Begun, End, Lease
+from relay.pipelines import ReverseConfig, parse_reverse
+from relay.secret_refs import mask
+from relay.sources import Source
+from workers.tools import Tools
+
+log = structlog.get_logger(__name__)
+
+# With others waiting for a thread: how long one waits on an idle source, and how long a busy one keeps its thread.
+CONTENDED_WAIT_SECONDS = 0.1
+CONTENDED_SLICE_SECONDS = 2.0
+
+
+def drain(tools: Tools, connection: Connection, lease: Lease, begun: Begun) -> End:
+    """Receives until the slice is over, the configuration changes, or the process stops.
+
+    Raises Fenced, NotConnected (PostgreSQL), ConfigError. A source's failure is in the value returned.
+    """
+    config = parse_reverse(begun.config, resolved=True)
+    drain = lease.drain
+    before = (begun.revision, drain.epoch, drain.number - 1)
+    try:
+        source = tools.sources.take(
+            drain.pipeline,
+            before,
+            lambda: config.make_source(drain.pipeline),
+            lambda made: made.open(begun.positions),
+        )
+    except NotConnected as error:
+        log.warning("source cannot be opened", reason=str(error))
+        return ownership.failed(begun.failures, error.code, str(error))
+    work = ReverseDrain(tools, lease, begun, config, source, Writer(connection, lease, begun))
+    keep = False
+    try:
+        ended = work.run()
+        keep = work.source_works and _rests(source)
+    finally:
+        if keep:
+            tools.sources.give_back(drain.pipeline, (begun.revision, drain.epoch, drain.number), source)
+        else:
+            source.close()
+    return ended
+
+
+def _rests(source: Source) -> bool:
+    try:
+        source.rest()
+    except NotConnected as error:
+        log.warning("source lost between drains", reason=str(error))
+        return False
+    return True
+
+
+class ReverseDrain:
+    """One drain in progress."""
+
+    def __init__(
+        self, tools: Tools, lease: Lease, begun: Begun, config: ReverseConfig, source: Source, writer: Writer
+    ) -> None:
+        self._tools = tools
+        self._lease = lease
+        self._begun = begun
+        self._config = config
+        self._source = source
+        self._writer = writer
+        self._decode = config.make_decoder(lease.drain.pipeline).decode
+        self._began = time.monotonic()
+        self._labels = PipelineLabels(lease.drain.pipeline, "reverse", config.pipeline.source_type)
+        self._sent: list[Received] = []
+        """The batch that is on its way to PostgreSQL."""
+        self._progressed = False
+        self._failure: Failure | None = None
+        self.source_works = True
+
+    def run(self) -> End:
+        while not self._is_over():
+            received = self._receive(0.0)
+            self._confirm()
+            if received:
+                self._send(received)
+            elif self._failure is None and not self._wait():
+                return End("later", self._progressed)
+        self._confirm()
+        if self._failure is None:
+            return End("more", self._progressed)
+        failure = self._failure
+        log.warning("receiving failed", code=failure.code, reason=failure.reason)
+        return ownership.failed(self._begun.failures, failure.code, failure.reason, progressed=self._progressed)
+
+    # Receiving --------------------------------------------------------------------------------------------------
+
+    def _wait(self) -> bool:
+        """Waits on the idle source until something came or the slice is over. False: others need the thread more."""
+        with self._tools.waiting.place(self._lease.drain.pipeline) as given:
+            while given and not self._is_over():
+                contended = self._tools.waiting.is_contended()
+                received = self._receive(self._longest_wait(contended))
+                if received:
+                    self._send(received)
+                    return True
+                if contended and self._failure is None:
+                    return False
+            return given
+
+    def _longest_wait(self, contended: bool) -> float:
+        """No wait outlives the slice or the lease."""
+        limit = self._source.features.longest_wait_seconds
+        wait_seconds = min(limit, self._slice_seconds() - (time.monotonic() - self._began))
+        if contended:
+            wait_seconds = min(wait_seconds, CONTENDED_WAIT_SECONDS)
+        wait_seconds = max(0.0, wait_seconds)
+        if not self._lease.covers(wait_seconds + self._config.source.timeout_ms / 1000):
+            self._writer.renew()
+        return wait_seconds
+
+    def _receive(self, wait_seconds: float) -> list[Received]:
+        try:
+            return self._source.receive(self._config.pipeline.batch_size, wait_seconds)
+        except NotConnected as error:
+            self._lost(error.code, str(error))
+        except Exception as error:  # a source's bug must not cost the drain its end
+            log.exception("bug in a source", source_type=self._labels.sink_type)
+            self._lost("internal", mask(f"{type(error).__name__}: {error}"))
+        return []
+
+    def _lost(self, code: str, reason: str) -> None:
+        self.source_works = False
+        self._failure = self._failure or Failure(0, False, code, reason)
+
+    # Writing ----------------------------------------------------------------------------------------------------
+
+    def _send(self, received: Sequence[Received]) -> None:
+        rows: list[tuple[Received, InboxRow]] = []
+        dead: list[tuple[Received, Failure]] = []
+        for message in received:
+            decoded = self._decode(message)
+            if isinstance(decoded, Failure):
+                dead.append((message, decoded))
+            else:
+                rows.append((message, decoded))
+        positions = {message.partition: message.position for message in received if message.partition}
+        self._writer.send(Arrived(rows, dead, positions))
+        self._sent = list(received)
+
+    def _confirm(self) -> None:
+        """Waits until the batch on its way is committed, and only then acknowledges it."""
+        sent, self._sent = self._sent, []
+        if not sent:
+            return
+        started = time.monotonic()
+        written = self._writer.confirm()
+        self._progressed = True
+        self._count(written, time.monotonic() - started)
+        if not self.source_works:
+            return  # what is written and not acknowledged comes again, and the inbox knows it
+        try:
+            self._source.ack(sent)
+        except NotConnected as error:
+            self._lost(error.code, str(error))
+
+    def _is_over(self) -> bool:
+        return (
+            self._failure is not None
+            or time.monotonic() - self._began >= self._slice_seconds()
+            or self._writer.config_changed
+            or self._tools.stop.is_set()
+        )
+
+    def _slice_seconds(self) -> float:
+        whole = self._config.pipeline.slice_ms / 1000
+        return min(whole, CONTENDED_SLICE_SECONDS) if self._tools.waiting.is_contended() else whole
+
+    def _count(self, written: Written, seconds: float) -> None:
+        metrics = worker_metrics()
+        metrics.write_seconds.labels(*self._labels).observe(seconds)
+        metrics.messages_received.labels(*self._labels).inc(written.new)
+        metrics.duplicates.labels(*self._labels).inc(written.stored - written.new)
+        for message, failure in written.dead:
+            metrics.dead_letters.labels(*self._labels).inc()
+            metrics.failures.labels(*self._labels, failure.code).inc()
+            log.error("dead letter", message=message.id, code=failure.code, reason=failure.reason)

@@ -1,0 +1,121 @@
+"""The keys by which the RabbitMQ sink and source find their server. Imports no client library."""
+
+import ssl
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+from urllib.parse import unquote, urlsplit
+
+from pydantic import AliasChoices, BaseModel, BeforeValidator, Field, field_validator, model_validator
+
+from relay.errors import ConfigError
+
+
+def _urls(value: Any) -> Any:
+    return [url.strip() for url in value.replace(";", ",").split(",")] if isinstance(value, str) else value
+
+
+class RabbitmqKeys(BaseModel):
+    url: Annotated[
+        list[str],
+        BeforeValidator(_urls),
+        Field(min_length=1, repr=False, validation_alias=AliasChoices("url", "rabbitmq_url", "amqp_url")),
+    ]
+    """One or more nodes of one cluster, as a list or separated by commas; tried in this order."""
+    user: str | None = None
+    """With `password`, in place of those in the URL."""
+    password: Annotated[str | None, Field(repr=False)] = None
+    tls_ca: str | None = None
+    tls_cert: str | None = None
+    tls_key: str | None = None
+    tls_verify: bool = True
+
+    @field_validator("url")
+    @classmethod
+    def _can_be_read(cls, urls: list[str]) -> list[str]:
+        for url in urls:
+            if "${" not in url:  # what a reference stands for is seen when it is resolved
+                parse_url(url)
+        return urls
+
+    @model_validator(mode="after")
+    def _keys_fit(self) -> "RabbitmqKeys":
+        if (self.user is None) != (self.password is None):
+            raise ValueError("user and password need each other")
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ValueError("tls_cert and tls_key need each other")
+        asks_for_tls = self.tls_ca or self.tls_cert or not self.tls_verify
+        if asks_for_tls and not all(url.startswith(("amqps://", "${")) for url in self.url):
+            raise ValueError("the tls_ keys need a url that begins with amqps://")
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """One node, and who we are there."""
+
+    host: str
+    port: int
+    virtual_host: str
+    user: str
+    password: str = field(repr=False)
+    tls: bool
+
+
+def parse_url(url: str) -> Address:
+    """`amqp://user:password@host:port/vhost`, every part but the scheme optional, as RabbitMQ's clients read it.
+
+    Raises ValueError, which quotes nothing of the URL: it may hold a password.
+    """
+    parts = urlsplit(url)
+    if parts.scheme not in {"amqp", "amqps"}:
+        raise ValueError("url must begin with amqp:// or amqps://")
+    if parts.query or parts.fragment:
+        raise ValueError("url has a query or a fragment, which mean nothing here; percent-encode '?' and '#'")
+    try:
+        port = parts.port
+    except ValueError:
+        raise ValueError("url has a port that is no number; percent-encode special characters of a password") from None
+    return Address(
+        host=parts.hostname or "localhost",
+        port=port or (5671 if parts.scheme == "amqps" else 5672),
+        virtual_host=unquote(parts.path[1:]) or "/",
+        user=unquote(parts.username or "guest"),
+        password=unquote(parts.password or "guest"),
+        tls=parts.scheme == "amqps",
+    )
+
+
+def addresses(keys: RabbitmqKeys, where: str) -> list[Address]:
+    """Raises ConfigError for a URL that cannot be read."""
+    found = []
+    for url in keys.url:
+        try:
+            address = parse_url(url)
+        except ValueError as error:
+            raise ConfigError(f"{where}: {error}") from None
+        if keys.user is not None and keys.password is not None:
+            address = Address(address.host, address.port, address.virtual_host, keys.user, keys.password, address.tls)
+        found.append(address)
+    return found
+
+
+def tls_context(keys: RabbitmqKeys, where: str) -> ssl.SSLContext:
+    """Raises ConfigError for a file that cannot be read or used."""
+    for key in ("tls_ca", "tls_cert", "tls_key"):
+        path = getattr(keys, key)
+        try:
+            if path is not None:
+                open(path, "rb").close()
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or type(error).__name__
+            raise ConfigError(f"{where}: {key} {path!r} cannot be read: {reason}") from None
+    try:
+        context = ssl.create_default_context(cafile=keys.tls_ca)
+        if keys.tls_cert is not None:
+            context.load_cert_chain(keys.tls_cert, keys.tls_key)
+    except ssl.SSLError as error:
+        raise ConfigError(f"{where}: tls_ca, tls_cert or tls_key is not usable: {error.reason}") from None
+    if not keys.tls_verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context

@@ -104,6 +104,18 @@ class TestRaw:
         (record,) = wire(keeps_headers=False).records([message(headers=b"not json")])
         assert record.headers == {}
 
+    @pytest.mark.parametrize(
+        "value", [b"[" * 5000 + b"]" * 5000, b"1" * 5000], ids=["nested deeply", "a number of many digits"]
+    )
+    def test_headers_that_python_cannot_parse_travel_as_they_are(self, value: bytes) -> None:
+        (record,) = wire().records([message(headers=b'{"odd": ' + value + b', "type": "a\\"b"}')])
+        assert record.headers["odd"] == value.decode()
+        assert record.headers["type"] == 'a"b'
+
+    def test_the_time_of_publishing_is_known_to_the_sink(self) -> None:
+        (record,) = wire().records([message()])
+        assert record.created_at == NOON
+
     def test_records_keep_the_order_and_share_nothing(self) -> None:
         records = wire().records([message(1), message(2)])
         assert [record.id for record in records] == [1, 2]

@@ -1,0 +1,68 @@
+"""An entry of a stream as a received message.
+
+Entries of the Redis sink (`relay/sinks/redis_entry.py`) are known by their fields: `body`, perhaps `key`, and
+`header.NAME`. Of any other entry the body is the field that `body_field` names; without that key, its only field if it
+has a usual name, else the whole entry as a JSON object of texts, so that nothing of it is lost.
+"""
+
+import json
+
+from relay.models import Received
+
+_OURS = b"body"
+_KEY = b"key"
+_HEADER = b"header."
+_USUAL = frozenset({b"body", b"payload", b"data", b"message", b"value"})
+
+Fields = list[bytes]
+"""Names and values by turns, as Redis sends them."""
+
+
+def received(stream: str, entry_id: bytes, fields: Fields, body_field: bytes | None) -> Received:
+    number = entry_id.decode()
+    body, key, headers = _parts(fields, body_field)
+    return Received(f"{stream}/{number}", body, headers, key, stream, stream, number, entry_id)
+
+
+def size_of(fields: Fields) -> int:
+    return sum(map(len, fields))
+
+
+def _parts(fields: Fields, body_field: bytes | None) -> tuple[bytes, str | None, dict[str, str]]:
+    """Body, key, headers."""
+    pairs = list(zip(fields[::2], fields[1::2], strict=True))
+    by_name = dict(pairs)
+    if body_field is not None and body_field in by_name:
+        return _chosen(by_name, body_field)
+    if _OURS in by_name and all(name in (_OURS, _KEY) or name.startswith(_HEADER) for name in by_name):
+        return _chosen(by_name, _OURS)
+    if len(pairs) == 1 and pairs[0][0] in _USUAL:
+        return pairs[0][1], None, {}
+    return _as_object(pairs), None, {}
+
+
+def _chosen(by_name: dict[bytes, bytes], body_field: bytes) -> tuple[bytes, str | None, dict[str, str]]:
+    """The other fields travel as headers."""
+    key = by_name.get(_KEY) if body_field != _KEY else None
+    headers = {
+        _text(name.removeprefix(_HEADER)): _text(value)
+        for name, value in by_name.items()
+        if name not in (body_field, _KEY)
+    }
+    return by_name[body_field], None if key is None else _text(key), headers
+
+
+def _as_object(pairs: list[tuple[bytes, bytes]]) -> bytes:
+    """Bytes that are not UTF-8 stay as they are: no JSON then, so that a dead letter keeps them."""
+    values: dict[str, str | list[str]] = {}
+    for name, value in pairs:
+        text = value.decode("utf-8", "surrogateescape")
+        known = values.setdefault(name.decode("utf-8", "surrogateescape"), text)
+        if known is not text:
+            # Redis lets a name come twice.
+            values[name.decode("utf-8", "surrogateescape")] = [*([known] if isinstance(known, str) else known), text]
+    return json.dumps(values, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogateescape")
+
+
+def _text(value: bytes) -> str:
+    return value.decode("utf-8", "backslashreplace")

@@ -17,12 +17,12 @@ import pytest
 
 from relay.embedded import EmbeddedRedis
 from relay.server_process import ServerProcess
+from tests.services.http_receiver import HttpReceiver
 from tests.services.kafka import KafkaServer
-from tests.services.http_receiver import HttpReceiver
-from tests.services.http_receiver import HttpReceiver
 from tests.services.moto import MotoServer
 from tests.services.nats import NatsServer
 from tests.services.postgres import Database, PostgresServer
+from tests.services.proxy import Proxy
 from tests.services.rabbitmq import RabbitmqServer
 
 S = TypeVar("S", bound=ServerProcess)
@@ -180,24 +180,6 @@ def own_http_receiver(own_dirs: Callable[[], Path]) -> Iterator[Callable[..., Ht
     yield from _own(HttpReceiver, own_dirs)
 
 
-@pytest.fixture(scope="session")
-def _http_receiver(run_dir: Path) -> Iterator[HttpReceiver]:
-    with HttpReceiver(run_dir / "http") as server:
-        yield server
-
-
-@pytest.fixture
-def http_receiver(_http_receiver: HttpReceiver) -> HttpReceiver:
-    """A receiver of webhooks. Requests of other tests may be there: send yours to a path of your test's own."""
-    return _http_receiver.start()
-
-
-@pytest.fixture
-def own_http_receiver(own_dirs: Callable[[], Path]) -> Iterator[Callable[..., HttpReceiver]]:
-    """Makes receivers for this test alone: `own_http_receiver(tls=(cert, key))`."""
-    yield from _own(HttpReceiver, own_dirs)
-
-
 @pytest.fixture
 def own_postgres(own_dirs: Callable[[], Path]) -> Iterator[Callable[..., PostgresServer]]:
     """Makes servers for this test alone: `own_postgres(version=18, settings={...})`."""
@@ -231,6 +213,13 @@ def own_rabbitmq(own_dirs: Callable[[], Path]) -> Iterator[Callable[..., Rabbitm
 def own_moto(own_dirs: Callable[[], Path]) -> Iterator[Callable[..., MotoServer]]:
     """Makes servers for this test alone: `own_moto(authenticated=True)`."""
     yield from _own(MotoServer, own_dirs)
+
+
+@pytest.fixture
+def proxy() -> Iterator[Callable[[str], Proxy]]:
+    """Makes proxies for this test alone: `proxy(nats_server.url)`."""
+    with ExitStack() as stack:
+        yield lambda url: stack.enter_context(Proxy(url))
 
 
 @pytest.fixture

@@ -16,7 +16,6 @@ Sources: standardwebhooks.com (specification 1.0), docs.github.com "Validating w
 """  # noqa: E501
 
 import base64
-import binascii
 import hmac
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -36,7 +35,7 @@ def standard_key(secret: str) -> bytes:
     text = secret.removeprefix(_PREFIX)
     try:
         key = base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
-    except binascii.Error:
+    except ValueError:
         raise ValueError("what follows whsec_ must be base64") from None
     if not key:
         raise ValueError("nothing follows whsec_")

@@ -15,6 +15,7 @@ import signal
 import socket
 import ssl
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from http import HTTPStatus
@@ -50,7 +51,7 @@ class Request:
     body: bytes
     status: int
     at_once: int
-    """How many requests were being answered when it came, itself among them."""
+    """How many requests to its path's first part were being answered when it came, itself among them."""
     connection: int
     """The number of the connection that it came by."""
 
@@ -103,7 +104,7 @@ class _Server:
         self._log = (folder / "requests.jsonl").open("ab", buffering=0)
         self._rules: dict[str, list[dict[str, Any]]] = {}
         self._read_at = 0
-        self._busy = 0
+        self._busy: Counter[str] = Counter()
         self._connections = 0
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -119,17 +120,18 @@ class _Server:
         method, target, _ = first.split(" ")
         headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
         body = await reader.readexactly(int(headers.get("content-length", "0")))
-        self._busy += 1
+        path = target.split("/")[1]
+        self._busy[path] += 1
         try:
             rule = self._rule(target, body)
             status = 0 if rule.hang_up else rule.status
-            request = Request(method, target, headers, body, status, self._busy, number)
+            request = Request(method, target, headers, body, status, self._busy[path], number)
             line = asdict(request) | {"body": base64.b64encode(body).decode()}
             self._log.write(json.dumps(line).encode() + b"\n")
             if rule.delay_ms:
                 await asyncio.sleep(rule.delay_ms / 1000)
         finally:
-            self._busy -= 1
+            self._busy[path] -= 1
         if rule.hang_up:
             return False
         await self._write(writer, rule)

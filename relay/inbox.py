@@ -100,8 +100,12 @@ class Writer:
         """Sends a batch in one round trip, and does not wait: PostgreSQL works while the caller receives the next."""
         assert self._sent is None
         sent_at = time.monotonic()
+        with database_errors():
+            self._sent = self._try_to_send(arrived, sent_at)
+
+    def _try_to_send(self, arrived: Arrived, sent_at: float) -> "_Sent":
         try:
-            with database_errors(), ExitStack() as stack:
+            with ExitStack() as stack:
                 stack.enter_context(self._connection.pipeline())
                 self._connection.execute("begin")
                 self._connection.execute(query("durably"))
@@ -109,16 +113,17 @@ class Writer:
                 new = self._execute("receive_write", _columns(rows)) if rows else None
                 fence = self._finish(arrived, len(rows))
                 self._connection.execute("commit")
-                self._sent = _Sent(arrived, sent_at, stack.pop_all(), new, fence)
+                return _Sent(arrived, sent_at, stack.pop_all(), new, fence)
         except REFUSALS:  # a text that cannot even be sent
-            self._sent = _Sent(arrived, sent_at)
+            return _Sent(arrived, sent_at)
 
     def confirm(self) -> "Written":
         """Waits for the batch that was sent: it is committed now."""
         sent, self._sent = self._sent, None
         assert sent is not None
         if sent.fence is not None:
-            with contextlib.suppress(*REFUSALS), database_errors():
+            # The refusals first: some of them would pass for trouble with the server.
+            with database_errors(), contextlib.suppress(*REFUSALS):
                 sent.pipeline.close()
                 self._check(sent.fence, sent.sent_at)
                 new = sent.new.fetchall()[0][0] if sent.new else 0

@@ -101,6 +101,14 @@ JETSTREAM_CODES: dict[int, tuple[bool, str]] = {
     10052: (False, "bad_config"),  # invalid stream configuration
     10058: (False, "bad_config"),  # stream name already in use with a different configuration
     10065: (False, "bad_config"),  # subjects overlap with an existing stream
+    10013: (False, "bad_config"),  # consumer name already in use
+    10026: (False, "bad_config"),  # maximum consumers limit reached
+    10093: (False, "bad_config"),  # consumer filter subject is not a valid subset of the interest subjects
+    10099: (False, "bad_config"),  # multiple non-filtered consumers not allowed on workqueue stream
+    10100: (False, "bad_config"),  # filtered consumer not unique on workqueue stream
+    10101: (False, "bad_config"),  # consumer must be deliver all on workqueue stream
+    10121: (False, "bad_config"),  # consumer max ack pending exceeds system limit
+    10148: (False, "bad_config"),  # consumer already exists
     10074: (False, "bad_config"),  # replicas > 1 not supported in non-clustered mode
 }
 

@@ -10,11 +10,13 @@ __all__ = ["SINKS", "Features", "Sink", "SinkConfig", "sink_class"]
 
 SINKS = {
     "file": "relay.sinks.file:FileSink",
+    "inbox": "relay.sinks.inbox:InboxSink",
     "memory": "relay.sinks.memory:MemorySink",
     "nats": "relay.sinks.nats:NatsSink",
     "rabbitmq": "relay.sinks.rabbitmq:RabbitmqSink",
     "object_storage": "relay.sinks.object_storage:ObjectStorageSink",
     "redis": "relay.sinks.redis:RedisSink",
+    "sqs": "relay.sinks.sqs:SqsSink",
     "stdout": "relay.sinks.stdout:StdoutSink",
     "webhook": "relay.sinks.webhook:WebhookSink",
 }

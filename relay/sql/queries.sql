@@ -164,6 +164,10 @@ select tide.inbox_write(%(inbox)s, %(event_ids)s::text[], %(event_types)s::text[
            %(aggregate_ids)s::text[], %(event_sequences)s::bigint[], %(payloads)s::text[], %(headers)s::text[],
            %(trace_ids)s::text[])
 
+-- name: inbox_create
+-- Makes an inbox, for a sink that is configured to.
+select tide.inbox_create(%(inbox)s)
+
 -- name: receive_write
 -- The same under the fence of a drain. No row: fenced, nothing was written.
 with fence as materialized (

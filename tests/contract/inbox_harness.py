@@ -1,0 +1,73 @@
+"""PostgreSQL as another database with an inbox, for the suite."""
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from psycopg import sql
+
+from relay.sinks.inbox import InboxSink
+from tests.contract.harness import Harness, Missing, Seen
+from tests.services.postgres import Database
+
+
+class InboxHarness(Harness):
+    kind = InboxSink
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self.inbox = "orders-in"
+        with database.connect() as connection:
+            connection.execute("select tide.inbox_create(%s)", [self.inbox])
+
+    def config(self) -> dict[str, Any]:
+        return {"inbox": self.inbox, "postgres_url": self.database.url}
+
+    def rows(self) -> list[dict[str, Any]]:
+        with self.database.connect() as connection:
+            table = sql.Identifier("tide", self.inbox)
+            cursor = connection.execute(
+                sql.SQL("select *, payload::text as text from {} order by inbox_seq").format(table)
+            )
+            assert cursor.description is not None
+            names = [column.name for column in cursor.description]
+            return [dict(zip(names, row, strict=True)) for row in cursor]
+
+    def read_all(self) -> list[Seen]:
+        return [Seen(row["text"].encode(), row["aggregate_id"], row["headers"]) for row in self.rows()]
+
+    @contextmanager
+    def stall(self) -> Iterator[None]:
+        """The server with all its sessions."""
+        postmaster = self.database.server.process.pid
+        assert postmaster is not None
+        halted = [postmaster]
+        os.kill(postmaster, signal.SIGSTOP)
+        try:
+            for child in _children(postmaster):
+                os.kill(child, signal.SIGSTOP)
+                halted.append(child)
+            yield
+        finally:
+            for pid in reversed(halted):
+                os.kill(pid, signal.SIGCONT)
+
+    def stop(self) -> None:
+        self.database.server.kill()
+
+    def start(self) -> None:
+        self.database.server.start()
+
+    def wrong_credentials(self) -> dict[str, Any]:
+        process = self.database.server.process
+        return {"postgres_url": process.url_of(self.database.name, "tide_owner", "not-the-password")}
+
+    def missing_destination(self) -> Missing:
+        return Missing("nowhere", {"inbox": "nowhere"}, {"create_inbox": True}, "")
+
+
+def _children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]

@@ -8,6 +8,7 @@ import pytest
 
 from relay.embedded import EmbeddedRedis
 from tests.contract.nats_harness import ConfiguredNats, NatsHarness
+from tests.contract.redis_cluster import RedisCluster
 from tests.services.nats import NatsServer
 
 
@@ -36,3 +37,18 @@ def durable_redis(_durable_redis: EmbeddedRedis) -> EmbeddedRedis:
     _durable_redis.start()
     _durable_redis.flush()
     return _durable_redis
+
+
+@pytest.fixture(scope="session")
+def _redis_cluster(run_dir: Path) -> Iterator[RedisCluster]:
+    cluster = RedisCluster(run_dir / "redis-cluster")
+    yield cluster
+    cluster.kill()
+
+
+@pytest.fixture
+def redis_cluster(_redis_cluster: RedisCluster) -> RedisCluster:
+    """Two primaries that keep what they acknowledged, empty."""
+    _redis_cluster.start()
+    _redis_cluster.flush()
+    return _redis_cluster

@@ -15,6 +15,7 @@ from relay.models import Record
 from relay.sinks import Features
 from relay.sinks.redis import RedisSink
 from tests.contract.harness import Harness, Seen
+from tests.contract.redis_cluster import RedisCluster
 
 LARGEST_BYTES = 1024 * 1024
 """What the server is told to take at most: no less can be set."""
@@ -38,11 +39,12 @@ class RedisHarness(Harness):
     def config(self) -> dict[str, Any]:
         return {"url": self.server.url} | self.keys
 
-    def client(self) -> "redis.Redis":
+    def client(self, stream: str | None = None) -> "redis.Redis":
+        """For the server that has the stream."""
         return redis.Redis.from_url(self.server.url, protocol=2, socket_timeout=20)
 
     def entries(self, stream: str | None = None) -> list[tuple[str, dict[bytes, bytes]]]:
-        with self.client() as client:
+        with self.client(stream) as client:
             return [(number.decode(), fields) for number, fields in client.xrange(stream or self.stream)]
 
     def ids(self, stream: str | None = None) -> list[int]:
@@ -85,3 +87,35 @@ def seen(fields: dict[bytes, bytes]) -> Seen:
         if name.startswith(b"header.")
     }
     return Seen(fields[b"body"], None if key is None else key.decode(), headers)
+
+
+class RedisClusterHarness(RedisHarness):
+    """The same on a cluster. Its nodes keep the limits that Redis has by itself."""
+
+    def __init__(self, cluster: RedisCluster, **keys: Any) -> None:
+        self.cluster = cluster
+        self.keys = keys
+        self.subject = self.stream = f"contract-{uuid.uuid4().hex[:8]}"
+        for node in cluster.nodes:
+            with node.client() as client:
+                client.config_set("proto-max-bulk-len", LARGEST_BYTES)
+
+    def config(self) -> dict[str, Any]:
+        return {"url": self.cluster.url} | self.keys
+
+    def client(self, stream: str | None = None) -> "redis.Redis":
+        return self.cluster.node_of(stream or self.stream).client()
+
+    @contextmanager
+    def stall(self) -> Iterator[None]:
+        with self.cluster.stalled():
+            yield
+
+    def stop(self) -> None:
+        self.cluster.kill()
+
+    def start(self) -> None:
+        self.cluster.start()
+
+    def wrong_credentials(self) -> dict[str, Any]:
+        return {"url": self.cluster.url.replace(self.cluster.password, "wrong-password")}

@@ -1,13 +1,11 @@
 """Redis for the source suite, and for what is true of its source alone."""
 
-import uuid
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import redis
 
-from relay.embedded import EmbeddedRedis
 from relay.sources.redis import RedisSource
 from tests.contract.redis_harness import RedisHarness
 from tests.contract.source_harness import MissingSource, Sent, SourceHarness
@@ -18,18 +16,18 @@ GROUP = "readers"
 class RedisSourceHarness(SourceHarness):
     kind = RedisSource
 
-    def __init__(self, server: EmbeddedRedis, **keys: Any) -> None:
-        self.server = server
+    def __init__(self, sink: RedisHarness, **keys: Any) -> None:
+        """`sink` is the harness of the sink on the same server, or cluster."""
+        self._sink = sink
+        self.stream = sink.stream
         self.keys = keys
-        self.stream = f"contract-{uuid.uuid4().hex[:8]}"
-        self._sink = RedisHarness(server)
 
     def config(self) -> dict[str, Any]:
-        made = {"url": self.server.url, "stream": self.stream, "group": GROUP, "create_stream": True}
+        made = self._sink.config() | {"stream": self.stream, "group": GROUP, "create_stream": True}
         return made | self.keys
 
     def client(self) -> "redis.Redis":
-        return redis.Redis.from_url(self.server.url, protocol=2, socket_timeout=20)
+        return self._sink.client()
 
     def send(self, messages: Sequence[Sent]) -> None:
         with self.client() as client, client.pipeline(transaction=False) as pipeline:
@@ -50,16 +48,14 @@ class RedisSourceHarness(SourceHarness):
         with self.client() as client:
             return int(client.xpending(self.stream, GROUP)["pending"])
 
-    @contextmanager
-    def stall(self) -> Iterator[None]:
-        with self._sink.stall():
-            yield
+    def stall(self) -> AbstractContextManager[object]:
+        return self._sink.stall()
 
     def stop(self) -> None:
-        self.server.kill()
+        self._sink.stop()
 
     def start(self) -> None:
-        self.server.start()
+        self._sink.start()
 
     def wrong_credentials(self) -> dict[str, Any]:
         return self._sink.wrong_credentials()

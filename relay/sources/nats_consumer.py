@@ -27,9 +27,12 @@ class Limits:
     most: int
     most_bytes: int
     longest_ns: int
+    most_unacknowledged: int
 
-    def batch(self, wanted: int) -> int:
-        return min(wanted, self.most) if self.most > 0 else wanted
+    def batch(self, wanted: int, held: int) -> int:
+        """Zero or less: nothing more comes before something is acknowledged."""
+        wanted = min(wanted, self.most) if self.most > 0 else wanted
+        return min(wanted, self.most_unacknowledged - held) if self.most_unacknowledged > 0 else wanted
 
     def bytes(self, wanted: int) -> int:
         return min(wanted, self.most_bytes) if self.most_bytes > 0 else wanted
@@ -52,7 +55,8 @@ class Consumer:
     @property
     def limits(self) -> Limits:
         config = self.info["config"]
-        return Limits(config.get("max_batch", 0), config.get("max_bytes", 0), config.get("max_expires", 0))
+        keys = ("max_batch", "max_bytes", "max_expires", "max_ack_pending")
+        return Limits(*(config.get(key, 0) for key in keys))
 
     @property
     def floor(self) -> int:

@@ -1,13 +1,14 @@
 """The NATS source's connection: asks for messages, acknowledges them, gives back what was not acknowledged.
 
-One request at a time, and each is over before `receive` returns: either it takes what is there (`no_wait`), or it waits
-for one message. So nothing is on its way to a worker that rests, where it would lie until `ack_wait` is over. An
-idle source costs one request for each wait.
+One request at a time, and each is over before `receive` returns: with `no_wait` and `expires` the server ends it when
+it has sent what there was, or the first that came, or when the time is over. So nothing is on its way to a worker that
+rests, where it would lie until `ack_wait` is over; and an idle source costs one request for each wait.
 """
 
 import asyncio
 import contextlib
 import json
+import time
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 # The sequences that the next worker looks through for messages that a killed one held; it is a millisecond per hundred.
 _MOST_GIVEN_BACK = 100_000
 _GIVE_BACK_SECONDS = 2.0
+_WHILE_FULL_SECONDS = 0.05
+_WORTH_WAITING_SECONDS = 0.01
 _NAK = b"-NAK"
 
 
@@ -59,7 +62,6 @@ class NatsReceiver(NatsClient):
         self._needed = 0
         self._arrived: list[Received] = []
         self._too_large = False
-        self._idle = False
 
     def receive(self, max_messages: int, wait_seconds: float) -> list[Received]:
         return self._call(self._receive(max_messages, wait_seconds), wait_seconds + 3 * self._seconds)
@@ -96,34 +98,28 @@ class NatsReceiver(NatsClient):
         await self._look()
 
     async def _receive(self, max_messages: int, wait_seconds: float) -> list[Received]:
-        if not self._idle or wait_seconds <= 0:
-            found = await self._pull(max_messages, 0)
-            if found or wait_seconds <= 0:
-                return found
-        found = await self._pull(1, wait_seconds)
-        self._idle = not found
-        if found and max_messages > 1:
-            found += await self._pull(max_messages - 1, 0)
-        return found
-
-    async def _pull(self, batch: int, wait_seconds: float) -> list[Received]:
-        """What the server has, up to `batch` and to the bytes that may be held; with a wait, the next that comes."""
         limits = self._consumer.limits
-        request: dict[str, Any] = {"batch": limits.batch(batch), "max_bytes": limits.bytes(MAX_HELD_BYTES)}
+        until = time.monotonic() + wait_seconds
+        batch = limits.batch(max_messages, len(self._held))
+        if batch <= 0 and wait_seconds <= 0:
+            return []
+        request: dict[str, Any] = {"batch": max(batch, 1), "no_wait": True, "max_bytes": limits.bytes(MAX_HELD_BYTES)}
         if wait_seconds > 0:
-            request = {"batch": 1, "expires": limits.expires_ns(wait_seconds)}
-        await self._ask(request, wait_seconds + self._seconds)
-        if self._too_large and not self._arrived:
-            # It exceeds all that may be held, so it comes alone.
-            await self._ask({"batch": 1, "no_wait": True}, self._seconds)
-        self._arrived, arrived = [], self._arrived
+            request["expires"] = limits.expires_ns(wait_seconds)
+        elif self._floor is not None:
+            # While the consumer is full of what a killed worker held, the server leaves a request without an answer.
+            request["expires"] = limits.expires_ns(_WHILE_FULL_SECONDS)
+        arrived = await self._ask(request, wait_seconds + self._seconds)
+        left = until - time.monotonic()
+        if not arrived and left > _WORTH_WAITING_SECONDS:
+            # Servers before 2.9 answer such a request at once where there is nothing.
+            arrived = await self._ask({"batch": 1, "expires": limits.expires_ns(left)}, left + self._seconds)
         return arrived
 
-    async def _ask(self, request: dict[str, Any], seconds: float) -> None:
+    async def _ask(self, request: dict[str, Any], seconds: float) -> list[Received]:
+        """What the server has: up to a batch of it at once, or else, with `expires`, what comes next until then."""
         self._number += 1
         self._needed, self._too_large, self._arrived = request["batch"], False, []
-        if "expires" not in request:
-            request["no_wait"] = True
         subject = f"$JS.API.CONSUMER.MSG.NEXT.{self._config.stream}.{self._name}"
         self._raise_if_lost()
         await self._client.publish(subject, json.dumps(request).encode(), reply=f"{self._inbox}.{self._number}")
@@ -136,6 +132,11 @@ class NatsReceiver(NatsClient):
             # What it still sends would come to nobody: this connection has no use any more.
             self._lost = nats.errors.TimeoutError(f"no answer within {self._timeout_ms} ms")
         self._raise_if_lost()
+        if self._too_large and not self._arrived and "max_bytes" in request:
+            # It exceeds all that may be held, so it comes alone.
+            return await self._ask({"batch": 1, "no_wait": True}, self._seconds)
+        self._arrived, arrived = [], self._arrived
+        return arrived
 
     def _raise_if_lost(self) -> None:
         if self._lost is not None:

@@ -7,7 +7,9 @@ where RabbitMQ is used; it needs the client library.
 import contextlib
 import ssl
 from collections.abc import Callable, Iterator
+from typing import Any
 
+from amqp import method_framing  # type: ignore[import-untyped]
 from amqp.exceptions import AMQPError, NotFound  # type: ignore[import-untyped]
 
 from relay import __version__
@@ -26,8 +28,16 @@ class RabbitmqLink:
     """One connection with one channel. One thread at a time; `abort` alone may come from another."""
 
     def __init__(
-        self, keys: RabbitmqKeys, pipeline: str, where: str, *, timeout_seconds: float, heartbeat_seconds: int
+        self,
+        keys: RabbitmqKeys,
+        pipeline: str,
+        where: str,
+        *,
+        timeout_seconds: float,
+        heartbeat_seconds: int,
+        frame_handler: Any = method_framing.frame_handler,
     ) -> None:
+        """`frame_handler` puts the frames together that come; py-amqp's own by default."""
         self.limit = TimeLimit()
         self.where = where
         self.blocked = False
@@ -38,6 +48,7 @@ class RabbitmqLink:
         self._pipeline = pipeline
         self._timeout_seconds = timeout_seconds
         self._heartbeat_seconds = heartbeat_seconds
+        self._frame_handler = frame_handler
         self._connected: Connection | None = None
 
     def open(self) -> None:
@@ -101,6 +112,7 @@ class RabbitmqLink:
             ssl={"context": context, "server_hostname": node.host} if node.tls else False,
             connect_timeout=self.limit.remaining(),
             heartbeat=self._heartbeat_seconds,
+            frame_handler=self._frame_handler,
             client_properties={
                 "product": "tide-relay",
                 "product_version": __version__,

@@ -83,5 +83,7 @@ def translated(error: BaseException, where: str, *, opening: bool) -> RelayError
     """The error to raise instead."""
     _, code = verdict(error)
     reason = getattr(error, "reply_text", None) or str(error) or type(error).__name__
+    if code == "cancelled":  # the text is the consumer's name
+        reason = "the server ended the consumer: the queue was deleted, or its node failed"
     text = mask(f"{where}: {reason}")
     return ConfigError(text) if opening and code in FOR_A_PERSON else NotConnected(text, code=code)

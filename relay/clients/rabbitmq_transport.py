@@ -150,14 +150,29 @@ class Connection(amqp.Connection):  # type: ignore[misc]
             raise TimeoutError("no answer in time")
         return self.on_inbound_frame(frame)
 
+    def send(self, frames: bytes) -> None:
+        self._open_transport().write(frames)
+
+    def step(self, seconds: float) -> bool:
+        """Handles one frame, waiting for it that long; False if none came."""
+        frame = self._open_transport().next_frame(seconds)
+        if frame is None:
+            return False
+        self.on_inbound_frame(frame)
+        return True
+
     def pump(self, seconds: float) -> int:
         """Handles what has arrived, after waiting for the first of it that long. Returns how many frames that were."""
         count = 0
-        while self._transport is not None and (frame := self.transport.next_frame(seconds)) is not None:
-            self.on_inbound_frame(frame)
+        while self.step(seconds):
             count += 1
             seconds = 0.0
         return count
+
+    def _open_transport(self) -> Any:
+        if self._transport is None:
+            raise ConnectionResetError("the connection is closed")
+        return self._transport
 
     def abort(self) -> None:
         """Ends whatever another thread waits for on this connection. Safe at any time, from any thread."""

@@ -108,7 +108,7 @@ class PublishingChannel:
 
     def _write(self, pieces: list[bytes]) -> int:
         connection = self._link.connection
-        connection.transport.write(b"".join(pieces))
+        connection.send(b"".join(pieces))
         return connection.pump(0)
 
     def _wait_while_blocked(self, deadline: float) -> int:

@@ -39,7 +39,8 @@ def add_command(record: Record, config: RedisConfig) -> bytes:
 def largest_text_bytes(record: Record) -> int:
     """The longest of the texts that the entry is made of: what the server's `proto-max-bulk-len` counts."""
     size = len(record.body)
-    for text in (record.key or "", *record.headers.values(), *record.headers):
+    names = [HEADER_PREFIX + name for name in record.headers]
+    for text in (record.subject, record.key or "", *names, *record.headers.values()):
         # UTF-8 takes at most four bytes a character; count them only when it could matter.
         if 4 * len(text) > size:
             size = max(size, len(text.encode()))

@@ -54,14 +54,13 @@ def _chosen(by_name: dict[bytes, bytes], body_field: bytes) -> tuple[bytes, str 
 
 def _as_object(pairs: list[tuple[bytes, bytes]]) -> bytes:
     """Bytes that are not UTF-8 stay as they are: no JSON then, so that a dead letter keeps them."""
-    values: dict[str, str | list[str]] = {}
+    values: dict[str, list[str]] = {}
     for name, value in pairs:
-        text = value.decode("utf-8", "surrogateescape")
-        known = values.setdefault(name.decode("utf-8", "surrogateescape"), text)
-        if known is not text:
-            # Redis lets a name come twice.
-            values[name.decode("utf-8", "surrogateescape")] = [*([known] if isinstance(known, str) else known), text]
-    return json.dumps(values, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogateescape")
+        texts = values.setdefault(name.decode("utf-8", "surrogateescape"), [])
+        texts.append(value.decode("utf-8", "surrogateescape"))
+    # Redis lets a name come twice.
+    fields = {name: texts[0] if len(texts) == 1 else texts for name, texts in values.items()}
+    return json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogateescape")
 
 
 def _text(value: bytes) -> str:

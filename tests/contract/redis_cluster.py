@@ -96,13 +96,14 @@ class RedisCluster:
 
     @contextlib.contextmanager
     def moved(self, key: str) -> Iterator[None]:
-        """The slot of the key belongs to the other node for the length of the context. What is in it stays behind."""
+        """The slot of the key belongs to the other node within the context; what is written to it is lost."""
         here = self.node_of(key)
         there = self.nodes[1 - self.nodes.index(here)]
         self._give(key, there)
         try:
             yield
         finally:
+            there.flush()
             self._give(key, here)
 
     def _give(self, key: str, owner: ClusterNode) -> None:

@@ -1,0 +1,111 @@
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from relay.clients.redis_errors import CLIENT_ERRORS, FOR_A_PERSON, SERVER_WORDS
+from relay.models import Record
+from relay.pipelines import parse_forward
+from relay.sinks.redis_config import RedisConfig
+from relay.sinks.redis_entry import add_command, largest_text_bytes
+
+DOCS = Path(__file__).parents[2] / "docs"
+RECORD = Record(7, "orders:7", "s", None, b"1", {})
+
+
+def config(**keys: Any) -> RedisConfig:
+    return RedisConfig.model_validate({"url": "redis://localhost"} | keys)
+
+
+def words(command: bytes) -> list[bytes]:
+    """The command, read as Redis reads it."""
+    head, _, rest = command.partition(b"\r\n")
+    found = []
+    for _ in range(int(head[1:])):
+        length, _, rest = rest.partition(b"\r\n")
+        size = int(length[1:])
+        found.append(rest[:size])
+        rest = rest[size + 2 :]
+    assert rest == b""
+    return found
+
+
+class TestTheCommand:
+    def test_adds_an_entry(self) -> None:
+        record = RECORD._replace(key="ü", headers={"a": "b"})
+        assert words(add_command(record, config())) == [
+            b"XADD", b"s", b"*", b"body", b"1", b"key", "ü".encode(), b"header.a", b"b",
+            b"header.relay-id", b"orders:7",
+        ]  # fmt: skip
+
+    def test_has_the_id_of_the_message_when_asked_for(self) -> None:
+        assert words(add_command(RECORD, config(exactly_once=True)))[2] == b"7-0"
+
+    @pytest.mark.parametrize(("approximate", "sign"), [(True, b"~"), (False, b"=")])
+    def test_trims_when_asked_for(self, approximate: bool, sign: bytes) -> None:
+        found = words(add_command(RECORD, config(maxlen=9, approximate=approximate)))
+        assert found[:6] == [b"XADD", b"s", b"MAXLEN", sign, b"9", b"*"]
+
+    def test_has_the_dedup_id_once(self) -> None:
+        record = RECORD._replace(headers={"relay-id": "orders:7"})
+        assert words(add_command(record, config())).count(b"header.relay-id") == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "size"),
+    [
+        ({}, 8),
+        ({"body": b"x" * 100}, 100),
+        ({"key": "日" * 100}, 300),
+        ({"headers": {"a": "日" * 100}}, 300),
+        ({"headers": {"n" * 200: "a"}}, 207),
+    ],
+)
+def test_the_longest_text_counts_as_the_server_counts_it(change: dict[str, Any], size: int) -> None:
+    assert largest_text_bytes(RECORD._replace(body=b"12345678")._replace(**change)) == size
+
+
+class TestKeys:
+    @pytest.mark.parametrize("name", ["stream", "redis_stream", "subject_template", "subject"])
+    def test_the_stream_is_a_template(self, name: str) -> None:
+        made = parse_forward({"sink_type": "redis", "redis_url": "redis://h", name: "{outbox}.{op}"})
+        assert made.subject_template == "{outbox}.{op}"
+
+    def test_the_stream_is_called_as_the_outbox_unless_named(self) -> None:
+        assert parse_forward({"sink_type": "redis", "url": "redis://h"}).subject_template == "{outbox}"
+
+    @pytest.mark.parametrize("keys", [{"maxlen": 0}, {"wait_replicas": -1}, {"exactly": True}])
+    def test_what_cannot_work_is_refused(self, keys: dict[str, Any]) -> None:
+        with pytest.raises(ValidationError):
+            config(**keys)
+
+
+@pytest.mark.parametrize("page", ["sinks", "sources"])
+def test_every_code_is_explained(page: str) -> None:
+    text = (DOCS / page / "redis.md").read_text()
+    codes = {code for _, code in (*CLIENT_ERRORS.values(), *(answer for _, answer in SERVER_WORDS))}
+    sinks = {"too_large", "id_passed", "bad_subject", "not_sent", "foreign_stream"}
+    codes = codes | sinks if page == "sinks" else codes - sinks
+    opening = FOR_A_PERSON - {"auth", "forbidden", "wrong_type", "bad_config"}
+    only = {"no_group"} if page == "sinks" else set()
+    assert not {code for code in codes - opening - only if f"`{code}`" not in text}
+
+
+def test_keys_of_the_sources_page_are_those_of_the_model() -> None:
+    from relay.sources.redis_config import RedisSourceConfig
+
+    lines = (DOCS / "sources" / "redis.md").read_text().splitlines()
+    listed: dict[str, str] = {}
+    for line in lines:
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if line.startswith("|") and len(cells) == 4:
+            listed |= {key: cells[2].strip("`") for key in re.findall(r"`(\w+)`", cells[0])}
+    for name, field in RedisSourceConfig.model_fields.items():
+        default = {True: "true", False: "false"}.get(field.default, str(field.default))
+        if field.is_required():
+            assert listed[name] == "(required)"
+        elif field.default is not None:
+            assert listed[name] == default
+        assert all(choice in listed for choice in getattr(field.validation_alias, "choices", [name]))

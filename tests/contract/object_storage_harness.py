@@ -3,11 +3,9 @@
 import gzip
 import io
 import json
-import os
-import signal
 import uuid
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +20,7 @@ from relay.sinks.object_storage_config import ObjectStorageConfig
 from relay.sinks.object_storage_stores import INCOMING
 from tests.contract.harness import Harness, Missing, Seen
 from tests.services.moto import REGION, MotoServer
+from tests.services.proxy import Proxy
 
 
 def rows_of(name: str, data: bytes) -> Iterator[Seen]:
@@ -94,17 +93,22 @@ class FolderHarness(ObjectStorageHarness):
 
 
 class BucketHarness(ObjectStorageHarness):
-    """A bucket of its own on a server of the session."""
+    """A bucket of its own, behind a proxy that takes the server away and gives it back."""
 
-    def __init__(self, server: MotoServer, **keys: Any) -> None:
+    def __init__(
+        self, server: MotoServer, proxy: Proxy, strict: Callable[[], MotoServer] | None = None, **keys: Any
+    ) -> None:
+        """`strict` starts a server that looks at credentials."""
         super().__init__(**keys)
         self.server = server
+        self.proxy = proxy
+        self._strict = strict
         self.bucket = f"contract-{uuid.uuid4().hex[:8]}"
         self.s3 = server.client("s3")
         self.s3.create_bucket(Bucket=self.bucket, CreateBucketConfiguration={"LocationConstraint": REGION})
 
     def place(self) -> dict[str, Any]:
-        return {"bucket": self.bucket, **self.server.config}
+        return {"bucket": self.bucket} | self.server.config | {"endpoint_url": self.proxy.through(self.server.url)}
 
     def objects(self) -> dict[str, bytes]:
         listed = self.s3.get_paginator("list_objects_v2").paginate(Bucket=self.bucket)
@@ -113,13 +117,22 @@ class BucketHarness(ObjectStorageHarness):
 
     @contextmanager
     def stall(self) -> Iterator[None]:
-        pid = self.server.pid
-        assert pid is not None
-        os.kill(pid, signal.SIGSTOP)
+        self.proxy.stall()
         try:
             yield
         finally:
-            os.kill(pid, signal.SIGCONT)
+            self.proxy.heal()
+
+    def stop(self) -> None:
+        self.proxy.refuse()
+
+    def start(self) -> None:
+        self.proxy.heal()
+
+    def wrong_credentials(self) -> dict[str, Any]:
+        assert self._strict is not None
+        key = "nobody-knows-this-key"
+        return {"endpoint_url": self._strict().url, "access_key_id": key, "secret_access_key": f"secret-of-{key}"}
 
     def missing_destination(self) -> Missing:
         name = f"missing-{self.bucket}"

@@ -4,6 +4,7 @@ It keeps everything in memory: `stop` and `kill` leave nothing behind. What is a
 what it confirmed is asked through a proxy (`proxy.py`), or with the process halted (`os.kill(pid, SIGSTOP)`).
 """
 
+import importlib.util
 import json
 import os
 import secrets
@@ -19,6 +20,7 @@ from relay.server_process import ServerProcess
 from tests.services.unavailable import unavailable
 
 REGION = "eu-central-1"
+_PROGRAM = Path(__file__).with_name("moto_program.py")
 _EVERYTHING = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*"}]}
 _CALLS_TO_MAKE_A_USER = 3
 
@@ -64,13 +66,14 @@ class MotoServer(ServerProcess):
         )
 
     def prepare(self) -> tuple[Sequence[str], dict[str, Any]]:
-        program = Path(sys.executable).parent / "moto_server"
-        if not program.exists():
-            unavailable(f"{program} is missing (make setup)")
+        if importlib.util.find_spec("moto") is None:
+            unavailable("moto is missing (make setup)")
         environment = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "MOTO_"))}
         if self._authenticated:
             environment["INITIAL_NO_AUTH_ACTION_COUNT"] = str(_CALLS_TO_MAKE_A_USER)
-        return [str(program), "--host", "127.0.0.1", "--port", str(self.port)], {"env": environment}
+        return [sys.executable, "-P", str(_PROGRAM), "--host", "127.0.0.1", "--port", str(self.port)], {
+            "env": environment
+        }
 
     def answers(self) -> bool:
         try:

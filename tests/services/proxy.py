@@ -66,7 +66,7 @@ class Proxy:
         self._tell("heal")
 
     def __enter__(self) -> Self:
-        command = [sys.executable, __file__, str(self.port), self._upstream[0], str(self._upstream[1])]
+        command = [sys.executable, "-P", __file__, str(self.port), self._upstream[0], str(self._upstream[1])]
         # It ends when its input does, so also when this process is killed.
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         assert self._answer() == "listening"

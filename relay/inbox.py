@@ -12,8 +12,8 @@ import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 import psycopg
 from psycopg import Cursor
@@ -41,10 +41,15 @@ REFUSALS = (
 class Arrived:
     """A batch that was received and decoded, to be written whole."""
 
+    received: Sequence[Received]
+    """All of it, in order."""
     rows: Sequence[tuple[Received, InboxRow]]
-    dead: Sequence[tuple[Received, Failure]]
+    dead: Sequence[tuple[Received, Failure]] = ()
     """What cannot become a row."""
-    positions: Mapping[str, str]
+
+    @property
+    def positions(self) -> dict[str, str]:
+        return {message.partition: message.position for message in self.received if message.partition}
 
 
 def write(connection: Connection, inbox: str, rows: Sequence[InboxRow]) -> int:
@@ -88,9 +93,12 @@ class Writer:
     config_changed = False
     """Whether the pipeline was changed since the drain began, as of the last write."""
 
-    def __init__(self, connection: Connection, lease: Lease, begun: Begun) -> None:
+    def __init__(
+        self, connection: Connection, lease: Lease, begun: Begun, on_refused: Literal["dead_letter", "stop"]
+    ) -> None:
         self._connection = connection
         self._lease = lease
+        self._on_refused = on_refused
         self._revision = begun.revision
         self._inbox = begun.inbox
         self._parameters = {**lease.fence, "lease_seconds": lease.seconds, "inbox": begun.inbox}
@@ -127,7 +135,7 @@ class Writer:
                 sent.pipeline.close()
                 self._check(sent.fence, sent.sent_at)
                 new = sent.new.fetchall()[0][0] if sent.new else 0
-                return Written(len(sent.arrived.rows), new, tuple(sent.arrived.dead))
+                return Written(sent.arrived.received, len(sent.arrived.rows), new, tuple(sent.arrived.dead))
         self._connection.rollback()
         return self._write_what_can_be(sent.arrived)
 
@@ -138,17 +146,37 @@ class Writer:
             self._check(self._execute("receive_settle", {"delivered": 0, "dead_letters": 0}), sent_at)
 
     def _write_what_can_be(self, arrived: Arrived) -> "Written":
+        """Searches for the rows that PostgreSQL refuses, and does with them what the pipeline says."""
+        try:
+            with database_errors(), self._connection.transaction():
+                self._hold_fence()
+                rows = [row for _, row in arrived.rows]
+                refused = [
+                    (arrived.rows[index][0], Failure(index, True, "refused", why))
+                    for index, why in write_each(self._connection, self._inbox, rows)
+                ]
+                if refused and self._on_refused == "stop":
+                    raise Stopped(*refused[0])
+                return self._written(Arrived(arrived.received, arrived.rows, [*arrived.dead, *refused]), len(refused))
+        except Stopped as stopped:
+            end = stopped.failure.index
+            before = Arrived(arrived.received[:end], arrived.rows[:end])
+            with database_errors(), self._connection.transaction():
+                self._hold_fence()
+                write(self._connection, self._inbox, [row for _, row in before.rows])
+                return replace(self._written(before, 0), stopped=stopped)
+
+    def _hold_fence(self) -> None:
+        """Locks it, so that nothing after this is written by a drain that was given up."""
         sent_at = time.monotonic()
-        with database_errors(), self._connection.transaction():
-            self._connection.execute(query("durably"))
-            # First, because it locks the fence: nothing below it is written by a drain that was given up.
-            self._check(self._execute("receive_settle", {"delivered": 0, "dead_letters": 0}), sent_at)
-            refused = write_each(self._connection, self._inbox or "", [row for _, row in arrived.rows])
-            dead = [(arrived.rows[index][0], Failure(index, True, "refused", why)) for index, why in refused]
-            stored = len(arrived.rows) - len(dead)
-            whole = Arrived([], [*arrived.dead, *dead], arrived.positions)
-            self._check(self._finish(whole, stored), sent_at)
-        return Written(stored, stored, tuple(whole.dead))
+        self._connection.execute(query("durably"))
+        self._check(self._execute("receive_settle", {"delivered": 0, "dead_letters": 0}), sent_at)
+
+    def _written(self, arrived: Arrived, refused: int) -> "Written":
+        sent_at = time.monotonic()
+        stored = len(arrived.rows) - refused
+        self._check(self._finish(arrived, stored), sent_at)
+        return Written(arrived.received, stored, stored, tuple(arrived.dead))
 
     def _finish(self, arrived: Arrived, stored: int) -> "Cursor[Any]":
         if arrived.dead:
@@ -170,15 +198,27 @@ class Writer:
         self.config_changed = row[0] != self._revision
 
 
+class Stopped(Exception):
+    """A message that cannot be stored stops its pipeline."""
+
+    def __init__(self, message: Received, failure: Failure) -> None:
+        super().__init__(f"message {message.id}: {failure.reason}")
+        self.failure = failure
+
+
 @dataclass(frozen=True, slots=True)
 class Written:
     """What became of a batch. It is committed."""
 
+    received: Sequence[Received]
+    """What may be acknowledged."""
     stored: int
     """Rows that are in the inbox now."""
     new: int
     """Those of them that were not there before; where PostgreSQL refused some, all count as new."""
     dead: tuple[tuple[Received, Failure], ...]
+    stopped: Stopped | None = None
+    """Why nothing after it was written."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,7 +39,7 @@ def drain(tools: Tools, connection: Connection, lease: Lease, begun: Begun) -> E
     config = parse_forward(begun.config, resolved=True)
     pipeline = lease.drain.pipeline
     try:
-        sink = tools.sinks.take(pipeline, begun.revision, lambda: config.make_sink(pipeline), Sink.open)
+        sink = tools.sinks.take(pipeline, begun.revision, lambda: config.make_sink(pipeline), lambda made: made.open())
     except NotConnected as error:
         log.warning("sink cannot be opened", reason=str(error))
         return ownership.failed(begun.failures, error.code, str(error))

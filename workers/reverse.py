@@ -13,7 +13,7 @@ import structlog
 from relay import ownership
 from relay.db import Connection
 from relay.errors import NotConnected
-from relay.inbox import Arrived, Writer, Written
+from relay.inbox import Arrived, Stopped, Writer, Written
 from relay.metrics import PipelineLabels, worker_metrics
 from relay.models import Failure, InboxRow, Received
 from relay.ownership import Begun, End, Lease
@@ -47,7 +47,8 @@ def drain(tools: Tools, connection: Connection, lease: Lease, begun: Begun) -> E
     except NotConnected as error:
         log.warning("source cannot be opened", reason=str(error))
         return ownership.failed(begun.failures, error.code, str(error))
-    work = ReverseDrain(tools, lease, begun, config, source, Writer(connection, lease, begun))
+    writer = Writer(connection, lease, begun, config.pipeline.on_invalid)
+    work = ReverseDrain(tools, lease, begun, config, source, writer)
     keep = False
     try:
         ended = work.run()
@@ -84,8 +85,8 @@ class ReverseDrain:
         self._decode = config.make_decoder(lease.drain.pipeline).decode
         self._began = time.monotonic()
         self._labels = PipelineLabels(lease.drain.pipeline, "reverse", config.pipeline.source_type)
-        self._sent: list[Received] = []
-        """The batch that is on its way to PostgreSQL."""
+        self._sent = False
+        """Whether a batch is on its way to PostgreSQL."""
         self._progressed = False
         self._failure: Failure | None = None
         self.source_works = True
@@ -94,7 +95,7 @@ class ReverseDrain:
         while not self._is_over():
             received = self._receive(0.0)
             self._confirm()
-            if received:
+            if received and self._failure is None:
                 self._send(received)
             elif self._failure is None and not self._wait():
                 return End("later", self._progressed)
@@ -150,31 +151,41 @@ class ReverseDrain:
     def _send(self, received: Sequence[Received]) -> None:
         rows: list[tuple[Received, InboxRow]] = []
         dead: list[tuple[Received, Failure]] = []
-        for message in received:
+        for index, message in enumerate(received):
             decoded = self._decode(message)
-            if isinstance(decoded, Failure):
+            if isinstance(decoded, InboxRow):
+                rows.append((message, decoded))
+            elif self._config.pipeline.on_invalid == "dead_letter":
                 dead.append((message, decoded))
             else:
-                rows.append((message, decoded))
-        positions = {message.partition: message.position for message in received if message.partition}
-        self._writer.send(Arrived(rows, dead, positions))
-        self._sent = list(received)
+                self._stopped(Stopped(message, decoded))
+                received = received[:index]
+                break
+        self._sent = bool(received)
+        if received:
+            self._writer.send(Arrived(received, rows, dead))
 
     def _confirm(self) -> None:
         """Waits until the batch on its way is committed, and only then acknowledges it."""
-        sent, self._sent = self._sent, []
-        if not sent:
+        if not self._sent:
             return
+        self._sent = False
         started = time.monotonic()
         written = self._writer.confirm()
-        self._progressed = True
+        self._progressed |= bool(written.received)
         self._count(written, time.monotonic() - started)
-        if not self.source_works:
+        if written.stopped:
+            self._stopped(written.stopped)
+        if not self.source_works or not written.received:
             return  # what is written and not acknowledged comes again, and the inbox knows it
         try:
-            self._source.ack(sent)
+            self._source.ack(written.received)
         except NotConnected as error:
             self._lost(error.code, str(error))
+
+    def _stopped(self, stopped: Stopped) -> None:
+        hint = "; mend it at its source, or let it become a dead letter: on_invalid"
+        self._failure = Failure(0, False, stopped.failure.code, f"{stopped}{hint}")
 
     def _is_over(self) -> bool:
         return (

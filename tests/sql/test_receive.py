@@ -28,7 +28,7 @@ def session(database, db):
 @pytest.fixture
 def writer(session):
     lease, begun = begin(session)
-    return Writer(session, lease, begun)
+    return Writer(session, lease, begun, "dead_letter")
 
 
 def received(name, body=b"{}", position=None):
@@ -42,8 +42,8 @@ def row(name, payload='{"n": 1}', **fields):
 
 
 def arrived(*names, dead=(), position=None, **fields):
-    positions = {"log": str(position)} if position else {}
-    return Arrived([(received(name), row(name, **fields)) for name in names], list(dead), positions)
+    messages = [received(name, position=position) for name in names]
+    return Arrived(messages, [(message, row(message.id[4:], **fields)) for message in messages], list(dead))
 
 
 def write(writer, batch):
@@ -85,10 +85,11 @@ def test_what_comes_again_is_not_written_again(db, writer):
 
 
 def test_a_batch_of_dead_letters_alone_is_kept_and_moves_the_position(db, writer):
-    refused = (received("x", b"\xff\0"), Failure(0, True, "not_utf8", "no text"))
-    written = write(writer, Arrived([], [refused], {"log": "9"}))
+    bad = received("x", b"\xff\0", position=9)
+    refused = (bad, Failure(0, True, "not_utf8", "no text"))
+    written = write(writer, Arrived([bad], [], [refused]))
     assert written.dead == (refused,)
-    write(writer, Arrived([], [refused], {"log": "9"}))  # it comes again
+    write(writer, Arrived([bad], [], [refused]))  # it comes again
     assert dead_letters(db) == [("log/x", "commands", "log", "key", {"trace": "1"}, b"\xff\0", "not_utf8")]
     assert position(db) == {"log": "9"}
 
@@ -110,9 +111,9 @@ def test_a_batch_of_dead_letters_alone_is_kept_and_moves_the_position(db, writer
 @pytest.mark.parametrize("place", [0, 3, 6])
 def test_what_postgresql_refuses_is_a_dead_letter_and_its_neighbours_are_written(db, writer, bad, place):
     good = [f"g{n}" for n in range(6)]
-    rows = [(received(name), row(name)) for name in good]
-    rows.insert(place, (received("bad", b"as it came"), bad))
-    written = write(writer, Arrived(rows, [], {"log": "5"}))
+    rows = [(received(name, position=5), row(name)) for name in good]
+    rows.insert(place, (received("bad", b"as it came", 5), bad))
+    written = write(writer, Arrived([message for message, _ in rows], rows))
     assert [(message.id, failure.code) for message, failure in written.dead] == [("log/bad", "refused")]
     assert written.stored == 6
     assert ids(db) == good
@@ -124,10 +125,8 @@ def test_what_postgresql_refuses_is_a_dead_letter_and_its_neighbours_are_written
 
 def test_a_constraint_of_the_users_own_refuses_a_row_alone(db, writer):
     db.execute("alter table tide.commands add check (event_type is not null)")
-    written = write(
-        writer,
-        Arrived([(received(n), row(n, event_type=t)) for n, t in zip("abc", ("x", None, "y"), strict=True)], [], {}),
-    )
+    rows = [(received(name), row(name, event_type=kind)) for name, kind in zip("abc", ("x", None, "y"), strict=True)]
+    written = write(writer, Arrived([message for message, _ in rows], rows))
     assert [message.id for message, _ in written.dead] == ["log/b"]
     assert "violates check constraint" in written.dead[0][1].reason
     assert ids(db) == ["a", "c"]
@@ -141,15 +140,15 @@ def test_every_row_of_a_batch_may_be_refused(db, writer):
 
 def test_dead_letters_of_texts_that_postgresql_cannot_hold_are_kept_even_so(db, writer):
     odd = Received("log/\0\ud800", b"\0", {"a\0": "\udcff"}, "k\0", "s\0", token=None)
-    write(writer, Arrived([], [(odd, Failure(0, True, "not_json", "why\0"))], {}))
+    write(writer, Arrived([odd], [], [(odd, Failure(0, True, "not_json", "why\0"))]))
     assert dead_letters(db) == [("log/\ufffd?", "commands", "s\ufffd", "k\ufffd", {"a\ufffd": "?"}, b"\0", "not_json")]
 
 
 @pytest.mark.parametrize("payload", ["{}", "no json"], ids=["whole batch", "row by row"])
 def test_a_fenced_drain_writes_nothing(db, writer, payload):
     db.execute("update tide.drain set epoch = epoch + 1")
-    refused = (received("x"), Failure(0, True, "not_json", "no"))
-    writer.send(Arrived([(received("a"), row("a", payload))], [refused], {"log": "3"}))
+    good, bad = received("a", position=3), received("x")
+    writer.send(Arrived([good, bad], [(good, row("a", payload))], [(bad, Failure(0, True, "not_json", "no"))]))
     with pytest.raises(Fenced, match="given up"):
         writer.confirm()
     assert (ids(db), position(db), dead_letters(db)) == ([], {}, [])
@@ -157,7 +156,7 @@ def test_a_fenced_drain_writes_nothing(db, writer, payload):
 
 def test_a_write_and_an_idle_renewal_renew_the_lease(db, session):
     lease, begun = begin(session)
-    writer = Writer(session, lease, begun)
+    writer = Writer(session, lease, begun, "dead_letter")
     for step in (lambda: write(writer, arrived("a")), writer.renew):
         db.execute("update tide.drain set lease_until = clock_timestamp() + interval '1 ms'")
         lease._until = time.monotonic()
@@ -180,6 +179,20 @@ def test_a_drain_begins_with_the_positions(db, session, writer):
     db.execute("update tide.drain set lease_until = null")
     _, begun = begin(session, number=2)
     assert (begun.direction, begun.inbox, begun.positions) == ("reverse", "commands", {"log": "4"})
+
+
+@pytest.mark.parametrize("place", [0, 3, 6])
+def test_a_refused_row_may_stop_all_that_follow(db, session, place):
+    lease, begun = begin(session)
+    writer = Writer(session, lease, begun, "stop")
+    rows = [(received(f"g{n}", position=n + 1), row(f"g{n}")) for n in range(6)]
+    rows.insert(place, (received("bad", position=9), row("bad", "{no json")))
+    written = write(writer, Arrived([message for message, _ in rows], rows))
+    assert [message.id for message in written.received] == [f"log/g{n}" for n in range(place)]
+    assert "log/bad" in str(written.stopped)
+    assert ids(db) == [f"g{n}" for n in range(place)]
+    assert position(db) == ({"log": str(place)} if place else {})
+    assert dead_letters(db) == []
 
 
 def test_losing_the_table_is_no_refusal_of_rows(db, writer):

@@ -9,6 +9,9 @@ from pydantic import AliasChoices, BaseModel, BeforeValidator, Field, field_vali
 
 from relay.errors import ConfigError
 
+KEY_HEADER = "relay-key"
+"""The header in which a message's key travels: AMQP has no place for it."""
+
 
 def _urls(value: Any) -> Any:
     return [url.strip() for url in value.replace(";", ",").split(",")] if isinstance(value, str) else value

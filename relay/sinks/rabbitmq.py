@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 class RabbitmqSink(Sink):
     features: ClassVar[Features] = Features(
         keeps_headers=True,
+        keeps_key=True,
         # A server's default `max_message_size` up to RabbitMQ 3; the server's own limit holds.
         largest_record_bytes=128 * 1024 * 1024,
         needs_destination=True,

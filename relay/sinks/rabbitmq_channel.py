@@ -48,7 +48,7 @@ class PublishingChannel:
             frame_max=self._link.connection.frame_max,
             mandatory=self._config.mandatory,
             persistent=self._config.persistent,
-            headers=self._config.headers,
+            headers=self._config.headers or {},
         )
 
     def publish(self, chunk: Sequence[Record], deadline: float) -> dict[str, Outcome]:

@@ -33,7 +33,7 @@ class RabbitmqConfig(RabbitmqKeys, SinkConfig):
     mandatory: bool = True
     """A message that no queue takes is refused for good; without, it is dropped by the server."""
     persistent: bool = True
-    headers: Annotated[dict[Annotated[str, Field(min_length=1)], HeaderValue], Field(default_factory=dict)]
+    headers: dict[Annotated[str, Field(min_length=1)], HeaderValue] | None = None
     """Sent with each message; a message's own header of the same name wins."""
     max_in_flight: Annotated[int, Field(ge=1, le=65_536)] = 1_000
     """Records on the way without a confirmation."""
@@ -42,8 +42,8 @@ class RabbitmqConfig(RabbitmqKeys, SinkConfig):
 
     @field_validator("headers")
     @classmethod
-    def _can_be_sent(cls, headers: dict[str, HeaderValue]) -> dict[str, HeaderValue]:
-        for name in headers:
+    def _can_be_sent(cls, headers: dict[str, HeaderValue] | None) -> dict[str, HeaderValue] | None:
+        for name in headers or {}:
             if name in {"CC", "BCC"}:
                 raise ValueError(f"{name} is a command to RabbitMQ, not a header: bind another queue instead")
             if len(name.encode()) > 255:

@@ -9,6 +9,7 @@ import struct
 from collections.abc import Mapping
 from functools import lru_cache
 
+from relay.clients.rabbitmq_config import KEY_HEADER
 from relay.models import Record
 
 _PUBLISH = struct.pack(">HHH", 60, 40, 0)  # class basic, method publish, a reserved field
@@ -88,6 +89,8 @@ class Encoder:
         if record.headers:
             content_type = record.headers.get(_CONTENT_TYPE, content_type)
             table = table | _entries(record.headers)
+        if record.key is not None:
+            table = table | _entries({KEY_HEADER: record.key})
         headers = b"".join(table.values())
         try:
             parts = (

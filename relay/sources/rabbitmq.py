@@ -35,7 +35,9 @@ class RabbitmqSourceConfig(RabbitmqKeys, SourceConfig):
 
 
 class RabbitmqSource(Source):
-    features: ClassVar[SourceFeatures] = SourceFeatures(keeps_headers=True, needs_source=True, needs_credentials=True)
+    features: ClassVar[SourceFeatures] = SourceFeatures(
+        keeps_headers=True, keeps_key=True, needs_source=True, needs_credentials=True
+    )
     config_model: ClassVar[type[SourceConfig]] = RabbitmqSourceConfig
 
     def __init__(self, config: SourceConfig, pipeline: str) -> None:

@@ -15,6 +15,7 @@ from amqp import spec  # type: ignore[import-untyped]
 from amqp.exceptions import FrameSyntaxError  # type: ignore[import-untyped]
 from amqp.serialization import loads  # type: ignore[import-untyped]
 
+from relay.clients.rabbitmq_config import KEY_HEADER
 from relay.models import Received
 
 _SIGNATURE = struct.Struct(">HH")
@@ -91,7 +92,7 @@ class Deliveries:
         headers = _headers(self._header)
         # RabbitMQ has no id of its own: a delivery tag is new each time that a message comes.
         message_id = headers.pop("message-id", "") or f"{self._queue}/{uuid.uuid4().hex}"
-        return Received(message_id, body, headers, subject=routing_key, token=tag)
+        return Received(message_id, body, headers, headers.pop(KEY_HEADER, None), subject=routing_key, token=tag)
 
 
 def _method(payload: bytes) -> tuple[int, str]:

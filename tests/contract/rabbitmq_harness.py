@@ -83,7 +83,8 @@ class RabbitmqHarness(Harness):
         return {"url": self.broker.server.url, "exchange": self.name, "declare": True, "queue": self.name}
 
     def read_all(self) -> list[Seen]:
-        return [Seen(message.body or b"", None, message.headers or {}) for message in self.broker.read_all(self.name)]
+        found = self.broker.read_all(self.name)
+        return [Seen(seen.body or b"", (seen.headers or {}).get("relay-key"), seen.headers or {}) for seen in found]
 
     def stall(self) -> Any:
         return self.broker.stalled()

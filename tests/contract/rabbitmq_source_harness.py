@@ -60,6 +60,7 @@ class RabbitmqSourceHarness(SourceHarness):
 
     def _message(self, sent: Sent) -> amqp.Message:
         self._sent += 1
+        headers = sent.headers if sent.key is None else sent.headers | {"relay-key": sent.key}
         return amqp.Message(
-            sent.body, application_headers=sent.headers, delivery_mode=2, message_id=f"{self.queue}:{self._sent}"
+            sent.body, application_headers=headers, delivery_mode=2, message_id=f"{self.queue}:{self._sent}"
         )

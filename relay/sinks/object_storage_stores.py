@@ -10,6 +10,7 @@ import os
 import secrets
 import stat
 from abc import ABC, abstractmethod
+from contextlib import suppress
 
 from relay.errors import ConfigError
 from relay.sinks.lines import translate
@@ -50,7 +51,7 @@ class Store(ABC):
 class FolderStore(Store):
     def __init__(self, path: str, where: str, *, create: bool) -> None:
         super().__init__(where, where)
-        self._path = path
+        self._path = os.path.normpath(path)
         self._create = create
 
     def open(self) -> None:
@@ -86,7 +87,8 @@ class FolderStore(Store):
         assert spool.path is not None
         target = os.path.join(self._path, name)
         folder = os.path.dirname(target)
-        _make_folders(folder)
+        # A volume that is no longer mounted must not be written beside.
+        _make_folders(folder, self._path)
         spool.file.flush()
         os.fsync(spool.file.fileno())
         os.rename(spool.path, target)
@@ -96,13 +98,14 @@ class FolderStore(Store):
         """It holds nothing between calls."""
 
 
-def _make_folders(path: str) -> None:
-    """The folder and all above it, each with a name that survives a power failure."""
-    if not os.path.isdir(path):
+def _make_folders(path: str, below: str = "/") -> None:
+    """The folder and those above it, each with a name that survives a power failure; not `below`, which must exist."""
+    if path != below and not os.path.isdir(path):
         above = os.path.dirname(path)
-        _make_folders(above)
+        _make_folders(above, below)
         # Another worker may be making it too.
-        os.makedirs(path, exist_ok=True)
+        with suppress(FileExistsError):
+            os.mkdir(path)
         _sync(above)
 
 

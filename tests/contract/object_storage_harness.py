@@ -78,10 +78,13 @@ class FolderHarness(ObjectStorageHarness):
         return {"path": str(self.path)}
 
     def objects(self) -> dict[str, bytes]:
-        files = (path for path in self.path.rglob("*") if path.is_file())
-        found = {str(path.relative_to(self.path)): path for path in files}
-        assert not any(name.startswith(INCOMING) for name in found), "left behind"
-        return {name: path.read_bytes() for name, path in found.items()}
+        assert not list((self.path / INCOMING).glob("*")), "left behind"
+        return self.objects_without_incoming()
+
+    def objects_without_incoming(self) -> dict[str, bytes]:
+        """What a reader sees while an object is being written."""
+        files = (path for path in sorted(self.path.rglob("*")) if path.is_file() and INCOMING not in path.parts)
+        return {str(path.relative_to(self.path)): path.read_bytes() for path in files}
 
     def stall(self) -> AbstractContextManager[object]:
         # A disk that hangs holds every program that writes to it; there is no limit that would help.

@@ -179,12 +179,9 @@ def _outcome(chunk: Chunk, queued: Sequence[Any], executed: Any) -> tuple[dict[i
     refused: dict[int, Record] = {}
     answers = executed
     if isinstance(executed, Exception):
-        # One command that is refused refuses them all.
-        cause = next(
-            (index for index, answer in zip(chunk, queued, strict=True) if isinstance(answer, Exception)), None
-        )
-        answers = [executed] * len(chunk) if cause is None else queued
-        failures = {} if cause is None else {index: _not_sent(index, cause) for index in chunk}
+        # One command that is refused refuses them all; where each of them was fine by itself, EXEC says why.
+        cause = next((answer for answer in queued if isinstance(answer, Exception)), executed)
+        answers = [cause] * len(chunk)
     for (index, (record, _)), answer in zip(chunk.items(), answers, strict=True):
         if isinstance(answer, Exception):
             permanent, code = verdict(answer)

@@ -18,16 +18,16 @@ class RedisSourceHarness(SourceHarness):
 
     def __init__(self, sink: RedisHarness, **keys: Any) -> None:
         """`sink` is the harness of the sink on the same server, or cluster."""
-        self._sink = sink
+        self.sink = sink
         self.stream = sink.stream
         self.keys = keys
 
     def config(self) -> dict[str, Any]:
-        made = self._sink.config() | {"stream": self.stream, "group": GROUP, "create_stream": True}
+        made = self.sink.config() | {"stream": self.stream, "group": GROUP, "create_stream": True}
         return made | self.keys
 
     def client(self) -> "redis.Redis":
-        return self._sink.client()
+        return self.sink.client()
 
     def send(self, messages: Sequence[Sent]) -> None:
         with self.client() as client, client.pipeline(transaction=False) as pipeline:
@@ -49,16 +49,16 @@ class RedisSourceHarness(SourceHarness):
             return int(client.xpending(self.stream, GROUP)["pending"])
 
     def stall(self) -> AbstractContextManager[object]:
-        return self._sink.stall()
+        return self.sink.stall()
 
     def stop(self) -> None:
-        self._sink.stop()
+        self.sink.stop()
 
     def start(self) -> None:
-        self._sink.start()
+        self.sink.start()
 
     def wrong_credentials(self) -> dict[str, Any]:
-        return self._sink.wrong_credentials()
+        return self.sink.wrong_credentials()
 
     def missing_source(self) -> MissingSource:
         name = f"missing-{self.stream}"

@@ -178,7 +178,8 @@ def _outcome(chunk: Chunk, queued: Sequence[Any], executed: Any) -> tuple[dict[i
     failures: dict[int, Failure] = {}
     refused: dict[int, Record] = {}
     answers = executed
-    if isinstance(executed, Exception):
+    aborted = isinstance(executed, Exception)
+    if aborted:
         # One command that is refused refuses them all; where each of them was fine by itself, EXEC says why.
         cause = next((answer for answer in queued if isinstance(answer, Exception)), executed)
         answers = [cause] * len(chunk)
@@ -188,6 +189,8 @@ def _outcome(chunk: Chunk, queued: Sequence[Any], executed: Any) -> tuple[dict[i
             if code == "id_passed":
                 refused[index] = record
             else:
+                # Never for good together: they were not all wrong.
+                permanent = permanent and not aborted
                 failures[index] = Failure(index, permanent, code, f"stream {record.subject!r}: {answer}")
     return failures, refused
 

@@ -3,11 +3,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis.exceptions
 from pydantic import ValidationError
 
 from relay.clients.redis_errors import CLIENT_ERRORS, FOR_A_PERSON, SERVER_WORDS
 from relay.models import Record
 from relay.pipelines import parse_forward
+from relay.sinks.redis import _outcome
 from relay.sinks.redis_config import RedisConfig
 from relay.sinks.redis_entry import add_command, largest_text_bytes
 
@@ -65,6 +67,23 @@ class TestTheCommand:
 )
 def test_the_longest_text_counts_as_the_server_counts_it(change: dict[str, Any], size: int) -> None:
     assert largest_text_bytes(RECORD._replace(body=b"12345678")._replace(**change)) == size
+
+
+class TestATransaction:
+    def outcome(self, queued: list[Any], executed: Any) -> dict[int, tuple[bool, str]]:
+        chunk = dict.fromkeys(range(len(queued)), (RECORD, b""))
+        failures, refused = _outcome(chunk, queued, executed)
+        assert not refused
+        return {index: (failure.permanent, failure.code) for index, failure in failures.items()}
+
+    def test_fails_whole_and_for_now_when_one_command_is_refused(self) -> None:
+        queued = [b"QUEUED", redis.exceptions.ResponseError("Elements are too large to be stored"), b"QUEUED"]
+        aborted = redis.exceptions.ExecAbortError("Transaction discarded because of previous errors.")
+        assert self.outcome(queued, aborted) == dict.fromkeys(range(3), (False, "too_large"))
+
+    def test_fails_in_part_when_one_entry_is(self) -> None:
+        executed = [b"1-0", redis.exceptions.ResponseError("Elements are too large to be stored"), b"3-0"]
+        assert self.outcome([b"QUEUED"] * 3, executed) == {1: (True, "too_large")}
 
 
 class TestKeys:

@@ -11,6 +11,7 @@ __all__ = ["SINKS", "Features", "Sink", "SinkConfig", "sink_class"]
 SINKS = {
     "file": "relay.sinks.file:FileSink",
     "inbox": "relay.sinks.inbox:InboxSink",
+    "kafka": "relay.sinks.kafka:KafkaSink",
     "memory": "relay.sinks.memory:MemorySink",
     "nats": "relay.sinks.nats:NatsSink",
     "rabbitmq": "relay.sinks.rabbitmq:RabbitmqSink",

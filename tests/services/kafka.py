@@ -81,17 +81,21 @@ class KafkaServer(ServerProcess):
 
     def create_topic(self, name: str, partitions: int = 1, **config: str) -> None:
         topic = NewTopic(name, partitions, 1, config={key.replace("_", "."): value for key, value in config.items()})
-        self._admin().create_topics([topic], operation_timeout=10)[name].result(10)
+        admin = AdminClient(self.access)  # when it goes, so do its answers
+        admin.create_topics([topic], operation_timeout=10)[name].result(10)
 
     def delete_topic(self, name: str) -> None:
-        self._admin().delete_topics([name], operation_timeout=10)[name].result(10)
+        admin = AdminClient(self.access)
+        admin.delete_topics([name], operation_timeout=10)[name].result(10)
 
     def widen_topic(self, name: str, partitions: int) -> None:
-        self._admin().create_partitions([NewPartitions(name, partitions)], operation_timeout=10)[name].result(10)
+        admin = AdminClient(self.access)
+        admin.create_partitions([NewPartitions(name, partitions)], operation_timeout=10)[name].result(10)
 
     def trim(self, topic: str, partition: int, offset: int) -> None:
         """As retention does it: nothing below the offset can be read any more."""
-        for future in self._admin().delete_records([TopicPartition(topic, partition, offset)]).values():
+        admin = AdminClient(self.access)
+        for future in admin.delete_records([TopicPartition(topic, partition, offset)]).values():
             future.result(10)
 
     def committed(self, group: str, topic: str, partition: int = 0) -> tuple[int, str]:
@@ -130,9 +134,6 @@ class KafkaServer(ServerProcess):
             return sorted(found, key=lambda record: record[:2])
         finally:
             reader.close()
-
-    def _admin(self) -> AdminClient:
-        return AdminClient(self.access)
 
 
 def _record(message: Any) -> KafkaRecord:

@@ -90,7 +90,7 @@ class Broker:
     def _fetched(self, room: int, isolation: int, topics: Any) -> tuple[Any, int, bool]:
         answers, size, failed = [], 0, False
         for topic, parts in topics:
-            done = []
+            done: list[Any] = []
             for number, offset, part_bytes in parts:
                 part = self._part(topic, number)
                 error = UNKNOWN_TOPIC if part is None else 0

@@ -98,8 +98,10 @@ class Partition:
         self.append(control_batch(producer, epoch, commit))
 
     def read(self, offset: int, below: int, max_bytes: int) -> bytes:
-        """Whole batches from the one with this offset, at least one."""
+        """Whole batches from the one with this offset, at least one if there is any."""
         found: list[bytes] = []
+        if offset >= below:
+            return b""
         at = max(0, bisect.bisect_right(self.bases, offset) - 1)
         while at < len(self.batches) and self.bases[at] < below and max_bytes > 0:
             found.append(self.batches[at])

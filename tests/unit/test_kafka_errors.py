@@ -1,0 +1,33 @@
+"""The table of Kafka's errors is complete, and says of few things that they will never work."""
+
+from confluent_kafka import KafkaError
+
+from relay.clients.kafka_errors import ERRORS, FOR_A_PERSON, verdict
+
+NAMES = {name for name in dir(KafkaError) if name.isupper() and isinstance(getattr(KafkaError, name), int)}
+
+
+def test_every_error_of_the_client_has_a_verdict() -> None:
+    assert len(NAMES) > 180
+    assert NAMES - ERRORS.keys() == {"NO_ERROR"}
+
+
+def test_every_name_is_one_of_the_client() -> None:
+    assert ERRORS.keys() - NAMES == set()
+
+
+def test_only_a_record_that_the_broker_refuses_is_given_up() -> None:
+    permanent = {name for name, (permanent, _) in ERRORS.items() if permanent}
+    assert permanent == {
+        "MSG_SIZE_TOO_LARGE", "INVALID_MSG_SIZE", "RECORD_LIST_TOO_LARGE", "INVALID_RECORD", "INVALID_TIMESTAMP",
+    }  # fmt: skip
+
+
+def test_the_verdict_goes_by_the_number_of_the_error() -> None:
+    assert verdict(KafkaError(KafkaError.MSG_SIZE_TOO_LARGE)) == (True, "too_large")
+    assert verdict(KafkaError(KafkaError._ALL_BROKERS_DOWN)) == (False, "not_connected")
+    assert verdict(KafkaError(29_999)) == (False, "rejected")
+
+
+def test_what_a_person_must_mend_is_never_the_fault_of_a_record() -> None:
+    assert {code for permanent, code in ERRORS.values() if permanent} & FOR_A_PERSON == set()

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -59,6 +60,21 @@ class Broker:
         # What was not acknowledged is put back when the connection has ended, each in its place.
         wait_until(lambda: self.count(queue) >= len(seen), what="everything is back in the queue")
         return seen
+
+    def tell(self, expression: str) -> None:
+        """Has the server evaluate it, in Erlang: what only its operator can do, without a restart."""
+        _, options = self.server.prepare()
+        command = ["/usr/lib/rabbitmq/bin/rabbitmqctl", "eval", f"{expression}."]
+        subprocess.run(command, check=True, capture_output=True, timeout=30, **options)
+
+    @contextmanager
+    def alarmed(self) -> Iterator[None]:
+        """For the length of the context the server says that its memory is full."""
+        self.tell("rabbit_alarm:set_alarm({{resource_limit, memory, node()}, []})")
+        try:
+            yield
+        finally:
+            self.tell("rabbit_alarm:clear_alarm({resource_limit, memory, node()})")
 
     @contextmanager
     def stalled(self) -> Iterator[None]:

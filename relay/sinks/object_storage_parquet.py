@@ -10,7 +10,7 @@ from relay.sinks.object_storage_encode import Encoder, Spool
 from relay.templates import encode_json
 
 GROUP_ROWS = 20_000
-GROUP_BYTES = 4 * 1024 * 1024
+GROUP_BYTES = 2 * 1024 * 1024
 """What is held in memory, of bodies, keys and headers, until it is written as a row group."""
 
 COLUMNS = ("id", "outbox", "key", "subject", "created_at", "headers", "payload")
@@ -21,6 +21,7 @@ class ParquetEncoder(Encoder):
 
     def __init__(self, spool: Spool, compression: Compression) -> None:
         self._arrow = pyarrow()
+        # Pyarrow's own keeps what is freed: 25 MB more.
         self._pool = self._arrow.system_memory_pool()
         self._schema = _schema(self._arrow)
         self._writer = self._arrow.parquet.ParquetWriter(
@@ -63,11 +64,14 @@ class ParquetEncoder(Encoder):
         self._group_bytes += size + len(record.body)
 
     def _write_group(self) -> None:
-        if self._columns["id"]:
-            table = self._arrow.Table.from_pydict(self._columns, schema=self._schema)
-            self._writer.write_table(table, row_group_size=GROUP_ROWS)
-            self._columns = {name: [] for name in COLUMNS}
-            self._group_bytes = 0
+        columns, self._columns = self._columns, {name: [] for name in COLUMNS}
+        self._group_bytes = 0
+        if columns["id"]:
+            arrays = [
+                self._arrow.array(columns[field.name], field.type, memory_pool=self._pool) for field in self._schema
+            ]
+            group = self._arrow.record_batch(arrays, schema=self._schema)
+            self._writer.write_batch(group, row_group_size=GROUP_ROWS)
 
 
 def _schema(arrow: Any) -> Any:

@@ -213,7 +213,7 @@ print(int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1]) /
 """
 
 
-@pytest.mark.parametrize(("format_", "limit_mb"), [("jsonl", 70), ("parquet", 150)])
+@pytest.mark.parametrize(("format_", "limit_mb"), [("jsonl", 70), ("parquet", 130)])
 def test_a_hundred_thousand_messages_are_gathered_in_bounded_memory(
     tmp_path: Path, format_: str, limit_mb: int
 ) -> None:

@@ -1,0 +1,70 @@
+"""What the answers of S3 mean: every one that its model names for what the sink asks is in the table."""
+
+from pathlib import Path
+
+import botocore.loaders  # type: ignore[import-untyped]
+import pytest
+from botocore.exceptions import (  # type: ignore[import-untyped]
+    ClientError,
+    ConnectTimeoutError,
+    EndpointConnectionError,
+    NoCredentialsError,
+)
+
+from relay.clients import aws_errors
+from relay.sinks.object_storage_errors import CODES, FOR_A_PERSON, code_of
+
+OPERATIONS = ("ListObjectsV2", "PutObject", "CreateBucket")
+PAGE = (Path(__file__).parents[2] / "docs" / "sinks" / "object_storage.md").read_text()
+
+
+def answer(code: str, status: int = 400) -> ClientError:
+    said = {"Error": {"Code": code, "Message": "no"}, "ResponseMetadata": {"HTTPStatusCode": status}}
+    return ClientError(said, "PutObject")
+
+
+def test_every_error_that_s3_models_for_what_we_ask_is_known():
+    model = botocore.loaders.create_loader().load_service_model("s3", "service-2")
+    named = {error["shape"] for operation in OPERATIONS for error in model["operations"][operation].get("errors", [])}
+    assert named, "the model has changed its form"
+    assert named <= CODES.keys() | aws_errors.CODES.keys()
+
+
+def test_every_error_that_is_sent_as_s3_says_it_should_be_is_known():
+    assert {"InternalError", "ServiceUnavailable", "SlowDown"} <= aws_errors.CODES.keys()
+
+
+def test_no_error_gives_a_message_up():
+    assert not any(permanent for permanent, _ in CODES.values())
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (answer("NoSuchBucket", 404), "no_bucket"),
+        (answer("AccessDenied", 403), "forbidden"),
+        (answer("InvalidAccessKeyId", 403), "auth"),
+        (answer("SignatureDoesNotMatch", 403), "auth"),
+        (answer("ExpiredToken"), "auth"),
+        (answer("SlowDown", 503), "throttled"),
+        (answer("Unheard", 503), "unavailable"),
+        (answer("Unheard", 400), "rejected"),
+        (answer("BucketAlreadyExists", 409), "bucket_taken"),
+        (answer("PermanentRedirect", 301), "bad_config"),
+        (EndpointConnectionError(endpoint_url="x"), "not_connected"),
+        (ConnectTimeoutError(endpoint_url="x"), "timeout"),
+        (NoCredentialsError(), "auth"),
+    ],
+)
+def test_an_error_is_one_short_word(error, code):
+    assert code_of(error) == code
+
+
+def test_what_a_person_must_change_is_not_what_passes_by_itself():
+    assert {"no_bucket", "bucket_taken", "auth", "forbidden", "bad_config", "tls", "no_region"} == FOR_A_PERSON
+
+
+def test_every_word_is_explained():
+    words = {code for _, code in (*CODES.values(), *aws_errors.CODES.values(), *aws_errors.EXCEPTIONS.values())}
+    shown = words - {"bucket_exists", "bucket_taken", "tls", "no_region"}  # only when opening, where the error says all
+    assert not {word for word in shown if f"`{word}`" not in PAGE}

@@ -79,7 +79,7 @@ class Wire:
     def _record(self, message: Message) -> Record:
         own: dict[str, Any] = _NO_HEADERS
         if self._reads_headers and message.headers != _EMPTY_HEADERS:
-            own = _parsed(message.headers)
+            own = parsed_headers(message.headers)
         dedup_id = f"{self._outbox}:{message.id}"
         subject = self._constant_subject
         if subject is None:
@@ -91,10 +91,10 @@ class Wire:
         return "".join([part if isinstance(part, str) else part(message, own) for part in self._subject_parts])
 
 
-def _parsed(headers: bytes) -> dict[str, Any]:
+def parsed_headers(headers: bytes) -> dict[str, Any]:
+    """A message's headers; what Python cannot parse, such as a number of 5000 digits, as the text that it is."""
     try:
         return cast(dict[str, Any], json.loads(headers))
     except (RecursionError, ValueError):
-        # Nested more deeply, or numbers longer, than Python likes: their values as they are printed.
         found = members(headers.decode())
         return {name: value if (text := string(value)) is None else text for name, value in found.items()}

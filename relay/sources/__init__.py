@@ -11,6 +11,7 @@ __all__ = ["SOURCES", "Source", "SourceConfig", "SourceFeatures", "source_class"
 SOURCES: dict[str, str] = {
     "memory": "relay.sources.memory:MemorySource",
     "nats": "relay.sources.nats:NatsSource",
+    "outbox": "relay.sources.outbox:OutboxSource",
     "rabbitmq": "relay.sources.rabbitmq:RabbitmqSource",
     "redis": "relay.sources.redis:RedisSource",
 }

@@ -9,11 +9,13 @@ from relay.sources.base import Source, SourceConfig, SourceFeatures
 __all__ = ["SOURCES", "Source", "SourceConfig", "SourceFeatures", "source_class"]
 
 SOURCES: dict[str, str] = {
+    "file": "relay.sources.file:FileSource",
     "memory": "relay.sources.memory:MemorySource",
     "nats": "relay.sources.nats:NatsSource",
     "outbox": "relay.sources.outbox:OutboxSource",
     "rabbitmq": "relay.sources.rabbitmq:RabbitmqSource",
     "redis": "relay.sources.redis:RedisSource",
+    "webhook": "relay.sources.webhook:WebhookSource",
 }
 
 

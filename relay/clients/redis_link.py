@@ -48,26 +48,29 @@ class RedisLink:
     def open(self, deadline: float) -> None:
         """Raises NotConnected, or ConfigError when a person must change something."""
         problem: RelayError | None = None
-        for address in self._keys.addresses:
+        addresses = self._keys.addresses
+        for number, address in enumerate(addresses):
+            # One that does not answer leaves time for the others.
+            turn_ends = deadline - _left(deadline) * (len(addresses) - number - 1) / (len(addresses) - number)
             try:
-                self._connect(address, deadline)
+                self._connect(address, turn_ends)
                 self._first = address
                 if self._keys.is_cluster:
-                    self._learn_slots(address, deadline)
+                    self._learn_slots(address, turn_ends)
                 return
             except NotConnected as error:
                 problem = error
         assert problem is not None
         raise problem
 
-    def ask(self, key: str, *command: str | bytes | int, deadline: float) -> Any:
-        """The answer of the server that has the key. Raises ResponseError, or NotConnected."""
+    def ask(self, key: str | None, *command: str | bytes | int, deadline: float) -> Any:
+        """The answer of the server that has the key; without one, of the first. Raises ResponseError, NotConnected."""
         answer = self.exchange(key, [packed(command)], 1, deadline)[0]
         if isinstance(answer, ResponseError):
             raise answer
         return answer
 
-    def exchange(self, key: str, commands: Sequence[bytes], count: int, deadline: float) -> list[Any]:
+    def exchange(self, key: str | None, commands: Sequence[bytes], count: int, deadline: float) -> list[Any]:
         """Sends packed commands together, to the server that has the key, and gives `count` answers, errors as values.
 
         Raises NotConnected when not all answers came, in which case any of the commands may have been executed.
@@ -123,9 +126,9 @@ class RedisLink:
             raise NotConnected(f"{self._where}: the connection was closed", code="closed")
         return connection._sock
 
-    def _address(self, key: str) -> Address:
+    def _address(self, key: str | None) -> Address:
         assert self._first is not None
-        if not self._keys.is_cluster:
+        if key is None or not self._keys.is_cluster:
             return self._first
         slot = self.slot(key)
         for first, last, address in self._slots:
@@ -172,8 +175,8 @@ class RedisLink:
         except (RedisError, OSError) as error:
             raise self.translated(error, opening=True) from error
         self._slots = [
-            # A node that does not know its own address says nothing: it is the one that was asked.
-            (first, last, replace(address, host=(node[0] or b"").decode() or address.host, port=node[1]))
+            # A node that does not know its own address says nothing, or "?": it is the one that was asked.
+            (first, last, replace(address, host=(node[0] or b"?").decode().replace("?", address.host), port=node[1]))
             for first, last, node, *_ in ranges
         ]
 

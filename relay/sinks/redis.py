@@ -167,7 +167,7 @@ def _largest_text_bytes(link: "RedisLink", deadline: float) -> int:
     from redis.exceptions import ResponseError
 
     try:
-        answer = link.ask("", "CONFIG", "GET", "proto-max-bulk-len", deadline=deadline)
+        answer = link.ask(None, "CONFIG", "GET", "proto-max-bulk-len", deadline=deadline)
         return int(answer[1])
     except (ResponseError, IndexError):
         return _LARGEST_TEXT_BYTES

@@ -11,26 +11,27 @@ import redis
 from redis.crc import key_slot
 
 from relay.embedded import EmbeddedRedis
+from relay.server_process import free_port, port_is_free
 from tests.waiting import wait_until
 
 SLOTS = 16384
-# The bus between nodes has the node's port and 10,000; ports of our own servers end at 32,000.
+# The nodes talk to each other on a port that is this much above their own.
+_BUS = 10_000
 _SETTINGS = "cluster-enabled yes\ncluster-node-timeout 5000\ncluster-require-full-coverage no\n"
 
 
 class ClusterNode(EmbeddedRedis):
     """Keeps its data, its password is that of the whole cluster."""
 
-    def __init__(self, data_dir: Path | str, password: str = "") -> None:
+    def __init__(self, data_dir: Path, password: str = "") -> None:
         super().__init__(data_dir, persistent=True)
-        if password:
-            self._keep_password(password)
-
-    def _keep_password(self, password: str) -> None:
         self.data_dir.mkdir(parents=True)
-        path = self.data_dir / "password"
-        path.touch(mode=0o600)
-        path.write_text(password)
+        ports = iter(free_port, 0)
+        # Below the ports from which systems give to outgoing connections, the bus too.
+        port = next(port for port in ports if port + _BUS < 32_000 and port_is_free(port + _BUS))
+        self._keep("port", str(port))
+        if password:
+            self._keep("password", password)
 
     def prepare(self) -> tuple[Sequence[str], dict[str, Any]]:
         command, options = super().prepare()

@@ -46,7 +46,7 @@ class TestPermissions:
 
     def test_of_the_page_are_enough_for_exactly_once_and_for_replicas(self, harness: RedisHarness) -> None:
         rules = ("~a", "+xadd", "+multi", "+exec", "+ping", "+xrange", "+xrevrange", "+wait")
-        more = {"exactly_once": True, "wait_replicas": 1, "timeout_ms": 300}
+        more = {"exactly_once": True, "wait_replicas": 1, "timeout_ms": 1500}
         with limited_to(harness, *rules) as user:
             with opened(harness, **user, exactly_once=True) as sink:
                 assert publish(sink, harness.records("a")) == []

@@ -9,8 +9,10 @@ PostgreSQL's offset wins when it is higher (the group's offset has expired), and
 that only just lost its way can have left it: then a person has set it back, to have messages delivered again.
 """
 
+import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaException, TopicPartition
@@ -27,6 +29,7 @@ _BATCHES_BEHIND = 4
 # In one batch, so that the text beside the offset stays below the 4096 bytes that a broker takes.
 _MOST_DEAD = 25
 _LOOK_SECONDS = 0.1
+_MOMENT_SECONDS = 0.2
 
 
 class Mark(NamedTuple):
@@ -115,9 +118,8 @@ class TransactionalConnection(KafkaConnection):
         deadline: float,
     ) -> tuple[dict[int, Failure], bool]:
         """What was refused for good, and whether the rest is delivered. Raises NotConnected for any other trouble."""
-        producer = self._producer
         try:
-            producer.begin_transaction()
+            self._producer.begin_transaction()
             refused: dict[int, Failure] = {}
             for part in [(index,) for index in todo] if one_by_one else [todo]:
                 refused |= self._produce(records, part, deadline)
@@ -126,7 +128,7 @@ class TransactionalConnection(KafkaConnection):
                     break
             if self._errors or len(dead) + len(refused) > _MOST_DEAD:
                 refused |= self._judged(records)
-                self._until(lambda: producer.abort_transaction(left(deadline)), deadline)
+                self._until(self._producer.abort_transaction, deadline)
                 self._wait(deadline)
                 self._errors.clear()  # of what the abort purged
                 for failure in refused.values():
@@ -145,24 +147,42 @@ class TransactionalConnection(KafkaConnection):
         since = self._bounds[0] if self._bounds else reached
         told = {number: code for number, code in {**self._dead, **dead}.items() if number > since}
         position = TopicPartition(topic, 0, reached, metadata=str(Mark(since, told)))
-        producer = self._producer
-        self._until(
-            lambda: producer.send_offsets_to_transaction([position], self._membership, left(deadline)), deadline
-        )
-        self._until(lambda: producer.commit_transaction(left(deadline)), deadline)
+        self._until(partial(self._producer.send_offsets_to_transaction, [position], self._membership), deadline)
+        self._until(self._producer.commit_transaction, deadline)
         self._bounds, self._dead = [*self._bounds, reached][-_BATCHES_BEHIND:], told
 
-    def _until(self, step: Callable[[], object], deadline: float) -> None:
-        """Takes a step of a transaction again while it may succeed."""
+    def _until(self, step: Callable[[float], object], deadline: float) -> None:
+        """Takes a step of a transaction, and again while it may succeed."""
         while True:
             try:
-                step()
+                self._bounded(step, deadline)
             except KafkaException as error:
                 if not error.args[0].retriable() or time.monotonic() >= deadline:
                     raise
                 self._producer.poll(0.05)
             else:
                 return
+
+    def _bounded(self, step: Callable[[float], object], deadline: float) -> None:
+        """librdkafka can forget the time it was given (its issues 5456 and 5511): we wait no longer than that.
+
+        The thread then ends when the producer, which nobody uses any more, hears from its brokers again.
+        """
+        problems: list[Exception] = []
+
+        def run() -> None:
+            try:
+                step(left(deadline))
+            except KafkaException as error:
+                problems.append(error)
+
+        thread = threading.Thread(target=run, name="kafka-transaction", daemon=True)
+        thread.start()
+        thread.join(left(deadline) + _MOMENT_SECONDS)
+        if thread.is_alive():
+            raise NotConnected(f"{self._where}: no answer within {self._config.timeout_ms} ms", code="timeout")
+        if problems:
+            raise problems[0]
 
     def _wait(self, deadline: float) -> None:
         # After an error the producer keeps the rest back until the transaction is aborted.
@@ -175,7 +195,7 @@ class TransactionalConnection(KafkaConnection):
     def _initialise(self, deadline: float) -> None:
         """Fences whoever used the transactional id before, and ends what it left. Raises what `open` raises."""
         try:
-            self._until(lambda: self._producer.init_transactions(left(deadline)), deadline)
+            self._until(self._producer.init_transactions, deadline)
             member = Consumer(self._options | {"group.id": self._group})
             self._membership = member.consumer_group_metadata()
             member.close()

@@ -10,6 +10,7 @@ VERBS = {
     "up": "relay.cli.up:up",
     "migrate": "relay.cli.migrate:migrate",
     "workers": "relay.cli.workers:workers",
+    "api": "relay.cli.api:api",
     "doctor": "relay.cli.doctor:doctor",
     "status": "relay.cli.status:status",
     "publish": "relay.cli.publish:publish",

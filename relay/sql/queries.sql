@@ -200,6 +200,14 @@ select tide.inbox_write(%(inbox)s, %(event_ids)s::text[], %(event_types)s::text[
            %(aggregate_ids)s::text[], %(event_sequences)s::bigint[], %(payloads)s::text[], %(headers)s::text[],
            %(trace_ids)s::text[])
 
+-- name: api_listen
+-- What the API hears: changed configurations.
+listen tide_relay_config
+
+-- name: api_look
+-- After writing rows of which some were there already: which of them are new, and which are what is stored.
+select is_new, is_same from tide.inbox_look(%(inbox)s, %(event_ids)s::text[], %(payloads)s::text[])
+
 -- name: inbox_create
 -- Makes an inbox, for a sink that is configured to.
 select tide.inbox_create(%(inbox)s)

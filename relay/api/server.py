@@ -1,0 +1,191 @@
+"""uvicorn around the reception, and what machines ask of the process.
+
+`/hooks/...`, `/health` and `/ready` are served on the public address; `/metrics` on an address of its own, because the
+first faces the open internet.
+"""
+
+import asyncio
+import contextlib
+import json
+import socket
+import threading
+import time
+from collections.abc import Iterator
+
+import structlog
+import uvicorn
+from fastapi import FastAPI
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
+
+from relay import httpd
+from relay.api.hooks import Hooks
+from relay.api.metrics import ApiMetrics
+from relay.api.reception import Reception
+from relay.api.writer import Writer
+from relay.settings import Settings, parse_address
+from relay.stop import Stop
+
+log = structlog.get_logger(__name__)
+
+CONNECTIONS_LIMIT = 4096
+BACKLOG = 2048
+KEEPALIVE_SECONDS = 65
+HEAD_SECONDS = 10.0
+"""How long a sender may take for the head of a request."""
+
+
+class Api:
+    """Runs until `stop` is set. Raises OSError if an address cannot be bound, ConfigError or MigrationError if it makes
+    no sense to start."""
+
+    def __init__(self, settings: Settings, stop: Stop) -> None:
+        self._settings = settings
+        self._stop = stop
+        self._hooks = Hooks(settings, stop)
+        self._metrics = ApiMetrics(CollectorRegistry())
+        self._writer = Writer(settings, self._metrics)
+        self._metrics.pipelines.set_function(lambda: len(self._hooks))
+        self._started_at = time.monotonic()
+
+    def run(self) -> None:
+        self._hooks.check()
+        with contextlib.ExitStack() as stack:
+            listening = stack.enter_context(_listen(parse_address(self._settings.api_addr)))
+            machines = httpd.HttpServer(
+                parse_address(self._settings.api_metrics_addr),
+                {"/metrics": self._serve_metrics, "/health": self._serve_health, "/ready": self._serve_ready},
+            )
+            stack.callback(machines.close)
+            reader = threading.Thread(target=self._hooks.run, name="hooks", daemon=True)
+            writer = threading.Thread(target=self._writer.run, name="writer", daemon=True)
+            reader.start()
+            writer.start()
+            try:
+                self._serve(listening)
+            finally:
+                self._stop.set()
+                self._writer.close()
+                writer.join(self._settings.statement_timeout_seconds)
+                reader.join(self._settings.statement_timeout_seconds)
+
+    def _serve(self, listening: socket.socket) -> None:
+        host, port = listening.getsockname()[:2]
+        server = _Server(
+            uvicorn.Config(
+                self._app(), http=_Protocol, ws="none", lifespan="off", access_log=False, log_config=None,
+                server_header=False, proxy_headers=False, limit_concurrency=CONNECTIONS_LIMIT, backlog=BACKLOG,
+                timeout_keep_alive=KEEPALIVE_SECONDS,
+                timeout_graceful_shutdown=max(1, round(self._settings.worker_shutdown_timeout_seconds)),
+            )
+        )  # fmt: skip
+        waiter = threading.Thread(target=self._end, args=(server,), name="stop", daemon=True)
+        waiter.start()
+        log.info("api started", host=host, port=port)
+        server.run(sockets=[listening])
+        log.info("api stopped")
+        self._stop.set()
+        waiter.join()
+
+    def _end(self, server: uvicorn.Server) -> None:
+        self._stop.wait()
+        server.should_exit = True
+
+    def _app(self) -> FastAPI:
+        reception = Reception(self._hooks, self._writer, self._metrics)
+        app = FastAPI(title="tide-relay", docs_url=None, redoc_url=None, openapi_url=None)
+        # Plain routes: nothing of a request is parsed before its signature was checked.
+        app.add_route("/hooks/{path:path}", reception.receive, methods=["POST"])
+        app.add_route("/health", self._health, methods=["GET"])
+        app.add_route("/ready", self._ready, methods=["GET"])
+        return app
+
+    async def _health(self, _request: Request) -> JSONResponse:
+        status, body = self._state_of_health()
+        return JSONResponse(body, status)
+
+    async def _ready(self, _request: Request) -> JSONResponse:
+        status, body = self._state_of_readiness()
+        return JSONResponse(body, status)
+
+    def _state_of_health(self) -> tuple[int, dict[str, object]]:
+        reasons = [reason for reason in (self._hooks.trouble, self._writer.trouble) if reason]
+        body: dict[str, object] = {
+            "status": "unhealthy" if reasons else "healthy",
+            "pipelines": len(self._hooks),
+            "uptime_seconds": int(time.monotonic() - self._started_at),
+        }
+        # Which database, and why not, is nobody's business out there.
+        return (503 if reasons else 200), body
+
+    def _state_of_readiness(self) -> tuple[int, dict[str, object]]:
+        ready = self._hooks.loaded.is_set() and not self._stop.is_set()
+        return (200 if ready else 503), {"ready": ready}
+
+    def _serve_metrics(self) -> httpd.Response:
+        return httpd.Response(200, CONTENT_TYPE_LATEST, generate_latest(self._metrics.registry))
+
+    def _serve_health(self) -> httpd.Response:
+        status, body = self._state_of_health()
+        reasons = [reason for reason in (self._hooks.trouble, self._writer.trouble) if reason]
+        return _json(status, body | ({"reasons": reasons} if reasons else {}))
+
+    def _serve_ready(self) -> httpd.Response:
+        return _json(*self._state_of_readiness())
+
+
+def _json(status: int, body: dict[str, object]) -> httpd.Response:
+    return httpd.Response(status, "application/json", json.dumps(body, separators=(",", ":")).encode())
+
+
+@contextlib.contextmanager
+def _listen(address: tuple[str, int]) -> Iterator[socket.socket]:
+    """Bound before anything else starts, so that an address in use is a clear error."""
+    family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+    with socket.create_server(address, family=family, backlog=BACKLOG) as listening:
+        yield listening
+
+
+class _Server(uvicorn.Server):
+    """Signals are `relay.stop`'s."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+class _Protocol(H11Protocol):
+    """Ends connections on which the head of a request does not come to its end: uvicorn would wait for ever."""
+
+    _impatience: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: object) -> None:
+        super().connection_made(transport)  # type: ignore[arg-type]
+        self._expect_head()
+
+    def data_received(self, data: bytes) -> None:
+        before: RequestResponseCycle | None = self.cycle
+        super().data_received(data)
+        now: RequestResponseCycle | None = self.cycle
+        if now is not before:
+            self._stop_expecting()
+        elif self._impatience is None and (now is None or now.response_complete):
+            self._expect_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_expecting()
+        super().connection_lost(exc)
+
+    def _stop_expecting(self) -> None:
+        if self._impatience is not None:
+            self._impatience.cancel()
+            self._impatience = None
+
+    def _expect_head(self) -> None:
+        self._impatience = self.loop.call_later(HEAD_SECONDS, self._give_up)
+
+    def _give_up(self) -> None:
+        if not self.transport.is_closing():
+            self.transport.close()

@@ -1,0 +1,57 @@
+"""`relay api`: receives webhooks."""
+
+import sys
+
+import click
+
+from relay.cli.base import Verb, load_settings, postgres_option
+from relay.errors import MissingExtra
+from relay.logs import configure_logging
+from relay.settings import parse_address, variables
+from relay.stop import Stop
+
+
+@click.command(cls=Verb, short_help="Receives webhooks.")
+@postgres_option
+@click.option(
+    "--api-addr", metavar="HOST:PORT", help=f"Where it listens; default 0.0.0.0:8080.  [{variables('api_addr')[0]}]"
+)
+@click.option("--host", metavar="HOST", help="The host of that address alone.")
+@click.option("--port", metavar="PORT", type=click.IntRange(0, 65535), help="The port of that address alone.")
+@click.option(
+    "--api-metrics-addr", metavar="HOST:PORT",
+    help=f"Where /metrics, /health and /ready are; default 0.0.0.0:9292.  [{variables('api_metrics_addr')[0]}]",
+)  # fmt: skip
+def api(host: str | None, port: int | None, **given: str | None) -> None:
+    """Receives webhooks over HTTP and writes them to inboxes: POST /hooks/PIPELINE.
+
+    Which pipelines receive, and how their senders prove who they are, is read from the database; changes take effect
+    by themselves. A message is answered with 200 when it is committed. Run as many as you like behind a load balancer,
+    which also does TLS. Stops with SIGTERM or SIGINT, after finishing what it has in hand; the second signal ends it
+    at once.
+
+    \b
+    Exit codes: 0 stopped; 1 cannot start; 2 wrong usage.
+
+    \b
+    Example:
+      relay api --host 127.0.0.1 --port 8080
+    """
+    try:
+        from relay.api.server import Api
+    except ImportError as error:
+        raise MissingExtra("api", "api") from error
+    settings = load_settings(**given)
+    if host is not None or port is not None:
+        own_host, own_port = parse_address(settings.api_addr)
+        host, port = own_host if host is None else host, own_port if port is None else port
+        address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        settings = load_settings(**given | {"api_addr": address})
+    configure_logging(settings)
+    with Stop() as stop:
+        stop.on_signals()
+        try:
+            Api(settings, stop).run()
+        except OSError as error:
+            where = f"{settings.api_addr} or {settings.api_metrics_addr}"
+            sys.exit(f"relay api: cannot listen on {where}: {error.strerror}")

@@ -1,0 +1,179 @@
+"""`relay api` when things end, break, or come all at once."""
+
+import http.client
+import itertools
+import socket
+import threading
+from collections.abc import Callable
+from contextlib import ExitStack, closing
+from pathlib import Path
+
+from tests.e2e.api import ApiProcess, make_hook, reply, running_api, signed, stored
+from tests.services.postgres import Database, PostgresServer
+from tests.waiting import wait_until
+
+BODY = b'{"n": 1}'
+
+
+class Senders:
+    """Threads that send one message after the other over connections of their own, and remember what was answered."""
+
+    def __init__(self, ports: list[int], hook: str, count: int) -> None:
+        self.accepted: list[str] = []
+        self.refused: list[int] = []
+        self._numbers = itertools.count()
+        self._enough = threading.Event()
+        self._threads = [
+            threading.Thread(target=self._send, args=(ports[n % len(ports)], hook), daemon=True) for n in range(count)
+        ]
+
+    def __enter__(self) -> "Senders":
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._enough.set()
+        for thread in self._threads:
+            thread.join(20)
+
+    def _send(self, port: int, hook: str) -> None:
+        while not self._enough.is_set():
+            with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=10)) as connection:
+                try:
+                    while not self._enough.is_set():
+                        event_id = f"e{next(self._numbers)}"
+                        connection.request("POST", f"/hooks/{hook}", BODY, signed(event_id, BODY))
+                        status = reply(connection).status
+                        (self.accepted.append(event_id) if status == 200 else self.refused.append(status))
+                except (OSError, http.client.HTTPException):
+                    self._enough.wait(0.01)
+
+
+def test_whatever_was_answered_with_200_is_there_when_processes_are_killed(database: Database, tmp_path: Path) -> None:
+    hook = make_hook(database, "shop")
+    with ExitStack() as stack:
+        apis = [stack.enter_context(running_api(database, _folder(tmp_path, name))) for name in "ab"]
+        for api in apis:
+            api.wait_for(hook)
+        with Senders([api.port for api in apis], hook, 16) as senders:
+            wait_until(lambda: len(senders.accepted) > 300, 30)
+            apis[0].kill()
+            seen = len(senders.accepted)
+            wait_until(lambda: len(senders.accepted) > seen + 200, 30)
+            apis[1].kill()
+    assert set(senders.accepted) <= stored(database, hook).keys()
+    assert len(senders.accepted) == len(set(senders.accepted))
+
+
+def test_many_requests_share_a_commit(database: Database, tmp_path: Path) -> None:
+    hook = make_hook(database, "shop")
+    with running_api(database, tmp_path) as api:
+        api.wait_for(hook)
+        with Senders([api.port], hook, 32) as senders:
+            wait_until(lambda: len(senders.accepted) > 500, 60)
+        text = api.get("/metrics", api.metrics_port).body.decode()
+        batches = float(text.partition("\ntide_relay_api_batches_total ")[2].split()[0])
+        assert not senders.refused
+    assert stored(database, hook).keys() >= set(senders.accepted)
+    assert batches < len(senders.accepted) / 2
+
+
+def test_stopping_finishes_what_is_in_hand(database: Database, tmp_path: Path) -> None:
+    hook = make_hook(database, "shop")
+    with running_api(database, tmp_path) as api:
+        api.wait_for(hook)
+        with closing(http.client.HTTPConnection("127.0.0.1", api.port, timeout=20)) as connection:
+            # Half a request is on its way when the signal comes.
+            headers = signed("a", BODY)
+            connection.putrequest("POST", f"/hooks/{hook}")
+            for name, value in (headers | {"content-length": str(len(BODY))}).items():
+                connection.putheader(name, value)
+            connection.endheaders()
+            connection.send(BODY[:3])
+            assert api.get("/ready").status == 200  # which was asked later, so the other has arrived
+            api.process.terminate()
+            wait_until(lambda: _refuses_connections(api.port))
+            connection.send(BODY[3:])
+            assert reply(connection).status == 200
+        assert api.process.wait(30) == 0
+    assert list(stored(database, hook)) == ["a"]
+
+
+def test_while_postgresql_is_away_senders_are_asked_to_come_again(
+    own_postgres: Callable[..., PostgresServer], tmp_path: Path
+) -> None:
+    server = own_postgres()
+    database = server.create_database()
+    hook = make_hook(database, "shop")
+    with running_api(database, tmp_path) as api:
+        api.wait_for(hook)
+        server.kill()
+        answer = api.send(hook, "a")
+        assert (answer.status, answer.headers["retry-after"]) == (503, "5")
+        assert api.get("/health").status == 503
+        assert "reasons" not in api.get("/health").body
+        assert api.get("/health", api.metrics_port).body["reasons"]
+        assert api.get("/ready").status == 200
+        server.start()
+        wait_until(lambda: api.send(hook, "a").status == 200, 20)
+        make_hook(database, "other")
+        wait_until(lambda: api.send("other", "a").status == 200, 20)
+        wait_until(lambda: api.get("/health").status == 200, 20)
+    assert list(stored(database, hook)) == ["a"]
+
+
+def test_it_can_start_before_postgresql_does(own_postgres: Callable[..., PostgresServer], tmp_path: Path) -> None:
+    server = own_postgres()
+    database = server.create_database()
+    hook = make_hook(database, "shop")
+    server.kill()
+    api = ApiProcess(database.url, tmp_path)
+    try:
+        wait_until(lambda: not _refuses_connections(api.port), 20)
+        assert api.get("/ready").status == 503
+        assert api.send(hook, "a").status == 503
+        server.start()
+        wait_until(lambda: api.send(hook, "a").status == 200, 20)
+    finally:
+        api.kill()
+
+
+def test_it_needs_no_more_than_the_rights_of_grant_api(database: Database, tmp_path: Path) -> None:
+    hook = make_hook(database, "shop")
+    with database.admin() as admin:
+        admin.execute("create role receiver login password 'receiver'")
+    try:
+        with database.connect() as connection:
+            connection.execute("select tide.grant_api('receiver')")
+        url = database.server.process.url_of(database.name, "receiver", "receiver")
+        api = ApiProcess(url, tmp_path)
+        try:
+            api.wait_until_ready()
+            assert [api.send(hook, "a", body).status for body in (BODY, BODY, b"2")] == [200, 200, 409]
+        finally:
+            api.kill()
+    finally:
+        with database.admin() as admin:
+            admin.execute("drop owned by receiver; drop role receiver")
+
+
+def test_connections_on_which_no_request_comes_are_ended(database: Database, tmp_path: Path) -> None:
+    with running_api(database, tmp_path) as api, ExitStack() as stack:
+        silent = [stack.enter_context(socket.create_connection(("127.0.0.1", api.port), timeout=20)) for _ in range(2)]
+        silent[1].sendall(b"POST /hooks/shop HTTP/1.1\r\nhost: x\r\n")
+        assert [connection.recv(100) for connection in silent] == [b"", b""]
+
+
+def _folder(parent: Path, name: str) -> Path:
+    folder = parent / name
+    folder.mkdir()
+    return folder
+
+
+def _refuses_connections(port: int) -> bool:
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=1):
+            return False
+    except OSError:
+        return True

@@ -54,7 +54,8 @@ ANSWERS: tuple[tuple[str, tuple[bool, str]], ...] = (
     # Words of the server's reply, where its code alone says too little.
     ("login was refused", (False, "auth")),
     ("appropriate auth mechanism", (False, "auth")),
-    ("limit", (False, "limits")),  # connections of a user or a virtual host: 530, which is also "no such virtual host"
+    # "connection limit (10) is reached", of a user or a virtual host: 530, which is also "no such virtual host".
+    (" limit (", (False, "limits")),
     ("acknowledgement on channel", (False, "timeout")),  # consumer_timeout of the server
 )
 

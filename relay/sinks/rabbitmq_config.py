@@ -1,9 +1,10 @@
 """The keys of the RabbitMQ sink."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AliasChoices,
+    BeforeValidator,
     Field,
     StrictBool,
     StrictFloat,
@@ -16,7 +17,15 @@ from pydantic import (
 from relay.clients.rabbitmq_config import RabbitmqKeys
 from relay.sinks.base import SinkConfig
 
-HeaderValue = StrictStr | StrictBool | Annotated[StrictInt, Field(ge=-(2**63), lt=2**63)] | StrictFloat
+
+def _no_integer(value: Any) -> Any:
+    if isinstance(value, int):  # one beyond 64 bits: as a float it would be another number
+        raise ValueError("an integer must fit in 64 bits")  # noqa: TRY004 (of pydantic's kind)
+    return value
+
+
+Fraction = Annotated[StrictFloat, BeforeValidator(_no_integer)]
+HeaderValue = StrictStr | StrictBool | Annotated[StrictInt, Field(ge=-(2**63), lt=2**63)] | Fraction
 Name = Annotated[str, Field(max_length=255)]
 
 

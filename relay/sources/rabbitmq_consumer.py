@@ -17,8 +17,6 @@ from relay.sources.rabbitmq import RabbitmqSourceConfig
 from relay.sources.rabbitmq_deliveries import Deliveries
 
 HEARTBEAT_SECONDS = 60
-# How long one wait may last, so that heartbeats are sent in time.
-_LONGEST_STEP_SECONDS = HEARTBEAT_SECONDS / 4
 # The caller may hold two batches.
 _BATCH_BYTES = MAX_HELD_BYTES // 2
 
@@ -69,7 +67,7 @@ class RabbitmqConsumer:
             if not self._consuming:
                 self._consume()
             while len(self._fresh) < max_messages and self._fresh_bytes < _BATCH_BYTES:
-                seconds = 0.0 if self._fresh else min(_LONGEST_STEP_SECONDS, deadline - time.monotonic())
+                seconds = 0.0 if self._fresh else min(HEARTBEAT_SECONDS / 4, deadline - time.monotonic())
                 if not self._link.connection.step(max(0.0, seconds)):
                     self._link.connection.heartbeat_tick()
                     if self._fresh or time.monotonic() >= deadline:

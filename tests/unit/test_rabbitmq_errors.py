@@ -1,0 +1,92 @@
+import inspect
+import re
+import ssl
+from pathlib import Path
+
+import amqp.exceptions  # type: ignore[import-untyped]
+import pytest
+
+from relay.clients.rabbitmq_errors import (
+    ANSWERS,
+    CLIENT_ERRORS,
+    FOR_A_PERSON,
+    largest_message_bytes,
+    translated,
+    verdict,
+)
+from relay.errors import ConfigError, NotConnected
+
+DOCS = Path(__file__).parents[2] / "docs"
+SYSTEM = {"SSLCertVerificationError", "SSLError", "TimeoutError", "OSError"}
+
+
+def test_the_table_names_every_exception_of_the_client_and_none_besides() -> None:
+    theirs = {
+        name
+        for name, kind in vars(amqp.exceptions).items()
+        if inspect.isclass(kind) and issubclass(kind, Exception) and not issubclass(kind, Warning)
+    }
+    assert theirs | SYSTEM == CLIENT_ERRORS.keys()
+
+
+def test_every_reply_code_of_the_server_has_an_answer() -> None:
+    for code, kind in amqp.exceptions.ERROR_MAP.items():
+        assert verdict(kind("any text", reply_code=code)) == CLIENT_ERRORS[kind.__name__]
+
+
+def test_only_what_a_record_itself_does_wrong_is_permanent() -> None:
+    assert {code for permanent, code in CLIENT_ERRORS.values() if permanent} == {"too_large"}
+
+
+@pytest.mark.parametrize("page", ["sinks", "sources"])
+def test_every_code_is_explained(page: str) -> None:
+    text = (DOCS / page / "rabbitmq.md").read_text()
+    codes = {code for _, code in CLIENT_ERRORS.values()} | {code for _, (_, code) in ANSWERS}
+    only = {"sinks": {"cancelled"}, "sources": {"too_large", "nacked", "blocked"}}
+    assert {code for code in codes if not re.search(f"`{code}`", text)} == only[page]
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (amqp.exceptions.AccessRefused("ACCESS_REFUSED - Login was refused using authentication"), "auth"),
+        (amqp.exceptions.AccessRefused("ACCESS_REFUSED - access to queue 'limits' refused for user 'x'"), "forbidden"),
+        (amqp.exceptions.NotAllowed("NOT_ALLOWED - vhost limited not found"), "forbidden"),
+        (amqp.exceptions.NotAllowed("NOT_ALLOWED - user 'x': connection limit (1) is reached"), "limits"),
+        (amqp.exceptions.PreconditionFailed("delivery acknowledgement on channel 1 timed out"), "timeout"),
+        (amqp.exceptions.ConnectionError("Couldn't find appropriate auth mechanism"), "auth"),
+        (ssl.SSLCertVerificationError("self-signed"), "tls"),
+        (ConnectionRefusedError(111, "refused"), "not_connected"),
+        (TimeoutError("no answer in time"), "timeout"),
+        (OSError("a limit (of files)"), "not_connected"),
+        (ValueError("a bug"), "not_connected"),
+    ],
+)
+def test_answers_and_errors_of_the_system_have_a_code(error: Exception, code: str) -> None:
+    assert verdict(error) == (False, code)
+
+
+@pytest.mark.parametrize("opening", [True, False])
+def test_a_person_is_called_only_when_it_opens(opening: bool) -> None:
+    for kind in amqp.exceptions.ERROR_MAP.values():
+        error = translated(kind("text", reply_code=1), "pipeline 'p'", opening=opening)
+        expected = ConfigError if opening and CLIENT_ERRORS[kind.__name__][1] in FOR_A_PERSON else NotConnected
+        assert type(error) is expected
+        assert "pipeline 'p'" in str(error)
+
+
+def test_the_consumers_name_is_not_the_reason() -> None:
+    error = amqp.exceptions.ConsumerCancelled("tide-relay p", (60, 30))
+    assert "queue was deleted" in str(translated(error, "here", opening=False))
+
+
+@pytest.mark.parametrize(
+    ("text", "limit"),
+    [
+        ("PRECONDITION_FAILED - message size 20 is larger than configured max size 10", 10),
+        ("PRECONDITION_FAILED - message size 20 larger than max size 10", 10),
+        ("PRECONDITION_FAILED - unknown delivery tag 20", None),
+    ],
+)
+def test_the_limit_is_read_from_the_refusal(text: str, limit: int | None) -> None:
+    assert largest_message_bytes(amqp.exceptions.PreconditionFailed(text)) == limit

@@ -117,9 +117,12 @@ def check_url(url: str) -> None:
     if not url.startswith(("postgresql://", "postgres://")):
         raise ValueError("postgres_url must be a URL that begins with postgresql://")
     try:
-        conninfo_to_dict(url)
+        port = str(conninfo_to_dict(url).get("port") or "")
     except psycopg.ProgrammingError:
+        port = "none"
+    # A password with a '/' in it makes its beginning the port.
+    if not all(part.isdigit() for part in port.split(",") if part):
         raise ValueError(
             "postgres_url cannot be understood: write postgresql://user:password@host:5432/database, with special "
             "characters in the password percent-encoded"
-        ) from None
+        )

@@ -10,6 +10,7 @@ from relay.embedded import EmbeddedRedis
 from tests.contract.nats_harness import ConfiguredNats, NatsHarness
 from tests.contract.redis_cluster import RedisCluster
 from tests.services.nats import NatsServer
+from tests.services.postgres import Database, PostgresServer
 
 
 @pytest.fixture
@@ -52,3 +53,15 @@ def redis_cluster(_redis_cluster: RedisCluster) -> RedisCluster:
     _redis_cluster.start()
     _redis_cluster.flush()
     return _redis_cluster
+
+
+@pytest.fixture(scope="session")
+def _inbox_database(_postgres18: PostgresServer) -> Database:
+    _postgres18.start()
+    return _postgres18.create_database()
+
+
+@pytest.fixture
+def inbox_database(_inbox_database: Database, postgres: PostgresServer) -> Database:
+    """A migrated database for all tests of the inbox sink: name the inbox for your test."""
+    return _inbox_database

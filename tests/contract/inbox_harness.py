@@ -2,6 +2,7 @@
 
 import os
 import signal
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +20,7 @@ class InboxHarness(Harness):
 
     def __init__(self, database: Database) -> None:
         self.database = database
-        self.inbox = "orders-in"
+        self.inbox = f"orders-{uuid.uuid4().hex[:8]}"
         with database.connect() as connection:
             connection.execute("select tide.inbox_create(%s)", [self.inbox])
 
@@ -66,7 +67,8 @@ class InboxHarness(Harness):
         return {"postgres_url": process.url_of(self.database.name, "tide_owner", "not-the-password")}
 
     def missing_destination(self) -> Missing:
-        return Missing("nowhere", {"inbox": "nowhere"}, {"create_inbox": True}, "")
+        name = f"missing-{self.inbox}"
+        return Missing(name, {"inbox": name}, {"create_inbox": True}, "")
 
 
 def _children(pid: int) -> list[int]:

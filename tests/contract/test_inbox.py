@@ -12,8 +12,8 @@ from tests.services.postgres import Database
 
 class TestInboxOfAnotherDatabase(SinkSuite):
     @pytest.fixture
-    def harness(self, database: Database) -> Harness:
-        return InboxHarness(database)
+    def harness(self, inbox_database: Database) -> Harness:
+        return InboxHarness(inbox_database)
 
     def test_bodies_arrive_unchanged(self, harness: Harness) -> None:
         """As JSON values: jsonb keeps no white space. What is no JSON is refused for good."""

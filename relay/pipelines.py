@@ -227,6 +227,19 @@ def parse_reverse(config: dict[str, Any], *, resolved: bool = False) -> ReverseC
     return ReverseConfig(pipeline, source, kind)
 
 
+def parse(config: dict[str, Any], *, resolved: bool = False) -> ForwardConfig | ReverseConfig:
+    """Checks a configuration of either direction, which its `sink_type` or `source_type` tells."""
+    if "source_type" in config and "sink_type" in config:
+        raise ConfigError("sink_type, source_type: name one of the two; a pipeline has one direction")
+    if "source_type" not in config and "sink_type" not in config:
+        raise ConfigError("sink_type, source_type: name one; for example sink_type nats, or source_type nats")
+    return (
+        parse_reverse(config, resolved=resolved)
+        if "source_type" in config
+        else parse_forward(config, resolved=resolved)
+    )
+
+
 def _one_subject(config: dict[str, Any], features: Features, problems: list[str]) -> dict[str, Any]:
     """The configuration with its subject template under that name only, whichever of its names was used."""
     own = [features.subject_key] if features.subject_key else []

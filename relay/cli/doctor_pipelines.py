@@ -8,11 +8,12 @@ from relay.cli.base import rows
 from relay.cli.findings import Check, Finding, failed, ok, warning
 from relay.db import Connection
 from relay.errors import ConfigError
-from relay.pipelines import parse_forward
+from relay.pipelines import parse
 from relay.secret_refs import mask, resolve
 from relay.settings import Settings
 
 DISTRIBUTION = "tide-relay"
+_RECEIVED_BY_API = "api"
 _REQUIREMENT = re.compile(r"([A-Za-z0-9._-]+).*;.*\bextra == ['\"]([^'\"]+)['\"]")
 
 
@@ -31,14 +32,15 @@ def pipelines(connection: Connection, _settings: Settings) -> Iterator[Finding]:
 def _pipeline(name: str, config: dict[str, object]) -> Iterator[Finding]:
     check = f"pipeline {name}"
     try:
-        parse_forward(config)
+        parse(config)
     except ConfigError as error:
         yield failed(check, mask(f"invalid: {error}"), f"relay pipeline set {name} ... with a right configuration")
         return
-    kind = str(config["sink_type"])
-    if absent := missing_distributions(kind):
-        fix = f"where workers run: pip install '{DISTRIBUTION}[{kind}]'"
-        yield failed(check, f"sink_type {kind} needs {', '.join(absent)}, which is not installed here", fix)
+    backend = str(config.get("sink_type") or config["source_type"])
+    extra = _RECEIVED_BY_API if config.get("source_type") == "webhook" else backend.replace("_", "-")
+    if absent := missing_distributions(extra):
+        fix = f"where it runs: pip install '{DISTRIBUTION}[{extra}]'"
+        yield failed(check, f"{backend} needs {', '.join(absent)}, which is not installed here", fix)
     try:
         resolve(config)
     except ConfigError as error:
@@ -48,7 +50,7 @@ def _pipeline(name: str, config: dict[str, object]) -> Iterator[Finding]:
 
 
 def missing_distributions(extra: str) -> list[str]:
-    """What an extra asks for that is not installed. An extra has the name of its `sink_type`."""
+    """What an extra asks for that is not installed. An extra has the name of its backend."""
     wanted = (_REQUIREMENT.match(line) for line in metadata.requires(DISTRIBUTION) or ())
     names = [match[1] for match in wanted if match and match[2] == extra]
     return [name for name in names if not _is_installed(name)]

@@ -23,7 +23,7 @@ from relay.cli.base import (
 )
 from relay.db import Connection
 from relay.errors import ConfigError
-from relay.pipelines import parse_forward
+from relay.pipelines import ReverseConfig, parse
 from relay.secret_refs import mask, mask_config
 from relay.sql import query
 
@@ -32,6 +32,7 @@ _HELP = """Lists, shows, changes and checks pipelines. Secrets are masked in eve
 \b
 Example:
   relay pipeline set to-nats orders --config '{"sink_type": "nats", "url": "nats://localhost:4222", "stream": "orders"}'
+  relay pipeline set from-file commands --config '{"source_type": "file", "path": "/tmp/commands.jsonl"}'
   relay pipeline list
 """
 
@@ -56,12 +57,14 @@ def list_pipelines(postgres_url: str | None, as_json: bool) -> None:
     if as_json:
         print_json(found)
     elif not found:
-        tell("there are no pipelines; make one: relay pipeline set NAME OUTBOX --config JSON")
+        tell("there are no pipelines; make one: relay pipeline set NAME OUTBOX|INBOX --config JSON")
     else:
-        table = Table("pipeline", "outbox", "group", "sink", "state", "reason", box=None, pad_edge=False)
+        table = Table("pipeline", "from", "to", "group", "state", "reason", box=None, pad_edge=False)
         for row in found:
-            sink = str(row["config"].get("sink_type", ""))
-            table.add_row(row["name"], row["outbox"], row["consumer_group"], sink, row["state"], row["reason"] or "")
+            origin = row["outbox"] or str(row["config"].get("source_type"))
+            destination = row["inbox"] or str(row["config"].get("sink_type"))
+            group = row["consumer_group"] or ""
+            table.add_row(row["name"], origin, destination, group, row["state"], row["reason"] or "")
         output().print(table)
 
 
@@ -69,7 +72,7 @@ def list_pipelines(postgres_url: str | None, as_json: bool) -> None:
 @click.argument("name")
 @postgres_option
 def show(name: str, postgres_url: str | None) -> None:
-    """Shows one pipeline as JSON: its configuration, outbox, consumer group and state.
+    """Shows one pipeline as JSON: its configuration, outbox and consumer group or inbox, and state.
 
     \b
     Exit codes: 0 shown; 1 there is none, or cannot; 2 wrong usage.
@@ -84,15 +87,16 @@ def show(name: str, postgres_url: str | None) -> None:
 
 @pipeline.command("set")
 @click.argument("name")
-@click.argument("outbox")
+@click.argument("box", metavar="OUTBOX|INBOX")
 @click.option("--config", required=True, metavar="JSON|@FILE|-", help="The configuration; @FILE or - (standard input).")
 @click.option("--group", metavar="G", help="Consumer group.  [default: the one it has, else the pipeline's name]")
 @postgres_option
-def set_pipeline(name: str, outbox: str, config: str, group: str | None, postgres_url: str | None) -> None:
-    """Creates the forward pipeline NAME from OUTBOX, or changes it. It takes effect within a second.
+def set_pipeline(name: str, box: str, config: str, group: str | None, postgres_url: str | None) -> None:
+    """Creates the pipeline NAME, or changes it: from OUTBOX to a sink, or from a source to INBOX.
 
-    The configuration is checked first; a wrong one changes nothing. A new pipeline is enabled and begins at the oldest
-    message kept. A change of --group or OUTBOX forgets the old offset. Put secrets as ${env:NAME} or ${file:PATH}.
+    Which of the two is told by sink_type or source_type in the configuration. It is checked first; a wrong one changes
+    nothing. It takes effect within a second. A new pipeline is enabled; a forward one begins at the oldest message
+    kept. A change of --group or OUTBOX forgets the old offset. Put secrets as ${env:NAME} or ${file:PATH}.
 
     \b
     Exit codes: 0 set; 1 refused, or cannot; 2 wrong usage.
@@ -101,16 +105,22 @@ def set_pipeline(name: str, outbox: str, config: str, group: str | None, postgre
     Example:
       relay pipeline set to-file orders --config '{"sink_type": "file", "path": "/tmp/orders.jsonl"}'
       relay pipeline set to-nats orders --config @nats.json --group billing
+      relay pipeline set from-file commands --config '{"source_type": "file", "path": "/tmp/commands.jsonl"}'
     """
     text = _read(config)
     wanted = _parse(text)
-    parse_forward(wanted)
+    reverse = isinstance(parse(wanted), ReverseConfig)
+    if reverse and group:
+        raise click.UsageError("--group is for forward pipelines: a reverse one has no consumer group")
     with database(load_settings(postgres_url=postgres_url), "pipeline") as connection:
-        connection.execute(query("pipeline_set"), {"name": name, "outbox": outbox, "group": group, "config": text})
+        if reverse:
+            connection.execute(query("pipeline_set_inbox"), {"name": name, "inbox": box, "config": text})
+        else:
+            connection.execute(query("pipeline_set"), {"name": name, "outbox": box, "group": group, "config": text})
     if mask_config(wanted) != wanted:
         tell("the configuration holds a secret in plain text, which everybody sees who may read the table; "
              "better: ${env:NAME} or ${file:PATH}")  # fmt: skip
-    click.echo(f"pipeline {name} is set, from outbox {outbox}")
+    click.echo(f"pipeline {name} is set, {'into inbox' if reverse else 'from outbox'} {box}")
 
 
 def _simple(verb: str, told: str, text: str) -> None:
@@ -186,14 +196,14 @@ def validate(
 
 def _from_files(files: tuple[str, ...]) -> Iterator[tuple[str, str | None]]:
     for file in files:
-        yield file, _reason(lambda file=file: parse_forward(_parse(_read(file if file == "-" else f"@{file}"))))
+        yield file, _reason(lambda file=file: parse(_parse(_read(file if file == "-" else f"@{file}"))))
 
 
 def _from_database(names: tuple[str, ...], postgres_url: str | None) -> Iterator[tuple[str, str | None]]:
     with database(load_settings(postgres_url=postgres_url), "pipeline") as connection:
         parameters = {"names": list(names) or None}
         for row in _existing(rows(connection, "pipeline_list", **parameters), names):
-            yield row["name"], _reason(lambda row=row: parse_forward(row["config"]))
+            yield row["name"], _reason(lambda row=row: parse(row["config"]))
 
 
 def _reason(check: Any) -> str | None:
@@ -212,6 +222,7 @@ def _pipelines(connection: Connection, names: list[str] | None = None) -> list[d
             "direction": row["direction"],
             "outbox": row["outbox"],
             "consumer_group": row["consumer_group"],
+            "inbox": row["inbox"],
             "state": state_word(row["enabled"], row["invalid_reason"]),
             "reason": row["invalid_reason"],
             "config": mask_config(row["config"]),

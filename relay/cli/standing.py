@@ -8,6 +8,7 @@ from typing import Any
 from relay.cli.base import rows, seconds_text
 from relay.db import Connection
 from relay.secret_refs import mask
+from relay.sources import SOURCES, source_class
 
 Row = dict[str, Any]
 
@@ -24,6 +25,7 @@ class Standing:
     """One pipeline."""
 
     name: str
+    direction: str
     state: str
     """disabled, invalid, unowned, draining, retrying, held, waiting, idle"""
     why: str
@@ -31,6 +33,8 @@ class Standing:
     outbox: str | None
     consumer_group: str | None
     sink_type: str | None
+    source_type: str | None
+    inbox: str | None
     owner: str | None
     """host:pid of its scheduler."""
     offset_id: int | None
@@ -59,11 +63,14 @@ def judge(row: Row, schedulers: Sequence[Row], publishers: Sequence[Row]) -> Sta
     state, why = next(_reasons(row, schedulers, owner, publishers))
     return Standing(
         name=row["name"],
+        direction=row["direction"],
         state=state,
         why=mask(why),
         outbox=row["outbox"],
         consumer_group=row["consumer_group"],
         sink_type=row["sink_type"],
+        source_type=row["source_type"],
+        inbox=row["inbox"],
         owner=f"{owner['host']}:{owner['pid']}" if owner else None,
         offset_id=row["offset_id"],
         lag_messages=_lag(row),
@@ -104,9 +111,15 @@ def _reasons(
 ) -> Iterator[tuple[str, str]]:
     """The state and the reason, the strongest first; the last always holds."""
     yield from _configured(row)
+    if _is_passive(row["source_type"]):
+        yield "idle", f"its messages are brought by a process of their own: see docs/sources/{row['source_type']}.md"
     yield from _owned(row, schedulers, owner)
     yield from _draining(row)
     yield from _waiting(row, publishers)
+
+
+def _is_passive(source_type: str | None) -> bool:
+    return source_type in SOURCES and source_class(source_type).features.passive
 
 
 def _configured(row: Row) -> Iterator[tuple[str, str]]:
@@ -145,6 +158,8 @@ def _waiting(row: Row, publishers: Sequence[Row]) -> Iterator[tuple[str, str]]:
     if publishers:
         more = f" (and {len(publishers) - 1} more)" if len(publishers) > 1 else ""
         yield "held", f"{publisher_text(publishers[0])} holds the horizon at {row['horizon']}{more}"
+    if row["direction"] == "reverse":
+        yield "idle", "nothing to receive, or no worker is free: are workers running (relay workers)"
     if not row["outbox_enabled"]:
         yield "idle", f"nothing to do: outbox {row['outbox']} is disabled and takes no messages"
     yield "idle", "nothing to do"

@@ -78,15 +78,16 @@ def _read(connection: Connection, names: Sequence[str]) -> list[Standing]:
 def render(standings: Sequence[Standing]) -> RenderableType:
     """The table, and below it the last errors."""
     if not standings:
-        return Text("there are no pipelines; make one: relay pipeline set NAME OUTBOX --config JSON", style="dim")
+        return Text("there are no pipelines; make one: relay pipeline set NAME OUTBOX|INBOX --config JSON", style="dim")
     table = Table(box=None, pad_edge=False)
     for title in ("pipeline", "state", "owner", "offset", "lag", "age", "delivered", "dead", "why"):
         numeric = title in ("offset", "lag", "age", "delivered", "dead")
         table.add_column(title, justify="right" if numeric else "left", overflow="fold", no_wrap=numeric)
     for s in standings:
         age = seconds_text(s.lag_seconds) if s.lag_messages else ""
+        offset, lag = ("", "") if s.offset_id is None else (str(s.offset_id), str(s.lag_messages))
         table.add_row(
-            s.name, Text(s.state, style=COLOURS[s.state]), s.owner or "", str(s.offset_id), str(s.lag_messages), age,
+            s.name, Text(s.state, style=COLOURS[s.state]), s.owner or "", offset, lag, age,
             str(s.delivered), str(s.dead_letters), Text(s.why),
         )  # fmt: skip
     return Group(table, *_errors(standings))

@@ -235,6 +235,12 @@ select d.pipeline, %(inbox)s, r.event_id, r.subject, r.key, r.headers::jsonb, r.
  where d.pipeline = %(pipeline)s and d.epoch = %(epoch)s and d.number = %(number)s
 on conflict do nothing
 
+-- name: receive_dead_letter
+-- Keeps a line of `relay receive` that no inbox can hold. Nobody drains such a pipeline, so there is no fence.
+insert into tide.dead_letter (pipeline, inbox, event_id, subject, body, code, reason)
+values (%(pipeline)s, %(inbox)s, %(event_id)s, %(subject)s, %(body)s, %(code)s, %(reason)s)
+on conflict do nothing
+
 -- name: receive_positions
 -- Where the source is resumed; under the fence.
 insert into tide.position as p (pipeline, partition, position)
@@ -421,16 +427,21 @@ select %(payload)s::jsonb, %(headers)s::jsonb
 
 -- name: pipeline_list
 -- Every pipeline for people, or only those of these names.
-select p.name, p.direction, o.name as outbox, g.name as consumer_group, p.enabled, p.revision, p.invalid_reason, p.config,
-       p.updated_at
+select p.name, p.direction, o.name as outbox, g.name as consumer_group, i.name as inbox, p.enabled, p.revision,
+       p.invalid_reason, p.config, p.updated_at
   from tide.pipeline p
   left join tide.consumer_group g on g.group_id = p.group_id
   left join tide.outbox o on o.outbox_id = g.outbox_id
+  left join tide.inbox i on i.inbox_id = p.inbox_id
  where %(names)s::text[] is null or p.name = any(%(names)s)
  order by p.name
 
+-- name: pipeline_set_inbox
+-- Creates or changes a reverse pipeline.
+select tide.relay_set_inbox(%(name)s, %(inbox)s, %(config)s::jsonb)
+
 -- name: pipeline_set
--- Creates or changes a pipeline. Without a group it keeps the one it has, and with it its offset.
+-- Creates or changes a forward pipeline. Without a group it keeps the one it has, and with it its offset.
 select tide.relay_set_outbox(%(name)s, %(outbox)s,
            coalesce(%(group)s::text,
                     (select g.name
@@ -456,7 +467,7 @@ select tide.relay_delete(%(name)s)
 -- name: status_pipelines
 -- Everything that tells how a pipeline is and why it does not move. Messages are counted up to count_limit.
 select p.name, p.direction, p.enabled, p.invalid_reason, p.config ->> 'relay_group_id' as relay_group_id,
-       p.config ->> 'sink_type' as sink_type, o.name as outbox, o.enabled as outbox_enabled, g.name as consumer_group,
+       p.config ->> 'sink_type' as sink_type, p.config ->> 'source_type' as source_type, i.name as inbox, o.name as outbox, o.enabled as outbox_enabled, g.name as consumer_group,
        g.offset_id, tide.outbox_last_id(g.outbox_id) as last_id, h.horizon, h.open_publishers,
        w.messages as waiting_messages, w.readable as readable_messages, coalesce(w.seconds, 0)::float8 as waiting_seconds,
        extract(epoch from d.lease_until - clock_timestamp())::float8 as lease_seconds, d.lease_until,
@@ -467,6 +478,7 @@ select p.name, p.direction, p.enabled, p.invalid_reason, p.config ->> 'relay_gro
   left join tide.drain d on d.pipeline = p.name
   left join tide.consumer_group g on g.group_id = p.group_id
   left join tide.outbox o on o.outbox_id = g.outbox_id
+  left join tide.inbox i on i.inbox_id = p.inbox_id
   left join lateral tide.outbox_horizon(g.outbox_id) h on true
   left join lateral (
         select count(*) as messages, count(*) filter (where m.id <= h.horizon) as readable,

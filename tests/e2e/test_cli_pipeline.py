@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 
 from tests.e2e.command import invoke
@@ -36,7 +37,7 @@ def test_one_is_set_shown_listed_and_changed(url: str) -> None:
     assert shown(url)["config"] == {"sink_type": "file", "path": "/tmp/y"}
     [listed] = json.loads(invoke("pipeline", "list", "--json", url=url).stdout)
     assert listed == shown(url)
-    assert "p         orders  p      file  enabled" in invoke("pipeline", "list", url=url).stdout
+    assert "p         orders  file  p      enabled" in invoke("pipeline", "list", url=url).stdout
 
 
 def test_the_configuration_comes_from_a_file_or_standard_input(url: str, tmp_path: Path) -> None:
@@ -136,3 +137,40 @@ def test_validate_judges_files_without_a_database(tmp_path: Path) -> None:
     result = invoke("pipeline", "validate", "--file", good, "--file", bad)
     assert result.exit_code == 1
     assert f"{good}: valid" in result.stdout and f"{bad}: invalid: batch_size" in result.stdout
+
+
+def test_a_reverse_one_is_told_by_its_source_and_made_into_an_inbox(url: str) -> None:
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("select tide.inbox_create('commands')")
+    config = json.dumps({"source_type": "file", "path": "/tmp/commands.jsonl"})
+    made = invoke("pipeline", "set", "in", "commands", "--config", config, url=url)
+    assert (made.exit_code, made.stdout) == (0, "pipeline in is set, into inbox commands\n")
+    found = shown(url, "in")
+    assert (found["direction"], found["inbox"], found["outbox"], found["state"]) == (
+        "reverse", "commands", None, "enabled",
+    )  # fmt: skip
+    assert "in        file  commands         enabled" in invoke("pipeline", "list", url=url).stdout
+    assert "in: valid" in invoke("pipeline", "validate", url=url).stdout
+    status = json.loads(invoke("status", "--json", url=url).stdout)
+    assert [(s["name"], s["source_type"], s["inbox"], s["offset_id"]) for s in status if s["name"] == "in"] == [
+        ("in", "file", "commands", None)
+    ]
+    assert invoke("status", url=url).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("config", "arguments", "said"),
+    [
+        ({"source_type": "file", "sink_type": "file"}, (), "a pipeline has one direction"),
+        ({}, (), "sink_type, source_type: name one"),
+        ({"source_type": "fil"}, (), "unknown source_type 'fil'; known: "),
+        ({"source_type": "file", "path": "/x", "pth": 1}, (), "pth: unknown key, did you mean path"),
+        ({"source_type": "file", "path": "/x"}, ("--group", "g"), "a reverse one has no consumer group"),
+    ],
+)
+def test_a_wrong_reverse_one_changes_nothing(
+    url: str, config: dict[str, str], arguments: tuple[str, ...], said: str
+) -> None:
+    refused = invoke("pipeline", "set", "in", "commands", "--config", json.dumps(config), *arguments, url=url)
+    assert refused.exit_code in (1, 2)
+    assert said in " ".join(refused.stderr.split())

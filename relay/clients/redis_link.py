@@ -37,6 +37,7 @@ class RedisLink:
 
     def __init__(self, keys: RedisKeys, where: str, name: str) -> None:
         self._keys = keys
+        self._is_cluster = keys.is_cluster
         self._where = where
         self._name = name
         self._connections: dict[tuple[str, int], Connection] = {}
@@ -55,7 +56,7 @@ class RedisLink:
             try:
                 self._connect(address, turn_ends)
                 self._first = address
-                if self._keys.is_cluster:
+                if self._is_cluster:
                     self._learn_slots(address, turn_ends)
                 return
             except NotConnected as error:
@@ -86,7 +87,7 @@ class RedisLink:
 
     def slot(self, key: str) -> int:
         """Keys of one slot may be written in one transaction; without a cluster there is one slot alone."""
-        return key_slot(key.encode()) if self._keys.is_cluster else 0
+        return key_slot(key.encode()) if self._is_cluster else 0
 
     def translated(self, error: BaseException, *, opening: bool = False) -> RelayError:
         code = verdict(error)[1]
@@ -128,7 +129,7 @@ class RedisLink:
 
     def _address(self, key: str | None) -> Address:
         assert self._first is not None
-        if key is None or not self._keys.is_cluster:
+        if key is None or not self._is_cluster:
             return self._first
         slot = self.slot(key)
         for first, last, address in self._slots:

@@ -6,6 +6,7 @@ has a usual name, else the whole entry as a JSON object of texts, so that nothin
 """
 
 import json
+from functools import lru_cache
 
 from relay.models import Received
 
@@ -30,15 +31,32 @@ def size_of(fields: Fields) -> int:
 
 def _parts(fields: Fields, body_field: bytes | None) -> tuple[bytes, str | None, dict[str, str]]:
     """Body, key, headers."""
-    pairs = list(zip(fields[::2], fields[1::2], strict=True))
-    by_name = dict(pairs)
-    if body_field is not None and body_field in by_name:
-        return _chosen(by_name, body_field)
-    if _OURS in by_name and all(name in (_OURS, _KEY) or name.startswith(_HEADER) for name in by_name):
-        return _chosen(by_name, _OURS)
-    if len(pairs) == 1 and pairs[0][0] in _USUAL:
-        return pairs[0][1], None, {}
-    return _as_object(pairs), None, {}
+    if body_field is not None and body_field in fields[::2]:
+        return _chosen(dict(zip(fields[::2], fields[1::2], strict=True)), body_field)
+    body: bytes | None = None
+    key: str | None = None
+    headers: dict[str, str] = {}
+    for name, value in zip(fields[::2], fields[1::2], strict=True):
+        header = _header(name)
+        if header is not None:
+            headers[header] = _text(value)
+        elif name == _OURS:
+            body = value
+        elif name == _KEY:
+            key = _text(value)
+        else:
+            break
+    else:
+        if body is not None:
+            return body, key, headers
+    if len(fields) == 2 and fields[0] in _USUAL:
+        return fields[1], None, {}
+    return _as_object(list(zip(fields[::2], fields[1::2], strict=True))), None, {}
+
+
+@lru_cache(maxsize=1024)
+def _header(field: bytes) -> str | None:
+    return _text(field.removeprefix(_HEADER)) if field.startswith(_HEADER) else None
 
 
 def _chosen(by_name: dict[bytes, bytes], body_field: bytes) -> tuple[bytes, str | None, dict[str, str]]:

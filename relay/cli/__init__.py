@@ -14,6 +14,7 @@ VERBS = {
     "doctor": "relay.cli.doctor:doctor",
     "status": "relay.cli.status:status",
     "publish": "relay.cli.publish:publish",
+    "receive": "relay.cli.receive:receive",
     "pipeline": "relay.cli.pipeline:pipeline",
 }
 

@@ -10,11 +10,13 @@ __all__ = ["SOURCES", "Source", "SourceConfig", "SourceFeatures", "source_class"
 
 SOURCES: dict[str, str] = {
     "file": "relay.sources.file:FileSource",
+    "kafka": "relay.sources.kafka:KafkaSource",
     "memory": "relay.sources.memory:MemorySource",
     "nats": "relay.sources.nats:NatsSource",
     "outbox": "relay.sources.outbox:OutboxSource",
     "rabbitmq": "relay.sources.rabbitmq:RabbitmqSource",
     "redis": "relay.sources.redis:RedisSource",
+    "stdin": "relay.sources.stdin:StdinSource",
     "webhook": "relay.sources.webhook:WebhookSource",
 }
 

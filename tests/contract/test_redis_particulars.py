@@ -12,7 +12,7 @@ from relay.sinks import sink_class
 from relay.sinks.redis import RedisSink
 from tests.contract.redis_cluster import RedisCluster
 from tests.contract.redis_harness import LARGEST_BYTES, RedisClusterHarness, RedisHarness
-from tests.contract.steps import deliver, opened, publish
+from tests.contract.steps import claims, deliver, opened, publish, start, within
 from tests.services.proxy import Proxy
 from tests.waiting import wait_until
 
@@ -177,6 +177,18 @@ class TestConnections:
             assert caught.value.code == "not_connected"
             deliver(sink, harness.records("a"))
         assert harness.ids("a") == [1]
+
+    def test_one_that_waits_ends_at_once_when_it_is_closed(self, harness: RedisHarness) -> None:
+        sink = harness.make_sink(timeout_ms=60_000)
+        sink.open()
+        assert isinstance(sink, RedisSink)
+        assert sink._link is not None
+        link = sink._link
+        with harness.stall():
+            ended = start(lambda: claims(sink, harness.records("a")))
+            wait_until(link._busy.locked, what="it publishes")
+            within(1, sink.close)
+            assert ended(1) == set()
 
     @pytest.mark.parametrize("trouble", ["cut", "half_close", "refuse"])
     def test_trouble_on_the_way_is_over_when_it_is(self, harness: RedisHarness, trouble: str) -> None:

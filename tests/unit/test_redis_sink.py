@@ -50,6 +50,10 @@ class TestTheCommand:
         found = words(add_command(RECORD, config(maxlen=9, approximate=approximate)))
         assert found[:6] == [b"XADD", b"s", b"MAXLEN", sign, b"9", b"*"]
 
+    def test_tells_an_empty_key_from_none(self) -> None:
+        assert words(add_command(RECORD._replace(key=""), config()))[5:7] == [b"key", b""]
+        assert b"key" not in words(add_command(RECORD, config()))
+
     def test_has_the_dedup_id_once(self) -> None:
         record = RECORD._replace(headers={"relay-id": "orders:7"})
         assert words(add_command(record, config())).count(b"header.relay-id") == 1

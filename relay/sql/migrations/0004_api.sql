@@ -27,3 +27,21 @@ begin
 end $$;
 comment on function tide.grant_api is 'Lets a role run the API: read how pipelines are configured, and write inboxes.';
 revoke all on function tide.grant_api(name) from public;
+
+-- A role that runs everything runs the API too.
+create or replace function tide.grant_relay(role name) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+    execute format('grant usage on schema tide to %I', role);
+    execute format('grant select on tide.migration, tide.outbox, tide.message, tide.consumer_group, tide.bell, tide.scheduler, '
+                   'tide.pipeline, tide.drain, tide.dead_letter, tide.inbox, tide.position to %I', role);
+    execute format('grant update (invalid_reason) on tide.pipeline to %I', role);
+    execute format('grant update on tide.consumer_group, tide.bell, tide.drain to %I', role);
+    execute format('grant insert on tide.dead_letter to %I', role);
+    execute format('grant insert, update, delete on tide.position to %I', role);
+    execute format('grant usage on sequence tide.epochs to %I', role);
+    execute format('grant insert, update, delete on tide.scheduler to %I', role);
+    execute format('grant execute on function tide.outbox_horizon(int), tide.outbox_last_id(int), tide.outbox_needs_partition(int), '
+                   'tide.outbox_extend(text), tide.outbox_oldest_publisher_seconds(int) to %I', role);
+    perform tide.grant_api(role);
+end $$;

@@ -1,0 +1,43 @@
+"""A receiver that says how long it wants to be left alone is left alone for so long."""
+
+from dataclasses import replace
+
+import pytest
+
+from relay.errors import NotConnected
+from relay.models import Failure
+from relay.settings import Settings
+from relay.sinks import SINKS
+from relay.sinks.memory import MemorySink
+from tests.sql.support import begin, make_pipeline, publish_many, relay_session
+from workers import forward
+from workers.tools import Tools
+
+
+class Overloaded(MemorySink):
+    """Takes the first record of a batch only."""
+
+    features = replace(MemorySink.features)
+
+    def publish(self, records):
+        if len(records) < 2:
+            raise NotConnected("one record only")
+        return [Failure(index, False, "throttled", "later", 900.0) for index in range(1, len(records))]
+
+
+@pytest.fixture
+def tools(database):
+    tools = Tools(Settings(postgres_url=database.url), threads=1)
+    yield tools
+    tools.pool.close()
+
+
+def test_the_drain_is_tried_again_no_earlier(database, tools, monkeypatch):
+    monkeypatch.setitem(SINKS, "memory", f"{__name__}:Overloaded")
+    make_pipeline(database)
+    with database.connect() as owner:
+        publish_many(owner, 3)
+    with relay_session(database.url) as connection:
+        ended = forward.drain(tools, connection, *begin(connection))
+    assert (ended.outcome, ended.error_code, ended.progressed) == ("failed", "throttled", True)
+    assert 900 <= (ended.retry_seconds or 0) <= 930

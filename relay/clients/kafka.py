@@ -36,7 +36,7 @@ _TAKEN = frozenset({
     "message.send.max.retries", "message.timeout.ms", "metadata.broker.list", "offset.store.method", "opaque",
     "plugin.library.paths", "queue.buffering.max.ms", "queued.max.messages.kbytes", "queued.min.messages",
     "request.required.acks", "request.timeout.ms", "retries", "sasl.mechanism", "sasl.mechanisms", "sasl.password",
-    "sasl.username", "security.protocol", "ssl.ca.location", "ssl.certificate.location",
+    "sasl.username", "security.protocol", "socket.timeout.ms", "ssl.ca.location", "ssl.certificate.location",
     "ssl.endpoint.identification.algorithm", "ssl.engine.id", "ssl.engine.location", "ssl.key.location",
     "ssl.key.password", "ssl.providers", "enable.ssl.certificate.verification", "transaction.timeout.ms",
     "transactional.id",
@@ -129,6 +129,10 @@ class Troubles:
             # That all brokers are down says less than what came before it; a person's matter says most.
             self._all = [*self._all[-9:], error]
 
+    def forget(self) -> None:
+        with self._lock:
+            self._all = []
+
     @property
     def gravest(self) -> "KafkaError | None":
         """What a person must mend; else the last that says something; None when there was nothing."""
@@ -154,14 +158,23 @@ def translated(error: "KafkaError", where: str, *, opening: bool = False) -> Rel
     return ConfigError(text) if opening and code in FOR_A_PERSON else NotConnected(text, code=code)
 
 
-def connect(make: Callable[[dict[str, Any]], Client], options: dict[str, Any], where: str, seconds: float) -> Client:
-    """A client that some broker has answered. Raises ConfigError or NotConnected, and leaves nothing behind."""
+def connect(
+    make: Callable[[dict[str, Any]], Client],
+    options: dict[str, Any],
+    where: str,
+    seconds: float,
+    troubles: Troubles | None = None,
+) -> Client:
+    """A client that some broker has answered. Raises ConfigError or NotConnected, and leaves nothing behind.
+
+    `troubles` gets what the client complains of; what it complained of before it was connected is forgotten.
+    """
     try:
         from confluent_kafka import KafkaException
     except ImportError as error:
         raise MissingExtra("kafka", "kafka") from error
 
-    troubles = Troubles()
+    troubles = troubles or Troubles()
     deadline = time.monotonic() + seconds
     try:
         client: Any = make(options | {"error_cb": troubles})
@@ -181,5 +194,6 @@ def connect(make: Callable[[dict[str, Any]], Client], options: dict[str, Any], w
             text = f"{where}: no broker of {options['bootstrap.servers']} answered within {seconds:.1f} s"
             raise NotConnected(mask(f"{text} ({error.args[0].str()})"), code="timeout") from None
         else:
+            troubles.forget()
             found: Client = client
             return found

@@ -16,13 +16,15 @@ from tests.services.nats import NatsServer
 class NatsSourceHarness(SourceHarness):
     kind = NatsSource
 
-    def __init__(self, server: NatsServer, **stream: Any) -> None:
+    def __init__(self, server: NatsServer, name: str | None = None, **stream: Any) -> None:
+        """`name`: of a stream that is there. Else one is made, as `stream` says."""
         self._server = server
         self.nats = NatsHarness(server)
-        self.stream = self.nats.stream
-        self.subject = self.nats.subject
+        self.stream = self.nats.stream = name or self.nats.stream
+        self.subject = self.nats.subject = f"{self.stream}.orders"
         self.consumer = "tide-contract"
-        self.nats.make_stream(subjects=[f"{self.stream}.>"], **stream)
+        if name is None:
+            self.nats.make_stream(subjects=[f"{self.stream}.>"], **stream)
 
     def config(self) -> dict[str, Any]:
         return {"url": self._server.url, "stream": self.stream, "ack_wait_ms": 60_000}

@@ -1,6 +1,9 @@
 """What is true of the NATS source alone, on a real server."""
 
 import logging
+import re
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +12,7 @@ from relay.errors import ConfigError, NotConnected
 from relay.models import Received
 from relay.sources import Source, source_class
 from relay.sources.nats import NatsSource
+from tests.contract.nats_harness import ConfiguredNats
 from tests.contract.nats_source_harness import NatsSourceHarness
 from tests.contract.source_harness import Sent
 from tests.contract.source_steps import Inbox, messages, numbers, opened, receive, store, take
@@ -273,6 +277,31 @@ def test_a_header_of_status_is_no_status(harness: NatsSourceHarness) -> None:
     with opened(harness) as source:
         (received,) = take(source, 1)
     assert received.headers["Status"] == "409"
+
+
+def test_the_permissions_of_the_page_suffice(own_dirs: Callable[[], Path]) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "sources" / "nats.md").read_text()
+    (sentence,) = re.findall(r"A user with limited permissions may publish to (.*?), and subscribe", page, re.DOTALL)
+    server = ConfiguredNats(own_dirs())
+    with server:
+        stream = NatsSourceHarness(server).stream
+        allowed = [subject.replace("commands", stream) for subject in re.findall("`(.*?)`", sentence)]
+        permissions = {"publish": {"allow": allowed}, "subscribe": "_INBOX.>"}
+        users = [
+            {"user": "tide", "password": server.password},
+            {"user": "limited", "password": "p", "permissions": permissions},
+        ]
+        server.stop()
+        server._extra = {"authorization": {"users": users}}
+        server.start()
+        harness = NatsSourceHarness(server, stream)
+        harness.send(messages(1, 3))
+        url = server.url.replace(f"tide:{server.password}", "limited:p")
+        with opened(harness, url=url) as source:
+            received = take(source, 3)
+            source.ack(received[:1])
+            source.rest()
+            assert numbers(take(source, 2)) == [2, 3]
 
 
 def test_the_source_is_the_one_of_the_table() -> None:

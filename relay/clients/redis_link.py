@@ -76,7 +76,11 @@ class RedisLink:
 
         Raises NotConnected when not all answers came, in which case any of the commands may have been executed.
         """
-        connection = self._connect(self._address(key), deadline)
+        try:
+            connection = self._connect(self._address(key), deadline)
+        except ConfigError as error:
+            # Of another node of the cluster: `open` was content.
+            raise NotConnected(str(error), code="bad_config") from error
         with self._busy:
             try:
                 self._alive(connection).settimeout(_left(deadline))

@@ -6,7 +6,7 @@ its turn was: Redis cannot take it any more, and to call it delivered could lose
 If the stream's last entry is not one of ours, then somebody else writes to it, and a person has to act.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from redis.exceptions import ResponseError
@@ -21,27 +21,39 @@ _CREATED = (HEADER_PREFIX + "relay-created-at").encode()
 
 # Entries are read whole, because Redis cannot give fields alone: so few at a time that memory stays bounded.
 _ENTRIES_AT_ONCE = 50
+_BYTES_AT_ONCE = 4 * 1024 * 1024
 
 
 def judge(link: RedisLink, refused: Mapping[int, Record], deadline: float) -> dict[int, Failure]:
     """What became of the refused records, by their index; those that were delivered are not named."""
     failures: dict[int, Failure] = {}
+    for some in _portions(refused):
+        stream = refused[some[0]].subject
+        commands = [packed(("XRANGE", stream, f"{refused[index].id}-0", f"{refused[index].id}-0")) for index in some]
+        commands.append(packed(("XREVRANGE", stream, "+", "-", "COUNT", 1)))
+        *found, last = link.exchange(stream, commands, len(commands), deadline)
+        for index, there in zip(some, found, strict=True):
+            failure = _verdict(index, refused[index], there, last)
+            if failure is not None:
+                failures[index] = failure
+    return failures
+
+
+def _portions(refused: Mapping[int, Record]) -> Iterator[list[int]]:
+    """Indexes to ask about together, of one stream each."""
     streams: dict[str, list[int]] = {}
     for index in sorted(refused):
         streams.setdefault(refused[index].subject, []).append(index)
-    for stream, indexes in streams.items():
-        for begin in range(0, len(indexes), _ENTRIES_AT_ONCE):
-            some = indexes[begin : begin + _ENTRIES_AT_ONCE]
-            commands = [
-                packed(("XRANGE", stream, f"{refused[index].id}-0", f"{refused[index].id}-0")) for index in some
-            ]
-            commands.append(packed(("XREVRANGE", stream, "+", "-", "COUNT", 1)))
-            *found, last = link.exchange(stream, commands, len(commands), deadline)
-            for index, there in zip(some, found, strict=True):
-                failure = _verdict(index, refused[index], there, last)
-                if failure is not None:
-                    failures[index] = failure
-    return failures
+    for indexes in streams.values():
+        some: list[int] = []
+        size = 0
+        for index in indexes:
+            if some and (len(some) >= _ENTRIES_AT_ONCE or size + len(refused[index].body) > _BYTES_AT_ONCE):
+                yield some
+                some, size = [], 0
+            some.append(index)
+            size += len(refused[index].body)
+        yield some
 
 
 def _verdict(index: int, record: Record, there: Any, last: Any) -> Failure | None:

@@ -27,10 +27,11 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-# Redis knows no limit in bytes: how many entries to ask for is guessed from the largest that came, few at first.
+# Redis knows no limit in bytes: how many entries to ask for is guessed from the largest that came, few at first, and
+# never so many that a sudden run of entries of 1 MiB would be too much.
 _FIRST_COUNT = 4
 _GROWTH = 4
-_LARGEST_COUNT = 100
+_LARGEST_COUNT = 64
 _ANSWER_BYTES = 4 * 1024 * 1024
 _BATCH_BYTES = 8 * 1024 * 1024
 _IDS_AT_ONCE = 1000

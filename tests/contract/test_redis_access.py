@@ -40,12 +40,12 @@ def limited_to(harness: RedisHarness, *rules: str, stream: str = "a") -> Iterato
 
 class TestPermissions:
     def test_of_the_page_are_enough_for_the_sink(self, harness: RedisHarness) -> None:
-        rules = ("~a", "+xadd", "+multi", "+exec", "+ping")
+        rules = ("~a", "+xadd", "+multi", "+exec")
         with limited_to(harness, *rules) as user, opened(harness, **user) as sink:
             assert publish(sink, harness.records("a")) == []
 
     def test_of_the_page_are_enough_for_exactly_once_and_for_replicas(self, harness: RedisHarness) -> None:
-        rules = ("~a", "+xadd", "+multi", "+exec", "+ping", "+xrange", "+xrevrange", "+wait")
+        rules = ("~a", "+xadd", "+multi", "+exec", "+xrange", "+xrevrange", "+wait")
         more = {"exactly_once": True, "wait_replicas": 1, "timeout_ms": 1500}
         with limited_to(harness, *rules) as user:
             with opened(harness, **user, exactly_once=True) as sink:
@@ -58,19 +58,19 @@ class TestPermissions:
     def test_of_the_page_are_enough_for_the_source(self, harness: RedisHarness) -> None:
         source = RedisSourceHarness(harness)
         source.send([Sent(b'{"n": 1}')])
-        rules = (f"~{source.stream}", "+xgroup", "+xreadgroup", "+xautoclaim", "+xack", "+ping")
+        rules = (f"~{source.stream}", "+xgroup", "+xreadgroup", "+xautoclaim", "+xack")
         with limited_to(harness, *rules) as user, opened_source(source, **user) as opened_one:
             opened_one.ack(take(opened_one, 1))
 
     def test_of_the_page_are_enough_on_a_cluster(self, redis_cluster: RedisCluster) -> None:
         cluster = RedisClusterHarness(redis_cluster)
         stream = redis_cluster.key_on(0, "limited")
-        rules = (f"~{stream}", "+xadd", "+multi", "+exec", "+ping", "+cluster")
+        rules = (f"~{stream}", "+xadd", "+multi", "+exec", "+cluster")
         with limited_to(cluster, *rules, stream=stream) as user, opened(cluster, **user) as sink:
             assert publish(sink, cluster.records(stream)) == []
 
     def test_that_are_missing_are_said(self, harness: RedisHarness) -> None:
-        with limited_to(harness, "~a", "+xadd", "+multi", "+exec", "+ping") as user, opened(harness, **user) as sink:
+        with limited_to(harness, "~a", "+xadd", "+multi", "+exec") as user, opened(harness, **user) as sink:
             with pytest.raises(NotConnected, match="no permissions") as caught:
                 publish(sink, harness.records("a", "b"))
             assert caught.value.code == "forbidden"
@@ -78,7 +78,7 @@ class TestPermissions:
 
     def test_that_are_missing_are_a_matter_of_configuration_for_the_source(self, harness: RedisHarness) -> None:
         source = RedisSourceHarness(harness)
-        with limited_to(harness, "~*", "+ping") as user, pytest.raises(ConfigError, match="permissions"):
+        with limited_to(harness, "~*") as user, pytest.raises(ConfigError, match="permissions"):
             source.make_source(**user).open({})
 
 

@@ -1,6 +1,7 @@
 """The object storage sink on a local folder: the suite, and names, bytes and memory, which are the same for buckets."""
 
 import os
+import stat
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
@@ -143,14 +144,39 @@ def test_a_full_disk_drops_the_object_in_hand_and_the_same_messages_can_be_gathe
         assert isinstance(sink, ObjectStorageSink)
         patched.setattr(sink._store, "open", lambda: None)
         sink.open()
+        assert sink.append(batch[:10]) == []
         with pytest.raises(NotConnected) as caught:
-            sink.append(batch)
+            sink.append(batch[10:])
         assert caught.value.code == "disk_full"
         sink.seal()
     sink = gathering(folder)
     assert publish(sink, batch) == []
     sink.close()
     assert numbers(folder) == list(range(1, 1001))
+
+
+def test_an_object_is_on_disk_before_it_has_its_name_and_its_name_before_it_counts(
+    folder: FolderHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[tuple[str, int]] = []
+    fsync, rename = os.fsync, os.rename
+
+    def noting_fsync(descriptor: int) -> None:
+        status = os.fstat(descriptor)
+        steps.append(("folder", 0) if stat.S_ISDIR(status.st_mode) else ("file", status.st_size))
+        fsync(descriptor)
+
+    def noting_rename(source: str, target: str) -> None:
+        steps.append(("rename", os.stat(source).st_size))
+        rename(source, target)
+
+    monkeypatch.setattr("os.fsync", noting_fsync)
+    monkeypatch.setattr("os.rename", noting_rename)
+    with opened(folder, partition_by="{year}") as sink:
+        publish(sink, records(folder, 1, 10))
+    (data,) = folder.objects().values()
+    # The first: the folder of the year was made in the folder of the objects.
+    assert steps == [("folder", 0), ("file", len(data)), ("rename", len(data)), ("folder", 0)]
 
 
 def test_a_folder_that_went_away_is_not_connected_and_then_for_a_person(folder: FolderHarness) -> None:

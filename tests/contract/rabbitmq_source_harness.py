@@ -9,13 +9,16 @@ import amqp  # type: ignore[import-untyped]
 from relay.sources.rabbitmq import RabbitmqSource
 from tests.contract.rabbitmq_harness import Broker
 from tests.contract.source_harness import MissingSource, Sent, SourceHarness
+from tests.services.proxy import Proxy
 from tests.services.rabbitmq import RabbitmqServer
 
 
 class RabbitmqSourceHarness(SourceHarness):
     kind = RabbitmqSource
 
-    def __init__(self, server: RabbitmqServer) -> None:
+    def __init__(self, server: RabbitmqServer, proxy: Proxy | None = None) -> None:
+        """With a proxy, it is what goes away: a server takes seconds to come back."""
+        self.proxy = proxy
         self.broker = Broker(server)
         self.queue = f"contract-{uuid.uuid4().hex[:8]}"
         self.broker.make_queue(self.queue)
@@ -23,7 +26,8 @@ class RabbitmqSourceHarness(SourceHarness):
 
     def config(self) -> dict[str, Any]:
         # The suite takes up to 600 messages before it acknowledges any.
-        return {"url": self.broker.server.url, "queue": self.queue, "prefetch": 1000}
+        url = self.broker.server.url
+        return {"url": self.proxy.through(url) if self.proxy else url, "queue": self.queue, "prefetch": 1000}
 
     def send(self, messages: Sequence[Sent]) -> None:
         self.send_raw([self._message(sent) for sent in messages])
@@ -45,11 +49,16 @@ class RabbitmqSourceHarness(SourceHarness):
         return self.broker.stalled()
 
     def stop(self) -> None:
-        # Not killed: a queue that was made in the last two seconds, as ours may be, is not on its disk yet.
-        self.broker.server.stop()
+        if self.proxy is None:
+            self.broker.kill()
+        else:
+            self.proxy.refuse()
 
     def start(self) -> None:
-        self.broker.server.start()
+        if self.proxy is None:
+            self.broker.server.start()
+        else:
+            self.proxy.heal()
 
     def wrong_credentials(self) -> dict[str, Any]:
         return {"url": self.broker.server.url.replace(self.broker.server.password, "wrong-password")}

@@ -4,7 +4,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Annotated, Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -76,6 +76,7 @@ class Queue:
         self._pool = ThreadPoolExecutor(keys.max_in_flight, f"sqs-{keys.queue_name}")
         self._lock = threading.Lock()
         self._running: set[Future[Any]] = set()
+        self._closed: Future[None] = Future()
         self._client: Any = None
 
     def open(self) -> None:
@@ -98,7 +99,10 @@ class Queue:
 
     def call(self, operation: str, **parameters: Any) -> dict[str, Any]:
         """One request, such as `receive_message`. Raises what boto3 raises, one of `errors()`."""
-        answer: dict[str, Any] = getattr(self._client, operation)(QueueUrl=self._keys.queue_url, **parameters)
+        client = self._client
+        if client is None:
+            raise ConnectionAbortedError("the queue was closed")
+        answer: dict[str, Any] = getattr(client, operation)(QueueUrl=self._keys.queue_url, **parameters)
         return answer
 
     def submit(self, work: Callable[..., T], *arguments: Any) -> "Future[T]":
@@ -114,15 +118,18 @@ class Queue:
 
     def result(self, future: "Future[T]", deadline: float) -> T:
         """What came of it, or its error. Raises NotConnected when it is not back in time, or the queue was closed."""
-        try:
-            return future.result(max(0.0, deadline - time.monotonic()))
-        except CancelledError:
-            raise NotConnected(f"{self._where}: closed", code="closed") from None
-        except TimeoutError as error:
-            if future.done():  # its own
-                raise
-            future.cancel()
-            raise NotConnected(f"{self._where}: no answer in time", code="timeout") from error
+        either: list[Future[Any]] = [future, self._closed]
+        wait(either, max(0.0, deadline - time.monotonic()), FIRST_COMPLETED)
+        if future.done() and not future.cancelled():
+            return future.result()
+        future.cancel()
+        if self._closed.done():
+            raise NotConnected(f"{self._where}: closed", code="closed")
+        raise NotConnected(f"{self._where}: no answer in time", code="timeout")
+
+    def pause(self, seconds: float) -> None:
+        """Waits so long, or until the queue is closed."""
+        wait([self._closed], seconds)
 
     def translated(self, error: BaseException, *, opening: bool = False) -> RelayError:
         permanent, code = self.meaning(error)
@@ -159,13 +166,14 @@ class Queue:
 
     def close(self) -> None:
         """Calls under way are waited for, a moment; what has not begun is given up. May be called twice."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
         with self._lock:
             running = list(self._running)
+            if not self._closed.done():
+                self._closed.set_result(None)
+        self._pool.shutdown(wait=False, cancel_futures=True)
         _, late = wait(running, _CLOSE_SECONDS)
         self._pool.shutdown(wait=not late)
-        if self._client is not None:
-            self._client.close()
+        self._close_client()
 
     def _look(self) -> dict[str, str]:
         try:
@@ -184,3 +192,14 @@ class Queue:
     def _forget(self, future: "Future[Any]") -> None:
         with self._lock:
             self._running.discard(future)
+        if self._closed.done():
+            self._close_client()
+
+    def _close_client(self) -> None:
+        """Not before the last call that uses it is over."""
+        with self._lock:
+            if self._running:
+                return
+            client, self._client = self._client, None
+        if client is not None:
+            client.close()

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from relay.clients.sqs_format import unpack
-from relay.sinks import Features
+from relay.sinks import Features, Sink
 from relay.sinks.sqs import SqsSink
 from tests.contract.harness import Harness, Missing, Seen
 from tests.services.moto import MotoServer
@@ -62,6 +62,9 @@ class SqsHarness(Harness):
         """A FIFO queue promises more than the class, which has both kinds."""
         return dataclasses.replace(self.kind.features, ordered=self.fifo)
 
+    def make_sink(self, **overrides: Any) -> Sink:
+        return super().make_sink(**patient(overrides))
+
     def config(self) -> dict[str, Any]:
         return self.server.config | {"endpoint_url": self.proxy.through(self.server.url), "queue_url": self.queue.url}
 
@@ -87,6 +90,13 @@ class SqsHarness(Harness):
         name = f"missing-{self.queue.name}"
         url = self.queue.url.replace(self.queue.name, name)
         return Missing(name, {"queue_url": url}, {"create_queue": True}, "")
+
+
+def patient(overrides: dict[str, Any]) -> dict[str, Any]:
+    """With time enough for one call on a loaded machine: boto3 and moto are slow to think."""
+    if "timeout_ms" in overrides:
+        overrides["timeout_ms"] = max(800, overrides["timeout_ms"])
+    return overrides
 
 
 def seen(message: dict[str, Any]) -> Seen:

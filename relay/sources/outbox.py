@@ -10,6 +10,7 @@ import time
 from collections.abc import Generator, Mapping, Sequence
 from typing import Annotated, ClassVar, cast
 
+from psycopg.conninfo import make_conninfo
 from pydantic import AliasChoices, Field, field_validator
 
 from relay.errors import ConfigError, NotConnected, RelayError
@@ -73,7 +74,7 @@ class OutboxSource(Source):
     def open(self, positions: Mapping[str, str]) -> None:
         self.close()
         with self._busy:
-            session = connect(self._config.postgres_url, self._where, self._config.timeout_ms)
+            session = connect(_primary(self._config.postgres_url), self._where, self._config.timeout_ms)
             try:
                 session.begin_call()
                 group = join_group(session, self._outbox, self._group, self._where)
@@ -102,12 +103,12 @@ class OutboxSource(Source):
                     self._after = self._handed = look.messages[-1].id
                     return [self._received(message) for message in look.messages]
                 self._pass_over(look.horizon)
+                if wait_seconds > 0 and not reader.is_armed:
+                    self._arm(reader)
+                    continue
                 left = until - time.monotonic()
                 if left <= 0:
                     return []
-                if not reader.is_armed:
-                    self._arm(reader)
-                    continue
                 if look.open_publishers:
                     reader.wait(min(left, pause))
                     pause = min(pause * 2, RUNG_PAUSE_SECONDS)
@@ -184,3 +185,8 @@ class OutboxSource(Source):
             position=str(message.id),
             token=message.id,
         )
+
+
+def _primary(url: str) -> str:
+    """A standby does not show the marks of open publishers, so messages of slow transactions would be lost there."""
+    return make_conninfo(url, target_session_attrs="read-write")

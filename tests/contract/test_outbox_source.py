@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from psycopg import sql
 
-from relay.errors import ConfigError
+from relay.errors import ConfigError, NotConnected
 from relay.sources.outbox import OutboxSource
 from tests.contract.outbox_source_harness import OUTBOX, OutboxSourceHarness, publish
 from tests.contract.source_steps import messages, numbers, opened, receive, take
@@ -218,6 +218,13 @@ class TestAccess:
         finally:
             with harness.database.admin() as admin:
                 admin.execute(sql.SQL("drop owned by {0}; drop role {0}").format(sql.Identifier(role)))
+
+    def test_a_standby_is_refused_because_it_does_not_show_open_publishers(self, harness: OutboxSourceHarness) -> None:
+        name = sql.Identifier(harness.database.name)
+        with harness.database.admin() as admin:
+            admin.execute(sql.SQL("alter database {} set default_transaction_read_only = on").format(name))
+        with pytest.raises(NotConnected, match="read-only"):
+            harness.make_source().open({})
 
     def test_a_database_without_our_schema_is_refused(
         self, harness: OutboxSourceHarness, empty_database: Database

@@ -16,6 +16,7 @@ SOURCES: dict[str, str] = {
     "outbox": "relay.sources.outbox:OutboxSource",
     "rabbitmq": "relay.sources.rabbitmq:RabbitmqSource",
     "redis": "relay.sources.redis:RedisSource",
+    "sqs": "relay.sources.sqs:SqsSource",
     "stdin": "relay.sources.stdin:StdinSource",
     "webhook": "relay.sources.webhook:WebhookSource",
 }

@@ -55,6 +55,19 @@ def test_parquet_in_a_bucket_has_key_and_headers(bucket: Callable[..., BucketHar
     ]
 
 
+@pytest.mark.parametrize("region", ["us-east-1", "eu-west-1"])
+def test_a_bucket_is_made_in_the_region_that_is_named(bucket: Callable[..., BucketHarness], region: str) -> None:
+    """The first of the regions must not be named in the request, the others must."""
+    harness = bucket(region=region)
+    harness.bucket = f"made-in-{region}-{uuid.uuid4().hex[:8]}"
+    for _ in range(2):
+        with opened(harness, create=True) as sink:
+            assert publish(sink, SOME) == []
+    assert numbers(harness) == [1, 2, 3]
+    place = harness.s3.get_bucket_location(Bucket=harness.bucket)["LocationConstraint"]
+    assert place == (None if region == "us-east-1" else region)
+
+
 class TestUploads:
     """Objects that are large enough to be sent from disk."""
 

@@ -79,9 +79,9 @@ class KafkaKeys(BaseModel):
     ssl_key: str | None = None
     ssl_key_password: Annotated[str | None, Field(repr=False)] = None
     ssl_verify: bool = True
-    librdkafka: Annotated[dict[str, str | int | float | bool], BeforeValidator(_checked_options), Field(repr=False)] = (
-        Field(default_factory=dict)
-    )
+    librdkafka: Annotated[
+        dict[str, str | int | float | bool], BeforeValidator(_checked_options), Field(repr=False)
+    ] = {}
     """More of librdkafka's own configuration, passed on as it is."""
 
     @model_validator(mode="after")

@@ -91,30 +91,37 @@ class KafkaSource(Source):
 
 
 def received(message: "Message") -> Received:
-    value, key, headers = message.value(), message.key(), message.headers()
-    topic, offset = cast(str, message.topic()), str(message.offset())
+    value: Any = message.value()
+    key: Any = message.key()
+    headers: Any = message.headers()
+    topic, offset = message.topic(), str(message.offset())
     partition = f"{topic}/{message.partition()}"
-    return Received(
+    # Every message passes here; `_make` takes a quarter of the time that the constructor takes.
+    return Received._make((
         f"{partition}/{offset}",
-        # A tombstone.
-        b"null" if value is None else value,
-        {header[0]: text_of(header[1]) for header in headers} if headers else {},
+        b"null" if value is None else value,  # a tombstone
+        headers_of(headers) if headers else {},
         None if key is None else text_of(key),
         topic,
         partition,
         offset,
-    )
+        None,
+    ))  # fmt: skip
 
 
-def text_of(data: Any) -> str:
+def headers_of(headers: Sequence[tuple[str, bytes | None]]) -> dict[str, str]:
+    """The last one of a name counts."""
+    try:
+        texts = {name: content.decode() for name, content in headers}  # type: ignore[union-attr]
+    except (AttributeError, UnicodeDecodeError):
+        return {name: text_of(content) for name, content in headers}
+    return {name: text_of(content) for name, content in headers} if "\0" in "".join(texts.values()) else texts
+
+
+def text_of(data: bytes | None) -> str:
     """UTF-8; base64 where it is not, or where PostgreSQL could not store it."""
-    if isinstance(data, str):
-        return data
-    if data is None:
-        return ""
-    if b"\0" not in data:
-        try:
-            return str(data, "utf-8")
-        except UnicodeDecodeError:
-            pass
-    return base64.b64encode(data).decode()
+    try:
+        text = (data or b"").decode()
+    except UnicodeDecodeError:
+        return base64.b64encode(data or b"").decode()
+    return text if "\0" not in text else base64.b64encode(data or b"").decode()

@@ -31,7 +31,7 @@ _log = logging.getLogger(__name__)
 # never so many that a sudden run of entries of 1 MiB would be too much.
 _FIRST_COUNT = 4
 _GROWTH = 4
-_LARGEST_COUNT = 64
+_LARGEST_COUNT = 32
 _ANSWER_BYTES = 4 * 1024 * 1024
 _BATCH_BYTES = 8 * 1024 * 1024
 _IDS_AT_ONCE = 1000

@@ -10,11 +10,22 @@ from relay.embedded import EmbeddedRedis
 from relay.errors import ConfigError, NotConnected
 from relay.models import Record
 from relay.sources import source_class
+from relay.sources.base import MAX_HELD_BYTES
 from relay.sources.redis import RedisSource
 from tests.contract.redis_harness import RedisHarness
 from tests.contract.redis_source_harness import GROUP, RedisSourceHarness
 from tests.contract.source_harness import AWKWARD_BODIES
-from tests.contract.source_steps import Drainer, Inbox, messages, numbers, opened, receive, store, take
+from tests.contract.source_steps import (
+    Drainer,
+    Inbox,
+    messages,
+    numbers,
+    opened,
+    peak_growth_bytes,
+    receive,
+    store,
+    take,
+)
 from tests.contract.steps import opened as opened_sink
 from tests.contract.steps import publish
 from tests.waiting import wait_until
@@ -167,6 +178,22 @@ class TestAGroup:
             harness.make_source(create_stream=False).open({})
         with harness.client() as client:
             assert client.exists(harness.stream) == 0
+
+
+def test_large_entries_after_many_small_ones_do_not_fill_the_memory(harness: RedisSourceHarness) -> None:
+    harness.send(messages(1, 300))
+    for first in range(301, 361, 10):
+        harness.send(messages(first, 10, padding=1_000_000))
+    with opened(harness) as source:
+
+        def drain() -> None:
+            left = 360
+            while left:
+                received = receive(source, 1000, 1.0)
+                source.ack(received)
+                left -= len(received)
+
+        assert peak_growth_bytes(drain) < 6 * MAX_HELD_BYTES
 
 
 class TestEntries:

@@ -98,10 +98,19 @@ def make_workers(settings: Settings, *, on_output: Line, on_log: Line, inherit: 
     return Program(command_line(settings), environment(settings, inherit=inherit), on_output, on_log)
 
 
+def make_api(settings: Settings, *, on_output: Line, on_log: Line, inherit: bool) -> Program:
+    """`relay api`."""
+    command = [sys.executable, "-P", "-m", "relay.cli", "api"]
+    return Program(command, environment(settings, inherit=inherit), on_output, on_log)
+
+
 def environment(settings: Settings, *, inherit: bool) -> dict[str, str]:
     """The environment of a program with these settings."""
     kept = {name: value for name, value in os.environ.items() if inherit or not name.startswith(PREFIXES)}
-    ours = ("postgres_url", "broker_url", "metrics_addr", "worker_metrics_addr", "worker_processes", "worker_threads")
+    ours = (
+        "postgres_url", "broker_url", "metrics_addr", "worker_metrics_addr", "worker_processes", "worker_threads",
+        "api_addr", "api_metrics_addr",
+    )  # fmt: skip
     return kept | {variables(field)[0]: str(getattr(settings, field)) for field in ours}
 
 

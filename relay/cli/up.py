@@ -1,9 +1,10 @@
 """`relay up`: the whole system on this machine, kept running for development."""
 
 import http.client
+import importlib.util
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ import click
 from relay.cli import env_file
 from relay.cli.base import Verb, tell
 from relay.cli.lock import only_one
-from relay.cli.programs import make_scheduler, make_workers
+from relay.cli.programs import Program, make_api, make_scheduler, make_workers
 from relay.embedded import EmbeddedPostgres, EmbeddedRedis
 from relay.errors import RelayError
 from relay.migrate import migrate
@@ -27,7 +28,7 @@ LOOK_SECONDS = 0.2
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 1.0, 30.0
 # A part that ran for so long was well: the next pause is the first again.
 WELL_SECONDS = 60.0
-COLOURS = {"scheduler": "cyan", "workers": "magenta", "relay up": "yellow"}
+COLOURS = {"scheduler": "cyan", "workers": "magenta", "api": "blue", "relay up": "yellow"}
 
 
 class Part(Protocol):
@@ -101,7 +102,7 @@ class Kept:
 @click.option(option("postgres_url"), "postgres_url", metavar="URL", help="Use this database, not one of its own.")
 @click.option(option("broker_url"), "broker_url", metavar="URL", help="Use this broker, not a Redis of its own.")
 def up(data: Path, postgres_url: str | None, broker_url: str | None) -> None:
-    """Runs PostgreSQL, Redis, relay-scheduler and the workers here until Ctrl-C: for development.
+    """Runs PostgreSQL, Redis, relay-scheduler, workers and relay api here until Ctrl-C: for development.
 
     Data is kept in the folder, so the next start goes on with it. Applies the migrations, shows the logs, starts again
     what dies. Prints the URLs, and writes them to DIR/env (mode 600): every verb that is started where ./tide-data/env
@@ -141,11 +142,17 @@ def up(data: Path, postgres_url: str | None, broker_url: str | None) -> None:
         stack.callback(env_file.remove, folder)
         env_file.write(folder, {"postgres_url": postgres_url, "broker_url": broker_url})
         _announce(folder, settings)
-        for name, make in (("scheduler", make_scheduler), ("workers", make_workers)):
+        for name, make in _programs().items():
             lines = output.of(name)
             run(name, make(settings, on_output=lines, on_log=lines, inherit=True))
         _keep_running(stop, kept, settings, output)
         tell("stopping")
+
+
+def _programs() -> dict[str, Callable[..., Program]]:
+    """By name. Webhooks are received where the extra `api` is installed."""
+    programs: dict[str, Callable[..., Program]] = {"scheduler": make_scheduler, "workers": make_workers}
+    return programs | {"api": make_api} if importlib.util.find_spec("fastapi") else programs
 
 
 def _keep_running(stop: Stop, kept: list[Kept], settings: Settings, output: Output) -> None:
@@ -171,7 +178,7 @@ def _settings(postgres_url: str, broker_url: str) -> Settings:
     """Addresses that were not chosen are on this machine alone, and move away from one that is in use."""
     chosen = Settings.load(postgres_url=postgres_url, broker_url=broker_url)
     addresses = {}
-    for field in ("metrics_addr", "worker_metrics_addr"):
+    for field in ("metrics_addr", "worker_metrics_addr", "api_addr", "api_metrics_addr"):
         default = Settings.model_fields[field].default
         if getattr(chosen, field) == default:
             _, port = parse_address(default)
@@ -187,6 +194,7 @@ def _announce(folder: Path, settings: Settings) -> None:
   broker             {settings.broker_url}
   scheduler metrics  http://{settings.metrics_addr}/metrics
   workers metrics    http://{settings.worker_metrics_addr}/metrics
+  webhooks           http://{settings.api_addr}/hooks/
 
 Other verbs find the database by themselves {here}. Elsewhere, first:
 """)

@@ -33,7 +33,12 @@ class Up:
             self.process = start("up", *options, cwd=folder, stdout=log, env=self.environment())
 
     def environment(self) -> dict[str, str]:
-        return environment(RELAY_METRICS_ADDR="127.0.0.1:0", RELAY_WORKER_METRICS_ADDR="127.0.0.1:0")
+        return environment(
+            RELAY_METRICS_ADDR="127.0.0.1:0",
+            RELAY_WORKER_METRICS_ADDR="127.0.0.1:0",
+            RELAY_API_ADDR="127.0.0.1:0",
+            RELAY_API_METRICS_ADDR="127.0.0.1:0",
+        )
 
     def wait_until_ready(self) -> "Up":
         # The scheduler was told to take any free port, so it is asked through the database.

@@ -24,8 +24,8 @@ def test_a_place_goes_to_who_was_turned_away_first():
     with waiting.place("a") as given:
         assert given
         for name in ("b", "c", "b"):
-            with waiting.place(name) as given:
-                assert not given
+            with waiting.place(name) as also_given:
+                assert not also_given
     for name, may in (("a", False), ("c", False), ("b", True), ("c", True), ("a", True), ("a", True)):
         with waiting.place(name) as given:
             assert given is may, name

@@ -78,8 +78,13 @@ def parse_url(url: str) -> Address:
         port = parts.port
     except ValueError:
         raise ValueError("url has a port that is no number; percent-encode special characters of a password") from None
+    host = parts.hostname or "localhost"
+    try:
+        host.encode("idna")
+    except UnicodeError:
+        raise ValueError("url has a host that cannot be one") from None
     return Address(
-        host=parts.hostname or "localhost",
+        host=host,
         port=port or (5671 if parts.scheme == "amqps" else 5672),
         virtual_host=unquote(parts.path[1:]) or "/",
         user=unquote(parts.username or "guest"),

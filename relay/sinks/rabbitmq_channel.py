@@ -53,23 +53,26 @@ class PublishingChannel:
 
     def publish(self, chunk: Sequence[Record], deadline: float) -> dict[str, Outcome]:
         """What became of each, by dedup id. A connection that is lost meanwhile is in `lost`, not raised."""
-        self._confirms.keep_only([record.dedup_id for record in chunk])
+        dedup_ids = {record.dedup_id for record in chunk}
+        confirms = self._confirms
+        confirms.keep_only(dedup_ids)
         self._link.limit.ends_at = deadline
-        left_over = self._confirms.waiting
+        left_over = confirms.waits_for(dedup_ids)
         heard = 0
         try:
             heard += self._link.connection.pump(0)
-            heard += self._send([record for record in chunk if not self._confirms.knows(record.dedup_id)], deadline)
-            while self._confirms.waiting and (seconds := deadline - time.monotonic()) > 0:
+            if time.monotonic() < deadline:
+                heard += self._send([record for record in chunk if not confirms.knows(record.dedup_id)], deadline)
+            while confirms.waits_for(dedup_ids) and (seconds := deadline - time.monotonic()) > 0:
                 heard += self._link.connection.pump(seconds)
         except LOST as error:
             self.lost = self._reason(error)
         else:
             # Silent for two whole publishes: whatever is at the other end, it has forgotten us.
-            if left_over and self._confirms.waiting and not heard and not self._link.blocked:
+            if left_over and confirms.waits_for(dedup_ids) and not heard and not self._link.blocked:
                 self.lost = NotConnected(f"{self._where}: {self._late().reason}", code="timeout")
         missing = self._missing()
-        return {record.dedup_id: self._confirms.take(record.dedup_id) or missing for record in chunk}
+        return {record.dedup_id: confirms.take(record.dedup_id) or missing for record in chunk}
 
     def forget(self) -> None:
         """Nothing of what was published will be tried again: whoever sends it once more means it."""

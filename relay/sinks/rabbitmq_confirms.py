@@ -7,7 +7,7 @@ Messages are known by their dedup id, because knowledge outlives a publish: what
 is not sent again by the next try on the same channel, but waited for. So a slow server costs no duplicates.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Set
 from itertools import takewhile
 from typing import NamedTuple
 
@@ -31,10 +31,9 @@ class Confirms:
         self._waiting_ids: set[str] = set()
         self._returned: dict[str, str] = {}
 
-    @property
-    def waiting(self) -> bool:
-        """Whether anything is on its way without an answer."""
-        return bool(self._waiting)
+    def waits_for(self, dedup_ids: Set[str]) -> bool:
+        """Whether any of these is on its way without an answer."""
+        return not self._waiting_ids.isdisjoint(dedup_ids)
 
     def keep_only(self, dedup_ids: Collection[str]) -> None:
         """Forgets the outcomes of all others."""

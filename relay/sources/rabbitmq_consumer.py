@@ -60,6 +60,8 @@ class RabbitmqConsumer:
                 arguments = {"x-queue-type": wanted.queue_type}
                 link.channel.queue_declare(wanted.queue, durable=True, auto_delete=False, arguments=arguments)
             link.channel.basic_qos(0, wanted.prefetch, False)
+            # Here, because this is where a missing permission shows.
+            self._consume()
 
     def receive(self, max_messages: int, wait_seconds: float) -> list[Received]:
         deadline = time.monotonic() + wait_seconds

@@ -40,6 +40,7 @@ class TestKeys:
             ({"url": "http://a"}, "amqp://"),
             ({"url": "amqp://u:hunter2@a:port"}, "port"),
             ({"url": "amqp://u:hun?ter2@a"}, "percent-encode"),
+            ({"url": "amqp://u:hunter2@a..b"}, "host"),
             ({"user": "u"}, "password"),
             ({"url": "amqps://a", "tls_cert": "/cert"}, "tls_key"),
             ({"tls_ca": "/ca"}, "amqps://"),

@@ -116,9 +116,10 @@ class TestConfirms:
     def test_one_answer_may_settle_many(self, confirms: Confirms) -> None:
         confirms.on_ack(3, True)
         assert confirms.outcomes == dict.fromkeys("abc", DELIVERED)
-        assert confirms.waiting
+        assert confirms.waits_for({"a", "d"})
+        assert not confirms.waits_for({"a", "b"})
         confirms.on_ack(4, True)
-        assert not confirms.waiting
+        assert not confirms.waits_for({"d"})
 
     def test_zero_means_all(self, confirms: Confirms) -> None:
         confirms.on_ack(0, True)

@@ -81,7 +81,7 @@ def compile_template(text: str) -> Template:
 
     Raises ConfigError, listing the known variables, for an unknown variable or unbalanced braces.
     """
-    return Template(text, parse_template("subject template", text, TEMPLATE_VARIABLES))
+    return Template(text, parse_template("template", text, TEMPLATE_VARIABLES))
 
 
 def parse_template(what: str, text: str, variables: Collection[str]) -> tuple[tuple[str, str | None], ...]:

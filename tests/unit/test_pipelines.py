@@ -97,7 +97,7 @@ def test_sink_type_is_needed(config):
 
 
 def test_an_unknown_sink_type_lists_the_known_ones():
-    assert problem({"sink_type": "kafak"}).startswith("unknown sink_type 'kafak'; known: file, memory, nats, stdout")
+    assert problem({"sink_type": "kafak"}) == f"unknown sink_type 'kafak'; known: {', '.join(sorted(SINKS))}"
 
 
 def test_an_unknown_key_lists_the_known_ones_of_pipeline_and_sink():
@@ -215,7 +215,7 @@ class TestASinksOwnNameOfTheSubject:
         assert text == "subject: is another name for subject_template and says something else; keep one of the two"
 
     def test_errors_and_the_list_of_known_keys_show_the_sinks_name(self):
-        assert problem({"sink_type": "topics", "topic": "{colour}"}).startswith("topic: subject template '{colour}'")
+        assert problem({"sink_type": "topics", "topic": "{colour}"}).startswith("topic: template '{colour}'")
         text = problem({"sink_type": "topics", "topik": "a"})
         assert text.startswith("topik: unknown key, did you mean topic; known:")
         assert "topic" in text.partition("known:")[2]

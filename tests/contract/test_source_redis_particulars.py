@@ -73,6 +73,14 @@ class TestOtherConsumers:
             self.leave(harness, "dead", 5)
             assert numbers(receive(source, 10, 10)) == [1, 2, 3, 4, 5]
 
+    def test_what_they_left_comes_without_what_we_hold(self, harness: RedisSourceHarness) -> None:
+        harness.send(messages(1, 10))
+        with opened(harness, claim_idle_ms=150) as source:
+            held = take(source, 5)
+            self.leave(harness, "dead", 5)
+            assert numbers(receive(source, 10, 10)) == [6, 7, 8, 9, 10]
+            source.ack(held)
+
     def test_our_own_long_work_is_not_taken_over_from_ourselves(self, harness: RedisSourceHarness) -> None:
         harness.send(messages(1, 5))
         with opened(harness, claim_idle_ms=20) as source:
@@ -145,6 +153,16 @@ class TestAGroup:
         with opened(harness, inbox.positions, start=start) as source, Drainer(source, inbox) as drainer:
             drainer.wait_for(written=20)
         assert inbox.numbers() == list(range(1, 21))
+
+    def test_that_was_removed_before_anything_came_begins_anew_too(self, harness: RedisSourceHarness) -> None:
+        with opened(harness, start="$") as source:
+            with harness.client() as client:
+                client.xgroup_destroy(harness.stream, GROUP)
+            harness.send(messages(1, 3))
+            with pytest.raises(NotConnected):
+                receive(source, 10, 0)
+            source.open({})
+            assert numbers(take(source, 3)) == [1, 2, 3]
 
     def test_of_a_stream_that_was_lost_waits_for_it_to_come_back(self, harness: RedisSourceHarness) -> None:
         inbox = Inbox()

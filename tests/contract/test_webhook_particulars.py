@@ -144,6 +144,8 @@ class TestAnswers:
         harness.rule(Rule(body="x" * 1_000_000))
         assert outcome(harness, numbered(None, None)) == []
         assert numbers(harness) == [1, 2]
+        # Nobody read to the end, so neither connection could be used again.
+        assert len({seen.connection for seen in harness.requests()}) == 2
 
     def test_that_never_end_are_cut_off_by_the_time_limit(self, harness: WebhookHarness) -> None:
         harness.rule(Rule(drip_ms=50, headers={"x": "y" * 1000}))

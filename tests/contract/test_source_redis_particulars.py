@@ -198,6 +198,11 @@ class TestAGroup:
             assert client.exists(harness.stream) == 0
 
 
+def test_a_wait_may_be_longer_than_the_time_limit(harness: RedisSourceHarness) -> None:
+    with opened(harness, timeout_ms=300) as source:
+        assert receive(source, 10, 0.7) == []
+
+
 def test_large_entries_after_many_small_ones_do_not_fill_the_memory(harness: RedisSourceHarness) -> None:
     harness.send(messages(1, 300))
     for first in range(301, 361, 10):

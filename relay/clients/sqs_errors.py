@@ -3,6 +3,8 @@
 Each answer is (permanent, code), as in `aws_errors.py`, which has what is common to Amazon's services.
 """
 
+from relay.clients.aws_errors import CODES
+
 SQS_CODES: dict[str, tuple[bool, str]] = {
     # What this message itself does wrong.
     "InvalidMessageContents": (True, "bad_message"),
@@ -59,6 +61,11 @@ _WORDS = (
     # Some servers know no groups on a standard queue: a matter of configuration, not of the message.
     ("not valid for this queue type", (False, "bad_config")),
 )
+
+
+def entry_verdict(code: str, text: str) -> tuple[bool, str]:
+    """(permanent, code) of what is said of one message of a request."""
+    return sqs_verdict(code, text) or CODES.get(code, (False, "rejected"))
 
 
 def sqs_verdict(code: str, text: str) -> tuple[bool, str] | None:

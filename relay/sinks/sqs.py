@@ -18,7 +18,7 @@ from typing import Annotated, Any, ClassVar, NamedTuple, cast
 from pydantic import AliasChoices, Field, field_validator
 
 from relay.clients.sqs import PER_REQUEST, Queue, SqsKeys
-from relay.clients.sqs_errors import sqs_verdict
+from relay.clients.sqs_errors import entry_verdict
 from relay.clients.sqs_format import fifo_id, pack, size_bytes
 from relay.errors import ConfigError, NotConnected
 from relay.models import Failure, Record
@@ -210,7 +210,7 @@ class Sending:
             return
         for refused in answer.get("Failed", []):
             code_of_sqs, text = str(refused.get("Code")), str(refused.get("Message") or "refused")
-            permanent, code = sqs_verdict(code_of_sqs, text) or (False, "rejected")
+            permanent, code = entry_verdict(code_of_sqs, text)
             self._fail(int(refused["Id"]), permanent, code, mask(f"{text} ({code_of_sqs})"))
         self.waiting.difference_update(int(taken["Id"]) for taken in answer.get("Successful", []))
 

@@ -13,7 +13,7 @@ from typing import Annotated, Any, ClassVar, cast
 from pydantic import Field
 
 from relay.clients.sqs import PER_REQUEST, Queue, SqsKeys
-from relay.clients.sqs_errors import sqs_verdict
+from relay.clients.sqs_errors import entry_verdict
 from relay.clients.sqs_format import unpack
 from relay.errors import NotConnected
 from relay.models import Received
@@ -249,7 +249,7 @@ def _delete(queue: Queue, where: str, handles: Sequence[str]) -> None:
     entries = [{"Id": str(number), "ReceiptHandle": handle} for number, handle in enumerate(handles)]
     for refused in queue.call("delete_message_batch", Entries=entries).get("Failed", []):
         code_of_sqs, text = str(refused.get("Code")), str(refused.get("Message"))
-        permanent, code = sqs_verdict(code_of_sqs, text) or (False, "rejected")
+        permanent, code = entry_verdict(code_of_sqs, text)
         if not permanent and code != "receipt":
             raise NotConnected(f"{where}: not deleted: {mask(text)} ({code_of_sqs})", code=code)
 

@@ -4,6 +4,7 @@ librdkafka connects by itself and for ever; what is wrong reaches us by its erro
 a broker has answered, and otherwise says why none did.
 """
 
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -96,7 +97,14 @@ class KafkaKeys(BaseModel):
 
 
 def connection_options(config: KafkaKeys, pipeline: str) -> dict[str, Any]:
-    """librdkafka's keys of the connection, with the person's own before them."""
+    """librdkafka's keys of the connection, with the person's own before them.
+
+    Raises ConfigError for a file that cannot be read, which librdkafka tells in the words of OpenSSL.
+    """
+    for key in ("ssl_ca", "ssl_cert", "ssl_key"):
+        path = getattr(config, key)
+        if path is not None and not os.access(path, os.R_OK):
+            raise ConfigError(f"pipeline {pipeline!r}: {key} {path!r} cannot be read: is it there, and may we read it?")
     ssl = config.ssl_ca or config.ssl_cert or not config.ssl_verify
     default = "sasl_ssl" if config.sasl_username else "ssl" if ssl else "plaintext"
     options = {

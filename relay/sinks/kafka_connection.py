@@ -1,5 +1,6 @@
 """One producer, and what it knows of its topics. When something went wrong with it, make a new one."""
 
+import contextlib
 import re
 import time
 from collections.abc import Sequence
@@ -62,6 +63,8 @@ class KafkaConnection:
             ready = [index for index in range(held_up_by) if index not in failures]
             if held_up_by < len(records):
                 self.missing_topic = records[held_up_by].subject
+            for index in range(held_up_by, len(records)):
+                failures.setdefault(index, Failure(index, False, "not_sent", f"waits for record {held_up_by}"))
         if ready:
             failures |= self._deliver(records, ready, deadline)
         if len(failures) == len(records) and not any(failure.permanent for failure in failures.values()):
@@ -91,8 +94,10 @@ class KafkaConnection:
         producer, self._producer = self._producer, _Closed(self._where)
         self._reporters = []  # they hold this object, and it the producer
         if not isinstance(producer, _Closed):
-            producer.purge()
-            producer.flush(_CLOSE_SECONDS)
+            # It may have ended by itself, with a fatal error that was told before.
+            with contextlib.suppress(KafkaException):
+                producer.purge()
+                producer.flush(_CLOSE_SECONDS)
 
     def _deliver(self, records: Sequence[Record], indexes: Sequence[int], deadline: float) -> dict[int, Failure]:
         failures = self._sent(records, indexes, deadline)
@@ -135,7 +140,10 @@ class KafkaConnection:
 
     def _wait(self, deadline: float) -> None:
         """Until every record was delivered or refused."""
-        unfinished = self._producer.flush(left(deadline))
+        try:
+            unfinished = self._producer.flush(left(deadline))
+        except KafkaException as error:
+            raise translated(error.args[0], self._where) from None
         if isinstance(self._producer, _Closed):
             raise NotConnected(f"{self._where}: closed", code="closed")
         if unfinished:

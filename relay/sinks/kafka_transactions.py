@@ -89,12 +89,15 @@ class TransactionalConnection(KafkaConnection):
         """A record that Kafka refuses spoils its transaction: it is aborted, and begun again without that record."""
         if self._membership is None:
             self._initialise(deadline)
-        todo, failures, one_by_one = list(indexes), dict[int, Failure](), False
+        todo, failures, one_by_one, purged = list(indexes), dict[int, Failure](), False, 0
         # What was refused before it came here.
         dead = dict.fromkeys(set(range(indexes[-1])).difference(indexes), "bad_topic")
         end = indexes[-1] + 1
         while todo:
-            refused, committed = self._attempt(records, todo, dead, one_by_one, end, deadline)
+            refused, committed = self._attempt(records, todo, dead, one_by_one, end, purged > 1, deadline)
+            # After a refusal librdkafka goes on with a sequence number that the broker does not expect; it purges that
+            # transaction too, and begins the next with an epoch of its own.
+            purged += not refused
             suspects = [i for i, f in refused.items() if f.code == "too_large" and self._fits_in_a_batch(records[i])]
             failures |= {i: f for i, f in refused.items() if one_by_one or i not in suspects}
             one_by_one = one_by_one or bool(suspects)
@@ -115,6 +118,7 @@ class TransactionalConnection(KafkaConnection):
         dead: dict[int, str],
         one_by_one: bool,
         end: int,
+        last: bool,
         deadline: float,
     ) -> tuple[dict[int, Failure], bool]:
         """What was refused for good, and whether the rest is delivered. Raises NotConnected for any other trouble."""
@@ -127,14 +131,16 @@ class TransactionalConnection(KafkaConnection):
                 if self._errors:
                     break
             if self._errors or len(dead) + len(refused) > _MOST_DEAD:
-                refused |= self._judged(records)
+                judged = refused | self._judged(records)
                 self._until(self._producer.abort_transaction, deadline)
-                self._wait(deadline)
+                super()._wait(deadline)
                 self._errors.clear()  # of what the abort purged
-                for failure in refused.values():
-                    if not failure.permanent:
-                        raise NotConnected(f"{self._where}: {failure.reason}", code=failure.code)
-                return refused, False
+                culprits = {index: failure for index, failure in judged.items() if failure.permanent}
+                failure = next(iter(judged.values()))
+                if not culprits and (last or failure.code != "timeout"):
+                    raise NotConnected(f"{self._where}: {failure.reason}", code=failure.code)
+                # The others were only held back with them.
+                return culprits, False
             codes = dead | {index: failure.code for index, failure in refused.items()}
             topic = next((records[i].subject for i in todo if i not in refused), None)
             if topic is not None:
@@ -145,7 +151,7 @@ class TransactionalConnection(KafkaConnection):
 
     def _commit(self, topic: str, reached: int, dead: dict[int, str], deadline: float) -> None:
         since = self._bounds[0] if self._bounds else reached
-        told = {number: code for number, code in {**self._dead, **dead}.items() if number > since}
+        told = {number: code for number, code in sorted({**self._dead, **dead}.items()) if number > since}
         position = TopicPartition(topic, 0, reached, metadata=str(Mark(since, told)))
         self._until(partial(self._producer.send_offsets_to_transaction, [position], self._membership), deadline)
         self._until(self._producer.commit_transaction, deadline)

@@ -168,9 +168,14 @@ class Broker:
                 self._log.change("trim", topic, number, offset)
         return (0, [(topic, [(number, offset, 0) for number, offset in parts]) for topic, parts in topics])
 
-    def init_producer_id(self, transactional: str | None, _timeout: int) -> Any:
+    def init_producer_id(self, transactional: str | None, _timeout: int, producer: int, epoch: int) -> Any:
         if transactional is None:
             return (0, 0, self._log.change("new_producer"), 0)
+        if producer >= 0:
+            # It goes on after an error, if nobody else has taken over.
+            problem = self._problem(self._log.transactions.get(transactional), producer, epoch)
+            if problem:
+                return (0, problem, -1, -1)
         transaction = self._log.change("take_over", transactional)
         self._changed.notify_all()
         return (0, 0, transaction.producer, transaction.epoch)
@@ -221,7 +226,9 @@ class Connection:
         while size := stream.read(4):
             request = Reader(stream.read(int.from_bytes(size)))
             key, version, number, _client = request.read(("hhis",))
-            answer = struct.pack(">i", number) + self._answer(key, version, request)
+            flexible = APIS[key].flexible and request.read("b") == 0
+            answer = struct.pack(">ib", number, 0) if flexible else struct.pack(">i", number)
+            answer += self._answer(key, version, request) + (b"\0" if flexible else b"")
             stream.write(struct.pack(">i", len(answer)) + answer)
             stream.flush()
 

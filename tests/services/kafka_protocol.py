@@ -2,7 +2,8 @@
 
 Fields are given as Kafka's protocol guide gives them, one letter each: `b` int8, `h` int16, `i` int32, `q` int64, `s` a
 string or null, `B` bytes or null; a list is an array of what is in it (null reads as None), a string of several
-letters or a tuple is one after the other. All versions are from before tagged fields.
+letters or a tuple is one after the other. All versions but one are from before tagged fields: that one is `flexible`,
+its strings are `c`.
 """
 
 import struct
@@ -17,6 +18,7 @@ class Api(NamedTuple):
     version: int
     request: Shape
     answer: Shape
+    flexible: bool = False
 
 
 _PARTITION_ERRORS = [("s", [("ih",)])]
@@ -34,7 +36,7 @@ APIS: dict[int, Api] = {
     19: Api("create_topics", 4, ([("sih", [("i", ["i"])], [("ss",)])], "ib"), ("i", [("shs",)])),
     20: Api("delete_topics", 1, (["s"], "i"), ("i", [("sh",)])),
     21: Api("delete_records", 0, ([("s", [("iq",)])], "i"), ("i", [("s", [("iqh",)])])),
-    22: Api("init_producer_id", 1, ("si",), ("ihqh",)),
+    22: Api("init_producer_id", 3, ("ciqh",), ("ihqh",), flexible=True),
     24: Api("add_partitions", 0, ("sqh", [("s", ["i"])]), ("i", _PARTITION_ERRORS)),
     25: Api("add_offsets", 0, ("sqhs",), ("ih",)),
     26: Api("end_transaction", 1, ("sqhb",), ("ih",)),
@@ -65,12 +67,12 @@ class Reader:
     def _field(self, letter: str) -> Any:
         if letter in _NUMBERS:
             return self._number(letter)
-        length = self._number("h" if letter == "s" else "i")
+        length = self._number("b") - 1 if letter == "c" else self._number("h" if letter == "s" else "i")
         if length < 0:
             return None
         self._at += length
         taken = self._data[self._at - length : self._at]
-        return taken.decode() if letter == "s" else taken
+        return taken if letter == "B" else taken.decode()
 
     def _number(self, letter: str) -> int:
         number = _NUMBERS[letter]

@@ -1,0 +1,30 @@
+"""The pages of Kafka explain every code that can be met."""
+
+from pathlib import Path
+
+import pytest
+
+from relay.clients.kafka_errors import ERRORS, FOR_A_PERSON
+
+DOCS = Path(__file__).parents[2] / "docs"
+CODES = {code for _, code in ERRORS.values()}
+
+
+def test_every_code_of_the_sink_is_explained() -> None:
+    page = (DOCS / "sinks" / "kafka.md").read_text()
+    own = {"not_sent", "closed", "bad_topic", "bad_text"}
+    assert {code for code in CODES | own if f"`{code}`" not in page} == set()
+
+
+def test_every_code_of_the_source_is_explained() -> None:
+    page = (DOCS / "sources" / "kafka.md").read_text()
+    of_the_sink = {"too_large", "bad_record", "throttled", "fenced", "rejected"}
+    assert {code for code in CODES - FOR_A_PERSON - of_the_sink if f"`{code}`" not in page} == set()
+
+
+@pytest.mark.parametrize("direction", ["sinks", "sources"])
+def test_keys_of_librdkafka_that_are_refused_are_not_recommended(direction: str) -> None:
+    from relay.clients.kafka import _TAKEN
+
+    page = (DOCS / direction / "kafka.md").read_text()
+    assert {key for key in _TAKEN if f'"{key}"' in page} == set()

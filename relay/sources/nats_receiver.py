@@ -61,7 +61,6 @@ class NatsReceiver(NatsClient):
         self._number = 0
         self._needed = 0
         self._arrived: list[Received] = []
-        self._too_large = False
 
     def receive(self, max_messages: int, wait_seconds: float) -> list[Received]:
         return self._call(self._receive(max_messages, wait_seconds), wait_seconds + 3 * self._seconds)
@@ -112,14 +111,14 @@ class NatsReceiver(NatsClient):
         arrived = await self._ask(request, wait_seconds + self._seconds)
         left = until - time.monotonic()
         if not arrived and left > _WORTH_WAITING_SECONDS:
-            # Servers before 2.9 answer such a request at once where there is nothing.
+            # The next message exceeds all that may be held, so it comes alone. Or an old server did not wait.
             arrived = await self._ask({"batch": 1, "expires": limits.expires_ns(left)}, left + self._seconds)
         return arrived
 
     async def _ask(self, request: dict[str, Any], seconds: float) -> list[Received]:
         """What the server has: up to a batch of it at once, or else, with `expires`, what comes next until then."""
         self._number += 1
-        self._needed, self._too_large, self._arrived = request["batch"], False, []
+        self._needed, self._arrived = request["batch"], []
         subject = f"$JS.API.CONSUMER.MSG.NEXT.{self._config.stream}.{self._name}"
         self._raise_if_lost()
         await self._client.publish(subject, json.dumps(request).encode(), reply=f"{self._inbox}.{self._number}")
@@ -132,9 +131,6 @@ class NatsReceiver(NatsClient):
             # What it still sends would come to nobody: this connection has no use any more.
             self._lost = nats.errors.TimeoutError(f"no answer within {self._timeout_ms} ms")
         self._raise_if_lost()
-        if self._too_large and not self._arrived and "max_bytes" in request:
-            # It exceeds all that may be held, so it comes alone.
-            return await self._ask({"batch": 1, "no_wait": True}, self._seconds)
         self._arrived, arrived = [], self._arrived
         return arrived
 
@@ -175,10 +171,10 @@ class NatsReceiver(NatsClient):
         status, words = headers.get("Status", ""), str(headers.get("Description", "")).strip()
         if status == "100":
             return
-        self._too_large = "exceeds maxbytes" in words.lower()
+        over = words.lower().endswith(("exceeds maxbytes", "batch completed"))
         if status == "503":
             self._lost = NotConnected(f"{self._where}: the consumer or the stream is gone", code="no_consumer")
-        elif status == "409" and not self._too_large and words.lower() != "batch completed":
+        elif status == "409" and not over:
             self._lost = NotConnected(f"{self._where}: the server says {words!r}", code="rejected")
         self._needed = 0
         self._news.set()

@@ -7,6 +7,7 @@ from typing import Any
 
 from nats.js import JetStreamContext
 
+from relay.sources import Source
 from relay.sources.nats import NatsSource
 from tests.contract.nats_harness import NatsHarness
 from tests.contract.source_harness import MissingSource, Sent, SourceHarness
@@ -74,3 +75,12 @@ class NatsSourceHarness(SourceHarness):
 
     def lose_consumer(self) -> None:
         self.ask(f"CONSUMER.DELETE.{self.stream}.{self.consumer}")
+
+
+def killed(source: Source) -> None:
+    """The connection ends as that of a killed worker does: without a word."""
+    assert isinstance(source, NatsSource)
+    receiver, source._receiver = source._receiver, None
+    assert receiver is not None
+    receiver._held.clear()
+    receiver.close()

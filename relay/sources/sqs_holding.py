@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 PER_CALL = 10
 _LONGEST_HOLD_SECONDS = 900.0
 """A drain that is not over by then is lost; its messages come again."""
+_LONGEST_EXTENSION_SECONDS = 1.0
 
 
 class Holding:
@@ -21,6 +22,7 @@ class Holding:
         self._half_seconds = visibility_seconds / 2
         self._extend = extend
         self._lock = threading.Lock()
+        self._extending = threading.Lock()
         self._held: dict[str, tuple[float, float]] = {}
         """(received, next extension) by receipt handle, in monotonic seconds."""
         self._over = threading.Event()
@@ -41,9 +43,15 @@ class Holding:
 
     def take_all(self) -> list[str]:
         """What is held, in the order in which it came. It is not held any more."""
-        with self._lock:
-            handles = list(self._held)
-            self._held.clear()
+        # An extension under way must not hide again what is given back after this. It is waited for, but not for long.
+        idle = self._extending.acquire(timeout=_LONGEST_EXTENSION_SECONDS)
+        try:
+            with self._lock:
+                handles = list(self._held)
+                self._held.clear()
+        finally:
+            if idle:
+                self._extending.release()
         return handles
 
     def close(self) -> None:
@@ -67,10 +75,13 @@ class Holding:
                 if extension <= now and now - received < _LONGEST_HOLD_SECONDS
             ]
 
-    def _extend_now(self, handles: Sequence[str]) -> None:
-        began = time.monotonic()
-        hidden = self._extend(handles)
-        with self._lock:
-            for handle in hidden:
-                if handle in self._held:
-                    self._held[handle] = (self._held[handle][0], began + self._half_seconds)
+    def _extend_now(self, due: Sequence[str]) -> None:
+        with self._extending:
+            with self._lock:
+                handles = [handle for handle in due if handle in self._held]
+            began = time.monotonic()
+            hidden = self._extend(handles) if handles else []
+            with self._lock:
+                for handle in hidden:
+                    if handle in self._held:
+                        self._held[handle] = (self._held[handle][0], began + self._half_seconds)

@@ -94,9 +94,7 @@ class SqsHarness(Harness):
 
 def patient(overrides: dict[str, Any]) -> dict[str, Any]:
     """With time enough for one call on a loaded machine: boto3 and moto are slow to think."""
-    if "timeout_ms" in overrides:
-        overrides["timeout_ms"] = max(800, overrides["timeout_ms"])
-    return overrides
+    return overrides | {"timeout_ms": max(800, overrides.get("timeout_ms", 30_000))}
 
 
 def seen(message: dict[str, Any]) -> Seen:

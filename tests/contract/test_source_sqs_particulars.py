@@ -96,6 +96,28 @@ class TestHolding:
         assert holding._thread is not None
         assert not holding._thread.is_alive()
 
+    def test_what_is_given_back_is_not_extended_afterwards(self) -> None:
+        extending, go_on = threading.Event(), threading.Event()
+        calls: list[list[str]] = []
+
+        def extend(handles: Sequence[str]) -> Sequence[str]:
+            calls.append(list(handles))
+            extending.set()
+            go_on.wait(10)
+            return handles
+
+        holding = Holding(0.2, extend)
+        holding.add(f"h{number}" for number in range(15))
+        assert extending.wait(10)
+        taking = start(holding.take_all)
+        go_on.set()
+        assert len(taking(Limits.moment_seconds)) == 15
+        known = len(calls)
+        holding.add(["later"])
+        wait_until(lambda: ["later"] in calls)
+        assert all(call == ["later"] for call in calls[known:])
+        holding.close()
+
     def test_what_could_not_be_extended_is_tried_again_soon(self) -> None:
         calls: list[float] = []
 

@@ -12,7 +12,7 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
-from relay.clients.kafka import connect, translated
+from relay.clients.kafka import Troubles, connect, translated
 from relay.clients.kafka_errors import verdict
 from relay.errors import NotConnected
 from relay.models import Drain, Failure, Progress, Record
@@ -36,7 +36,8 @@ class KafkaConnection:
         self._topics: set[str] = set()
         self._errors: dict[int, KafkaError] = {}
         self._reporters: list[partial[None]] = []
-        self._producer: Any = connect(Producer, self._options, where, left(deadline))
+        self._troubles = Troubles()
+        self._producer: Any = connect(Producer, self._options, where, left(deadline), self._troubles)
         self.missing_topic: str | None = None
         """What made `publish` fail, if a person must see to a topic."""
 
@@ -51,6 +52,7 @@ class KafkaConnection:
         """What was not delivered, by index. Raises NotConnected when nothing was."""
         if not records:
             return {}
+        self._troubles.forget()
         topics = {record.subject for record in records}
         problems = {} if topics <= self._topics else self._problems(topics, deadline)
         failures: dict[int, Failure] = {}
@@ -149,7 +151,10 @@ class KafkaConnection:
         if unfinished:
             self.close()
             text = f"{self._where}: not everything was acknowledged within {self._config.timeout_ms} ms"
-            raise NotConnected(text, code="timeout")
+            known = self._troubles.gravest
+            if known is None:
+                raise NotConnected(text, code="timeout")
+            raise NotConnected(mask(f"{text}: {known.str()}"), code=verdict(known)[1])
 
     def _report(self, index: int, error: KafkaError | None, _message: Any) -> None:
         if error is not None:

@@ -150,6 +150,15 @@ class TestKeys:
             harness.make_sink(librdkafka={"no.such.key": 1}).open()
 
 
+def test_a_publish_that_takes_too_long_says_what_the_brokers_had(harness: KafkaHarness) -> None:
+    with opened(harness, timeout_ms=1000) as sink:
+        assert publish(sink, harness.records(1, 1)) == []
+        harness.stop()
+        with pytest.raises(NotConnected, match=r"within 1000 ms: .*Connection refused") as caught:
+            publish(sink, harness.records(2, 1))
+    assert caught.value.code == "not_connected"
+
+
 def test_the_sink_is_the_one_of_the_table() -> None:
     assert sink_class("kafka") is KafkaSink
 

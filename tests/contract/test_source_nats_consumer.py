@@ -9,6 +9,7 @@ from relay.errors import ConfigError, NotConnected
 from relay.models import Received
 from tests.contract.nats_source_harness import NatsSourceHarness, killed
 from tests.contract.source_steps import Inbox, messages, numbers, opened, receive, store, take
+from tests.contract.steps import Limits, within
 from tests.services.nats import NatsServer
 
 
@@ -149,6 +150,13 @@ class TestTheConsumer:
         with opened(harness) as source:
             assert numbers(take(source, 10)) == list(range(1, 11))
             assert receive(source, 10, 0.2) == []
+
+    def test_that_is_nearly_full_gives_what_it_may_at_once(self, harness: NatsSourceHarness) -> None:
+        harness.send(messages(1, 30))
+        with opened(harness, max_ack_pending=10, timeout_ms=60_000) as source:
+            take(source, 6)
+            assert numbers(within(Limits.moment_seconds, lambda: receive(source, 10, 30))) == [7, 8, 9, 10]
+            assert within(Limits.moment_seconds, lambda: receive(source, 10, 0)) == []
 
     def test_that_is_full_goes_on_when_something_is_acknowledged(self, harness: NatsSourceHarness) -> None:
         harness.send(messages(1, 30))

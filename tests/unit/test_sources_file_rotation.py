@@ -39,6 +39,7 @@ class TestRotationByRenaming:
         rotated = path.rename(path.with_name("in.jsonl.1"))
         assert read(source) == []
         path.touch()
+        assert read(source) == []
         append(rotated, *numbered(3, 3))
         assert read(source) == numbered(3, 3)
         append(path, *numbered(4, 4))
@@ -148,6 +149,27 @@ class TestRotationByCopyAndTruncate:
         # In the middle of the copy, too.
         assert read(make(path, inbox), inbox) == numbered(4, 99)
         assert (len(inbox.rows), inbox.repeats) == (99, 0)
+
+    def test_the_same_lines_in_the_same_places_are_new_messages(self, path: Path, inbox: Inbox) -> None:
+        source = make(path)
+        append(path, *numbered(1, 3))
+        inbox.write(source.receive(2, 0))
+        self.rotate(path)
+        append(path, *numbered(1, 1))
+        assert read(source, inbox) == [*numbered(3, 3), *numbered(1, 1)]
+        append(path, *numbered(2, 3))
+        assert read(source, inbox) == numbered(2, 3)
+        assert (len(inbox.rows), inbox.repeats) == (6, 0)
+
+    def test_an_older_file_that_began_alike_is_no_copy(self, path: Path) -> None:
+        append(path.with_name("in.jsonl.1"), *numbered(1, 3), "of last year")
+        older(path.with_name("in.jsonl.1"), 100)
+        source = make(path)
+        append(path, *numbered(1, 3))
+        assert read(source) == numbered(1, 3)
+        os.truncate(path, 0)
+        append(path, "new")
+        assert read(source) == ["new"]
 
     def test_without_a_copy_it_is_read_from_its_beginning(
         self, path: Path, inbox: Inbox, caplog: pytest.LogCaptureFixture

@@ -145,6 +145,8 @@ def _listen(address: tuple[str, int]) -> Iterator[socket.socket]:
     """Bound before anything else starts, so that an address in use is a clear error."""
     family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
     with socket.create_server(address, family=family, backlog=BACKLOG) as listening:
+        # asyncio does it only for sockets that it made itself. Every answer would wait 40 ms for an acknowledgement.
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         yield listening
 
 

@@ -1,4 +1,5 @@
 import inspect
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -139,3 +140,12 @@ def test_the_table_of_metrics_lists_every_one() -> None:
         name = metric._name + ("_total" if metric._type == "counter" else "")
         assert f"\n{name} " in table
     assert table.count("\ntide_relay_api_") == len(made)
+
+
+def test_answers_do_not_wait_for_acknowledgements_of_what_went_before() -> None:
+    from relay.api.server import _listen
+
+    with _listen(("127.0.0.1", 0)) as listening, socket.create_connection(listening.getsockname()):
+        accepted, _ = listening.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)

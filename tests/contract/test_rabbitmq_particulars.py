@@ -9,8 +9,9 @@ from relay.models import Failure, Record
 from relay.sinks import Sink, sink_class
 from relay.sinks.rabbitmq import RabbitmqSink
 from tests.contract.rabbitmq_harness import RabbitmqHarness
-from tests.contract.steps import Limits, opened, publish, within
+from tests.contract.steps import Limits, claims, opened, publish, start, within
 from tests.services.rabbitmq import RabbitmqServer
+from tests.waiting import wait_until
 
 
 @pytest.fixture
@@ -124,6 +125,16 @@ class TestASlowServer:
             assert caught.value.code == "timeout"
             with pytest.raises(NotConnected):
                 publish(sink, batch)
+
+    def test_does_not_hold_up_a_close(self, harness: RabbitmqHarness) -> None:
+        sink = harness.make_sink(timeout_ms=60_000)
+        sink.open()
+        with harness.stall():
+            publishing = start(lambda: claims(sink, harness.records("a")))
+            assert isinstance(sink, RabbitmqSink)
+            wait_until(sink._in_use.locked)
+            within(Limits.moment_seconds, sink.close)
+            assert publishing(Limits.moment_seconds) == set()
 
     def test_an_alarm_is_temporary_and_costs_no_duplicates(self, harness: RabbitmqHarness) -> None:
         # More than what the system's buffers take: a server that blocks reads nothing.

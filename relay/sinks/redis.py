@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 _CHUNK_BYTES = 4 * 1024 * 1024
 _CHUNK_RECORDS = 1000
 _LARGEST_TEXT_BYTES = 512 * 1024 * 1024
-# WAIT must answer before our own patience ends.
-_WAIT_SHARE = 0.8
+# Of the time that is left: WAIT must answer well before our own patience ends.
+_WAIT_SHARE = 0.5
 
 Chunk = dict[int, tuple[Record, bytes]]
 """Records by their index in the batch, each with its command."""

@@ -9,6 +9,7 @@ import pytest
 from relay.embedded import EmbeddedRedis
 from tests.contract.nats_harness import ConfiguredNats, NatsHarness
 from tests.contract.redis_cluster import RedisCluster
+from tests.contract.redis_server import DurableRedis
 from tests.services.nats import NatsServer
 from tests.services.postgres import Database, PostgresServer
 
@@ -28,7 +29,7 @@ def configured_nats(own_dirs: Callable[[], Path]) -> Iterator[Callable[..., Nats
 
 @pytest.fixture(scope="session")
 def _durable_redis(run_dir: Path) -> Iterator[EmbeddedRedis]:
-    with EmbeddedRedis(run_dir / "durable-redis", persistent=True) as server:
+    with DurableRedis(run_dir / "durable-redis") as server:
         yield server
 
 

@@ -3,28 +3,30 @@
 import contextlib
 import os
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import redis
 from redis.crc import key_slot
 
-from relay.embedded import EmbeddedRedis
 from relay.server_process import free_port, port_is_free
+from tests.contract.redis_server import DurableRedis
 from tests.waiting import wait_until
 
 SLOTS = 16384
 # The nodes talk to each other on a port that is this much above their own.
 _BUS = 10_000
-_SETTINGS = "cluster-enabled yes\ncluster-node-timeout 5000\ncluster-require-full-coverage no\n"
 
 
-class ClusterNode(EmbeddedRedis):
-    """Keeps its data, its password is that of the whole cluster."""
+class ClusterNode(DurableRedis):
+    """Its password is that of the whole cluster."""
+
+    settings = (
+        DurableRedis.settings + "cluster-enabled yes\ncluster-node-timeout 5000\ncluster-require-full-coverage no\n"
+    )
 
     def __init__(self, data_dir: Path, password: str = "") -> None:
-        super().__init__(data_dir, persistent=True)
+        super().__init__(data_dir)
         self.data_dir.mkdir(parents=True)
         ports = iter(free_port, 0)
         # Below the ports from which systems give to outgoing connections, the bus too.
@@ -32,12 +34,6 @@ class ClusterNode(EmbeddedRedis):
         self._keep("port", str(port))
         if password:
             self._keep("password", password)
-
-    def prepare(self) -> tuple[Sequence[str], dict[str, Any]]:
-        command, options = super().prepare()
-        settings = Path(command[-1])
-        settings.write_text(settings.read_text() + _SETTINGS)
-        return command, options
 
     def client(self) -> "redis.Redis":
         return redis.Redis(host="127.0.0.1", port=self.port, password=self.password, protocol=2, socket_timeout=20)

@@ -157,7 +157,7 @@ class TestReplicas:
             client.config_set("masterauth", harness.server.password)
             client.replicaof("127.0.0.1", harness.server.port)
             wait_until(lambda: client.info("replication")["master_link_status"] == "up", what="the replica follows")
-            with opened(harness, wait_replicas=1, timeout_ms=1000) as sink:
+            with opened(harness, wait_replicas=1, timeout_ms=2000) as sink:
                 assert publish(sink, harness.records("a", "a")) == []
                 assert client.xlen("a") == 2
                 replica.kill()

@@ -3,6 +3,7 @@
 import json
 import logging
 import re
+from collections.abc import Callable
 
 import pytest
 
@@ -80,6 +81,16 @@ class TestOtherConsumers:
             self.leave(harness, "dead", 5)
             assert numbers(receive(source, 10, 10)) == [6, 7, 8, 9, 10]
             source.ack(held)
+
+    def test_what_they_left_is_taken_over_whole(self, harness: RedisSourceHarness) -> None:
+        harness.send(messages(1, 2500))
+        with opened(harness):
+            pass
+        self.leave(harness, "dead", 2500)
+        wait_until(lambda: self.idle_ms(harness) >= 1, what="the entries are left alone")
+        with opened(harness, claim_idle_ms=1) as source, harness.client() as client:
+            assert numbers(receive(source, 1, 0)) == [1]
+            assert [one["name"] for one in client.xpending(harness.stream, GROUP)["consumers"]] == [b"contract"]
 
     def test_our_own_long_work_is_not_taken_over_from_ourselves(self, harness: RedisSourceHarness) -> None:
         harness.send(messages(1, 5))
@@ -172,6 +183,8 @@ class TestAGroup:
             drainer.wait_for(written=5)
             with harness.client() as client:
                 client.flushall()
+            drainer.wait_for(troubles=1)
+            wait_until(self.is_made(harness), what="the group is made again, and with it the stream")
             harness.send(messages(100, 5))
             drainer.wait_for(written=10)
         assert inbox.numbers() == [6, 7, 8, 9, 10, 100, 101, 102, 103, 104]
@@ -191,11 +204,26 @@ class TestAGroup:
             drainer.wait_for(written=10)
         assert inbox.numbers() == list(range(1, 11))
 
+    def is_made(self, harness: RedisSourceHarness) -> Callable[[], bool]:
+        def made() -> bool:
+            with harness.client() as client:
+                return bool(client.exists(harness.stream))
+
+        return made
+
     def test_is_not_made_for_a_stream_that_is_not_there(self, harness: RedisSourceHarness) -> None:
         with pytest.raises(ConfigError):
             harness.make_source(create_stream=False).open({})
         with harness.client() as client:
             assert client.exists(harness.stream) == 0
+
+
+def test_what_was_acknowledged_is_not_remembered(harness: RedisSourceHarness) -> None:
+    harness.send(messages(1, 5))
+    with opened(harness) as source:
+        assert isinstance(source, RedisSource)
+        source.ack(take(source, 5))
+        assert not source._held
 
 
 def test_a_wait_may_be_longer_than_the_time_limit(harness: RedisSourceHarness) -> None:

@@ -8,6 +8,7 @@ import pytest
 from psycopg.types.json import Jsonb
 
 from tests.contract.redis_harness import RedisHarness
+from tests.contract.redis_server import DurableRedis
 from tests.processes.fleet import running_fleet
 from tests.processes.pipelines import Pipelines, Writers
 from tests.waiting import wait_until
@@ -32,9 +33,10 @@ def fleet(database, redis_server, tmp_path):
 
 
 @pytest.fixture
-def streams(own_redis):
+def streams(own_dirs):
     """Beside the broker's Redis, because it keeps what it acknowledged."""
-    return RedisHarness(own_redis(persistent=True))
+    with DurableRedis(own_dirs()) as server:
+        yield RedisHarness(server)
 
 
 def url(streams):

@@ -198,9 +198,7 @@ class TestTroubles:
                 publish(sink, records(harness, 1, 1))
             assert f"tide.inbox_create('{harness.inbox}')" in problem(harness)
 
-    def test_what_is_confirmed_is_on_disk_and_what_is_given_up_ends_on_the_server_too(
-        self, harness: InboxHarness
-    ) -> None:
+    def test_what_is_confirmed_is_on_disk_and_the_server_has_the_limit_too(self, harness: InboxHarness) -> None:
         """Workers wait for the disk only where they say so; a session of the sink's own always does."""
         with opened(harness, timeout_ms=4321) as sink:
             assert isinstance(sink, InboxSink)

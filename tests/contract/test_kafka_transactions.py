@@ -1,5 +1,7 @@
 """The transactional Kafka sink: the offset in Kafka, crashes between Kafka and PostgreSQL, fencing."""
 
+import threading
+import time
 from collections.abc import Sequence
 
 import pytest
@@ -8,7 +10,7 @@ from relay.errors import NotConnected
 from relay.models import Drain, Progress
 from relay.sinks import Sink
 from tests.contract.kafka_harness import KafkaHarness
-from tests.contract.steps import opened, publish
+from tests.contract.steps import Limits, opened, publish, within
 from tests.services.kafka import KafkaServer
 
 
@@ -161,3 +163,14 @@ def test_a_transaction_that_was_left_open_is_ended_by_the_next_worker(harness: K
             assert other.begin(drain(1, epoch=2), 0) == Progress(0)
             send(harness, other, [1])
     assert bodies(harness) == [1]
+
+
+def test_a_step_that_does_not_come_back_is_not_waited_for(harness: KafkaHarness) -> None:
+    with opened(harness) as sink:
+        forgotten = threading.Event()
+        connection = sink._connection  # type: ignore[attr-defined]
+        with pytest.raises(NotConnected, match="no answer within"):
+            within(
+                Limits.moment_seconds, lambda: connection._bounded(lambda _: forgotten.wait(), time.monotonic() + 0.01)
+            )
+        forgotten.set()

@@ -18,8 +18,8 @@ from relay.api.limits import RateLimit
 from relay.db import Connection, connect, database_errors
 from relay.decode import Decoder
 from relay.errors import ConfigError, MigrationError, NotConnected
-from relay.pipelines import parse_reverse
-from relay.secret_refs import remember
+from relay.pipelines import ReverseConfig, parse_reverse
+from relay.secret_refs import remember, resolve
 from relay.settings import Settings
 from relay.signatures import Verifier, signature_headers
 from relay.sources.webhook import WebhookSource, WebhookSourceConfig
@@ -73,7 +73,7 @@ class Hooks:
         self._settings = settings
         self._stop = stop
         self._hooks: dict[str, Hook | Unavailable] = {}
-        self._made: dict[tuple[str, int], Hook | Unavailable] = {}
+        self._made: dict[tuple[str, int], _Made] = {}
         self.trouble: str | None = "the pipelines have not been read yet"
         """Why what is known may be old; for people."""
         self.loaded = threading.Event()
@@ -127,13 +127,14 @@ class Hooks:
     def _read(self, connection: Connection) -> None:
         with connection.cursor(row_factory=dict_row) as cursor:
             rows = cursor.execute(query("pipelines")).fetchall()
-        made: dict[tuple[str, int], Hook | Unavailable] = {}
+        made: dict[tuple[str, int], _Made] = {}
         hooks: dict[str, Hook | Unavailable] = {}
         for row in sorted(rows, key=lambda row: str(row["name"])):
             if row["direction"] != "reverse" or row["config"].get("source_type") != "webhook":
                 continue
             key = (row["name"], row["revision"])
-            hook = made[key] = self._made.get(key) or _make(row)
+            made[key] = _make(row, self._made.get(key))
+            hook = made[key].hook
             path = hook.config.path or hook.pipeline if isinstance(hook, Hook) else _path_of(row)
             if not row["enabled"]:
                 hook = Unavailable(row["name"], "disabled")
@@ -149,14 +150,36 @@ def _path_of(row: dict[str, Any]) -> str:
     return path.removeprefix("/").removeprefix("hooks/") if isinstance(path, str) else str(row["name"])
 
 
-def _make(row: dict[str, Any]) -> Hook | Unavailable:
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """What was made of a revision, and of the secrets that it refers to: a file may have another one later."""
+
+    resolved: dict[str, Any] | str
+    """The configuration; why it has none, if a reference leads nowhere."""
+    hook: Hook | Unavailable
+
+
+def _make(row: dict[str, Any], before: _Made | None) -> _Made:
     """What the row says, or that it is wrong."""
     name = row["name"]
+    resolved: dict[str, Any] | str
     try:
-        parsed = parse_reverse(row["config"], resolved=True)
+        resolved = resolve(row["config"])
+    except ConfigError as error:
+        resolved = str(error)
+    if before is not None and before.resolved == resolved:
+        return before
+    try:
+        if isinstance(resolved, str):
+            raise ConfigError(resolved)
+        hook: Hook | Unavailable = _hook(row, parse_reverse(resolved))
     except ConfigError as error:
         log.error("pipeline is invalid", pipeline=name, reason=str(error))
-        return Unavailable(name, "invalid")
+        hook = Unavailable(name, "invalid")
+    return _Made(resolved, hook)
+
+
+def _hook(row: dict[str, Any], parsed: ReverseConfig) -> Hook:
     config = parsed.source
     assert isinstance(config, WebhookSourceConfig)
     for secret in config.secrets:
@@ -164,6 +187,7 @@ def _make(row: dict[str, Any]) -> Hook | Unavailable:
     keys = parsed.pipeline
     if "max_message_bytes" not in keys.model_fields_set:
         keys = keys.model_copy(update={"max_message_bytes": config.max_body_bytes})
+    name = row["name"]
     own = signature_headers(config.scheme, config.signature_header)
     return Hook(
         pipeline=name,

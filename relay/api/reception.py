@@ -64,7 +64,7 @@ class Reception:
         try:
             response = await self._receive(request, found)
         except Answer as answer:
-            if answer.status != HTTPStatus.NOT_FOUND:
+            if answer.status not in (HTTPStatus.NOT_FOUND, HTTPStatus.UNAUTHORIZED):  # the latter has said why
                 log.info("refused", pipeline=pipeline, status=answer.status, code=answer.code, detail=answer.detail)
             response = answer.response()
         except ClientDisconnect:

@@ -30,7 +30,8 @@ def database(_postgres18: PostgresServer) -> Iterator[Database]:
 
 @pytest.fixture(scope="module")
 def api(database: Database, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiProcess]:
-    with running_api(database, tmp_path_factory.mktemp("api")) as running:
+    # So long that nothing but a notification tells of a change.
+    with running_api(database, tmp_path_factory.mktemp("api"), RELAY_DISCOVERY_INTERVAL="1h") as running:
         yield running
 
 

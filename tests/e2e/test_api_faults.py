@@ -158,6 +158,17 @@ def test_it_needs_no_more_than_the_rights_of_grant_api(database: Database, tmp_p
             admin.execute("drop owned by receiver; drop role receiver")
 
 
+def test_a_secret_in_a_file_may_be_replaced(database: Database, tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    hook = make_hook(database, "shop", signing_secret=f"${{file:{secret}}}")
+    with running_api(database, tmp_path, RELAY_DISCOVERY_INTERVAL="100ms") as api:
+        api.wait_for(hook, status=503)
+        for number, text in enumerate(("whsec_b25l", "whsec_dHdv")):
+            secret.write_text(text + "\n")
+            wait_until(lambda: api.post(hook, BODY, signed(f"m{number}", BODY, text)).status == 200)  # noqa: B023
+        assert api.post(hook, BODY, signed("m2", BODY, "whsec_b25l")).status == 401
+
+
 def test_connections_on_which_no_request_comes_are_ended(database: Database, tmp_path: Path) -> None:
     with running_api(database, tmp_path) as api, ExitStack() as stack:
         silent = [stack.enter_context(socket.create_connection(("127.0.0.1", api.port), timeout=20)) for _ in range(2)]

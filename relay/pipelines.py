@@ -136,7 +136,7 @@ class ForwardConfig:
 
     @property
     def wire_format(self) -> str:
-        return self.pipeline.wire_format or self.sink_class.features.default_wire_format
+        return self.pipeline.wire_format or self.sink_class.features_for(self.sink).default_wire_format
 
     def make_sink(self, pipeline: str) -> Sink:
         return self.sink_class(self.sink, pipeline)

@@ -105,6 +105,11 @@ class Sink(ABC):
     @abstractmethod
     def publish(self, records: Sequence[Record]) -> list[Failure]: ...
 
+    @classmethod
+    def features_for(cls, config: SinkConfig) -> Features:  # noqa: ARG003
+        """What a sink of this configuration promises, where that depends on it."""
+        return cls.features
+
     def begin(self, drain: Drain, offset_id: int) -> Progress:  # noqa: ARG002
         return Progress(offset_id)
 

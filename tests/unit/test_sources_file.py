@@ -137,3 +137,14 @@ def test_a_long_wait_ends_with_close(path: Path) -> None:
     source.close()
     with pytest.raises(NotConnected):
         waiting(Limits.moment_seconds)
+
+
+def test_an_old_acknowledgement_takes_nothing_back(path: Path) -> None:
+    append(path, *numbered(1, 6))
+    source = make(path)
+    first, second = source.receive(2, 0), source.receive(2, 0)
+    for batch in (first, second, first):
+        source.ack(batch)
+    source.receive(1, 0)
+    source.rest()
+    assert read(source) == numbered(5, 6)

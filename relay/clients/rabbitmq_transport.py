@@ -118,11 +118,6 @@ class _Tls(_Buffered, SSLTransport):  # type: ignore[misc]
 
 
 class Channel(amqp.Channel):  # type: ignore[misc]
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
-        # Else bodies become text where a message says content_encoding.
-        self.auto_decode = False
-
     def _do_revive(self) -> None:
         """A channel that the server closed stays closed: whoever hears of it opens all anew."""
         self.is_open = False

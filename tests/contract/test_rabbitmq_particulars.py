@@ -126,6 +126,12 @@ class TestASlowServer:
             with pytest.raises(NotConnected):
                 publish(sink, batch)
 
+    def test_that_reads_nothing_does_not_hold_the_caller(self, harness: RabbitmqHarness) -> None:
+        # More than what the system's buffers take.
+        batch = harness.records(*["a"] * 300, body=b"x" * 50_000)
+        with opened(harness, timeout_ms=300) as sink, harness.stall():
+            assert within(0.3 + Limits.moment_seconds, lambda: claims(sink, batch)) == set()
+
     def test_does_not_hold_up_a_close(self, harness: RabbitmqHarness) -> None:
         sink = harness.make_sink(timeout_ms=60_000)
         sink.open()

@@ -54,6 +54,11 @@ def database_errors() -> Iterator[None]:
         raise
 
 
+def storable(text: str) -> str:
+    """The text as PostgreSQL can hold it, without NUL and lone surrogates: a foreign error may say anything."""
+    return text.replace("\0", "\N{REPLACEMENT CHARACTER}").encode(errors="replace").decode()
+
+
 def connection_options(settings: Settings, application_name: str) -> dict[str, Any]:
     """Keyword arguments of psycopg: every wait has a limit, and a dead peer is noticed within half a minute."""
     return {

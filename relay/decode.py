@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from relay import decode_formats
+from relay.db import storable
 from relay.decode_cloudevents import cloudevents
 from relay.decode_formats import Invalid, Parts
 from relay.errors import ConfigError
@@ -203,12 +204,7 @@ def _headers_text(headers: Mapping[str, Any]) -> str:
     text = encode_json(headers)
     if text.isascii() and "\\u0000" not in text:
         return text
-    return encode_json({_storable(name): _storable(header_text(value)) for name, value in headers.items()})
-
-
-def _storable(text: str) -> str:
-    """PostgreSQL's text has no NUL, and lone surrogates are no UTF-8."""
-    return text.replace("\0", "\N{REPLACEMENT CHARACTER}").encode(errors="replace").decode()
+    return encode_json({storable(name): storable(header_text(value)) for name, value in headers.items()})
 
 
 def _trace_id(headers: Mapping[str, Any]) -> str | None:

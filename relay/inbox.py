@@ -19,7 +19,7 @@ import psycopg
 from psycopg import Cursor
 from psycopg import errors as pg
 
-from relay.db import Connection, database_errors
+from relay.db import Connection, database_errors, storable
 from relay.errors import Fenced
 from relay.models import Failure, InboxRow, Received
 from relay.ownership import Begun, Lease
@@ -276,8 +276,3 @@ def _dead_rows(dead: Sequence[tuple[Received, Failure]]) -> Iterator[tuple[Any, 
             failure.code,
             storable(failure.reason),
         )
-
-
-def storable(text: str) -> str:
-    """PostgreSQL's text has no NUL, and lone surrogates are no UTF-8; a dead letter must be kept even so."""
-    return text.replace("\0", "\N{REPLACEMENT CHARACTER}").encode(errors="replace").decode()

@@ -18,7 +18,7 @@ from typing import Any, Literal, NamedTuple, NoReturn
 from psycopg import Cursor
 from psycopg.rows import args_row
 
-from relay.db import Connection, database_errors
+from relay.db import Connection, database_errors, storable
 from relay.errors import Fenced
 from relay.models import Failure, Message
 from relay.ownership import Begun, Lease
@@ -167,7 +167,8 @@ class Reader:
                 horizon = self._execute("outbox_horizon")
                 found = self._execute("gather_look", **limits)
             [(self._horizon, open_publishers, _)] = horizon.fetchall()
-            return Look(*found.fetchall()[0], horizon=self._horizon, open_publishers=open_publishers)
+            [(messages, size, seconds, end_id)] = found.fetchall()
+            return Look(messages, size, seconds, end_id, self._horizon, open_publishers)
 
     def plan(self, end_id: int) -> None:
         """Commits where the object in hand ends."""
@@ -241,5 +242,5 @@ def _columns(settled: Settlement) -> dict[str, list[Any]]:
     return {
         "ids": [message_id for message_id, _ in settled.dead],
         "codes": [failure.code for _, failure in settled.dead],
-        "reasons": [failure.reason for _, failure in settled.dead],
+        "reasons": [storable(failure.reason) for _, failure in settled.dead],
     }

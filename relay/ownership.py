@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from psycopg.rows import dict_row
 
-from relay.db import Connection, database_errors
+from relay.db import Connection, database_errors, storable
 from relay.errors import Fenced
 from relay.models import Drain
 from relay.sql import query
@@ -110,7 +110,7 @@ def end(connection: Connection, drain: Drain, ended: End) -> None:
         "retry_seconds": ended.retry_seconds,
         "progressed": ended.progressed,
         "error_code": ended.error_code,
-        "error": ended.error and ended.error[:2000],
+        "error": ended.error and storable(ended.error[:2000]),
     }
     with database_errors():
         if connection.execute(query("drain_end"), parameters).fetchone() is None:

@@ -11,10 +11,10 @@ import psycopg
 
 from relay.cli.base import Verb, database, json_option, load_settings, postgres_option, print_json, rows, tell
 from relay.cli.input_lines import InputLine, batches
-from relay.db import Connection
+from relay.db import Connection, storable
 from relay.decode import Decoder
 from relay.errors import ConfigError, NotConnected, RelayError
-from relay.inbox import REFUSALS, storable, write, write_each
+from relay.inbox import REFUSALS, write, write_each
 from relay.models import Failure, InboxRow, Received
 from relay.pipelines import ReverseConfig, parse_reverse
 from relay.sources.stdin import StdinConfig

@@ -256,3 +256,13 @@ class TestEpochs:
             epoch, _, lease_seconds = raising.result()
         assert (epoch is None) == begins
         assert (lease_seconds is not None) == begins
+
+
+def test_whatever_an_error_says_a_drain_ends_and_a_dead_letter_is_kept(session, snapshot):
+    begun = ownership.begin(session, drain())
+    lease = Lease(drain(), 60, 0)
+    odd = Failure(0, True, "rejected", "NUL \0 and \ud800")
+    Reader(session, lease, begun, 10).settle(Settlement(1, 0, ((1, odd),)))
+    ownership.end(session, drain(), ownership.failed(0, "odd", odd.reason))
+    assert snapshot()["dead_letter"][0]
+    assert session.execute("select error from tide.drain").fetchone() == ("NUL \ufffd and ?",)

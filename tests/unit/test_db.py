@@ -5,7 +5,7 @@ import psycopg_pool
 import pytest
 from psycopg import errors as pg
 
-from relay.db import connect, connection_options, database_errors, make_worker_pool
+from relay.db import connect, connection_options, database_errors, make_worker_pool, storable
 from relay.errors import ConfigError, MigrationError, NotConnected, RelayError
 from relay.settings import Settings
 
@@ -155,3 +155,7 @@ def test_workers_do_not_wait_for_the_disk_but_where_they_say_so(database):
             assert connection.autocommit
     finally:
         pool.close()
+
+
+def test_any_text_can_be_made_storable():
+    assert storable("ü\0\ud800") == "ü\ufffd?"

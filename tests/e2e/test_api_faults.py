@@ -107,7 +107,7 @@ def test_while_postgresql_is_away_senders_are_asked_to_come_again(
     database = server.create_database()
     hook = make_hook(database, "shop")
     with running_api(database, tmp_path) as api:
-        api.wait_for(hook)
+        assert wait_until(lambda: api.send(hook, "before").status == 200)
         server.kill()
         answer = api.send(hook, "a")
         assert (answer.status, answer.headers["retry-after"]) == (503, "5")
@@ -120,7 +120,7 @@ def test_while_postgresql_is_away_senders_are_asked_to_come_again(
         make_hook(database, "other")
         wait_until(lambda: api.send("other", "a").status == 200, 20)
         wait_until(lambda: api.get("/health").status == 200, 20)
-    assert list(stored(database, hook)) == ["a"]
+    assert list(stored(database, hook)) == ["before", "a"], "answered with 200, and not durable"
 
 
 def test_it_can_start_before_postgresql_does(own_postgres: Callable[..., PostgresServer], tmp_path: Path) -> None:
@@ -174,6 +174,16 @@ def test_connections_on_which_no_request_comes_are_ended(database: Database, tmp
         silent = [stack.enter_context(socket.create_connection(("127.0.0.1", api.port), timeout=20)) for _ in range(2)]
         silent[1].sendall(b"POST /hooks/shop HTTP/1.1\r\nhost: x\r\n")
         assert [connection.recv(100) for connection in silent] == [b"", b""]
+
+
+def test_an_address_in_use_is_a_clear_error(database: Database, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        api = ApiProcess(database.url, tmp_path, RELAY_API_METRICS_ADDR=f"127.0.0.1:{taken.getsockname()[1]}")
+        try:
+            assert api.process.wait(20) == 1
+        finally:
+            api.kill()
+    assert "cannot listen" in api.log.read_text()
 
 
 def _folder(parent: Path, name: str) -> Path:

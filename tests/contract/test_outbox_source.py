@@ -11,9 +11,9 @@ from relay.errors import ConfigError, NotConnected
 from relay.sources.outbox import OutboxSource
 from relay.sources.outbox_reader import Look, OutboxReader
 from tests.contract.outbox_source_harness import OUTBOX, OutboxSourceHarness, publish
-from tests.contract.source_steps import messages, numbers, opened, receive, take
+from tests.contract.source_steps import messages, numbers, opened, or_none, receive, take
 from tests.contract.source_suite import SourceSuite
-from tests.contract.steps import Limits, start
+from tests.contract.steps import Limits, start, within
 from tests.services.postgres import Database
 from tests.services.proxy import Proxy
 from tests.waiting import wait_until
@@ -96,6 +96,8 @@ class TestWhatIsReceived:
             assert group_of(harness.database) == (received[9].token, False)
             source.ack(received[:5])
             assert group_of(harness.database) == (received[9].token, False)
+            source.rest()
+            assert numbers(take(source, 10)) == list(range(11, 21))
 
 
 class TestHowItWaits:
@@ -121,6 +123,14 @@ class TestHowItWaits:
             wait_until(lambda: (group_of(harness.database) or (0, False))[1])
             harness.send(messages(1, 1))
             assert numbers(coming(Limits.moment_seconds)) == [1]
+
+    @pytest.mark.usefixtures("only_the_bell")
+    def test_closing_does_not_wait_for_the_bell(self, harness: OutboxSourceHarness) -> None:
+        with opened(harness) as source:
+            coming = start(lambda: or_none(lambda: receive(source, 10, 20)))
+            wait_until(lambda: (group_of(harness.database) or (0, False))[1])
+            within(Limits.moment_seconds, source.close)
+            assert coming(Limits.moment_seconds) is None
 
     @pytest.mark.usefixtures("only_the_bell")
     def test_the_bell_of_another_outbox_does_not_end_a_wait(

@@ -90,3 +90,34 @@ def test_a_verdict_of_another_version_is_replaced(session, make, database):
         connection.execute("update tide.pipeline set invalid_reason = 'an older version did not know it'")
     Catalog("default").read(session)
     assert reason(database, "a") is None
+
+
+@pytest.fixture
+def receive(database):
+    def receive(name: str, **config):
+        with database.connect() as connection:
+            connection.execute("select tide.inbox_create('in') where not exists (select from tide.inbox)")
+            connection.execute("select tide.relay_set_inbox(%s, 'in', %s)", [name, Jsonb(config)])
+
+    return receive
+
+
+def test_reverse_pipelines_are_owned_as_the_others(session, receive, database):
+    receive("a", source_type="file", path="/tmp/a", visibility_timeout_ms=7000)
+    receive("wrong", source_type="file")
+    catalog = Catalog("default")
+    catalog.read(session)
+    assert (list(catalog.specs), catalog.invalid) == (["a"], 1)
+    spec = catalog.specs["a"]
+    assert (spec.outbox, spec.lease_ms, spec.labels) == ("", 7000, ("a", "reverse", "file"))
+    assert "path: is missing" in reason(database, "wrong")
+
+
+def test_what_a_process_of_its_own_receives_is_judged_and_owned_by_nobody(session, receive, database):
+    receive("hook", source_type="webhook", scheme="bearer", signing_secret="a secret that is long enough")
+    receive("wrong", source_type="webhook", scheme="pigeon")
+    catalog = Catalog("default")
+    catalog.read(session)
+    assert (catalog.specs, catalog.invalid) == ({}, 1)
+    assert reason(database, "hook") is None
+    assert "scheme" in reason(database, "wrong")

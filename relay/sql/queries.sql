@@ -194,7 +194,8 @@ update tide.consumer_group g set offset_id = %(offset_id)s
 
 -- Writing an inbox ------------------------------------------------------------------------------------------------
 
--- Arrays travel in binary (%b): psycopg escapes each element of a text array by hand, which costs more than all the rest.
+-- Arrays travel in binary, by the letter b of their placeholders: psycopg escapes each element of a text array by hand,
+-- which costs more than all the rest. No percent sign here: a comment belongs to the statement before it.
 
 -- name: inbox_write
 -- Writes a batch of rows, those that are there already left out; returns how many were new.

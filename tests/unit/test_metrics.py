@@ -8,6 +8,8 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.metrics import MetricWrapperBase
 
 from relay import metrics
+from relay.api import metrics as api_metrics
+from relay.api.metrics import ApiMetrics
 from relay.metrics import P, PipelineLabels, SchedulerMetrics, WorkerMetrics, worker_metrics
 
 DOCS = Path(__file__).parents[2] / "docs" / "metrics.md"
@@ -49,7 +51,14 @@ def test_the_table_of_the_module_lists_every_metric():
 
 def test_the_table_of_the_docs_lists_every_metric():
     rows = re.findall(r"^\| `(tide_relay_\w+)` \| (\w+) \| ([^|]+) \| (\w+) \|", DOCS.read_text(), re.MULTILINE)
-    assert {(name, kind, labels.replace("`", ""), server) for name, kind, labels, server in rows} == rows_of_the_code()
+    assert {(name, kind, labels.replace("`", ""), server) for name, kind, labels, server in rows} == (
+        rows_of_the_code() | {row(metric, "api") for metric in metrics_of(ApiMetrics)}
+    )
+
+
+def test_the_table_of_the_api_lists_every_metric():
+    rows = re.findall(r"^(tide_relay_\w+) +(\w+) +([\w()]+(?:, \w+)?) +\S", api_metrics.__doc__ or "", re.MULTILINE)
+    assert {(*found, "api") for found in rows} == {row(metric, "api") for metric in metrics_of(ApiMetrics)}
 
 
 def test_every_metric_has_our_prefix_and_says_what_it_is():

@@ -15,8 +15,6 @@ from tests.services.proxy import Proxy
 
 class SqsSourceHarness(SourceHarness):
     kind = SqsSource
-    largest_body_bytes = 250_000
-    """SQS takes a megabyte, but so many of those take the server of the tests too long."""
 
     def __init__(self, server: MotoServer, proxy: Proxy) -> None:
         self.server = server

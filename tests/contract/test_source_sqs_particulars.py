@@ -212,6 +212,16 @@ def test_many_are_fetched_by_several_requests_at_a_time(harness: SqsSourceHarnes
     assert harness.queue.take_all() == []
 
 
+def test_an_acknowledgement_that_does_not_arrive_says_so(harness: SqsSourceHarness) -> None:
+    harness.send(messages(1, 1))
+    with opened(harness) as source:
+        received = take(source, 1)
+        harness.stop()
+        with pytest.raises(NotConnected):
+            source.ack(received)
+        harness.start()
+
+
 def test_a_handle_that_is_no_longer_known_is_no_failure(harness: SqsSourceHarness) -> None:
     harness.send([Sent(b'{"n": 1}')])
     with opened(harness) as source:

@@ -48,6 +48,7 @@ class NatsSink(Sink):
     features: ClassVar[Features] = Features(
         deduplicates=True,
         keeps_headers=True,
+        cloudevents_binding="nats",
         # A server's default `max_payload`; the server's and the stream's own limits hold.
         largest_record_bytes=1024 * 1024,
         needs_destination=True,

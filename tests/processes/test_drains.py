@@ -1,75 +1,14 @@
-"""Single drains, run in this process on a real database: what each kind leaves behind, and when it ends."""
+"""Single reverse drains on a real database: what they leave behind, when they end, and how they share threads."""
 
-import json
 import threading
 import time
-from contextlib import contextmanager
+from functools import partial
 
 import pytest
-from psycopg.types.json import Jsonb
 
-from relay.models import Drain
-from relay.settings import Settings
-from relay.sinks import memory as sinks
 from relay.sources import memory as sources
+from tests.processes.single_drains import Bench
 from tests.waiting import wait_until
-from workers import drain as drains
-from workers.tools import Tools
-
-
-class Bench:
-    """Tools of one worker, and a database with what drains need."""
-
-    def __init__(self, database, threads=4, others_wait=lambda: False):
-        self.database = database
-        self.tools = Tools(Settings(postgres_url=database.url), threads, others_wait)
-        self.db = database.connect()
-        self.numbers = {}
-
-    def close(self):
-        self.tools.stop.set()
-        self.tools.close()
-        self.db.close()
-
-    def query(self, statement, *parameters):
-        cursor = self.db.execute(statement, parameters)
-        return cursor.fetchall() if cursor.description else []
-
-    def receive_into(self, inbox, pipeline="p", **config):
-        self.query(
-            "select tide.inbox_create(%s) where not exists (select from tide.inbox where name = %s)", inbox, inbox
-        )
-        config = {"source_type": "memory", "name": inbox, "batch_size": 10} | config
-        self.query("select tide.relay_set_inbox(%s, %s, %s)", pipeline, inbox, Jsonb(config))
-        return sources.log(config["name"])
-
-    def publish_to(self, pipeline="p", **config):
-        self.query("select tide.outbox_create_if_not_exists('orders')")
-        self.query("select tide.relay_set_outbox(%s, 'orders', %s)", pipeline, Jsonb(config))
-
-    def publish(self, count=1, payload=None):
-        payloads = [Jsonb({"n": n} if payload is None else payload) for n in range(count)]
-        return self.query("select tide.outbox_publish_many('orders', %s)", payloads)[0][0]
-
-    def drain(self, pipeline="p"):
-        """One drain; how it ended."""
-        number = self.numbers[pipeline] = self.numbers.get(pipeline, 0) + 1
-        drains.run(self.tools, Drain(pipeline, 0, number, 30_000))
-        return self.query("select outcome from tide.drain where pipeline = %s", pipeline)[0][0]
-
-    @contextmanager
-    def draining(self, pipeline="p"):
-        thread = threading.Thread(target=self.drain, args=[pipeline], daemon=True)
-        thread.start()
-        yield thread
-        thread.join(20)
-        assert not thread.is_alive(), "the drain did not end"
-
-    def event_ids(self, inbox="commands"):
-        return [row[0] for row in self.query(f"select event_id from tide.{inbox} order by inbox_seq")]
-
-    def last(self, column, pipeline="p"):
-        return self.query(f"select {column} from tide.drain where pipeline = %s", pipeline)[0][0]
 
 
 @pytest.fixture
@@ -79,7 +18,6 @@ def bench(database):
     made.close()
     for name in ("commands", "others"):
         sources.forget(name)
-    sinks.forget()
 
 
 # Reverse -------------------------------------------------------------------------------------------------------------
@@ -97,12 +35,16 @@ def test_a_backlog_becomes_rows_in_order_and_is_acknowledged(bench):
 
 def test_a_message_that_comes_while_the_drain_waits_lands_at_once(bench):
     log = bench.receive_into("commands", slice_ms=20_000)
+
+    def is_stored(number):
+        return len(bench.event_ids()) == number + 1
+
     with bench.draining():
         wait_until(lambda: bench.tools.waiting._free < 3, 10, "the drain waits on its source")
         for n in range(3):
             log.send(b"{}")
-            wait_until(lambda n=n: len(bench.event_ids()) == n + 1, 5, "the message is in the inbox")
-            wait_until(lambda n=n: n in log.acknowledged, 5, "and acknowledged, with nothing else coming")
+            wait_until(partial(is_stored, n), 5, "the message is in the inbox")
+            wait_until(partial(log.acknowledged.__contains__, n), 5, "and acknowledged, with nothing else coming")
         bench.tools.stop.set()
 
 
@@ -235,117 +177,3 @@ def test_whoever_waits_gives_its_thread_to_a_drain_that_has_none(database):
     finally:
         bench.close()
         sources.forget("commands")
-
-
-# Gathering -----------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def folder(tmp_path):
-    made = tmp_path / "objects"
-    made.mkdir()
-    return made
-
-
-def gather(bench, folder, **config):
-    keys = {"sink_type": "object_storage", "path": str(folder), "compression": "none", "poll_interval_ms": 50}
-    bench.publish_to(**keys | config)
-
-
-def objects(folder):
-    """name -> the ids in it."""
-    return {
-        path.name: [json.loads(line)["message_id"] for line in path.read_text().splitlines()]
-        for path in sorted(folder.rglob("*.jsonl"))
-    }
-
-
-def test_messages_wait_until_there_is_an_object_of_them(bench, folder):
-    gather(bench, folder, max_rows=10)
-    ids = bench.publish(7)
-    assert bench.drain() == "later"
-    assert objects(folder) == {}
-    assert bench.query("select armed from tide.bell") == [(False,)], "nobody need ring for each of them"
-    ids += bench.publish(5)
-    assert bench.drain() == "later"
-    assert list(objects(folder).values()) == [ids[:10]]
-    assert bench.query("select offset_id from tide.consumer_group") == [(ids[9],)]
-    assert bench.last("delivered") == 10
-
-
-def test_the_oldest_message_waits_no_longer_than_it_may(bench, folder):
-    gather(bench, folder, max_age_ms=1000)
-    ids = bench.publish(3)
-    wait_until(lambda: bench.drain() == "idle", 10, "everything is written")
-    assert list(objects(folder).values()) == [ids]
-    assert bench.query("select armed from tide.bell") == [(True,)]
-
-
-def test_a_size_closes_an_object(bench, folder):
-    gather(bench, folder, max_bytes=1024 * 1024)
-    ids = bench.publish(5, payload="x" * 500_000)
-    bench.drain()
-    assert list(objects(folder).values()) == [ids[:3]]
-
-
-def test_an_object_of_a_drain_that_died_is_written_again_under_the_same_name(bench, folder):
-    gather(bench, folder, max_rows=10)
-    ids = bench.publish(10)
-    bench.drain()
-    [name] = objects(folder)
-    # As if the worker had died between the object and its settle; meanwhile more was published.
-    bench.query("update tide.consumer_group set offset_id = 0")
-    ids += bench.publish(4)
-    bench.drain()
-    assert objects(folder) == {name: ids[:10]}
-
-
-def test_a_bad_record_is_a_dead_letter_of_the_object(bench, folder):
-    gather(bench, folder, max_age_ms=1000, wire_format="raw", max_rows=3)
-    ids = bench.publish(3)
-    bench.drain()
-    assert bench.query("select count(*) from tide.dead_letter") == [(0,)]
-    assert bench.query("select offset_id from tide.consumer_group") == [(ids[2],)]
-
-
-# Joining -------------------------------------------------------------------------------------------------------------
-
-
-def test_a_local_inbox_and_the_offset_are_one_transaction(bench):
-    bench.query("select tide.inbox_create('commands')")
-    bench.publish_to(sink_type="inbox", inbox="commands", batch_size=4)
-    bench.query("alter table tide.commands add column tx xid8 default pg_current_xact_id()")
-    bench.query("create table public.settled (offset_id bigint, tx xid8 default pg_current_xact_id())")
-    bench.query("""create function public.note() returns trigger language plpgsql as
-                   $$ begin insert into public.settled (offset_id) values (new.offset_id); return null; end $$""")
-    bench.query("create trigger note after update on tide.consumer_group for each row execute function public.note()")
-    ids = bench.publish(10)
-    assert bench.drain() == "idle"
-    assert bench.event_ids() == [f"orders:{n}" for n in ids]
-    assert bench.query("select offset_id from tide.consumer_group") == [(ids[-1],)]
-    assert bench.last("delivered") == 10
-    committed = bench.query("select tx, count(*) from tide.commands group by 1 order by min(inbox_seq)")
-    assert [count for _, count in committed] == [4, 4, 2]
-    assert bench.query("select tx from public.settled order by offset_id") == [(tx,) for tx, _ in committed]
-
-
-def test_a_refused_row_of_a_local_inbox_is_a_dead_letter(bench):
-    bench.query("select tide.inbox_create('commands')")
-    bench.query("alter table tide.commands add check (payload <> '{\"n\": 2}')")
-    bench.publish_to(sink_type="inbox", inbox="commands")
-    ids = bench.publish(5)
-    assert bench.drain() == "idle"
-    assert bench.event_ids() == [f"orders:{n}" for n in ids if n != ids[2]]
-    assert bench.query("select message_id from tide.dead_letter") == [(ids[2],)]
-
-
-def test_a_fenced_drain_leaves_nothing_in_a_local_inbox(bench):
-    bench.query("select tide.inbox_create('commands')")
-    bench.publish_to(sink_type="inbox", inbox="commands")
-    bench.publish(5)
-    bench.query("""create function fence() returns trigger language plpgsql as
-                   $$ begin update tide.drain set epoch = epoch + 1; return null; end $$""")
-    bench.query("create trigger fence after insert on tide.commands execute function fence()")
-    bench.drain()
-    assert bench.event_ids() == []
-    assert bench.query("select offset_id from tide.consumer_group") == [(0,)]

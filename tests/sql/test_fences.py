@@ -260,6 +260,7 @@ class TestEpochs:
 
 def test_whatever_an_error_says_a_drain_ends_and_a_dead_letter_is_kept(session, snapshot):
     begun = ownership.begin(session, drain())
+    assert begun
     lease = Lease(drain(), 60, 0)
     odd = Failure(0, True, "rejected", "NUL \0 and \ud800")
     Reader(session, lease, begun, 10).settle(Settlement(1, 0, ((1, odd),)))

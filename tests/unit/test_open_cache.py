@@ -29,7 +29,7 @@ class Watched(MemorySink):
 
 
 def test_a_sink_is_opened_once_and_taken_again():
-    cache = OpenCache()
+    cache: OpenCache[Watched] = OpenCache()
     first = cache.take("orders", 1, Watched, Watched.open)
     cache.give_back("orders", 1, first)
     assert cache.take("orders", 1, Watched, Watched.open) is first
@@ -37,7 +37,7 @@ def test_a_sink_is_opened_once_and_taken_again():
 
 
 def test_two_drains_never_hold_the_same_sink():
-    cache = OpenCache()
+    cache: OpenCache[Watched] = OpenCache()
     first, second = cache.take("orders", 1, Watched, Watched.open), cache.take("orders", 1, Watched, Watched.open)
     assert first is not second
     cache.give_back("orders", 1, first)
@@ -47,7 +47,7 @@ def test_two_drains_never_hold_the_same_sink():
 
 
 def test_a_sink_of_an_older_configuration_is_closed():
-    cache = OpenCache()
+    cache: OpenCache[Watched] = OpenCache()
     old = cache.take("orders", 1, Watched, Watched.open)
     cache.give_back("orders", 1, old)
     new = cache.take("orders", 2, Watched, Watched.open)
@@ -56,7 +56,7 @@ def test_a_sink_of_an_older_configuration_is_closed():
 
 
 def test_the_sink_used_longest_ago_is_closed_when_there_are_too_many():
-    cache = OpenCache(limit=2)
+    cache: OpenCache[Watched] = OpenCache(limit=2)
     sinks = {name: cache.take(name, 1, Watched, Watched.open) for name in "abc"}
     for name in "abac":
         cache.give_back(name, 1, sinks[name] if name != "a" else cache.take("a", 1, lambda: sinks["a"], Watched.open))
@@ -64,7 +64,8 @@ def test_the_sink_used_longest_ago_is_closed_when_there_are_too_many():
 
 
 def test_a_sink_that_cannot_be_opened_is_closed_and_not_kept():
-    cache, broken = OpenCache(), Watched(fails=True)
+    cache: OpenCache[Watched] = OpenCache()
+    broken = Watched(fails=True)
     with pytest.raises(NotConnected):
         cache.take("orders", 1, lambda: broken, Watched.open)
     assert broken.closed == 1
@@ -72,7 +73,7 @@ def test_a_sink_that_cannot_be_opened_is_closed_and_not_kept():
 
 
 def test_close_closes_what_is_kept():
-    cache = OpenCache()
+    cache: OpenCache[Watched] = OpenCache()
     kept = [cache.take(name, 1, Watched, Watched.open) for name in "ab"]
     for name, sink in zip("ab", kept, strict=True):
         cache.give_back(name, 1, sink)
@@ -82,7 +83,9 @@ def test_close_closes_what_is_kept():
 
 
 def test_many_threads_share_a_cache_without_sharing_a_sink():
-    cache, in_use, lock = OpenCache(), set(), threading.Lock()
+    cache: OpenCache[Watched] = OpenCache()
+    in_use: set[Watched] = set()
+    lock = threading.Lock()
     made: list[Watched] = []
 
     def make() -> Watched:

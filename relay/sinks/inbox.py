@@ -13,11 +13,11 @@ from psycopg import errors as pg
 from pydantic import AliasChoices, Field, field_validator
 
 from relay import inbox
+from relay.clients.postgres import Session, check_url, connect, errors
 from relay.db import Connection
 from relay.errors import ConfigError, NotConnected, RelayError
 from relay.models import Failure, InboxRow, Record
 from relay.sinks.base import Features, JoiningSink, SinkConfig
-from relay.sinks.inbox_session import Session, check_url, connect, errors
 from relay.sql import query
 from relay.templates import encode_json
 
@@ -70,7 +70,7 @@ class InboxSink(JoiningSink):
         if self._config.postgres_url is None:
             return
         with self._busy:
-            session = connect(self._config.postgres_url, self._where, self._config.timeout_ms)
+            session = connect(self._config.postgres_url, self._where, self._config.timeout_ms, "tide-relay inbox sink")
             try:
                 session.begin_call()
                 self._check(session)

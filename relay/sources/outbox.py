@@ -13,9 +13,9 @@ from typing import Annotated, ClassVar, cast
 from psycopg.conninfo import make_conninfo
 from pydantic import AliasChoices, Field, field_validator
 
+from relay.clients.postgres import check_url, connect, errors
 from relay.errors import ConfigError, NotConnected, RelayError
 from relay.models import Message, Received
-from relay.sinks.inbox_session import check_url, connect, errors
 from relay.sources.base import Source, SourceConfig, SourceFeatures
 from relay.sources.outbox_reader import OutboxReader, join_group
 from relay.sql import query
@@ -74,7 +74,8 @@ class OutboxSource(Source):
     def open(self, positions: Mapping[str, str]) -> None:
         self.close()
         with self._busy:
-            session = connect(_primary(self._config.postgres_url), self._where, self._config.timeout_ms)
+            url = _primary(self._config.postgres_url)
+            session = connect(url, self._where, self._config.timeout_ms, "tide-relay outbox source")
             try:
                 session.begin_call()
                 group = join_group(session, self._outbox, self._group, self._where)

@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 from psycopg import errors as pg
 from psycopg.rows import args_row
 
+from relay.clients.postgres import Session, errors
 from relay.errors import ConfigError
 from relay.models import Message
 from relay.outbox import MAX_BATCH_BYTES
-from relay.sinks.inbox_session import Session, errors
 from relay.sql import query
 
 

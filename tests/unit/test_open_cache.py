@@ -84,7 +84,7 @@ def test_close_closes_what_is_kept():
 
 def test_many_threads_share_a_cache_without_sharing_a_sink():
     cache: OpenCache[Watched] = OpenCache()
-    in_use: set[Watched] = set()
+    in_use: set[int] = set()
     lock = threading.Lock()
     made: list[Watched] = []
 

@@ -64,14 +64,14 @@ def _until(deadline: float, gen: PQGen[R]) -> Generator[Any, Any, R]:
         return value
 
 
-def connect(url: str, where: str, timeout_ms: int) -> Session:
-    """Raises NotConnected, or ConfigError when a person must change something."""
+def connect(url: str, where: str, timeout_ms: int, application_name: str) -> Session:
+    """A session of ours. Raises NotConnected, or ConfigError when a person must change something."""
     try:
         with errors(where):
             session = Session.connect(
                 url,
                 autocommit=True,
-                application_name="tide-relay inbox sink",
+                application_name=application_name,
                 connect_timeout=max(2, round(timeout_ms / 1000)),
                 keepalives_idle=10,
                 keepalives_interval=5,

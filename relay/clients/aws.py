@@ -5,6 +5,7 @@ tries again by itself: waiting and trying again are decided once, above the sink
 """
 
 import re
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
@@ -107,6 +108,7 @@ def make_client(
     )
     try:
         session = boto3.session.Session(
+            botocore_session=_session(),
             aws_access_key_id=config.access_key_id,
             aws_secret_access_key=config.secret_access_key,
             aws_session_token=config.session_token,
@@ -123,6 +125,22 @@ def make_client(
         )
     except (botocore.exceptions.BotoCoreError, ValueError) as error:
         raise ConfigError(f"{where}: {described(error, config)}{advice(verdict(error)[1])}") from error
+
+
+def _session() -> Any:
+    """A session of botocore that shares what it knows of services with the others: else 12 MB and 0.2 s for each."""
+    import botocore.session  # type: ignore[import-untyped]
+
+    session = botocore.session.Session()
+    session.register_component("data_loader", _shared_loader())
+    return session
+
+
+@cache
+def _shared_loader() -> Any:
+    from botocore.loaders import create_loader  # type: ignore[import-untyped]
+
+    return create_loader()
 
 
 def described(error: BaseException, config: AwsKeys) -> str:

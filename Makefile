@@ -54,7 +54,7 @@ unit: .venv/.synced ## run the tests that need no other process
 	$(PYTEST) $(ARGS) tests/unit
 sql: .venv/.synced ## run the tests of the schema, on PostgreSQL 16 and 18
 	$(PYTEST) $(ARGS) tests/sql
-contract: .venv/.synced ## run the suite that every sink passes
+contract: .venv/.synced ## run the suites that every sink and every source passes
 	$(PYTEST) $(ARGS) tests/contract
 processes: .venv/.synced ## run the tests that start, pause and kill real schedulers and workers
 	$(PYTEST) $(ARGS) tests/processes
@@ -66,6 +66,10 @@ packaging: .venv/.synced ## build the wheel and try it in an environment of its 
 .PHONY: kill-loop
 kill-loop: .venv/.synced ## kill schedulers and workers under load for three minutes, and judge what was delivered
 	$(RUN) tests.processes.kill_loop $(ARGS)
+
+.PHONY: exactly-once
+exactly-once: .venv/.synced ## kill workers under every backend that promises exactly once, and count
+	$(RUN) tests.processes.exactly_once $(ARGS)
 
 .PHONY: services-rabbitmq
 services-rabbitmq: ## install Debian's RabbitMQ if it is missing and we may

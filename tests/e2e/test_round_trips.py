@@ -1,0 +1,135 @@
+"""There and back again: through the sink of each system, out of it by its source, into an inbox; each message once,
+equal as JSON, with key and headers, in the order that is promised, and once even if it was sent twice."""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from psycopg.types.json import Jsonb
+
+from tests.e2e import systems
+from tests.e2e.api import ApiProcess, running_api
+from tests.e2e.drains import Drains, draining
+from tests.e2e.systems import LARGE, System
+from tests.e2e.trips import assert_arrived, messages, publish
+from tests.services.nats import NatsServer
+from tests.services.postgres import Database, PostgresServer
+
+
+@pytest.fixture(scope="module")
+def database(_postgres18: PostgresServer) -> Iterator[Database]:
+    """One for all trips: each has an outbox and an inbox of its own name."""
+    _postgres18.start()
+    made = _postgres18.create_database()
+    yield made
+    _postgres18.drop_database(made)
+
+
+@pytest.fixture(scope="module")
+def other_database(_postgres18: PostgresServer) -> Iterator[Database]:
+    _postgres18.start()
+    made = _postgres18.create_database()
+    yield made
+    _postgres18.drop_database(made)
+
+
+@pytest.fixture(scope="module")
+def drains(database: Database) -> Iterator[Drains]:
+    with draining(database) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def large_nats_server(run_dir: Path) -> Iterator[NatsServer]:
+    """Takes messages of more than a megabyte, unlike the session's."""
+    with NatsServer(run_dir / "nats-large", max_payload_bytes=8 * LARGE) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def api(database: Database, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiProcess]:
+    with running_api(database, tmp_path_factory.mktemp("api")) as running:
+        yield running
+
+
+SYSTEMS: dict[str, tuple[Callable[[Any], System], str]] = {
+    "nats": (systems.nats, "large_nats_server"),
+    "kafka": (systems.kafka, "kafka_server"),
+    "kafka_transactional": (partial(systems.kafka, transactional=True), "kafka_server"),
+    "redis": (systems.redis, "redis_server"),
+    "redis_exactly_once": (partial(systems.redis, exactly_once=True), "redis_server"),
+    "rabbitmq": (systems.rabbitmq, "rabbitmq_server"),
+    "sqs": (systems.sqs, "moto_server"),
+    "sqs_fifo": (systems.sqs_fifo, "moto_server"),
+    "file": (systems.file, "tmp_path"),
+    "webhook": (systems.webhook, "api"),
+    "inbox": (lambda _: systems.inbox(), "database"),
+    "remote_inbox": (systems.inbox, "other_database"),
+}
+"""How to reach each, and the fixture that this needs."""
+
+WAYS = [
+    ("nats", "raw"), ("nats", "cloudevents"), ("nats", "debezium"),
+    ("kafka", "raw"), ("kafka", "cloudevents"), ("kafka", "debezium"), ("kafka_transactional", "raw"),
+    ("redis", "raw"), ("redis", "envelope"), ("redis_exactly_once", "cloudevents"),
+    ("rabbitmq", "raw"), ("rabbitmq", "cloudevents"), ("rabbitmq", "envelope"),
+    ("sqs", "raw"), ("sqs", "cloudevents_structured"), ("sqs_fifo", "raw"),
+    ("file", "raw"), ("file", "envelope"), ("file", "cloudevents_structured"), ("file", "debezium"),
+    ("webhook", "raw"), ("webhook", "envelope"), ("webhook", "cloudevents"),
+    ("inbox", "raw"), ("remote_inbox", "raw"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("system_name", "wire_format"), WAYS)
+def test_everything_comes_back_as_it_was(
+    request: pytest.FixtureRequest, database: Database, drains: Drains, system_name: str, wire_format: str
+) -> None:
+    make_system, needed = SYSTEMS[system_name]
+    system = make_system(request.getfixturevalue(needed))
+    name = f"{system_name}_{wire_format}"
+    inbox = f"from_{name}"
+    target = request.getfixturevalue("other_database") if system_name.startswith("remote") else database
+    sent = messages(system, wire_format)
+    publish(database, name, sent)
+    make(database, target, name, *system.configs(name, wire_format))
+    if system_name == "webhook":
+        request.getfixturevalue("api").wait_for(inbox)
+    for _ in range(2):
+        # The second time as after a crash in the worst moment: everything is sent again.
+        drains.until_idle(f"to-{name}")
+        receive(drains, target, inbox, len(sent), is_drained=bool(system.source) and system_name != "webhook")
+        assert_arrived(database, target, name, inbox, system, wire_format)
+        if not system.keeps_headers and wire_format == "raw":
+            break  # without any id, nobody can tell
+        drains.query("update tide.consumer_group set offset_id = 0 where name = %s", f"to-{name}")
+    dead = "select message_id, code, reason from tide.dead_letter where pipeline in (%s, %s)"
+    assert drains.query(dead, f"to-{name}", inbox) == []
+
+
+def make(database: Database, target: Database, name: str, sink: dict[str, Any], source: dict[str, Any]) -> None:
+    """The inbox, and the pipelines there and back."""
+    with target.connect() as connection:
+        connection.execute("select tide.inbox_create(%s)", [f"from_{name}"])
+    with database.connect() as connection:
+        connection.execute("select tide.relay_set_outbox(%s, %s, %s)", [f"to-{name}", name, Jsonb(sink)])
+        if "source_type" in source:
+            connection.execute(
+                "select tide.relay_set_inbox(%s, %s, %s)", [f"from_{name}", f"from_{name}", Jsonb(source)]
+            )
+
+
+def receive(drains: Drains, target: Database, inbox: str, count: int, *, is_drained: bool) -> None:
+    """Until so many rows are in the inbox, and nothing more comes."""
+
+    def is_all() -> bool:
+        with target.connect() as connection:
+            row = connection.execute(f"select count(*) from tide.{inbox}").fetchone()
+        return row is not None and row[0] >= count
+
+    if is_drained:
+        drains.until(inbox, is_all)
+        drains.drain(inbox)
+    else:
+        assert is_all()

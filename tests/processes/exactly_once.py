@@ -1,0 +1,225 @@
+"""The kill loop of what is promised exactly once: nothing may be missing, and nothing may be there twice.
+
+    python -m tests.processes.exactly_once --seconds 120 --only kafka-sink,redis-sink
+
+Two schedulers and three groups of workers, for which PostgreSQL is 20 ms away: so a kill often falls between a sink and
+the settle. Every second or so a whole group, one of its processes, or a scheduler is killed with SIGKILL and started
+again. PostgreSQL and the service behind each flow are killed and started, too, in turn (Amazon's, which here keeps
+everything in memory, is halted instead).
+
+In the end everything is drained, and the ids that arrived are counted against those that were sent. Exit 0 only if each
+is there once, and in order.
+"""
+
+import argparse
+import os
+import random
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from relay.embedded import EmbeddedRedis
+from tests.contract.redis_server import DurableRedis
+from tests.processes.exactly_once_flows import OUTBOXES, Flow, Forward, Services
+from tests.processes.exactly_once_sinks import FORWARD
+from tests.processes.exactly_once_sources import REVERSE
+from tests.processes.exactly_once_tally import Tally
+from tests.processes.fleet import Fleet, RelayProcess, WorkersProcess, running_fleet
+from tests.processes.pipelines import Pipelines, Writers
+from tests.services.kafka import KafkaServer
+from tests.services.moto import MotoServer
+from tests.services.nats import NatsServer
+from tests.services.postgres import PostgresServer
+from tests.services.proxy import Proxy
+
+FLOWS = {kind.name: kind for kind in FORWARD + REVERSE}
+POSTGRES_IS_AWAY_SECONDS = 0.01
+"""In each direction."""
+OUTAGE_EVERY_SECONDS = 12.0
+DRAIN_SECONDS = 90
+SCHEDULER_SHARE = 0.12
+# Lines that a worker logs when it finds that another one was killed between the sink and the settle.
+TAKEN_UP = ("sink is ahead of the offset", "object is written again")
+
+
+@dataclass
+class Outcome:
+    tallies: dict[str, Tally] = field(default_factory=dict)
+    faults: Counter[str] = field(default_factory=Counter)
+    taken_up: Counter[str] = field(default_factory=Counter)
+    stuck: list[str] = field(default_factory=list)
+    """Flows of which not everything had arrived in time."""
+
+    @property
+    def wrong(self) -> list[str]:
+        return sorted({*self.stuck, *(name for name, tally in self.tallies.items() if not tally.is_right)})
+
+    def __str__(self) -> str:
+        columns = ("sent", "arrived", "missing", "doubled", "unknown", "reordered", "dead")
+        lines = [f"{'':<16}" + "".join(f"{column:>11}" for column in columns)]
+        for name, tally in self.tallies.items():
+            lines.append(f"{name:<16}" + "".join(f"{getattr(tally, column):>11,}" for column in columns))
+        lines += [f"{name:<40}{number:>6,}" for name, number in sorted((self.faults + self.taken_up).items())]
+        lines += [f"not all had arrived after {DRAIN_SECONDS} s: {name}" for name in self.stuck]
+        return "\n".join(lines + [line for tally in self.tallies.values() for line in tally.examples])
+
+
+def run(
+    kinds: Sequence[type[Flow]],
+    services: Services,
+    pipelines: Pipelines,
+    fleet: Fleet,
+    *,
+    seconds: float,
+    rate: float,
+    seed: int,
+) -> Outcome:
+    """The loop itself, on services that run already. `rate`: messages per second, of all outboxes."""
+    chance = random.Random(seed)
+    outcome = Outcome()
+    for outbox in OUTBOXES:
+        pipelines.run("select tide.outbox_create_if_not_exists(%s)", outbox)
+    flows = [kind(services, pipelines) for kind in kinds]
+    for flow in flows:
+        flow.make()
+    processes: list[RelayProcess] = [fleet.scheduler(), fleet.scheduler()]
+    processes += [fleet.workers(threads=8, processes=count) for count in (2, 1, 1)]
+    fleet.wait_ready()
+    for flow in flows:
+        flow.start()
+    writers = Writers(pipelines, list(OUTBOXES) if any(isinstance(flow, Forward) for flow in flows) else [], rate)
+    with ExitStack() as stack:
+        if any(isinstance(flow, Forward) for flow in flows):
+            stack.enter_context(writers)
+        _harm(outcome.faults, chance, processes, services, flows, seconds)
+    for flow in flows:
+        flow.stop()
+    for process in processes:
+        process.wait_ready()
+    outcome.stuck = _drain(flows)
+    outcome.tallies = {flow.name: flow.tally() for flow in flows}
+    logs = [process.log.read_text() for process in fleet.processes]
+    outcome.taken_up = Counter({line: sum(log.count(line) for log in logs) for line in TAKEN_UP})
+    for outbox, ids in writers.confirmed.items():
+        assert set(ids) <= set(pipelines.committed(outbox)), "PostgreSQL itself has lost a commit"
+    return outcome
+
+
+def _harm(
+    faults: Counter[str],
+    chance: random.Random,
+    processes: Sequence[RelayProcess],
+    services: Services,
+    flows: Sequence[Flow],
+    seconds: float,
+) -> None:
+    outages = ["database", *sorted({flow.service for flow in flows if flow.service})]
+    begin = time.monotonic()
+    every_seconds = min(OUTAGE_EVERY_SECONDS, seconds / (len(outages) + 1))
+    done = 0
+    while (passed := time.monotonic() - begin) < seconds:
+        if passed > every_seconds * (done + 1):
+            name = outages[done % len(outages)]
+            _take_down(services, name, chance.uniform(0.2, 1))
+            done += 1
+            faults[f"outage: {name}"] += 1
+        _pass_time(chance.uniform(0.5, 1.5))
+        ready = [process for process in processes if process.is_running and process.is_ready()]
+        scheduler = chance.random() < SCHEDULER_SHARE
+        victims = [process for process in ready if isinstance(process, WorkersProcess) != scheduler]
+        if victims:
+            faults[_kill(chance, chance.choice(victims))] += 1
+
+
+def _kill(chance: random.Random, victim: RelayProcess) -> str:
+    kind = type(victim).__name__.removesuffix("Process").lower()
+    if isinstance(victim, WorkersProcess) and victim.processes > 1 and chance.random() < 0.5:
+        victim.kill_child()
+        what = "one process killed"
+    else:
+        victim.kill()
+        what = "killed"
+    victim.start()
+    return f"{kind}: {what}"
+
+
+def _take_down(services: Services, name: str, seconds: float) -> None:
+    service = getattr(services, name)
+    if isinstance(service, MotoServer):
+        pid = service.pid
+        assert pid is not None
+        os.kill(pid, signal.SIGSTOP)
+        _pass_time(seconds + 1)  # longer than the time limits, so that uploads fail that are made later
+        os.kill(pid, signal.SIGCONT)
+        return
+    server = service if isinstance(service, KafkaServer | EmbeddedRedis | NatsServer) else service.server
+    server.kill()
+    _pass_time(seconds)
+    server.start()
+
+
+def _drain(flows: Sequence[Flow]) -> list[str]:
+    deadline = time.monotonic() + DRAIN_SECONDS
+    waiting = list(flows)
+    while waiting and time.monotonic() < deadline:
+        waiting = [flow for flow in waiting if not flow.is_done()]
+        _pass_time(0.3)
+    return [flow.name for flow in waiting]
+
+
+def _pass_time(seconds: float) -> None:
+    """Here the load is what is waited for: time passes under it."""
+    time.sleep(max(0.0, seconds))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--seconds", type=float, default=120)
+    parser.add_argument("--rate", type=float, default=250, help="messages per second into the outboxes")
+    parser.add_argument("--seed", type=int, default=random.randrange(10_000))
+    parser.add_argument("--only", default=",".join(FLOWS), help="names of flows, with commas between: %(default)s")
+    options = parser.parse_args()
+    names = options.only.split(",")
+    if unknown := set(names) - FLOWS.keys():
+        parser.error(f"--only: there is no {', '.join(sorted(unknown))}; there are {', '.join(FLOWS)}")
+    kinds = [FLOWS[name] for name in names]
+    folder = Path(tempfile.mkdtemp(prefix="tide-exactly-once-"))
+    folder.chmod(0o755)
+    print(f"exactly once: {options.seconds:g} s, seed {options.seed}, in {folder}", flush=True)
+    with ExitStack() as stack:
+        server = PostgresServer.start_in(folder / "postgres", 18)
+        stack.callback(server.kill)
+        services = Services(server.create_database())
+        for kind in kinds:
+            _start(stack, folder, services, kind.service)
+        queue = stack.enter_context(EmbeddedRedis(folder / "queue"))
+        proxy = stack.enter_context(Proxy(services.database.url))
+        proxy.delay(POSTGRES_IS_AWAY_SECONDS)
+        pipelines = Pipelines(services.database.url, folder / "delivered")
+        url = proxy.through(services.database.url)
+        fleet = stack.enter_context(running_fleet(url, queue.url, folder / "fleet", quiet=True))
+        outcome = run(kinds, services, pipelines, fleet, seconds=options.seconds, rate=options.rate, seed=options.seed)
+    print(outcome)
+    return 1 if outcome.wrong else 0
+
+
+def _start(stack: ExitStack, folder: Path, services: Services, name: str | None) -> None:
+    if name is None or getattr(services, name) is not None:
+        return
+    if name == "remote":
+        server = PostgresServer.start_in(folder / "remote", 16)
+        stack.callback(server.kill)
+        services.remote = server.create_database()
+        return
+    kinds = {"kafka": KafkaServer, "redis": DurableRedis, "nats": NatsServer, "moto": MotoServer}
+    setattr(services, name, stack.enter_context(kinds[name](folder / name)))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

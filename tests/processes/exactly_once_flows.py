@@ -5,7 +5,7 @@
 
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -45,6 +45,8 @@ class Flow(ABC):
     name: ClassVar[str]
     service: ClassVar[str | None] = None
     """Which of the services, beside PostgreSQL, is killed and started again."""
+    ordered_when_fenced: ClassVar[bool] = True
+    """Whether order holds also over a drain that outlived its lease."""
 
     def __init__(self, services: Services, pipelines: Pipelines) -> None:
         self.services, self.pipelines = services, pipelines
@@ -67,10 +69,11 @@ class Flow(ABC):
     @abstractmethod
     def lanes(self) -> Iterator[Lane]: ...
 
-    def tally(self) -> Tally:
+    def tally(self, fenced: Container[str]) -> Tally:
+        """`fenced`: the pipelines of which a drain outlived its lease."""
         tally = Tally()
         for lane in self.lanes():
-            tally.add(lane)
+            tally.add(lane, self.ordered_when_fenced or lane.name.partition("/")[0] not in fenced)
         for name in self.names:
             dead = "select message_id::text, reason from tide.dead_letter where pipeline = %s"
             for message_id, reason in self.pipelines.run(dead, name):
@@ -141,7 +144,7 @@ class Reverse(Flow):
 
     @abstractmethod
     def stored(self, name: str) -> dict[str, list[str]]:
-        """Event ids of all that the service holds, in order, by where order holds."""
+        """Event ids of all that the service holds, in order, by what those begin with among which order holds."""
 
     def arrived(self, name: str) -> list[str]:
         return [row[0] for row in self.pipelines.run(f"select event_id from tide.{name} order by inbox_seq")]
@@ -156,8 +159,7 @@ class Reverse(Flow):
             lost = sorted(set(self.confirmed[name]).difference(*stored.values()))
             assert not lost, f"{self.service} itself has lost {lost[:5]}: this says nothing of the relay"
             for part, sent in stored.items():
-                prefix = part.rstrip("*")
-                yield Lane(part, sent, [id_ for id_ in arrived if id_.startswith(prefix)])
+                yield Lane(part, sent, [id_ for id_ in arrived if id_.startswith(part)])
 
     def _feed(self) -> None:
         turn = 0

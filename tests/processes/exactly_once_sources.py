@@ -62,6 +62,7 @@ class KafkaSourceFlow(Reverse):
 class RedisSourceFlow(Reverse):
     name = "redis-source"
     service = "redis"
+    ordered_when_fenced = False
     outages = (redis.RedisError,)
 
     @cached_property
@@ -90,6 +91,7 @@ class RedisSourceFlow(Reverse):
 class NatsSourceFlow(Reverse):
     name = "nats-source"
     service = "nats"
+    ordered_when_fenced = False
     outages = (OSError, nats.errors.Error)
 
     def prepare(self, name: str) -> None:
@@ -97,7 +99,7 @@ class NatsSourceFlow(Reverse):
 
     def config(self, name: str) -> dict[str, Any]:
         assert self.services.nats
-        return {"source_type": "nats", "url": self.services.nats.url, "stream": name, "ack_wait_ms": 2000}
+        return {"source_type": "nats", "url": self.services.nats.url, "stream": name}
 
     def send(self, name: str, count: int) -> list[str]:
         async def publish(jetstream: Any) -> list[str]:
@@ -117,13 +119,19 @@ class NatsSourceFlow(Reverse):
     def _ask(self, question: Any) -> Any:
         async def ask() -> Any:
             assert self.services.nats
-            client = await nats.connect(self.services.nats.url, allow_reconnect=False, connect_timeout=2)
+            client = await nats.connect(
+                self.services.nats.url, allow_reconnect=False, connect_timeout=2, error_cb=_ignore
+            )
             try:
                 return await question(client.jetstream())
             finally:
                 await client.close()
 
         return asyncio.run(ask())
+
+
+async def _ignore(_: Exception) -> None:
+    """It is raised as well."""
 
 
 REVERSE: tuple[type[Flow], ...] = (KafkaSourceFlow, RedisSourceFlow, NatsSourceFlow)

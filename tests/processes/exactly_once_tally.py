@@ -34,14 +34,14 @@ class Tally:
     def is_right(self) -> bool:
         return self.sent > 0 and not (self.missing or self.doubled or self.unknown or self.reordered or self.dead)
 
-    def add(self, lane: Lane) -> None:
+    def add(self, lane: Lane, in_order: bool = True) -> None:
         rank = {number: position for position, number in enumerate(lane.sent)}
         times = Counter(lane.arrived)
         missing = [number for number in lane.sent if number not in times]
         doubled = [number for number, count in times.items() if count > 1]
         unknown = [number for number in times if number not in rank]
         first = [rank[number] for number in times if number in rank]
-        late = [b for a, b in pairwise(first) if b < a]
+        late = [b for a, b in pairwise(first) if b < a and in_order]
         self.sent += len(lane.sent)
         self.arrived += len(times)
         self.missing += len(missing)

@@ -6,8 +6,9 @@ Imports nats-py only when it connects.
 import ssl
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
-from pydantic import AliasChoices, BaseModel, BeforeValidator, Field, model_validator
+from pydantic import AliasChoices, BeforeValidator, Field, model_validator
 
+from relay.clients.tls import TlsKeys, tls_context
 from relay.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ def _urls(value: Any) -> Any:
     return [url.strip() for url in value.split(",")] if isinstance(value, str) else value
 
 
-class NatsKeys(BaseModel):
+class NatsKeys(TlsKeys):
     """For a configuration to inherit from, beside its own base."""
 
     url: Annotated[
@@ -35,10 +36,6 @@ class NatsKeys(BaseModel):
     """Path of a `.creds` file (user JWT and seed)."""
     nkey_seed: Annotated[str | None, Field(repr=False)] = None
     """The seed itself (`SU...`), not a path."""
-    tls_ca: str | None = None
-    tls_cert: str | None = None
-    tls_key: str | None = None
-    tls_verify: bool = True
     tls_first: bool = False
     """Begin with TLS, for servers configured with `handshake_first`."""
 
@@ -46,8 +43,6 @@ class NatsKeys(BaseModel):
     def _is_whole(self) -> Self:
         if self.password is not None and self.user is None:
             raise ValueError("password needs user")
-        if (self.tls_cert is None) != (self.tls_key is None):
-            raise ValueError("tls_cert and tls_key need each other")
         return self
 
 
@@ -83,22 +78,8 @@ def _credentials(keys: NatsKeys, where: str) -> "RawCredentials | None":
 
 
 def _tls(keys: NatsKeys, where: str) -> ssl.SSLContext | None:
-    asked_for = keys.tls_ca or keys.tls_cert or keys.tls_first or not keys.tls_verify
-    if not asked_for and not any(url.startswith(("tls://", "wss://")) for url in keys.url):
-        return None
-    for key in ("tls_ca", "tls_cert", "tls_key"):
-        if getattr(keys, key) is not None:
-            _read(key, getattr(keys, key), where)
-    try:
-        context = ssl.create_default_context(cafile=keys.tls_ca)
-        if keys.tls_cert is not None:
-            context.load_cert_chain(keys.tls_cert, keys.tls_key)
-    except ssl.SSLError as error:
-        raise ConfigError(f"{where}: tls_ca, tls_cert or tls_key is not usable: {error.reason}") from None
-    if not keys.tls_verify:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    return context
+    wanted = keys.asks_for_tls or keys.tls_first or any(url.startswith(("tls://", "wss://")) for url in keys.url)
+    return tls_context(keys, where) if wanted else None
 
 
 def _read(key: str, path: str, where: str) -> str:

@@ -13,9 +13,10 @@ from amqp import method_framing  # type: ignore[import-untyped]
 from amqp.exceptions import AMQPError, NotFound  # type: ignore[import-untyped]
 
 from relay import __version__
-from relay.clients.rabbitmq_config import Address, RabbitmqKeys, addresses, tls_context
+from relay.clients.rabbitmq_config import Address, RabbitmqKeys, addresses
 from relay.clients.rabbitmq_errors import translated
 from relay.clients.rabbitmq_transport import Channel, Connection, TimeLimit
+from relay.clients.tls import tls_context
 from relay.errors import NotConnected
 
 _FAREWELL_SECONDS = 1.0

@@ -1,12 +1,12 @@
 """The keys by which the RabbitMQ sink and source find their server. Imports no client library."""
 
-import ssl
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 from urllib.parse import unquote, urlsplit
 
-from pydantic import AliasChoices, BaseModel, BeforeValidator, Field, field_validator, model_validator
+from pydantic import AliasChoices, BeforeValidator, Field, field_validator, model_validator
 
+from relay.clients.tls import TlsKeys
 from relay.errors import ConfigError
 
 KEY_HEADER = "relay-key"
@@ -17,7 +17,7 @@ def _urls(value: Any) -> Any:
     return [url.strip() for url in value.replace(";", ",").split(",")] if isinstance(value, str) else value
 
 
-class RabbitmqKeys(BaseModel):
+class RabbitmqKeys(TlsKeys):
     url: Annotated[
         list[str],
         BeforeValidator(_urls),
@@ -27,10 +27,6 @@ class RabbitmqKeys(BaseModel):
     user: str | None = None
     """With `password`, in place of those in the URL."""
     password: Annotated[str | None, Field(repr=False)] = None
-    tls_ca: str | None = None
-    tls_cert: str | None = None
-    tls_key: str | None = None
-    tls_verify: bool = True
 
     @field_validator("url")
     @classmethod
@@ -44,10 +40,7 @@ class RabbitmqKeys(BaseModel):
     def _keys_fit(self) -> "RabbitmqKeys":
         if (self.user is None) != (self.password is None):
             raise ValueError("user and password need each other")
-        if (self.tls_cert is None) != (self.tls_key is None):
-            raise ValueError("tls_cert and tls_key need each other")
-        asks_for_tls = self.tls_ca or self.tls_cert or not self.tls_verify
-        if asks_for_tls and not all(url.startswith(("amqps://", "${")) for url in self.url):
+        if self.asks_for_tls and not all(url.startswith(("amqps://", "${")) for url in self.url):
             raise ValueError("the tls_ keys need a url that begins with amqps://")
         return self
 
@@ -105,25 +98,3 @@ def addresses(keys: RabbitmqKeys, where: str) -> list[Address]:
             address = Address(address.host, address.port, address.virtual_host, keys.user, keys.password, address.tls)
         found.append(address)
     return found
-
-
-def tls_context(keys: RabbitmqKeys, where: str) -> ssl.SSLContext:
-    """Raises ConfigError for a file that cannot be read or used."""
-    for key in ("tls_ca", "tls_cert", "tls_key"):
-        path = getattr(keys, key)
-        try:
-            if path is not None:
-                open(path, "rb").close()
-        except (OSError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or type(error).__name__
-            raise ConfigError(f"{where}: {key} {path!r} cannot be read: {reason}") from None
-    try:
-        context = ssl.create_default_context(cafile=keys.tls_ca)
-        if keys.tls_cert is not None:
-            context.load_cert_chain(keys.tls_cert, keys.tls_key)
-    except ssl.SSLError as error:
-        raise ConfigError(f"{where}: tls_ca, tls_cert or tls_key is not usable: {error.reason}") from None
-    if not keys.tls_verify:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    return context

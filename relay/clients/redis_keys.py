@@ -1,13 +1,12 @@
 """The keys by which a pipeline reaches Redis, the same for sink and source. Imports redis-py nowhere."""
 
-import ssl
 from dataclasses import dataclass
 from typing import Annotated, Any
 from urllib.parse import unquote, urlsplit
 
-from pydantic import AliasChoices, BaseModel, BeforeValidator, Field, field_validator, model_validator
+from pydantic import AliasChoices, BeforeValidator, Field, field_validator, model_validator
 
-from relay.errors import ConfigError
+from relay.clients.tls import TlsKeys, tls_context
 
 _SCHEMES = ("redis", "rediss", "redis+cluster", "rediss+cluster")
 _DEFAULT_PORT = 6379
@@ -30,7 +29,7 @@ class Address:
     cluster: bool
 
 
-class RedisKeys(BaseModel):
+class RedisKeys(TlsKeys):
     """Mixed into the configuration of sink and source."""
 
     url: Annotated[
@@ -44,10 +43,6 @@ class RedisKeys(BaseModel):
     username: str | None = None
     """An ACL user; wins over the URL's."""
     password: Annotated[str | None, Field(repr=False)] = None
-    tls_ca: str | None = None
-    tls_cert: str | None = None
-    tls_key: str | None = None
-    tls_verify: bool = True
 
     @field_validator("url")
     @classmethod
@@ -59,8 +54,6 @@ class RedisKeys(BaseModel):
 
     @model_validator(mode="after")
     def _is_whole(self) -> "RedisKeys":
-        if (self.tls_cert is None) != (self.tls_key is None):
-            raise ValueError("tls_cert and tls_key need each other")
         if self.username is not None and self.password is None:
             raise ValueError("username needs password")
         if any("${" in url for url in self.url):
@@ -70,8 +63,7 @@ class RedisKeys(BaseModel):
             raise ValueError("several urls are for a cluster: set cluster to true, or name one server")
         if self.is_cluster and any(address.db for address in addresses):
             raise ValueError("a cluster has the database 0 alone: take the number out of url")
-        asked_for = self.tls_ca or self.tls_cert or not self.tls_verify
-        if asked_for and not all(address.encrypted for address in addresses):
+        if self.asks_for_tls and not all(address.encrypted for address in addresses):
             raise ValueError("tls keys need a url that begins with rediss://")
         return self
 
@@ -120,7 +112,7 @@ def connect_options(keys: RedisKeys, address: Address, where: str) -> dict[str, 
         "protocol": 2,
     }
     if address.encrypted:
-        _check_files(keys, where)
+        tls_context(keys, where)  # the client would say the same of each file, and not which
         options |= {
             "ssl_ca_certs": keys.tls_ca,
             "ssl_certfile": keys.tls_cert,
@@ -129,21 +121,3 @@ def connect_options(keys: RedisKeys, address: Address, where: str) -> dict[str, 
             "ssl_check_hostname": keys.tls_verify,
         }
     return options
-
-
-def _check_files(keys: RedisKeys, where: str) -> None:
-    """The client would say the same of each of them, and not which."""
-    for key in ("tls_ca", "tls_cert", "tls_key"):
-        path = getattr(keys, key)
-        if path is not None:
-            try:
-                with open(path, "rb"):
-                    pass
-            except OSError as error:
-                raise ConfigError(f"{where}: {key} {path!r} cannot be read: {error.strerror}") from None
-    try:
-        context = ssl.create_default_context(cafile=keys.tls_ca)
-        if keys.tls_cert is not None:
-            context.load_cert_chain(keys.tls_cert, keys.tls_key)
-    except ssl.SSLError as error:
-        raise ConfigError(f"{where}: tls_ca, tls_cert or tls_key is not usable: {error.reason}") from None

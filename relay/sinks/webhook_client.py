@@ -17,11 +17,12 @@ from typing import NamedTuple
 import httpcore
 
 import relay
+from relay.clients.tls import tls_context
 from relay.errors import ConfigError, NotConnected
 from relay.models import Failure
 from relay.secret_refs import mask
 from relay.signatures import sign_standard, standard_key
-from relay.sinks.webhook_config import OURS, Basic, WebhookConfig, is_header_name, tls_context
+from relay.sinks.webhook_config import OURS, Basic, WebhookConfig, is_header_name
 from relay.sinks.webhook_errors import FOR_A_PERSON, status_verdict, verdict
 from relay.sinks.webhook_network import ForbiddenAddress, Network
 from relay.sinks.webhook_url import Origin

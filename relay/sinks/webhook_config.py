@@ -1,11 +1,11 @@
 """The keys of the webhook sink."""
 
 import re
-import ssl
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
+from relay.clients.tls import TlsKeys
 from relay.errors import ConfigError
 from relay.signatures import standard_key
 from relay.sinks.base import SinkConfig
@@ -40,7 +40,7 @@ class Basic(BaseModel):
 Secret = Annotated[str, Field(min_length=1)]
 
 
-class WebhookConfig(SinkConfig):
+class WebhookConfig(TlsKeys, SinkConfig):
     url: Annotated[str, Field(repr=False, validation_alias=AliasChoices("url", "webhook_url"))]
     """A template of the sink's own, not the subject template: what stands for a variable has to be percent-encoded."""
     method: Annotated[
@@ -61,10 +61,6 @@ class WebhookConfig(SinkConfig):
     """Statuses to be tried again beside 408, 425, 429 and all from 500."""
     allow_http: bool = False
     allow_private_network: bool = False
-    tls_ca: str | None = None
-    tls_cert: str | None = None
-    tls_key: str | None = None
-    tls_verify: bool = True
 
     @property
     def secrets(self) -> list[str]:
@@ -99,8 +95,6 @@ class WebhookConfig(SinkConfig):
 
     @model_validator(mode="after")
     def _is_whole(self) -> Self:
-        if (self.tls_cert is None) != (self.tls_key is None):
-            raise ValueError("tls_cert and tls_key need each other")
         if self.auth is not None and any(name.lower() == "authorization" for name in self.headers):
             raise ValueError("auth and a header Authorization: keep one of the two")
         if not _REFERENCE.search(self.url):
@@ -117,26 +111,3 @@ class WebhookConfig(SinkConfig):
             raise ValueError(
                 "url begins with http://, which anybody on the way can read: use https://, or set allow_http"
             )
-
-
-def tls_context(config: WebhookConfig, where: str) -> ssl.SSLContext:
-    """Verifies certificates unless configured otherwise. Raises ConfigError for a file that cannot be used."""
-    for key in ("tls_ca", "tls_cert", "tls_key"):
-        path: Any = getattr(config, key)
-        if path is not None:
-            try:
-                with open(path, "rb"):
-                    pass
-            except (OSError, ValueError) as error:
-                reason = getattr(error, "strerror", None) or type(error).__name__
-                raise ConfigError(f"{where}: {key} {path!r} cannot be read: {reason}") from None
-    try:
-        context = ssl.create_default_context(cafile=config.tls_ca)
-        if config.tls_cert is not None:
-            context.load_cert_chain(config.tls_cert, config.tls_key)
-    except ssl.SSLError as error:
-        raise ConfigError(f"{where}: tls_ca, tls_cert or tls_key is not usable: {error.reason}") from None
-    if not config.tls_verify:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    return context

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from relay.clients.rabbitmq_config import Address, addresses, parse_url, tls_context
+from relay.clients.rabbitmq_config import Address, addresses, parse_url
+from relay.clients.tls import tls_context
 from relay.errors import ConfigError
 from relay.sinks.rabbitmq import RabbitmqSink
 from relay.sinks.rabbitmq_config import RabbitmqConfig

@@ -7,12 +7,13 @@ import httpcore
 import pytest
 from pydantic import ValidationError
 
+from relay.clients.tls import tls_context
 from relay.errors import ConfigError
 from relay.models import Failure, Record
 from relay.pipelines import parse_forward
 from relay.sinks.webhook import CONNECTION_CODES, WebhookSink
 from relay.sinks.webhook_client import ERRORS, retry_after_seconds
-from relay.sinks.webhook_config import WebhookConfig, tls_context
+from relay.sinks.webhook_config import WebhookConfig
 from relay.sinks.webhook_errors import CLIENT_ERRORS, status_verdict, verdict
 from relay.sinks.webhook_lanes import Lanes
 from relay.sinks.webhook_network import may_reach

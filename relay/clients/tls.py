@@ -1,0 +1,52 @@
+"""TLS, for every client that takes a context or files: the keys, and what they mean. Verified unless told otherwise."""
+
+import ssl
+from typing import Self
+
+from pydantic import BaseModel, model_validator
+
+from relay.errors import ConfigError
+
+
+class TlsKeys(BaseModel):
+    """For a configuration to inherit from, beside its own base. Paths are on the machine of the worker."""
+
+    tls_ca: str | None = None
+    """Certificates to trust; the system's where it is null."""
+    tls_cert: str | None = None
+    """Our own certificate, with `tls_key`."""
+    tls_key: str | None = None
+    tls_verify: bool = True
+
+    @model_validator(mode="after")
+    def _certificate_has_its_key(self) -> Self:
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ValueError("tls_cert and tls_key need each other")
+        return self
+
+    @property
+    def asks_for_tls(self) -> bool:
+        """Whether any of the keys is set: they mean nothing without TLS."""
+        return bool(self.tls_ca or self.tls_cert or not self.tls_verify)
+
+
+def tls_context(keys: TlsKeys, where: str) -> ssl.SSLContext:
+    """Raises ConfigError, which names the key, for a file that cannot be read or used."""
+    for key in ("tls_ca", "tls_cert", "tls_key"):
+        path = getattr(keys, key)
+        try:
+            if path is not None:
+                open(path, "rb").close()
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or type(error).__name__
+            raise ConfigError(f"{where}: {key} {path!r} cannot be read: {reason}") from None
+    try:
+        context = ssl.create_default_context(cafile=keys.tls_ca)
+        if keys.tls_cert is not None:
+            context.load_cert_chain(keys.tls_cert, keys.tls_key)
+    except ssl.SSLError as error:
+        raise ConfigError(f"{where}: tls_ca, tls_cert or tls_key is not usable: {error.reason}") from None
+    if not keys.tls_verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context

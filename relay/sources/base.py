@@ -102,3 +102,32 @@ class Source(ABC):
 
     @abstractmethod
     def close(self) -> None: ...
+
+
+class PassiveSource(Source):
+    """A source that no worker drains: a process of its own brings the messages, and this says which.
+
+    Its features say `passive`, so that no scheduler owns its pipelines.
+    """
+
+    brought_by: ClassVar[str]
+    """The command that brings them; `{pipeline}` stands for the pipeline's name."""
+
+    def __init__(self, config: SourceConfig, pipeline: str) -> None:  # noqa: ARG002
+        self._pipeline = pipeline
+
+    def open(self, positions: Mapping[str, str]) -> None:  # noqa: ARG002
+        command = self.brought_by.format(pipeline=self._pipeline)
+        raise ConfigError(f"pipeline {self._pipeline!r}: its messages are brought by `{command}`, not by a worker")
+
+    def receive(self, max_messages: int, wait_seconds: float) -> list[Received]:  # noqa: ARG002
+        return []
+
+    def ack(self, received: Sequence[Received]) -> None:
+        pass
+
+    def rest(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass

@@ -4,15 +4,12 @@ Here is only what such a pipeline is configured with, and a source that says who
 """
 
 import re
-from collections.abc import Mapping, Sequence
 from typing import Annotated, ClassVar, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from relay.errors import ConfigError
-from relay.models import Received
 from relay.signatures import Scheme, standard_key
-from relay.sources.base import Source, SourceConfig, SourceFeatures
+from relay.sources.base import PassiveSource, SourceConfig, SourceFeatures
 
 _REFERENCE = re.compile(r"\$\{(?:env|file):[^{}]+\}")
 _PATH = re.compile(r"[A-Za-z0-9_~-][A-Za-z0-9_.~-]*(?:/[A-Za-z0-9_~-][A-Za-z0-9_.~-]*)*")
@@ -64,28 +61,11 @@ class WebhookSourceConfig(SourceConfig):
         return self
 
 
-class WebhookSource(Source):
+class WebhookSource(PassiveSource):
     """Passive: see the module's text."""
 
     features: ClassVar[SourceFeatures] = SourceFeatures(
         ordered=False, keeps_headers=True, redelivers=True, needs_credentials=True, passive=True
     )
     config_model: ClassVar[type[SourceConfig]] = WebhookSourceConfig
-
-    def __init__(self, config: SourceConfig, pipeline: str) -> None:  # noqa: ARG002
-        self._pipeline = pipeline
-
-    def open(self, positions: Mapping[str, str]) -> None:  # noqa: ARG002
-        raise ConfigError(f"pipeline {self._pipeline!r}: webhooks are received by `relay api`, not by a worker")
-
-    def receive(self, max_messages: int, wait_seconds: float) -> list[Received]:  # noqa: ARG002
-        return []
-
-    def ack(self, received: Sequence[Received]) -> None:
-        pass
-
-    def rest(self) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
+    brought_by = "relay api"

@@ -38,6 +38,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from relay.errors import ConfigError
 from relay.models import Received
 
 MAX_HELD_BYTES = 16 * 1024 * 1024

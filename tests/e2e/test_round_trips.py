@@ -9,6 +9,9 @@ from typing import Any
 import pytest
 from psycopg.types.json import Jsonb
 
+from relay.sinks import SINKS
+from relay.sources import SOURCES
+from relay.wire import FORMATS
 from tests.e2e import systems
 from tests.e2e.api import ApiProcess, running_api
 from tests.e2e.drains import Drains, draining
@@ -106,6 +109,13 @@ def test_everything_comes_back_as_it_was(
         drains.query("update tide.consumer_group set offset_id = 0 where name = %s", f"to-{name}")
     dead = "select message_id, code, reason from tide.dead_letter where pipeline in (%s, %s)"
     assert drains.query(dead, f"to-{name}", inbox) == []
+
+
+def test_every_sink_and_every_source_makes_the_trip() -> None:
+    made = {name.removeprefix("remote_").partition("_")[0] for name, _ in WAYS}
+    assert SINKS.keys() - made == {"memory", "stdout", "object_storage"}, "these two: test_round_trips_others.py"
+    assert SOURCES.keys() - made == {"memory", "stdin", "outbox"}, "these two: test_round_trips_others.py"
+    assert {wire_format for _, wire_format in WAYS} == FORMATS.keys()
 
 
 def make(database: Database, target: Database, name: str, sink: dict[str, Any], source: dict[str, Any]) -> None:

@@ -136,7 +136,7 @@ def _harm(
             _take_down(services, name, chance.uniform(0.2, 1))
             done += 1
             faults[f"outage: {name}"] += 1
-        _pass_time(chance.uniform(0.5, 1.5))
+        _pass_time(chance.uniform(0.8, 2.2))
         ready = [process for process in processes if process.is_running and process.is_ready()]
         scheduler = chance.random() < SCHEDULER_SHARE
         victims = [process for process in ready if isinstance(process, WorkersProcess) != scheduler]

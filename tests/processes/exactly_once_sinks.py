@@ -95,7 +95,14 @@ class ObjectStorageFlow(Forward):
 
     def config(self, name: str) -> dict[str, Any]:
         assert self.services.moto
-        keys = {"sink_type": "object_storage", "bucket": self.bucket, "prefix": name, "max_rows": 60, "max_age_ms": 300}
+        keys = {
+            "sink_type": "object_storage",
+            "bucket": self.bucket,
+            "prefix": name,
+            "max_rows": 150,
+            "max_age_ms": 300,
+        }
+        keys |= {"batch_size": 50}
         return keys | self.services.moto.config
 
     def arrived(self, name: str) -> list[str]:

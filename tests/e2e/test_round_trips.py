@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 from psycopg.types.json import Jsonb
 
+from relay.embedded import EmbeddedRedis
 from relay.sinks import SINKS
 from relay.sources import SOURCES
 from relay.wire import FORMATS
@@ -51,6 +53,14 @@ def large_nats_server(run_dir: Path) -> Iterator[NatsServer]:
         yield server
 
 
+@pytest.fixture
+def large_redis_server(redis_server: EmbeddedRedis) -> EmbeddedRedis:
+    """Takes what Redis takes unless it is told otherwise, as another test may have done."""
+    with redis.Redis.from_url(redis_server.url) as client:
+        client.config_set("proto-max-bulk-len", 512 * LARGE)
+    return redis_server
+
+
 @pytest.fixture(scope="module")
 def api(database: Database, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiProcess]:
     with running_api(database, tmp_path_factory.mktemp("api")) as running:
@@ -61,8 +71,8 @@ SYSTEMS: dict[str, tuple[Callable[[Any], System], str]] = {
     "nats": (systems.nats, "large_nats_server"),
     "kafka": (systems.kafka, "kafka_server"),
     "kafka_transactional": (partial(systems.kafka, transactional=True), "kafka_server"),
-    "redis": (systems.redis, "redis_server"),
-    "redis_exactly_once": (partial(systems.redis, exactly_once=True), "redis_server"),
+    "redis": (systems.redis, "large_redis_server"),
+    "redis_exactly_once": (partial(systems.redis, exactly_once=True), "large_redis_server"),
     "rabbitmq": (systems.rabbitmq, "rabbitmq_server"),
     "sqs": (systems.sqs, "moto_server"),
     "sqs_fifo": (systems.sqs_fifo, "moto_server"),

@@ -97,7 +97,7 @@ def test_a_batch_wakes_listeners_once_and_one_without_news_does_not(db, database
         assert list(listener.notifies(timeout=0)) == []
 
 
-@pytest.mark.parametrize("name", ["", "-a", "a.b", "a b", "a" * 51, None])
+@pytest.mark.parametrize("name", ["", "-a", "a.b", "a b", "a" * 51, None, "message_7"])
 def test_names_that_are_not_valid_are_refused(db, name):
     with pytest.raises(pg.InvalidName, match="inbox name"):
         call(db, "tide.inbox_create(%s)", name)

@@ -43,6 +43,9 @@ begin
     if name is null or name !~ '^[A-Za-z0-9_][A-Za-z0-9_-]{0,49}$' then
         raise exception 'inbox name % is not valid', coalesce(quote_literal(name), 'NULL') using
             errcode = 'invalid_name', hint = 'Use 1 to 50 letters, digits, "_" and "-", not starting with "-".';
+    elsif schema = 'tide' and name ~ '^message(_|$)' then
+        raise exception 'inbox name "%" is one that outboxes use in schema tide', name using
+            errcode = 'invalid_name', hint = 'Choose another name, or another schema.';
     end if;
     insert into tide.inbox (name, table_schema, max_retries) values (name, schema, max_retries) on conflict do nothing;
     if not found then

@@ -14,7 +14,7 @@ from relay.embedded import EmbeddedRedis
 from tests.contract.nats_harness import NatsHarness
 from tests.contract.rabbitmq_harness import Broker
 from tests.e2e.drains import Drains, draining
-from tests.e2e.pages import deliver, run
+from tests.e2e.pages import blocks, deliver, run, substituted
 from tests.services.http_receiver import HttpReceiver
 from tests.services.kafka import KafkaServer
 from tests.services.moto import MotoServer
@@ -82,6 +82,30 @@ def test_inbox(drains: Drains) -> None:
     assert drains.query("select payload, source from tide.orders_in") == [(PUBLISHED, "orders")]
 
 
+def test_the_inbox_of_another_database(drains: Drains, database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The page's second and third example: a user who may write to the inbox, and nothing else."""
+    _, here, there = blocks("sinks/inbox")
+    billing = database.server.create_database()
+    monkeypatch.setenv("BILLING_PASSWORD", "secret")
+    address = billing.url.partition("@")[2]
+    try:
+        with billing.admin() as admin:
+            admin.execute("create role tide_writer login password 'secret'")
+        with billing.connect() as owner:
+            owner.execute(there)
+        drains.query("select tide.outbox_create('orders')")
+        drains.query(substituted(here, {"billing.example.com:5432/billing": address}))
+        drains.query("select tide.outbox_publish('orders', '{\"order\": 42}')")
+        drains.until_idle("orders-to-billing")
+        with billing.connect() as reader:
+            assert reader.execute("select payload from tide.orders_in").fetchall() == [(PUBLISHED,)]
+    finally:
+        drains.tools.sinks.close()
+        with billing.admin() as admin:
+            admin.execute("drop owned by tide_writer; drop role tide_writer")
+        database.server.drop_database(billing)
+
+
 def test_object_storage(drains: Drains, own_moto: Callable[[], MotoServer]) -> None:
     server = own_moto()
     keys = {"http://localhost:9000": server.url, "minioadmin": "tide"}
@@ -93,6 +117,18 @@ def test_object_storage(drains: Drains, own_moto: Callable[[], MotoServer]) -> N
     assert found["Key"] == f"raw/orders/orders-{1:019}-{1:019}.jsonl.gz"
     [line] = gzip.decompress(s3.get_object(Bucket="lake", Key=found["Key"])["Body"].read()).splitlines()
     assert json.loads(line)["payload"] == PUBLISHED
+
+
+def test_objects_in_a_folder(drains: Drains, tmp_path: Path) -> None:
+    """The page's second example."""
+    drains.query("select tide.outbox_create('orders')")
+    drains.query(substituted(blocks("sinks/object_storage")[1], {"/var/lib/tide": str(tmp_path)}))
+    drains.query("select tide.outbox_publish('orders', '{\"order\": 42}')")
+    drains.query("update tide.message set created_at = created_at - interval '5 min'")
+    drains.until_idle("orders-to-folder")
+    [path] = tmp_path.rglob("*.jsonl.gz")
+    assert len(path.relative_to(tmp_path).parts) == len(["lake", "orders", "year", "month", "day", "name"])
+    assert json.loads(gzip.decompress(path.read_bytes()))["payload"] == PUBLISHED
 
 
 def test_file(drains: Drains, tmp_path: Path) -> None:

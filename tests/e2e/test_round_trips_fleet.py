@@ -18,7 +18,10 @@ from tests.services.postgres import Database
 from tests.services.rabbitmq import RabbitmqServer
 from tests.waiting import wait_until
 
+pytestmark = pytest.mark.timeout(240)
+
 LARGE_BYTES = 900_000
+"""NATS takes a megabyte with all headers, unless it is told otherwise."""
 
 
 @pytest.fixture

@@ -2,10 +2,10 @@
 
     python -m tests.processes.exactly_once --seconds 120 --only kafka-sink,redis-sink
 
-Two schedulers and three groups of workers, for which PostgreSQL is 20 ms away: so a kill often falls between a sink and
-the settle. Every second or so a whole group, one of its processes, or a scheduler is killed with SIGKILL and started
-again. PostgreSQL and the service behind each flow are killed and started, too, in turn (Amazon's, which here keeps
-everything in memory, is halted instead).
+Two schedulers and three groups of workers, for which PostgreSQL is 40 ms away: so a kill often falls between a sink and
+the settle. As soon as everything flows, and sometimes sooner, one of their processes, a group, all of them or a
+scheduler is killed with SIGKILL and started again. PostgreSQL and the service behind each flow are killed and started,
+too, in turn (Amazon's, which here keeps everything in memory, is halted instead).
 
 In the end everything is drained, and the ids that arrived are counted against those that were sent. Exit 0 only if each
 is there once, and in order. (A drain that outlives its lease can still receive from a source without positions, and
@@ -28,7 +28,7 @@ from pathlib import Path
 
 from relay.embedded import EmbeddedRedis
 from tests.contract.redis_server import DurableRedis
-from tests.processes.exactly_once_flows import OUTBOXES, Flow, Forward, Services
+from tests.processes.exactly_once_flows import BATCH, OUTBOXES, Flow, Forward, Services
 from tests.processes.exactly_once_sinks import FORWARD
 from tests.processes.exactly_once_sources import REVERSE
 from tests.processes.exactly_once_tally import Tally
@@ -41,11 +41,12 @@ from tests.services.postgres import PostgresServer
 from tests.services.proxy import Proxy
 
 FLOWS = {kind.name: kind for kind in FORWARD + REVERSE}
-POSTGRES_IS_AWAY_SECONDS = 0.01
+POSTGRES_IS_AWAY_SECONDS = 0.02
 """In each direction."""
 OUTAGE_EVERY_SECONDS = 12.0
 DRAIN_SECONDS = 90
 SCHEDULER_SHARE = 0.12
+FLOW_SECONDS = 5.0
 # Lines that a worker logs when it finds that another one was killed between the sink and the settle.
 TAKEN_UP = ("sink is ahead of the offset", "object is written again")
 
@@ -57,7 +58,8 @@ class Outcome:
     taken_up: Counter[str] = field(default_factory=Counter)
     stuck: list[str] = field(default_factory=list)
     """Flows of which not everything had arrived in time."""
-    drained_in_seconds: float = 0
+    drained_in_seconds: dict[str, float] = field(default_factory=dict)
+    """How long each flow needed for the rest."""
 
     @property
     def wrong(self) -> list[str]:
@@ -69,7 +71,8 @@ class Outcome:
         for name, tally in self.tallies.items():
             lines.append(f"{name:<16}" + "".join(f"{getattr(tally, column):>11,}" for column in columns))
         lines += [f"{name:<40}{number:>6,}" for name, number in sorted((self.faults + self.taken_up).items())]
-        lines.append(f"drained in {self.drained_in_seconds:.1f} s")
+        rest = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in self.drained_in_seconds.items())
+        lines.append(f"drained: {rest}")
         lines += [f"not all had arrived after {DRAIN_SECONDS} s: {name}" for name in self.stuck]
         return "\n".join(lines + [line for tally in self.tallies.values() for line in tally.examples])
 
@@ -101,14 +104,13 @@ def run(
     with ExitStack() as stack:
         if any(isinstance(flow, Forward) for flow in flows):
             stack.enter_context(writers)
-        _harm(outcome.faults, chance, processes, services, flows, seconds)
+        _harm(outcome.faults, chance, pipelines, processes, services, flows, seconds)
     for flow in flows:
         flow.stop()
     for process in processes:
         process.wait_ready()
-    stopped_at = time.monotonic()
-    outcome.stuck = _drain(flows)
-    outcome.drained_in_seconds = time.monotonic() - stopped_at
+    outcome.drained_in_seconds = _drain(flows)
+    outcome.stuck = [flow.name for flow in flows if flow.name not in outcome.drained_in_seconds]
     logs = [process.log.read_text() for process in fleet.processes]
     fenced = {found[1] for log in logs for found in re.finditer(r"drain fenced .* pipeline=(\S+)", log)}
     outcome.tallies = {flow.name: flow.tally(fenced) for flow in flows}
@@ -121,6 +123,7 @@ def run(
 def _harm(
     faults: Counter[str],
     chance: random.Random,
+    pipelines: Pipelines,
     processes: Sequence[RelayProcess],
     services: Services,
     flows: Sequence[Flow],
@@ -136,22 +139,46 @@ def _harm(
             _take_down(services, name, chance.uniform(0.2, 1))
             done += 1
             faults[f"outage: {name}"] += 1
-        _pass_time(chance.uniform(0.8, 2.2))
+        if chance.random() < 0.75:
+            _wait_for_flow(pipelines)
+        _pass_time(chance.uniform(0, 1))
         ready = [process for process in processes if process.is_running and process.is_ready()]
         scheduler = chance.random() < SCHEDULER_SHARE
         victims = [process for process in ready if isinstance(process, WorkersProcess) != scheduler]
         if victims:
-            faults[_kill(chance, chance.choice(victims))] += 1
+            faults[_kill(chance, victims)] += 1
 
 
-def _kill(chance: random.Random, victim: RelayProcess) -> str:
+def _wait_for_flow(pipelines: Pipelines) -> None:
+    """Until every pipeline settles again, so that the next kill finds each of them at work; or for a few seconds."""
+    settled = "select pipeline, delivered from tide.drain"
+    before = dict(pipelines.run(settled))
+    deadline = time.monotonic() + FLOW_SECONDS
+    while time.monotonic() < deadline:
+        if all(now >= before[name] + BATCH for name, now in pipelines.run(settled)):
+            return
+        _pass_time(0.05)
+
+
+def _kill(chance: random.Random, victims: Sequence[RelayProcess]) -> str:
+    victim = chance.choice(victims)
     kind = type(victim).__name__.removesuffix("Process").lower()
-    if isinstance(victim, WorkersProcess) and victim.processes > 1 and chance.random() < 0.5:
+    if not isinstance(victim, WorkersProcess):
+        victim.kill()
+        victim.start()
+        return f"{kind}: killed"
+    if chance.random() < 0.4:
+        for each in victims:
+            each.kill()
+        for each in victims:
+            each.start()
+        return f"{kind}: all killed"
+    if victim.processes > 1:
         victim.kill_child()
         what = "one process killed"
     else:
         victim.kill()
-        what = "killed"
+        what = "a group killed"
     victim.start()
     return f"{kind}: {what}"
 
@@ -171,13 +198,16 @@ def _take_down(services: Services, name: str, seconds: float) -> None:
     server.start()
 
 
-def _drain(flows: Sequence[Flow]) -> list[str]:
-    deadline = time.monotonic() + DRAIN_SECONDS
-    waiting = list(flows)
-    while waiting and time.monotonic() < deadline:
-        waiting = [flow for flow in waiting if not flow.is_done()]
+def _drain(flows: Sequence[Flow]) -> dict[str, float]:
+    """After how many seconds all had arrived, of each flow of which it had."""
+    begin = time.monotonic()
+    took: dict[str, float] = {}
+    while len(took) < len(flows) and time.monotonic() < begin + DRAIN_SECONDS:
+        for flow in flows:
+            if flow.name not in took and flow.is_done():
+                took[flow.name] = time.monotonic() - begin
         _pass_time(0.3)
-    return [flow.name for flow in waiting]
+    return took
 
 
 def _pass_time(seconds: float) -> None:

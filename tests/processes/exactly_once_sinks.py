@@ -95,14 +95,9 @@ class ObjectStorageFlow(Forward):
 
     def config(self, name: str) -> dict[str, Any]:
         assert self.services.moto
-        keys = {
-            "sink_type": "object_storage",
-            "bucket": self.bucket,
-            "prefix": name,
-            "max_rows": 150,
-            "max_age_ms": 300,
-        }
-        keys |= {"batch_size": 50}
+        # An object ends where the outbox ends just then: after a crash nothing but the plan tells where.
+        limits = {"max_rows": 5000, "max_age_ms": 100, "batch_size": 200}
+        keys = {"sink_type": "object_storage", "bucket": self.bucket, "prefix": name} | limits
         return keys | self.services.moto.config
 
     def arrived(self, name: str) -> list[str]:

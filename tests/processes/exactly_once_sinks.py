@@ -48,7 +48,8 @@ class LocalInboxFlow(Forward):
     name = "local-inbox"
 
     def config(self, name: str) -> dict[str, Any]:
-        return {"sink_type": "inbox", "inbox": name, "create_inbox": True}
+        # Each batch takes several round trips.
+        return {"sink_type": "inbox", "inbox": name, "create_inbox": True, "batch_size": 100}
 
     def make(self) -> None:
         for name in self.names:

@@ -88,8 +88,8 @@ def debezium(received: Received, text: str) -> Parts:
     """
     headers = received.headers
     value = _without_schema(text) if text else "null"
-    event_id, kind = _plain(headers.get("id")), _plain(headers.get("eventType"))
-    source, key = _plain(headers.get("aggregateType")), _plain(received.key)
+    event_id, kind = _plain(headers.get("id")), _plain(_header(headers, "eventType"))
+    source, key = _plain(_header(headers, "aggregateType")), _plain(received.key)
     if event_id is None:
         try:
             fields = members(value)
@@ -105,6 +105,11 @@ def debezium(received: Received, text: str) -> Parts:
         source = scalar(fields.get("aggregateType")) or source
         key = scalar(fields.get("aggregateId")) or key
     return Parts(event_id, kind, source or received.subject or None, key, None, _unquoted(value), headers)
+
+
+def _header(headers: Mapping[str, str], name: str) -> str | None:
+    """HTTP has no capitals in the names of headers, as far as a receiver can tell."""
+    return headers.get(name, headers.get(name.lower()))
 
 
 def _without_schema(text: str) -> str:

@@ -90,7 +90,7 @@ WAYS = [
     ("rabbitmq", "raw"), ("rabbitmq", "cloudevents"), ("rabbitmq", "envelope"),
     ("sqs", "raw"), ("sqs", "cloudevents_structured"), ("sqs_fifo", "raw"),
     ("file", "raw"), ("file", "envelope"), ("file", "cloudevents_structured"), ("file", "debezium"),
-    ("webhook", "raw"), ("webhook", "envelope"), ("webhook", "cloudevents"),
+    ("webhook", "raw"), ("webhook", "envelope"), ("webhook", "cloudevents"), ("webhook", "debezium"),
     ("inbox", "raw"), ("remote_inbox", "raw"),
 ]  # fmt: skip
 

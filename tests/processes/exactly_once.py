@@ -46,7 +46,8 @@ POSTGRES_IS_AWAY_SECONDS = 0.02
 OUTAGE_EVERY_SECONDS = 12.0
 DRAIN_SECONDS = 90
 SCHEDULER_SHARE = 0.12
-FLOW_SECONDS = 5.0
+FLOW_SECONDS = 3.0
+LEAST_KILLS = 8
 # Lines that a worker logs when it finds that another one was killed between the sink and the settle.
 TAKEN_UP = ("sink is ahead of the offset", "object is written again")
 
@@ -114,6 +115,8 @@ def run(
     logs = [process.log.read_text() for process in fleet.processes]
     fenced = {found[1] for log in logs for found in re.finditer(r"drain fenced .* pipeline=(\S+)", log)}
     outcome.tallies = {flow.name: flow.tally(fenced) for flow in flows}
+    for flow in flows:
+        flow.close()
     outcome.taken_up = Counter({line: sum(log.count(line) for log in logs) for line in TAKEN_UP})
     for outbox, ids in writers.confirmed.items():
         assert set(ids) <= set(pipelines.committed(outbox)), "PostgreSQL itself has lost a commit"
@@ -132,8 +135,9 @@ def _harm(
     outages = ["database", *sorted({flow.service for flow in flows if flow.service})]
     begin = time.monotonic()
     every_seconds = min(OUTAGE_EVERY_SECONDS, seconds / (len(outages) + 1))
-    done = 0
-    while (passed := time.monotonic() - begin) < seconds:
+    done = kills = 0
+    # On a machine that is busy with other things, long enough for some kills at least.
+    while (passed := time.monotonic() - begin) < seconds or (kills < LEAST_KILLS and passed < 3 * seconds):
         if passed > every_seconds * (done + 1):
             name = outages[done % len(outages)]
             _take_down(services, name, chance.uniform(0.2, 1))
@@ -147,6 +151,7 @@ def _harm(
         victims = [process for process in ready if isinstance(process, WorkersProcess) != scheduler]
         if victims:
             faults[_kill(chance, victims)] += 1
+            kills += not scheduler
 
 
 def _wait_for_flow(pipelines: Pipelines) -> None:

@@ -62,6 +62,9 @@ class Flow(ABC):
     def stop(self) -> None:  # noqa: B027
         """Sends no more."""
 
+    def close(self) -> None:  # noqa: B027
+        """Ends what it started."""
+
     @abstractmethod
     def is_done(self) -> bool:
         """Whether all that was sent has arrived, once it sends no more."""

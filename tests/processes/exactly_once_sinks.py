@@ -10,6 +10,7 @@ import redis
 from tests.contract.object_storage_harness import rows_of
 from tests.processes.exactly_once_flows import Flow, Forward, Handler
 from tests.services.moto import REGION
+from tests.services.proxy import Proxy
 
 
 class KafkaSinkFlow(Forward):
@@ -91,15 +92,22 @@ class ObjectStorageFlow(Forward):
         return self.services.moto.client("s3")
 
     def make(self) -> None:
+        assert self.services.moto
         self.s3.create_bucket(Bucket=self.bucket, CreateBucketConfiguration={"LocationConstraint": REGION})
+        # It answers late: a kill often falls between an upload and its answer.
+        self._proxy = Proxy(self.services.moto.url).__enter__()
+        self._proxy.delay(0.1)
         super().make()
+
+    def close(self) -> None:
+        self._proxy.__exit__()
 
     def config(self, name: str) -> dict[str, Any]:
         assert self.services.moto
         # An object ends where the outbox ends just then: after a crash nothing but the plan tells where.
         limits = {"max_rows": 5000, "max_age_ms": 100, "batch_size": 200}
         keys = {"sink_type": "object_storage", "bucket": self.bucket, "prefix": name} | limits
-        return keys | self.services.moto.config
+        return keys | self.services.moto.config | {"endpoint_url": self._proxy.through(self.services.moto.url)}
 
     def arrived(self, name: str) -> list[str]:
         pages = self.s3.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=f"{name}/")

@@ -3,21 +3,20 @@
 import argparse
 import sys
 import time
-from collections.abc import Callable, Iterator
 
 from rich.console import Console
 
-from benchmarks import forward, latency, memory, publish, report, rest, storage
-from benchmarks.figures import FULL, QUICK, Effort, Figure
+from benchmarks import forward, latency, matrix, memory, publish, report, rest, storage
+from benchmarks.figures import FULL, QUICK, Figure
+from benchmarks.forward import Benchmark
 from benchmarks.stack import Stack
-
-Benchmark = Callable[[Stack, Effort], Iterator[Figure]]
 
 BENCHMARKS: dict[str, Benchmark] = {
     "publish": publish.run,
     "storage": storage.run,
     "file": forward.run_file,
-    "nats": forward.run_nats,
+    **matrix.SINKS,
+    **matrix.SOURCES,
     "latency": latency.run_idle,
     "latency-5000": latency.run_rate,
     "rest": rest.run,
@@ -27,7 +26,7 @@ BENCHMARKS: dict[str, Benchmark] = {
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="shorter and fewer rounds: about two minutes, noisy")
+    parser.add_argument("--quick", action="store_true", help="shorter and fewer rounds: a few minutes, noisy")
     parser.add_argument(
         "--only",
         metavar="NAME",

@@ -1,18 +1,35 @@
-"""The floors: the least that a loop without any of our code does, in one process and one thread."""
+"""The floors: the least that a loop without any of our code does, in one process and one thread.
 
-import asyncio
+What a floor does with its backend is in `backends/`; here is its end in PostgreSQL.
+"""
+
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import nats
 import psycopg
 from psycopg import sql
 
 Connection = psycopg.Connection[Any]
 
-READ = "select id, payload::text from tide.message where outbox_id = {} and id > %s order by id limit {}"
+Row = tuple[int, str, datetime]
+"""Of an outbox: id, payload, when it was published."""
+
+InboxRow = tuple[str, str, int | None, str, str]
+"""Of an inbox: event id, source, sequence, payload, headers."""
+
+READ = "select id, payload::text, created_at from tide.message where outbox_id = {} and id > %s order by id limit {}"
+
+# Arrays in binary: as text, psycopg would take more time for them than all the rest takes.
+WRITE = """
+insert into {} (event_id, source, event_sequence, payload, headers)
+select r.event_id, r.source, r.event_sequence, r.payload::jsonb, r.headers::jsonb
+  from unnest(%b::text[], %b::text[], %b::bigint[], %b::text[], %b::text[])
+       as r (event_id, source, event_sequence, payload, headers)
+on conflict (event_id) do nothing
+"""
 
 
 def prepare(session: Connection) -> None:
@@ -22,51 +39,49 @@ def prepare(session: Connection) -> None:
     session.execute("insert into bench.progress values (0)")
 
 
-def to_file(url: str, outbox_id: int, batch: int, path: Path) -> int:
+class Batches:
+    """The batches of an outbox from its beginning; each is settled when the next one is asked for."""
+
+    session: Connection
+    """In the transaction that settles the batch."""
+    settles = True
+    """Whether the batch in hand moves the offset. For whoever gathers several."""
+
+    def __init__(self, url: str, outbox_id: int, batch: int) -> None:
+        self._url = url
+        self._select = sql.SQL(READ).format(sql.Literal(outbox_id), sql.Literal(batch))
+
+    def __iter__(self) -> Iterator[list[Row]]:
+        with psycopg.connect(self._url) as self.session:
+            session = self.session
+            session.execute("set enable_seqscan = off")
+            session.execute("update bench.progress set offset_id = 0")
+            session.commit()
+            offset_id = 0
+            while rows := session.execute(self._select, (offset_id,), prepare=True).fetchall():
+                yield rows
+                offset_id = rows[-1][0]
+                if self.settles:
+                    session.execute("update bench.progress set offset_id = %s", (offset_id,))
+                    session.commit()
+
+
+def headers(row: Row) -> dict[str, str]:
+    """Those that the relay sends with a message that has none of its own."""
+    return {"relay-id": f"o:{row[0]}", "relay-outbox": "o", "relay-created-at": row[2].isoformat()}
+
+
+def write(session: Connection, inbox: str, rows: Iterable[InboxRow]) -> None:
+    """Inserts a batch into an inbox, without what is there already."""
+    session.execute(sql.SQL(WRITE).format(sql.Identifier("tide", inbox)), list(map(list, zip(*rows, strict=True))))
+
+
+def to_file(batches: Iterable[Sequence[Row]], path: Path) -> int:
     """Select, write and fsync, update the offset, commit; until nothing is left. Returns the number of messages."""
     done = 0
     with path.open("ab", buffering=0) as file:
-        for rows in _batches(url, outbox_id, batch):
-            file.write(("\n".join([payload for _, payload in rows]) + "\n").encode())
+        for rows in batches:
+            file.write(("\n".join([row[1] for row in rows]) + "\n").encode())
             os.fsync(file.fileno())
             done += len(rows)
     return done
-
-
-def to_nats(url: str, outbox_id: int, batch: int, nats_url: str, stream: str, subject: str) -> int:
-    """Select, publish all with their deduplication ids, await every acknowledgement, update the offset, commit."""
-
-    async def loop() -> int:
-        client = await nats.connect(nats_url)
-        jetstream = client.jetstream(publish_async_max_pending=batch)
-        await jetstream.add_stream(name=stream, subjects=[subject])
-        done = 0
-        for rows in _batches(url, outbox_id, batch):
-            acknowledgements = [
-                await jetstream.publish_async(subject, payload.encode(), headers={"Nats-Msg-Id": f"o:{number}"})
-                for number, payload in rows
-            ]
-            await asyncio.gather(*acknowledgements)
-            done += len(rows)
-        await client.close()
-        return done
-
-    return asyncio.run(loop())
-
-
-def _batches(url: str, outbox_id: int, batch: int) -> Iterator[list[tuple[int, str]]]:
-    """Each is settled when the next one is asked for."""
-    select = sql.SQL(READ).format(sql.Literal(outbox_id), sql.Literal(batch))
-    with psycopg.connect(url) as session:
-        session.execute("set enable_seqscan = off")
-        session.execute("update bench.progress set offset_id = 0")
-        session.commit()
-        offset_id = 0
-        while True:
-            rows = session.execute(select, (offset_id,), prepare=True).fetchall()
-            if not rows:
-                return
-            yield rows
-            offset_id = rows[-1][0]
-            session.execute("update bench.progress set offset_id = %s", (offset_id,))
-            session.commit()

@@ -1,66 +1,114 @@
-"""Outbox to file and to NATS, one pipeline, one worker: from enabling the pipeline until its offset is at the end.
+"""Outbox to a sink, one pipeline, one worker: from enabling the pipeline until its offset is at the end.
 
-Against the bare loops of `bare.py`, which deliver the same messages from the same table.
+Against the bare loops of `backends/`, which deliver the same messages from the same table, in the same batches.
 """
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from itertools import count
 
 from benchmarks import bare
+from benchmarks.backends.base import Destination
 from benchmarks.figures import Effort, Figure, at_least, in_turns, ratio, spread
 from benchmarks.pgbench import PAYLOAD
-from benchmarks.stack import Database, Stack, wait_until
+from benchmarks.stack import Database, Stack
 
-FILE_BACKLOG = 300_000
-NATS_BACKLOG = 60_000
-BATCHES = (1000, 100)
 TARGET = 0.6
+FILE_BACKLOG = 300_000
+BATCHES = (1000, 100)
 
-_rounds = count(1)
+Benchmark = Callable[[Stack, Effort], Iterator[Figure]]
+Made = Callable[[Stack, Database], AbstractContextManager[Destination]]
+
+_places = count(1)
+
+
+def to_sink(name: str, backlog: int, batches: tuple[int, ...], made: Made, *, plain: bool = False) -> Benchmark:
+    """A benchmark of one sink; the first batch has a target. `plain`: the note tells of a floor without headers too."""
+
+    def run(stack: Stack, effort: Effort) -> Iterator[Figure]:
+        with stack.database("forward") as database, stack.relay(database), made(stack, database) as destination:
+            messages = fill(database, effort.count(backlog))
+            database.set_pipeline("p", "o", sink_type="file", path=str(stack.folder / "unused.jsonl"))
+            for batch in batches:
+                measured = Measured(database, destination, batch, messages)
+                variants = {"bare": measured.floor, "ours": measured.ours}
+                if plain:
+                    variants["plain"] = measured.floor_of_bodies
+                results = in_turns(variants, effort.rounds)
+                yield _compared(f"outbox -> {name}, batch {batch}", results, batch == batches[0])
+
+    return run
+
+
+class Measured:
+    """Each method is one round: it returns messages per second."""
+
+    def __init__(self, database: Database, destination: Destination, batch: int, backlog: int) -> None:
+        self._database = database
+        self._destination = destination
+        self._batch = batch
+        self._backlog = backlog
+
+    def floor(self) -> float:
+        return self._round(lambda place: self._timed(
+            lambda batches: self._destination.deliver(batches, place, self._backlog)))  # fmt: skip
+
+    def floor_of_bodies(self) -> float:
+        return self._round(lambda place: self._timed(
+            lambda batches: self._destination.deliver_bodies(batches, place)))  # fmt: skip
+
+    def ours(self) -> float:
+        return self._round(lambda place: drain(
+            self._database, self._backlog, lambda: None,
+            batch_size=self._batch, **self._destination.config(place, self._backlog)))  # fmt: skip
+
+    def _round(self, measure: Callable[[str], float]) -> float:
+        place = f"place{next(_places)}"
+        self._destination.make(place)
+        rate = measure(place)
+        if (found := self._destination.count(place)) != self._backlog:
+            raise RuntimeError(f"{found} messages arrived of {self._backlog}")
+        self._destination.remove(place)
+        return rate
+
+    def _timed(self, deliver: Callable[[bare.Batches], None]) -> float:
+        began = time.monotonic()
+        deliver(bare.Batches(self._database.url, 1, self._batch))
+        return self._backlog / (time.monotonic() - began)
+
+
+def _compared(what: str, results: dict[str, list[float]], has_target: bool) -> Figure:
+    note = f"ours {spread(results['ours'])}, bare loop {spread(results['bare'])}"
+    if "plain" in results:
+        of_plain = ratio(results["ours"], results["plain"])
+        note += f", without headers {spread(results['plain'])}: {of_plain:.2f} of that"
+    value = ratio(results["ours"], results["bare"])
+    if has_target:
+        return at_least(f"{what} / bare loop", value, TARGET, note)
+    return Figure(f"{what} / bare loop", f"{value:.2f}", note=note)
 
 
 def run_file(stack: Stack, effort: Effort) -> Iterator[Figure]:
     with stack.database("to_file") as database, stack.relay(database):
-        backlog = _fill(database, effort.count(FILE_BACKLOG))
+        backlog = fill(database, effort.count(FILE_BACKLOG))
         database.set_pipeline("p", "o", sink_type="file", path=str(stack.folder / "ours.jsonl"))
         for batch in BATCHES:
             results = in_turns(
                 {
                     "bare": _bare_file(stack, database, batch, backlog),
-                    "raw": _ours_file(stack, database, batch, backlog, "raw"),
+                    "ours": _ours_file(stack, database, batch, backlog, "raw"),
                     "envelope": _ours_file(stack, database, batch, backlog, "envelope"),
                 },
                 effort.rounds,
             )
-            yield _compared(f"outbox -> file, batch {batch}, payloads", results["raw"], results["bare"], batch)
+            yield _compared(f"outbox -> file, batch {batch}, payloads", results, batch == BATCHES[0])
             what = f"outbox -> file, batch {batch}, envelopes / bare loop with payloads"
             yield Figure(what, f"{ratio(results['envelope'], results['bare']):.2f}", note=spread(results["envelope"]))
 
 
-def run_nats(stack: Stack, effort: Effort) -> Iterator[Figure]:
-    with stack.database("to_nats") as database, stack.relay(database):
-        backlog = _fill(database, effort.count(NATS_BACKLOG))
-        database.set_pipeline("p", "o", sink_type="file", path=str(stack.folder / "unused.jsonl"))
-        for batch in BATCHES:
-            results = in_turns(
-                {
-                    "bare": _bare_nats(stack, database, batch, backlog),
-                    "raw": _ours_nats(stack, database, batch, backlog),
-                },
-                effort.rounds,
-            )
-            yield _compared(f"outbox -> NATS, batch {batch}", results["raw"], results["bare"], batch)
-
-
-def _compared(what: str, ours: list[float], floor: list[float], batch: int) -> Figure:
-    note = f"ours {spread(ours)}, bare loop {spread(floor)}"
-    value = ratio(ours, floor)
-    return at_least(f"{what} / bare loop", value, TARGET, note) if batch == BATCHES[0] else Figure(
-        f"{what} / bare loop", f"{value:.2f}", note=note)  # fmt: skip
-
-
-def _fill(database: Database, messages: int) -> int:
+def fill(database: Database, messages: int) -> int:
     bare.prepare(database.session)
     database.run("select tide.outbox_create('o')")
     for begin in range(0, messages, 10_000):
@@ -77,31 +125,19 @@ def _bare_file(stack: Stack, database: Database, batch: int, backlog: int) -> Ca
     def measure() -> float:
         path = stack.folder / "bare.jsonl"
         path.unlink(missing_ok=True)
-        return _timed(backlog, lambda: bare.to_file(database.url, 1, batch, path))
+        began = time.monotonic()
+        done = bare.to_file(bare.Batches(database.url, 1, batch), path)
+        if done != backlog:
+            raise RuntimeError(f"the bare loop delivered {done} of {backlog} messages")
+        return backlog / (time.monotonic() - began)
 
     return measure
-
-
-def _bare_nats(stack: Stack, database: Database, batch: int, backlog: int) -> Callable[[], float]:
-    def measure() -> float:
-        stream = f"bare{next(_rounds)}"
-        return _timed(backlog, lambda: bare.to_nats(database.url, 1, batch, stack.nats.url, stream, stream))
-
-    return measure
-
-
-def _timed(backlog: int, deliver: Callable[[], int]) -> float:
-    began = time.monotonic()
-    done = deliver()
-    if done != backlog:
-        raise RuntimeError(f"the bare loop delivered {done} of {backlog} messages")
-    return backlog / (time.monotonic() - began)
 
 
 def _ours_file(stack: Stack, database: Database, batch: int, backlog: int, wire_format: str) -> Callable[[], float]:
     def measure() -> float:
         path = stack.folder / "ours.jsonl"
-        rate = _drain(
+        rate = drain(
             database, backlog, lambda: path.unlink(missing_ok=True),
             sink_type="file", path=str(path), batch_size=batch, wire_format=wire_format,
         )  # fmt: skip
@@ -114,29 +150,16 @@ def _ours_file(stack: Stack, database: Database, batch: int, backlog: int, wire_
     return measure
 
 
-def _ours_nats(stack: Stack, database: Database, batch: int, backlog: int) -> Callable[[], float]:
-    def measure() -> float:
-        # A stream of its own: an older one would know the messages and drop them as duplicates.
-        stream = f"ours{next(_rounds)}"
-        return _drain(
-            database, backlog, lambda: None,
-            sink_type="nats", url=stack.nats.url, stream=stream, subject_template=stream, create_stream=True,
-            batch_size=batch,
-        )  # fmt: skip
-
-    return measure
-
-
-def _drain(database: Database, backlog: int, clear: Callable[[], None], **config: object) -> float:
+def drain(database: Database, backlog: int, clear: Callable[[], object], **config: object) -> float:
     """Messages per second over the whole backlog, with the start of the drain in it."""
-    database.run("select tide.relay_disable('p')")
-    wait_until(
-        lambda: database.run("select lease_until is null from tide.drain where pipeline = 'p'"), "the last drain ended"
-    )
+    database.stop_pipeline("p")
     database.set_pipeline("p", "o", **config)
     database.run("update tide.consumer_group set offset_id = 0")
     clear()
     began = time.monotonic()
     database.run("select tide.relay_enable('p')")
     database.wait_until_drained("p")
-    return backlog / (time.monotonic() - began)
+    seconds = time.monotonic() - began
+    if dead := database.run("select count(*) from tide.dead_letter"):
+        raise RuntimeError(f"{dead} dead letters: {database.run('select reason from tide.dead_letter limit 1')}")
+    return backlog / seconds

@@ -1,4 +1,5 @@
-"""The services of a run: PostgreSQL 18 with durable commits, Redis, NATS; and the relay's processes on them."""
+"""The services of a run: PostgreSQL 18 with durable commits, and each backend as it is first asked for; and the
+relay's processes on them."""
 
 import contextlib
 import os
@@ -18,9 +19,12 @@ import psycopg
 from psycopg import sql
 from psycopg.types.json import Jsonb
 
+from benchmarks.backends import kafka, webhook
 from relay.embedded import EmbeddedPostgres, EmbeddedRedis
 from relay.migrate import migrate
+from tests.services.moto import MotoServer
 from tests.services.nats import NatsServer
+from tests.services.rabbitmq import RabbitmqServer
 
 # What a server has by default, but for the cache, which no one leaves at its default.
 POSTGRES_SETTINGS: dict[str, str | int] = {"shared_buffers": "256MB", "max_wal_size": "1GB", "min_wal_size": "80MB"}
@@ -59,6 +63,15 @@ class Database:
     def set_pipeline(self, name: str, outbox: str, **config: object) -> None:
         self.run("select tide.relay_set_outbox(%s, %s, %s::jsonb)", name, outbox, Jsonb(config))
 
+    def stop_pipeline(self, name: str) -> None:
+        """Disables it, and waits until nothing of it is under way. One that does not exist is stopped already."""
+        if self.run("select true from tide.pipeline where name = %s", name):
+            self.run("select tide.relay_disable(%s)", name)
+            wait_until(
+                lambda: self.run("select lease_until is null from tide.drain where pipeline = %s", name),
+                "the last drain ended",
+            )
+
     def behind(self, pipeline: str) -> int:
         """Ids between the offset of the pipeline's group and the end of its outbox."""
         return int(
@@ -70,7 +83,14 @@ class Database:
         )
 
     def wait_until_drained(self, pipeline: str) -> None:
-        wait_until(lambda: self.behind(pipeline) <= 0, f"pipeline {pipeline} drained")
+        """Raises RuntimeError with the pipeline's error if it has one: a benchmark has no use for another try."""
+
+        def is_drained() -> bool:
+            if error := self.run("select error from tide.drain where pipeline = %s", pipeline):
+                raise RuntimeError(f"pipeline {pipeline}: {error}")
+            return self.behind(pipeline) <= 0
+
+        wait_until(is_drained, f"pipeline {pipeline} drained")
 
 
 @dataclass(frozen=True)
@@ -108,6 +128,24 @@ class Stack:
     @cached_property
     def nats(self) -> NatsServer:
         return self._stack.enter_context(NatsServer(self.folder / "nats", max_payload_bytes=2 * 1024 * 1024))
+
+    @cached_property
+    def kafka(self) -> str:
+        """The address of its broker."""
+        return self._stack.enter_context(kafka.cluster())
+
+    @cached_property
+    def rabbitmq(self) -> RabbitmqServer:
+        return self._stack.enter_context(RabbitmqServer(self.folder / "rabbitmq"))
+
+    @cached_property
+    def moto(self) -> MotoServer:
+        return self._stack.enter_context(MotoServer(self.folder / "moto"))
+
+    @cached_property
+    def receiver(self) -> str:
+        """The URL of a receiver of webhooks."""
+        return self._stack.enter_context(webhook.receiver())
 
     @contextlib.contextmanager
     def database(self, name: str) -> Iterator[Database]:

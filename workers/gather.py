@@ -67,11 +67,13 @@ class GatherDrain(Delivery):
         started = time.monotonic()
         dead: list[tuple[int, Failure]] = []
         after, messages, oldest = self._offset_id, 0, None
+        # Whatever ends the drain before the object is written, the loss of PostgreSQL for example, the sink is closed with
+        # what it has in hand: the next drain begins the object anew.
+        self.sink_works = False
         while batch := self._read(after, end_id):
             failures = self._send(cast(GatheringSink, self._sink).append, batch)
             temporary = next((failure for failure in failures if not failure.permanent), None)
             if temporary or self._tools.stop.is_set():
-                self.sink_works = False  # what is in hand is thrown away with it
                 return self.failed(temporary) if temporary else End("more", self._progressed)
             dead += [(batch[failure.index].id, failure) for failure in failures]
             messages += len(batch)
@@ -81,6 +83,7 @@ class GatherDrain(Delivery):
         failures = self._send(self._seal, [])
         if failures:
             return self.failed(failures[0])
+        self.sink_works = True
         self._settle(Settlement(end_id, messages - len(dead), tuple(dead)), oldest, started)
         return None
 

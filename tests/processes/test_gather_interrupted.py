@@ -1,0 +1,42 @@
+"""A gathering drain that loses its database with an object in hand."""
+
+import gzip
+import json
+
+import pytest
+
+from relay.sinks.object_storage import ObjectStorageSink
+from tests.processes.test_drains import Bench
+
+
+@pytest.fixture
+def bench(database):
+    made = Bench(database)
+    yield made
+    made.close()
+
+
+def end_sessions(bench):
+    others = "datname = current_database() and pid <> pg_backend_pid() and usename = current_user"
+    bench.query(f"select pg_terminate_backend(pid) from pg_stat_activity where {others}")
+
+
+def test_an_object_in_hand_is_thrown_away_with_its_drain(bench, tmp_path, monkeypatch):
+    folder = tmp_path / "lake"
+    bench.publish_to(sink_type="object_storage", path=str(folder), create=True, max_age_ms=1, batch_size=2)
+    ids = [f"orders:{number}" for number in bench.publish(6)]
+    append = ObjectStorageSink.append
+    appended = []
+
+    def append_and_interrupt(self, records):
+        failures = append(self, records)
+        if not appended:
+            end_sessions(bench)
+        appended.append(len(records))
+        return failures
+
+    monkeypatch.setattr(ObjectStorageSink, "append", append_and_interrupt)
+    bench.drain()
+    bench.drain()
+    objects = sorted(folder.rglob("*.jsonl.gz"))
+    assert [json.loads(row)["id"] for name in objects for row in gzip.decompress(name.read_bytes()).splitlines()] == ids

@@ -1,8 +1,8 @@
 """The reverse drain: source -> rows -> inbox (commit) -> acknowledge, batch after batch.
 
-While PostgreSQL writes one batch the next is received, but only what is there already: nothing waits for its commit or
-its acknowledgement because the source is idle. With nothing on the way the drain waits on the source inside its slice,
-so that an idle source costs no polling.
+While PostgreSQL writes one batch the next is received and decoded, but only what is there already: nothing waits for
+its commit or its acknowledgement because the source is idle. With nothing on the way the drain waits on the source
+inside its slice, so that an idle source costs no polling.
 """
 
 import time
@@ -94,9 +94,10 @@ class ReverseDrain:
     def run(self) -> End:
         while not self._is_over():
             received = self._receive(0.0)
+            decoded = self._decoded(received)
             self._confirm()
             if received and self._failure is None:
-                self._send(received)
+                self._send(*decoded)
             elif self._failure is None and not self._wait():
                 return End("later", self._progressed)
         self._confirm()
@@ -115,7 +116,7 @@ class ReverseDrain:
                 contended = self._tools.waiting.is_contended()
                 received = self._receive(self._longest_wait(contended))
                 if received:
-                    self._send(received)
+                    self._send(*self._decoded(received))
                     return True
                 if contended and self._failure is None:
                     return False
@@ -148,7 +149,8 @@ class ReverseDrain:
 
     # Writing ----------------------------------------------------------------------------------------------------
 
-    def _send(self, received: Sequence[Received]) -> None:
+    def _decoded(self, received: Sequence[Received]) -> tuple[Arrived, Stopped | None]:
+        """What can be written of it, and the message at which the pipeline must stop then."""
         rows: list[tuple[Received, InboxRow]] = []
         dead: list[tuple[Received, Failure]] = []
         for index, message in enumerate(received):
@@ -158,12 +160,15 @@ class ReverseDrain:
             elif self._config.pipeline.on_invalid == "dead_letter":
                 dead.append((message, decoded))
             else:
-                self._stopped(Stopped(message, decoded))
-                received = received[:index]
-                break
-        self._sent = bool(received)
-        if received:
-            self._writer.send(Arrived(received, rows, dead))
+                return Arrived(received[:index], rows, dead), Stopped(message, decoded)
+        return Arrived(received, rows, dead), None
+
+    def _send(self, arrived: Arrived, stopped: Stopped | None) -> None:
+        if stopped is not None:
+            self._stopped(stopped)
+        self._sent = bool(arrived.received)
+        if self._sent:
+            self._writer.send(arrived)
 
     def _confirm(self) -> None:
         """Waits until the batch on its way is committed, and only then acknowledges it."""

@@ -4,8 +4,8 @@
 
 Two schedulers and three groups of workers, for which PostgreSQL is 40 ms away: so a kill often falls between a sink and
 the settle. As soon as everything flows, and sometimes sooner, one of their processes, a group, all of them or a
-scheduler is killed with SIGKILL and started again. PostgreSQL and the service behind each flow are killed and started,
-too, in turn (Amazon's, which here keeps everything in memory, is halted instead).
+scheduler is killed with SIGKILL and started again, or all connections to PostgreSQL are cut. PostgreSQL and the service
+behind each flow are killed and started, too, in turn (Amazon's, which here keeps everything in memory, is halted).
 
 In the end everything is drained, and the ids that arrived are counted against those that were sent. Exit 0 only if each
 is there once, and in order. (A drain that outlives its lease can still receive from a source without positions, and
@@ -46,6 +46,7 @@ POSTGRES_IS_AWAY_SECONDS = 0.02
 OUTAGE_EVERY_SECONDS = 12.0
 DRAIN_SECONDS = 90
 SCHEDULER_SHARE = 0.12
+CUT_SHARE = 0.2
 FLOW_SECONDS = 3.0
 LEAST_KILLS = 8
 # Lines that a worker logs when it finds that another one was killed between the sink and the settle.
@@ -83,12 +84,16 @@ def run(
     services: Services,
     pipelines: Pipelines,
     fleet: Fleet,
+    far: Proxy,
     *,
     seconds: float,
     rate: float,
     seed: int,
 ) -> Outcome:
-    """The loop itself, on services that run already. `rate`: messages per second, of all outboxes."""
+    """The loop itself, on services that run already; the fleet reaches PostgreSQL through `far`.
+
+    `rate`: messages per second, of all outboxes.
+    """
     chance = random.Random(seed)
     outcome = Outcome()
     for outbox in OUTBOXES:
@@ -105,7 +110,7 @@ def run(
     with ExitStack() as stack:
         if any(isinstance(flow, Forward) for flow in flows):
             stack.enter_context(writers)
-        _harm(outcome.faults, chance, pipelines, processes, services, flows, seconds)
+        _harm(outcome.faults, chance, pipelines, far, processes, services, flows, seconds)
     for flow in flows:
         flow.stop()
     for process in processes:
@@ -127,6 +132,7 @@ def _harm(
     faults: Counter[str],
     chance: random.Random,
     pipelines: Pipelines,
+    far: Proxy,
     processes: Sequence[RelayProcess],
     services: Services,
     flows: Sequence[Flow],
@@ -137,7 +143,7 @@ def _harm(
     every_seconds = min(OUTAGE_EVERY_SECONDS, seconds / (len(outages) + 1))
     done = kills = 0
     # On a machine that is busy with other things, long enough for some kills at least.
-    while (passed := time.monotonic() - begin) < seconds or (kills < LEAST_KILLS and passed < 3 * seconds):
+    while (passed := time.monotonic() - begin) < seconds or (kills < LEAST_KILLS and passed < 2 * seconds):
         if passed > every_seconds * (done + 1):
             name = outages[done % len(outages)]
             _take_down(services, name, chance.uniform(0.2, 1))
@@ -146,6 +152,12 @@ def _harm(
         if chance.random() < 0.75:
             _wait_for_flow(pipelines)
         _pass_time(chance.uniform(0, 1))
+        if chance.random() < CUT_SHARE:
+            # What a killed worker has sent is still executed; this loses it on the way.
+            far.cut()
+            faults["database: cut off"] += 1
+            kills += 1
+            continue
         ready = [process for process in processes if process.is_running and process.is_ready()]
         scheduler = chance.random() < SCHEDULER_SHARE
         victims = [process for process in ready if isinstance(process, WorkersProcess) != scheduler]
@@ -246,7 +258,9 @@ def main() -> int:
         pipelines = Pipelines(services.database.url, folder / "delivered")
         url = proxy.through(services.database.url)
         fleet = stack.enter_context(running_fleet(url, queue.url, folder / "fleet", quiet=True))
-        outcome = run(kinds, services, pipelines, fleet, seconds=options.seconds, rate=options.rate, seed=options.seed)
+        outcome = run(
+            kinds, services, pipelines, fleet, proxy, seconds=options.seconds, rate=options.rate, seed=options.seed
+        )
     print(outcome)
     return 1 if outcome.wrong else 0
 

@@ -14,11 +14,16 @@ from tests.processes.fleet import running_fleet
 
 
 @pytest.fixture
-def away(database, redis_server, proxy, tmp_path):
-    """A fleet for which PostgreSQL is far away: a kill often falls between a sink and the settle."""
-    postgres = proxy(database.url)
-    postgres.delay(POSTGRES_IS_AWAY_SECONDS)
-    with running_fleet(postgres.through(database.url), redis_server.url, tmp_path / "fleet") as fleet:
+def far(database, proxy):
+    """PostgreSQL is far away: a kill often falls between a sink and the settle."""
+    made = proxy(database.url)
+    made.delay(POSTGRES_IS_AWAY_SECONDS)
+    return made
+
+
+@pytest.fixture
+def fleet(database, redis_server, far, tmp_path):
+    with running_fleet(far.through(database.url), redis_server.url, tmp_path / "fleet") as fleet:
         yield fleet
 
 
@@ -30,12 +35,12 @@ def durable_redis(own_dirs):
 
 @pytest.mark.timeout(240)
 def test_killed_workers_neither_lose_nor_double_what_a_sink_takes_exactly_once(
-    database, postgres16, kafka_server, durable_redis, moto_server, pipelines, away
+    database, postgres16, kafka_server, durable_redis, moto_server, pipelines, fleet, far
 ):
     remote = postgres16.create_database()
     services = Services(database, remote, kafka_server, durable_redis, moto=moto_server)
     seed = random.randrange(10_000)
-    outcome = run(FORWARD, services, pipelines, away, seconds=25, rate=250, seed=seed)
+    outcome = run(FORWARD, services, pipelines, fleet, far, seconds=25, rate=250, seed=seed)
     postgres16.drop_database(remote)
     print(f"seed {seed}\n{outcome}")
     assert not outcome.wrong
@@ -44,11 +49,11 @@ def test_killed_workers_neither_lose_nor_double_what_a_sink_takes_exactly_once(
 
 @pytest.mark.timeout(240)
 def test_killed_workers_neither_lose_nor_double_what_sources_bring(
-    database, kafka_server, durable_redis, nats_server, pipelines, away
+    database, kafka_server, durable_redis, nats_server, pipelines, fleet, far
 ):
     services = Services(database, kafka=kafka_server, redis=durable_redis, nats=nats_server)
     seed = random.randrange(10_000)
-    outcome = run(REVERSE, services, pipelines, away, seconds=20, rate=250, seed=seed)
+    outcome = run(REVERSE, services, pipelines, fleet, far, seconds=20, rate=250, seed=seed)
     print(f"seed {seed}\n{outcome}")
     assert not outcome.wrong
     assert outcome.faults.total() >= 8

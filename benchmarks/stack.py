@@ -148,10 +148,12 @@ class Stack:
         return self._stack.enter_context(webhook.receiver())
 
     @contextlib.contextmanager
-    def database(self, name: str) -> Iterator[Database]:
-        with psycopg.connect(self.postgres.url, autocommit=True) as admin:
+    def database(self, name: str, server_url: str | None = None) -> Iterator[Database]:
+        """On the server of all, or on another one."""
+        server_url = server_url or self.postgres.url
+        with psycopg.connect(server_url, autocommit=True) as admin:
             admin.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
-            url = urlsplit(self.postgres.url)._replace(path=f"/{name}").geturl()
+            url = urlsplit(server_url)._replace(path=f"/{name}").geturl()
             migrate(url)
             database = Database(url)
             try:

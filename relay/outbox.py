@@ -11,10 +11,11 @@ Statements that belong together travel together: a settle and the next read take
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, NoReturn
 
+import psycopg
 from psycopg import Cursor
 from psycopg.rows import args_row
 
@@ -155,7 +156,8 @@ class Reader:
     @contextmanager
     def joined(self) -> Iterator["Joined"]:
         """A transaction in which a sink writes and what became of it is settled: both or neither."""
-        with database_errors(), self._connection.transaction():
+        # psycopg lets a Rollback through when there is no connection any more on which to roll back.
+        with database_errors(), suppress(psycopg.Rollback), self._connection.transaction():
             self._connection.execute(query("durably"))
             yield Joined(self)
 

@@ -67,8 +67,8 @@ class GatherDrain(Delivery):
         started = time.monotonic()
         dead: list[tuple[int, Failure]] = []
         after, messages, oldest = self._offset_id, 0, None
-        # Whatever ends the drain before the object is written (PostgreSQL is lost, say), the sink is closed with what it
-        # has in hand: the next drain begins the object anew.
+        # Whatever ends the drain before the object is written (PostgreSQL is lost, say), the sink is closed with what
+        # it has in hand: the next drain begins the object anew.
         self.sink_works = False
         while batch := self._read(after, end_id):
             failures = self._send(cast(GatheringSink, self._sink).append, batch)

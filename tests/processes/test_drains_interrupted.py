@@ -1,10 +1,11 @@
-"""A gathering drain that loses its database with an object in hand."""
+"""Drains that lose PostgreSQL in the middle of something."""
 
 import gzip
 import json
 
 import pytest
 
+from relay.sinks.inbox import InboxSink
 from relay.sinks.object_storage import ObjectStorageSink
 from tests.processes.test_drains import Bench
 
@@ -40,3 +41,22 @@ def test_an_object_in_hand_is_thrown_away_with_its_drain(bench, tmp_path, monkey
     bench.drain()
     objects = sorted(folder.rglob("*.jsonl.gz"))
     assert [json.loads(row)["id"] for name in objects for row in gzip.decompress(name.read_bytes()).splitlines()] == ids
+
+
+def test_a_joined_drain_that_loses_its_database_ends_as_failed_and_goes_on(bench, monkeypatch):
+    bench.query("select tide.inbox_create('received')")
+    bench.publish_to(sink_type="inbox", inbox="received")
+    ids = [f"orders:{number}" for number in bench.publish(3)]
+    publish = InboxSink.publish
+    interrupted = []
+
+    def publish_after_an_interruption(self, records):
+        if not interrupted:
+            interrupted.append(True)
+            end_sessions(bench)
+        return publish(self, records)
+
+    monkeypatch.setattr(InboxSink, "publish", publish_after_an_interruption)
+    assert bench.drain() == "failed"
+    assert bench.drain() == "idle"
+    assert bench.event_ids("received") == ids

@@ -157,6 +157,7 @@ def drain(database: Database, backlog: int, clear: Callable[[], object], **confi
     database.stop_pipeline("p")
     database.set_pipeline("p", "o", **config)
     database.run("update tide.consumer_group set offset_id = 0")
+    database.run("delete from tide.position")  # where the last object of object storage was to end
     clear()
     began = time.monotonic()
     database.run("select tide.relay_enable('p')")

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psycopg
 import redis
+from confluent_kafka import libversion
 from rich.console import Console
 from rich.table import Table
 
@@ -19,6 +20,8 @@ from benchmarks.figures import Figure
 from benchmarks.stack import Stack
 
 RESULTS = Path(__file__).parent / "results.md"
+_CLIENTS = ("psycopg", "dramatiq", "redis", "nats-py", "confluent-kafka", "amqp", "boto3", "httpx", "httpcore")
+_RABBITMQ = Path("/usr/lib/rabbitmq/lib")
 _VERDICTS = {True: "yes", False: "**no**", None: ""}
 
 Results = Mapping[str, Sequence[Figure]]
@@ -62,12 +65,15 @@ def machine(stack: Stack) -> list[str]:
     nats = subprocess.run(
         [str(Path(sys.executable).parent / "nats-server"), "--version"], capture_output=True, text=True, check=True
     ).stdout.split()[-1]
-    clients = ", ".join(f"{name} {version(name)}" for name in ("psycopg", "dramatiq", "redis", "nats-py"))
+    rabbitmq = ", ".join(path.name.replace("rabbitmq_server-", "RabbitMQ ") for path in _RABBITMQ.glob("*_server-*"))
+    clients = ", ".join(f"{name} {version(name)}" for name in _CLIENTS)
     cores = len(os.sched_getaffinity(0))
     return [
         f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, tide-relay {relay.__version__}",
         f"{cpu}, {cores} cores, {memory_gb:.0f} GB of memory; {platform.system()} {platform.release()}",
-        f"PostgreSQL {postgres}, Redis {redis_server}, NATS {nats}; Python {platform.python_version()}, {clients}",
+        f"PostgreSQL {postgres}, Redis {redis_server}, NATS {nats}, {rabbitmq or 'no RabbitMQ'}",
+        f"Kafka is the mock cluster of librdkafka {libversion()[0]}; SQS and S3 are moto {version('moto')}",
+        f"Python {platform.python_version()}, {clients}",
         "PostgreSQL as it is by default (every commit durable), but shared_buffers 256 MB; one scheduler, one worker",
     ]
 

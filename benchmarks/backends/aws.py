@@ -29,11 +29,13 @@ class SqsDestination(Destination):
         return {"sink_type": "sqs", "queue_url": self._queues[place], **self._moto.config}
 
     def deliver(self, batches: Batches, place: str, backlog: int) -> None:  # noqa: ARG002
+        client = self._moto.client("sqs")  # to make one takes a while, and ours makes one too
+
         def send(rows: Sequence[Row]) -> None:
             entries = [
                 {"Id": str(row[0]), "MessageBody": row[1], "MessageAttributes": _attributes(row)} for row in rows
             ]
-            answer = self._client.send_message_batch(QueueUrl=self._queues[place], Entries=entries)
+            answer = client.send_message_batch(QueueUrl=self._queues[place], Entries=entries)
             if answer.get("Failed"):
                 raise RuntimeError(f"moto refused messages: {answer['Failed'][0]}")
 
@@ -69,6 +71,7 @@ class BucketDestination(Destination):
                 "max_rows": rows, "max_age_ms": 100, **self._moto.config}  # fmt: skip
 
     def deliver(self, batches: Batches, place: str, backlog: int) -> None:
+        client = self._moto.client("s3")
         rows_of_each = -(-backlog // OBJECTS)
         compressor, compressed, rows_in, done = _gzip(), b"", 0, 0
         for rows in batches:
@@ -78,7 +81,7 @@ class BucketDestination(Destination):
             batches.settles = rows_in >= rows_of_each or done == backlog
             if batches.settles:
                 body = compressed + compressor.flush()
-                self._client.put_object(Bucket=_BUCKET, Key=f"{place}/{done}.jsonl.gz", Body=body)
+                client.put_object(Bucket=_BUCKET, Key=f"{place}/{done}.jsonl.gz", Body=body)
                 compressor, compressed, rows_in = _gzip(), b"", 0
 
     def count(self, place: str) -> int:

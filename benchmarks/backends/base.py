@@ -22,7 +22,7 @@ class Destination(ABC):
 
     @abstractmethod
     def deliver(self, batches: Batches, place: str, backlog: int) -> None:
-        """The floor: the client's plain way to send each batch and to wait until all of it is confirmed."""
+        """The floor: makes a client, and sends each batch by its plain way, waiting until all of it is confirmed."""
 
     def deliver_bodies(self, batches: Batches, place: str) -> None:
         """The same without headers, where that is measured too."""
@@ -52,4 +52,4 @@ class Origin(ABC):
 
     @abstractmethod
     def receive(self, place: str, batch: int, messages: int, write: Write) -> None:
-        """The floor: the client's plain way to fetch a batch; write it; acknowledge it."""
+        """The floor: makes a client; fetches each batch by its plain way, writes it, acknowledges it."""

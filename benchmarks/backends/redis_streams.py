@@ -19,8 +19,9 @@ class RedisDestination(Destination):
         return {"sink_type": "redis", "url": self._url, "stream": place}
 
     def deliver(self, batches: Batches, place: str, backlog: int) -> None:  # noqa: ARG002
+        client: Any = redis.Redis.from_url(self._url)
         for rows in batches:
-            with self._client.pipeline() as pipeline:
+            with client.pipeline() as pipeline:
                 for row in rows:
                     pipeline.xadd(place, _fields(row))
                 pipeline.execute()

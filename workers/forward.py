@@ -45,13 +45,8 @@ def drain(tools: Tools, connection: Connection, lease: Lease, begun: Begun) -> E
         return ownership.failed(begun.failures, error.code, str(error))
     work: Delivery | None = None
     try:
-        joins = isinstance(sink, JoiningSink) and sink.joins
-        if isinstance(sink, JoiningSink) and joins:
-            sink.join(connection)
-        kind: type[Delivery] = (
-            JoinedDrain if joins else GatherDrain if isinstance(sink, GatheringSink) else ForwardDrain
-        )
-        work = kind(tools, lease, begun, config, sink, Reader(connection, lease, begun, config.pipeline.batch_size))
+        reader = Reader(connection, lease, begun, config.pipeline.batch_size)
+        work = _kind(sink, connection)(tools, lease, begun, config, sink, reader)
         behind = work.begin()
         ended = work.run() if behind is None else work.failed(behind)
     finally:

@@ -66,19 +66,25 @@ class GatherDrain(Delivery):
         """Makes one object of all messages up to `end_id`, and settles them. Returns the drain's end if it failed."""
         started = time.monotonic()
         dead: list[tuple[int, Failure]] = []
-        after, messages, oldest = self._offset_id, 0, None
+        messages, oldest = 0, None
         # Whatever ends the drain before the object is written (PostgreSQL is lost, say), the sink is closed with what
         # it has in hand: the next drain begins the object anew.
         self.sink_works = False
-        while batch := self._read(after, end_id):
+        self._ask(self._offset_id)
+        batch = self._asked(end_id)
+        while batch:
+            after = batch[-1].id
+            if after < end_id:
+                self._ask(after)  # read while the sink encodes
             failures = self._send(cast(GatheringSink, self._sink).append, batch)
+            following = self._asked(end_id) if after < end_id else []
             temporary = next((failure for failure in failures if not failure.permanent), None)
             if temporary or self._tools.stop.is_set():
                 return self.failed(temporary) if temporary else End("more", self._progressed)
             dead += [(batch[failure.index].id, failure) for failure in failures]
             messages += len(batch)
             oldest = oldest or batch[0].created_at
-            after = batch[-1].id
+            batch = following
         self._hold_lease()
         failures = self._send(self._seal, [])
         if failures:
@@ -87,9 +93,12 @@ class GatherDrain(Delivery):
         self._settle(Settlement(end_id, messages - len(dead), tuple(dead)), oldest, started)
         return None
 
-    def _read(self, after: int, end_id: int) -> list[Message]:
+    def _ask(self, after: int) -> None:
         self._hold_lease()
-        return [message for message in self._reader.read(after).messages if message.id <= end_id]
+        self._reader.ask(after)
+
+    def _asked(self, end_id: int) -> list[Message]:
+        return [message for message in self._reader.receive().messages if message.id <= end_id]
 
     def _seal(self, _records: Sequence[Record]) -> list[Failure]:
         cast(GatheringSink, self._sink).seal()

@@ -10,8 +10,9 @@ UV_HOME := .cache/uv-$(UV_VERSION)
 UV := env -u VIRTUAL_ENV -u UV_PYTHON UV_PROJECT_ENVIRONMENT=.venv UV_PYTHON_DOWNLOADS=never $(UV_HOME)/bin/uv
 RUN := .venv/bin/python -m
 PYTEST := $(RUN) pytest
-# Each pytest process starts the services it needs; tests of one xdist_group stay together.
-PARALLEL ?= -n 2 --dist loadgroup
+# Each pytest process starts the services it needs; tests of one xdist_group stay together. Three for two cores: the tests
+# wait more than they work.
+PARALLEL ?= -n 3 --dist loadgroup
 # More options for pytest: make unit ARGS="-k stop -x"
 ARGS ?=
 # Prints the first Python that will do, of those given and the usual names.

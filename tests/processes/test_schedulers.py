@@ -52,7 +52,7 @@ def test_a_killed_scheduler_disturbs_no_running_drain(fleet, pipelines):
     fleet.workers()
     first = fleet.scheduler()
     fleet.wait_ready()
-    pipelines.publish("orders", 2500)
+    pipelines.publish("orders", 4000)
     pipelines.wait_attempts("orders", 2)
     drain = pipelines.drain("orders")
     first.kill()

@@ -27,7 +27,7 @@ def test_an_object_in_hand_is_thrown_away_with_its_drain(bench, tmp_path, monkey
     bench.publish_to(sink_type="object_storage", path=str(folder), create=True, max_age_ms=1, batch_size=2)
     ids = [f"orders:{number}" for number in bench.publish(6)]
     append = ObjectStorageSink.append
-    appended = []
+    appended: list[int] = []
 
     def append_and_interrupt(self, records):
         failures = append(self, records)
@@ -48,7 +48,7 @@ def test_a_joined_drain_that_loses_its_database_ends_as_failed_and_goes_on(bench
     bench.publish_to(sink_type="inbox", inbox="received")
     ids = [f"orders:{number}" for number in bench.publish(3)]
     publish = InboxSink.publish
-    interrupted = []
+    interrupted: list[bool] = []
 
     def publish_after_an_interruption(self, records):
         if not interrupted:

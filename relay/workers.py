@@ -3,6 +3,7 @@
 Reads the settings, makes the broker, and binds plain functions to queues. Dramatiq imports it once in each process.
 """
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -31,6 +32,10 @@ try:
 except ConfigError as error:
     sys.exit(f"relay.workers: {error}")
 configure_logging(settings)
+
+# A batch of 1,000 messages is some 4,000 tuples and dicts, in no cycle: by Python's default of 700 they are searched
+# for cycles several times a batch, and with them all that a client library has loaded.
+gc.set_threshold(20_000)
 
 
 class Equip(Middleware):

@@ -35,10 +35,10 @@ SINKS: Mapping[str, Benchmark] = {
     "nats": to_sink("NATS", 60_000, (1000, 100), lambda s, _: nullcontext(NatsDestination(s.nats.url))),
     "kafka": to_sink("Kafka", 150_000, (1000, 100), lambda s, _: nullcontext(KafkaDestination(s.kafka)), plain=True),
     "redis": to_sink("Redis", 60_000, (1000, 100), lambda s, _: nullcontext(RedisDestination(s.redis.url))),
-    "rabbitmq": to_sink("RabbitMQ", 25_000, (1000,), lambda s, _: nullcontext(RabbitmqDestination(s.rabbitmq.url))),
+    "rabbitmq": to_sink("RabbitMQ", 20_000, (1000,), lambda s, _: nullcontext(RabbitmqDestination(s.rabbitmq.url))),
     "sqs": to_sink("SQS (moto)", 2_000, (1000,), lambda s, _: nullcontext(SqsDestination(s.moto))),
     "webhook": to_sink(
-        "webhook", 4_000, (1000,), lambda s, _: nullcontext(WebhookDestination(s.receiver, arrays=False))
+        "webhook", 3_000, (1000,), lambda s, _: nullcontext(WebhookDestination(s.receiver, arrays=False))
     ),
     "webhook-arrays": to_sink(
         "webhook, JSON arrays", 100_000, (1000,), lambda s, _: nullcontext(WebhookDestination(s.receiver, arrays=True))

@@ -19,6 +19,7 @@ from benchmarks.pgbench import PAYLOAD
 from benchmarks.stack import Database, Stack, wait_until
 
 TARGET = 0.6
+SLICE_MS = 2000
 
 Benchmark = Callable[[Stack, Effort], Iterator[Figure]]
 Made = Callable[[Stack], AbstractContextManager[Origin]]
@@ -94,7 +95,8 @@ class Measured:
 
     def _ours(self, inbox: str) -> float:
         database = self._database
-        config = {"batch_size": self._batch, **self._origin.config(inbox)}
+        # A drain that waits on its idle source ends with its slice, and the next round begins after it.
+        config = {"batch_size": self._batch, "slice_ms": SLICE_MS, **self._origin.config(inbox)}
         database.stop_pipeline("r")
         database.run("select tide.relay_set_inbox('r', %s, %s::jsonb)", inbox, Jsonb(config))
         before = self._delivered()

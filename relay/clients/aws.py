@@ -145,10 +145,12 @@ def _shared_loader() -> Any:
 
 def described(error: BaseException, config: AwsKeys) -> str:
     """What the client says, without who we are."""
-    text = mask(str(error) or type(error).__name__)
+    text = str(error) or type(error).__name__
+    # Ours first: masked in part, they would not be found whole any more.
     for secret in (config.secret_access_key, config.session_token, config.access_key_id):
         if secret:
             text = text.replace(secret, MASKED)
+    text = mask(text)
     return text if len(text) <= _LONGEST_REASON else text[:_LONGEST_REASON] + " ..."
 
 

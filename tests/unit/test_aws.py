@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from relay.clients.aws import AwsKeys, described, make_client
 from relay.clients.aws_errors import CODES, EXCEPTIONS, FOR_A_PERSON, STATUSES, verdict
 from relay.errors import ConfigError
+from relay.secret_refs import remember
 from tests.services.moto import REGION, MotoServer
 
 KEYS = {"access_key_id": "AKIAHIDDEN", "secret_access_key": "hidden-secret", "region": REGION}
@@ -170,5 +171,6 @@ class TestTheTableOfErrors:
         assert not {"timeout", "throttled", "unavailable", "not_connected", "rejected"} & FOR_A_PERSON
 
     def test_secrets_are_not_in_what_is_said(self) -> None:
+        remember("secret")  # of somebody else, and a part of ours
         said = described(ValueError("AKIAHIDDEN signed with hidden-secret"), config())
         assert said == "*** signed with ***"

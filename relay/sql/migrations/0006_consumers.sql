@@ -1,0 +1,1 @@
+-- Consumer groups for SQL: competing consumers poll, lease and commit.

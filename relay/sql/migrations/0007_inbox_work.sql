@@ -1,0 +1,1 @@
+-- Working off an inbox: claims, retries, dead messages, views, order.

@@ -1,0 +1,1 @@
+-- Dead letters, replays and the history of configurations.

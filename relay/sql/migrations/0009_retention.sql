@@ -1,0 +1,1 @@
+-- Retention: what is settled and old goes, by itself.

@@ -1,0 +1,1 @@
+-- Tables as outboxes: what statements change is published.

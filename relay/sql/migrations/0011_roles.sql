@@ -1,0 +1,1 @@
+-- Roles, each with the least that it needs.

@@ -1,0 +1,1 @@
+-- The schema pgtrickle: the calls of earlier systems, each a thin wrapper.

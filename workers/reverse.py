@@ -13,7 +13,7 @@ import structlog
 from relay import ownership
 from relay.db import Connection
 from relay.errors import NotConnected
-from relay.inbox import Arrived, Stopped, Writer, Written
+from relay.inbox_writer import Arrived, Stopped, Writer, Written
 from relay.metrics import PipelineLabels, worker_metrics
 from relay.models import Failure, InboxRow, Received
 from relay.ownership import Begun, End, Lease

@@ -16,7 +16,7 @@ import structlog
 from relay.api.metrics import ApiMetrics
 from relay.db import Connection, connect, database_errors
 from relay.errors import NotConnected, RelayError
-from relay.inbox import REFUSALS, reason, write
+from relay.inbox_writer import REFUSALS, reason, write
 from relay.models import InboxRow
 from relay.settings import Settings
 from relay.sql import query

@@ -14,7 +14,7 @@ from relay.cli.input_lines import InputLine, batches
 from relay.db import Connection, storable
 from relay.decode import Decoder
 from relay.errors import ConfigError, NotConnected, RelayError
-from relay.inbox import REFUSALS, write, write_each
+from relay.inbox_writer import REFUSALS, write, write_each
 from relay.models import Failure, InboxRow, Received
 from relay.pipelines import ReverseConfig, parse_reverse
 from relay.sources.stdin import StdinConfig

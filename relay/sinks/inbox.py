@@ -12,7 +12,7 @@ from typing import Annotated, ClassVar, cast
 from psycopg import errors as pg
 from pydantic import AliasChoices, Field, field_validator
 
-from relay import inbox
+from relay import inbox_writer
 from relay.clients.postgres import Session, check_url, connect, errors
 from relay.db import Connection
 from relay.errors import ConfigError, NotConnected, RelayError
@@ -113,14 +113,14 @@ class InboxSink(JoiningSink):
 
     def _write(self, connection: Connection, rows: Sequence[InboxRow]) -> list[tuple[int, str]]:
         if not isinstance(connection, Session):
-            return inbox.write_each(connection, self._config.inbox, rows)
+            return inbox_writer.write_each(connection, self._config.inbox, rows)
         connection.begin_call()
         try:
             # One statement is one transaction, in one round trip.
-            inbox.write(connection, self._config.inbox, rows)
-        except inbox.REFUSALS:
+            inbox_writer.write(connection, self._config.inbox, rows)
+        except inbox_writer.REFUSALS:
             with connection.transaction():
-                return inbox.write_each(connection, self._config.inbox, rows)
+                return inbox_writer.write_each(connection, self._config.inbox, rows)
         return []
 
     def _check(self, connection: Connection) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from psycopg.rows import args_row
 
-from relay import inbox
+from relay import inbox_writer
 from relay.decode import Decoder
 from relay.models import InboxRow, Message, Received
 from relay.sources.outbox import OutboxSource
@@ -51,7 +51,9 @@ def published(connection: Any) -> list[Message]:
 
 def write(connection: Any, received: Sequence[Received], decoder: Decoder) -> None:
     rows = [decoder.decode(message) for message in received]
-    assert inbox.write(connection, "arrived", [row for row in rows if isinstance(row, InboxRow)]) == len(PAYLOADS)
+    assert inbox_writer.write(connection, "arrived", [row for row in rows if isinstance(row, InboxRow)]) == len(
+        PAYLOADS
+    )
 
 
 def assert_arrived(connection: Any, *, has_tenant: bool = True) -> None:

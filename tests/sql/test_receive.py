@@ -6,7 +6,7 @@ import pytest
 from psycopg.types.json import Jsonb
 
 from relay.errors import Fenced, MigrationError, NotConnected
-from relay.inbox import Arrived, Writer
+from relay.inbox_writer import Arrived, Writer
 from relay.models import Failure, InboxRow, Received
 from tests.sql.support import LEASE_MS, begin, relay_session
 

@@ -1,1 +1,348 @@
--- Dead letters, replays and the history of configurations.
+-- Dead letters, replays, and the history of configurations.
+--
+-- People ask, and the pipeline's own drains do: a dead letter that is to be retried carries the request, a range that is
+-- to be replayed is a row of tide.replay. A drain looks for both after its live messages, sends them through the same
+-- sink (or decodes them again into the same inbox), and settles them under its fence. The offset never moves for them.
+
+-- Dead letters --------------------------------------------------------------------------------------------------------
+
+alter table tide.dead_letter
+    add column attempts int not null default 1,
+    add column first_failed_at timestamptz not null default now(),
+    add column retry_requested_at timestamptz;
+update tide.dead_letter set first_failed_at = failed_at;
+comment on column tide.dead_letter.attempts is 'How often the message was refused for good.';
+comment on column tide.dead_letter.failed_at is 'When it was refused last.';
+comment on column tide.dead_letter.retry_requested_at is 'Since when the next drain is to send it again; null if it is to stay.';
+create index on tide.dead_letter (pipeline, dead_letter_id);
+create index on tide.dead_letter (pipeline, dead_letter_id) where retry_requested_at is not null;
+create index on tide.dead_letter (failed_at);
+
+create table tide.replay (
+    replay_id    bigint generated always as identity primary key,
+    pipeline     text not null references tide.pipeline on delete cascade,
+    from_id      bigint not null,
+    to_id        bigint not null,
+    next_id      bigint not null,
+    requested_by text not null,
+    requested_at timestamptz not null default now(),
+    delivered    bigint not null default 0,
+    dead_letters bigint not null default 0,
+    ended_at     timestamptz,
+    check (from_id <= to_id and next_id between from_id and to_id + 1)
+) with (fillfactor = 50);
+comment on table tide.replay is 'Ranges of an outbox that a pipeline delivers once more; next_id is the first that is still to be sent.';
+create index on tide.replay (pipeline, replay_id) where ended_at is null;
+
+create view tide.redelivery_waiting as
+    select d.pipeline from tide.dead_letter d where d.retry_requested_at is not null
+     union
+    select r.pipeline from tide.replay r where r.ended_at is null;
+comment on view tide.redelivery_waiting is 'The pipelines that have something to deliver once more.';
+
+create function tide.redelivery_floor(outbox_id int) returns bigint
+language sql stable security definer set search_path = pg_catalog, pg_temp
+begin atomic
+    select min(r.next_id)
+      from tide.replay r
+      join tide.pipeline p on p.name = r.pipeline
+      join tide.consumer_group g on g.group_id = p.group_id
+     where r.ended_at is null and g.outbox_id = redelivery_floor.outbox_id;
+end;
+comment on function tide.redelivery_floor is 'The lowest id that a replay still wants; null if none does.';
+
+-- Who asks. current_user is the owner inside a function that runs with its owner's rights.
+create function tide.caller() returns text
+language sql stable
+return coalesce(nullif(current_setting('role', true), 'none'), session_user::text);
+
+-- Wakes the owner of a pipeline, as a publisher would. A reverse pipeline looks when its next drain begins.
+create function tide.redelivery_wake(pipeline text) returns void
+language sql security definer set search_path = pg_catalog, pg_temp
+begin atomic
+    select pg_notify('tide_outbox_notify', o.name)
+      from tide.pipeline p
+      join tide.consumer_group g on g.group_id = p.group_id
+      join tide.outbox o on o.outbox_id = g.outbox_id
+     where p.name = redelivery_wake.pipeline;
+end;
+
+create function tide.find_pipeline(pipeline text) returns tide.pipeline
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    found_pipeline tide.pipeline;
+begin
+    select * into found_pipeline from tide.pipeline p where p.name = find_pipeline.pipeline;
+    if not found then
+        perform tide.refuse_pipeline(pipeline);
+    end if;
+    return found_pipeline;
+end $$;
+
+create function tide.relay_dlq_list(pipeline text default null, max_rows int default 1000, after_id bigint default 0)
+returns table (
+    dead_letter_id bigint, pipeline text, outbox text, message_id bigint, inbox text, event_id text, subject text, key text,
+    headers jsonb, payload jsonb, body bytea, code text, reason text, attempts int, published_at timestamptz,
+    first_failed_at timestamptz, failed_at timestamptz, retry_requested_at timestamptz
+)
+language sql stable security definer set search_path = pg_catalog, pg_temp as $$
+    select d.dead_letter_id, d.pipeline, d.outbox, d.message_id, d.inbox, d.event_id, d.subject, d.key,
+           d.headers, d.payload, d.body, d.code, d.reason, d.attempts, d.published_at,
+           d.first_failed_at, d.failed_at, d.retry_requested_at
+      from tide.dead_letter d
+     where (relay_dlq_list.pipeline is null or d.pipeline = relay_dlq_list.pipeline) and d.dead_letter_id > after_id
+     order by d.dead_letter_id
+     limit max_rows
+$$;
+comment on function tide.relay_dlq_list is
+    'Dead letters in the order of their ids, of one pipeline or of all; after_id is the last id of the page before.';
+
+create function tide.refuse_dead_letter(dead_letter_id bigint) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+    raise exception 'dead letter % does not exist', coalesce(dead_letter_id::text, 'NULL') using
+        errcode = 'undefined_object',
+        hint = 'It may have been retried or discarded. List what there is: select * from tide.relay_dlq_list();';
+end $$;
+
+create function tide.relay_dlq_retry(dead_letter_id bigint) returns int
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    of_pipeline text;
+begin
+    update tide.dead_letter d set retry_requested_at = coalesce(d.retry_requested_at, clock_timestamp())
+     where d.dead_letter_id = relay_dlq_retry.dead_letter_id
+    returning d.pipeline into of_pipeline;
+    if not found then
+        perform tide.refuse_dead_letter(dead_letter_id);
+    end if;
+    perform tide.find_pipeline(of_pipeline);
+    perform tide.redelivery_wake(of_pipeline);
+    return 1;
+end $$;
+comment on function tide.relay_dlq_retry(bigint) is
+    'Has the pipeline send a dead letter again. Delivered, it is gone; refused again, it stays, with one attempt more.';
+
+create function tide.relay_dlq_retry(pipeline text) returns int
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    asked int;
+begin
+    perform tide.find_pipeline(pipeline);
+    update tide.dead_letter d set retry_requested_at = clock_timestamp()
+     where d.pipeline = relay_dlq_retry.pipeline and d.retry_requested_at is null;
+    get diagnostics asked = row_count;
+    perform tide.redelivery_wake(pipeline);
+    return asked;
+end $$;
+comment on function tide.relay_dlq_retry(text) is 'The same for every dead letter of a pipeline; returns how many.';
+
+create function tide.relay_dlq_discard(dead_letter_id bigint) returns int
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+begin
+    delete from tide.dead_letter d where d.dead_letter_id = relay_dlq_discard.dead_letter_id;
+    if not found then
+        perform tide.refuse_dead_letter(dead_letter_id);
+    end if;
+    return 1;
+end $$;
+comment on function tide.relay_dlq_discard is 'Forgets a dead letter for good.';
+
+create function tide.relay_dlq_purge(pipeline text, older_than interval default '0') returns bigint
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    purged bigint;
+begin
+    if pipeline is null then
+        raise exception 'no pipeline was named' using
+            errcode = 'null_value_not_allowed', hint = 'Name the pipeline whose dead letters are to be forgotten.';
+    end if;
+    delete from tide.dead_letter d
+     where d.pipeline = relay_dlq_purge.pipeline and d.failed_at <= clock_timestamp() - older_than;
+    get diagnostics purged = row_count;
+    if purged = 0 then
+        -- Of a pipeline that is gone there may be dead letters still; a misspelt one has none.
+        perform from tide.pipeline p where p.name = relay_dlq_purge.pipeline;
+        if not found then
+            perform tide.refuse_pipeline(pipeline);
+        end if;
+    end if;
+    return purged;
+end $$;
+comment on function tide.relay_dlq_purge is 'Forgets for good what a pipeline has refused, all or what is older; returns how many.';
+
+create function tide.relay_dlq_stats(pipeline text default null)
+returns table (
+    pipeline text, code text, dead_letters bigint, retrying bigint, most_attempts int, oldest_at timestamptz, newest_at timestamptz
+)
+language sql stable security definer set search_path = pg_catalog, pg_temp as $$
+    select d.pipeline, d.code, count(*), count(d.retry_requested_at), max(d.attempts), min(d.first_failed_at), max(d.failed_at)
+      from tide.dead_letter d
+     where relay_dlq_stats.pipeline is null or d.pipeline = relay_dlq_stats.pipeline
+     group by d.pipeline, d.code
+     order by d.pipeline, d.code
+$$;
+comment on function tide.relay_dlq_stats is 'How many dead letters each pipeline has, by the code of what was wrong.';
+
+-- Replays -------------------------------------------------------------------------------------------------------------
+
+-- The pipeline and its group, if the range can be replayed: what lies above the offset is still delivered by itself.
+create function tide.replay_range(
+    pipeline text, from_id bigint, inout to_id bigint, out outbox_id int, out group_id int
+)
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    line   tide.pipeline := tide.find_pipeline(pipeline);
+    behind tide.consumer_group;
+begin
+    if line.direction <> 'forward' then
+        raise exception 'pipeline "%" is a reverse pipeline', line.name using
+            errcode = 'wrong_object_type',
+            hint = 'Replay reads an outbox again. For messages of an inbox see tide.replay_inbox_messages.';
+    end if;
+    select * into behind from tide.consumer_group g where g.group_id = line.group_id;
+    to_id := coalesce(to_id, behind.offset_id);
+    if from_id is null or from_id < 1 or from_id > to_id then
+        raise exception 'from % to % is no range of ids', coalesce(from_id::text, 'NULL'), to_id using
+            errcode = 'invalid_parameter_value', hint = 'Give the first and the last id; both are delivered.';
+    elsif to_id > behind.offset_id then
+        raise exception 'pipeline "%" has settled its messages up to %, and will deliver those above by itself',
+            line.name, behind.offset_id using
+            errcode = 'invalid_parameter_value', hint = format('Replay up to %s at most.', behind.offset_id);
+    end if;
+    outbox_id := behind.outbox_id;
+    group_id := behind.group_id;
+end $$;
+
+create function tide.relay_replay(pipeline text, from_id bigint, to_id bigint default null) returns bigint
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    line   record;
+    new_id bigint;
+begin
+    select r.* into line from tide.replay_range(pipeline, from_id, to_id) r;
+    insert into tide.replay (pipeline, from_id, to_id, next_id, requested_by)
+    values (pipeline, from_id, line.to_id, from_id, tide.caller())
+    returning replay_id into new_id;
+    perform tide.redelivery_wake(pipeline);
+    return new_id;
+end $$;
+comment on function tide.relay_replay is
+    'Has the pipeline deliver a range of ids once more, beside what is new; returns the number of the replay. to_id: default the offset.';
+
+create function tide.relay_replay_preview(
+    pipeline text, from_id bigint, to_id bigint default null,
+    out messages bigint, out bytes bigint, out first_id bigint, out last_id bigint, out first_at timestamptz,
+    out last_at timestamptz, out dead_letters bigint, out oldest_kept_id bigint
+)
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    line record;
+begin
+    select r.* into line from tide.replay_range(pipeline, from_id, to_id) r;
+    select count(*), coalesce(sum(m.size), 0), min(m.id), max(m.id), min(m.created_at), max(m.created_at)
+      into messages, bytes, first_id, last_id, first_at, last_at
+      from tide.message m
+     where m.outbox_id = line.outbox_id and m.id between relay_replay_preview.from_id and line.to_id;
+    select count(*) into dead_letters
+      from tide.dead_letter d
+      join tide.outbox o on o.name = d.outbox and o.outbox_id = line.outbox_id
+     where d.pipeline = relay_replay_preview.pipeline and d.message_id between relay_replay_preview.from_id and line.to_id;
+    select m.id into oldest_kept_id from tide.message m where m.outbox_id = line.outbox_id order by m.id limit 1;
+end $$;
+comment on function tide.relay_replay_preview is
+    'What a replay would deliver: messages that are kept still, and how many of them are dead letters of the pipeline.';
+
+create function tide.relay_replays(pipeline text default null)
+returns table (
+    replay_id bigint, pipeline text, from_id bigint, to_id bigint, next_id bigint, requested_by text, requested_at timestamptz,
+    delivered bigint, dead_letters bigint, ended_at timestamptz
+)
+language sql stable security definer set search_path = pg_catalog, pg_temp as $$
+    select r.replay_id, r.pipeline, r.from_id, r.to_id, r.next_id, r.requested_by, r.requested_at, r.delivered, r.dead_letters,
+           r.ended_at
+      from tide.replay r
+     where relay_replays.pipeline is null or r.pipeline = relay_replays.pipeline
+     order by r.replay_id
+$$;
+comment on function tide.relay_replays is 'The replays that were asked for, and how far each has come.';
+
+create function tide.relay_replay_cancel(replay_id bigint) returns boolean
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    was_open boolean;
+begin
+    select r.ended_at is null into was_open from tide.replay r where r.replay_id = relay_replay_cancel.replay_id for update;
+    if not found then
+        raise exception 'replay % does not exist', coalesce(replay_id::text, 'NULL') using
+            errcode = 'undefined_object', hint = 'List the replays: select * from tide.relay_replays();';
+    end if;
+    update tide.replay r set ended_at = clock_timestamp()
+     where r.replay_id = relay_replay_cancel.replay_id and r.ended_at is null;
+    return was_open;
+end $$;
+comment on function tide.relay_replay_cancel is 'Ends a replay after the batch in hand: true if it was still running.';
+
+-- History -------------------------------------------------------------------------------------------------------------
+
+create table tide.pipeline_history (
+    history_id bigint generated always as identity primary key,
+    pipeline   text not null,
+    action     text not null check (action in ('create', 'change', 'enable', 'disable', 'delete')),
+    changed_at timestamptz not null default clock_timestamp(),
+    changed_by text not null,
+    program    text not null,
+    old        jsonb,
+    new        jsonb
+);
+create index on tide.pipeline_history (pipeline, history_id);
+create index on tide.pipeline_history (changed_at);
+comment on column tide.pipeline_history.program is 'The application_name of the session.';
+
+create function tide.pipeline_described(line tide.pipeline) returns jsonb
+language sql stable set search_path = pg_catalog, pg_temp
+begin atomic
+    select jsonb_strip_nulls(jsonb_build_object('outbox', o.name, 'consumer_group', g.name, 'inbox', i.name))
+           || jsonb_build_object('direction', (line).direction, 'enabled', (line).enabled, 'config', (line).config)
+      from (select 1) one
+      left join tide.consumer_group g on g.group_id = (line).group_id
+      left join tide.outbox o on o.outbox_id = g.outbox_id
+      left join tide.inbox i on i.inbox_id = (line).inbox_id;
+end;
+
+create function tide.keep_history() returns trigger
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    done text := case tg_op when 'INSERT' then 'create' when 'DELETE' then 'delete' else 'change' end;
+begin
+    if tg_op = 'UPDATE' and old.enabled <> new.enabled then
+        done := case when new.enabled then 'enable' else 'disable' end;
+    end if;
+    insert into tide.pipeline_history (pipeline, action, changed_by, program, old, new)
+    values (coalesce(new.name, old.name), done, tide.caller(), coalesce(current_setting('application_name', true), ''),
+            case when tg_op <> 'INSERT' then tide.pipeline_described(old) end,
+            case when tg_op <> 'DELETE' then tide.pipeline_described(new) end);
+    return null;
+end $$;
+
+-- The relay's own notes on a pipeline, and a configuration that was set again as it was, are no change.
+create trigger keep_history after insert or delete on tide.pipeline
+    for each row execute function tide.keep_history();
+create trigger keep_history_of_changes after update on tide.pipeline
+    for each row when ((old.enabled, old.config, old.group_id, old.inbox_id) is distinct from
+                       (new.enabled, new.config, new.group_id, new.inbox_id))
+    execute function tide.keep_history();
+
+create function tide.relay_config_history(pipeline text default null)
+returns table (
+    changed_at timestamptz, pipeline text, action text, changed_by text, program text, old jsonb, new jsonb
+)
+language sql stable security definer set search_path = pg_catalog, pg_temp as $$
+    select h.changed_at, h.pipeline, h.action, h.changed_by, h.program, h.old, h.new
+      from tide.pipeline_history h
+     where relay_config_history.pipeline is null or h.pipeline = relay_config_history.pipeline
+     order by h.history_id
+$$;
+comment on function tide.relay_config_history is 'Every change of a pipeline, also of one that is gone: when, who, what it was and what it became.';
+
+revoke all on all functions in schema tide from public;

@@ -46,6 +46,8 @@ class Begun:
     """Of a reverse pipeline, which has no group and no outbox."""
     positions: dict[str, str] = field(default_factory=dict)
     """What is in `tide.position`."""
+    redeliver: bool = False
+    """Whether dead letters are to be retried, or a range to be replayed."""
 
 
 @dataclass(frozen=True, slots=True)

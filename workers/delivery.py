@@ -33,16 +33,7 @@ class Delivery:
         self._config = config
         self._sink = sink
         self._reader = reader
-        self._wire = Wire(
-            outbox=begun.outbox,
-            pipeline=lease.drain.pipeline,
-            subject_template=config.subject_template,
-            wire_format=config.wire_format,
-            keeps_headers=sink.features.keeps_headers,
-            binding=sink.features.cloudevents_binding,
-            cloudevents_source=config.pipeline.cloudevents_source,
-            cloudevents_type=config.pipeline.cloudevents_type,
-        )
+        self._wire = self._make_wire(begun.outbox)
         self._publish_limit_seconds = config.sink.timeout_ms / 1000
         self._slice_ends = time.monotonic() + config.pipeline.slice_ms / 1000
         self._labels = PipelineLabels(lease.drain.pipeline, "forward", config.pipeline.sink_type)
@@ -52,6 +43,19 @@ class Delivery:
 
     def run(self) -> End:
         raise NotImplementedError
+
+    def _make_wire(self, outbox: str) -> Wire:
+        pipeline, features = self._config.pipeline, self._sink.features
+        return Wire(
+            outbox=outbox,
+            pipeline=self._lease.drain.pipeline,
+            subject_template=self._config.subject_template,
+            wire_format=self._config.wire_format,
+            keeps_headers=features.keeps_headers,
+            binding=features.cloudevents_binding,
+            cloudevents_source=pipeline.cloudevents_source,
+            cloudevents_type=pipeline.cloudevents_type,
+        )
 
     def begin(self) -> Failure | None:
         """The sink may be further than PostgreSQL knows: what it has in one transaction with its offset is settled."""

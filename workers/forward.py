@@ -18,10 +18,12 @@ from relay.models import Message
 from relay.outbox import Batch, Reader, Settlement, settlement
 from relay.ownership import Begun, End, Lease
 from relay.pipelines import parse_forward
+from relay.redelivery import Redeliveries
 from relay.sinks import Sink
 from relay.sinks.base import GatheringSink, JoiningSink
 from workers.delivery import Delivery
 from workers.gather import GatherDrain
+from workers.redelivery import Redelivery
 from workers.tools import Tools
 
 log = structlog.get_logger(__name__)
@@ -43,14 +45,21 @@ def drain(tools: Tools, connection: Connection, lease: Lease, begun: Begun) -> E
     except NotConnected as error:
         log.warning("sink cannot be opened", reason=str(error))
         return ownership.failed(begun.failures, error.code, str(error))
-    work: Delivery | None = None
+    keep = False
     try:
         reader = Reader(connection, lease, begun, config.pipeline.batch_size)
-        work = _kind(sink, connection)(tools, lease, begun, config, sink, reader)
+        parts = (tools, lease, begun, config, sink, reader)
+        work = _kind(sink, connection)(*parts)
         behind = work.begin()
         ended = work.run() if behind is None else work.failed(behind)
+        keep = work.sink_works
+        if keep and begun.redeliver and ended.outcome != "failed" and not reader.config_changed:
+            keep = False
+            again = Redelivery(Redeliveries(connection, lease, begun), ended, *parts)
+            ended = again.run()
+            keep = again.sink_works
     finally:
-        if work is not None and work.sink_works:
+        if keep:
             tools.sinks.give_back(pipeline, begun.revision, sink)
         else:
             sink.close()

@@ -20,6 +20,7 @@ from relay.ownership import Begun, End, Lease
 from relay.pipelines import ReverseConfig, parse_reverse
 from relay.secret_refs import mask
 from relay.sources import Source
+from workers.redelivery import retry_received
 from workers.tools import Tools
 
 log = structlog.get_logger(__name__)
@@ -51,6 +52,7 @@ def drain(tools: Tools, connection: Connection, lease: Lease, begun: Begun) -> E
     work = ReverseDrain(tools, lease, begun, config, source, writer)
     keep = False
     try:
+        work.retry_dead_letters(connection)
         ended = work.run()
         keep = work.source_works and _rests(source)
     finally:
@@ -106,6 +108,13 @@ class ReverseDrain:
         failure = self._failure
         log.warning("receiving failed", code=failure.code, reason=failure.reason)
         return ownership.failed(self._begun.failures, failure.code, failure.reason, progressed=self._progressed)
+
+    def retry_dead_letters(self, connection: Connection) -> None:
+        """What people asked to be tried again, for at most half a slice: it needs no source."""
+        again = self._begun.redeliver
+        ends_at = self._began + self._slice_seconds() / 2
+        while again and time.monotonic() < ends_at and not self._tools.stop.is_set():
+            again = retry_received(connection, self._lease, self._begun, self._decode, self._config.pipeline.batch_size)
 
     # Receiving --------------------------------------------------------------------------------------------------
 

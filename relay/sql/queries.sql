@@ -62,7 +62,9 @@ update tide.drain d
 returning p.direction, p.config, p.revision, d.failures, g.group_id, g.offset_id, o.outbox_id, o.name as outbox,
           i.name as inbox,
           (select coalesce(jsonb_object_agg(s.partition, s.position), '{}')
-             from tide.position s where s.pipeline = d.pipeline) as positions
+             from tide.position s where s.pipeline = d.pipeline) as positions,
+          exists (select from tide.dead_letter x where x.pipeline = d.pipeline and x.retry_requested_at is not null)
+              or exists (select from tide.replay r where r.pipeline = d.pipeline and r.ended_at is null) as redeliver
 
 -- name: drain_end
 -- Gives the lease back, says what became of the drain, and tells the pipeline's owner. No row: fenced.
@@ -99,13 +101,17 @@ with fence as (
 select p.revision from fence join tide.pipeline p on p.name = fence.pipeline
 
 -- name: settle_dead_letters
--- Keeps refused messages whole; runs before `settle` in the same transaction, under the same fence.
+-- Keeps refused messages whole; runs before `settle` in the same transaction, under the same fence. One that was refused
+-- before, and sent once more, is kept once.
 insert into tide.dead_letter (pipeline, outbox, message_id, key, headers, payload, published_at, code, reason)
 select d.pipeline, %(outbox)s, m.id, m.key, m.headers, m.payload, m.created_at, r.code, r.reason
   from unnest(%(ids)b::bigint[], %(codes)b::text[], %(reasons)b::text[]) as r (id, code, reason)
   join tide.message m on m.outbox_id = %(outbox_id)s and m.id = r.id
   join tide.drain d on d.pipeline = %(pipeline)s and d.epoch = %(epoch)s and d.number = %(number)s
-on conflict do nothing
+ order by m.id
+on conflict (pipeline, outbox, message_id) do update
+    set attempts = dead_letter.attempts + 1, failed_at = clock_timestamp(), code = excluded.code, reason = excluded.reason,
+        retry_requested_at = null
 
 -- name: bell_arm
 -- Asks publishers to NOTIFY. Writes nothing when the bell is armed already.
@@ -155,6 +161,94 @@ select m.id, m.key, convert_to(m.payload::text, 'UTF8'), convert_to(m.headers::t
          limit %(max_messages)s) m
  where m.bytes_before < %(max_bytes)s
  order by m.id
+
+-- Redelivery: dead letters that are to be retried, and replays --------------------------------------------------------
+
+-- name: redelivery_dead_letters
+-- The next dead letters of one outbox to be sent again, at most max_messages, at most max_bytes unless one is larger.
+select d.dead_letter_id, d.outbox, d.message_id, d.key, convert_to(d.payload, 'UTF8'), convert_to(d.headers::text, 'UTF8'),
+       d.published_at
+  from (select dead_letter_id, outbox, message_id, key, payload, headers, published_at,
+               first_value(outbox) over w as first_outbox,
+               sum(octet_length(payload)) over w - octet_length(payload) as bytes_before
+          from (select dead_letter_id, outbox, message_id, key, payload::text as payload, headers, published_at
+                  from tide.dead_letter
+                 where pipeline = %(pipeline)s and outbox is not null and retry_requested_at is not null
+                 order by dead_letter_id
+                 limit %(max_messages)s) asked
+        window w as (order by dead_letter_id rows unbounded preceding)) d
+ where d.bytes_before < %(max_bytes)s and d.outbox = d.first_outbox
+ order by d.dead_letter_id
+
+-- name: redelivery_received
+-- The same for a reverse pipeline: what was received, as it came.
+select d.dead_letter_id, d.event_id, d.body, d.headers, d.key, coalesce(d.subject, '')
+  from (select dead_letter_id, event_id, body, coalesce(headers, '{}') as headers, key, subject,
+               sum(octet_length(body)) over (order by dead_letter_id rows unbounded preceding) - octet_length(body) as bytes_before
+          from (select dead_letter_id, event_id, body, headers, key, subject
+                  from tide.dead_letter
+                 where pipeline = %(pipeline)s and inbox is not null and retry_requested_at is not null
+                 order by dead_letter_id
+                 limit %(max_messages)s) asked) d
+ where d.bytes_before < %(max_bytes)s
+ order by d.dead_letter_id
+
+-- name: redelivery_settle
+-- What became of dead letters: those delivered are gone, those refused again stay; renews the lease. No row: fenced.
+with fence as (
+    update tide.drain
+       set lease_until = clock_timestamp() + make_interval(secs => %(lease_seconds)s),
+           delivered = delivered + cardinality(%(delivered_ids)b::bigint[])
+     where pipeline = %(pipeline)s and epoch = %(epoch)s and number = %(number)s
+    returning pipeline
+), gone as (
+    delete from tide.dead_letter d using fence
+     where d.pipeline = fence.pipeline and d.dead_letter_id = any(%(delivered_ids)b::bigint[])
+), kept as (
+    update tide.dead_letter d
+       set attempts = d.attempts + 1, failed_at = clock_timestamp(), code = r.code, reason = r.reason, retry_requested_at = null
+      from fence, unnest(%(ids)b::bigint[], %(codes)b::text[], %(reasons)b::text[]) as r (id, code, reason)
+     where d.pipeline = fence.pipeline and d.dead_letter_id = r.id
+)
+select p.revision from fence join tide.pipeline p on p.name = fence.pipeline
+
+-- name: replay_next
+-- The replay in hand: the one that was asked for first.
+select r.replay_id, r.next_id, r.to_id from tide.replay r
+ where r.pipeline = %(pipeline)s and r.ended_at is null
+ order by r.replay_id limit 1
+
+-- name: replay_read
+-- Its next messages. They were settled once, so all of them lie below the horizon.
+select m.id, m.key, convert_to(m.payload::text, 'UTF8'), convert_to(m.headers::text, 'UTF8'), m.created_at
+  from (select id, key, payload, headers, created_at,
+               sum(size) over (order by id rows unbounded preceding) - size as bytes_before
+          from tide.message
+         where outbox_id = %(outbox_id)s and id >= %(next_id)s and id <= %(to_id)s
+         order by id
+         limit %(max_messages)s) m
+ where m.bytes_before < %(max_bytes)s
+ order by m.id
+
+-- name: replay_settle
+-- How far a replay has come. What it delivered is no dead letter any more. Renews the lease. No row: fenced.
+with fence as (
+    update tide.drain
+       set lease_until = clock_timestamp() + make_interval(secs => %(lease_seconds)s),
+           delivered = delivered + cardinality(%(delivered_ids)b::bigint[])
+     where pipeline = %(pipeline)s and epoch = %(epoch)s and number = %(number)s
+    returning pipeline
+), moved as (
+    update tide.replay r
+       set next_id = %(next_id)s, delivered = r.delivered + cardinality(%(delivered_ids)b::bigint[]),
+           dead_letters = r.dead_letters + %(dead_letters)s,
+           ended_at = case when %(next_id)s > r.to_id then clock_timestamp() else r.ended_at end
+      from fence where r.replay_id = %(replay_id)s and r.pipeline = fence.pipeline
+), gone as (
+    delete from tide.dead_letter d using fence
+     where d.pipeline = fence.pipeline and d.outbox = %(outbox)s and d.message_id = any(%(delivered_ids)b::bigint[])
+)
+select p.revision from fence join tide.pipeline p on p.name = fence.pipeline
 
 -- The outbox of another database, as a source ----------------------------------------------------------------------
 
@@ -378,7 +472,7 @@ select w.pipeline, r.epoch, extract(epoch from r.retry_at - clock_timestamp())::
   left join raised r on r.pipeline = w.pipeline
 
 -- name: pipelines_behind
--- The timer's look, one for all: which of these pipelines have ids above their offset.
+-- The timer's look, one for all: which of these pipelines have ids above their offset, or something to deliver once more.
 -- Each outbox is asked once, however many pipelines read it: 1,000 pipelines of 100 outboxes cost 3 ms instead of 15.
 with looked_at as materialized (
     select p.name, g.outbox_id, g.offset_id
@@ -388,6 +482,8 @@ with looked_at as materialized (
     select outbox_id, tide.outbox_last_id(outbox_id) as last_id from looked_at group by outbox_id
 )
 select l.name from looked_at l join ends e on e.outbox_id = l.outbox_id where e.last_id > l.offset_id
+ union
+select w.pipeline from tide.redelivery_waiting w where w.pipeline = any(%(names)s)
 
 -- name: pipelines_lag
 -- Lag in ids and in seconds, and the age of the oldest open publisher, of these pipelines; only of those that have any.

@@ -51,6 +51,16 @@ begin atomic
 end;
 comment on function tide.redelivery_floor is 'The lowest id that a replay still wants; null if none does.';
 
+-- A pipeline that is made again under the name of one that is gone has not been asked for anything.
+create function tide.forget_requests() returns trigger
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+begin
+    update tide.dead_letter d set retry_requested_at = null
+     where d.pipeline = old.name and d.retry_requested_at is not null;
+    return null;
+end $$;
+create trigger forget_requests after delete on tide.pipeline for each row execute function tide.forget_requests();
+
 -- Who asks. current_user is the owner inside a function that runs with its owner's rights.
 create function tide.caller() returns text
 language sql stable
@@ -105,19 +115,27 @@ begin
         hint = 'It may have been retried or discarded. List what there is: select * from tide.relay_dlq_list();';
 end $$;
 
+create function tide.direction_of(letter tide.dead_letter) returns text
+language sql immutable
+return case when (letter).outbox is null then 'reverse' else 'forward' end;
+
 create function tide.relay_dlq_retry(dead_letter_id bigint) returns int
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
-    of_pipeline text;
+    letter tide.dead_letter;
 begin
-    update tide.dead_letter d set retry_requested_at = coalesce(d.retry_requested_at, clock_timestamp())
-     where d.dead_letter_id = relay_dlq_retry.dead_letter_id
-    returning d.pipeline into of_pipeline;
+    select * into letter from tide.dead_letter d where d.dead_letter_id = relay_dlq_retry.dead_letter_id;
     if not found then
         perform tide.refuse_dead_letter(dead_letter_id);
     end if;
-    perform tide.find_pipeline(of_pipeline);
-    perform tide.redelivery_wake(of_pipeline);
+    if (tide.find_pipeline(letter.pipeline)).direction <> tide.direction_of(letter) then
+        raise exception 'dead letter % is of another pipeline % than the one that has this name now', dead_letter_id, letter.pipeline
+            using errcode = 'object_not_in_prerequisite_state',
+            hint = 'It was made by a pipeline of the other direction, which is gone. Discard it, or publish it anew.';
+    end if;
+    update tide.dead_letter d set retry_requested_at = coalesce(d.retry_requested_at, clock_timestamp())
+     where d.dead_letter_id = letter.dead_letter_id;
+    perform tide.redelivery_wake(letter.pipeline);
     return 1;
 end $$;
 comment on function tide.relay_dlq_retry(bigint) is
@@ -126,11 +144,11 @@ comment on function tide.relay_dlq_retry(bigint) is
 create function tide.relay_dlq_retry(pipeline text) returns int
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
+    line  tide.pipeline := tide.find_pipeline(pipeline);
     asked int;
 begin
-    perform tide.find_pipeline(pipeline);
     update tide.dead_letter d set retry_requested_at = clock_timestamp()
-     where d.pipeline = relay_dlq_retry.pipeline and d.retry_requested_at is null;
+     where d.pipeline = line.name and d.retry_requested_at is null and tide.direction_of(d) = line.direction;
     get diagnostics asked = row_count;
     perform tide.redelivery_wake(pipeline);
     return asked;

@@ -1,7 +1,5 @@
 """PostgreSQL as another database with an inbox, for the suite."""
 
-import os
-import signal
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +10,7 @@ from psycopg import sql
 
 from relay.sinks.inbox import InboxSink
 from tests.contract.harness import Harness, Missing, Seen
+from tests.services.halt import halted
 from tests.services.postgres import Database
 
 
@@ -45,16 +44,9 @@ class InboxHarness(Harness):
         """The server with all its sessions."""
         postmaster = self.database.server.process.pid
         assert postmaster is not None
-        halted = [postmaster]
-        os.kill(postmaster, signal.SIGSTOP)
-        try:
-            for child in _children(postmaster):
-                os.kill(child, signal.SIGSTOP)
-                halted.append(child)
+        # The postmaster first: it starts no session then that would be missing from its children.
+        with halted(postmaster), halted(*_children(postmaster)):
             yield
-        finally:
-            for pid in reversed(halted):
-                os.kill(pid, signal.SIGCONT)
 
     def stop(self) -> None:
         self.database.server.kill()

@@ -1,15 +1,13 @@
 """Kafka for the suite, and for what is true of the Kafka sink alone."""
 
-import os
-import signal
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import Any, Literal
 
 from relay.models import Record
 from relay.sinks.kafka import KafkaSink
 from tests.contract.harness import Harness, Missing, Seen
+from tests.services.halt import halted
 from tests.services.kafka import KafkaRecord, KafkaServer
 
 
@@ -45,15 +43,8 @@ class KafkaHarness(Harness):
     ) -> list[KafkaRecord]:
         return self.server.read_all(topic or self.topic, isolation)
 
-    @contextmanager
-    def stall(self) -> Iterator[None]:
-        pid = self.server.pid
-        assert pid is not None
-        os.kill(pid, signal.SIGSTOP)
-        try:
-            yield
-        finally:
-            os.kill(pid, signal.SIGCONT)
+    def stall(self) -> AbstractContextManager[None]:
+        return halted(self.server.pid)
 
     def stop(self) -> None:
         self.server.kill()

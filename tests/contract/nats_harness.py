@@ -2,11 +2,9 @@
 
 import asyncio
 import json
-import os
-import signal
 import uuid
-from collections.abc import Callable, Coroutine, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ from nats.js.api import AckPolicy, ConsumerConfig, StreamConfig
 from relay.models import Record
 from relay.sinks.nats import NatsSink
 from tests.contract.harness import Harness, Missing, Seen
+from tests.services.halt import halted
 from tests.services.nats import NatsServer
 
 UNACKNOWLEDGED = ConsumerConfig(ack_policy=AckPolicy.NONE)
@@ -46,15 +45,8 @@ class NatsHarness(Harness):
         found: list[Seen] = self._ask(read)
         return found
 
-    @contextmanager
-    def stall(self) -> Iterator[None]:
-        pid = self._server.pid
-        assert pid is not None
-        os.kill(pid, signal.SIGSTOP)
-        try:
-            yield
-        finally:
-            os.kill(pid, signal.SIGCONT)
+    def stall(self) -> AbstractContextManager[None]:
+        return halted(self._server.pid)
 
     def stop(self) -> None:
         self._server.kill()

@@ -1,11 +1,9 @@
 """RabbitMQ for the suites, and for what is true of RabbitMQ alone."""
 
-import os
-import signal
 import subprocess
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, TypeVar
 
 import amqp  # type: ignore[import-untyped]
@@ -13,6 +11,7 @@ import amqp  # type: ignore[import-untyped]
 from relay.models import Record
 from relay.sinks.rabbitmq import RabbitmqSink
 from tests.contract.harness import Harness, Missing, Seen
+from tests.services.halt import halted
 from tests.services.rabbitmq import RabbitmqServer
 from tests.waiting import wait_until
 
@@ -86,15 +85,8 @@ class Broker:
         finally:
             self.tell("rabbit_alarm:clear_alarm({resource_limit, memory, node()})")
 
-    @contextmanager
-    def stalled(self) -> Iterator[None]:
-        pid = self.server.pid
-        assert pid is not None
-        os.kill(pid, signal.SIGSTOP)
-        try:
-            yield
-        finally:
-            os.kill(pid, signal.SIGCONT)
+    def stalled(self) -> AbstractContextManager[None]:
+        return halted(self.server.pid)
 
 
 class RabbitmqHarness(Harness):
@@ -112,7 +104,7 @@ class RabbitmqHarness(Harness):
         found = self.broker.read_all(self.name)
         return [Seen(seen.body or b"", (seen.headers or {}).get("relay-key"), seen.headers or {}) for seen in found]
 
-    def stall(self) -> Any:
+    def stall(self) -> AbstractContextManager[None]:
         return self.broker.stalled()
 
     def stop(self) -> None:

@@ -1,8 +1,6 @@
 """A Redis Cluster of two primaries, and whatever tests do to it."""
 
 import contextlib
-import os
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +9,7 @@ from redis.crc import key_slot
 
 from relay.server_process import free_port, port_is_free
 from tests.contract.redis_server import DurableRedis
+from tests.services.halt import halted
 from tests.waiting import wait_until
 
 SLOTS = 16384
@@ -80,16 +79,8 @@ class RedisCluster:
         """A key on that node, whose name begins so."""
         return next(key for n in range(1000) if self.node_of(key := f"{name}-{n}") is self.nodes[number])
 
-    @contextlib.contextmanager
-    def stalled(self) -> Iterator[None]:
-        pids = self.pids
-        for pid in pids:
-            os.kill(pid, signal.SIGSTOP)
-        try:
-            yield
-        finally:
-            for pid in pids:
-                os.kill(pid, signal.SIGCONT)
+    def stalled(self) -> contextlib.AbstractContextManager[None]:
+        return halted(*self.pids)
 
     @contextlib.contextmanager
     def moved(self, key: str) -> Iterator[None]:

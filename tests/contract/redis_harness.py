@@ -1,10 +1,7 @@
 """Redis for the suites, and for what is true of its sink and source alone."""
 
-import os
-import signal
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any
 
@@ -16,6 +13,7 @@ from relay.sinks import Features
 from relay.sinks.redis import RedisSink
 from tests.contract.harness import Harness, Seen
 from tests.contract.redis_cluster import RedisCluster
+from tests.services.halt import halted
 
 LARGEST_BYTES = 1024 * 1024
 """What the server is told to take at most: no less can be set."""
@@ -58,15 +56,8 @@ class RedisHarness(Harness):
     def read_all(self) -> list[Seen]:
         return [seen(fields) for _, fields in self.entries()]
 
-    @contextmanager
-    def stall(self) -> Iterator[None]:
-        pid = self.server.pid
-        assert pid is not None
-        os.kill(pid, signal.SIGSTOP)
-        try:
-            yield
-        finally:
-            os.kill(pid, signal.SIGCONT)
+    def stall(self) -> AbstractContextManager[None]:
+        return halted(self.server.pid)
 
     def stop(self) -> None:
         self.server.kill()
@@ -106,10 +97,8 @@ class RedisClusterHarness(RedisHarness):
     def client(self, stream: str | None = None) -> "redis.Redis":
         return self.cluster.node_of(stream or self.stream).client()
 
-    @contextmanager
-    def stall(self) -> Iterator[None]:
-        with self.cluster.stalled():
-            yield
+    def stall(self) -> AbstractContextManager[None]:
+        return self.cluster.stalled()
 
     def stop(self) -> None:
         self.cluster.kill()

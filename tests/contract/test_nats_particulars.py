@@ -1,8 +1,5 @@
 """What is true of the NATS sink alone, on a real server."""
 
-import os
-import signal
-import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +11,9 @@ from relay.sinks import sink_class
 from relay.sinks.nats import NatsSink
 from tests.contract.nats_harness import NatsHarness
 from tests.contract.steps import Limits, claims, opened, publish, start
+from tests.services.halt import halted
 from tests.services.nats import NatsServer
+from tests.waiting import wait_until
 
 
 @pytest.fixture
@@ -180,12 +179,10 @@ def test_a_connection_that_breaks_during_a_publish_is_noticed_at_once(
     with opened(harness, timeout_ms=60_000) as sink:
         assert isinstance(sink, NatsSink)
         assert sink._connection is not None
-        assert nats_server.pid is not None
-        os.kill(nats_server.pid, signal.SIGSTOP)
-        ended = start(lambda: claims(sink, harness.records("a", "b")))
-        while not sink._connection._waiting:
-            threading.Event().wait(0.001)
-        nats_server.kill()
+        with halted(nats_server.pid):
+            ended = start(lambda: claims(sink, harness.records("a", "b")))
+            wait_until(lambda: sink._connection is not None and sink._connection._waiting)
+            nats_server.kill()
         assert ended(Limits.moment_seconds) == set()
 
 

@@ -1,15 +1,13 @@
 """Webhooks for the suite, and for what is true of the webhook sink alone."""
 
-import os
-import signal
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import Any
 
 from relay.models import Record
 from relay.sinks.webhook import WebhookSink
 from tests.contract.harness import Harness, Seen
+from tests.services.halt import halted
 from tests.services.http_receiver import HttpReceiver, Request, Rule
 
 
@@ -39,15 +37,8 @@ class WebhookHarness(Harness):
     def rule(self, *rules: Rule) -> None:
         self.server.rule(self.path, *rules)
 
-    @contextmanager
-    def stall(self) -> Iterator[None]:
-        pid = self.server.pid
-        assert pid is not None
-        os.kill(pid, signal.SIGSTOP)
-        try:
-            yield
-        finally:
-            os.kill(pid, signal.SIGCONT)
+    def stall(self) -> AbstractContextManager[None]:
+        return halted(self.server.pid)
 
     def stop(self) -> None:
         self.server.kill()

@@ -13,10 +13,8 @@ what it held comes late then: of such pipelines the order is not judged.)
 """
 
 import argparse
-import os
 import random
 import re
-import signal
 import sys
 import tempfile
 import time
@@ -34,6 +32,7 @@ from tests.processes.exactly_once_sources import REVERSE
 from tests.processes.exactly_once_tally import Tally
 from tests.processes.fleet import Fleet, RelayProcess, WorkersProcess, running_fleet
 from tests.processes.pipelines import Pipelines, Writers
+from tests.services.halt import halted
 from tests.services.kafka import KafkaServer
 from tests.services.moto import MotoServer
 from tests.services.nats import NatsServer
@@ -203,11 +202,8 @@ def _kill(chance: random.Random, victims: Sequence[RelayProcess]) -> str:
 def _take_down(services: Services, name: str, seconds: float) -> None:
     service = getattr(services, name)
     if isinstance(service, MotoServer):
-        pid = service.pid
-        assert pid is not None
-        os.kill(pid, signal.SIGSTOP)
-        _pass_time(seconds + 1)  # longer than the time limits, so that uploads fail that are made later
-        os.kill(pid, signal.SIGCONT)
+        with halted(service.pid):
+            _pass_time(seconds + 1)  # longer than the time limits, so that uploads fail that are made later
         return
     server = service if isinstance(service, KafkaServer | EmbeddedRedis | NatsServer) else service.server
     server.kill()

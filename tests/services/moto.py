@@ -1,7 +1,7 @@
 """Amazon's services for tests: moto, as a server process of our own. SQS, S3 and IAM answer under one address.
 
 It keeps everything in memory: `stop` and `kill` leave nothing behind. What is asked of a service that comes back with
-what it confirmed is asked through a proxy (`proxy.py`), or with the process halted (`os.kill(pid, SIGSTOP)`).
+what it confirmed is asked through a proxy (`proxy.py`), or with the process halted (`halt.py`).
 """
 
 import importlib.util

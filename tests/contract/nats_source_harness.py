@@ -11,6 +11,7 @@ from relay.sources import Source
 from relay.sources.nats import NatsSource
 from tests.contract.nats_harness import NatsHarness
 from tests.contract.source_harness import MissingSource, Sent, SourceHarness
+from tests.contract.steps import Limits
 from tests.services.nats import NatsServer
 
 
@@ -28,7 +29,7 @@ class NatsSourceHarness(SourceHarness):
             self.nats.make_stream(subjects=[f"{self.stream}.>"], **stream)
 
     def config(self) -> dict[str, Any]:
-        return {"url": self._server.url, "stream": self.stream, "ack_wait_ms": 60_000}
+        return {"url": self._server.url, "stream": self.stream, "ack_wait_ms": Limits.redelivery_seconds * 1000}
 
     def send(self, messages: Sequence[Sent]) -> None:
         async def publish(jetstream: JetStreamContext) -> None:

@@ -67,7 +67,7 @@ class SourceHarness(ABC):
 
     @abstractmethod
     def config(self) -> dict[str, Any]:
-        """What was not acknowledged must come again by itself not sooner than in a minute, where that is configured:
+        """What was not acknowledged comes again by itself after `Limits.redelivery_seconds`, where that is configured:
         the scenarios tell so what is given back from what merely ran out."""
 
     @abstractmethod

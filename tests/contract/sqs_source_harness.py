@@ -9,6 +9,7 @@ from relay.sources import Source
 from relay.sources.sqs import SqsSource
 from tests.contract.source_harness import MissingSource, Sent, SourceHarness
 from tests.contract.sqs_harness import SqsQueue, patient
+from tests.contract.steps import Limits
 from tests.services.moto import MotoServer
 from tests.services.proxy import Proxy
 
@@ -26,7 +27,7 @@ class SqsSourceHarness(SourceHarness):
 
     def config(self) -> dict[str, Any]:
         address = {"endpoint_url": self.proxy.through(self.server.url), "queue_url": self.queue.url}
-        return self.server.config | address | {"visibility_timeout": 60}
+        return self.server.config | address | {"visibility_timeout": Limits.redelivery_seconds}
 
     def send(self, messages: Sequence[Sent]) -> None:
         request: list[dict[str, Any]] = []

@@ -25,6 +25,9 @@ class Limits:
     """What "plus a moment" means."""
     patience_seconds = 30.0
     """After which whatever is waited for will not come."""
+    redelivery_seconds = 12
+    """After which what was lost on its way from the backend comes again by itself. Well above a moment, in which only
+    what was given back may come; and well below our patience, within which everything must have come."""
 
 
 def needs(harness: Harness, declared: bool, feature: str) -> None:

@@ -73,13 +73,13 @@ class TestAfterAKill:
     def test_the_next_worker_receives_everything_at_once_and_in_order(self, harness: NatsSourceHarness) -> None:
         harness.send(messages(1, 3000))
         inbox = Inbox()
-        with opened(harness) as source:
+        # Longer than the patience of a test.
+        with opened(harness, ack_wait_ms=60_000) as source:
             store(source, inbox, take(source, 500))
             take(source, 1000)
             killed(source)
         assert harness.consumer_info()["num_ack_pending"] == 1000
-        with opened(harness, inbox.positions) as source:
-            # ack_wait is a minute here, and a test has not so much patience.
+        with opened(harness, inbox.positions, ack_wait_ms=60_000) as source:
             assert numbers(take(source, 2500)) == list(range(501, 3001))
 
     def test_an_acknowledgement_that_did_not_arrive_costs_repeats_only(self, harness: NatsSourceHarness) -> None:

@@ -172,11 +172,11 @@ class Reader:
             [(messages, size, seconds, end_id)] = found.fetchall()
             return Look(messages, size, seconds, end_id, self._horizon, open_publishers)
 
-    def plan(self, end_id: int) -> None:
-        """Commits where the object in hand ends."""
+    def plan(self, after: int, end_id: int) -> None:
+        """Commits between which messages the object in hand lies; `planned_end` reads it again."""
         with database_errors(), self._connection.transaction():
             self._connection.execute(query("durably"))
-            if self._execute("gather_plan", end_id=end_id).fetchone() is None:
+            if self._execute("gather_plan", plan=f"{after}:{end_id}").fetchone() is None:
                 self._fenced()
 
     def _write(self, settled: Settlement | None, bell: Bell | None) -> "Cursor[Any] | None":
@@ -238,6 +238,13 @@ class Look(NamedTuple):
     """The last of them."""
     horizon: int
     open_publishers: int
+
+
+def planned_end(begun: Begun) -> int:
+    """The last message of the object that was begun at this offset, or 0. Another offset makes the plan void."""
+    after, _, end_id = begun.positions.get("object", "0").rpartition(":")
+    # Earlier releases stored the end alone.
+    return int(end_id) if after in ("", str(begun.offset_id)) else 0
 
 
 def _columns(settled: Settlement) -> dict[str, list[Any]]:

@@ -13,7 +13,7 @@ from typing import cast
 import structlog
 
 from relay.models import Failure, Message, Record
-from relay.outbox import Settlement
+from relay.outbox import Settlement, planned_end
 from relay.ownership import End
 from relay.sinks.base import GatheringSink
 from workers.delivery import Delivery
@@ -25,7 +25,7 @@ class GatherDrain(Delivery):
     """Writes object after object, as long as one is due."""
 
     def run(self) -> End:
-        planned = int(self._begun.positions.get("object", 0))
+        planned = planned_end(self._begun)
         if planned > self._offset_id:
             log.info("object is written again", after_message=self._offset_id, until_message=planned)
             if ended := self._write_object(planned):
@@ -34,7 +34,7 @@ class GatherDrain(Delivery):
             due = self._due()
             if isinstance(due, End):
                 return due
-            self._reader.plan(due)
+            self._reader.plan(self._offset_id, due)
             if ended := self._write_object(due):
                 return ended
         return End("more", self._progressed)

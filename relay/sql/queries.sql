@@ -369,9 +369,10 @@ select count(*) as messages, coalesce(sum(m.size), 0)::bigint as bytes,
  where m.bytes_before < %(max_bytes)s
 
 -- name: gather_plan
--- Commits where the object in hand ends, so that it is made of the same messages again after a crash; under the fence.
+-- Commits between which messages the object in hand lies, `after:end`, so that it is made of the same messages again
+-- after a crash; under the fence.
 insert into tide.position as p (pipeline, partition, position)
-select d.pipeline, 'object', %(end_id)s::text
+select d.pipeline, 'object', %(plan)s
   from tide.drain d
  where d.pipeline = %(pipeline)s and d.epoch = %(epoch)s and d.number = %(number)s
 on conflict (pipeline, partition) do update set position = excluded.position

@@ -78,6 +78,28 @@ def test_an_object_of_a_drain_that_died_is_written_again_under_the_same_name(ben
     assert objects(folder) == {name: ids[:10]}
 
 
+def test_an_offset_that_is_set_back_makes_the_plan_of_the_last_object_void(bench, folder):
+    gather(bench, folder, max_rows=10)
+    ids = bench.publish(20)
+    bench.drain()
+    written = objects(folder)
+    assert list(written.values()) == [ids[:10], ids[10:]]
+    for offset_id in (0, ids[4]):
+        bench.query("update tide.consumer_group set offset_id = %s", offset_id)
+        bench.drain()
+    again = objects(folder)
+    assert again.items() >= written.items(), "from the beginning the same objects are written"
+    assert [found for name, found in again.items() if name not in written] == [ids[5:15]]
+
+
+def test_an_object_that_an_earlier_release_planned_is_written_as_it_was_planned(bench, folder):
+    gather(bench, folder, max_rows=10)
+    ids = bench.publish(10)
+    bench.query("insert into tide.position values ('p', 'object', %s)", str(ids[3]))
+    bench.drain()
+    assert list(objects(folder).values()) == [ids[:4]]
+
+
 def test_a_bad_record_is_a_dead_letter_of_the_object(bench, folder):
     gather(bench, folder, max_age_ms=1000, wire_format="raw", max_rows=3)
     ids = bench.publish(3)

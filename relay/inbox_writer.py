@@ -91,7 +91,7 @@ class Writer:
     """
 
     config_changed = False
-    """Whether the pipeline was changed since the drain began, as of the last write."""
+    """Whether the pipeline was changed since the drain began, as of the last write or look."""
 
     def __init__(
         self, connection: Connection, lease: Lease, begun: Begun, on_refused: Literal["dead_letter", "stop"]
@@ -144,6 +144,12 @@ class Writer:
         sent_at = time.monotonic()
         with database_errors():
             self._check(self._execute("receive_settle", {"delivered": 0, "dead_letters": 0}), sent_at)
+
+    def look(self) -> None:
+        """Nothing comes: whether the pipeline was changed, or the drain given up, meanwhile. Writes nothing."""
+        with database_errors():
+            row = self._execute("receive_look", {}).fetchone()
+        self.config_changed = row is None or row[0] != self._revision
 
     def _write_what_can_be(self, arrived: Arrived) -> "Written":
         """Searches for the rows that PostgreSQL refuses, and does with them what the pipeline says."""

@@ -29,6 +29,9 @@ log = structlog.get_logger(__name__)
 CONTENDED_WAIT_SECONDS = 0.1
 CONTENDED_SLICE_SECONDS = 2.0
 
+# How often a drain that waits asks whether its pipeline was changed. What comes is written with the answer to that.
+LOOK_SECONDS = 1.0
+
 
 def drain(tools: Tools, connection: Connection, lease: Lease, begun: Begun) -> End:
     """Receives until the slice is over, the configuration changes, or the process stops.
@@ -85,7 +88,7 @@ class ReverseDrain:
         self._source = source
         self._writer = writer
         self._decode = config.make_decoder(lease.drain.pipeline).decode
-        self._began = time.monotonic()
+        self._began = self._looked_at = time.monotonic()
         self._labels = PipelineLabels(lease.drain.pipeline, "reverse", config.pipeline.source_type)
         self._sent = False
         """Whether a batch is on its way to PostgreSQL."""
@@ -129,7 +132,15 @@ class ReverseDrain:
                     return True
                 if contended and self._failure is None:
                     return False
+                self._look()
             return given
+
+    def _look(self) -> None:
+        """A wait was in vain. No wait is cut short for this: a source that is paid by the question sets its own."""
+        now = time.monotonic()
+        if self._failure is None and now - self._looked_at >= LOOK_SECONDS:
+            self._looked_at = now
+            self._writer.look()
 
     def _longest_wait(self, contended: bool) -> float:
         """No wait outlives the slice or the lease."""

@@ -368,6 +368,12 @@ select count(*) as messages, coalesce(sum(m.size), 0)::bigint as bytes,
                  order by id limit %(max_rows)s) w) m
  where m.bytes_before < %(max_bytes)s
 
+-- name: receive_look
+-- The revision of the pipeline whose drain waits on its source. No row: fenced, or the pipeline is gone.
+select p.revision
+  from tide.drain d join tide.pipeline p on p.name = d.pipeline
+ where d.pipeline = %(pipeline)s and d.epoch = %(epoch)s and d.number = %(number)s
+
 -- name: gather_plan
 -- Commits between which messages the object in hand lies, `after:end`, so that it is made of the same messages again
 -- after a crash; under the fence.

@@ -1,5 +1,6 @@
 """Single reverse drains on a real database: what they leave behind, when they end, and how they share threads."""
 
+import itertools
 import threading
 import time
 from functools import partial
@@ -9,6 +10,7 @@ import pytest
 from relay.sources import memory as sources
 from tests.processes.single_drains import Bench
 from tests.waiting import wait_until
+from workers import reverse
 
 
 @pytest.fixture
@@ -139,9 +141,38 @@ def test_a_source_lost_in_the_middle_keeps_what_was_received(bench):
 def test_a_disabled_pipeline_stops_receiving(bench):
     log = bench.receive_into("commands", slice_ms=20_000)
     with bench.draining():
+        log.send(b"1")
+        wait_until(lambda: bench.event_ids() == ["commands/0"], 10, "the drain is under way")
         bench.query("select tide.relay_disable('p')")
-        log.send(b"1")  # a batch more, and the change is seen
-    assert bench.last("lease_until") is None
+        wait_until(lambda: bench.last("lease_until") is None, 5, "it has noticed, though nothing comes")
+        log.send(b"2")
+    assert bench.event_ids() == ["commands/0"]
+
+
+def test_a_drain_that_was_given_up_stops_waiting(bench):
+    log = bench.receive_into("commands", slice_ms=20_000)
+    with bench.draining() as waiting:
+        log.send(b"1")
+        wait_until(lambda: bench.event_ids() == ["commands/0"], 10, "the drain is under way")
+        bench.query("update tide.drain set epoch = epoch + 1")
+        waiting.join(5)
+        assert not waiting.is_alive()
+
+
+def test_a_drain_that_waits_asks_for_changes_once_a_second_at_most(bench):
+    looks = []
+
+    class Counting(reverse.Writer):
+        def look(self):
+            looks.append(time.monotonic())
+            super().look()
+
+    bench.receive_into("commands", slice_ms=3500)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reverse, "Writer", Counting)
+        assert bench.drain() == "more"
+    assert 1 <= len(looks) <= 3
+    assert all(later - earlier >= 1.0 for earlier, later in itertools.pairwise(looks))
 
 
 # Sharing threads -----------------------------------------------------------------------------------------------------

@@ -355,6 +355,12 @@ update tide.drain d
  where d.pipeline = %(pipeline)s and d.epoch = %(epoch)s and d.number = %(number)s and p.name = d.pipeline
 returning p.revision
 
+-- name: receive_look
+-- The revision of the pipeline whose drain waits on its source. No row: fenced, or the pipeline is gone.
+select p.revision
+  from tide.drain d join tide.pipeline p on p.name = d.pipeline
+ where d.pipeline = %(pipeline)s and d.epoch = %(epoch)s and d.number = %(number)s
+
 -- Gathering: one object of many batches -----------------------------------------------------------------------------
 
 -- name: gather_look
@@ -367,12 +373,6 @@ select count(*) as messages, coalesce(sum(m.size), 0)::bigint as bytes,
                  where outbox_id = %(outbox_id)s and id > %(after)s and id <= current_setting('tide.horizon')::bigint
                  order by id limit %(max_rows)s) w) m
  where m.bytes_before < %(max_bytes)s
-
--- name: receive_look
--- The revision of the pipeline whose drain waits on its source. No row: fenced, or the pipeline is gone.
-select p.revision
-  from tide.drain d join tide.pipeline p on p.name = d.pipeline
- where d.pipeline = %(pipeline)s and d.epoch = %(epoch)s and d.number = %(number)s
 
 -- name: gather_plan
 -- Commits between which messages the object in hand lies, `after:end`, so that it is made of the same messages again

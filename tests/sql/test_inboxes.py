@@ -47,6 +47,9 @@ def test_an_inbox_is_a_table_with_the_promised_columns(db):
         "processed_at": "timestamp with time zone",
         "error": "text",
         "retry_count": "integer",
+        "failed_at": "timestamp with time zone",
+        "claimed_by": "text",
+        "available_at": "timestamp with time zone",
     }
 
 

@@ -5,13 +5,38 @@
 -- acknowledges to its source.
 
 create table tide.inbox (
-    inbox_id     int generated always as identity primary key,
-    name         text not null unique check (name ~ '^[A-Za-z0-9_][A-Za-z0-9_-]{0,49}$'),
-    table_schema name not null,
-    max_retries  int not null default 3 check (max_retries between 0 and 1000000),
-    created_at   timestamptz not null default now()
+    inbox_id                  int generated always as identity primary key,
+    name                      text not null unique check (name ~ '^[A-Za-z0-9_][A-Za-z0-9_-]{0,49}$'),
+    table_schema              name not null,
+    table_name                name not null,
+    event_id_col              name not null default 'event_id',
+    event_id_type             text not null default 'text',
+    tracked                   boolean not null default false,
+    max_retries               int not null default 3 check (max_retries between 0 and 1000000),
+    with_dead_letter          boolean not null default true,
+    with_stats                boolean not null default true,
+    processed_retention_hours int check (processed_retention_hours >= 0),
+    dead_retention_hours      int check (dead_retention_hours >= 0),
+    aggregate_id_col          name,
+    seq_col                   name,
+    priority_col              name,
+    priority_descending       boolean not null default true,
+    created_at                timestamptz not null default now(),
+    unique (table_schema, table_name),
+    check ((aggregate_id_col is null) = (seq_col is null))
 );
-comment on table tide.inbox is 'The inboxes: each is a table of the same name in table_schema.';
+comment on table tide.inbox is 'The inboxes. Each is a table, of the same name unless it was there before (tracked).';
+comment on column tide.inbox.max_retries is 'Part of the indexes and views of the inbox, so it is fixed when the inbox is made.';
+comment on column tide.inbox.processed_retention_hours is 'Null: as the setting inbox_processed_retention_hours says. 0: for ever.';
+comment on column tide.inbox.dead_retention_hours is 'Null: as the setting inbox_dlq_retention_hours says. 0: for ever.';
+
+-- Messages that came again. Rows are only added, so that writers never wait for each other; tide.inbox_retain sums them up.
+create table tide.inbox_duplicates (
+    inbox_id   int not null references tide.inbox on delete cascade,
+    counted_at timestamptz not null default now(),
+    messages   bigint not null
+);
+create index on tide.inbox_duplicates (inbox_id);
 
 create function tide.find_inbox(inbox text) returns tide.inbox
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $$
@@ -37,38 +62,6 @@ begin
     return null;
 end $$;
 
-create function tide.inbox_create(name text, schema text default 'tide', max_retries int default 3) returns void
-language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
-begin
-    if name is null or name !~ '^[A-Za-z0-9_][A-Za-z0-9_-]{0,49}$' then
-        raise exception 'inbox name % is not valid', coalesce(quote_literal(name), 'NULL') using
-            errcode = 'invalid_name', hint = 'Use 1 to 50 letters, digits, "_" and "-", not starting with "-".';
-    elsif schema = 'tide' and name ~ '^message(_|$)' then
-        raise exception 'inbox name "%" is one that outboxes use in schema tide', name using
-            errcode = 'invalid_name', hint = 'Choose another name, or another schema.';
-    end if;
-    insert into tide.inbox (name, table_schema, max_retries) values (name, schema, max_retries) on conflict do nothing;
-    if not found then
-        raise exception 'inbox "%" exists already', name using
-            errcode = 'duplicate_object', hint = 'Choose another name, or drop it first: select tide.inbox_drop(...);';
-    end if;
-    execute format('create table %I.%I ('
-        'event_id text primary key, '
-        -- The order of arrival: received_at is the same for a whole batch.
-        'inbox_seq bigint generated always as identity, '
-        'event_type text, source text, aggregate_id text, event_sequence bigint, payload jsonb, '
-        'headers jsonb not null default ''{}'', trace_id text, '
-        'received_at timestamptz not null default now(), processed_at timestamptz, error text, '
-        'retry_count int not null default 0)', schema, name);
-    -- What waits, in the order of arrival; and what was done, for those who remove it.
-    execute format('create index on %I.%I (inbox_seq) where processed_at is null', schema, name);
-    execute format('create index on %I.%I (processed_at) where processed_at is not null', schema, name);
-    execute format('create trigger tide_inbox after insert on %I.%I referencing new table as arrived '
-                   'for each statement execute function tide.inbox_notify(%L)', schema, name, name);
-end $$;
-comment on function tide.inbox_create is
-    'Makes an inbox: a table of that name in schema. Whoever listens to tide_inbox hears its name when rows arrive.';
-
 -- One statement for a batch. The relay needs no right on the table itself.
 create function tide.inbox_write(
     inbox text, event_ids text[], event_types text[], sources text[], aggregate_ids text[], event_sequences bigint[],
@@ -77,17 +70,22 @@ create function tide.inbox_write(
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
     box     tide.inbox := tide.find_inbox(inbox);
+    given   bigint := coalesce(cardinality(event_ids), 0);
     written bigint;
 begin
+    -- received_at is written, as a table that was there before may have no default for it.
     execute format('insert into %I.%I '
-        '(event_id, event_type, source, aggregate_id, event_sequence, payload, headers, trace_id) '
-        'select r.event_id, r.event_type, r.source, r.aggregate_id, r.event_sequence, r.payload::jsonb, '
-        '       coalesce(r.headers, ''{}'')::jsonb, r.trace_id '
+        '(%I, event_type, source, aggregate_id, event_sequence, payload, headers, trace_id, received_at) '
+        'select r.event_id::%s, r.event_type, r.source, r.aggregate_id, r.event_sequence, r.payload::jsonb, '
+        '       coalesce(r.headers, ''{}'')::jsonb, r.trace_id, now() '
         '  from unnest($1, $2, $3, $4, $5, $6, $7, $8) as '
         '       r (event_id, event_type, source, aggregate_id, event_sequence, payload, headers, trace_id) '
-        'on conflict (event_id) do nothing', box.table_schema, box.name)
+        'on conflict (%3$I) do nothing', box.table_schema, box.table_name, box.event_id_col, box.event_id_type)
         using event_ids, event_types, sources, aggregate_ids, event_sequences, payloads, headers, trace_ids;
     get diagnostics written = row_count;
+    if written < given then
+        insert into tide.inbox_duplicates (inbox_id, messages) values (box.inbox_id, given - written);
+    end if;
     return written;
 end $$;
 comment on function tide.inbox_write is 'Writes messages that are not there yet; returns how many. Payloads and headers are JSON texts.';
@@ -164,30 +162,6 @@ begin
 end $$;
 comment on function tide.relay_set_inbox(text, text, jsonb) is
     'Creates or changes a reverse pipeline, from a source into an inbox. A new one is enabled.';
-
-create function tide.inbox_drop(name text, if_exists boolean default false) returns void
-language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '5s' as $$
-declare
-    box     tide.inbox;
-    used_by text;
-begin
-    select * into box from tide.inbox i where i.name = inbox_drop.name;
-    if not found then
-        if not if_exists then
-            perform tide.find_inbox(name);
-        end if;
-        return;
-    end if;
-    select string_agg(format('%I', p.name), ', ' order by p.name) into used_by
-      from tide.pipeline p where p.inbox_id = box.inbox_id;
-    if used_by is not null then
-        raise exception 'inbox "%" is written by pipelines: %', name, used_by using
-            errcode = 'dependent_objects_still_exist', hint = 'Delete them first: select tide.relay_delete(...);';
-    end if;
-    delete from tide.inbox i where i.inbox_id = box.inbox_id;
-    execute format('drop table %I.%I', box.table_schema, box.name);
-end $$;
-comment on function tide.inbox_drop is 'Removes the inbox and all its messages, processed or not.';
 
 -- Listings tell of both directions.
 drop function tide.relay_get_config(text);

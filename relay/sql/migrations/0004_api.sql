@@ -11,7 +11,8 @@ begin
     return query execute format(
         'select i.received_at = now(), i.payload = r.payload::jsonb '
         '  from unnest($1, $2) with ordinality as r (event_id, payload, n) '
-        '  left join %I.%I i on i.event_id = r.event_id order by r.n', box.table_schema, box.name)
+        '  left join %I.%I i on i.%I = r.event_id::%s order by r.n',
+        box.table_schema, box.table_name, box.event_id_col, box.event_id_type)
         using event_ids, payloads;
 end $$;
 comment on function tide.inbox_look is

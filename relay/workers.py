@@ -15,6 +15,7 @@ from relay.worker_metrics import WorkerMetricsEndpoint, prepare_multiprocess
 prepare_multiprocess()  # before anything imports prometheus_client
 
 import dramatiq  # noqa: E402
+import structlog  # noqa: E402
 from dramatiq.middleware import Middleware  # noqa: E402
 
 from relay import queues  # noqa: E402
@@ -36,6 +37,8 @@ configure_logging(settings)
 # A batch of 1,000 messages is some 4,000 tuples and dicts, in no cycle: by Python's default of 700 they are searched
 # for cycles several times a batch, and with them all that a client library has loaded.
 gc.set_threshold(20_000)
+
+log = structlog.get_logger(__name__)
 
 
 class Equip(Middleware):
@@ -69,7 +72,12 @@ class EndWithMaster(Middleware):
 def drain(*arguments: object) -> None:
     """One drain message, as `relay.queues` puts it on the queue."""
     with worker_metrics().drains_running.track_inprogress():
-        drains.run(equip.tools, queues.drain_from(arguments))
+        try:
+            drains.run(equip.tools, queues.drain_from(arguments))
+        except drains.WrongSchema as error:
+            # The drain is given up, and emitted anew when its lease has run out: for workers of the right version.
+            log.critical("worker stops", reason=str(error))
+            os.kill(os.getpid(), signal.SIGTERM)
 
 
 equip = Equip()

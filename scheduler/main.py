@@ -132,6 +132,8 @@ class Scheduler:
             log.warning("took over from a scheduler that was frozen", scheduler=str(frozen))
 
     def _discover(self) -> None:
+        # A migration says so on the channel of configurations: nothing is read from a schema that means something else.
+        self._session.require_schema()
         self._catalog.read(self._session)
         self._metrics.pipelines_invalid.set(self._catalog.invalid)
         self._portfolio.follow(self._catalog.specs)

@@ -85,6 +85,10 @@ class Session:
     def _received(self) -> list[Notification]:
         return [Notification(n.channel, n.payload) for n in self._connection.notifies(timeout=0)]
 
+    def require_schema(self) -> None:
+        """Raises MigrationError if the schema has become one that this version cannot work with."""
+        migrate.require_current(self._connection)
+
     def heartbeat(self) -> None:
         """Raises NotConnected if another scheduler took this one for dead."""
         if not self._run("scheduler_heartbeat"):

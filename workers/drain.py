@@ -18,8 +18,12 @@ log = structlog.get_logger(__name__)
 DIRECTIONS = {"forward": forward.drain, "reverse": reverse.drain}
 
 
+class WrongSchema(Exception):
+    """The schema is one that this version cannot work with: the process must touch nothing more, and end."""
+
+
 def run(tools: Tools, drain: Drain) -> None:
-    """Drains a pipeline once, if the drain is neither stale nor a duplicate. Raises nothing but bugs."""
+    """Drains a pipeline once, if the drain is neither stale nor a duplicate. Raises WrongSchema, or bugs."""
     with structlog.contextvars.bound_contextvars(pipeline=drain.pipeline, epoch=drain.epoch, drain=drain.number):
         try:
             _run(tools, drain)
@@ -33,6 +37,10 @@ def run(tools: Tools, drain: Drain) -> None:
 def _run(tools: Tools, drain: Drain) -> None:
     asked_at = time.monotonic()
     with database_errors(), tools.pool.connection() as connection:
+        try:
+            tools.schema.look(connection)
+        except MigrationError as error:
+            raise WrongSchema(str(error)) from error
         begun = ownership.begin(connection, drain)
         if begun is None:
             worker_metrics().stale_drains.labels(drain.pipeline).inc()

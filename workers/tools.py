@@ -6,6 +6,7 @@ from threading import Lock
 from typing import Generic, Protocol, TypeVar
 
 from relay.db import Pool, make_worker_pool
+from relay.migrate import Watch
 from relay.settings import Settings
 from relay.sinks import Sink
 from relay.sources import Source
@@ -76,6 +77,7 @@ class Tools:
 
     def __init__(self, settings: Settings, threads: int, others_wait: Callable[[], bool] = lambda: False) -> None:
         self.pool: Pool = make_worker_pool(settings, threads)
+        self.schema = Watch()
         self.sinks: OpenCache[Sink] = OpenCache()
         self.sources: OpenCache[Source] = OpenCache()
         # One thread never waits on a source, so that forward drains find it free.

@@ -109,6 +109,7 @@ class Hooks:
         with database_errors():
             connection.execute(query("api_listen"))
             while not self._stop.is_set():
+                migrate.require_current(connection)
                 self._read(connection)
                 self.trouble = None
                 self.loaded.set()

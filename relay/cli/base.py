@@ -21,6 +21,7 @@ import relay
 from relay.cli import env_file
 from relay.db import Connection, connect, database_errors
 from relay.errors import ConfigError, RelayError
+from relay.migrate import require_compatible
 from relay.secret_refs import mask
 from relay.settings import Settings, option, variables
 from relay.sql import query
@@ -147,6 +148,7 @@ def _in_environment(field: str) -> bool:
 def database(settings: Settings, verb: str) -> Iterator[Connection]:
     """A session in autocommit for one verb, in which the errors of psycopg become ours. Raises RelayError."""
     with closing(connect(settings, f"tide-relay {verb}")) as connection, refusals():
+        require_compatible(connection)
         yield connection
 
 

@@ -78,7 +78,11 @@ def migrations(connection: Connection, _settings: Settings) -> Iterator[Finding]
     state = migrate.check(connection)
     if state.unknown:
         numbers = ", ".join(f"{version:04}" for version in state.unknown)
-        yield failed("migrations", f"the database is ahead, it has {numbers}", "upgrade tide-relay")
+        if state.incompatible:
+            yield failed("migrations", f"the database is ahead, it has {numbers}", "upgrade tide-relay")
+        else:
+            found = f"the database is ahead, it has {numbers}, with which this version can work"
+            yield warning("migrations", found, "upgrade tide-relay when it suits you")
     if state.missing:
         names = ", ".join(f"{migration.version:04}_{migration.name}" for migration in state.missing)
         yield failed("migrations", f"the database lacks {names}", "relay migrate, as the owner of the schema")

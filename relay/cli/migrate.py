@@ -5,7 +5,7 @@ from contextlib import closing
 import click
 
 from relay import migrate as migrations
-from relay.cli.base import FAILED, Verb, json_option, load_settings, postgres_option, print_json
+from relay.cli.base import FAILED, Verb, json_option, load_settings, postgres_option, print_json, refusals
 from relay.db import connect
 from relay.sql import Migration
 
@@ -13,30 +13,55 @@ from relay.sql import Migration
 @click.command(cls=Verb, short_help="Brings the schema to this version.")
 @postgres_option
 @click.option("--print", "print_sql", is_flag=True, help="Write the SQL, for a tool of your own; touches no database.")
-@click.option("--check", is_flag=True, help="Change nothing; exit code 1 if the database is behind or ahead.")
+@click.option("--check", is_flag=True, help="Change nothing; exit code 1 if this version cannot work on the database.")
+@click.option("--roles", "with_roles", is_flag=True, help="Make the roles tide_admin, tide_relay ... too; see below.")
+@click.option(
+    "--timeout",
+    "timeout_seconds",
+    metavar="SECONDS",
+    type=click.FloatRange(min=0, min_open=True),
+    default=60.0,
+    show_default=True,
+    help="How long to try again while transactions are in the way.",
+)
 @json_option
 @click.pass_context
-def migrate(ctx: click.Context, postgres_url: str | None, print_sql: bool, check: bool, as_json: bool) -> None:
+def migrate(
+    ctx: click.Context,
+    postgres_url: str | None,
+    print_sql: bool,
+    check: bool,
+    with_roles: bool,
+    timeout_seconds: float,
+    as_json: bool,
+) -> None:
     """Brings the schema tide to this version: forward only, all or nothing, one at a time.
 
-    The role needs CREATE on the database and nothing more. May be run again, and by several at once.
+    The role needs CREATE on the database and nothing more. May be run again, by several at once, and while applications
+    publish and a fleet runs: it waits half a second for a lock, lets go of everything, and tries again.
+
+    --roles makes the roles tide_admin, tide_operator, tide_reader, tide_publisher, tide_consumer and tide_relay where
+    they are missing, which needs CREATEROLE, and gives each its rights anew.
 
     \b
-    Exit codes: 0 current; 1 cannot, or (--check) behind or ahead; 2 wrong usage.
+    Exit codes: 0 current, or ahead by what this version can work with; 1 cannot, or (--check) behind or too far ahead;
+    2 wrong usage.
 
     \b
     Example:
-      relay migrate --postgres-url postgresql://owner@localhost/app
+      relay migrate --postgres-url postgresql://owner@localhost/app --roles
       relay migrate --print > tide.sql
     """
-    if print_sql and check:
-        raise click.UsageError("give --print or --check, not both")
+    if check and (print_sql or with_roles):
+        raise click.UsageError("give --check alone: it changes nothing")
     if print_sql:
-        click.echo(migrations.script(), nl=False)
+        click.echo(migrations.script(with_roles=with_roles), nl=False)
     elif check:
         ctx.exit(_check(postgres_url, as_json))
     else:
-        applied = migrations.migrate(load_settings(postgres_url=postgres_url).postgres_url)
+        url = load_settings(postgres_url=postgres_url).postgres_url
+        with refusals():
+            applied = migrations.migrate(url, timeout_seconds=timeout_seconds, with_roles=with_roles)
         if as_json:
             print_json({"applied": [_name(migration) for migration in applied]})
         else:
@@ -48,17 +73,19 @@ def _check(postgres_url: str | None, as_json: bool) -> int:
         state = migrations.check(connection)
     missing = [_name(migration) for migration in state.missing]
     unknown = [f"{version:04}" for version in state.unknown]
+    incompatible = [f"{version:04}" for version in state.incompatible]
     if as_json:
-        print_json({"current": state.current, "missing": missing, "unknown": unknown})
+        found = {"current": state.current, "missing": missing, "unknown": unknown, "incompatible": incompatible}
+        print_json(found)
     elif state.current:
         click.echo("the database is current")
-    if state.current:
-        return 0
+    elif state.workable:
+        click.echo(f"the database is ahead, this version can work with it: it has migration {', '.join(unknown)}")
     if missing and not as_json:
         click.echo(f"the database is behind, it lacks {', '.join(missing)}: run relay migrate", err=True)
-    if unknown and not as_json:
-        click.echo(f"the database is ahead, it has migration {', '.join(unknown)}: upgrade tide-relay", err=True)
-    return FAILED
+    if incompatible and not as_json:
+        click.echo(f"the database is ahead, it has migration {', '.join(incompatible)}: upgrade tide-relay", err=True)
+    return 0 if state.workable else FAILED
 
 
 def _name(migration: Migration) -> str:

@@ -8,6 +8,7 @@ from typing import LiteralString, cast
 
 _NAME = re.compile(r"^-- name: (\w+)$", re.MULTILINE)
 _MIGRATION = re.compile(r"(\d{4})_(\w+)\.sql")
+_COMPATIBLE = re.compile(r"^-- compatible: yes$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +18,11 @@ class Migration:
     version: int
     name: str
     sql: LiteralString
+
+    @property
+    def compatible(self) -> bool:
+        """Whether programs that do not know it go on working: a line `-- compatible: yes` says so. Without one: no."""
+        return bool(_COMPATIBLE.search(self.sql))
 
 
 @cache
@@ -31,6 +37,12 @@ def statements() -> dict[str, LiteralString]:
 def query(name: str) -> LiteralString:
     """The statement of that name. Raises KeyError if there is none."""
     return statements()[name]
+
+
+@cache
+def roles() -> LiteralString:
+    """The SQL that makes the roles where they are missing, and grants to them anew."""
+    return cast(LiteralString, files(__name__).joinpath("roles.sql").read_text("utf-8"))
 
 
 @cache

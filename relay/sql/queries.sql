@@ -24,19 +24,32 @@ select pg_advisory_xact_lock(8388617265747561)
 create schema if not exists tide;
 create table if not exists tide.migration (
     version int primary key, name text not null, applied_at timestamptz not null default now()
-)
+);
+alter table tide.migration add column if not exists compatible boolean not null default false
 
 -- name: migration_exists
 -- Whether anything was ever applied.
 select to_regclass('tide.migration') is not null
 
 -- name: migration_applied
--- The versions that were applied, in order.
-select version, name from tide.migration order by version
+-- The versions that were applied, in order, and whether programs that do not know them go on working. The first
+-- databases did not say.
+select m.version, m.name, coalesce((to_jsonb(m) ->> 'compatible')::boolean, false) as compatible
+  from tide.migration m order by m.version
+
+-- name: migration_readable
+-- Whether this role may see what was applied: applications may not. By object identity: names need rights to be looked up.
+select coalesce(bool_or(has_schema_privilege(n.oid, 'usage') and has_table_privilege(c.oid, 'select')), false)
+  from pg_class c join pg_namespace n on n.oid = c.relnamespace
+ where n.nspname = 'tide' and c.relname = 'migration'
+
+-- name: migration_tell
+-- Has the schedulers that run look at once whether they can work with the schema that it has become.
+select pg_notify('tide_relay_config', '')
 
 -- name: migration_record
 -- A migration was applied.
-insert into tide.migration (version, name) values (%(version)s, %(name)s)
+insert into tide.migration (version, name, compatible) values (%(version)s, %(name)s, %(compatible)s)
 
 -- Drains: what a worker does --------------------------------------------------------------------------------------
 

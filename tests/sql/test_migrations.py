@@ -36,7 +36,19 @@ CATALOG = """
      where d.objoid in (select oid from pg_class where relnamespace = 'tide'::regnamespace
                         union all select oid from pg_proc where pronamespace = 'tide'::regnamespace)
     union all
-    select 'migration', m.version::text, m.name, '', '', '' from tide.migration m
+    select 'migration', m.version::text, m.name, m.compatible::text, '', '' from tide.migration m
+    union all
+    select 'trigger', t.tgrelid::regclass::text, pg_get_triggerdef(t.oid), '', '', ''
+      from pg_trigger t join pg_class c on c.oid = t.tgrelid
+     where c.relnamespace = 'tide'::regnamespace and not t.tgisinternal
+    union all
+    select 'index', indexdef, '', '', '', '' from pg_indexes where schemaname = 'tide'
+    union all
+    select 'view', viewname, definition, '', '', '' from pg_views where schemaname = 'tide'
+    union all
+    select 'row', 'setting', to_jsonb(s)::text, '', '', '' from tide.setting s
+    union all
+    select 'row', 'permission', to_jsonb(p)::text, '', '', '' from tide.permission p
 """
 
 
@@ -177,7 +189,7 @@ def test_a_database_that_is_ahead_is_left_alone(database):
     with database.connect() as connection:
         connection.execute("insert into tide.migration (version, name) values (9999, 'future')")
         assert check(connection).unknown == (9999,)
-        with pytest.raises(MigrationError, match=r"ahead .*9999; upgrade tide-relay"):
+        with pytest.raises(MigrationError, match=r"ahead .*9999, which .*; upgrade tide-relay"):
             require_current(connection)
     with pytest.raises(MigrationError, match="9999"):
         migrate(database.url)

@@ -1,7 +1,7 @@
 """The script that `relay migrate --print` gives. What it does to a database: tests/sql/test_migrations.py."""
 
 from relay.migrate import State, script
-from relay.sql import migrations
+from relay.sql import Migration, migrations, roles
 
 
 def test_the_script_is_one_transaction_under_the_lock():
@@ -14,7 +14,8 @@ def test_the_script_is_one_transaction_under_the_lock():
 def test_the_script_holds_every_migration_in_order_and_records_it():
     text, at = script(), 0
     for migration in migrations():
-        record = f"insert into tide.migration (version, name) values ({migration.version}, '{migration.name}');"
+        compatible = str(migration.compatible).lower()
+        record = f"values ({migration.version}, '{migration.name}', {compatible});"
         begins = text.index(f"-- {migration.version:04}_{migration.name}")
         assert at <= begins < text.index(migration.sql.strip()) < text.index(record)
         at = text.index(record)
@@ -25,3 +26,22 @@ def test_a_state_is_current_when_nothing_is_missing_or_unknown():
     assert State((1,), (), ()).current
     assert not State((), one, ()).current
     assert not State((1, 9), (), (9,)).current
+
+
+def test_a_state_is_workable_when_nothing_is_missing_and_what_is_unknown_is_compatible():
+    one = migrations()[:1]
+    assert State((1, 9), (), (9,)).workable
+    assert not State((1, 9), (), (9,), (9,)).workable
+    assert not State((), one, ()).workable
+
+
+def test_a_migration_is_compatible_only_if_a_line_of_its_own_says_so():
+    assert Migration(1, "x", "-- What it does.\n-- compatible: yes\n\nselect 1;").compatible
+    for text in ("select 1;", "-- compatible: no\nselect 1;", "-- not compatible: yes\nselect 1;", "--compatible: yes"):
+        assert not Migration(1, "x", text).compatible
+
+
+def test_the_roles_are_part_of_the_script_only_where_they_are_asked_for():
+    assert roles().strip() in script(with_roles=True)
+    assert roles().strip() not in script()
+    assert script(with_roles=True).endswith("commit;\n")

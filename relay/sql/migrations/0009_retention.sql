@@ -1,1 +1,428 @@
--- Retention: what is settled and old goes, by itself.
+-- Retention: what is settled and old goes, by itself, and nothing else does.
+--
+-- A partition of an outbox goes whole, by TRUNCATE, which locks that partition alone and leaves no dead row behind,
+-- whatever snapshot is open elsewhere. (A snapshot older than the TRUNCATE sees the partition empty: nobody is owed
+-- what was in it.) The empty partition is dropped later, which locks the parent that every publisher opens.
+--
+-- Why no publisher waits for long:
+--   1. A partition that ids still go to is not touched: all its ids lie at or below the horizon.
+--   2. Whoever wants the parent first looks twice, a moment apart: if the same transaction has it both times, it is left
+--      for the next time. Only then it asks, and waits no longer than lock_timeout: the longest that publishers queue.
+-- Why no message is lost:
+--   3. Under the exclusive lock of a partition every row in it is committed, and no other comes. What is judged is the
+--      row with the highest id: if every group has settled that one, it has settled them all.
+
+-- Every so often one scheduler of all takes the turn; see `chore_take` in queries.sql.
+create table tide.chore (
+    name   text primary key,
+    due_at timestamptz not null default '-infinity'
+) with (fillfactor = 20);
+insert into tide.chore (name) values ('maintenance');
+
+-- The groups that stand still because somebody decided so, or nobody is there. Their holds end some day; the clock starts
+-- when retention sees them standing for the first time, so that nothing goes that was not warned of.
+create table tide.hold (
+    group_id int primary key references tide.consumer_group on delete cascade,
+    since    timestamptz not null default clock_timestamp()
+);
+
+create table tide.retention_loss (
+    loss_id        bigint generated always as identity primary key,
+    outbox         text not null,
+    consumer_group text not null,
+    pipeline       text,
+    reason         text not null check (reason in ('disabled', 'invalid', 'unpolled', 'not forced')),
+    messages       bigint not null,
+    first_id       bigint not null,
+    last_id        bigint not null,
+    first_at       timestamptz not null,
+    last_at        timestamptz not null,
+    lost_at        timestamptz not null default clock_timestamp()
+);
+comment on table tide.retention_loss is 'Messages that went before a consumer group had settled them, and why.';
+
+-- Holds ---------------------------------------------------------------------------------------------------------------
+
+-- Each group of an outbox: up to where it needs nothing any more (its offset, or what a replay wants still), whether it is
+-- at work, and since when it has been as it is. A group that another database reads is taken to be at work.
+create function tide.outbox_groups(outbox_id int) returns table (
+    group_id int, consumer_group text, pipeline text, state text, settled_id bigint, changed_at timestamptz
+)
+language sql stable security definer set search_path = pg_catalog, pg_temp as $$
+    select g.group_id, g.name, p.name,
+           case when not p.enabled then 'disabled'
+                when p.invalid_reason is not null then 'invalid'
+                when g.polled and coalesce(seen.at < tide.consumer_alive_since(), true) then 'unpolled'
+                else 'active' end,
+           least(g.offset_id, (select min(r.next_id) - 1 from tide.replay r
+                                where r.pipeline = p.name and r.ended_at is null)),
+           coalesce(p.updated_at, seen.at, '-infinity')
+      from tide.consumer_group g
+      left join tide.pipeline p on p.group_id = g.group_id
+      left join lateral (select max(c.seen_at) as at from tide.consumer c where c.group_id = g.group_id) seen on true
+     where g.outbox_id = outbox_groups.outbox_id
+$$;
+
+-- How long a message may be kept for a group that stands still; null: for ever.
+create function tide.longest_hold(box tide.outbox) returns interval
+language sql stable security definer set search_path = pg_catalog, pg_temp
+begin atomic
+    select make_interval(hours => greatest((box).retention_hours, tide.setting_number('max_retention_hours')))
+     where tide.setting_number('max_retention_hours') > 0;
+end;
+
+create function tide.outbox_holds(outbox text) returns table (
+    consumer_group text, pipeline text, state text, settled_id bigint, messages bigint, oldest_id bigint,
+    oldest_at timestamptz, since timestamptz, until timestamptz, seconds_left float8, ending boolean
+)
+language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp set enable_sort = off set enable_seqscan = off set enable_bitmapscan = off as $$
+declare
+    box     tide.outbox := tide.find_outbox(outbox);
+    forced  boolean := tide.setting_is_on('outbox_force_retention');
+    longest interval := case when forced then tide.longest_hold(box) else make_interval(hours => box.retention_hours) end;
+begin
+    return query
+    select g.consumer_group, g.pipeline, g.state, g.settled_id,
+           case when first.id is null then 0 else tide.outbox_last_id(box.outbox_id) - first.id + 1 end,
+           first.id, first.created_at, began.at, ends.at, extract(epoch from ends.at - clock_timestamp())::float8,
+           coalesce(ends.at - clock_timestamp() <= longest * 0.2, false)
+      from tide.outbox_groups(box.outbox_id) g
+      left join tide.hold h on h.group_id = g.group_id
+      left join lateral (select m.id, m.created_at from tide.message m
+                          where m.outbox_id = box.outbox_id and m.id > g.settled_id order by m.id limit 1) first on true
+      left join lateral (select greatest(h.since, g.changed_at) as at where g.state <> 'active') began on true
+      left join lateral (select greatest(first.created_at, case when forced then coalesce(began.at, clock_timestamp()) end) + longest as at
+                          where first.id is not null and (g.state <> 'active' or not forced)) ends on true
+     order by g.settled_id, g.consumer_group;
+end $$;
+comment on function tide.outbox_holds is
+    'What each consumer group keeps retention from removing. until: not before then it goes unsettled; null: never.';
+
+-- Whether a partition may go, judged by the message in it that has the highest id.
+create function tide.outbox_may_go(box tide.outbox, newest_id bigint, newest_at timestamptz) returns boolean
+language sql stable security definer set search_path = pg_catalog, pg_temp as $$
+    select newest_at <= clock_timestamp() - make_interval(hours => (box).retention_hours)
+           and not (tide.setting_is_on('outbox_force_retention') and exists (
+               select from tide.outbox_groups((box).outbox_id) g
+                 left join tide.hold h on h.group_id = g.group_id
+                where g.settled_id < newest_id
+                  and (g.state = 'active'
+                       or coalesce(greatest(newest_at, h.since, g.changed_at) + tide.longest_hold(box) > clock_timestamp()
+                                   or h.since is null, true))))
+$$;
+
+-- Partitions ----------------------------------------------------------------------------------------------------------
+
+create function tide.outbox_partitions(outbox_id int) returns table (part regclass, first_id bigint, end_id bigint)
+language sql stable security definer set search_path = pg_catalog, pg_temp as $$
+    select c.oid::regclass, substring(b.bound from 'FROM \(''?(\d+)')::bigint, substring(b.bound from 'TO \(''?(\d+)')::bigint
+      from pg_inherits i
+      join pg_class c on c.oid = i.inhrelid
+      cross join lateral (select pg_get_expr(c.relpartbound, c.oid) as bound) b
+     where i.inhparent = format('tide.message_%s', outbox_partitions.outbox_id)::regclass
+     order by 2
+$$;
+comment on function tide.outbox_partitions is 'The partitions of an outbox in the order of their ids, the default partition (null) last.';
+
+create function tide.newest_message(part regclass, outbox_id int, out id bigint, out created_at timestamptz)
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp set enable_sort = off set enable_seqscan = off set enable_bitmapscan = off as $$
+begin
+    execute format('select m.id, m.created_at from %s m where m.outbox_id = $1 order by m.id desc limit 1', part)
+       into id, created_at using outbox_id;
+end $$;
+
+-- Whether the same transaction holds a lock on a table now and a moment later. Both looks need no right to see whose it is.
+create function tide.held_for_long(relation regclass) returns boolean
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    holders text[] := tide.lock_holders(relation);
+begin
+    if holders = '{}' then
+        return false;
+    end if;
+    perform pg_sleep(0.01);
+    return holders && tide.lock_holders(relation);
+end $$;
+
+create function tide.lock_holders(relation regclass) returns text[]
+language sql volatile security definer set search_path = pg_catalog, pg_temp
+begin atomic
+    select coalesce(array_agg(l.virtualtransaction), '{}')
+      from pg_locks l
+     where l.locktype = 'relation' and l.relation = lock_holders.relation and l.pid is distinct from pg_backend_pid()
+       and l.database = (select d.oid from pg_database d where d.datname = current_database());
+end;
+
+-- The record of what goes unsettled, made under the lock of its partition.
+create function tide.record_losses(box tide.outbox, part regclass, newest_id bigint) returns bigint
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    behind record;
+    number bigint;
+    lost   bigint := 0;
+begin
+    for behind in select * from tide.outbox_groups(box.outbox_id) g where g.settled_id < newest_id loop
+        execute format('insert into tide.retention_loss '
+                       '(outbox, consumer_group, pipeline, reason, messages, first_id, last_id, first_at, last_at) '
+                       'select $1, $2, $3, $4, count(*), min(m.id), max(m.id), min(m.created_at), max(m.created_at) '
+                       'from %s m where m.id > $5 returning messages', part)
+           into number
+          using box.name, behind.consumer_group, behind.pipeline,
+                case when tide.setting_is_on('outbox_force_retention') then behind.state else 'not forced' end, behind.settled_id;
+        lost := lost + number;
+    end loop;
+    return lost;
+end $$;
+
+-- What became of a partition: empty (it was), kept, busy (somebody has it), or truncated.
+create function tide.outbox_truncate(box tide.outbox, part regclass, out outcome text, out lost bigint)
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    newest record;
+begin
+    lost := 0;
+    select * into newest from tide.newest_message(part, box.outbox_id);
+    if newest.id is null then
+        outcome := 'empty';
+        return;
+    elsif not tide.outbox_may_go(box, newest.id, newest.created_at) then
+        outcome := 'kept';
+        return;
+    end if;
+    execute format('lock table %s in access exclusive mode', part);
+    -- The default partition may have got more meanwhile, and a group may have been made, or set back.
+    select * into newest from tide.newest_message(part, box.outbox_id);
+    if not tide.outbox_may_go(box, newest.id, newest.created_at) then
+        outcome := 'kept';
+        return;
+    end if;
+    lost := tide.record_losses(box, part, newest.id);
+    execute format('truncate %s', part);
+    outcome := 'truncated';
+exception when lock_not_available then
+    outcome := 'busy';
+end $$;
+
+-- Drops empty partitions; false if somebody is in the way. The parent comes last: until then publishers are not concerned.
+create function tide.outbox_drop_partitions(box tide.outbox, parts regclass[]) returns boolean
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    parent regclass := format('tide.message_%s', box.outbox_id)::regclass;
+begin
+    if tide.held_for_long(parent) then
+        return false;
+    end if;
+    execute format('lock table %s, tide.%I in access exclusive mode nowait',
+                   array_to_string(parts, ', '), format('message_%s_rest', box.outbox_id));
+    execute format('lock table only %s in access exclusive mode', parent);
+    execute format('drop table %s', array_to_string(parts, ', '));
+    return true;
+exception when lock_not_available then
+    return false;
+end $$;
+
+-- Ends the partition in use at the last id, if its oldest message could go were it not for the younger ones: else the
+-- messages of a quiet outbox, which takes years to fill a partition, would stay for years. It is detached and attached again
+-- with a nearer end, and the rest of its range becomes a new partition. Publishers wait meanwhile, so only a small one is cut.
+create function tide.outbox_cut(box tide.outbox) returns boolean
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp set enable_sort = off set enable_seqscan = off set enable_bitmapscan = off as $$
+declare
+    parent   text := format('tide.message_%s', box.outbox_id);
+    rest     text := format('tide.message_%s_rest', box.outbox_id);
+    used     record;
+    oldest   record;
+    new_part text;
+    cut_id   bigint;
+begin
+    cut_id := tide.outbox_last_id(box.outbox_id) + 1;
+    select * into used from tide.outbox_partitions(box.outbox_id) p where p.first_id < cut_id and cut_id < p.end_id;
+    if not found or pg_relation_size(used.part) > 32 * 1024 * 1024 then
+        return false;
+    end if;
+    execute format('select m.id, m.created_at from %s m where m.outbox_id = $1 order by m.id limit 1', used.part)
+       into oldest using box.outbox_id;
+    if oldest.id is null or oldest.created_at > clock_timestamp() - interval '1 hour'
+       or not tide.outbox_may_go(box, oldest.id, oldest.created_at)
+       or tide.newest_message(rest::regclass, box.outbox_id) is not null or tide.held_for_long(parent::regclass) then
+        return false;
+    end if;
+    execute format('lock table only %s in access exclusive mode', parent);
+    -- Nobody who has taken an id is still open now: whoever takes one from here on waits for us before it is stored.
+    execute format('lock table %s, %s in access exclusive mode nowait', used.part, rest);
+    cut_id := tide.outbox_last_id(box.outbox_id) + 1;
+    if cut_id >= used.end_id then
+        return false;
+    end if;
+    new_part := format('tide.message_%s_%s', box.outbox_id, cut_id);
+    execute format('alter table %s detach partition %s', parent, used.part);
+    execute format('alter table %s attach partition %s for values from (%s) to (%s)', parent, used.part, used.first_id, cut_id);
+    execute format('create table %s (like %s including defaults including constraints)', new_part, parent);
+    execute format('alter table %s attach partition %s for values from (%s) to (%s)', parent, new_part, cut_id, used.end_id);
+    return true;
+exception when lock_not_available then
+    return false;
+end $$;
+
+-- Removes what may go of one outbox. Calls may overlap: the second finds the lock taken and does nothing.
+create function tide.outbox_retain(
+    outbox text, max_partitions int default 16,
+    out truncated int, out dropped int, out lost bigint, out busy boolean, out more boolean, out warning text
+)
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp set lock_timeout = '50ms' as $$
+declare
+    box     tide.outbox := tide.find_outbox(outbox);
+    top     bigint;
+    part    record;
+    done    record;
+    emptied regclass[] := '{}';
+begin
+    if current_setting('transaction_isolation') <> 'read committed' then
+        raise exception 'retention of outbox "%" cannot run in a transaction that is %', box.name, current_setting('transaction_isolation')
+            using errcode = 'active_sql_transaction', hint = 'Call it in READ COMMITTED: it must see what commits while it works.';
+    end if;
+    truncated := 0; dropped := 0; lost := 0; busy := false; more := false;
+    if not pg_try_advisory_xact_lock(tide.lock_class(0), box.outbox_id) then
+        busy := true;
+        return;
+    end if;
+    insert into tide.hold (group_id)
+    select g.group_id from tide.outbox_groups(box.outbox_id) g where g.state <> 'active' on conflict do nothing;
+    delete from tide.hold h using tide.outbox_groups(box.outbox_id) g where h.group_id = g.group_id and g.state = 'active';
+    -- The horizon in a statement of its own, the rows in later ones.
+    select h.horizon into top from tide.outbox_horizon(box.outbox_id) h;
+    for part in select p.part, p.end_id from tide.outbox_partitions(box.outbox_id) p where coalesce(p.end_id <= top + 1, true) loop
+        more := truncated >= max_partitions or cardinality(emptied) >= max_partitions;
+        exit when more;
+        select t.* into done from tide.outbox_truncate(box, part.part) t;
+        truncated := truncated + (done.outcome = 'truncated')::int;
+        lost := lost + done.lost;
+        busy := busy or done.outcome = 'busy';
+        if done.outcome = 'empty' and part.end_id is not null then
+            emptied := emptied || part.part;
+        end if;
+    end loop;
+    if cardinality(emptied) > 0 then
+        if tide.outbox_drop_partitions(box, emptied) then
+            dropped := cardinality(emptied);
+        else
+            busy := true;
+        end if;
+    end if;
+    perform tide.outbox_cut(box);
+    select string_agg(format('%s (%s) holds %s messages, the oldest %s, for %s hours more',
+                             h.consumer_group, h.state, h.messages, h.oldest_id, greatest(round(h.seconds_left / 3600), 0)), '; ')
+      into warning from tide.outbox_holds(box.name) h where h.ending and h.messages > 0;
+end $$;
+comment on function tide.outbox_retain is
+    'Removes partitions that every group has settled and that are older than the retention. The relay calls it; you may.';
+
+-- Dead letters and history --------------------------------------------------------------------------------------------
+
+create function tide.dead_letter_retain(max_rows int default 10000) returns bigint
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    hours   int := tide.setting_number('dead_letter_retention_hours');
+    removed bigint := 0;
+begin
+    if hours > 0 then
+        delete from tide.dead_letter d
+         where d.dead_letter_id in (
+                   select o.dead_letter_id from tide.dead_letter o
+                    where o.failed_at < clock_timestamp() - make_interval(hours => hours) and o.retry_requested_at is null
+                    order by o.failed_at limit max_rows for update skip locked);
+        get diagnostics removed = row_count;
+    end if;
+    return removed;
+end $$;
+comment on function tide.dead_letter_retain is
+    'Removes dead letters older than dead_letter_retention_hours that nobody has asked to retry.';
+
+create function tide.config_history_retain(max_rows int default 10000) returns bigint
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    hours   int := tide.setting_number('config_history_retention_hours');
+    removed bigint := 0;
+begin
+    if hours > 0 then
+        delete from tide.pipeline_history h
+         where h.history_id in (
+                   select o.history_id from tide.pipeline_history o
+                    where o.changed_at < clock_timestamp() - make_interval(hours => hours)
+                    order by o.changed_at limit max_rows for update skip locked);
+        get diagnostics removed = row_count;
+    end if;
+    return removed;
+end $$;
+comment on function tide.config_history_retain is 'Removes history of configurations older than config_history_retention_hours.';
+
+-- Outboxes ------------------------------------------------------------------------------------------------------------
+
+-- As in 0001, but a retention that is not given is that of the settings, and creating can be switched off.
+create or replace function tide.outbox_create(
+    name text, retention_hours int default null, max_payload_bytes int default 1048576, partition_size bigint default 1000000
+) returns void
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    box      tide.outbox;
+    numbered text;
+begin
+    if outbox_create.name is null or outbox_create.name !~ '^[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}$' then
+        raise exception 'outbox name % is not valid', coalesce(quote_literal(name), 'NULL') using
+            errcode = 'invalid_name',
+            hint = 'Use 1 to 100 letters, digits, "_", "-" and ".", not starting with "-" or ".".';
+    end if;
+    if exists (select from tide.outbox o where o.name = outbox_create.name) then
+        raise exception 'outbox "%" exists already', name using
+            errcode = 'duplicate_object',
+            hint = 'Use tide.outbox_create_if_not_exists to create it only where it is missing.';
+    end if;
+    if not tide.setting_is_on('outbox_enabled') then
+        raise exception 'outbox "%" was not created: outboxes are switched off in this database', name using
+            errcode = 'object_not_in_prerequisite_state',
+            hint = 'Switch them on: select tide.setting_set(''outbox_enabled'', ''true'');';
+    end if;
+    insert into tide.outbox (name, retention_hours, max_payload_bytes, partition_size, ids)
+    values (name, coalesce(retention_hours, tide.setting_number('outbox_retention_hours')), max_payload_bytes, partition_size, 0::regclass)
+    returning * into box;
+    numbered := format('message_%s', box.outbox_id);
+    execute format('create sequence tide.%I cache 1', numbered || '_ids');
+    update tide.outbox o set ids = format('tide.%I', numbered || '_ids')::regclass
+     where o.outbox_id = box.outbox_id returning * into box;
+    execute format('create table tide.%I partition of tide.message for values in (%s) partition by range (id)',
+                   numbered, box.outbox_id);
+    execute format('create table tide.%I partition of tide.%I default', numbered || '_rest', numbered);
+    perform tide.attach_partition(box, 0);
+    perform tide.attach_partition(box, box.partition_size);
+end $$;
+
+create or replace function tide.outbox_create_if_not_exists(
+    name text, retention_hours int default null, max_payload_bytes int default 1048576, partition_size bigint default 1000000
+) returns boolean
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+begin
+    perform pg_advisory_xact_lock(tide.lock_class(0), hashtext(name));
+    if exists (select from tide.outbox o where o.name = outbox_create_if_not_exists.name) then
+        return false;
+    end if;
+    perform tide.outbox_create(name, retention_hours, max_payload_bytes, partition_size);
+    return true;
+end $$;
+
+create function tide.outbox_set_retention(outbox text, hours int) returns void
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    box tide.outbox := tide.find_outbox(outbox);
+begin
+    update tide.outbox o set retention_hours = coalesce(hours, tide.setting_number('outbox_retention_hours'))
+     where o.outbox_id = box.outbox_id;
+end $$;
+comment on function tide.outbox_set_retention is
+    'How long messages are kept once settled; null: as the setting outbox_retention_hours says now.';
+
+-- Publishers that write to the default partition wait behind an ATTACH that waits: not for half a second.
+alter function tide.outbox_extend(text) set lock_timeout = '50ms';
+
+revoke all on all functions in schema tide from public;

@@ -5,7 +5,7 @@ again), no TimeLimit (a drain bounds itself by its slice; an exception thrown in
 publish and its settle), no Prometheus (ours is in `relay.worker_metrics`).
 """
 
-import importlib
+import pkgutil
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -46,9 +46,7 @@ def make_broker(url: str, *, middleware: Sequence[Middleware] = ()) -> dramatiq.
     if scheme not in BROKERS:
         known = ", ".join(f"{name}://" for name in BROKERS)
         raise ConfigError(f"unknown broker URL {mask(url)!r}; known schemes: {known}")
-    module, _, function = BROKERS[scheme].partition(":")
-    make = getattr(importlib.import_module(module), function)
-    broker: dramatiq.Broker = make(url, [AgeLimit(), PrefetchThreads(), *middleware])
+    broker: dramatiq.Broker = pkgutil.resolve_name(BROKERS[scheme])(url, [AgeLimit(), PrefetchThreads(), *middleware])
     return broker
 
 

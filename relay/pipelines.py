@@ -171,11 +171,7 @@ def parse_forward(config: dict[str, Any], *, resolved: bool = False) -> ForwardC
         problems,
         {"subject_template": subject_key},
     )
-    sink_keys = {k: v for k, v in config.items() if k not in ours}
-    if pipeline and "timeout_ms" not in config:
-        default = kind.config_model.model_fields["timeout_ms"].default
-        sink_keys["timeout_ms"] = max(10, min(default, pipeline.visibility_timeout_ms // 2))
-    sink = validate(kind.config_model, sink_keys, known, problems)
+    sink = validate(kind.config_model, _rest(config, ours, pipeline, kind.config_model), known, problems)
     if pipeline and sink and sink.timeout_ms >= pipeline.visibility_timeout_ms:
         problems.append(
             f"timeout_ms ({sink.timeout_ms}) must be below visibility_timeout_ms ({pipeline.visibility_timeout_ms}), "
@@ -217,11 +213,7 @@ def parse_reverse(config: dict[str, Any], *, resolved: bool = False) -> ReverseC
     known = sorted({*ReversePipeline.model_fields, *kind.config_model.model_fields})
     problems: list[str] = []
     pipeline = validate(ReversePipeline, {k: v for k, v in config.items() if k in ours}, known, problems)
-    source_keys = {k: v for k, v in config.items() if k not in ours}
-    if pipeline and "timeout_ms" not in config:
-        default = kind.config_model.model_fields["timeout_ms"].default
-        source_keys["timeout_ms"] = max(10, min(default, pipeline.visibility_timeout_ms // 2))
-    source = validate(kind.config_model, source_keys, known, problems)
+    source = validate(kind.config_model, _rest(config, ours, pipeline, kind.config_model), known, problems)
     if problems or pipeline is None or source is None:
         raise ConfigError("; ".join(problems))
     return ReverseConfig(pipeline, source, kind)
@@ -238,6 +230,17 @@ def parse(config: dict[str, Any], *, resolved: bool = False) -> ForwardConfig | 
         if "source_type" in config
         else parse_forward(config, resolved=resolved)
     )
+
+
+def _rest(
+    config: dict[str, Any], ours: set[str], pipeline: Pipeline | None, model: type[SinkConfig] | type[SourceConfig]
+) -> dict[str, Any]:
+    """The keys of the sink or source. Its time limit, where nobody says one, is at most half the lease."""
+    theirs = {k: v for k, v in config.items() if k not in ours}
+    if pipeline and "timeout_ms" not in theirs:
+        default = model.model_fields["timeout_ms"].default
+        theirs["timeout_ms"] = max(10, min(default, pipeline.visibility_timeout_ms // 2))
+    return theirs
 
 
 def _one_subject(config: dict[str, Any], features: Features, problems: list[str]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """What every forward drain does with its sink, its lease and its numbers, however it goes from batch to batch."""
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
@@ -21,7 +22,7 @@ from workers.tools import Tools
 log = structlog.get_logger(__name__)
 
 
-class Delivery:
+class Delivery(ABC):
     """One forward drain in progress; see `forward.ForwardDrain` and `gather.GatherDrain`."""
 
     def __init__(
@@ -41,8 +42,9 @@ class Delivery:
         self._progressed = False
         self.sink_works = True
 
+    @abstractmethod
     def run(self) -> End:
-        raise NotImplementedError
+        """Delivers as long as there is something to do and the slice lasts; says how it ended."""
 
     def _make_wire(self, outbox: str) -> Wire:
         pipeline, features = self._config.pipeline, self._sink.features

@@ -7,6 +7,7 @@ import asyncio
 import binascii
 import contextlib
 import time
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import nats.errors
@@ -33,7 +34,7 @@ CLIENT_FAILURES = (nats.errors.Error, nkeys.NkeysError, binascii.Error, OSError)
 """Everything that the client raises while it connects or asks; TimeoutError is an OSError."""
 
 
-class NatsClient:
+class NatsClient(ABC):
     """`open` and `close` block the caller; `close` may come from another thread at any time.
 
     Bound to one stream. When it was lost it stays lost: make a new one.
@@ -96,9 +97,9 @@ class NatsClient:
                 raise ConfigError(f"{self._where}: the server offers no TLS, which this pipeline asks for")
             await self._begin()
 
+    @abstractmethod
     async def _begin(self) -> None:
         """What is to be done once connected, before the connection counts as open."""
-        raise NotImplementedError
 
     async def _stream_info(self) -> "StreamInfo | None":
         """None: there is no such stream. Raises ConfigError where there is no JetStream."""

@@ -1,6 +1,6 @@
 """The sources by `source_type`. Adding one: a file here, a line in `SOURCES`, an extra, a contract test, a page."""
 
-import importlib
+import pkgutil
 from typing import cast
 
 from relay.errors import ConfigError
@@ -27,8 +27,6 @@ def source_class(source_type: str) -> type[Source]:
 
     Raises ConfigError, listing the known types, for an unknown one.
     """
-    try:
-        module, _, name = SOURCES[source_type].partition(":")
-    except KeyError:
-        raise ConfigError(f"unknown source_type {source_type!r}; known: {', '.join(sorted(SOURCES))}") from None
-    return cast(type[Source], getattr(importlib.import_module(module), name))
+    if source_type not in SOURCES:
+        raise ConfigError(f"unknown source_type {source_type!r}; known: {', '.join(sorted(SOURCES))}")
+    return cast(type[Source], pkgutil.resolve_name(SOURCES[source_type]))

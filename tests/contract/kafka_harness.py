@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from relay.models import Record
 from relay.sinks.kafka import KafkaSink
-from tests.contract.harness import Harness, Missing, Seen
+from tests.contract.harness import Harness, Seen
 from tests.services.halt import halted
 from tests.services.kafka import KafkaRecord, KafkaServer
 
@@ -54,9 +54,6 @@ class KafkaHarness(Harness):
 
     def wrong_credentials(self) -> dict[str, Any]:
         return {"sasl_username": "tide", "sasl_password": "wrong-password"}
-
-    def missing_destination(self) -> Missing:
-        raise NotImplementedError("the sink learns of topics from its records")
 
     def record(self, number: int, *, topic: str = "", key: str | None = None, body: bytes = b"1") -> Record:
         return Record(number, f"orders:{number}", topic or self.topic, key, body, {})

@@ -14,6 +14,10 @@ tide_relay_write_seconds                  histogram  P          workers    wait 
 tide_relay_delivery_seconds               histogram  P          workers    commit to delivery, oldest message of a batch
 tide_relay_stale_drains_total             counter    pipeline   workers    drain messages dropped: too old, or fenced
 tide_relay_drains_running                 gauge      (none)     workers    drains in progress, over all processes
+tide_relay_retention_partitions_total     counter    outbox, action workers partitions of outboxes truncated, or dropped
+tide_relay_retention_rows_total           counter    what       workers    old rows removed from elsewhere
+tide_relay_retention_lost_total           counter    outbox     workers    messages let go that a group had not settled
+tide_relay_hold_seconds_left              gauge      outbox, consumer_group scheduler until unsettled messages may go
 tide_relay_lag_messages                   gauge      P          scheduler  messages not settled yet
 tide_relay_lag_seconds                    gauge      P          scheduler  age of the oldest message not settled
 tide_relay_pipelines_owned                gauge      (none)     scheduler  pipelines this scheduler owns
@@ -29,6 +33,7 @@ tide_relay_database_losses_total          counter    (none)     scheduler  times
 
 P stands for `pipeline`, `direction` (forward, reverse) and `sink_type` (of a reverse pipeline: its `source_type`).
 Times are in seconds.
+Actions of retention: truncated, dropped; what it removes elsewhere: inbox, dead_letters, history.
 Outcomes of a drain: more, idle, again, later, failed, fenced.
 Causes of a wake-up: bell, timer, again, later, more, retry, config, lost.
 
@@ -113,6 +118,24 @@ class WorkerMetrics:
             registry=registry,
             multiprocess_mode="livesum",
         )
+        self.retention_partitions = Counter(
+            "tide_relay_retention_partitions_total",
+            "Partitions of outboxes that retention has truncated, or dropped.",
+            ("outbox", "action"),
+            registry=registry,
+        )
+        self.retention_rows = Counter(
+            "tide_relay_retention_rows_total",
+            "Old rows that retention has removed from inboxes, dead letters and history.",
+            ("what",),
+            registry=registry,
+        )
+        self.retention_lost = Counter(
+            "tide_relay_retention_lost_total",
+            "Messages that were let go though a consumer group had not settled them.",
+            ("outbox",),
+            registry=registry,
+        )
 
 
 class SchedulerMetrics:
@@ -124,6 +147,12 @@ class SchedulerMetrics:
         self.lag_messages = Gauge("tide_relay_lag_messages", "Messages not settled yet.", P, registry=registry)
         self.lag_seconds = Gauge(
             "tide_relay_lag_seconds", "Age of the oldest message not settled.", P, registry=registry
+        )
+        self.hold_seconds_left = Gauge(
+            "tide_relay_hold_seconds_left",
+            "Time until messages may go that a consumer group has not settled.",
+            ("outbox", "consumer_group"),
+            registry=registry,
         )
         self.pipelines_owned = Gauge("tide_relay_pipelines_owned", "Pipelines this scheduler owns.", registry=registry)
         self.pipelines_invalid = Gauge(

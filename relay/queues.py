@@ -9,6 +9,8 @@ from relay.models import Drain
 
 DRAIN_QUEUE = "tide.drain"
 DRAIN_ACTOR = "drain"
+MAINTENANCE_QUEUE = "tide.maintenance"
+MAINTENANCE_ACTOR = "maintain"
 
 
 def enqueue_drain(broker: dramatiq.Broker, drain: Drain) -> None:
@@ -22,6 +24,21 @@ def enqueue_drain(broker: dramatiq.Broker, drain: Drain) -> None:
         args=(drain.pipeline, drain.epoch, drain.number, drain.lease_ms),
         kwargs={},
         options={"max_retries": 0, "max_age": drain.lease_ms},
+    )
+    broker.enqueue(message)
+
+
+def enqueue_maintenance(broker: dramatiq.Broker, max_age_seconds: float) -> None:
+    """Asks one worker to look after the database once. Dropped when it is older: another one has been asked by then.
+
+    Raises NotConnected when the broker cannot be reached.
+    """
+    message: dramatiq.Message[Any] = dramatiq.Message(
+        queue_name=MAINTENANCE_QUEUE,
+        actor_name=MAINTENANCE_ACTOR,
+        args=(),
+        kwargs={},
+        options={"max_retries": 0, "max_age": round(max_age_seconds * 1000)},
     )
     broker.enqueue(message)
 

@@ -117,6 +117,8 @@ class Settings(BaseSettings):
     """A scheduler owns pipelines that name its group, and those that name none; its group shares them."""
     discovery_interval_seconds: Seconds = 10.0
     """How often the pipelines are read again, in case a notification was lost."""
+    maintenance_interval_seconds: Seconds = 30.0
+    """How often a scheduler asks for what is settled and old to be removed; of many schedulers one does."""
     worker_processes: Annotated[int, Field(ge=1, le=1024)] = Field(default_factory=_available_cpus)
     worker_threads: Annotated[int, Field(ge=1, le=1024)] = 8
     """In each process: how many drains it runs at a time."""

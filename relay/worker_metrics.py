@@ -27,6 +27,7 @@ from dramatiq.middleware import Middleware
 
 from relay.httpd import HttpServer, Response
 from relay.logs import configure_logging
+from relay.queues import DRAIN_ACTOR
 from relay.settings import Settings, parse_address, variables
 from relay.stop import wait_for_end_of_parent
 
@@ -108,7 +109,8 @@ class WorkerMetricsEndpoint(Middleware):
         _metrics()
 
     def after_skip_message(self, _broker: dramatiq.Broker, message: Any) -> None:
-        _metrics().stale_drains.labels(str(message.args[0])).inc()
+        if message.actor_name == DRAIN_ACTOR:
+            _metrics().stale_drains.labels(str(message.args[0])).inc()
 
     def after_worker_shutdown(self, _broker: dramatiq.Broker, _worker: dramatiq.Worker) -> None:
         from prometheus_client import multiprocess

@@ -26,6 +26,7 @@ from relay.metrics import worker_metrics  # noqa: E402
 from relay.settings import Settings  # noqa: E402
 from relay.stop import wait_for_end_of_parent  # noqa: E402
 from workers import drain as drains  # noqa: E402
+from workers import maintenance  # noqa: E402
 from workers.tools import Tools  # noqa: E402
 
 try:
@@ -80,7 +81,13 @@ def drain(*arguments: object) -> None:
             os.kill(os.getpid(), signal.SIGTERM)
 
 
+def maintain() -> None:
+    """One turn of looking after the database."""
+    maintenance.run(equip.tools)
+
+
 equip = Equip()
 broker = make_broker(settings.broker_url, middleware=[WorkerMetricsEndpoint(), equip, EndWithMaster()])
 dramatiq.set_broker(broker)
 dramatiq.actor(broker=broker, actor_name=queues.DRAIN_ACTOR, queue_name=queues.DRAIN_QUEUE)(drain)
+dramatiq.actor(broker=broker, actor_name=queues.MAINTENANCE_ACTOR, queue_name=queues.MAINTENANCE_QUEUE)(maintain)

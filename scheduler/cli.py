@@ -24,6 +24,7 @@ OPTIONS = {
     "log_level": "debug, info, warning or error.",
     "relay_group_id": "Owns the pipelines of this group, and those of none.",
     "discovery_interval_seconds": "How often pipelines are read again in case a notification was lost, such as 10s.",
+    "maintenance_interval_seconds": "How often what is settled and old is removed, such as 30s.",
 }
 
 

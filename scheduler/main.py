@@ -91,6 +91,7 @@ class Scheduler:
             Chore(HEARTBEAT_SECONDS, self._share),
             Chore(LAG_SECONDS, self._portfolio.measure_lag),
             Chore(EXTEND_SECONDS, self._extend),
+            Chore(self._settings.maintenance_interval_seconds, self._maintain),
         ]
         try:
             while not self._stop.is_set():
@@ -150,3 +151,12 @@ class Scheduler:
             if error.code != "locked":
                 raise
             log.info("partition not made yet, a transaction is in the way", reason=str(error))
+
+    def _maintain(self) -> None:
+        """Asks a worker to remove what is old, if it is our turn: a message that is lost costs one turn."""
+        interval_seconds = self._settings.maintenance_interval_seconds
+        if time.monotonic() >= self._dispatch.paused_until and self._session.take_turn(interval_seconds):
+            self._dispatch.maintain(2 * interval_seconds)
+        self._metrics.hold_seconds_left.clear()
+        for hold in self._session.holds():
+            self._metrics.hold_seconds_left.labels(hold.outbox, hold.consumer_group).set(max(0.0, hold.seconds_left))

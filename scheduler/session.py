@@ -138,6 +138,14 @@ class Session:
         for (name,) in self._run("outboxes"):
             self._run("outbox_extend", name=name)
 
+    def take_turn(self, interval_seconds: float) -> bool:
+        """Whether this scheduler is the one that asks for maintenance now."""
+        return bool(self._run("chore_take", interval_seconds=interval_seconds))
+
+    def holds(self) -> list[Any]:
+        """What is held for some time only: outbox, consumer_group, seconds_left and more."""
+        return self._run("holds")
+
     def _run(self, statement: str, /, **parameters: Any) -> list[Any]:
         with database_errors(), self._connection.cursor(row_factory=namedtuple_row) as cursor:
             cursor.execute(query(statement), {"scheduler_id": self.scheduler_id, **parameters})

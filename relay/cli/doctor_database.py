@@ -141,4 +141,34 @@ def partitions(connection: Connection, _settings: Settings) -> Iterator[Finding]
         yield ok("partitions", "every outbox has one ahead")
 
 
-CHECKS: tuple[Check, ...] = (server, rights, migrations, horizon, schedulers, partitions)
+def retention(connection: Connection, _settings: Settings) -> Iterator[Finding]:
+    """Messages that went unsettled within the last day, and those that will go soon."""
+    lost, ending = rows(connection, "retention_losses"), [r for r in rows(connection, "holds") if r["ending"]]
+    for row in lost:
+        yield warning(
+            "retention",
+            f"{row['messages']} messages of outbox {row['outbox']}, {row['first_id']} to {row['last_id']}, were let go "
+            f"though consumer group {row['consumer_group']} had not settled them ({row['reason']})",
+            "see tide.retention_loss; raise max_retention_hours, or drop groups and pipelines that nobody needs",
+        )
+    for row in ending:
+        yield warning(
+            "retention",
+            f"{row['messages']} messages of outbox {row['outbox']} wait for consumer group {row['consumer_group']} "
+            f"({row['state']}); the oldest may be let go in {seconds_text(max(0.0, row['seconds_left']))}",
+            _release(row["state"], row["pipeline"]),
+        )
+    if not lost and not ending:
+        yield ok("retention", "nothing was let go unsettled within a day, and nothing is about to be")
+
+
+def _release(state: str, pipeline: str | None) -> str:
+    if state == "active":
+        return "keep them until they are settled: select tide.setting_set('outbox_force_retention', 'true');"
+    if pipeline is None:
+        return "poll the group, or drop it if nobody needs it"
+    mend = f"relay pipeline enable {pipeline}" if state == "disabled" else f"mend the configuration of {pipeline}"
+    return f"{mend}; or relay pipeline delete {pipeline} if nobody needs it"
+
+
+CHECKS: tuple[Check, ...] = (server, rights, migrations, horizon, schedulers, partitions, retention)

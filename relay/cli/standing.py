@@ -124,9 +124,15 @@ def _is_passive(source_type: str | None) -> bool:
 
 def _configured(row: Row) -> Iterator[tuple[str, str]]:
     if not row["enabled"]:
-        yield "disabled", f"disabled: relay pipeline enable {row['name']}"
+        yield "disabled", f"disabled: relay pipeline enable {row['name']}{_ending(row)}"
     if row["invalid_reason"]:
-        yield "invalid", f"invalid: {row['invalid_reason']}"
+        yield "invalid", f"invalid: {row['invalid_reason']}{_ending(row)}"
+
+
+def _ending(row: Row) -> str:
+    """What retention will do if nobody acts; nothing while that is far off."""
+    seconds = row["hold_seconds"]
+    return "" if seconds is None else f"; what it has not delivered may be let go in {seconds_text(max(0.0, seconds))}"
 
 
 def _owned(row: Row, schedulers: Sequence[Row], owner: Row | None) -> Iterator[tuple[str, str]]:

@@ -322,6 +322,26 @@ select is_new, is_same from tide.inbox_look(%(inbox)s, %(event_ids)b::text[], %(
 -- Makes an inbox, for a sink that is configured to.
 select tide.inbox_create(%(inbox)s)
 
+-- name: inbox_listen
+-- Whoever works an inbox off hears of new messages.
+listen tide_inbox
+
+-- name: inbox_claim
+-- Leases messages of an inbox to a worker.
+select * from tide.inbox_claim(%(inbox)s, %(worker)s, %(batch_size)s::int, %(visibility_seconds)s::int)
+
+-- name: inbox_mark_processed
+-- Marks what the worker still holds; returns how many.
+select tide.inbox_mark_processed(%(inbox)s, %(event_ids)s::text[], %(worker)s)
+
+-- name: inbox_mark_failed
+-- Counts a failure of a message that the worker still holds; returns what becomes of it.
+select tide.inbox_mark_failed(%(inbox)s, %(event_id)s, %(error)s, %(worker)s)
+
+-- name: inbox_release
+-- Gives back what the worker has not begun.
+select tide.inbox_release(%(inbox)s, %(event_ids)s::text[], %(worker)s)
+
 -- name: receive_write
 -- The same under the fence of a drain. No row: fenced, nothing was written.
 with fence as materialized (
@@ -525,6 +545,59 @@ select o.name from tide.outbox o where tide.outbox_needs_partition(o.outbox_id)
 -- Makes the next partitions of an outbox.
 select tide.outbox_extend(%(name)s)
 
+-- Maintenance -----------------------------------------------------------------------------------------------------
+
+-- name: chore_take
+-- The turn to look after the database: of all schedulers that ask, one gets it, and then nobody for so long.
+update tide.chore set due_at = clock_timestamp() + make_interval(secs => %(interval_seconds)s)
+ where name = 'maintenance'
+   and (due_at <= clock_timestamp() or due_at > clock_timestamp() + make_interval(secs => %(interval_seconds)s))
+returning true
+
+-- name: holds
+-- What consumer groups keep retention from removing, and only for some time yet; the first to end first.
+select o.name as outbox, h.consumer_group, h.pipeline, h.state, h.messages, h.seconds_left, h.ending
+  from tide.outbox o cross join lateral tide.outbox_holds(o.name) h
+ where h.messages > 0 and h.seconds_left is not null
+ order by h.seconds_left
+
+-- name: retention_losses
+-- What went unsettled within the last day.
+select l.outbox, l.consumer_group, l.reason, sum(l.messages)::bigint as messages, min(l.first_id) as first_id,
+       max(l.last_id) as last_id, max(l.lost_at) as lost_at
+  from tide.retention_loss l
+ where l.lost_at > clock_timestamp() - interval '1 day'
+ group by l.outbox, l.consumer_group, l.reason
+ order by l.outbox, l.consumer_group, l.reason
+
+-- name: maintenance_outboxes
+-- Every outbox.
+select o.name from tide.outbox o
+
+-- name: maintenance_inboxes
+-- Every inbox.
+select i.name from tide.inbox i
+
+-- name: outbox_retain
+-- Removes what is settled and old of one outbox.
+select truncated, dropped, lost, busy, more, warning from tide.outbox_retain(%(name)s)
+
+-- name: inbox_retain
+-- Removes old rows of one inbox, at most so many.
+select tide.inbox_retain(%(name)s, %(max_rows)s)
+
+-- name: dead_letter_retain
+-- Removes old dead letters, at most so many.
+select tide.dead_letter_retain(%(max_rows)s)
+
+-- name: config_history_retain
+-- Removes old history of configurations, at most so many rows.
+select tide.config_history_retain(%(max_rows)s)
+
+-- name: consumers_reap
+-- Removes dead consumers; what they hold goes to others.
+select tide.consumers_reap()
+
 -- The command line ------------------------------------------------------------------------------------------------
 
 -- name: outbox_create
@@ -583,6 +656,66 @@ select tide.relay_disable(%(name)s)
 -- Removes a pipeline with its offset.
 select tide.relay_delete(%(name)s)
 
+-- name: dead_letter_list
+-- Dead letters in the order of their ids, without what can be large.
+select d.dead_letter_id, d.pipeline, coalesce(d.outbox || ':' || d.message_id, d.event_id) as message, d.code, d.reason,
+       d.attempts, d.failed_at, d.retry_requested_at
+  from tide.relay_dlq_list(%(pipeline)s::text, %(max_rows)s::int, %(after_id)s::bigint) d
+
+-- name: dead_letter_show
+-- One dead letter whole; JSON as PostgreSQL prints it, so that no number loses a digit.
+select d.dead_letter_id, d.pipeline, d.outbox, d.message_id, d.inbox, d.event_id, d.subject, d.key,
+       jsonb_pretty(d.headers) as headers, jsonb_pretty(d.payload) as payload, d.body, d.code, d.reason, d.attempts,
+       d.published_at, d.first_failed_at, d.failed_at, d.retry_requested_at
+  from tide.relay_dlq_list(null, 1, %(dead_letter_id)s::bigint - 1) d
+ where d.dead_letter_id = %(dead_letter_id)s
+
+-- name: dead_letter_retry
+-- Has its pipeline deliver a dead letter once more.
+select tide.relay_dlq_retry(%(dead_letter_id)s::bigint) as asked
+
+-- name: dead_letter_retry_all
+-- The same for all of a pipeline.
+select tide.relay_dlq_retry(%(pipeline)s::text) as asked
+
+-- name: dead_letter_discard
+-- Forgets a dead letter.
+select tide.relay_dlq_discard(%(dead_letter_id)s::bigint) as discarded
+
+-- name: dead_letter_purge
+-- Forgets those of a pipeline that were refused so long ago.
+select tide.relay_dlq_purge(%(pipeline)s::text, %(older_than)s::interval) as purged
+
+-- name: dead_letter_stats
+-- How many there are, by pipeline and code.
+select * from tide.relay_dlq_stats(%(pipeline)s::text)
+
+-- name: replay_preview
+-- What a replay would deliver.
+select * from tide.relay_replay_preview(%(pipeline)s::text, %(from_id)s::bigint, %(to_id)s::bigint)
+
+-- name: replay_ask
+-- Has a pipeline deliver a range once more.
+select tide.relay_replay(%(pipeline)s::text, %(from_id)s::bigint, %(to_id)s::bigint) as replay_id
+
+-- name: replay_list
+-- The replays of a pipeline, or of all.
+select * from tide.relay_replays(%(pipeline)s::text)
+
+-- name: replay_cancel
+-- Ends a replay. False: it had ended.
+select tide.relay_replay_cancel(%(replay_id)s::bigint) as was_open
+
+-- name: history
+-- The last changes of a pipeline, or of all, in their order.
+select l.changed_at, l.pipeline, l.action, l.changed_by, l.program, l.old, l.new
+  from (select h.*
+          from tide.relay_config_history(%(pipeline)s::text) with ordinality
+               as h (changed_at, pipeline, action, changed_by, program, old, new, number)
+         order by h.number desc
+         limit %(max_rows)s) l
+ order by l.number
+
 -- name: status_pipelines
 -- Everything that tells how a pipeline is and why it does not move. Messages are counted up to count_limit.
 select p.name, p.direction, p.enabled, p.invalid_reason, p.config ->> 'relay_group_id' as relay_group_id,
@@ -592,7 +725,7 @@ select p.name, p.direction, p.enabled, p.invalid_reason, p.config ->> 'relay_gro
        extract(epoch from d.lease_until - clock_timestamp())::float8 as lease_seconds, d.lease_until,
        extract(epoch from d.retry_at - clock_timestamp())::float8 as retry_seconds, d.retry_at,
        d.outcome, d.failures, d.error_code, d.error, d.error_at, d.ended_at, d.delivered, d.dead_letters,
-       d.owner::text as owner
+       d.owner::text as owner, hold.seconds_left as hold_seconds
   from tide.pipeline p
   left join tide.drain d on d.pipeline = p.name
   left join tide.consumer_group g on g.group_id = p.group_id
@@ -604,6 +737,10 @@ select p.name, p.direction, p.enabled, p.invalid_reason, p.config ->> 'relay_gro
                extract(epoch from clock_timestamp() - min(m.created_at)) as seconds
           from (select m.id, m.created_at from tide.message m
                  where m.outbox_id = g.outbox_id and m.id > g.offset_id order by m.id limit %(count_limit)s) m) w on true
+  left join lateral (
+        select k.seconds_left
+          from tide.outbox held cross join lateral tide.outbox_holds(held.name) k
+         where held.outbox_id = g.outbox_id and k.pipeline = p.name and k.ending) hold on true
  order by p.name
 
 -- name: status_publishers

@@ -1,0 +1,164 @@
+"""What the fleet does for the database every so often: removes what is settled and old, and looks after consumers.
+
+Every step is a transaction of its own, bounded in rows, and harmless at any time, also twice at once. What is not done
+in this turn is done in a later one: so a turn may be lost, cut short, or find somebody in its way.
+"""
+
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+from psycopg.rows import namedtuple_row
+
+from relay.db import Connection, database_errors
+from relay.errors import RelayError
+from relay.metrics import worker_metrics
+from relay.sql import query
+from workers.tools import Tools
+
+log = structlog.get_logger(__name__)
+
+# A thread that looks after the database drains nothing meanwhile.
+TURN_SECONDS = 10.0
+MAX_ROWS = 10_000
+
+
+@dataclass(slots=True)
+class Counts:
+    """What a turn has done."""
+
+    truncated: int = 0
+    """Partitions of outboxes emptied."""
+    dropped: int = 0
+    """Partitions, emptied in an earlier turn, that are gone."""
+    lost: int = 0
+    """Messages let go that a consumer group had not settled."""
+    inbox_rows: int = 0
+    dead_letters: int = 0
+    history: int = 0
+    consumers: int = 0
+    """Dead ones removed."""
+    busy: int = 0
+    """Outboxes of which something was left because a transaction was in the way."""
+    failed: int = 0
+    """Steps that PostgreSQL refused."""
+
+
+def run(tools: Tools) -> None:
+    """One turn on a session of the worker's pool. Raises nothing but bugs."""
+    try:
+        with database_errors(), tools.pool.connection() as connection:
+            counts = run_once(connection, stopping=tools.stop.is_set)
+    except RelayError as error:
+        log.error("maintenance given up until the next turn", reason=str(error))
+    else:
+        log.debug("maintenance", **{name: getattr(counts, name) for name in Counts.__slots__})
+
+
+def run_once(
+    connection: Connection, *, seconds: float = TURN_SECONDS, stopping: Callable[[], bool] = lambda: False
+) -> Counts:
+    """One turn, on a session in autocommit. Begins nothing new after `seconds`, or when `stopping()`.
+
+    Raises NotConnected when the session is lost; what PostgreSQL refuses is logged, and the next step is taken.
+    """
+    turn = _Turn(connection, time.monotonic() + seconds, stopping)
+    turn.reap()
+    for name in turn.names("maintenance_outboxes"):
+        turn.outbox(name)
+    for name in turn.names("maintenance_inboxes"):
+        turn.inbox(name)
+    turn.dead_letters()
+    turn.history()
+    return turn.counts
+
+
+class _Turn:
+    def __init__(self, connection: Connection, until: float, stopping: Callable[[], bool]) -> None:
+        self._connection = connection
+        self._until = until
+        self._stopping = stopping
+        self.counts = Counts()
+
+    def names(self, statement: str) -> list[str]:
+        """In any order, so that no outbox and no inbox is always the one for which no time is left."""
+        names = [row[0] for row in self._rows(statement)]
+        random.shuffle(names)
+        return names
+
+    def reap(self) -> None:
+        if found := self._one("consumers_reap"):
+            self.counts.consumers += found[0]
+            if found[0]:
+                log.info("dead consumers removed", consumers=found[0])
+
+    def outbox(self, name: str) -> None:
+        """Empties partitions until none is left that may go."""
+        while found := self._one("outbox_retain", name=name):
+            self._count_outbox(name, found)
+            if not found.more or found.busy:
+                break
+
+    def _count_outbox(self, name: str, found: Any) -> None:
+        counts, metrics = self.counts, worker_metrics()
+        counts.truncated += found.truncated
+        counts.dropped += found.dropped
+        counts.lost += found.lost
+        counts.busy += found.busy
+        metrics.retention_partitions.labels(name, "truncated").inc(found.truncated)
+        metrics.retention_partitions.labels(name, "dropped").inc(found.dropped)
+        metrics.retention_lost.labels(name).inc(found.lost)
+        if found.truncated or found.dropped:
+            log.info("partitions removed", outbox=name, truncated=found.truncated, dropped=found.dropped)
+        if found.lost:
+            log.error(
+                "messages let go that were not settled: see tide.retention_loss", outbox=name, messages=found.lost
+            )
+        if found.warning:
+            log.warning("messages that are not settled will be let go", outbox=name, holds=found.warning)
+
+    def inbox(self, name: str) -> None:
+        removed = self._all("inbox_retain", name=name)
+        self.counts.inbox_rows += removed
+        worker_metrics().retention_rows.labels("inbox").inc(removed)
+
+    def dead_letters(self) -> None:
+        removed = self._all("dead_letter_retain")
+        self.counts.dead_letters += removed
+        worker_metrics().retention_rows.labels("dead_letters").inc(removed)
+
+    def history(self) -> None:
+        removed = self._all("config_history_retain")
+        self.counts.history += removed
+        worker_metrics().retention_rows.labels("history").inc(removed)
+
+    def _all(self, statement: str, **parameters: object) -> int:
+        """Removes rows, MAX_ROWS in each transaction, until none is left; how many."""
+        removed = 0
+        while found := self._one(statement, max_rows=MAX_ROWS, **parameters):
+            removed += found[0]
+            if found[0] < MAX_ROWS:
+                break
+        return removed
+
+    def _one(self, statement: str, **parameters: object) -> Any:
+        rows = self._rows(statement, **parameters)
+        return rows[0] if rows else None
+
+    def _rows(self, statement: str, **parameters: object) -> list[Any]:
+        """Nothing when the time is over, or the statement was refused."""
+        if self._stopping() or time.monotonic() > self._until:
+            return []
+        try:
+            with database_errors(), self._connection.cursor(row_factory=namedtuple_row) as cursor:
+                return cursor.execute(query(statement), parameters).fetchall()
+        except RelayError as error:
+            if self._connection.closed:
+                raise
+            # An outbox that was dropped since, a lock, a statement too slow: the others need not wait for it.
+            log.warning("a step of maintenance was left out", step=statement, reason=str(error), **parameters)
+            self.counts.failed += 1
+            return []

@@ -349,6 +349,20 @@ end $$;
 comment on function tide.inbox_mark_processed is
     'Marks messages as processed and returns how many. With a worker, only those that it still holds.';
 
+create function tide.inbox_release(inbox text, event_ids text[], worker text) returns int
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+    box      tide.inbox := tide.find_inbox(inbox);
+    released int;
+begin
+    execute format('update %s i set claimed_by = null, available_at = null '
+                   'where i.%I = any ($1::%s[]) and i.processed_at is null and i.claimed_by = $2',
+                   tide.inbox_relation(box), box.event_id_col, box.event_id_type) using event_ids, worker;
+    get diagnostics released = row_count;
+    return released;
+end $$;
+comment on function tide.inbox_release is 'Gives back claimed messages that the worker has not begun; returns how many. No failure is counted.';
+
 create function tide.inbox_mark_failed(
     inbox text, event_id text, error text, worker text default null, retry_seconds float8 default null
 ) returns text
@@ -565,14 +579,14 @@ begin
     for box in select * from tide.inbox i where inbox is null or i.name = inbox_status.inbox order by i.name loop
         -- In parts for which there are indexes: together they would be a look at every row.
         return query execute format(
-            'select $1, $2, $3, f.pending + w.pending, w.claimed, w.pending - w.claimed, '
+            'select $1, $2, $3, f.pending, w.claimed, w.retrying, '
             '(select count(*) from %1$s i where i.processed_at is not null), (select count(*) from %1$s i where %2$s), '
-            'greatest(extract(epoch from clock_timestamp() - least(w.oldest, o.oldest)), 0)::float8, '
+            'case when f.pending > 0 then greatest(extract(epoch from clock_timestamp() - least(w.oldest, o.oldest)), 0)::float8 end, '
             '(select coalesce(sum(d.messages), 0)::bigint from tide.inbox_duplicates d where d.inbox_id = $4), '
             'pg_total_relation_size(%4$L) '
-            'from (select count(*) as pending from %1$s i where %3$s and i.available_at is null) f, '
-            '(select count(*) as pending, count(*) filter (where i.claimed_by is not null and i.available_at > clock_timestamp()) as claimed, '
-            'min(i.received_at) as oldest from %1$s i where %3$s and i.available_at is not null) w, '
+            'from (select count(*) as pending from %1$s i where %3$s) f, '
+            '(select count(*) filter (where i.claimed_by is not null and i.available_at > clock_timestamp()) as claimed, '
+            'count(*) filter (where i.claimed_by is null) as retrying, min(i.received_at) as oldest from %1$s i where %3$s and i.available_at is not null) w, '
             '(select (select i.received_at from %1$s i where %3$s and i.available_at is null order by i.inbox_seq limit 1) as oldest) o',
             tide.inbox_relation(box), tide.inbox_dead(box, 'i.'), tide.inbox_pending(box, 'i.'), tide.inbox_relation(box))
             using box.name, box.table_schema, box.table_name, box.inbox_id;

@@ -72,7 +72,8 @@ class Inbox:
 
 @contextlib.contextmanager
 def opened(harness: SourceHarness, positions: Mapping[str, str] | None = None, **overrides: Any) -> Iterator[Source]:
-    source = harness.make_source(**overrides)
+    """Patient, unless the scenario says otherwise: a loaded machine may take longer than a time limit by default."""
+    source = harness.make_source(**{"timeout_ms": int(Limits.patience_seconds * 1000)} | overrides)
     try:
         source.open(positions or {})
         yield source

@@ -70,7 +70,8 @@ def assert_first_arrivals_in_order(harness: Harness, arrived: Sequence[int]) -> 
 
 @contextlib.contextmanager
 def opened(harness: Harness, **overrides: Any) -> Iterator[Sink]:
-    sink = harness.make_sink(**overrides)
+    """Patient, unless the scenario says otherwise: a loaded machine may take longer than a time limit by default."""
+    sink = harness.make_sink(**{"timeout_ms": int(Limits.patience_seconds * 1000)} | overrides)
     try:
         sink.open()
         yield sink
@@ -97,9 +98,14 @@ def claims(sink: Sink, batch: Sequence[Record]) -> set[int]:
     return {record.id for index, record in enumerate(batch) if index not in failed}
 
 
-def deliver(sink: Sink, batch: Sequence[Record], on_trouble: Callable[[], None] = lambda: None) -> None:
+def deliver(
+    sink: Sink,
+    batch: Sequence[Record],
+    on_trouble: Callable[[], None] = lambda: None,
+    patience_seconds: float | None = None,
+) -> None:
     """As a drain does it, until all are there: from the first temporary failure again, open after NotConnected."""
-    deadline = time.monotonic() + Limits.patience_seconds
+    deadline = time.monotonic() + (patience_seconds or Limits.patience_seconds)
     rest = list(batch)
     while rest:
         assert time.monotonic() < deadline, "the sink did not recover"
@@ -180,7 +186,9 @@ class Feeder:
     def _run(self) -> None:
         try:
             while not self._enough.is_set():
-                deliver(self._sink, records(self._harness, self.delivered + 1, 20), self._count_trouble)
+                batch = records(self._harness, self.delivered + 1, 20)
+                # It may be in hand while a server ends and starts, which takes its time; `wait_for` judges the rest.
+                deliver(self._sink, batch, self._count_trouble, 3 * Limits.patience_seconds)
                 self.delivered += 20
         except BaseException as error:  # noqa: BLE001 (shown by wait_for)
             self._error = error

@@ -48,7 +48,7 @@ comment on column tide.consumer_lease.settled is 'Committed, while something bel
 create function tide.refuse_consumer_group(consumer_group text) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
-    raise exception 'consumer group % does not exist', coalesce(format('"%s"', consumer_group), 'NULL') using
+    raise exception 'consumer group % does not exist', coalesce('"' || consumer_group || '"', 'NULL') using
         errcode = 'undefined_object',
         hint = case when exists (select from tide.consumer_group g where g.name = refuse_consumer_group.consumer_group)
                     then 'A pipeline has a group of this name, which cannot be polled. Create one of another name: '

@@ -233,7 +233,8 @@ def test_a_table_that_cannot_be_an_inbox_is_refused_clearly(db, database):
         create table app.no_id (a int);
         create table app.nullable (event_id text unique);
         create table app.deferred (event_id text not null unique deferrable);
-        create table app.partial (event_id text not null); create unique index on app.partial (event_id) where event_id > 'b';
+        create table app.partial (event_id text not null);
+        create unique index on app.partial (event_id) where event_id > 'b';
         create table app.pair (event_id text, n int, primary key (event_id, n));
         create table app.wrong_type (event_id text primary key, payload json);
         create table app.no_default (event_id text primary key, retry_count int not null);

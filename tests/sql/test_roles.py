@@ -19,7 +19,7 @@ from tests.sql.support import LEASE_MS, make_outbox, make_pipeline, publish, pub
 EXPLAINED = re.compile(r"^(select|with|insert|update|delete)\b", re.MULTILINE)
 # Statements of the command line that publish or configure, and those that migrate, need more rights.
 OTHERS = re.compile(
-    r"publish|pipeline_(set|enable|disable|delete)|outbox_create|inbox_create|source_|migration_(?!exists|applied)"
+    r"publish|pipeline_(set|enable|disable|delete)|outbox_create|inbox_(create|claim|mark|release)|source_|migration_(?!exists|applied)"
 )
 DENIED = psycopg.errors.InsufficientPrivilege
 

@@ -264,7 +264,7 @@ def change(db):
 
 
 def test_changes_of_a_table_reach_each_group_and_a_commit_moves_one_of_them(db, orders_agg):
-    assert value(db, "select retention_hours from tide.outbox_status('public.orders_agg')") == 48
+    assert value(db, "select retention_hours from pgtrickle.outbox_status('orders_agg')") == 48
     change(db)
     db.execute(POLL_AND_COMMIT)
     [lag] = rows(db, CONSUMER_LAG)

@@ -33,6 +33,15 @@ language sql
 begin atomic select tide.table_outbox_disable(table_name::regclass); end;
 comment on function pgtrickle.disable_outbox is 'The table publishes no more. What was published is still delivered.';
 
+create function pgtrickle.outbox_status(
+    name text,
+    out outbox text, out enabled boolean, out retention_hours int, out max_payload_bytes int, out last_id bigint,
+    out horizon bigint, out open_publishers int, out partitions int, out total_bytes bigint, out consumer_groups int,
+    out slowest_group text, out lag bigint
+)
+language sql
+begin atomic select * from tide.outbox_status(pgtrickle.outbox_of(outbox_status.name)); end;
+
 create function pgtrickle.create_consumer_group(
     name text, outbox text, auto_offset_reset text default 'earliest', if_not_exists boolean default false
 ) returns void
@@ -227,15 +236,15 @@ select p.kind, 'function', 'pgtrickle', unnest(p.names)
     ('admin', array[
         'enable_outbox', 'disable_outbox', 'create_consumer_group', 'drop_consumer_group', 'create_inbox', 'drop_inbox',
         'enable_inbox_ordering', 'disable_inbox_ordering', 'enable_inbox_priority', 'disable_inbox_priority',
-        'enable_inbox_tracking', 'set_relay_outbox', 'set_relay_inbox', 'delete_relay', 'outbox_of', 'relay_box', 'relay_changed']),
+        'enable_inbox_tracking', 'set_relay_outbox', 'set_relay_inbox', 'delete_relay', 'relay_box']),
     ('operator', array[
         'enable_relay', 'disable_relay', 'list_relay_configs', 'get_relay_config', 'seek_offset', 'relay_changed']),
-    ('reader', array['consumer_lag', 'inbox_status']),
+    ('reader', array['consumer_lag', 'inbox_status', 'outbox_status', 'outbox_of']),
     ('consumer', array['poll_outbox', 'commit_offset', 'extend_lease', 'consumer_heartbeat', 'consumer_lag']),
     ('inbox_worker', array[
         'inbox_health', 'inbox_status', 'replay_inbox_messages', 'inbox_ordering_gaps', 'inbox_is_my_partition'])
   ) as p (kind, names);
-insert into tide.permission (kind, object_type, object) values ('admin', 'function', 'outbox_of');
+insert into tide.permission (kind, object_type, object) values ('reader', 'function', 'outbox_of');
 
 revoke all on schema pgtrickle from public;
 revoke all on all functions in schema pgtrickle from public;

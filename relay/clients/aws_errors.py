@@ -117,8 +117,16 @@ def verdict(error: BaseException, own_codes: _Codes | None = None) -> tuple[bool
     for kind in type(error).__mro__:
         known = EXCEPTIONS.get(kind.__name__) if kind.__module__ == "botocore.exceptions" else None
         if known is not None:
-            return known
+            return (False, "timeout") if known[1] == "not_connected" and _ran_out_of_time(error) else known
     return (False, "timeout" if isinstance(error, TimeoutError) else "not_connected")
+
+
+def _ran_out_of_time(error: BaseException | None) -> bool:
+    """Whether the socket's time limit lies beneath it: to boto3 a request that cannot be sent in time is a closed
+    connection."""
+    while error is not None and not isinstance(error, TimeoutError):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def _answer(response: dict[str, dict[str, object]], own_codes: _Codes) -> tuple[bool, str]:

@@ -1,11 +1,14 @@
 """The keys that Amazon's services share, their table of errors, and making a client."""
 
 import inspect
+import socket
 from pathlib import Path
 from typing import Any
 
 import botocore.exceptions  # type: ignore[import-untyped]
 import pytest
+from botocore.awsrequest import AWSRequest  # type: ignore[import-untyped]
+from botocore.httpsession import URLLib3Session  # type: ignore[import-untyped]
 from botocore.retries.standard import (  # type: ignore[import-untyped]
     ThrottledRetryableChecker,
     TransientRetryableChecker,
@@ -165,6 +168,15 @@ class TestTheTableOfErrors:
     )
     def test_errors_of_the_connection_have_a_code(self, error: Exception, meaning: str) -> None:
         assert verdict(error) == (False, meaning)
+
+    def test_a_request_that_cannot_be_sent_in_time_ran_out_of_time(self) -> None:
+        """boto3 says of it that the connection was closed."""
+        with socket.create_server(("127.0.0.1", 0)) as deaf:
+            url = f"http://127.0.0.1:{deaf.getsockname()[1]}/"
+            request = AWSRequest(method="PUT", url=url, data=bytes(64 * 1024 * 1024)).prepare()
+            with pytest.raises(botocore.exceptions.ConnectionClosedError) as caught:
+                URLLib3Session(timeout=0.2).send(request)
+        assert verdict(caught.value) == (False, "timeout")
 
     def test_who_we_are_and_what_we_may_is_for_a_person(self) -> None:
         assert {"auth", "forbidden", "tls"} < FOR_A_PERSON

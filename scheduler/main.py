@@ -153,8 +153,16 @@ class Scheduler:
             log.info("partition not made yet, a transaction is in the way", reason=str(error))
 
     def _maintain(self) -> None:
-        """Asks a worker to remove what is old, if it is our turn: a message that is lost costs one turn."""
-        interval_seconds = self._settings.maintenance_interval_seconds
+        """Asks a worker to remove what is old, if it is our turn: a message that is lost costs one turn.
+
+        A role that lacks a right to it still delivers.
+        """
+        try:
+            self._take_turn(self._settings.maintenance_interval_seconds)
+        except ConfigError as error:
+            log.error("nothing is removed, whatever its age", reason=str(error))
+
+    def _take_turn(self, interval_seconds: float) -> None:
         if time.monotonic() >= self._dispatch.paused_until and self._session.take_turn(interval_seconds):
             self._dispatch.maintain(2 * interval_seconds)
         self._metrics.hold_seconds_left.clear()

@@ -16,6 +16,10 @@ VERBS = {
     "publish": "relay.cli.publish:publish",
     "receive": "relay.cli.receive:receive",
     "pipeline": "relay.cli.pipeline:pipeline",
+    "dead-letter": "relay.cli.dead_letter:dead_letter",
+    "replay": "relay.cli.replay:replay",
+    "replays": "relay.cli.replay:replays",
+    "history": "relay.cli.history:history",
 }
 
 main = Verbs("relay", lazy=VERBS)

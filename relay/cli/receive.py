@@ -86,6 +86,8 @@ def receive(pipeline: str, file: BinaryIO, run: str | None, postgres_url: str | 
         more = [f"{done.known} were there already"] if done.known else []
         more += [f"{done.dead_letters} are dead letters"] if done.dead_letters else []
         click.echo(f"stored {done.stored} messages in {inbox}{''.join(f', {text}' for text in more)} (run {name})")
+    if done.dead_letters:
+        tell(f"see what was refused: relay dead-letter list {pipeline}")
 
 
 def _receive(connection: Connection, pipeline: str, file: BinaryIO, run: str, done: Done) -> str:

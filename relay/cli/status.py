@@ -90,10 +90,16 @@ def render(standings: Sequence[Standing]) -> RenderableType:
             s.name, Text(s.state, style=COLOURS[s.state]), s.owner or "", offset, lag, age,
             str(s.delivered), str(s.dead_letters), Text(s.why),
         )  # fmt: skip
-    return Group(table, *_errors(standings))
+    return Group(table, *_errors(standings), *_dead(standings))
 
 
 def _errors(standings: Sequence[Standing]) -> list[RenderableType]:
     failed = [s for s in standings if s.last_error and s.last_error_at]
     lines = [f"{s.name}, {s.last_error_at:%Y-%m-%d %H:%M:%S} UTC, {s.last_error_code}: {s.last_error}" for s in failed]
     return [Text("\nlast errors", style="bold"), *(Text(line) for line in lines)] if lines else []
+
+
+def _dead(standings: Sequence[Standing]) -> list[RenderableType]:
+    if not any(s.dead_letters for s in standings):
+        return []
+    return [Text("\ndead: refused since the pipeline was made; what is there now: relay dead-letter stats", style="dim")]

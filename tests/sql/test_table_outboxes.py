@@ -1,5 +1,8 @@
 """A table that is an outbox: each statement's changes are published, in its transaction."""
 
+import contextlib
+
+import psycopg
 import pytest
 
 from tests.sql.support import make_pipeline, reader_of, refused
@@ -145,11 +148,9 @@ def test_every_row_size_up_to_the_limit_is_published_or_refused(db, mode):
     enable(db, mode=mode, max_payload_bytes=1000)
     kept = 0
     for length in range(600, 1000, 5):
-        try:
+        with contextlib.suppress(psycopg.errors.ProgramLimitExceeded):
             db.execute("insert into orders values (%s, repeat('x', %s))", [length, length])
             kept += 1
-        except Exception as error:
-            assert "limit" in str(error)
     assert 10 < kept < 75
     assert db.execute("select max(size) <= 1000, count(*) from tide.message").fetchone() == (True, kept)
 

@@ -102,4 +102,5 @@ def _errors(standings: Sequence[Standing]) -> list[RenderableType]:
 def _dead(standings: Sequence[Standing]) -> list[RenderableType]:
     if not any(s.dead_letters for s in standings):
         return []
-    return [Text("\ndead: refused since the pipeline was made; what is there now: relay dead-letter stats", style="dim")]
+    text = "\ndead: refused since the pipeline was made; what is there now: relay dead-letter stats"
+    return [Text(text, style="dim")]

@@ -12,7 +12,6 @@ from psycopg.types.json import Jsonb
 
 from tests.e2e.command import RELAY, environment, invoke
 from tests.e2e.dead_letters import Refusing
-from tests.e2e.pages import blocks
 from tests.services.postgres import Database
 from tests.waiting import wait_until
 
@@ -292,12 +291,3 @@ def test_at_a_terminal_it_asks(bench: Refusing, tmp_path: Path, answer: bytes, c
 def test_wrong_usage_is_said_before_any_database_is_asked(words: tuple[str, ...], said: str) -> None:
     result = invoke("dead-letter", *words, url=NOWHERE)
     assert (result.exit_code, said in " ".join(result.stderr.split())) == (2, True), result.stderr
-
-
-# The page ----------------------------------------------------------------------------------------------------------
-
-
-def test_every_block_of_the_page_runs_from_the_top_down(database: Database) -> None:
-    with database.connect() as connection:
-        for block in blocks("dead-letters"):
-            connection.execute(block)

@@ -75,3 +75,18 @@ def test_of_two_schedulers_each_turn_is_taken_by_one_and_either_may_die(fleet, p
     pipelines.wait_settled()
     wait_until(lambda: (first_kept(pipelines, "orders") or 0) >= SIZE, 20, "the other one takes the turns")
     assert second.is_running
+
+
+def test_a_role_that_may_not_ask_for_it_still_delivers(fleet, pipelines):
+    """As after an upgrade whose grants were not repeated."""
+    rows = pipelines.run("""
+        select distinct a.grantee::regrole::text from pg_class c, aclexplode(c.relacl) a
+         where c.oid = 'tide.chore'::regclass and a.grantee <> c.relowner""")
+    for (role,) in rows:
+        pipelines.run(f"revoke all on tide.chore from {role}")
+    scheduler = fleet.scheduler(RELAY_MAINTENANCE_INTERVAL="100ms")
+    fleet.workers()
+    pipelines.make("orders")
+    pipelines.wait_delivered("orders", pipelines.publish("orders"), 40)
+    wait_until(lambda: scheduler.says("nothing is removed, whatever its age"), 20, "it says so")
+    assert scheduler.metric("tide_relay_database_losses_total") == 0

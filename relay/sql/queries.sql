@@ -780,16 +780,19 @@ select current_setting('server_version_num')::int as version_number, current_set
  where d.datname = current_database() and r.rolname = current_user
 
 -- name: doctor_rights
--- What this role lacks of what tide.grant_relay gives. By object identity: names need rights to be looked up.
+-- What this role lacks of what tide.grant_relay gives. By object identity: names need rights to be looked up; so the
+-- list is written out here, and a test holds it against tide.permission.
 with tide as (select n.oid from pg_namespace n where n.nspname = 'tide')
 select 'usage on schema tide' as lacking from tide where not has_schema_privilege(tide.oid, 'usage')
  union all
 select w.privilege || ' on tide.' || c.relname
   from (values ('outbox', 'select'), ('message', 'select'), ('consumer_group', 'select'), ('consumer_group', 'update'),
                ('bell', 'select'), ('bell', 'update'), ('pipeline', 'select'), ('drain', 'select'), ('drain', 'update'),
-               ('dead_letter', 'insert'), ('inbox', 'select'), ('position', 'select'), ('position', 'insert'),
-               ('position', 'update'), ('position', 'delete'), ('scheduler', 'insert'), ('scheduler', 'update'), ('scheduler', 'delete'),
-               ('migration', 'select')) as w (relation, privilege)
+               ('dead_letter', 'select'), ('dead_letter', 'insert'), ('dead_letter', 'update'), ('dead_letter', 'delete'),
+               ('replay', 'select'), ('replay', 'update'), ('redelivery_waiting', 'select'), ('setting', 'select'),
+               ('chore', 'select'), ('chore', 'update'), ('retention_loss', 'select'), ('hold', 'select'),
+               ('inbox', 'select'), ('position', 'select'), ('position', 'insert'), ('position', 'update'), ('position', 'delete'),
+               ('scheduler', 'select'), ('scheduler', 'insert'), ('scheduler', 'update'), ('scheduler', 'delete'), ('migration', 'select')) as w (relation, privilege)
   join pg_class c on c.relname = w.relation and c.relnamespace = (select oid from tide)
  where not has_table_privilege(c.oid, w.privilege)
  union all
@@ -798,9 +801,14 @@ select 'update (invalid_reason) on tide.pipeline'
  where c.relname = 'pipeline' and c.relnamespace = (select oid from tide)
    and not has_column_privilege(c.oid, 'invalid_reason', 'update')
  union all
+select 'usage on sequence tide.epochs'
+  from pg_class c
+ where c.relname = 'epochs' and c.relnamespace = (select oid from tide) and not has_sequence_privilege(c.oid, 'usage')
+ union all
 select 'execute on ' || f.oid::regprocedure
   from pg_proc f
  where f.pronamespace = (select oid from tide)
    and f.proname in ('outbox_horizon', 'outbox_last_id', 'outbox_needs_partition', 'outbox_extend',
-                     'outbox_oldest_publisher_seconds', 'inbox_write')
+                     'outbox_oldest_publisher_seconds', 'inbox_write', 'inbox_look', 'outbox_retain', 'outbox_holds',
+                     'inbox_retain', 'dead_letter_retain', 'config_history_retain', 'consumers_reap')
    and not has_function_privilege(f.oid, 'execute')

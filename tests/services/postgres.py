@@ -14,6 +14,9 @@ from relay.migrate import migrate
 
 OWNER = "tide_owner"
 OWNER_PASSWORD = "owner"
+RELAY_GROUP = "tide_relay"
+FLEET = "tide_fleet"
+FLEET_PASSWORD = "fleet"
 TEMPLATE = "tide_template"
 # Commits need not survive a power cut here; a killed server loses nothing even so.
 TEST_SETTINGS: dict[str, str | int] = {"fsync": "off", "shared_buffers": "64MB", "log_min_duration_statement": 5000}
@@ -35,6 +38,12 @@ class Database:
     def admin_url(self) -> str:
         """As the superuser."""
         return self.server.process.url_of(self.name, "postgres", self.server.process.password)
+
+    def fleet_url(self) -> str:
+        """As a role that is a member of tide_relay and nothing else: what schedulers and workers need, and no more."""
+        with self.connect() as owner:
+            owner.execute("select tide.grant_relay(%s)", [RELAY_GROUP])
+        return self.server.process.url_of(self.name, FLEET, FLEET_PASSWORD)
 
     def connect(self, **options: Any) -> "psycopg.Connection[Any]":
         """As its owner, in autocommit unless told otherwise. Use it as a context manager, or close it."""
@@ -61,6 +70,8 @@ class PostgresServer:
         server.start()
         with server._admin() as admin:
             admin.execute(f"create role {OWNER} login password '{OWNER_PASSWORD}'")
+            admin.execute(f"create role {RELAY_GROUP}")
+            admin.execute(f"create role {FLEET} login password '{FLEET_PASSWORD}' in role {RELAY_GROUP}")
         return server
 
     @property

@@ -23,7 +23,7 @@ CATALOG = """
            coalesce(a.attacl::text, '')
       from pg_attribute a join pg_class c on c.oid = a.attrelid
       left join pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum
-     where c.relnamespace = 'tide'::regnamespace and a.attnum > 0
+     where c.relnamespace = 'tide'::regnamespace and a.attnum > 0 and not a.attisdropped
     union all
     select 'constraint', conrelid::regclass::text, conname, pg_get_constraintdef(oid), '', ''
       from pg_constraint where connamespace = 'tide'::regnamespace

@@ -24,28 +24,34 @@ select p.kind, 'function', unnest(p.names)
         'relay_set_outbox', 'relay_set_inbox', 'relay_delete', 'create_consumer_group', 'drop_consumer_group',
         'inbox_create', 'inbox_drop', 'inbox_grant', 'inbox_revoke', 'enable_inbox_ordering', 'disable_inbox_ordering',
         'enable_inbox_priority', 'disable_inbox_priority', 'enable_inbox_tracking', 'disable_inbox_tracking',
-        'table_outbox_enable', 'table_outbox_disable', 'setting_set', 'setting_reset']),
+        'setting_set', 'setting_reset',
+        -- A table is made an outbox with the rights of its owner: so these need their parts, too.
+        'table_outbox_enable', 'table_outbox_disable', 'table_outbox_changed', 'table_outbox_tables',
+        'table_outbox_triggers', 'table_outbox_register', 'table_outbox_forget', 'table_name']),
     -- What keeps going what is configured.
     ('operator', array[
-        'outbox_enable', 'outbox_disable', 'outbox_extend', 'outbox_needs_partition', 'relay_enable', 'relay_disable', 'relay_list_configs',
-        'relay_get_config', 'relay_config_history', 'relay_dlq_list', 'relay_dlq_retry', 'relay_dlq_discard',
+        'outbox_enable', 'outbox_disable', 'outbox_extend', 'outbox_needs_partition', 'relay_enable', 'relay_disable',
+        'relay_list_configs', 'relay_get_config', 'relay_config_history', 'relay_dlq_list', 'relay_dlq_retry', 'relay_dlq_discard',
         'relay_dlq_purge', 'relay_replay', 'relay_replay_preview', 'relay_replay_cancel', 'seek_offset', 'consumers_reap',
-        'outbox_retain', 'inbox_retain', 'dead_letter_retain', 'config_history_retain']),
+        'outbox_set_retention', 'outbox_retain', 'inbox_retain', 'dead_letter_retain', 'config_history_retain']),
     -- What tells how things are, and shows neither messages nor configurations.
     ('reader', array[
         'outbox_status', 'outbox_last_id', 'outbox_horizon', 'outbox_oldest_publisher_seconds', 'outbox_holds',
-        'consumer_lag', 'consumer_status', 'inbox_status', 'relay_dlq_stats', 'relay_replays', 'table_outbox_status',
-        'setting_number', 'setting_is_on']),
+        'consumer_lag', 'consumer_status', 'inbox_status', 'inbox_health', 'inbox_ordering_gaps',
+        'relay_dlq_stats', 'relay_replays', 'table_outbox_status', 'setting_number', 'setting_is_on']),
     ('publisher', array['outbox_publish', 'outbox_publish_many', 'publish_anywhere']),
     ('consumer', array[
         'poll_outbox', 'commit_offset', 'extend_lease', 'consumer_heartbeat', 'consumer_lag', 'consumer_status']),
     -- What works inboxes off, with the caller's rights: so it needs its parts, too.
     ('inbox_worker', array[
-        'inbox_claim', 'inbox_mark_processed', 'inbox_mark_failed', 'replay_inbox_messages', 'inbox_status', 'inbox_health',
+        'inbox_claim', 'inbox_mark_processed', 'inbox_mark_failed', 'inbox_release', 'replay_inbox_messages', 'inbox_status',
+        'inbox_health',
         'inbox_ordering_gaps', 'inbox_is_my_partition', 'find_inbox', 'inbox_pending', 'inbox_dead', 'inbox_relation',
-        'inbox_claimable', 'inbox_waiting', 'inbox_is_next', 'inbox_heads', 'inbox_lock_next', 'inbox_lock_aggregates']),
+        'inbox_claimable', 'inbox_waiting', 'inbox_is_next', 'inbox_heads', 'inbox_lock', 'inbox_lock_next',
+        'inbox_lock_aggregates']),
     ('relay', array[
-        'outbox_horizon', 'outbox_last_id', 'outbox_needs_partition', 'outbox_extend', 'outbox_oldest_publisher_seconds']),
+        'outbox_horizon', 'outbox_last_id', 'outbox_needs_partition', 'outbox_extend', 'outbox_oldest_publisher_seconds',
+        'outbox_retain', 'outbox_holds', 'inbox_retain', 'dead_letter_retain', 'config_history_retain', 'consumers_reap']),
     ('api', array['inbox_look']),
     ('inbox_writer', array['inbox_write']),
     ('owner', array[
@@ -55,15 +61,25 @@ select p.kind, 'function', unnest(p.names)
         'find_outbox', 'find_pipeline', 'find_setting', 'lock_class', 'attach_partition', 'outbox_upper',
         'outbox_set_enabled', 'outbox_mark', 'outbox_asleep', 'outbox_refuse', 'refuse_pipeline', 'relay_set_enabled',
         'inbox_notify', 'keep_direction', 'redelivery_floor', 'redelivery_wake', 'forget_requests', 'caller',
-        'refuse_dead_letter', 'direction_of', 'replay_range', 'pipeline_described', 'keep_history'])
+        'refuse_dead_letter', 'direction_of', 'replay_range', 'pipeline_described', 'keep_history',
+        'check_consumer_name', 'check_seconds', 'consumer_alive_since', 'consumer_group_lock', 'consumer_lease_again',
+        'consumer_lease_new', 'consumer_seen', 'consumer_settle', 'consumer_unsettled', 'find_consumer_groups',
+        'message_batch', 'message_count', 'refuse_commit', 'refuse_consumer_group', 'refuse_polled_group',
+        'inbox_add_columns', 'inbox_build', 'inbox_check_column', 'inbox_check_table', 'inbox_failed', 'inbox_forget',
+        'inbox_refuse_name', 'inbox_remove', 'held_for_long', 'lock_holders', 'longest_hold', 'newest_message', 'outbox_cut',
+        'outbox_drop_partitions', 'outbox_groups', 'outbox_may_go', 'outbox_partitions', 'outbox_truncate', 'record_losses',
+        'outbox_append', 'is_array', 'keep_table_outbox', 'table_key', 'table_outbox_append_chunk',
+        'table_outbox_append_rows', 'table_outbox_columns', 'table_outbox_problem', 'table_outbox_refuse_size',
+        'table_outbox_refuse_table'])
   ) as p (kind, names);
 
 insert into tide.permission (kind, object_type, object, privileges)
 select p.kind, p.object_type, unnest(p.names), p.privileges
   from (values
     ('relay', 'table', 'select', array[
-        'migration', 'outbox', 'message', 'scheduler', 'pipeline', 'inbox', 'setting', 'redelivery_waiting']),
-    ('relay', 'table', 'select, update', array['consumer_group', 'bell', 'drain', 'replay']),
+        'migration', 'outbox', 'message', 'scheduler', 'pipeline', 'inbox', 'setting', 'redelivery_waiting',
+        'retention_loss', 'hold']),
+    ('relay', 'table', 'select, update', array['consumer_group', 'bell', 'drain', 'replay', 'chore']),
     ('relay', 'table', 'select, insert, update, delete', array['dead_letter', 'position']),
     ('relay', 'sequence', 'usage', array['epochs']),
     ('api', 'table', 'select', array['migration', 'pipeline', 'outbox', 'consumer_group']),
@@ -71,10 +87,14 @@ select p.kind, p.object_type, unnest(p.names), p.privileges
     ('inbox_worker', 'table', 'select', array['inbox']),
     ('operator', 'table', 'select', array['pipeline', 'position', 'replay', 'redelivery_waiting']),
     ('reader', 'table', 'select', array[
-        'migration', 'outbox', 'consumer_group', 'bell', 'scheduler', 'drain', 'inbox', 'setting']),
+        'migration', 'outbox', 'consumer_group', 'bell', 'scheduler', 'drain', 'inbox', 'setting', 'retention_loss',
+        'permission']),
     ('reader', 'table', 'select (name, direction, group_id, inbox_id, enabled, revision, invalid_reason, created_at, updated_at)',
         array['pipeline']),
-    ('reader', 'table', 'select (outbox_id, id, created_at, size)', array['message'])
+    ('reader', 'table', 'select (outbox_id, id, created_at, size)', array['message']),
+    ('owner', 'table', 'all', array['consumer', 'consumer_lease', 'inbox_duplicates', 'pipeline_history', 'publish_guard',
+        'table_outbox', 'truncating']),
+    ('owner', 'sequence', 'all', array['revisions'])
   ) as p (kind, object_type, privileges, names);
 
 update tide.permission p set privileges = 'select, update (invalid_reason)' where (p.kind, p.object) = ('relay', 'pipeline');
@@ -215,12 +235,9 @@ end $$;
 
 -- Inside a function that runs with its owner's rights the caller is known only as the role of the session.
 create function tide.may_publish(ids regclass) returns boolean
-language plpgsql stable set search_path = pg_catalog, pg_temp as $$
-declare
-    role name := tide.caller();
-begin
-    return has_function_privilege(role, 'tide.publish_anywhere()', 'execute') or has_sequence_privilege(role, ids, 'usage');
-end $$;
+language sql stable
+return has_function_privilege(tide.caller()::name, 'tide.publish_anywhere()'::regprocedure, 'execute')
+    or has_sequence_privilege(tide.caller()::name, ids, 'usage');
 
 create function tide.new_outbox_guarded() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
@@ -309,9 +326,19 @@ begin
       into in_outbox, ids, marked
       from tide.outbox o
      where o.name = outbox_publish.outbox and o.enabled and size <= o.max_payload_bytes
-       and coalesce(jsonb_typeof(headers), 'object') = 'object' and (not o.guarded or tide.may_publish(o.ids));
+       and coalesce(jsonb_typeof(headers), 'object') = 'object' and not o.guarded;
+    -- The question of a guarded outbox is a statement more, so that others do not pay for it.
     if not found then
-        perform tide.outbox_refuse(outbox, headers, size);
+        select o.outbox_id, o.ids,
+               case when current_setting('tide.inflight_' || o.outbox_id, true) = 'on' then false
+                    else tide.outbox_mark(o.outbox_id, o.ids) is not null end
+          into in_outbox, ids, marked
+          from tide.outbox o
+         where o.name = outbox_publish.outbox and o.enabled and size <= o.max_payload_bytes
+           and coalesce(jsonb_typeof(headers), 'object') = 'object' and (not o.guarded or tide.may_publish(o.ids));
+        if not found then
+            perform tide.outbox_refuse(outbox, headers, size);
+        end if;
     end if;
     -- A first look at the bell, in a statement later than the mark; the whole question is a statement more, asked only then.
     insert into tide.message (outbox_id, id, size, key, headers, payload)

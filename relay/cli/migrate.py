@@ -5,7 +5,7 @@ from contextlib import closing
 import click
 
 from relay import migrate as migrations
-from relay.cli.base import FAILED, Verb, json_option, load_settings, postgres_option, print_json, refusals
+from relay.cli.base import FAILED, Verb, json_option, load_settings, postgres_option, print_json
 from relay.db import connect
 from relay.sql import Migration
 
@@ -60,8 +60,7 @@ def migrate(
         ctx.exit(_check(postgres_url, as_json))
     else:
         url = load_settings(postgres_url=postgres_url).postgres_url
-        with refusals():
-            applied = migrations.migrate(url, timeout_seconds=timeout_seconds, with_roles=with_roles)
+        applied = migrations.migrate(url, timeout_seconds=timeout_seconds, with_roles=with_roles)
         if as_json:
             print_json({"applied": [_name(migration) for migration in applied]})
         else:

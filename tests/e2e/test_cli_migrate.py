@@ -27,7 +27,7 @@ def test_the_printed_script_does_the_same_and_needs_no_database(empty_database: 
     with empty_database.connect() as connection:
         connection.execute(printed.stdout)
     checked = invoke("migrate", "--check", "--json", url=empty_database.url)
-    assert json.loads(checked.stdout) == {"current": True, "missing": [], "unknown": []}
+    assert json.loads(checked.stdout) == {"current": True, "missing": [], "unknown": [], "incompatible": []}
 
 
 def test_a_database_that_is_ahead_is_refused(database: Database) -> None:
@@ -37,10 +37,51 @@ def test_a_database_that_is_ahead_is_refused(database: Database) -> None:
     assert (checked.exit_code, "ahead, it has migration 9999" in checked.stderr) == (1, True)
     refused = invoke("migrate", url=database.url)
     assert (refused.exit_code, "upgrade tide-relay" in refused.stderr) == (1, True)
+    status = invoke("status", url=database.url)
+    assert (status.exit_code, "with which this version cannot work" in status.stderr) == (1, True)
+
+
+def test_a_database_that_is_ahead_by_what_is_compatible_is_worked_with(database: Database) -> None:
+    with database.connect() as connection:
+        connection.execute("insert into tide.migration (version, name, compatible) values (9999, 'later', true)")
+    checked = invoke("migrate", "--check", url=database.url)
+    assert (checked.exit_code, "this version can work with it" in checked.stdout) == (0, True)
+    assert invoke("migrate", url=database.url).exit_code == 0
+    assert invoke("status", url=database.url).exit_code == 0
+    assert "with which this version can work" in invoke("doctor", "--json", url=database.url).stdout
+
+
+def test_the_roles_are_made_where_that_is_allowed_and_given_their_rights_again(empty_database: Database) -> None:
+    url, others = empty_database.url, ("admin", "operator", "reader", "publisher", "consumer")
+    with empty_database.admin() as admin:
+        try:
+            refused = invoke("migrate", "--roles", url=url)
+            assert refused.exit_code == 1
+            assert "is missing, and tide_owner may not create it HINT: Let a role with CREATEROLE" in refused.stderr
+            assert invoke("migrate", "--check", url=url).exit_code == 1
+            admin.execute("alter role tide_owner createrole")
+            assert invoke("migrate", "--roles", url=url).exit_code == 0
+            admin.execute("alter role tide_owner nocreaterole")
+            admin.execute("revoke execute on function tide.outbox_status(text) from tide_reader")
+            again = invoke("migrate", "--roles", url=url)
+            assert (again.exit_code, again.stdout) == (0, "the database is current\n")
+            held = admin.execute("select has_function_privilege('tide_reader', 'tide.outbox_status(text)', 'execute')")
+            assert held.fetchone() == (True,)
+            can = admin.execute(
+                "select bool_or(rolcanlogin or rolsuper) from pg_roles where rolname = any(%s)",
+                [[f"tide_{name}" for name in others]],
+            )
+            assert can.fetchone() == (False,)
+        finally:
+            admin.execute("alter role tide_owner nocreaterole")
+            for name in others:
+                if admin.execute("select from pg_roles where rolname = %s", [f"tide_{name}"]).fetchone() is not None:
+                    admin.execute(f"drop owned by tide_{name}; drop role tide_{name}")
 
 
 def test_print_and_check_exclude_each_other() -> None:
     assert invoke("migrate", "--print", "--check").exit_code == 2
+    assert invoke("migrate", "--roles", "--check").exit_code == 2
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,6 @@ def pipelines(database, tmp_path) -> Pipelines:
 
 @pytest.fixture
 def fleet(database, redis_server, tmp_path) -> Iterator[Fleet]:
-    """No process yet: the test starts what it needs."""
-    with running_fleet(database.url, redis_server.url, tmp_path / "fleet") as fleet:
+    """No process yet: the test starts what it needs. Its processes have the rights of tide_relay, and no others."""
+    with running_fleet(database.fleet_url(), redis_server.url, tmp_path / "fleet") as fleet:
         yield fleet

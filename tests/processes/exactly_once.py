@@ -252,7 +252,7 @@ def main() -> int:
         proxy = stack.enter_context(Proxy(services.database.url))
         proxy.delay(POSTGRES_IS_AWAY_SECONDS)
         pipelines = Pipelines(services.database.url, folder / "delivered")
-        url = proxy.through(services.database.url)
+        url = proxy.through(services.database.fleet_url())
         fleet = stack.enter_context(running_fleet(url, queue.url, folder / "fleet", quiet=True))
         outcome = run(
             kinds, services, pipelines, fleet, proxy, seconds=options.seconds, rate=options.rate, seed=options.seed

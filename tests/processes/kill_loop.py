@@ -141,7 +141,7 @@ def main() -> int:
         try:
             database = server.create_database()
             pipelines = Pipelines(database.url, folder / "delivered")
-            with running_fleet(database.url, redis.url, folder / "fleet", quiet=True) as fleet:
+            with running_fleet(database.fleet_url(), redis.url, folder / "fleet", quiet=True) as fleet:
                 outcome = run(
                     fleet,
                     pipelines,

@@ -1,5 +1,16 @@
-"""Imported by the processes of a fleet, and by nothing else: the table of sinks stays as it is for other tests."""
+"""Imported by the processes of a fleet, and by nothing else: the table of sinks stays as it is for other tests.
 
+TEST_KNOWS_MIGRATION makes the process one of a later version: it knows one migration more.
+"""
+
+import os
+
+import relay.migrate
 from relay.sinks import SINKS
+from relay.sql import Migration, migrations
 
 SINKS["recording"] = "tests.processes.recording_sink:RecordingSink"
+
+if number := os.environ.get("TEST_KNOWS_MIGRATION"):
+    _later = (*migrations(), Migration(int(number), "later", "select 1;"))
+    relay.migrate.migrations = lambda: _later  # type: ignore[assignment]

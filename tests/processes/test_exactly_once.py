@@ -23,7 +23,7 @@ def far(database, proxy):
 
 @pytest.fixture
 def fleet(database, redis_server, far, tmp_path):
-    with running_fleet(far.through(database.url), redis_server.url, tmp_path / "fleet") as fleet:
+    with running_fleet(far.through(database.fleet_url()), redis_server.url, tmp_path / "fleet") as fleet:
         yield fleet
 
 

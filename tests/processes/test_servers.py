@@ -126,7 +126,7 @@ def test_an_idle_fleet_delivers_soon_after_a_restart_of_postgres(fleet, pipeline
 
 def test_rabbitmq_carries_the_drains_as_well(database, rabbitmq_server, tmp_path):
     pipelines = Pipelines(database.url, tmp_path / "delivered")
-    with running_fleet(database.url, rabbitmq_server.url, tmp_path / "fleet") as fleet:
+    with running_fleet(database.fleet_url(), rabbitmq_server.url, tmp_path / "fleet") as fleet:
         for name in NAMES:
             pipelines.make(name)
         fleet.scheduler()

@@ -18,7 +18,7 @@ def test_values_look_the_same_whatever_the_writer_has_set(db):
         create table t (id int primary key, at timestamptz, span interval, b bytea, f float8, n numeric, m money,
                         days daterange, a text[], j json)""")
     enable(db, "t")
-    values = "'2026-01-02 03:04:05.5+01', '1 day 2 hours', '\\x01ff', 0.1, 'NaN', 12.5, '[2026-01-02,2026-02-01)', "
+    values = "'2026-01-02 03:04:05.5+01', '1 day 2 hours', '\\x01ff', 0.30000000000000004, 'NaN', 12.5, '[2026-01-02,2026-02-01)', "
     values += "'{x,NULL}', '{\"a\": [1]}'"
     db.execute(f"insert into t values (1, {values})")
     for setting in ("datestyle = 'German'", "timezone = 'Asia/Tokyo'", "intervalstyle = 'sql_standard'"):
@@ -32,7 +32,7 @@ def test_values_look_the_same_whatever_the_writer_has_set(db):
         "at": "2026-01-02T02:04:05.5+00:00",
         "span": "P1DT2H",
         "b": "\\x01ff",
-        "f": 0.1,
+        "f": 0.30000000000000004,
         "n": "NaN",
         "m": "$12.50",
         "days": "[2026-01-02,2026-02-01)",
@@ -275,17 +275,3 @@ def test_an_outbox_is_not_dropped_under_a_pipeline(database, db):
     with refused("2BP01", "read by pipelines"):
         db.execute("select tide.table_outbox_disable('orders', drop_outbox => true)")
     assert status(db)["intact"]
-
-
-def test_enabling_gives_up_when_writers_hold_the_table(database, db):
-    db.execute("create table orders (id int)")
-    enabling = "tide.table_outbox_enable(regclass, text, text, int, int)"
-    settings = db.execute("select proconfig from pg_proc where oid = %s::regprocedure", [enabling]).fetchone()
-    assert "lock_timeout=5s" in settings[0]
-    db.execute(f"alter function {enabling} set lock_timeout = '100ms'")
-    with database.connect(autocommit=False) as writer:
-        writer.execute("insert into orders values (1)")
-        with refused("55P03"):
-            enable(db)
-        writer.rollback()
-    enable(db)

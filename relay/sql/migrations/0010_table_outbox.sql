@@ -562,13 +562,16 @@ begin
     end if;
 end $$;
 
--- With the rights of the caller, who must own the table, and may call the functions of this section. Gives up after five
--- seconds, so that writers do not queue behind it for longer.
+-- With the rights of the caller, who must own the table, and may call the functions of this section.
+--
+-- It locks the table against writers and then, to make an outbox, tide.message against publishers: a transaction that has
+-- published and then writes the table would wait for it and be waited for. It gives up a little before PostgreSQL looks
+-- for deadlocks (deadlock_timeout, a second), so that such a transaction is never the one that is ended.
 create function tide.table_outbox_enable(
     source regclass, outbox text default null, mode text default 'statement', retention_hours int default null,
     max_payload_bytes int default 1048576
 ) returns text
-language plpgsql set search_path = pg_catalog, pg_temp set lock_timeout = '5s' as $$
+language plpgsql set search_path = pg_catalog, pg_temp set lock_timeout = '900ms' as $$
 declare
     relation regclass;
     owner    name;
@@ -599,7 +602,7 @@ comment on function tide.table_outbox_enable is
     'Makes a table an outbox, or mends one that is; returns the name of the outbox. What statements change from now on is published.';
 
 create function tide.table_outbox_disable(source regclass, drop_outbox boolean default false) returns void
-language plpgsql set search_path = pg_catalog, pg_temp set lock_timeout = '5s' as $$
+language plpgsql set search_path = pg_catalog, pg_temp set lock_timeout = '900ms' as $$
 declare
     present record;
 begin

@@ -17,9 +17,12 @@ from scheduler.session import Session
 from tests.sql.support import LEASE_MS, make_outbox, make_pipeline, publish, publish_many, reader_of, relay_session, run
 
 EXPLAINED = re.compile(r"^(select|with|insert|update|delete)\b", re.MULTILINE)
-# Statements of the command line that publish or configure, and those that migrate, need more rights.
+# Statements of people on duty, which an operator may run.
+OPERATORS = re.compile(r"dead_letter_|history$|replay_(ask|cancel|list|preview)|pipeline_(enable|disable|list)|status_")
+# Those that publish, configure or migrate, and those that work inboxes off, are for others still.
 OTHERS = re.compile(
-    r"publish|pipeline_(set|enable|disable|delete)|outbox_create|inbox_(create|claim|mark|release)|source_|migration_(?!exists|applied)"
+    r"publish|pipeline_(set|enable|disable|delete)|outbox_create|inbox_(create|claim|mark|release)|source_"
+    r"|migration_(?!exists|applied)|dead_letter_|history$|replay_(ask|cancel|list|preview)"
 )
 DENIED = psycopg.errors.InsufficientPrivilege
 
@@ -196,6 +199,16 @@ def test_every_statement_of_the_relay_is_prepared_as_its_role(database, role):
             if EXPLAINED.search(text) and not OTHERS.match(name):
                 explained = "explain " + text.replace(")b::", ")s::")
                 session.execute(explained, _Nulls() if "%(" in text else None)
+
+
+def test_every_statement_of_people_on_duty_is_prepared_as_an_operator(database, role):
+    make_pipeline(database)
+    with relay_session(role("grant_operator")) as session:
+        names = [name for name, text in statements().items() if OPERATORS.match(name) and EXPLAINED.search(text)]
+        assert len(names) > 10
+        for name in names:
+            explained = "explain " + query(name).replace(")b::", ")s::")
+            session.execute(explained, _Nulls() if "%(" in query(name) else None)
 
 
 class _Nulls(dict):

@@ -171,10 +171,16 @@ def test_a_whole_pipeline_is_retried(bench: Refusing) -> None:
     assert (bench.received(), bench.dead()) == ([1, 2, 3], [])
 
 
-def test_where_one_is_not_there_none_is_retried(bench: Refusing) -> None:
+def test_where_one_cannot_be_retried_none_is(bench: Refusing) -> None:
     [number] = bench.bury()
-    assert verb(bench, "retry", number, 99).exit_code == 1
-    assert listed(bench)[0]["retry_requested_at"] is None
+    bench.query(
+        "insert into tide.dead_letter (pipeline, inbox, event_id, body, code, reason)"
+        " values ('p', 'commands', 'a', '{', 'not_json', 'of a pipeline that was there before')"
+    )
+    for other, said in ((99, "does not exist"), (bench.dead()[-1], "of another pipeline p")):
+        result = verb(bench, "retry", number, other)
+        assert (result.exit_code, said in result.stderr) == (1, True)
+        assert [letter["retry_requested_at"] for letter in listed(bench)] == [None, None]
 
 
 def test_a_disabled_pipeline_is_asked_and_said_to_be_disabled(bench: Refusing) -> None:
@@ -219,7 +225,7 @@ def test_what_is_left_of_a_pipeline_that_is_gone_can_be_seen_and_discarded(bench
 
 def test_those_that_are_named_are_discarded(bench: Refusing) -> None:
     numbers = bench.bury(3)
-    result = verb(bench, "discard", *numbers[:2], "--yes")
+    result = verb(bench, "discard", *numbers[:2], numbers[0], "--yes")
     assert (result.exit_code, result.stdout) == (0, "discarded 2 dead letters\n")
     assert bench.dead() == numbers[2:]
 

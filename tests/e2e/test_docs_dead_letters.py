@@ -44,7 +44,7 @@ def _real(arguments: str, names: list[str]) -> Iterator[tuple[str, str]]:
     parts = [part for part in arguments.split(", ") if not part.startswith(("OUT ", "TABLE"))]
     for name, part in zip(names, parts, strict=False):
         default = part.partition(" DEFAULT ")[2].partition("::")[0].strip("'")
-        yield name, {"NULL": "null", "00:00:00": "0"}.get(default, default)
+        yield name, "null" if default == "NULL" else default
 
 
 @pytest.fixture

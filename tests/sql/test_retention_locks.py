@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 import psycopg
 import pytest
 
-from tests.sql.retention import SIZE, fill, parts, retain, settle
+from tests.sql.retention import SIZE, age, fill, parts, retain, settle
 from tests.sql.support import Follower, make_pipeline, publish, publish_many, reader_of
 from tests.sql.writers import Writers
 from tests.waiting import wait_until
@@ -94,6 +94,21 @@ def test_a_reader_of_the_whole_outbox_delays_dropping_and_nobody_else(database, 
             assert publish_while(publisher, rounds, 10)
         reader.execute("commit")
     assert retain(db)["dropped"] == 2
+
+
+def test_to_cut_is_not_even_asked_for_while_a_publisher_is_open(database, db):
+    publish_many(db, 10)
+    settle(db)
+    age(db, "0", 2)
+    with database.connect() as idle, database.connect() as publisher:
+        idle.execute("begin")
+        publish(idle)
+        with repeated(database, "select tide.outbox_retain('orders')") as rounds:
+            assert publish_while(publisher, rounds, 10)
+        assert list(parts(db)) == ["0", "1000", "rest"]
+        idle.execute("commit")
+    retain(db)
+    assert len(parts(db)) == 4
 
 
 def test_a_prepared_transaction_counts_as_an_open_one(database, db):

@@ -18,8 +18,8 @@ def test_values_look_the_same_whatever_the_writer_has_set(db):
         create table t (id int primary key, at timestamptz, span interval, b bytea, f float8, n numeric, m money,
                         days daterange, a text[], j json)""")
     enable(db, "t")
-    values = "'2026-01-02 03:04:05.5+01', '1 day 2 hours', '\\x01ff', 0.30000000000000004, 'NaN', 12.5, '[2026-01-02,2026-02-01)', "
-    values += "'{x,NULL}', '{\"a\": [1]}'"
+    values = "'2026-01-02 03:04:05.5+01', '1 day 2 hours', '\\x01ff', 0.30000000000000004, 'NaN', 12.5, "
+    values += "'[2026-01-02,2026-02-01)', '{x,NULL}', '{\"a\": [1]}'"
     db.execute(f"insert into t values (1, {values})")
     for setting in ("datestyle = 'German'", "timezone = 'Asia/Tokyo'", "intervalstyle = 'sql_standard'"):
         db.execute(f"set {setting}")

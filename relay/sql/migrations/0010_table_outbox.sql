@@ -584,17 +584,13 @@ begin
                 errcode = 'insufficient_privilege', hint = 'Only the owner of a table, or a member of that role, can make it an outbox.';
         end if;
     end loop;
-    -- Parents first, and always in the same order: two sessions do not wait for each other.
+    -- Parents first, and always in the same order: two sessions do not wait for each other. A trigger that was disabled is
+    -- enabled by being replaced.
     for wanted in
         select t.relation, t.name, t.event from tide.table_outbox_triggers(source) t order by t.relation <> source, t.relation::oid, t.name
     loop
         execute format('create or replace trigger %I ' || wanted.event || ' for each statement execute function tide.table_outbox_changed()',
                        wanted.name, wanted.relation);
-    end loop;
-    for wanted in
-        select t.relation, t.name from tide.table_outbox_triggers(source) t where t.state not in ('O', 'A')
-    loop
-        execute format('alter table %s enable trigger %I', wanted.relation, wanted.name);
     end loop;
     return tide.table_outbox_register(source, outbox, mode, retention_hours, max_payload_bytes);
 end $$;

@@ -1,4 +1,4 @@
-"""Polling reads along the index and opens no partition in vain, on a long outbox that was never analysed."""
+"""Polling reads along the index and opens no partition in vain, on a long outbox, whatever was analysed when."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from tests.sql.consumers import Session, commit, consumer_group, lag, let_run_out, offset, poll, ranges
+from tests.sql.consumers import Session, commit, consumer_group, lag, let_run_out, offset, one, poll, ranges
 from tests.sql.support import make_outbox
 
 PARTITION = 10_000
@@ -19,6 +19,8 @@ select coalesce(sum(seq_scan), 0), coalesce(sum(seq_tup_read + coalesce(idx_tup_
   from pg_stat_xact_user_tables
  where schemaname = 'tide' and (relname like 'message\\_1%' or relname like 'consumer%')"""
 
+ENTRIES = "select pg_stat_get_xact_tuples_returned('tide.consumer_lease_pkey'::regclass)"
+
 OPENED = """
 select distinct substring(c.relname from 'message_1_(.*)') from pg_locks l join pg_class c on c.oid = l.relation
  where l.pid = pg_backend_pid() and c.relkind = 'r' and c.relname like 'message\\_1\\_%'"""
@@ -26,7 +28,11 @@ select distinct substring(c.relname from 'message_1_(.*)') from pg_locks l join 
 
 @pytest.fixture
 def db(database):
-    """Many messages in ten partitions that were never analysed, and a group in the middle of them."""
+    """Many messages in ten partitions that were never analysed, and a group in the middle of them.
+
+    Its own tables were, while they were small; and the session has polled and committed so often that PostgreSQL would
+    use plans for any values, if it were let.
+    """
     with database.connect() as session:
         make_outbox(session, partition_size=PARTITION)
         for last_id in range(PARTITION, MESSAGES + 1, PARTITION):
@@ -38,7 +44,10 @@ def db(database):
             [MESSAGES],
         )
         consumer_group(session)
-        session.execute("select tide.seek_offset('g', 'a', %s)", [MIDDLE])
+        session.execute("select tide.seek_offset('g', 'a', %s)", [MIDDLE - 10])
+        for last_id in range(MIDDLE - 9, MIDDLE + 1):
+            assert (poll(session, "a", 1), commit(session, "a", last_id)) == ([last_id], last_id)
+        session.execute("analyze tide.consumer_group, tide.consumer, tide.consumer_lease")
         yield session
 
 
@@ -119,16 +128,13 @@ def test_while_a_snapshot_is_held_the_thousandth_poll_costs_no_more_than_the_fir
             end $$""")
         assert offset(db) == MIDDLE + 5_000
         with measured(db) as cost:
+            before = one(db, ENTRIES)
             poll(db, "a", 5)
             commit(db, "a", MIDDLE + 5_005)
-        plan = db.execute("""
-            explain (analyze, buffers, format json) select from tide.poll_outbox('g', 'a', 5)""").fetchone()[0][0][
-            "Plan"
-        ]
-    assert cost.scans_of_whole_tables == 0
-    assert cost.rows < 40
-    assert plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] < 400
-    assert len(ranges(db)) == 1
+            entries = one(db, ENTRIES) - before
+    assert (cost.scans_of_whole_tables, cost.rows < 40) == (0, True)
+    assert entries < 20
+    assert ranges(db) == []
 
 
 def test_the_lag_counts_along_the_index_from_the_offset_on(db):

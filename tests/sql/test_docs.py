@@ -1,68 +1,149 @@
-"""docs/sql.md and docs/security.md tell the truth."""
+"""The pages about SQL tell the truth: every function, its signature, its errors, and every example."""
 
 import re
+from functools import cache
 from pathlib import Path
 
 import psycopg
 import pytest
 
 DOCS = Path(__file__).parents[2] / "docs"
-SQL = (DOCS / "sql.md").read_text()
-SECURITY = (DOCS / "security.md").read_text()
+PAGES = ("sql", "consumers", "inboxes", "dead-letters", "retention", "table-outboxes", "pgtrickle", "permissions")
+
+
+@cache
+def page(name):
+    return (DOCS / f"{name}.md").read_text()
 
 
 def examples(text):
     """Every statement of every block of SQL."""
     blocks = re.findall(r"^```sql\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
-    return [statement.strip() for block in blocks for statement in block.split(";\n") if statement.strip()]
+    return [block.strip() for block in blocks if block.strip()]
 
 
-def test_every_example_works_from_the_top_down(database):
+def sections():
+    """(the calls that a section is about, its text) of every page."""
+    for name in PAGES:
+        heads: list[str] = []
+        for part in re.split(r"^(?=#{1,3} )", page(name), flags=re.MULTILINE):
+            head, _, text = part.partition("\n")
+            heads += (
+                re.findall(r"(?:tide|pgtrickle)\.(\w+)\((.*?)\)(?= →|,|$)", head) if head.startswith("### ") else []
+            )
+            if text.strip():  # several headings can stand above one text
+                yield heads, text
+                heads = []
+
+
+@cache
+def documented():
+    """Function -> the (parameters, text) of its sections."""
+    found: dict[str, list[tuple[str, str]]] = {}
+    for heads, text in sections():
+        for name, parameters in heads:
+            found.setdefault(name, []).append((parameters, text))
+    return found
+
+
+def signatures(connection, schema="tide"):
+    """Every function that somebody but the owner may call: name, arguments, result."""
+    return connection.execute(
+        """select distinct f.proname, pg_get_function_arguments(f.oid), pg_get_function_result(f.oid),
+                  f.proargnames[1:f.pronargs], f.pronargdefaults
+             from pg_proc f join tide.permission p on p.object = f.proname and p.schema = %s
+            where f.pronamespace = p.schema::text::regnamespace and p.object_type = 'function' and p.kind <> 'owner'
+            order by 1, 2""",
+        [schema],
+    ).fetchall()
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_every_example_works_from_the_top_down(database, name):
     with database.connect() as connection:
-        for statement in examples(SQL):
-            rows = connection.execute(statement).fetchall()
-            assert rows or "if_exists" in statement, statement
-    assert len(examples(SQL)) > 20
+        for block in examples(page(name)):
+            connection.execute(block)
+    assert examples(page(name))
 
 
-def test_every_function_is_in_the_reference_and_no_other(database):
+def plain(text):
+    """Arguments as people write them."""
+    text = re.sub(r"(, )?OUT \w+ [a-z ]+", "", text)
+    text = re.sub(r"::[a-z ]+(\[\])?", "", text).replace("DEFAULT", "default").replace("NULL", "null")
+    return text.replace("integer", "int").replace("timestamp with time zone", "timestamptz")
+
+
+def inner():
+    """The functions that nobody but others of ours call."""
+    parts = [part for name in PAGES for part in page(name).split("\n## ") if part.startswith("Inner parts")]
+    return {name for part in parts for name in re.findall(r"`tide\.(\w+)`", part)}
+
+
+def test_the_list_of_functions_is_that_of_the_catalog(database):
     with database.connect() as connection:
-        rows = connection.execute("select distinct proname from pg_proc where pronamespace = 'tide'::regnamespace")
-        functions = {name for (name,) in rows}
-    text = SQL.replace("tide.outbox where", "").replace("tide.outbox o", "").replace("tide.two_phase", "")
-    assert set(re.findall(r"\btide\.(\w+)", text)) - {"dead_letter", "commands"} == functions
+        found = signatures(connection)
+    real = {f"tide.{name}({plain(arguments)})" for name, arguments, *_ in found if name not in inner()}
+    listed = re.findall(r"^\| `(tide\.\w+\(.*?\))` \|", page("sql"), re.MULTILINE)
+    assert set(listed) == real
+    assert len(listed) == len(set(listed))
 
 
-def test_every_heading_names_the_parameters_in_order(database):
+def test_every_function_has_a_section_with_its_parameters_an_example_and_its_errors(database):
     with database.connect() as connection:
-        rows = connection.execute("""
-            select proname, array(select name from unnest(proargnames[1:pronargs]) name), pronargdefaults
-              from pg_proc where pronamespace = 'tide'::regnamespace""").fetchall()
-    signatures = {(name, tuple(names), defaults) for name, names, defaults in rows}
-    headings = re.findall(r"^### (.*)$", SQL, re.MULTILINE)
-    calls = [call for heading in headings for call in re.findall(r"tide\.(\w+)\((.*?)\)", heading)]
-    assert len(calls) > 12
-    for name, parameters in calls:
-        if parameters == "the same":
+        found = signatures(connection)
+    lacking = []
+    for name, _, _, names, defaults in found:
+        texts = [text for parameters, text in documented().get(name, []) if fits(parameters, names or [], defaults)]
+        if name in inner():
             continue
-        words = [part.split() for part in parameters.split(",") if part.strip()]
-        defaults = sum("default" in part or "=>" in part for part in words)
-        assert (name, tuple(part[0] for part in words), defaults) in signatures, name
+        if not texts:
+            lacking.append(f"{name}: no heading with its parameters")
+        elif not any(f"tide.{name}(" in block for text in texts for block in examples(text)):
+            lacking.append(f"{name}: no example")
+        elif not any("Errors:" in text or "No errors" in text for text in texts):
+            lacking.append(f"{name}: nothing on errors")
+    assert not lacking, "\n".join(lacking)
+
+
+def fits(parameters, names, defaults):
+    if parameters == "the same":
+        return True
+    words = [part.split() for part in parameters.split(",") if part.strip()]
+    given = sum("default" in word or "=>" in word for word in words)
+    return ([word[0] for word in words], given) == (list(names), defaults)
+
+
+def test_every_heading_is_of_a_function_that_is_there(database):
+    with database.connect() as connection:
+        real = {
+            name
+            for (name,) in connection.execute("select proname from pg_proc where pronamespace = 'tide'::regnamespace")
+        }
+    assert set(documented()) <= real
 
 
 def test_every_default_in_the_headings_is_the_real_one(database):
     with database.connect() as connection:
-        rows = connection.execute("""
-            select proname, pg_get_expr(proargdefaults, 0) from pg_proc
-             where pronamespace = 'tide'::regnamespace and proargdefaults is not null""").fetchall()
-    real = dict(rows)
-    assert real["outbox_create"] == real["outbox_create_if_not_exists"]
-    numbers = re.findall(r"\d+", real["outbox_create"])
-    heading = "retention_hours => {}, max_payload_bytes => {}, partition_size => {}".format(*numbers)
-    assert f"### tide.outbox_create(name, {heading})" in SQL
-    assert real["outbox_drop"] == "false"
-    assert real["outbox_publish"] == "'{}'::jsonb, NULL::text"
-    assert real["outbox_publish_many"] == "NULL::text[], NULL::jsonb[]"
+        real = {(name, tuple(names or [])): plain(arguments) for name, arguments, _, names, _ in signatures(connection)}
+    wrong = []
+    for name, texts in documented().items():
+        for parameters, _ in texts:
+            names = tuple(part.split()[0] for part in parameters.split(",") if part.strip())
+            arguments = real.get((name, names), "")
+            for parameter, default in re.findall(r"(\w+)(?: [a-z0-9\[\]]+)? (?:=>|default) ([^,]+)", parameters):
+                if not re.search(
+                    rf"\b{parameter} [a-z0-9\[\] ]+ DEFAULT {re.escape(default)}(?:,|$)", arguments, re.IGNORECASE
+                ):
+                    wrong.append(f"{name}: {parameter} => {default}, but: {arguments}")
+    assert wrong == []
+
+
+def test_the_calls_of_earlier_systems_are_listed_with_their_signatures(database):
+    with database.connect() as connection:
+        real = {plain(f"{name}({arguments})") for name, arguments, *_ in signatures(connection, "pgtrickle")}
+    listed = set(re.findall(r"`(\w+\([^`]*\)) →", page("pgtrickle")))
+    parts = {"outbox_of(name text)", "relay_box(name text, config jsonb, keys text[])", "relay_changed(name text)"}
+    assert real - parts == listed
 
 
 def test_the_range_of_the_marks_is_the_real_one(database):
@@ -73,21 +154,23 @@ def test_the_range_of_the_marks_is_the_real_one(database):
     assert row == (1952670720, 1953670719, 1952670720)
 
 
-def test_an_operator_configures_without_owning_the_schema(database):
-    [create, *grants] = examples(SECURITY)
-    with database.admin() as admin:
-        admin.execute(create.replace("operator", "operator login password 'secret'"))
-    try:
-        with database.connect() as owner:
-            for grant in grants:
-                owner.execute(grant)
-        url = database.server.process.url_of(database.name, "operator", "secret")
-        with psycopg.connect(url, autocommit=True) as operator:
-            operator.execute("select tide.outbox_create('orders')")
-            operator.execute("select tide.relay_set_outbox('p', 'orders', '{\"sink_type\": \"memory\"}')")
-            assert operator.execute("select name from tide.relay_list_configs()").fetchall() == [("p",)]
-            with pytest.raises(psycopg.errors.InsufficientPrivilege):
-                operator.execute("select tide.outbox_drop('orders')")
-    finally:
-        with database.admin() as admin:
-            admin.execute("drop owned by operator; drop role operator")
+def test_refusals_carry_the_codes_that_the_page_lists(database):
+    listed = set(re.findall(r"`([0-9A-Z]{5})`", page("sql")))
+    with database.connect() as connection:
+        bodies = connection.execute("select prosrc from pg_proc where pronamespace = 'tide'::regnamespace").fetchall()
+    raised = {code for (body,) in bodies for code in re.findall(r"errcode = '(\w+)'", body)}
+    assert len(raised) > 10
+    assert {sqlstate(code) for code in raised} <= listed
+
+
+def sqlstate(condition):
+    """`undefined_object` -> 42704."""
+    name = "".join(part.capitalize() for part in condition.split("_"))
+    return str(getattr(psycopg.errors, name).sqlstate)
+
+
+def test_psycopg_knows_what_the_page_calls_the_errors():
+    codes = re.findall(r"^\| `([0-9A-Z]{5})`", page("sql"), re.MULTILINE)
+    assert len(codes) > 20
+    for code in codes:
+        assert psycopg.errors.lookup(code)

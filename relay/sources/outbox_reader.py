@@ -48,10 +48,15 @@ def join_group(session: Session, outbox: str, group: str, where: str) -> Group:
                 raise ConfigError(
                     f"{where}: it does not exist: run select tide.outbox_create('{outbox}'); in its database"
                 )
-            outbox_id, last_id, group_id, offset_id, pipeline = row
+            outbox_id, last_id, group_id, offset_id, pipeline, is_polled = row
             if pipeline is not None:
                 raise ConfigError(
                     f"{where}: its consumer group {group!r} belongs to the pipeline {pipeline!r} of that database; "
+                    "name another in consumer_group"
+                )
+            if is_polled:
+                raise ConfigError(
+                    f"{where}: its consumer group {group!r} is polled by SQL consumers of that database; "
                     "name another in consumer_group"
                 )
             if group_id is not None:

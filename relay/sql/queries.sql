@@ -266,8 +266,10 @@ select p.revision from fence join tide.pipeline p on p.name = fence.pipeline
 -- The outbox of another database, as a source ----------------------------------------------------------------------
 
 -- name: source_outbox
--- An outbox, the highest id taken, our group in it, and the pipeline of that database that has the group, if one does.
-select o.outbox_id, tide.outbox_last_id(o.outbox_id), g.group_id, g.offset_id, p.name
+-- An outbox, the highest id taken, our group in it, who has the group there: a pipeline, or consumers that poll it, which
+-- an older database does not know.
+select o.outbox_id, tide.outbox_last_id(o.outbox_id), g.group_id, g.offset_id, p.name,
+       coalesce((to_jsonb(g) ->> 'polled')::boolean, false)
   from tide.outbox o
   left join tide.consumer_group g on g.outbox_id = o.outbox_id and g.name = %(consumer_group)s
   left join tide.pipeline p on p.group_id = g.group_id

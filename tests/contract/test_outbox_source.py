@@ -218,6 +218,12 @@ class TestAccess:
         with pytest.raises(ConfigError, match="consumer group 'theirs' belongs to the pipeline 'theirs'"):
             harness.make_source(consumer_group="theirs").open({})
 
+    def test_a_group_that_consumers_poll_is_refused(self, harness: OutboxSourceHarness) -> None:
+        with harness.database.connect() as connection:
+            connection.execute("select tide.create_consumer_group('theirs', 'orders')")
+        with pytest.raises(ConfigError, match="consumer group 'theirs' is polled by SQL consumers"):
+            harness.make_source(consumer_group="theirs").open({})
+
     def test_an_outbox_that_was_made_anew_is_not_skipped_silently(self, harness: OutboxSourceHarness) -> None:
         harness.send(messages(1, 3))
         with pytest.raises(ConfigError, match="message 4 is stored, and the outbox has come to 3 only"):

@@ -7,6 +7,7 @@ from functools import partial
 
 import pytest
 
+from relay.inbox_writer import Writer
 from relay.sources import memory as sources
 from tests.processes.single_drains import Bench
 from tests.waiting import wait_until
@@ -162,7 +163,7 @@ def test_a_drain_that_was_given_up_stops_waiting(bench):
 def test_a_drain_that_waits_asks_for_changes_once_a_second_at_most(bench):
     looks = []
 
-    class Counting(reverse.Writer):
+    class Counting(Writer):
         def look(self):
             looks.append(time.monotonic())
             super().look()

@@ -7,7 +7,21 @@ import time
 
 from rich.console import Console
 
-from benchmarks import debezium, forward, latency, matrix, memory, publish, report, rest, storage
+from benchmarks import (
+    consumers,
+    debezium,
+    forward,
+    inboxes,
+    latency,
+    matrix,
+    memory,
+    publish,
+    report,
+    rest,
+    retention,
+    storage,
+    table_outboxes,
+)
 from benchmarks.figures import FULL, QUICK, Figure
 from benchmarks.forward import Benchmark
 from benchmarks.stack import Stack
@@ -21,6 +35,10 @@ BENCHMARKS: dict[str, Benchmark] = {
     "latency": latency.run_idle,
     "latency-5000": latency.run_rate,
     "rest": rest.run,
+    "consumers": consumers.run,
+    "inboxes": inboxes.run,
+    "table-outboxes": table_outboxes.run,
+    "retention": retention.run,
     "memory": memory.run,
 }
 

@@ -4,7 +4,7 @@ import re
 import statistics
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from string import Template
@@ -24,14 +24,34 @@ PAYLOAD = (
 
 @contextmanager
 def running(
-    url: str, script: str, *, clients: int, seconds: float, rate: int | None, **variables: str | int
+    url: str,
+    script: str,
+    *,
+    clients: int,
+    seconds: float,
+    rate: int | None,
+    log: Path | None = None,
+    **variables: str | int,
 ) -> Iterator["subprocess.Popen[str]"]:
-    """A pgbench in the background; it ends by itself, or with the block. `rate` is in transactions per second."""
-    text = Template((SCRIPTS / script).read_text()).substitute(payload=PAYLOAD, **variables)
-    command = [str(_postgres_programs(18) / "pgbench"), "--no-vacuum", "--protocol=prepared"]
-    command += [f"--client={clients}", f"--jobs={min(2, clients)}", f"--time={round(seconds) + 1}", "--progress=1"]
+    """A pgbench in the background; it ends by itself, or with the block. `rate` is in transactions per second.
+
+    `log`: an empty folder, from which `latencies` reads afterwards.
+    """
+    options = [f"--client={clients}", f"--jobs={min(2, clients)}", f"--time={round(seconds) + 1}", "--progress=1"]
     if rate:
-        command.append(f"--rate={rate}")
+        options.append(f"--rate={rate}")
+    if log:
+        options += ["--log", f"--log-prefix={log / 'transactions'}"]
+    with _started(url, script, options, variables) as process:
+        yield process
+
+
+@contextmanager
+def _started(
+    url: str, script: str, options: Sequence[str], variables: Mapping[str, str | int]
+) -> Iterator["subprocess.Popen[str]"]:
+    text = Template((SCRIPTS / script).read_text()).substitute(payload=PAYLOAD, **variables)
+    command = [str(_postgres_programs(18) / "pgbench"), "--no-vacuum", "--protocol=prepared", *options]
     with tempfile.NamedTemporaryFile("w", suffix=".sql") as file:
         file.write(text)
         file.flush()
@@ -59,5 +79,25 @@ def finish(process: "subprocess.Popen[str]", limit_seconds: float) -> float:
 
 def transactions_per_second(url: str, script: str, *, clients: int, seconds: float, **variables: str | int) -> float:
     """Runs a script over and over, as fast as it goes."""
-    with running(url, script, clients=clients, seconds=seconds, rate=None, **variables) as process:
+    with running(url, script, clients=clients, seconds=seconds, rate=None, log=None, **variables) as process:
         return finish(process, seconds + LIMIT_SECONDS)
+
+
+def seconds_for(url: str, script: str, *, clients: int, transactions: int, **variables: str | int) -> float:
+    """Runs a script so many times in each client. Seconds for all of them; raises RuntimeError."""
+    options = [f"--client={clients}", f"--jobs={min(2, clients)}", f"--transactions={transactions}"]
+    with _started(url, script, options, variables) as process:
+        output, errors = process.communicate(timeout=10 * LIMIT_SECONDS)
+        rate = re.search(r"^tps = ([\d.]+) \(without initial connection time\)", output, re.MULTILINE)
+        if process.returncode or not rate or "aborted" in errors:
+            raise RuntimeError(f"pgbench failed: {errors.strip()}")
+        return clients * transactions / float(rate[1])
+
+
+def latencies(log: Path) -> list[float]:
+    """Milliseconds of each transaction of a run with a log, without its first second."""
+    lines = [line.split() for path in log.iterdir() for line in path.read_text().splitlines()]
+    # client, number, microseconds, script, and when it ended: seconds, microseconds
+    ended = [int(line[4]) + int(line[5]) / 1e6 for line in lines]
+    counted_from = min(ended) + 1
+    return [int(line[2]) / 1000 for line, at in zip(lines, ended, strict=True) if at >= counted_from]

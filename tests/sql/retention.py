@@ -3,6 +3,7 @@
 from typing import Any
 
 import psycopg
+from psycopg.types.json import Jsonb
 
 from tests.sql.support import publish_many
 
@@ -18,6 +19,11 @@ def fill(connection: Connection, partitions: int, outbox: str = "orders") -> Non
         for number in (10, missing - 10):
             publish_many(connection, number, outbox)
             connection.execute("select tide.outbox_extend(%s)", [outbox])
+
+
+def make_line(connection: Connection, name: str = "p") -> None:
+    """A pipeline from the first outbox to nowhere; one more of it, if there is one."""
+    connection.execute("select tide.relay_set_outbox(%s, 'orders', %s)", [name, Jsonb({"sink_type": "memory"})])
 
 
 def settle(connection: Connection, group: str = "p", offset_id: int | None = None) -> None:

@@ -38,7 +38,7 @@ def test_the_readme_and_the_pages_work_as_printed(
             found = db.execute(f"select payload from tide.{inbox} order by inbox_seq").fetchall()
             return [payload for (payload,) in found]
 
-        forward, reverse = blocks("README")
+        forward, reverse, without_relay = blocks("README")
         db.execute("create table orders (id int, total numeric)")  # the application's own
         db.execute(substituted(forward, {NATS: nats.url}))
         wait_until(lambda: running.status["orders-to-nats"]["delivered"] == 1, 60, "the message is delivered")
@@ -50,6 +50,13 @@ def test_the_readme_and_the_pages_work_as_printed(
         commands.send([Sent(b'{"n": 1}')])
         db.execute(substituted(reverse, {NATS: nats.url}))
         wait_until(lambda: rows("commands") == [{"n": 1}], 60, "the command is a row")
+
+        results = [cursor.fetchall() for cursor in db.execute(without_relay).results()]
+        assert (1, {"order": 42, "total": 99.5}) in results[1], "a consumer polls what was published"
+        assert results[3][0][1] == {"n": 1}, "a worker claims what came in"
+        db.execute("insert into orders values (43, 1)")
+        [(changed,)] = db.execute("select payload -> 'inserted' from tide.message order by created_at desc limit 1")
+        assert changed == [{"id": 43, "total": 1}]
 
         # A file into an inbox, and an outbox into an inbox and into a file; all of them run beside one another.
         incoming = tmp_path / "orders"

@@ -22,12 +22,14 @@ from relay.errors import RelayError
 from workers import maintenance
 
 SECONDS = 60.0
+ROUNDS = 5
+WARM_UP_SECONDS = 2.0
 CLIENTS = 8
-PARTITION_SIZE = 10_000
+PARTITION_SIZE = 5_000
 FOLLOW_SECONDS = 0.02
 TURN_SECONDS = 0.1
 # Soon enough that partitions are made before publishers need them.
-EXTEND_SECONDS = 0.4
+EXTEND_SECONDS = 0.2
 
 # What each phase has beside its publishers; the first is what the others are compared with.
 PHASES = {
@@ -64,8 +66,8 @@ class Phase:
         self.longest = 0.0
         self.counts = maintenance.Counts()
 
-    def measure(self, seconds: float) -> None:
-        """One round."""
+    def measure(self, seconds: float) -> tuple[float, list[float]]:
+        """Transactions per second, and the milliseconds of each."""
         with ExitStack() as stack:
             log = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tide-bench-")))
             if held := HELD.get(self._name):
@@ -78,8 +80,12 @@ class Phase:
             with pgbench.running(
                 url, "publish.sql", clients=CLIENTS, seconds=seconds, rate=None, log=log, outbox="o"
             ) as process:
-                self.rates.append(pgbench.finish(process, seconds + pgbench.LIMIT_SECONDS))
-            latencies = pgbench.latencies(log)
+                rate = pgbench.finish(process, seconds + pgbench.LIMIT_SECONDS)
+            return rate, pgbench.latencies(log)
+
+    def count(self, rate: float, latencies: list[float]) -> None:
+        """Adds a round."""
+        self.rates.append(rate)
         self.p50.append(percentile(latencies, 50))
         self.p99.append(percentile(latencies, 99))
         self.longest = max(self.longest, *latencies)
@@ -109,9 +115,10 @@ def run(stack: Stack, effort: Effort) -> Iterator[Figure]:
     seconds = max(10.0, SECONDS * effort.scale**2)
     with ExitStack() as databases, structlog.testing.capture_logs():
         phases = {name: Phase(databases.enter_context(stack.database(f"retention_{name}")), name) for name in PHASES}
-        for _ in range(effort.rounds):
+        phases["none"].measure(WARM_UP_SECONDS)  # not counted: the server makes its first files of WAL
+        for _ in range(ROUNDS):
             for phase in phases.values():
-                phase.measure(seconds / effort.rounds)
+                phase.count(*phase.measure(seconds / ROUNDS))
         none = phases.pop("none")
         yield Figure(f"{CLIENTS} clients, {PHASES['none']}", spread(none.rates), note=none.latency())
         for name, phase in phases.items():

@@ -346,22 +346,23 @@ begin
     if found_source.particular then
         columns := tide.table_outbox_columns(tg_relid);
     end if;
+    -- i.* and d.*: i alone is a column, if the table has one of that name.
     if tg_op <> 'DELETE' then
         if columns is null then
             open new_rows no scroll for
-                select s.j, octet_length(s.j::text) from (select to_jsonb(i) as j from inserted i offset 0) s;
+                select s.j, octet_length(s.j::text) from (select to_jsonb(i.*) as j from inserted i offset 0) s;
         else
             open new_rows no scroll for execute format(
-                'select s.j, octet_length(s.j::text) from (select to_jsonb(i) as j from (select %s from inserted) i offset 0) s', columns);
+                'select s.j, octet_length(s.j::text) from (select to_jsonb(i.*) as j from (select %s from inserted) i offset 0) s', columns);
         end if;
     end if;
     if tg_op <> 'INSERT' then
         if columns is null then
             open old_rows no scroll for
-                select s.j, octet_length(s.j::text) from (select to_jsonb(d) as j from deleted d offset 0) s;
+                select s.j, octet_length(s.j::text) from (select to_jsonb(d.*) as j from deleted d offset 0) s;
         else
             open old_rows no scroll for execute format(
-                'select s.j, octet_length(s.j::text) from (select to_jsonb(d) as j from (select %s from deleted) d offset 0) s', columns);
+                'select s.j, octet_length(s.j::text) from (select to_jsonb(d.*) as j from (select %s from deleted) d offset 0) s', columns);
         end if;
     end if;
     loop
@@ -564,9 +565,8 @@ end $$;
 
 -- With the rights of the caller, who must own the table, and may call the functions of this section.
 --
--- It locks the table against writers and then, to make an outbox, tide.message against publishers: a transaction that has
--- published and then writes the table would wait for it and be waited for. It gives up a little before PostgreSQL looks
--- for deadlocks (deadlock_timeout, a second), so that such a transaction is never the one that is ended.
+-- It locks the table against writers, and waits for those that are open, no longer than lock_timeout: a little less than
+-- deadlock_timeout, a second, so that a transaction of theirs is never the one that PostgreSQL ends.
 create function tide.table_outbox_enable(
     source regclass, outbox text default null, mode text default 'statement', retention_hours int default null,
     max_payload_bytes int default 1048576

@@ -524,8 +524,10 @@ with looked_at as materialized (
     select outbox_id, tide.outbox_last_id(outbox_id) as last_id from looked_at group by outbox_id
 )
 select l.name from looked_at l join ends e on e.outbox_id = l.outbox_id where e.last_id > l.offset_id
- union
-select w.pipeline from tide.redelivery_waiting w where w.pipeline = any(%(names)s)
+ union all
+select n.name from unnest(%(names)s::text[]) as n (name)
+ where exists (select from tide.dead_letter x where x.pipeline = n.name and x.retry_requested_at is not null)
+    or exists (select from tide.replay r where r.pipeline = n.name and r.ended_at is null)
 
 -- name: pipelines_lag
 -- Lag in ids and in seconds, and the age of the oldest open publisher, of these pipelines; only of those that have any.

@@ -170,7 +170,7 @@ def sqlstate(condition):
 
 
 def test_psycopg_knows_what_the_page_calls_the_errors():
-    codes = re.findall(r"^\| `([0-9A-Z]{5})`", page("sql"), re.MULTILINE)
+    codes = re.findall(r"`([0-9A-Z]{5})`", page("sql").partition("\n## ")[0])
     assert len(codes) > 20
     for code in codes:
         assert psycopg.errors.lookup(code)

@@ -140,9 +140,9 @@ def test_a_dead_letter_is_kept_once_however_often_it_is_settled(session):
     reader = Reader(session, lease, begun, 10)
     reader.settle(DEAD)
     reader.settle(replace(DEAD, dead=((1, Failure(0, True, "other", "later")), (2, Failure(1, True, "no", "no")))))
-    assert session.execute("select message_id, code from tide.dead_letter order by 1").fetchall() == [
-        (1, "rejected"),
-        (2, "no"),
+    assert session.execute("select message_id, code, attempts from tide.dead_letter order by 1").fetchall() == [
+        (1, "other", 2),
+        (2, "no", 1),
     ]
 
 

@@ -58,19 +58,19 @@ def catalog(database):
 
 
 def outside(database):
-    """Everything outside the schema that is not PostgreSQL's own."""
+    """Everything outside our schemas that is not PostgreSQL's own."""
     with database.connect() as connection:
         return connection.execute("""
             select 'relation', oid::regclass::text from pg_class where relnamespace not in (
-                select oid from pg_namespace where nspname ~ '^(pg_|information_schema$|tide$)')
+                select oid from pg_namespace where nspname ~ '^(pg_|information_schema$|tide$|pgtrickle$)')
             union all
             select 'function', oid::regprocedure::text from pg_proc where pronamespace not in (
-                select oid from pg_namespace where nspname ~ '^(pg_|information_schema$|tide$)')
+                select oid from pg_namespace where nspname ~ '^(pg_|information_schema$|tide$|pgtrickle$)')
             union all
             select 'type', oid::regtype::text from pg_type where typnamespace not in (
-                select oid from pg_namespace where nspname ~ '^(pg_|information_schema$|tide$)')
+                select oid from pg_namespace where nspname ~ '^(pg_|information_schema$|tide$|pgtrickle$)')
             union all
-            select 'schema', nspname::text from pg_namespace where nspname !~ '^(pg_|information_schema$|tide$|public$)'
+            select 'schema', nspname::text from pg_namespace where nspname !~ '^(pg_|information_schema$|tide$|pgtrickle$|public$)'
             union all
             select 'extension', extname::text from pg_extension where extname <> 'plpgsql'""").fetchall()
 
@@ -91,7 +91,7 @@ def test_from_scratch(empty_database):
         assert publish(connection) == 1
 
 
-def test_everything_is_in_the_schema(empty_database):
+def test_everything_is_in_the_schemas(empty_database):
     migrate(empty_database.url)
     with empty_database.connect() as connection:
         make_outbox(connection)
@@ -189,7 +189,7 @@ def test_a_database_that_is_ahead_is_left_alone(database):
     with database.connect() as connection:
         connection.execute("insert into tide.migration (version, name) values (9999, 'future')")
         assert check(connection).unknown == (9999,)
-        with pytest.raises(MigrationError, match=r"ahead .*9999, which .*; upgrade tide-relay"):
+        with pytest.raises(MigrationError, match=r"ahead .*9999, .*cannot work; upgrade tide-relay"):
             require_current(connection)
     with pytest.raises(MigrationError, match="9999"):
         migrate(database.url)

@@ -129,7 +129,7 @@ begin
         perform tide.refuse_dead_letter(dead_letter_id);
     end if;
     if (tide.find_pipeline(letter.pipeline)).direction <> tide.direction_of(letter) then
-        raise exception 'dead letter % is of another pipeline % than the one that has this name now', dead_letter_id, letter.pipeline
+        raise exception 'dead letter % is of another pipeline "%" than the one that has this name now', dead_letter_id, letter.pipeline
             using errcode = 'object_not_in_prerequisite_state',
             hint = 'It was made by a pipeline of the other direction, which is gone. Discard it, or publish it anew.';
     end if;

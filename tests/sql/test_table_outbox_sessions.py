@@ -1,11 +1,8 @@
 """Table outboxes among sessions that publish, write and enable at the same time."""
 
-from concurrent.futures import ThreadPoolExecutor
-
-import psycopg
 import pytest
 
-from tests.sql.support import horizon, make_outbox, publish, refused
+from tests.sql.support import horizon, refused
 from tests.sql.table_outboxes import enable, payloads, published
 from tests.waiting import wait_until
 
@@ -23,22 +20,6 @@ def test_enabling_gives_up_when_writers_hold_the_table(database, db):
         with refused("55P03"):
             enable(db)
         writer.rollback()
-    enable(db)
-
-
-def test_enabling_never_ends_a_transaction_that_published_and_then_writes_the_table(database, db):
-    db.execute("create table orders (id int)")
-    make_outbox(db)
-    with database.connect(autocommit=False) as writer, ThreadPoolExecutor() as pool:
-        publish(writer)
-        enabling = pool.submit(enable, db)
-        waiting = "select count(*) from pg_locks where not granted and relation = 'tide.message'::regclass"
-        with database.connect() as watcher:
-            wait_until(lambda: watcher.execute(waiting).fetchone() == (1,))
-        writer.execute("insert into orders values (1)")
-        writer.commit()
-        with pytest.raises(psycopg.errors.LockNotAvailable):
-            enabling.result()
     enable(db)
 
 

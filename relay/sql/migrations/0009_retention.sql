@@ -391,11 +391,14 @@ begin
     execute format('create sequence tide.%I cache 1', numbered || '_ids');
     update tide.outbox o set ids = format('tide.%I', numbered || '_ids')::regclass
      where o.outbox_id = box.outbox_id returning * into box;
-    execute format('create table tide.%I partition of tide.message for values in (%s) partition by range (id)',
-                   numbered, box.outbox_id);
+    -- Made apart, with all its partitions, and attached last: CREATE ... PARTITION OF would have tide.message, and so the
+    -- publishers of every outbox, wait until the caller commits.
+    execute format('create table tide.%I (like tide.message including defaults including constraints, primary key (outbox_id, id)) '
+                   'partition by range (id)', numbered);
     execute format('create table tide.%I partition of tide.%I default', numbered || '_rest', numbered);
     perform tide.attach_partition(box, 0);
     perform tide.attach_partition(box, box.partition_size);
+    execute format('alter table tide.message attach partition tide.%I for values in (%s)', numbered, box.outbox_id);
 end $$;
 
 create or replace function tide.outbox_create_if_not_exists(
@@ -409,6 +412,69 @@ begin
     end if;
     perform tide.outbox_create(name, retention_hours, max_payload_bytes, partition_size);
     return true;
+end $$;
+
+-- Drops the tables of an outbox; false if somebody is in the way. All of tide.message is locked for that, which the open
+-- publishers of every outbox have, and new ones need. So it is not asked for while one of them stays, and for a moment only.
+create function tide.outbox_drop_tables(box tide.outbox) returns boolean
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp set lock_timeout = '50ms' as $$
+begin
+    if tide.held_for_long('tide.message') then
+        return false;
+    end if;
+    -- These concern nobody else, and autovacuum gives way only after deadlock_timeout, a second.
+    perform set_config('lock_timeout', '1200ms', true);
+    execute format('lock table tide.message_%s in access exclusive mode', box.outbox_id);
+    perform set_config('lock_timeout', '50ms', true);
+    if tide.held_for_long('tide.message') then
+        raise lock_not_available;
+    end if;
+    lock table only tide.message in access exclusive mode;
+    execute format('drop table tide.message_%s', box.outbox_id);
+    execute format('drop sequence tide.message_%s_ids', box.outbox_id);
+    return true;
+exception when lock_not_available then
+    return false;
+end $$;
+
+-- As in 0006, but whoever is in the way is waited for without any lock, for two seconds in all.
+create or replace function tide.outbox_drop(name text, if_exists boolean default false) returns void
+language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '5s' as $$
+declare
+    box      tide.outbox;
+    used_by  text;
+    polled   text;
+    give_up  timestamptz := clock_timestamp() + interval '2 seconds';
+begin
+    select * into box from tide.outbox o where o.name = outbox_drop.name;
+    if not found then
+        if not if_exists then
+            perform tide.find_outbox(name);
+        end if;
+        return;
+    end if;
+    select string_agg(format('%I', p.name), ', ' order by p.name) into used_by
+      from tide.pipeline p join tide.consumer_group g on g.group_id = p.group_id where g.outbox_id = box.outbox_id;
+    select string_agg(format('%I', g.name), ', ' order by g.name) into polled
+      from tide.consumer_group g where g.outbox_id = box.outbox_id and g.polled;
+    if used_by is not null then
+        raise exception 'outbox "%" is read by pipelines: %', name, used_by using
+            errcode = 'dependent_objects_still_exist', hint = 'Delete them first: select tide.relay_delete(...);';
+    elsif polled is not null then
+        raise exception 'outbox "%" is polled by consumer groups: %', name, polled using
+            errcode = 'dependent_objects_still_exist', hint = 'Drop them first: select tide.drop_consumer_group(...);';
+    end if;
+    delete from tide.consumer_group g where g.outbox_id = box.outbox_id;
+    delete from tide.outbox o where o.outbox_id = box.outbox_id;
+    while not tide.outbox_drop_tables(box) loop
+        if clock_timestamp() > give_up then
+            raise exception 'outbox "%" was not dropped: a transaction that publishes, to whatever outbox, or reads messages stays open', name
+                using errcode = 'lock_not_available',
+                hint = 'Nothing was changed. Try again when it has ended: '
+                       'select name, (tide.outbox_status(name)).open_publishers from tide.outbox;';
+        end if;
+        perform pg_sleep(0.05 + random() * 0.1);
+    end loop;
 end $$;
 
 create function tide.outbox_set_retention(outbox text, hours int) returns void

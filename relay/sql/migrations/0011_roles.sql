@@ -65,9 +65,9 @@ select p.kind, 'function', unnest(p.names)
         'check_consumer_name', 'check_seconds', 'consumer_alive_since', 'consumer_group_lock', 'consumer_lease_again',
         'consumer_lease_new', 'consumer_seen', 'consumer_settle', 'consumer_unsettled', 'find_consumer_groups',
         'message_batch', 'message_count', 'refuse_commit', 'refuse_consumer_group', 'refuse_polled_group',
-        'inbox_add_columns', 'inbox_build', 'inbox_check_column', 'inbox_check_table', 'inbox_failed', 'inbox_forget',
-        'inbox_refuse_name', 'inbox_remove', 'held_for_long', 'lock_holders', 'longest_hold', 'newest_message', 'outbox_cut',
-        'outbox_drop_partitions', 'outbox_groups', 'outbox_may_go', 'outbox_partitions', 'outbox_truncate', 'record_losses',
+        'inbox_add_columns', 'inbox_build', 'inbox_check_column', 'inbox_check_table', 'inbox_code_of_others', 'inbox_failed',
+        'inbox_forget', 'inbox_guard', 'inbox_refuse_name', 'inbox_remove', 'held_for_long', 'lock_holders', 'longest_hold', 'newest_message', 'outbox_cut',
+        'outbox_drop_partitions', 'outbox_drop_tables', 'outbox_groups', 'outbox_may_go', 'outbox_partitions', 'outbox_truncate', 'record_losses',
         'outbox_append', 'is_array', 'keep_table_outbox', 'table_key', 'table_outbox_append_chunk',
         'table_outbox_append_rows', 'table_outbox_columns', 'table_outbox_problem', 'table_outbox_refuse_size',
         'table_outbox_refuse_table'])

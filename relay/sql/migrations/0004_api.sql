@@ -7,6 +7,7 @@ language plpgsql stable security definer set search_path = pg_catalog, pg_temp a
 declare
     box tide.inbox := tide.find_inbox(inbox);
 begin
+    perform tide.inbox_guard(box, 'access share');
     -- received_at is when a transaction began: what this one has written was written now.
     return query execute format(
         'select i.received_at = now(), i.payload = r.payload::jsonb '

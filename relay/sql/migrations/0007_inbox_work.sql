@@ -521,7 +521,9 @@ begin
     if box.seq_col is null then
         raise exception 'inbox "%" has no order', inbox using
             errcode = 'object_not_in_prerequisite_state', hint = format('Give it one: select tide.enable_inbox_ordering(%L);', inbox);
-    elsif (select a.atttypid::regtype not in ('smallint'::regtype, 'int'::regtype, 'bigint'::regtype) from pg_attribute a
+    end if;
+    perform tide.inbox_guard(box, 'access share');
+    if (select a.atttypid::regtype not in ('smallint'::regtype, 'int'::regtype, 'bigint'::regtype) from pg_attribute a
             where a.attrelid = tide.inbox_relation(box)::regclass and a.attname = box.seq_col) then
         raise exception 'column % of inbox "%" does not count: its type is no whole number', quote_ident(box.seq_col), inbox using
             errcode = 'datatype_mismatch', hint = 'Gaps are known only where a message''s sequence is one more than the last.';
@@ -577,6 +579,19 @@ begin
         perform tide.find_inbox(inbox);
     end if;
     for box in select * from tide.inbox i where inbox is null or i.name = inbox_status.inbox order by i.name loop
+        begin
+            perform tide.inbox_guard(box, 'access share');
+        exception when insufficient_privilege or undefined_table or wrong_object_type then
+            -- One that cannot be looked at does not hide the others.
+            if inbox is not null then
+                raise;
+            end if;
+            name := box.name;
+            table_schema := box.table_schema;
+            table_name := box.table_name;
+            return next;
+            continue;
+        end;
         -- In parts for which there are indexes: together they would be a look at every row.
         return query execute format(
             'select $1, $2, $3, f.pending, w.claimed, w.retrying, '
@@ -593,7 +608,8 @@ begin
     end loop;
 end $$;
 comment on function tide.inbox_status is
-    'A row for each inbox, or for one. pending includes the claimed and the retrying; oldest_pending_seconds is null when nothing waits.';
+    'A row for each inbox, or for one. pending includes the claimed and the retrying; oldest_pending_seconds is null when nothing waits; all is null of '
+    'an inbox whose table cannot be read: ask for that one alone to be told why.';
 
 create function tide.inbox_health(inbox text) returns jsonb
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $$
@@ -606,6 +622,7 @@ declare
     reasons    text[];
     critical   boolean;
 begin
+    perform tide.inbox_guard(box, 'access share');
     select * into now_is from tide.inbox_status(inbox);
     execute format('select (select count(*) from %1$s i where i.processed_at > clock_timestamp() - interval ''1 minute''), '
                    '(select count(*) from %1$s i where %2$s and i.failed_at > clock_timestamp() - interval ''5 minutes'')',
@@ -647,6 +664,7 @@ declare
     dead_hours      int := coalesce(box.dead_retention_hours, tide.setting_number('inbox_dlq_retention_hours'));
     removed         bigint := 0;
 begin
+    perform tide.inbox_guard(box, 'row exclusive');
     if processed_hours > 0 then
         removed := tide.inbox_remove(box, 'r.processed_at < $1 order by r.processed_at',
                                      now() - make_interval(hours => processed_hours), max_rows);
@@ -687,6 +705,9 @@ begin
         raise exception '% belongs to %, not to %, who owns the schema tide', existing_table, rel.relowner::regrole, quote_ident(current_user)
             using errcode = 'insufficient_privilege',
             hint = format('Let the one act for the other: grant %s to %I;', rel.relowner::regrole, current_user);
+    elsif not pg_has_role(tide.caller()::name, rel.relowner, 'usage') then
+        raise exception '% belongs to %, not to %', existing_table, rel.relowner::regrole, quote_ident(tide.caller()) using
+            errcode = 'insufficient_privilege', hint = 'Only the owner of a table, or a member of that role, can make it an inbox.';
     elsif col is null then
         raise exception '% has no column %', existing_table, coalesce(quote_ident(event_id_col), 'NULL') using
             errcode = 'undefined_column', hint = 'Name the column by which a message is known: event_id_col => ''...''.';
@@ -767,6 +788,9 @@ begin
     end if;
     name := coalesce(name, (select c.relname from pg_class c where c.oid = existing_table));
     perform tide.inbox_refuse_name(name);
+    select name, n.nspname, c.relname into box.name, box.table_schema, box.table_name
+      from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = existing_table;
+    perform tide.inbox_guard(box, 'access exclusive');
     perform tide.inbox_add_columns(existing_table, existing_are_processed);
     insert into tide.inbox (name, table_schema, table_name, event_id_col, event_id_type, tracked, max_retries, with_dead_letter,
                             with_stats, processed_retention_hours, dead_retention_hours)

@@ -134,6 +134,7 @@ begin
 end $$;
 
 -- Whether the same transaction holds a lock on a table now and a moment later. Both looks need no right to see whose it is.
+-- The moment is a little shorter than the wait that follows: where short transactions overlap all the time, none is in the way.
 create function tide.held_for_long(relation regclass) returns boolean
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
 declare
@@ -142,7 +143,7 @@ begin
     if holders = '{}' then
         return false;
     end if;
-    perform pg_sleep(0.01);
+    perform pg_sleep(0.04);
     return holders && tide.lock_holders(relation);
 end $$;
 
@@ -277,6 +278,8 @@ declare
     top     bigint;
     part    record;
     done    record;
+    in_use  int := 0;
+    stays   boolean := false;
     emptied regclass[] := '{}';
 begin
     if current_setting('transaction_isolation') <> 'read committed' then
@@ -294,16 +297,20 @@ begin
     -- The horizon in a statement of its own, the rows in later ones.
     select h.horizon into top from tide.outbox_horizon(box.outbox_id) h;
     for part in select p.part, p.end_id from tide.outbox_partitions(box.outbox_id) p where coalesce(p.end_id <= top + 1, true) loop
-        more := truncated >= max_partitions or cardinality(emptied) >= max_partitions;
+        -- Behind one that stays all stay, being younger and less settled; only the default partition may hold older ones.
+        continue when stays and part.end_id is not null;
+        more := truncated + in_use >= max_partitions or cardinality(emptied) >= max_partitions;
         exit when more;
         select t.* into done from tide.outbox_truncate(box, part.part) t;
         truncated := truncated + (done.outcome = 'truncated')::int;
+        in_use := in_use + (done.outcome = 'busy')::int;
         lost := lost + done.lost;
-        busy := busy or done.outcome = 'busy';
+        stays := stays or done.outcome = 'kept';
         if done.outcome = 'empty' and part.end_id is not null then
             emptied := emptied || part.part;
         end if;
     end loop;
+    busy := in_use > 0;
     if cardinality(emptied) > 0 then
         if tide.outbox_drop_partitions(box, emptied) then
             dropped := cardinality(emptied);
@@ -311,7 +318,10 @@ begin
             busy := true;
         end if;
     end if;
-    perform tide.outbox_cut(box);
+    -- Once the parent is ours publishers wait for the end of this: the cut can wait for the next time.
+    if dropped = 0 then
+        perform tide.outbox_cut(box);
+    end if;
     select string_agg(format('%s (%s) holds %s messages, the oldest %s, for %s hours more',
                              h.consumer_group, h.state, h.messages, h.oldest_id, greatest(round(h.seconds_left / 3600), 0)), '; ')
       into warning from tide.outbox_holds(box.name) h where h.ending and h.messages > 0;

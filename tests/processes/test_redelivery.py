@@ -104,10 +104,36 @@ def test_a_sink_that_fails_keeps_the_request_and_the_live_messages_go_first(benc
     assert received(store) == [*ids[1:], *more]
     assert bench.last("error_code") == "busy"
     assert bench.last("failures") == 1
+    bench.publish()
+    assert bench.drain() == "failed"
+    assert bench.last("failures") == 1, "live messages were delivered in between"
     refuse(store)
     assert bench.drain() == "idle"
     assert received(store)[-1] == ids[0]
     assert dead(bench) == []
+
+
+def test_nothing_is_sent_once_more_while_live_messages_cannot_be_delivered(bench, store):
+    ids = bench.publish(2)
+    refuse(store, ids[0])
+    bench.drain()
+    bench.query("select tide.relay_dlq_retry('p')")
+    [live] = bench.publish(1)
+    refuse(store, live, permanent=False, code="busy")
+    assert bench.drain() == "failed"
+    assert received(store) == [ids[1]]
+
+
+def test_a_message_of_an_outbox_that_the_pipeline_has_left_keeps_its_name(bench, store):
+    ids = bench.publish(2)
+    refuse(store, ids[0])
+    bench.drain()
+    refuse(store)
+    bench.query("select tide.outbox_create('others')")
+    bench.query("select tide.relay_set_outbox('p', 'others', (select config from tide.pipeline))")
+    bench.query("select tide.relay_dlq_retry('p')")
+    bench.drain()
+    assert [record.dedup_id for record in store.received] == [f"orders:{ids[1]}", f"orders:{ids[0]}"]
 
 
 def test_only_what_was_asked_for_is_retried(bench, store):
@@ -192,6 +218,7 @@ def test_a_fenced_drain_settles_no_redelivery(bench, store):
     bench.drain()
     assert dead(bench) == [(ids[0], 1, "bad")]
     assert bench.query("select count(*) from tide.dead_letter where retry_requested_at is not null") == [(1,)]
+    assert received(store).count(ids[0]) == 1, "it publishes nothing more"
 
 
 def test_objects_of_retried_messages_do_not_replace_those_of_others(bench, tmp_path):
@@ -226,6 +253,23 @@ def test_a_local_inbox_takes_a_retried_message_in_the_transaction_that_settles_i
     assert bench.drain() == "idle"
     assert sorted(bench.event_ids("copies")) == [f"orders:{n}" for n in ids], "what is there is not written twice"
     assert bench.query("select delivered from tide.relay_replays()") == [(3,)]
+
+
+def test_a_fenced_drain_leaves_nothing_in_a_local_inbox(bench):
+    bench.query("select tide.inbox_create('copies')")
+    bench.publish_to(sink_type="inbox", inbox="copies")
+    ids = bench.publish(2)
+    bench.drain()
+    bench.query("delete from tide.copies")
+    bench.query(
+        "create function public.steal() returns trigger language plpgsql as"
+        " 'begin update tide.drain set epoch = epoch + 1; return null; end'"
+    )
+    bench.query("create trigger steal after insert on tide.copies for each statement execute function public.steal()")
+    bench.query("select tide.relay_replay('p', %s)", ids[0])
+    bench.drain()
+    assert bench.event_ids("copies") == []
+    assert bench.query("select next_id, delivered from tide.relay_replays()") == [(ids[0], 0)]
 
 
 # Reverse ------------------------------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 from psycopg.types.json import Jsonb
 
-from tests.sql.support import make_pipeline, publish_many, refused
+from tests.sql.support import make_pipeline, publish_many, refused, run
 
 
 def bury(connection, *ids, pipeline="p", code="bad", age="0"):
@@ -98,6 +98,20 @@ def test_a_dead_letter_of_the_other_direction_cannot_be_retried(database):
         with refused("55000", '"p"', hint="other direction"):
             db.execute("select tide.relay_dlq_retry(dead_letter_id) from tide.dead_letter")
         assert rows(db, "select tide.relay_dlq_retry('p')") == [(0,)]
+
+
+def test_the_timer_sees_what_nobody_rang_for(database):
+    for name in ("p", "q", "r"):
+        make_pipeline(database, name)
+    with database.connect() as db:
+        publish_many(db, 2)
+        settled_up_to(db, 2)
+        bury(db, 1)
+        db.execute("select tide.relay_dlq_retry('p'), tide.relay_replay('q', 1)")
+        names = ["p", "q", "r"]
+        assert {name for (name,) in run(db, "pipelines_behind", names=names)} == {"p", "q"}
+        db.execute("select tide.relay_dlq_purge('p'), tide.relay_replay_cancel(replay_id) from tide.replay")
+        assert run(db, "pipelines_behind", names=names).fetchall() == []
 
 
 # Replays -------------------------------------------------------------------------------------------------------------

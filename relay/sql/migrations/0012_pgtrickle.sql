@@ -174,9 +174,9 @@ end $$;
 create function pgtrickle.set_relay_outbox(name text, config jsonb) returns void
 language plpgsql as $$
 declare
-    box    text := pgtrickle.outbox_of(pgtrickle.relay_box(name, config, '{stream_table,outbox}'));
+    box    pg_catalog.text := pgtrickle.outbox_of(pgtrickle.relay_box(name, config, '{stream_table,outbox}'));
     is_new boolean := not exists (select from tide.relay_list_configs() c where c.name operator(pg_catalog.=) set_relay_outbox.name);
-    rest   jsonb := config operator(pg_catalog.-) '{stream_table,outbox,consumer_group}'::pg_catalog.text[];
+    rest   pg_catalog.jsonb := config operator(pg_catalog.-) '{stream_table,outbox,consumer_group}'::pg_catalog.text[];
 begin
     if config operator(pg_catalog.->>) 'consumer_group' is null then
         perform tide.relay_set_outbox(name, box, rest);
@@ -194,7 +194,7 @@ comment on function pgtrickle.set_relay_outbox is
 create function pgtrickle.set_relay_inbox(name text, config jsonb) returns void
 language plpgsql as $$
 declare
-    box    text := pgtrickle.relay_box(name, config, '{inbox_table,inbox}');
+    box    pg_catalog.text := pgtrickle.relay_box(name, config, '{inbox_table,inbox}');
     is_new boolean := not exists (select from tide.relay_list_configs() c where c.name operator(pg_catalog.=) set_relay_inbox.name);
 begin
     perform tide.relay_set_inbox(name, box, config operator(pg_catalog.-) '{inbox_table,inbox}'::pg_catalog.text[]);

@@ -8,9 +8,7 @@ from psycopg.types.json import Jsonb
 from relay.models import Failure
 from relay.sinks import memory
 from relay.sources import memory as sources
-from tests.processes.recording_sink import Control
 from tests.processes.single_drains import Bench
-from tests.waiting import wait_until
 
 
 @pytest.fixture
@@ -295,25 +293,3 @@ def test_a_dead_letter_of_a_source_is_decoded_again_and_stored(bench, commands):
         "select event_id, attempts, retry_requested_at from tide.relay_dlq_list()"
     )
     assert (event_id, attempts, asked) == ("e-7", 2, None)
-
-
-# A fleet ------------------------------------------------------------------------------------------------------------
-
-
-def test_a_sleeping_pipeline_is_woken_to_retry(fleet, pipelines):
-    fleet.scheduler()
-    fleet.workers()
-    fleet.wait_ready()
-    pipelines.make("orders", poll_interval_ms=3_600_000)
-    Control(refuse=[2]).write(pipelines.folder, "orders")
-    ids = pipelines.publish("orders", 3)
-    pipelines.wait_delivered("orders", [ids[0], ids[2]], 10)
-    pipelines.wait_outcome("orders")
-    Control().write(pipelines.folder, "orders")
-    with pipelines.connect() as connection:
-        connection.execute("select tide.relay_dlq_retry('orders')")
-    wait_until(lambda: ids[1] in pipelines.delivered("orders"), 10, "the dead letter is delivered")
-    pipelines.wait_outcome("orders")
-    with pipelines.connect() as connection:
-        connection.execute("select tide.relay_replay('orders', 1)")
-    wait_until(lambda: len(pipelines.delivered("orders")) == 6, 10, "the range is replayed")

@@ -70,7 +70,8 @@ def outside(database):
             select 'type', oid::regtype::text from pg_type where typnamespace not in (
                 select oid from pg_namespace where nspname ~ '^(pg_|information_schema$|tide$|pgtrickle$)')
             union all
-            select 'schema', nspname::text from pg_namespace where nspname !~ '^(pg_|information_schema$|tide$|pgtrickle$|public$)'
+            select 'schema', nspname::text from pg_namespace
+             where nspname !~ '^(pg_|information_schema$|tide$|pgtrickle$|public$)'
             union all
             select 'extension', extname::text from pg_extension where extname <> 'plpgsql'""").fetchall()
 

@@ -6,22 +6,10 @@ from psycopg import sql
 
 from tests.sql.inboxes import call
 from tests.sql.logins import logins
-from tests.sql.support import publish
+from tests.sql.support import publish, refused
 from tests.sql.table_outboxes import enable, payloads, published
 
-ODD = [
-    "with space",
-    'quo"te',
-    "apos'trophe",
-    "back\\slash",
-    "%s %I %%",
-    "Größe 订单",
-    "n" * 63,
-    "ü" * 31,
-    "select",
-    "a.b",
-    "x;--",
-]
+ODD = ['quo"te; --', "apos'trophe\\", "%s %I %%", "Größe 订单", "n" * 63, "ü" * 31, "select", "a.b"]
 odd = pytest.mark.parametrize("name", ODD)
 
 
@@ -123,18 +111,17 @@ def test_a_table_outbox_and_its_columns_may_have_any_name(db, name, mode):
     table = sql.Identifier(name, name).as_string(db)
     db.execute(sql.SQL("create schema {0}; create table {0}.{0} ({0} text primary key)").format(sql.Identifier(name)))
     if name not in ("select", "a.b"):
-        with pytest.raises(psycopg.errors.InvalidName) as refused:
+        with refused("42602", hint="outbox => ..."):
             enable(db, table, mode=mode)
-        assert "outbox => ..." in refused.value.diag.message_hint
     assert enable(db, table, mode=mode, outbox="box") == "box"
     db.execute(sql.SQL("insert into {0}.{0} values ({1})").format(sql.Identifier(name), sql.Literal(name)))
     [payload] = payloads(db, "box")
     assert payload["key" if mode == "row" else "inserted"] == ({name: name} if mode == "row" else [{name: name}])
     found = db.execute("select source_table, intact, problem from tide.table_outbox_status()").fetchall()
     assert found == [(f"{name}.{name}", True, None)]
-    with pytest.raises(psycopg.errors.DuplicateObject) as refused:
+    with pytest.raises(psycopg.errors.DuplicateObject) as caught:
         enable(db, table, mode="row" if mode == "statement" else "statement")
-    db.execute(refused.value.diag.message_hint.partition(": ")[2])
+    db.execute((caught.value.diag.message_hint or "").partition(": ")[2])
     assert db.execute("select count(*) from tide.table_outbox").fetchone() == (0,)
 
 
@@ -151,9 +138,9 @@ def test_a_role_may_have_any_name(database, db, name):
             call(session, "tide.outbox_grant_publish('orders', %s)", name)
             assert publish(session) == 1
             call(session, "tide.outbox_revoke_publish('orders', %s)", name)
-            with pytest.raises(psycopg.errors.InsufficientPrivilege) as refused:
+            with pytest.raises(psycopg.errors.InsufficientPrivilege) as caught:
                 publish(session)
-            db.execute(refused.value.diag.message_hint.partition("run: ")[2])
+            db.execute(caught.value.diag.message_hint.partition("run: ")[2])
             assert publish(session) == 2
             call(session, "tide.inbox_grant('letters', %s)", name)
             assert session.execute("select * from tide.inbox_claim('letters', 'w')").fetchall() == []
@@ -180,9 +167,8 @@ def test_consumers_may_have_any_name_and_groups_none_that_is_refused_clearly(db,
         if name == "select" or (name in ("n" * 63, "a.b") and "inbox" not in what):
             call(db, what, name)
         else:
-            with pytest.raises(psycopg.errors.InvalidName) as refused:
+            with refused("42602", hint=" "):
                 call(db, what, name)
-            assert refused.value.diag.message_hint
 
 
 def quoted(db, name):

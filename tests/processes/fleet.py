@@ -47,7 +47,7 @@ class RelayProcess:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                cwd=ROOT,
+                cwd=self.fleet.root,
                 start_new_session=True,
             )
 
@@ -181,6 +181,8 @@ class Fleet:
 
     def __init__(self, postgres_url: str, broker_url: str, folder: Path) -> None:
         self.postgres_url, self.broker_url, self.folder = postgres_url, broker_url, folder
+        self.root = ROOT
+        """Whose programs it runs: those of this checkout, unless a test has others."""
         folder.mkdir(parents=True, exist_ok=True)
         self.kills: dict[int, int] = {}
         """pid -> when it was killed, as `audit.judge` wants it."""
@@ -226,6 +228,7 @@ class Fleet:
         kept = {k: v for k, v in os.environ.items() if not re.match(r"(PGTRICKLE_)?RELAY_|PROMETHEUS_", k)}
         environment = kept | {
             "PYTHONUNBUFFERED": "1",
+            "PYTHONPATH": str(self.root),
             "RELAY_POSTGRES_URL": self.postgres_url,
             "RELAY_BROKER_URL": self.broker_url,
             "RELAY_METRICS_ADDR": f"127.0.0.1:{port}",

@@ -1,6 +1,24 @@
-"""A fleet on a schema that is newer than it: it works on if that is compatible, and refuses clearly if not."""
+"""A fleet on a schema that is newer than it: it works on if that is compatible, and refuses clearly if not.
+
+And a fleet, publishers and `relay migrate` at once: nobody fails, nothing is lost.
+"""
+
+import io
+import subprocess
+import sys
+import tarfile
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+
+from relay import migrate as migrations
+from tests.processes.fleet import ROOT, Fleet, running_fleet
+from tests.processes.pipelines import Pipelines
+from tests.sql.support import publish
+from tests.sql.test_upgrades import RELEASED, migrate_to
+from tests.waiting import wait_until
 
 LATER = "9999"
 SAYS = "with which this version cannot work; upgrade tide-relay"
@@ -54,3 +72,98 @@ def test_old_workers_give_drains_up_and_end_and_new_ones_deliver(fleet, pipeline
     new = fleet.workers(TEST_KNOWS_MIGRATION=LATER)
     pipelines.wait_delivered("orders", ids, 40)
     assert new.is_running
+
+
+def git(*arguments: str) -> bytes:
+    return subprocess.run(["git", *arguments], cwd=ROOT, check=True, capture_output=True).stdout
+
+
+@pytest.fixture(scope="module")
+def old_programs(tmp_path_factory):
+    """The programs as they were when the schema had its released migrations alone, from the repository's history."""
+    try:
+        added = git("log", "--diff-filter=A", "--format=%H", "--", f"relay/sql/migrations/{RELEASED + 1:04}_inbox.sql")
+        packed = git("archive", f"{added.decode().split()[-1]}^", "relay", "scheduler", "workers", "tests")
+    except (OSError, IndexError, subprocess.CalledProcessError):
+        pytest.skip("needs the history of the repository")
+    folder = tmp_path_factory.mktemp("old")
+    with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
+        archive.extractall(folder, filter="data")
+    return folder
+
+
+class Publishers:
+    """Two that publish, each message in a transaction of its own, until told to stop."""
+
+    def __init__(self, database) -> None:
+        self._database, self._stop = database, threading.Event()
+        self.ids: list[int] = []
+        self.slowest = 0.0
+
+    def run(self) -> None:
+        with self._database.connect() as session:
+            while not self._stop.wait(0.005):
+                began = time.monotonic()
+                self.ids.append(publish(session))
+                self.slowest = max(self.slowest, time.monotonic() - began)
+
+    def go_on(self) -> None:
+        before = len(self.ids)
+        wait_until(lambda: len(self.ids) > before + 20, 20, "publishers go on")
+
+    def __enter__(self) -> "Publishers":
+        self._pool = ThreadPoolExecutor(2)
+        self._running = [self._pool.submit(self.run) for _ in range(2)]
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        self._stop.set()
+        self._pool.shutdown()
+        for running in self._running:
+            running.result()
+
+
+@pytest.mark.timeout(180)
+def test_publishers_and_an_old_fleet_run_while_the_schema_is_migrated_and_a_new_fleet_takes_over(
+    empty_database, old_programs, redis_server, tmp_path, monkeypatch
+):
+    migrate_to(empty_database, RELEASED, monkeypatch)
+    pipelines = Pipelines(empty_database.url, tmp_path / "delivered")
+    pipelines.make("orders", visibility_timeout_ms=5000)
+    with running_fleet(empty_database.fleet_url(), redis_server.url, tmp_path / "fleet") as fleet:
+        fleet.root = old_programs
+        old_scheduler, old_workers = fleet.scheduler(), fleet.workers()
+        fleet.wait_ready()
+        with Publishers(empty_database) as publishers:
+            publishers.go_on()
+            pipelines.wait_delivered("orders", list(publishers.ids))
+            migrating = [sys.executable, "-m", "relay.cli", "migrate", "--postgres-url", empty_database.url]
+            done = subprocess.run(migrating, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+            assert done.returncode == 0, done.stderr
+            assert f"applied {RELEASED + 1:04}_inbox" in done.stdout
+            publishers.go_on()
+            refused(fleet)
+            empty_database.fleet_url()
+            fleet.root = ROOT
+            new_scheduler, new_workers = fleet.scheduler(), fleet.workers()
+            old_scheduler.terminate()
+            old_workers.terminate()
+            old_scheduler.wait_exit()
+            old_workers.wait_exit()
+            new_scheduler.wait_ready()
+            new_workers.wait_ready()
+            publishers.go_on()
+        pipelines.wait_delivered("orders", publishers.ids, 60)
+        pipelines.wait_settled()
+    assert sorted(publishers.ids) == pipelines.committed("orders")
+    assert set(pipelines.delivered("orders")) == set(publishers.ids)
+    assert pipelines.dead_letters("orders") == []
+    # As in the test of migrations: twice the lock's limit would be enough on a machine that has nothing else to do.
+    assert publishers.slowest < 10 * migrations.LOCK_SECONDS
+
+
+def refused(fleet: Fleet) -> None:
+    """An old program that starts now says what is the matter, and ends."""
+    late = fleet.scheduler()
+    assert late.wait_exit(30) == 1
+    assert late.says("upgrade tide-relay")

@@ -137,10 +137,8 @@ class InboxSink(JoiningSink):
                     ) from None
                 _create(connection, name)
             except pg.InsufficientPrivilege as error:
-                raise ConfigError(
-                    f"{error.diag.message_primary}: let its owner run "
-                    f"select tide.grant_inbox_writer('{connection.info.user}');"
-                ) from error
+                grant = f"let its owner run select tide.grant_inbox_writer('{connection.info.user}');"
+                raise ConfigError(f"{error.diag.message_primary}: {error.diag.message_hint or grant}") from error
 
     def _drop(self) -> None:
         session, self._session = self._session, None

@@ -114,6 +114,24 @@ class TestOpening:
     ) -> None:
         assert "relay migrate" in problem(harness, postgres_url=empty_database.url)
 
+    def test_code_of_others_on_the_inbox_is_told_of_with_what_to_do(self, harness: InboxHarness) -> None:
+        with harness.database.admin() as admin, harness.database.connect() as owner:
+            admin.execute("""
+                create schema app;
+                create role other;
+                create function app.fire() returns trigger language plpgsql as $$ begin return new; end $$;
+                alter function app.fire() owner to other;
+                grant usage on schema app to public""")
+            try:
+                owner.execute(f"""
+                    create trigger t before insert on tide."{harness.inbox}"
+                        for each row execute function app.fire()""")
+                text = problem(harness)
+                assert "function app.fire(), which belongs to other" in text
+                assert "let it belong to" in text
+            finally:
+                admin.execute("drop schema app cascade; drop role other")
+
     def test_a_user_without_the_right_is_told_whom_to_ask_and_needs_no_more(self, harness: InboxHarness) -> None:
         database = harness.database
         role = f"writer_{database.name}"

@@ -223,11 +223,11 @@ def test_what_was_looked_at_cannot_change_before_it_is_used(database, db, app):
     app.execute(TABLE)
     track(db)
     with database.connect(autocommit=False) as writer:
-        for key, statement in (("writing", TRAPS["trigger"][0]), ("counting", TRAPS["policy"][0])):
-            writer.execute(f"select {CALLS[key]}")
-            app.execute("set lock_timeout = '50ms'")
+        app.execute("set lock_timeout = '50ms'")
+        for lock_mode, trap in (("row exclusive", "trigger"), ("access share", "policy")):
+            writer.execute("select tide.inbox_guard(i, %s) from tide.inbox i", [lock_mode])
             with pytest.raises(psycopg.errors.LockNotAvailable):
-                app.execute(statement)
+                app.execute(TRAPS[trap][0])
             writer.rollback()
 
 

@@ -5,7 +5,7 @@ import time
 import pytest
 from psycopg.types.json import Jsonb
 
-from relay.errors import Fenced, MigrationError, NotConnected
+from relay.errors import ConfigError, Fenced, NotConnected
 from relay.inbox_writer import Arrived, Writer
 from relay.models import Failure, InboxRow, Received
 from tests.sql.support import LEASE_MS, begin, relay_session
@@ -197,7 +197,7 @@ def test_a_refused_row_may_stop_all_that_follow(db, session, place):
 
 def test_losing_the_table_is_no_refusal_of_rows(db, writer):
     db.execute("drop table tide.commands cascade")
-    with pytest.raises(MigrationError):
+    with pytest.raises(ConfigError, match="is gone HINT: Forget it"):
         write(writer, arrived("a"))
 
 

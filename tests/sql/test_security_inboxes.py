@@ -185,7 +185,7 @@ def test_what_its_owner_has_given_to_tides_owner_is_trusted(database, db, app):
     [
         ("create view app.events as select 'a' as event_id from app.trap()", "42809", "no ordinary table any more"),
         ("create table app.events (event_id app.checked, payload jsonb)", "42501", "app.checked"),
-        (None, "55000", "is gone"),
+        (None, "42P16", "is gone"),
     ],
     ids=["view", "table", "nothing"],
 )

@@ -125,7 +125,7 @@ begin
     end if;
     if kind is null or to_regclass(named) is distinct from relation then
         raise exception 'the table % of inbox "%" is gone', named, box.name using
-            errcode = 'object_not_in_prerequisite_state',
+            errcode = 'invalid_table_definition',
             hint = format(case when box.tracked then 'Forget it: select tide.disable_inbox_tracking(%L);'
                                else 'Forget it: select tide.inbox_drop(%L);' end, box.name);
     elsif kind <> 'r' then

@@ -581,7 +581,7 @@ begin
     for box in select * from tide.inbox i where inbox is null or i.name = inbox_status.inbox order by i.name loop
         begin
             perform tide.inbox_guard(box, 'access share');
-        exception when insufficient_privilege or object_not_in_prerequisite_state or wrong_object_type then
+        exception when insufficient_privilege or invalid_table_definition or wrong_object_type then
             -- One that cannot be looked at does not hide the others.
             if inbox is not null then
                 raise;

@@ -72,6 +72,21 @@ def test_seeking_back_delivers_again_and_takes_what_was_held(db):
     assert poll(db, "c", 3) == [1, 2, 3]
 
 
+@pytest.mark.parametrize("isolation", ["repeatable read", "serializable"])
+def test_seeking_with_an_old_snapshot_is_refused_for_it_would_leave_ranges_that_it_does_not_see(
+    db, database, isolation
+):
+    poll(db, "a", 4)
+    commit(db, "a", 4)
+    with database.connect() as admin:
+        admin.execute(f"begin isolation level {isolation}")
+        admin.execute("select count(*) from tide.outbox")
+        assert poll(db, "b", 4) == [5, 6, 7, 8]
+        with refused("25000", "cannot be set", isolation.upper(), hint="read committed"):
+            one(admin, "select tide.seek_offset('g', 'a', 0)")
+    assert ranges(db) == [(4, 8, "b")]
+
+
 def test_seeking_forward_leaves_out(db):
     one(db, "select tide.seek_offset('g', 'a', 10)")
     assert poll(db, "a") == []

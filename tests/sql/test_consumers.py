@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.sql.consumers import commit, consumer_group, held_by, lag, let_run_out, offset, poll, ranges
+from tests.sql.consumers import commit, consumer_group, held_by, lag, let_run_out, offset, one, poll, ranges
 from tests.sql.support import make_outbox, publish_many, refused
 
 
@@ -63,19 +63,37 @@ def test_a_commit_within_a_range_settles_its_lower_part(db):
 def test_a_commit_never_moves_back(db):
     poll(db, "a", 10)
     assert commit(db, "a", 8) == 8
-    assert commit(db, "a", 3) == 8
-    assert commit(db, "b", 8) == 8
+    for consumer, last in [("a", 3), ("a", 8), ("b", 8)]:
+        with refused("55000", f"does not hold message {last}: it is settled already", hint="roll back"):
+            commit(db, consumer, last)
+    assert commit(db, "a", 0) == 8
     assert offset(db) == 8
 
 
-def test_a_commit_of_what_is_settled_above_the_offset_changes_nothing(db):
+def test_a_commit_of_what_is_settled_above_the_offset_is_refused(db):
     poll(db, "a", 5)
     poll(db, "b", 5)
     assert commit(db, "b", 10) == 0
     before = ranges(db)
-    assert commit(db, "b", 10) == 0
-    assert commit(db, "a", 7) == 0
+    for consumer, last in [("b", 10), ("a", 7)]:
+        with refused("55000", "it is settled already"):
+            commit(db, consumer, last)
     assert ranges(db) == before
+
+
+def test_work_in_the_transaction_of_its_commit_is_done_once_though_two_did_it(db, database):
+    db.execute("create table work (message bigint)")
+    assert poll(db, "slow", 4) == [1, 2, 3, 4]
+    let_run_out(db)
+    with database.connect() as quick:
+        assert poll(quick, "quick", 4) == [1, 2, 3, 4]
+        with quick.transaction():
+            quick.execute("insert into work select generate_series(1, 4)")
+            commit(quick, "quick", 4)
+    with refused("55000", "it is settled already"), db.transaction():
+        db.execute("insert into work select generate_series(1, 4)")
+        commit(db, "slow", 4)
+    assert one(db, "select count(*) from work") == 4
 
 
 def test_a_commit_settles_its_own_poll_and_no_earlier_one(db):
@@ -109,11 +127,27 @@ def test_a_smaller_poll_takes_a_part_of_what_ran_out(db):
     poll(db, "a", 10)
     let_run_out(db)
     assert poll(db, "b", 3) == [1, 2, 3]
-    assert ranges(db) == [(0, 3, "b"), (3, 10, "a")]
-    assert commit(db, "a", 10) == 0
+    assert ranges(db) == [(0, 3, "b"), (3, 10, None)]
     with refused("55000", 'consumer "b" does'):
         commit(db, "a", 2)
-    assert commit(db, "b", 3) == 10
+    assert commit(db, "b", 3) == 3
+    assert poll(db, "b") == [4, 5, 6, 7, 8, 9, 10]
+
+
+def test_whoever_lost_a_part_of_a_poll_cannot_commit_the_rest(db):
+    """The work of the whole poll may be in the transaction that commits: with one message lost it must roll back."""
+    poll(db, "a")
+    commit(db, "a", 2)
+    let_run_out(db)
+    assert poll(db, "b", 3) == [3, 4, 5]
+    for last in (4, 8, 10):
+        with refused("55000", f"does not hold message {last}", hint="poll again"):
+            commit(db, "a", last)
+    commit(db, "b", 5)
+    with refused("55000", "no consumer does"):
+        commit(db, "a", 10)
+    assert poll(db, "a") == [6, 7, 8, 9, 10]
+    assert commit(db, "a", 10) == 10
 
 
 def test_the_lowest_that_ran_out_comes_before_anything_new(db):

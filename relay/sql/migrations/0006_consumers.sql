@@ -7,13 +7,16 @@
 --   commit  settles a range, or the lower part of one; the offset moves over the settled ranges at the bottom
 -- Both lock the row of the group first, so that they take turns; nothing else changes a range but what has this lock.
 --
+-- A commit of what the consumer does not hold is refused, also of what is settled already: work that is done in the
+-- transaction of its commit is done once only if it is rolled back whenever another, or the same one before, has done it.
+--
 -- A commit settles within the one range that its id lies in, and not what else the consumer holds below. A worker that
 -- died after a poll and came back under its old name knows nothing of that poll: if its next commit settled everything
 -- below, those messages would be lost. So they come again when their lease runs out.
 --
 -- Poll reads the horizon first and the messages in a later statement, hence with a later snapshot: see 0001. A snapshot
 -- that outlives a statement would miss messages below the horizon, and their ids would be passed. So it must be READ
--- COMMITTED. The others need not: a transaction that sees a range began after the poll had ended, so it sees every message
+-- COMMITTED, and so must a seek, which removes every range. The others need not: a transaction that sees a range began after the poll had ended, so it sees every message
 -- of the range, and PostgreSQL refuses it with a serialization failure if another has changed the range since.
 
 alter table tide.consumer_group add column polled boolean not null default false;
@@ -38,9 +41,11 @@ create table tide.consumer_lease (
     settled     boolean not null default false,
     primary key (group_id, after_id),
     check (after_id < last_id),
-    check (settled or consumer is not null and lease_until is not null)
+    check (settled or lease_until is not null)
 ) with (fillfactor = 20, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
 comment on table tide.consumer_lease is 'The ranges (after_id, last_id] that were handed out and lie above the offset of their group.';
+comment on column tide.consumer_lease.consumer is
+    'Null: nobody; what is left of a range that ran out, after another consumer has polled a part of it.';
 comment on column tide.consumer_lease.settled is 'Committed, while something below is not. Neighbours that are settled are one range.';
 
 -- Groups --------------------------------------------------------------------------------------------------------------
@@ -84,6 +89,17 @@ begin
     if seconds is null or seconds not between 1 and 43200 then
         raise exception '% is %, and must be from 1 to 43200', name, coalesce(seconds::text, 'NULL') using
             errcode = 'invalid_parameter_value', hint = 'It is how many seconds the consumer has to commit; 43200 are 12 hours.';
+    end if;
+end $$;
+
+create function tide.check_isolation(to_be_done text, consumer_group text) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+    if current_setting('transaction_isolation') not in ('read committed', 'read uncommitted') then
+        raise exception 'consumer group "%" cannot be % in a transaction that is %',
+            consumer_group, to_be_done, upper(current_setting('transaction_isolation')) using
+            errcode = 'invalid_transaction_state',
+            hint = 'Do it in a transaction of its own: begin isolation level read committed. tide.commit_offset may be in any.';
     end if;
 end $$;
 
@@ -265,10 +281,11 @@ begin
            set last_id = consumer_lease_again.last_id, consumer = consumer_lease_again.consumer,
                lease_until = consumer_lease_again.lease_until
          where l.group_id = locked.group_id and l.after_id = expired.after_id;
-        -- The rest stays with who had it, who may commit it still, until somebody polls it.
+        -- The rest is nobody's until somebody polls it. Who had it has worked on the part that is taken now, too, maybe in the
+        -- transaction that is going to commit: that commit must be refused, and one for the rest cannot be told from it.
         if last_id < expired.last_id then
-            insert into tide.consumer_lease (group_id, after_id, last_id, consumer, lease_until)
-            values (locked.group_id, last_id, expired.last_id, expired.consumer, expired.lease_until);
+            insert into tide.consumer_lease (group_id, after_id, last_id, lease_until)
+            values (locked.group_id, last_id, expired.last_id, expired.lease_until);
         end if;
         return;
     end loop;
@@ -314,12 +331,8 @@ declare
     leased record;
     until  timestamptz;
 begin
-    if current_setting('transaction_isolation') not in ('read committed', 'read uncommitted') then
-        raise exception 'consumer group "%" cannot be polled in a transaction that is %',
-            consumer_group, upper(current_setting('transaction_isolation')) using
-            errcode = 'invalid_transaction_state',
-            hint = 'Poll in a transaction of its own: begin isolation level read committed. Commit in any.';
-    elsif batch_size is null or batch_size not between 1 and 10000 then
+    perform tide.check_isolation('polled', consumer_group);
+    if batch_size is null or batch_size not between 1 and 10000 then
         raise exception 'batch_size is %, and must be from 1 to 10000', coalesce(batch_size::text, 'NULL') using
             errcode = 'invalid_parameter_value', hint = 'It is how many messages a poll returns at most.';
     end if;
@@ -346,13 +359,20 @@ comment on function tide.poll_outbox is
 
 create function tide.refuse_commit(locked tide.consumer_group, consumer text, last_offset bigint, holder tide.consumer_lease) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+    is_settled boolean := last_offset <= locked.offset_id or holder.last_id >= last_offset and holder.settled;
+    is_held    boolean := not is_settled and holder.last_id >= last_offset;
 begin
     raise exception 'consumer "%" of group "%" does not hold message %: %', consumer, locked.name, last_offset,
-        case when holder.last_id >= last_offset then format('consumer "%s" does', holder.consumer) else 'no consumer does' end using
+        case when is_settled then 'it is settled already' when is_held and holder.consumer is not null
+             then format('consumer "%s" does', holder.consumer) else 'no consumer does' end using
         errcode = 'object_not_in_prerequisite_state',
-        hint = case when holder.last_id >= last_offset
-                    then 'Its lease ran out, and another has polled the message and will commit it. Nothing was committed. Ask for more '
-                         'time with visibility_seconds, or while you work with tide.extend_lease.'
+        hint = case when is_settled
+                    then 'It was committed by this consumer before, or by another to whom it went when the lease ran out. What was done for '
+                         'it in this transaction must not be done twice: roll back, and poll again.'
+                    when is_held
+                    then 'Its lease ran out, and another has polled it, or messages that were polled with it. Nothing was committed: poll '
+                         'again. Ask for more time with visibility_seconds, or while you work with tide.extend_lease.'
                     else 'Nothing was committed. Commit the id of a message that tide.poll_outbox has returned to this consumer; '
                          'after tide.seek_offset, poll anew.' end;
 end $$;
@@ -367,16 +387,14 @@ begin
     if last_offset is null or last_offset < 0 then
         raise exception 'last_offset is %, and must be the id of a message', coalesce(last_offset::text, 'NULL') using
             errcode = 'invalid_parameter_value', hint = 'Commit the id of the last message that is done.';
-    elsif last_offset <= locked.offset_id then
+    elsif last_offset = 0 then
         return locked.offset_id;
     end if;
     select * into lease from tide.consumer_lease l
      where l.group_id = locked.group_id and l.after_id >= locked.offset_id and l.after_id < last_offset
      order by l.after_id desc limit 1;
-    if lease.last_id is null or lease.last_id < last_offset or not lease.settled and lease.consumer <> commit_offset.consumer then
+    if lease.last_id is null or lease.last_id < last_offset or lease.settled or lease.consumer is distinct from commit_offset.consumer then
         perform tide.refuse_commit(locked, consumer, last_offset, lease);
-    elsif lease.settled then
-        return locked.offset_id;
     end if;
     -- Ids without a message at the end of the range are settled with it: nobody could commit them.
     if exists (select from tide.message m
@@ -419,10 +437,13 @@ comment on function tide.extend_lease is
 create function tide.seek_offset(consumer_group text, consumer text, new_offset bigint) returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
-    locked  tide.consumer_group := tide.consumer_group_lock(consumer_group, consumer);
+    locked  tide.consumer_group;
     horizon bigint;
     oldest  bigint;
 begin
+    -- It removes every range, so it must see every range.
+    perform tide.check_isolation('set to an offset', consumer_group);
+    locked := tide.consumer_group_lock(consumer_group, consumer);
     select h.horizon into horizon from tide.outbox_horizon(locked.outbox_id) h;
     if new_offset is null or new_offset not between 0 and horizon then
         raise exception 'consumer group "%" cannot be set to %', consumer_group, coalesce(new_offset::text, 'NULL') using

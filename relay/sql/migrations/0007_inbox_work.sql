@@ -68,10 +68,10 @@ begin
         raise exception 'inbox "%" needs names that are taken in schema %: %', box.name, quote_ident(box.table_schema), taken using
             errcode = 'duplicate_table', hint = 'Choose another name for the inbox, or another schema, or rename what is there.';
     end if;
-    -- What waits, in the order of arrival; what waits for its time; what was done and what is dead, for retention.
-    execute format('create index %I on %s (inbox_seq) where %s', box.name || '_tide_pending', relation, tide.inbox_pending(box));
-    execute format('create index %I on %s (available_at) where %s and available_at is not null',
-                   box.name || '_tide_due', relation, tide.inbox_pending(box));
+    -- What waits for its time, by that, and behind it, without one, what can be claimed at once, in the order of arrival: a
+    -- claim passes over none of the others, however many wait for a retry. What was done and what is dead, for retention.
+    execute format('create index %I on %s (available_at, inbox_seq) where %s',
+                   box.name || '_tide_pending', relation, tide.inbox_pending(box));
     execute format('create index %I on %s (processed_at) where processed_at is not null', box.name || '_tide_done', relation);
     execute format('create index %I on %s (failed_at) where %s', box.name || '_tide_dead', relation, tide.inbox_dead(box));
     execute format('create trigger tide_inbox after insert on %s referencing new table as arrived '
@@ -103,7 +103,10 @@ declare
     box tide.inbox;
 begin
     perform tide.inbox_refuse_name(name);
-    if schema = 'tide' and name ~ '^message(_|$)' then
+    if num_nulls(schema, max_retries, with_dead_letter, with_stats) > 0 then
+        raise exception 'schema, max_retries, with_dead_letter and with_stats of inbox "%" must not be NULL', name using
+            errcode = 'null_value_not_allowed', hint = 'Leave an argument out for its default.';
+    elsif schema = 'tide' and name ~ '^message(_|$)' then
         raise exception 'inbox name "%" is one that outboxes use in schema tide', name using
             errcode = 'invalid_name', hint = 'Choose another name, or another schema.';
     elsif to_regclass(format('%I.%I', schema, name)) is not null then
@@ -204,7 +207,7 @@ begin atomic
     else format(
         'select w.id from (select * from (select i.%1$I as id from %2$s i where %3$s and i.available_at <= $3 '
         'order by i.available_at limit %4$s %5$s) due union all select * from (select i.%1$I from %2$s i '
-        'where %3$s and i.available_at is null order by i.inbox_seq limit %4$s %5$s) fresh) w limit %4$s',
+        'where %3$s and i.available_at is null order by i.available_at, i.inbox_seq limit %4$s %5$s) fresh) w limit %4$s',
         (box).event_id_col, tide.inbox_relation(box), tide.inbox_pending(box, 'i.'), size, locking)
     end;
 end;
@@ -316,7 +319,8 @@ begin
         raise exception 'inbox "%" has an order, and can be claimed only in READ COMMITTED', inbox using
             errcode = 'active_sql_transaction', hint = 'An older snapshot does not show what others have claimed.';
     else
-        ids := tide.inbox_lock_aggregates(box, tide.inbox_lock_next(box, batch_size, at));
+        -- Each aggregate is a lock until the transaction ends, and the server has room for some thousands, for everybody.
+        ids := tide.inbox_lock_aggregates(box, tide.inbox_lock_next(box, least(batch_size, 1000), at));
         chosen := format('i.%I = any ($4::%s[]) and %s and %s', box.event_id_col, box.event_id_type, tide.inbox_claimable(box), tide.inbox_is_next(box));
     end if;
     return query execute format(
@@ -334,8 +338,9 @@ comment on function tide.inbox_claim is
 
 -- Marking -------------------------------------------------------------------------------------------------------------
 
+-- Along the index of the ids, on which a list of ids is sorted: so all who change rows by such lists lock them in one order.
 create function tide.inbox_mark_processed(inbox text, event_ids text[], worker text default null) returns int
-language plpgsql set search_path = pg_catalog, pg_temp as $$
+language plpgsql set search_path = pg_catalog, pg_temp set enable_seqscan = off set enable_bitmapscan = off as $$
 declare
     box    tide.inbox := tide.find_inbox(inbox);
     marked int;
@@ -350,7 +355,7 @@ comment on function tide.inbox_mark_processed is
     'Marks messages as processed and returns how many. With a worker, only those that it still holds.';
 
 create function tide.inbox_release(inbox text, event_ids text[], worker text) returns int
-language plpgsql set search_path = pg_catalog, pg_temp as $$
+language plpgsql set search_path = pg_catalog, pg_temp set enable_seqscan = off set enable_bitmapscan = off as $$
 declare
     box      tide.inbox := tide.find_inbox(inbox);
     released int;
@@ -399,7 +404,7 @@ comment on function tide.inbox_mark_failed is
     'Counts a failure: "retry", or "dead" when it was the last. "processed" or "not held": nothing was changed.';
 
 create function tide.replay_inbox_messages(inbox text, event_ids text[]) returns int
-language plpgsql set search_path = pg_catalog, pg_temp as $$
+language plpgsql set search_path = pg_catalog, pg_temp set enable_seqscan = off set enable_bitmapscan = off as $$
 declare
     box      tide.inbox := tide.find_inbox(inbox);
     replayed int;
@@ -497,8 +502,9 @@ begin
     execute format('drop index if exists %I.%I', box.table_schema, box.name || '_tide_first');
     execute format('create index %I on %s (%I %s nulls last, inbox_seq) where %s',
                    box.name || '_tide_first', tide.inbox_relation(box), priority_col,
-                   case when descending then 'desc' else 'asc' end, tide.inbox_pending(box));
-    update tide.inbox i set priority_col = enable_inbox_priority.priority_col, priority_descending = descending
+                   case when coalesce(descending, true) then 'desc' else 'asc' end, tide.inbox_pending(box));
+    update tide.inbox i
+       set priority_col = enable_inbox_priority.priority_col, priority_descending = coalesce(descending, true)
      where i.inbox_id = box.inbox_id;
 end $$;
 comment on function tide.enable_inbox_priority is
@@ -602,7 +608,7 @@ begin
             'from (select count(*) as pending from %1$s i where %3$s) f, '
             '(select count(*) filter (where i.claimed_by is not null and i.available_at > clock_timestamp()) as claimed, '
             'count(*) filter (where i.claimed_by is null) as retrying, min(i.received_at) as oldest from %1$s i where %3$s and i.available_at is not null) w, '
-            '(select (select i.received_at from %1$s i where %3$s and i.available_at is null order by i.inbox_seq limit 1) as oldest) o',
+            '(select (select i.received_at from %1$s i where %3$s and i.available_at is null order by i.available_at, i.inbox_seq limit 1) as oldest) o',
             tide.inbox_relation(box), tide.inbox_dead(box, 'i.'), tide.inbox_pending(box, 'i.'), tide.inbox_relation(box))
             using box.name, box.table_schema, box.table_name, box.inbox_id;
     end loop;
@@ -664,6 +670,10 @@ declare
     dead_hours      int := coalesce(box.dead_retention_hours, tide.setting_number('inbox_dlq_retention_hours'));
     removed         bigint := 0;
 begin
+    if max_rows is null or max_rows < 1 then
+        raise exception 'max_rows is %, it must be at least 1', coalesce(max_rows::text, 'NULL') using
+            errcode = 'invalid_parameter_value', hint = 'It is how many messages a call removes at most.';
+    end if;
     perform tide.inbox_guard(box, 'row exclusive');
     if processed_hours > 0 then
         removed := tide.inbox_remove(box, 'r.processed_at < $1 order by r.processed_at',
@@ -817,7 +827,7 @@ begin
             errcode = 'object_not_in_prerequisite_state', hint = format('To remove it with its messages: select tide.inbox_drop(%L);', inbox);
     end if;
     perform tide.inbox_forget(box);
-    foreach suffix in array array['pending', 'due', 'done', 'dead', 'order', 'claimed', 'past', 'first'] loop
+    foreach suffix in array array['pending', 'done', 'dead', 'order', 'claimed', 'past', 'first'] loop
         execute format('drop index if exists %I.%I', box.table_schema, box.name || '_tide_' || suffix);
     end loop;
     if to_regclass(tide.inbox_relation(box)) is not null then

@@ -92,6 +92,8 @@ class Writer:
 
     config_changed = False
     """Whether the pipeline was changed since the drain began, as of the last write or look."""
+    redeliver = False
+    """Whether dead letters are to be tried again, as of the last look."""
 
     def __init__(
         self, connection: Connection, lease: Lease, begun: Begun, on_refused: Literal["dead_letter", "stop"]
@@ -146,10 +148,11 @@ class Writer:
             self._check(self._execute("receive_settle", {"delivered": 0, "dead_letters": 0}), sent_at)
 
     def look(self) -> None:
-        """Nothing comes: whether the pipeline was changed, or the drain given up, meanwhile. Writes nothing."""
+        """Nothing comes: what people have changed or asked for, or whether the drain was given up. Writes nothing."""
         with database_errors():
             row = self._execute("receive_look", {}).fetchone()
         self.config_changed = row is None or row[0] != self._revision
+        self.redeliver = row is not None and row[1]
 
     def _write_what_can_be(self, arrived: Arrived) -> "Written":
         """Searches for the rows that PostgreSQL refuses, and does with them what the pipeline says."""

@@ -41,6 +41,9 @@ class ReceivedAgain:
 class Redeliveries:
     """One drain's session with what is asked of its pipeline. Raises Fenced, and NotConnected for PostgreSQL."""
 
+    config_changed = False
+    """Whether the pipeline was changed or disabled since the drain began, as of the last settle."""
+
     def __init__(self, connection: Connection, lease: Lease, begun: Begun) -> None:
         self._connection = connection
         self._lease = lease
@@ -109,6 +112,7 @@ class Redeliveries:
                 drain = self._lease.drain
                 raise Fenced(f"drain {drain.number} of pipeline {drain.pipeline!r} was given up")
         self._lease.renewed(sent_at)
+        self.config_changed = fence[0] != self._begun.revision
 
     def _fetch(self, name: str, **parameters: object) -> list[Any]:
         return self._connection.execute(query(name), self._parameters | parameters, binary=True).fetchall()

@@ -41,7 +41,7 @@ class Redelivery(Delivery):
         # name of one that is made of everything between them.
         dead_letters_at_once = 1 if isinstance(self._sink, GatheringSink) else self._config.pipeline.batch_size
         ends_at = time.monotonic() + self._config.pipeline.slice_ms / 2000
-        while not self._tools.stop.is_set():
+        while not self._tools.stop.is_set() and not self._asked.config_changed:
             again = self._asked.next(self._config.pipeline.batch_size, dead_letters_at_once)
             if again is None:
                 return replace(self._live, progressed=self._progressed)
@@ -102,7 +102,8 @@ def retry_received(
 ) -> bool:
     """Decodes dead letters of a reverse pipeline again, and writes what can be stored now.
 
-    One transaction: rows and dead letters, under the fence. Returns whether there may be more.
+    One transaction: rows and dead letters, under the fence. Returns whether there may be more;
+    not if the pipeline was changed.
     Raises Fenced, NotConnected (PostgreSQL).
     """
     asked = Redeliveries(connection, lease, begun)
@@ -119,4 +120,4 @@ def retry_received(
         asked.settle_dead_letters([number for number, _ in rows if number not in still_dead], refused)
     for number, failure in refused:
         log.error("dead letter again", dead_letter=number, code=failure.code, reason=failure.reason)
-    return True
+    return not asked.config_changed

@@ -52,10 +52,11 @@ def drain(tools: Tools, connection: Connection, lease: Lease, begun: Begun) -> E
         log.warning("source cannot be opened", reason=str(error))
         return ownership.failed(begun.failures, error.code, str(error))
     writer = Writer(connection, lease, begun, config.pipeline.on_invalid)
-    work = ReverseDrain(tools, lease, begun, config, source, writer)
+    work = ReverseDrain(tools, connection, lease, begun, config, source, writer)
     keep = False
     try:
-        work.retry_dead_letters(connection)
+        if begun.redeliver:
+            work.retry_dead_letters()
         ended = work.run()
         keep = work.source_works and _rests(source)
     finally:
@@ -79,9 +80,17 @@ class ReverseDrain:
     """One drain in progress."""
 
     def __init__(
-        self, tools: Tools, lease: Lease, begun: Begun, config: ReverseConfig, source: Source, writer: Writer
+        self,
+        tools: Tools,
+        connection: Connection,
+        lease: Lease,
+        begun: Begun,
+        config: ReverseConfig,
+        source: Source,
+        writer: Writer,
     ) -> None:
         self._tools = tools
+        self._connection = connection
         self._lease = lease
         self._begun = begun
         self._config = config
@@ -112,12 +121,13 @@ class ReverseDrain:
         log.warning("receiving failed", code=failure.code, reason=failure.reason)
         return ownership.failed(self._begun.failures, failure.code, failure.reason, progressed=self._progressed)
 
-    def retry_dead_letters(self, connection: Connection) -> None:
+    def retry_dead_letters(self) -> None:
         """What people asked to be tried again, for at most half a slice: it needs no source."""
-        again = self._begun.redeliver
-        ends_at = self._began + self._slice_seconds() / 2
+        again = True
+        ends_at = time.monotonic() + self._slice_seconds() / 2
+        parts = (self._connection, self._lease, self._begun, self._decode, self._config.pipeline.batch_size)
         while again and time.monotonic() < ends_at and not self._tools.stop.is_set():
-            again = retry_received(connection, self._lease, self._begun, self._decode, self._config.pipeline.batch_size)
+            again = retry_received(*parts)
 
     # Receiving --------------------------------------------------------------------------------------------------
 
@@ -141,6 +151,8 @@ class ReverseDrain:
         if self._failure is None and now - self._looked_at >= LOOK_SECONDS:
             self._looked_at = now
             self._writer.look()
+            if self._writer.redeliver and not self._is_over():
+                self.retry_dead_letters()
 
     def _longest_wait(self, contended: bool) -> float:
         """No wait outlives the slice or the lease."""

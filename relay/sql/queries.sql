@@ -226,9 +226,9 @@ with fence as (
 select p.revision from fence join tide.pipeline p on p.name = fence.pipeline
 
 -- name: replay_next
--- The replay in hand: the one that was asked for first.
+-- The replay in hand: the one that was asked for first. Not one of an outbox that this drain does not read.
 select r.replay_id, r.next_id, r.to_id from tide.replay r
- where r.pipeline = %(pipeline)s and r.ended_at is null
+ where r.pipeline = %(pipeline)s and r.ended_at is null and r.outbox_id = %(outbox_id)s
  order by r.replay_id limit 1
 
 -- name: replay_read
@@ -391,8 +391,11 @@ update tide.drain d
 returning p.revision
 
 -- name: receive_look
--- The revision of the pipeline whose drain waits on its source. No row: fenced, or the pipeline is gone.
-select p.revision
+-- The revision of the pipeline whose drain waits on its source, and whether dead letters are to be tried again. No row:
+-- fenced, or the pipeline is gone.
+select p.revision,
+       exists (select from tide.dead_letter x
+                where x.pipeline = d.pipeline and x.inbox is not null and x.retry_requested_at is not null) as redeliver
   from tide.drain d join tide.pipeline p on p.name = d.pipeline
  where d.pipeline = %(pipeline)s and d.epoch = %(epoch)s and d.number = %(number)s
 

@@ -275,7 +275,7 @@ def test_a_fenced_drain_leaves_nothing_in_a_local_inbox(bench):
 
 @pytest.fixture
 def commands(bench):
-    yield bench.receive_into("commands", slice_ms=200)
+    yield bench.receive_into("commands", slice_ms=1000)
     sources.forget("commands")
 
 

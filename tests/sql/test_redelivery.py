@@ -34,6 +34,9 @@ def test_dead_letters_are_listed_in_pages_of_one_pipeline_or_all(database):
         bury(db, 1, 2, 3)
         bury(db, 1, pipeline="q")
         assert len(rows(db, "select * from tide.relay_dlq_list()")) == 4
+        [(code, number)] = rows(db, "select code, count(*) from tide.dead_letter group by code order by 2, 1 limit 1")
+        assert len(rows(db, "select * from tide.relay_dlq_list(code => %s)", code)) == number
+        assert rows(db, "select * from tide.relay_dlq_list(code => 'none')") == []
         first = rows(db, "select dead_letter_id, message_id from tide.relay_dlq_list('p', max_rows => 2)")
         assert [row[1] for row in first] == [1, 2]
         rest = rows(db, "select message_id from tide.relay_dlq_list('p', after_id => %s)", first[-1][0])
@@ -150,6 +153,21 @@ def test_a_range_must_lie_below_the_offset(database):
             (4, 6, 4, True),
             (2, 3, 2, True),
         ]
+
+
+def test_a_replay_that_ended_long_ago_is_forgotten_with_the_history(database):
+    make_pipeline(database)
+    with database.connect() as db:
+        publish_many(db, 5)
+        db.execute("update tide.consumer_group set offset_id = 5")
+        for _ in range(3):
+            db.execute("select tide.relay_replay('p', 1)")
+        db.execute("update tide.replay set ended_at = now() - interval '3 hours' where replay_id = 1")
+        db.execute("update tide.replay set ended_at = now() where replay_id = 2")
+        assert rows(db, "select tide.config_history_retain()") == [(0,)]
+        db.execute("select tide.setting_set('config_history_retention_hours', '2')")
+        assert rows(db, "select tide.config_history_retain()") == [(1,)]
+        assert rows(db, "select replay_id from tide.relay_replays()") == [(2,), (3,)]
 
 
 def test_an_inbox_has_nothing_to_replay(database):

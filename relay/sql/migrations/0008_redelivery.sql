@@ -21,6 +21,7 @@ create index on tide.dead_letter (failed_at);
 create table tide.replay (
     replay_id    bigint generated always as identity primary key,
     pipeline     text not null references tide.pipeline on delete cascade,
+    outbox_id    int not null,
     from_id      bigint not null,
     to_id        bigint not null,
     next_id      bigint not null,
@@ -32,7 +33,9 @@ create table tide.replay (
     check (from_id <= to_id and next_id between from_id and to_id + 1)
 ) with (fillfactor = 50);
 comment on table tide.replay is 'Ranges of an outbox that a pipeline delivers once more; next_id is the first that is still to be sent.';
+comment on column tide.replay.outbox_id is 'The outbox that the pipeline read when it was asked for: ids of another are other messages.';
 create index on tide.replay (pipeline, replay_id) where ended_at is null;
+create index on tide.replay (ended_at);
 
 create view tide.redelivery_waiting as
     select d.pipeline from tide.dead_letter d where d.retry_requested_at is not null
@@ -43,11 +46,7 @@ comment on view tide.redelivery_waiting is 'The pipelines that have something to
 create function tide.redelivery_floor(outbox_id int) returns bigint
 language sql stable security definer set search_path = pg_catalog, pg_temp
 begin atomic
-    select min(r.next_id)
-      from tide.replay r
-      join tide.pipeline p on p.name = r.pipeline
-      join tide.consumer_group g on g.group_id = p.group_id
-     where r.ended_at is null and g.outbox_id = redelivery_floor.outbox_id;
+    select min(r.next_id) from tide.replay r where r.ended_at is null and r.outbox_id = redelivery_floor.outbox_id;
 end;
 comment on function tide.redelivery_floor is 'The lowest id that a replay still wants; null if none does.';
 
@@ -61,12 +60,27 @@ begin
 end $$;
 create trigger forget_requests after delete on tide.pipeline for each row execute function tide.forget_requests();
 
+-- What a replay wants is in an outbox that the pipeline reads no more.
+create function tide.end_replays() returns trigger
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+begin
+    update tide.replay r set ended_at = clock_timestamp()
+     where r.pipeline = new.name and r.ended_at is null
+       and r.outbox_id is distinct from (select g.outbox_id from tide.consumer_group g where g.group_id = new.group_id);
+    if found then
+        raise notice 'pipeline "%" reads another outbox now: what it was asked to replay has ended where it was', new.name;
+    end if;
+    return null;
+end $$;
+create trigger end_replays after update of group_id on tide.pipeline
+    for each row when (old.group_id is distinct from new.group_id) execute function tide.end_replays();
+
 -- Who asks. current_user is the owner inside a function that runs with its owner's rights.
 create function tide.caller() returns text
 language sql stable
 return coalesce(nullif(current_setting('role', true), 'none'), session_user::text);
 
--- Wakes the owner of a pipeline, as a publisher would. A reverse pipeline looks when its next drain begins.
+-- Wakes the owner of a pipeline, as a publisher would. A reverse pipeline looks by itself while it waits.
 create function tide.redelivery_wake(pipeline text) returns void
 language sql security definer set search_path = pg_catalog, pg_temp
 begin atomic
@@ -89,8 +103,9 @@ begin
     return found_pipeline;
 end $$;
 
-create function tide.relay_dlq_list(pipeline text default null, max_rows int default 1000, after_id bigint default 0)
-returns table (
+create function tide.relay_dlq_list(
+    pipeline text default null, max_rows int default 1000, after_id bigint default 0, code text default null
+) returns table (
     dead_letter_id bigint, pipeline text, outbox text, message_id bigint, inbox text, event_id text, subject text, key text,
     headers jsonb, payload jsonb, body bytea, code text, reason text, attempts int, published_at timestamptz,
     first_failed_at timestamptz, failed_at timestamptz, retry_requested_at timestamptz
@@ -100,12 +115,13 @@ language sql stable security definer set search_path = pg_catalog, pg_temp as $$
            d.headers, d.payload, d.body, d.code, d.reason, d.attempts, d.published_at,
            d.first_failed_at, d.failed_at, d.retry_requested_at
       from tide.dead_letter d
-     where (relay_dlq_list.pipeline is null or d.pipeline = relay_dlq_list.pipeline) and d.dead_letter_id > after_id
+     where (relay_dlq_list.pipeline is null or d.pipeline = relay_dlq_list.pipeline) and d.dead_letter_id > coalesce(after_id, 0)
+       and (relay_dlq_list.code is null or d.code = relay_dlq_list.code)
      order by d.dead_letter_id
      limit max_rows
 $$;
 comment on function tide.relay_dlq_list is
-    'Dead letters in the order of their ids, of one pipeline or of all; after_id is the last id of the page before.';
+    'Dead letters in the order of their ids, of one pipeline or of all, with one code or any; after_id is the last id of the page before.';
 
 create function tide.refuse_dead_letter(dead_letter_id bigint) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
@@ -239,8 +255,8 @@ declare
     new_id bigint;
 begin
     select r.* into line from tide.replay_range(pipeline, from_id, to_id) r;
-    insert into tide.replay (pipeline, from_id, to_id, next_id, requested_by)
-    values (pipeline, from_id, line.to_id, from_id, tide.caller())
+    insert into tide.replay (pipeline, outbox_id, from_id, to_id, next_id, requested_by)
+    values (pipeline, line.outbox_id, from_id, line.to_id, from_id, tide.caller())
     returning replay_id into new_id;
     perform tide.redelivery_wake(pipeline);
     return new_id;

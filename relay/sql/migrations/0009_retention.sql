@@ -355,6 +355,7 @@ language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 declare
     hours   int := tide.setting_number('config_history_retention_hours');
     removed bigint := 0;
+    replays bigint;
 begin
     if hours > 0 then
         delete from tide.pipeline_history h
@@ -363,10 +364,18 @@ begin
                     where o.changed_at < clock_timestamp() - make_interval(hours => hours)
                     order by o.changed_at limit max_rows for update skip locked);
         get diagnostics removed = row_count;
+        delete from tide.replay r
+         where r.replay_id in (
+                   select o.replay_id from tide.replay o
+                    where o.ended_at < clock_timestamp() - make_interval(hours => hours)
+                    order by o.ended_at limit max_rows - removed for update skip locked);
+        get diagnostics replays = row_count;
+        removed := removed + replays;
     end if;
     return removed;
 end $$;
-comment on function tide.config_history_retain is 'Removes history of configurations older than config_history_retention_hours.';
+comment on function tide.config_history_retain is 
+    'Removes history of configurations, and replays that ended, older than config_history_retention_hours.';
 
 -- Outboxes ------------------------------------------------------------------------------------------------------------
 

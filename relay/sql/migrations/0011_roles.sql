@@ -60,7 +60,7 @@ select p.kind, 'function', unnest(p.names)
         'inbox_rights',
         'find_outbox', 'find_pipeline', 'find_setting', 'lock_class', 'attach_partition', 'outbox_upper',
         'outbox_set_enabled', 'outbox_mark', 'outbox_asleep', 'outbox_refuse', 'refuse_pipeline', 'relay_set_enabled',
-        'inbox_notify', 'keep_direction', 'redelivery_floor', 'redelivery_wake', 'forget_requests', 'caller',
+        'inbox_notify', 'keep_direction', 'redelivery_floor', 'redelivery_wake', 'forget_requests', 'end_replays', 'caller',
         'refuse_dead_letter', 'direction_of', 'replay_range', 'pipeline_described', 'keep_history',
         'check_consumer_name', 'check_isolation', 'check_seconds', 'consumer_alive_since', 'consumer_group_lock',
         'consumer_lease_again',

@@ -177,7 +177,7 @@ def test_where_one_cannot_be_retried_none_is(bench: Refusing) -> None:
         "insert into tide.dead_letter (pipeline, inbox, event_id, body, code, reason)"
         " values ('p', 'commands', 'a', '{', 'not_json', 'of a pipeline that was there before')"
     )
-    for other, said in ((99, "does not exist"), (bench.dead()[-1], "of another pipeline p")):
+    for other, said in ((99, "does not exist"), (bench.dead()[-1], 'of another pipeline "p"')):
         result = verb(bench, "retry", number, other)
         assert (result.exit_code, said in result.stderr) == (1, True)
         assert [letter["retry_requested_at"] for letter in listed(bench)] == [None, None]

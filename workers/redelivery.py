@@ -2,7 +2,7 @@
 
 A drain comes here after its live messages, so that they wait for nothing, and stays for at most half a slice. The same
 sink is used, in the same way: what is delivered is settled, what is refused is a dead letter (again), and anything else
-ends the drain with a retry time.
+is tried again by a later drain.
 """
 
 import time
@@ -46,10 +46,16 @@ class Redelivery(Delivery):
             if again is None:
                 return replace(self._live, progressed=self._progressed)
             if failure := self._deliver(again):
-                return self.failed(failure)
+                return self._later(self.failed(failure))
             if time.monotonic() >= ends_at:
                 break
         return End("more", self._progressed)
+
+    def _later(self, failed: End) -> End:
+        """What could not be delivered once more is tried again after a pause, which no live message waits out."""
+        if self._live.outcome == "idle":
+            return replace(failed, outcome="later")
+        return replace(failed, outcome=self._live.outcome, retry_seconds=self._live.retry_seconds)
 
     def _deliver(self, again: Again) -> Failure | None:
         """Sends a batch and settles what became of it. Returns what stopped it, if anything did."""

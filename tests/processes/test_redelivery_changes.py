@@ -1,7 +1,8 @@
-"""Pipelines that are changed, disabled or asked while they deliver once more."""
+"""Pipelines that are changed, disabled, asked or hindered while they deliver once more."""
 
 import pytest
 
+from relay.models import Failure
 from relay.sinks import memory
 from relay.sources import memory as sources
 from tests.processes.single_drains import Bench
@@ -83,3 +84,16 @@ def test_a_drain_that_waits_on_its_source_notices_a_retry(bench, commands):
         wait_until(lambda: bench.query("select 1 from tide.drain where lease_until is not null"), 10, "the drain began")
         bench.query("select tide.relay_dlq_retry('p')")
         wait_until(lambda: bench.event_ids() == ["e-1"], 10, "it is stored")
+
+
+def test_a_live_message_does_not_wait_for_what_fails_once_more(bench, store):
+    bench.publish(1)
+    store.refuse = lambda index, record: Failure(index, True, "bad", "no")
+    bench.drain()
+    store.refuse = lambda index, record: Failure(index, False, "busy", "not now")
+    bench.query("select tide.relay_dlq_retry('p')")
+    for failures in range(1, 4):
+        assert bench.drain() == "later"
+        assert bench.last("failures") == failures, "the pause grows"
+        assert bench.last("error_code") == "busy"
+    assert bench.query("select armed from tide.bell") == [(True,)], "publishers ring"

@@ -51,11 +51,14 @@ def ranges(session: Session) -> list[tuple[int, int, str]]:
 
 def let_run_out(session: Session, consumer: str | None = None) -> None:
     """Ends every lease, or those of one consumer, as time would."""
-    session.execute(
-        "update tide.consumer_lease set lease_until = clock_timestamp()"
-        " where not settled and (%s::text is null or consumer = %s)",
-        [consumer, consumer],
-    )
+    with session.transaction():
+        # As all who change ranges: without the lock two who change several would wait for each other.
+        session.execute("select from tide.consumer_group order by group_id for no key update")
+        session.execute(
+            "update tide.consumer_lease set lease_until = clock_timestamp()"
+            " where not settled and (%s::text is null or consumer = %s)",
+            [consumer, consumer],
+        )
 
 
 def lag(session: Session, group: str = "g") -> dict[str, Any]:

@@ -201,6 +201,19 @@ def test_a_commit_with_an_old_snapshot_settles_nothing_that_another_has_taken(db
     assert offset(db) == 0
 
 
+def test_a_commit_with_an_old_snapshot_at_an_id_where_another_has_cut_is_to_be_tried_again(db, database):
+    publish_many(db, 5)
+    poll(db, "a")
+    with database.connect() as worker:
+        worker.execute("begin isolation level repeatable read")
+        worker.execute("select count(*) from tide.outbox")
+        let_run_out(db)
+        assert poll(db, "b", 3) == [1, 2, 3]  # cut after 3
+        with pytest.raises(psycopg.errors.SerializationFailure):
+            commit(worker, "a", 3)
+    assert offset(db) == 0
+
+
 def test_of_two_that_commit_at_once_the_second_sees_what_the_first_has_settled(db, database):
     publish_many(db, 10)
     poll(db, "a", 5)

@@ -399,8 +399,11 @@ begin
     -- Ids without a message at the end of the range are settled with it: nobody could commit them.
     if exists (select from tide.message m
                 where m.outbox_id = locked.outbox_id and m.id > last_offset and m.id <= lease.last_id) then
+        -- Whoever has the lock sees every range, but for a snapshot from before the lock (REPEATABLE READ, SERIALIZABLE): there
+        -- `on conflict` makes of a duplicate key what callers know to try again, a serialization failure.
         insert into tide.consumer_lease (group_id, after_id, last_id, consumer, lease_until)
-        values (locked.group_id, last_offset, lease.last_id, lease.consumer, lease.lease_until);
+        values (locked.group_id, last_offset, lease.last_id, lease.consumer, lease.lease_until)
+        on conflict on constraint consumer_lease_pkey do nothing;
         lease.last_id := last_offset;
     end if;
     return tide.consumer_settle(locked, lease.after_id, lease.last_id);

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import structlog
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from relay.clients.kafka import Troubles, connect, translated
 from relay.clients.kafka_errors import verdict
@@ -39,7 +39,7 @@ class KafkaReader:
         self._troubles = Troubles()
         self._consumer: Any = connect(Consumer, options, where, config.timeout_ms / 1000, self._troubles)
         self._next: dict[Place, int] = {}
-        """The offset after what is done, of every partition that we read."""
+        """The offset after what is done, of every partition that we read; OFFSET_BEGINNING, below all, when nothing is."""
         self._resting = True
         self._refresh_at = 0.0
 
@@ -164,18 +164,18 @@ class KafkaReader:
 
     def _refresh(self) -> None:
         """Looks for new partitions and topics. What goes wrong shows elsewhere, or the next time."""
-        deadline = time.monotonic() + min(1.0, self._config.timeout_ms / 1000)
+        # A broker answers one request of a connection after the other, so each waits for the fetch before it.
+        deadline = time.monotonic() + min(5.0, self._config.timeout_ms / 1000)
         self._refresh_at = time.monotonic() + self._config.refresh_ms / 1000
         try:
             new = [place for place in self._places(deadline) if place not in self._next]
-            # New while we read: from its beginning, whatever is said of the topics that were there at first.
-            begun = {place: self._consumer.get_watermark_offsets(TopicPartition(*place), timeout=_left(deadline))[0]
-                     for place in new}  # fmt: skip
-            if begun:
-                self._consumer.incremental_assign([TopicPartition(*place, offset) for place, offset in begun.items()])
-                self._next |= begun
         except (KafkaException, ConfigError) as error:
             log.warning("cannot look for new partitions", pipeline=self._pipeline, error=str(error))
+            return
+        if new:
+            # New while we read: from its beginning, whatever is said of the topics that were there at first.
+            self._consumer.incremental_assign([TopicPartition(*place, OFFSET_BEGINNING) for place in new])
+            self._next |= dict.fromkeys(new, OFFSET_BEGINNING)
 
     def _trouble(self, errors: Iterable[KafkaError | None]) -> NotConnected:
         gravest = next((error for error in errors if error is not None), None) or self._troubles.gravest

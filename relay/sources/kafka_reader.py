@@ -39,7 +39,7 @@ class KafkaReader:
         self._troubles = Troubles()
         self._consumer: Any = connect(Consumer, options, where, config.timeout_ms / 1000, self._troubles)
         self._next: dict[Place, int] = {}
-        """The offset after what is done, of every partition that we read; OFFSET_BEGINNING, below all, when nothing is."""
+        """The offset after what is done, of every partition that we read; OFFSET_BEGINNING when nothing is."""
         self._resting = True
         self._refresh_at = 0.0
 

@@ -119,7 +119,8 @@ class PostgresServer:
 
     def _create(self, name: str, template: str) -> Database:
         with self._admin() as admin:
-            statement = sql.SQL("create database {} owner {} template {}")
+            # Copied file by file: block by block through the log takes two to four times as long.
+            statement = sql.SQL("create database {} owner {} template {} strategy file_copy")
             admin.execute(statement.format(*map(sql.Identifier, (name, OWNER, template))))
         return Database(self, name)
 

@@ -1,0 +1,122 @@
+{{/* Names, labels, image. Where a template is about one component it is given a dict `c`:
+     root, component (the values key), group (of workers; else empty), values (of the component or group). */}}
+
+{{- define "tide-relay.name" -}}
+{{- default .Chart.Name .Values.nameOverride -}}
+{{- end }}
+
+{{/* Not cut: "tide-relay.named" does that. A release called tide-relay needs no second tide-relay. */}}
+{{- define "tide-relay.fullname" -}}
+{{- $name := include "tide-relay.name" . -}}
+{{- if .Values.fullnameOverride -}}
+{{- .Values.fullnameOverride -}}
+{{- else if eq .Release.Name $name -}}
+{{- $name -}}
+{{- else -}}
+{{- printf "%s-%s" .Release.Name $name -}}
+{{- end -}}
+{{- end }}
+
+{{/* Name of an object: (list root suffix). What does not fit into 63 characters gets a hash in the middle, so that long
+     names that differ only at their ends stay different. */}}
+{{- define "tide-relay.named" -}}
+{{- $root := index . 0 -}}
+{{- $suffix := index . 1 -}}
+{{- $full := include "tide-relay.fullname" $root -}}
+{{- $tail := ternary (print "-" $suffix) "" (ne $suffix "") -}}
+{{- if gt (len (print $full $tail)) 63 -}}
+{{- $hash := $full | sha256sum | trunc 8 -}}
+{{- $room := sub 54 (len $tail) | int -}}
+{{- printf "%s-%s%s" ($full | trunc $room | trimSuffix "-") $hash $tail -}}
+{{- else -}}
+{{- print $full $tail -}}
+{{- end -}}
+{{- end }}
+
+{{/* scheduler, api, migrate, workers-forward ... */}}
+{{- define "tide-relay.suffix" -}}
+{{- .component }}{{ with .group }}-{{ . }}{{ end }}{{ with .nameSuffix }}-{{ . }}{{ end -}}
+{{- end }}
+
+{{- define "tide-relay.component.name" -}}
+{{- include "tide-relay.named" (list .root (include "tide-relay.suffix" .)) -}}
+{{- end }}
+
+{{/* Fixed for the life of a release: Kubernetes refuses to change a selector. So no versions here. */}}
+{{- define "tide-relay.selectorLabels" -}}
+app.kubernetes.io/name: {{ include "tide-relay.name" .root }}
+app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/component: {{ .component }}
+{{- with .group }}
+tide-relay/group: {{ . | quote }}
+{{- end }}
+{{- end }}
+
+{{- define "tide-relay.commonLabels" -}}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+app.kubernetes.io/part-of: tide-relay
+{{- end }}
+
+{{/* Of objects that belong to one component. */}}
+{{- define "tide-relay.labels" -}}
+{{ include "tide-relay.selectorLabels" . }}
+{{ include "tide-relay.commonLabels" .root }}
+{{- end }}
+
+{{/* Of objects that belong to the whole release; takes root. */}}
+{{- define "tide-relay.releaseLabels" -}}
+app.kubernetes.io/name: {{ include "tide-relay.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{ include "tide-relay.commonLabels" . }}
+{{- end }}
+
+{{- define "tide-relay.image" -}}
+{{- $image := .Values.image -}}
+{{- if $image.digest -}}
+{{- printf "%s@%s" $image.repository $image.digest -}}
+{{- else -}}
+{{- printf "%s:%s" $image.repository (default .Chart.AppVersion $image.tag) -}}
+{{- end -}}
+{{- end }}
+
+{{- define "tide-relay.serviceAccountName" -}}
+{{- if .Values.serviceAccount.create -}}
+{{- default (include "tide-relay.named" (list . "")) .Values.serviceAccount.name -}}
+{{- else -}}
+{{- default "default" .Values.serviceAccount.name -}}
+{{- end -}}
+{{- end }}
+
+{{/* The values of one group of workers: those of all groups, with its own over them. Takes (list root name). */}}
+{{- define "tide-relay.group" -}}
+{{- $root := index . 0 -}}
+{{- $all := omit $root.Values.workers "groups" -}}
+{{- include "tide-relay.over" (list $all (index $root.Values.workers.groups (index . 1))) -}}
+{{- end }}
+
+{{/* (list under over): maps are merged, anything else replaces. Unlike mergeOverwrite it lets false and 0 replace, too. */}}
+{{- define "tide-relay.over" -}}
+{{- $result := deepCopy (index . 0) -}}
+{{- range $key, $value := index . 1 -}}
+{{- $below := get $result $key -}}
+{{- if and (kindIs "map" $value) (kindIs "map" $below) -}}
+{{- $_ := set $result $key (include "tide-relay.over" (list $below $value) | fromYaml) -}}
+{{- else -}}
+{{- $_ := set $result $key $value -}}
+{{- end -}}
+{{- end -}}
+{{- toYaml $result -}}
+{{- end }}
+
+{{/* Names of the groups that run, as a YAML list. Takes root. */}}
+{{- define "tide-relay.groups" -}}
+{{- $names := list -}}
+{{- if .Values.workers.enabled -}}
+{{- range $name, $group := .Values.workers.groups -}}
+{{- if and $group (dig "enabled" true $group) -}}{{- $names = append $names $name -}}{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- toYaml $names -}}
+{{- end }}

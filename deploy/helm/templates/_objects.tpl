@@ -103,7 +103,7 @@ ingress: []
 egress:
   {{- include "tide-relay.networkRule" (list "to" $policy.egress.dns.to $policy.egress.dns.port (list "UDP" "TCP")) | nindent 2 }}
   {{- include "tide-relay.networkRule" (list "to" $policy.egress.postgres.to $policy.egress.postgres.port (list "TCP")) | nindent 2 }}
-  {{- if has .component (list "scheduler" "workers") }}
+  {{- if has .component (list "scheduler" "workers" "doctor") }}
   {{- include "tide-relay.networkRule" (list "to" $policy.egress.broker.to $policy.egress.broker.port (list "TCP")) | nindent 2 }}
   {{- end }}
   {{- with .values.extraEgress }}

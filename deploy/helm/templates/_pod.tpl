@@ -86,7 +86,7 @@ podAntiAffinity:
 - name: metrics
   mountPath: /metrics
 {{- end }}
-{{- if has .component (list "workers" "api") }}
+{{- if has .component (list "workers" "api" "doctor") }}
 {{- range $index, $secret := .root.Values.secretFiles }}
 - name: secret-{{ $index }}
   mountPath: /secrets/{{ $secret }}
@@ -108,7 +108,7 @@ podAntiAffinity:
     medium: Memory
     sizeLimit: {{ .values.metricsSizeLimit | quote }}
 {{- end }}
-{{- if has .component (list "workers" "api") }}
+{{- if has .component (list "workers" "api" "doctor") }}
 {{- range $index, $secret := .root.Values.secretFiles }}
 - name: secret-{{ $index }}
   secret:
@@ -129,12 +129,12 @@ podAntiAffinity:
 {{- $urls := print (include "tide-relay.postgresUrl" .) (ternary .root.Values.broker.url "" (ne .component "api")) -}}
 {{- if $urls }}{{ $_ := set $annotations "checksum/secret" (sha256sum $urls) }}{{ end -}}
 {{- end -}}
-{{- with merge $annotations .values.podAnnotations }}
+{{- with merge $annotations (default dict .values.podAnnotations) }}
 annotations:
   {{- toYaml . | nindent 2 }}
 {{- end }}
 labels:
-  {{- merge (include "tide-relay.labels" . | fromYaml) .values.podLabels | toYaml | nindent 2 }}
+  {{- merge (include "tide-relay.selectorLabels" . | fromYaml) (default dict .values.podLabels) | toYaml | nindent 2 }}
 {{- end }}
 
 {{/* The migrate job runs before the release's ServiceAccount is there. */}}
@@ -211,8 +211,10 @@ containers:
     {{- if .port }}
     {{- include "tide-relay.probes" . | trim | nindent 4 }}
     {{- end }}
+    {{- with .values.resources }}
     resources:
-      {{- toYaml .values.resources | nindent 6 }}
+      {{- toYaml . | nindent 6 }}
+    {{- end }}
     securityContext:
       {{- include "tide-relay.containerSecurityContext" . | nindent 6 }}
     volumeMounts:

@@ -72,7 +72,7 @@ key: broker-url
   valueFrom:
     secretKeyRef:
       {{- include "tide-relay.postgresRef" . | nindent 6 }}
-{{- if has .component (list "scheduler" "workers") }}
+{{- if has .component (list "scheduler" "workers" "doctor") }}
 - name: RELAY_BROKER_URL
   valueFrom:
     secretKeyRef:

@@ -17,17 +17,19 @@
 {{- end -}}
 {{- end }}
 
-{{/* Name of an object: (list root suffix). What does not fit into 63 characters gets a hash in the middle, so that long
-     names that differ only at their ends stay different. */}}
+{{/* Name of an object: (list root suffix). What is no name for a Service (over 63 characters, a dot, a digit at its start) is
+     made one, with a hash of it in the middle, so that names that differ stay different. */}}
 {{- define "tide-relay.named" -}}
 {{- $root := index . 0 -}}
 {{- $suffix := index . 1 -}}
 {{- $full := include "tide-relay.fullname" $root -}}
 {{- $tail := ternary (print "-" $suffix) "" (ne $suffix "") -}}
-{{- if gt (len (print $full $tail)) 63 -}}
+{{- if or (gt (len (print $full $tail)) 63) (not (regexMatch "^[a-z][-a-z0-9]*$" $full)) -}}
 {{- $hash := $full | sha256sum | trunc 8 -}}
 {{- $room := sub 54 (len $tail) | int -}}
-{{- printf "%s-%s%s" ($full | trunc $room | trimSuffix "-") $hash $tail -}}
+{{- $readable := $full | replace "." "-" | trimAll "-" -}}
+{{- if regexMatch "^[0-9]" $readable }}{{ $readable = print "r" $readable }}{{ end -}}
+{{- printf "%s-%s%s" ($readable | trunc $room | trimSuffix "-") $hash $tail -}}
 {{- else -}}
 {{- print $full $tail -}}
 {{- end -}}

@@ -43,7 +43,7 @@ metadata:
   name: {{ include "tide-relay.component.name" . }}
   namespace: {{ .root.Release.Namespace }}
   labels:
-    {{- merge (include "tide-relay.labels" . | fromYaml) $monitor.labels | toYaml | nindent 4 }}
+    {{- merge (include "tide-relay.labels" . | fromYaml) (default dict $monitor.labels) | toYaml | nindent 4 }}
 spec:
   namespaceSelector:
     matchNames: [{{ .root.Release.Namespace }}]

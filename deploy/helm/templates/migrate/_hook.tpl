@@ -1,7 +1,0 @@
-{{/* The job runs before anything else of the release is there, and what it needs before the job: as hooks, too, which are
-     made anew each time. A job that failed is kept, for its log. */}}
-{{- define "tide-relay.hook" -}}
-helm.sh/hook: pre-install,pre-upgrade
-helm.sh/hook-weight: {{ . | quote }}
-helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded
-{{- end }}

@@ -64,6 +64,12 @@ e2e: .venv/.synced ## run the tests of the commands, whole
 packaging: .venv/.synced ## build the wheel and try it in an environment of its own
 	$(PYTEST) $(ARGS) tests/packaging
 
+.PHONY: image
+image: ## build the container image; more options: make image ARGS="--build-arg MORE_EXTRAS=--extra=parquet"
+	version=$$(sed -n 's/^__version__ = "\(.*\)"/\1/p' relay/__init__.py) && \
+	docker build --tag tide-relay:$$version --build-arg VERSION=$$version \
+	  --build-arg REVISION=$$(git rev-parse HEAD) --build-arg CREATED=$$(date --utc +%Y-%m-%dT%H:%M:%SZ) $(ARGS) .
+
 .PHONY: kill-loop
 kill-loop: .venv/.synced ## kill schedulers and workers under load for three minutes, and judge what was delivered
 	$(RUN) tests.processes.kill_loop $(ARGS)

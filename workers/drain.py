@@ -59,6 +59,8 @@ def _run(tools: Tools, drain: Drain) -> None:
         except NotConnected as error:
             # PostgreSQL: a sink's trouble is in the value of `drain`.
             log.warning("database lost during a drain", reason=str(error))
+            # Cut off in the middle of something, it would fail once more on its way back to the pool.
+            connection.close()
             ended = ownership.failed(begun.failures, f"database_{error.code}", str(error))
         except (ConfigError, MigrationError) as error:
             log.error("drain failed", reason=str(error))

@@ -5,10 +5,12 @@ import json
 
 import pytest
 
+from relay.errors import NotConnected
 from relay.sinks.inbox import InboxSink
 from relay.sinks.object_storage import ObjectStorageSink
 from tests.processes.test_drains import Bench
 from tests.waiting import wait_until
+from workers.drain import DIRECTIONS
 
 
 @pytest.fixture
@@ -42,6 +44,19 @@ def test_an_object_in_hand_is_thrown_away_with_its_drain(bench, tmp_path, monkey
     # On a busy machine the connections that were cut are not replaced at once.
     objects = wait_until(lambda: bench.drain() and sorted(folder.rglob("*.jsonl.gz")), 30, "the object is written")
     assert [json.loads(row)["id"] for name in objects for row in gzip.decompress(name.read_bytes()).splitlines()] == ids
+
+
+def test_a_drain_that_is_cut_off_in_the_middle_of_a_round_trip_ends_as_failed(bench, tmp_path, monkeypatch):
+    def cut_off(_tools, connection, _lease, _begun):
+        connection.pgconn.enter_pipeline_mode()
+        connection.pgconn.send_query_params(b"select 1", None)
+        raise NotConnected("PostgreSQL: cannot exit pipeline mode while busy", code="lost")
+
+    bench.publish_to(sink_type="file", path=str(tmp_path / "out.jsonl"))
+    with monkeypatch.context() as patched:
+        patched.setitem(DIRECTIONS, "forward", cut_off)
+        assert bench.drain() == "failed"
+    assert bench.drain() == "idle"
 
 
 def test_a_joined_drain_that_loses_its_database_ends_as_failed_and_goes_on(bench, monkeypatch):

@@ -10,6 +10,8 @@ UV_HOME := .cache/uv-$(UV_VERSION)
 UV := env -u VIRTUAL_ENV -u UV_PYTHON UV_PROJECT_ENVIRONMENT=.venv UV_PYTHON_DOWNLOADS=never $(UV_HOME)/bin/uv
 RUN := .venv/bin/python -m
 PYTEST := $(RUN) pytest
+# It speaks of its successor in every run. When Material for MkDocs ends, in May 2027, we go there.
+DOCS := NO_MKDOCS_2_WARNING=1 $(RUN) mkdocs
 # Each pytest process starts the services it needs; tests of one xdist_group stay together. Three for two cores: the tests
 # wait more than they work.
 PARALLEL ?= -n 3 --dist loadgroup
@@ -31,7 +33,7 @@ demo: .venv/.synced ## run the whole system on this machine for a moment, and ju
 	.venv/bin/relay demo $(ARGS)
 
 .PHONY: test
-test: .venv/.synced services-rabbitmq ## run every test
+test: .venv/.synced services-rabbitmq services-prometheus ## run every test
 	$(PYTEST) $(PARALLEL) $(ARGS) tests
 
 .PHONY: check
@@ -50,7 +52,7 @@ fmt: .venv/.synced ## format the code and mend what lint can mend
 bench: .venv/.synced ## measure, and write benchmarks/results.md
 	$(RUN) benchmarks $(ARGS)
 
-.PHONY: unit sql contract processes e2e packaging
+.PHONY: unit sql contract processes e2e packaging chart observe
 unit: .venv/.synced ## run the tests that need no other process
 	$(PYTEST) $(ARGS) tests/unit
 sql: .venv/.synced ## run the tests of the schema, on PostgreSQL 16 and 18
@@ -61,14 +63,24 @@ processes: .venv/.synced ## run the tests that start, pause and kill real schedu
 	$(PYTEST) $(ARGS) tests/processes
 e2e: .venv/.synced ## run the tests of the commands, whole
 	$(PYTEST) $(ARGS) tests/e2e
+observe: .venv/.synced services-prometheus ## run the tests of alerts and dashboard, on a real Prometheus
+	$(PYTEST) $(ARGS) tests/observe
 packaging: .venv/.synced ## build the wheel and try it in an environment of its own
 	$(PYTEST) $(ARGS) tests/packaging
+chart: .venv/.synced ## lint the chart and install it with the real Helm engine, on a server that runs nothing
+	$(PYTEST) $(ARGS) tests/chart
 
 .PHONY: image
 image: ## build the container image; more options: make image ARGS="--build-arg MORE_EXTRAS=--extra=parquet"
 	version=$$(sed -n 's/^__version__ = "\(.*\)"/\1/p' relay/__init__.py) && \
 	docker build --tag tide-relay:$$version --build-arg VERSION=$$version \
 	  --build-arg REVISION=$$(git rev-parse HEAD) --build-arg CREATED=$$(date --utc +%Y-%m-%dT%H:%M:%SZ) $(ARGS) .
+
+.PHONY: docs docs-serve
+docs: .venv/.synced ## build the site of the documentation into build/site; a broken link is an error
+	$(DOCS) build --strict $(ARGS)
+docs-serve: .venv/.synced ## show the site at http://127.0.0.1:8000, and again after each change
+	$(DOCS) serve --livereload $(ARGS)
 
 .PHONY: kill-loop
 kill-loop: .venv/.synced ## kill schedulers and workers under load for three minutes, and judge what was delivered
@@ -81,6 +93,10 @@ exactly-once: .venv/.synced ## kill workers under every backend that promises ex
 .PHONY: services-rabbitmq
 services-rabbitmq: ## install Debian's RabbitMQ if it is missing and we may
 	@tests/services/install-rabbitmq
+
+.PHONY: services-prometheus
+services-prometheus: ## unpack Debian's Prometheus if it is missing, for the tests of alerts and dashboard
+	@tests/observe/install-prometheus
 
 .PHONY: setup
 setup: .venv/.synced ## make .venv from uv.lock

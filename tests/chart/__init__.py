@@ -1,0 +1,1 @@
+"""Tests of the chart in deploy/helm, installed by the real Helm engine."""

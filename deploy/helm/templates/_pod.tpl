@@ -211,6 +211,13 @@ containers:
     {{- if .port }}
     {{- include "tide-relay.probes" . | trim | nindent 4 }}
     {{- end }}
+    {{- with .preStop }}
+    lifecycle:
+      preStop:
+        exec:
+          command:
+            {{- toYaml . | nindent 12 }}
+    {{- end }}
     {{- with .values.resources }}
     resources:
       {{- toYaml . | nindent 6 }}

@@ -22,6 +22,8 @@ tide_relay_lag_messages                   gauge      P          scheduler  messa
 tide_relay_lag_seconds                    gauge      P          scheduler  age of the oldest message not settled
 tide_relay_pipelines_owned                gauge      (none)     scheduler  pipelines this scheduler owns
 tide_relay_pipelines_invalid              gauge      (none)     scheduler  enabled pipelines with a wrong configuration
+tide_relay_pipelines_unowned              gauge      relay_group_id scheduler  enabled pipelines that nobody owns
+tide_relay_drains_waiting                 gauge      queue      scheduler  drains it emitted that no worker has begun
 tide_relay_wakeups_total                  counter    P, cause   scheduler  why a pipeline became due
 tide_relay_horizon_stalls_total           counter    P          scheduler  drains that found only messages still open
 tide_relay_oldest_publisher_seconds       gauge      P          scheduler  age of the outbox's oldest open publisher
@@ -29,6 +31,9 @@ tide_relay_lost_drains_total              counter    P          scheduler  drain
 tide_relay_epochs_total                   counter    P          scheduler  times this scheduler became the owner
 tide_relay_broker_errors_total            counter    code       scheduler  drains that the broker did not take
 tide_relay_database_losses_total          counter    (none)     scheduler  times the session and all ownership was lost
+tide_relay_broker_up                      gauge      (none)     scheduler  1 if the broker answered last, else 0
+tide_relay_loop_age_seconds               gauge      (none)     scheduler  since PostgreSQL last answered its loop
+tide_relay_maintenance_age_seconds        gauge      (none)     scheduler  since maintenance was last done whole
 ========================================  =========  =========  =========  ===========================================
 
 P stands for `pipeline`, `direction` (forward, reverse) and `sink_type` (of a reverse pipeline: its `source_type`).
@@ -37,7 +42,7 @@ Actions of retention: truncated, dropped; what it removes elsewhere: inbox, dead
 Outcomes of a drain: more, idle, again, later, failed, fenced.
 Causes of a wake-up: bell, timer, again, later, more, retry, config, lost.
 
-Workers must call `relay.worker_metrics.prepare_multiprocess` before anything imports this module.
+Workers must call `relay.worker_folder.prepare_multiprocess` before anything imports this module.
 """
 
 from functools import cache
@@ -158,6 +163,18 @@ class SchedulerMetrics:
         self.pipelines_invalid = Gauge(
             "tide_relay_pipelines_invalid", "Enabled pipelines with a wrong configuration.", registry=registry
         )
+        self.pipelines_unowned = Gauge(
+            "tide_relay_pipelines_unowned",
+            "Enabled pipelines that no living scheduler owns, by the group that they name.",
+            ("relay_group_id",),
+            registry=registry,
+        )
+        self.drains_waiting = Gauge(
+            "tide_relay_drains_waiting",
+            "Drains of this scheduler that no worker has begun.",
+            ("queue",),
+            registry=registry,
+        )
         self.wakeups = Counter(
             "tide_relay_wakeups_total", "Why a pipeline became due.", (*P, "cause"), registry=registry
         )
@@ -181,6 +198,13 @@ class SchedulerMetrics:
             "tide_relay_database_losses_total",
             "Times the session, and with it all ownership, was lost.",
             registry=registry,
+        )
+        self.broker_up = Gauge("tide_relay_broker_up", "Whether the broker answered last.", registry=registry)
+        self.loop_age_seconds = Gauge(
+            "tide_relay_loop_age_seconds", "Time since PostgreSQL last answered the loop.", registry=registry
+        )
+        self.maintenance_age_seconds = Gauge(
+            "tide_relay_maintenance_age_seconds", "Time since maintenance was last done whole.", registry=registry
         )
 
     def forget(self, pipeline: str) -> None:

@@ -1,25 +1,29 @@
 """The names of queues and actors, and how to enqueue by name: the scheduler never imports the code that drains."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import dramatiq
 
+from relay.errors import ConfigError
 from relay.models import Drain
 
-DRAIN_QUEUE = "tide.drain"
+DRAIN_QUEUES = {"forward": "tide.forward", "reverse": "tide.reverse"}
+"""Of each direction, so that each can have workers of its own."""
+# Where schedulers put all drains before the directions had queues of their own: served for as long as such may run.
+FORMER_DRAIN_QUEUE = "tide.drain"
 DRAIN_ACTOR = "drain"
 MAINTENANCE_QUEUE = "tide.maintenance"
 MAINTENANCE_ACTOR = "maintain"
 
 
-def enqueue_drain(broker: dramatiq.Broker, drain: Drain) -> None:
-    """Puts a drain on the queue. A worker that finds it older than its lease drops it: it was given up by then.
+def enqueue_drain(broker: dramatiq.Broker, drain: Drain, direction: str) -> None:
+    """Puts a drain on the queue of its direction. A worker drops it when it is older than its lease: given up.
 
     Raises NotConnected when the broker cannot be reached; the drain may or may not have been queued then.
     """
     message: dramatiq.Message[Any] = dramatiq.Message(
-        queue_name=DRAIN_QUEUE,
+        queue_name=DRAIN_QUEUES[direction],
         actor_name=DRAIN_ACTOR,
         args=(drain.pipeline, drain.epoch, drain.number, drain.lease_ms),
         kwargs={},
@@ -41,6 +45,27 @@ def enqueue_maintenance(broker: dramatiq.Broker, max_age_seconds: float) -> None
         options={"max_retries": 0, "max_age": round(max_age_seconds * 1000)},
     )
     broker.enqueue(message)
+
+
+def carries_drains(queue_name: str) -> bool:
+    return queue_name == FORMER_DRAIN_QUEUE or queue_name in DRAIN_QUEUES.values()
+
+
+def served_with(queue_names: Iterable[str]) -> set[str]:
+    """What workers serve that were told to serve these queues: with drains also those of former schedulers.
+
+    Raises ConfigError for a queue that there is not.
+    """
+    served = set(queue_names)
+    known = [*DRAIN_QUEUES.values(), MAINTENANCE_QUEUE]
+    if unknown := sorted(served - {*known, FORMER_DRAIN_QUEUE}):
+        raise ConfigError(f"there is no queue {', '.join(unknown)}; known: {', '.join(known)}")
+    return served | ({FORMER_DRAIN_QUEUE} if any(map(carries_drains, served)) else set())
+
+
+def may_all_wait(queue_names: Iterable[str]) -> bool:
+    """Whether every thread of a process that serves these queues may wait on sources: nothing else needs one soon."""
+    return set(queue_names) <= {DRAIN_QUEUES["reverse"], FORMER_DRAIN_QUEUE} and DRAIN_QUEUES["reverse"] in queue_names
 
 
 def drain_from(args: Sequence[Any]) -> Drain:

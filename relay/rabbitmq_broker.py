@@ -12,7 +12,7 @@ from relay.secret_refs import mask
 
 try:
     import pika.exceptions
-    from dramatiq.brokers.rabbitmq import RabbitmqBroker
+    from dramatiq.brokers.rabbitmq import RabbitmqBroker, _RabbitmqConsumer
 except ImportError as error:
     raise MissingExtra("rabbitmq", "rabbitmq-broker") from error
 
@@ -38,6 +38,10 @@ class ConfirmingRabbitmqBroker(RabbitmqBroker):
         self.url = url
         super().__init__(url=_with_limits(url), middleware=middleware, confirm_delivery=True)
 
+    @property
+    def consumer_class(self) -> type["_Consumer"]:
+        return _Consumer
+
     def enqueue(self, message: dramatiq.Message[Any], *, delay: int | None = None) -> dramatiq.Message[Any]:
         try:
             return super().enqueue(message, delay=delay)
@@ -48,12 +52,19 @@ class ConfirmingRabbitmqBroker(RabbitmqBroker):
         try:
             self.connection.process_data_events(time_limit=0)
         except LOST as error:
+            del self.connection  # so that the next try connects anew
             raise self._lost(error) from error
 
     def _lost(self, error: Exception) -> NotConnected:
         cause = error.args[0] if error.args else error
         code = "auth" if isinstance(cause, REFUSED) else "not_connected"
         return NotConnected(mask(f"broker {self.url}: {cause!r}"), code=code)
+
+
+class _Consumer(_RabbitmqConsumer):
+    @property
+    def is_connected(self) -> bool:
+        return bool(self.connection.is_open)
 
 
 def _with_limits(url: str) -> str:

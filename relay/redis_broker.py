@@ -5,6 +5,8 @@ pushes to a wake list, and a consumer that finds the queue empty blocks on that 
 meaning: the queue is the truth. A wake too many costs one look; a wake that is lost (Redis flushed, a worker killed
 between wake and look) costs at most the idle timeout, after which the consumer looks anyway.
 
+The consumers of all queues of drains share the room of a process: a drain that it has no thread for is left to others.
+
 A consumer survives the loss of Redis in place: it keeps count of the drains that its threads are busy with, and sends
 the acknowledgements that it owes when Redis is back, so that no worker thread waits for Redis.
 """
@@ -25,6 +27,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from relay.errors import ConfigError, NotConnected
+from relay.queues import carries_drains
 from relay.secret_refs import mask
 
 NAMESPACE = "tide"
@@ -54,6 +57,7 @@ class WakingRedisBroker(RedisBroker):
     def __init__(self, url: str, middleware: list[Middleware]) -> None:
         self.url = url
         self.stopping = threading.Event()
+        self.room_of_drains = Room()
         super().__init__(
             client=_client(url, CALL_TIMEOUT_SECONDS),
             middleware=[_StopTaking(self.stopping), *middleware],
@@ -119,6 +123,26 @@ class _StopTaking(Middleware):
         self.stopping.set()
 
 
+class Room:
+    """How many messages a process has in hand, waiting or worked on, of the queues that share its threads."""
+
+    def __init__(self) -> None:
+        self._taken = 0
+        self._changed = threading.Condition()
+
+    def enter(self, places: int, timeout_seconds: float) -> bool:
+        """Takes a place as soon as one of so many is free; False if none was."""
+        with self._changed:
+            free = self._changed.wait_for(lambda: self._taken < places, timeout_seconds)
+            self._taken += free
+            return free
+
+    def leave(self) -> None:
+        with self._changed:
+            self._taken -= 1
+            self._changed.notify()
+
+
 class _WakingConsumer(_RedisConsumer):
     """Runs in its consumer thread; `ack` and `nack` are called by the worker threads."""
 
@@ -129,26 +153,31 @@ class _WakingConsumer(_RedisConsumer):
         self._timeout_seconds = timeout / 1000
         # A connection of its own, because its calls wait longer than others may take.
         self._waiting = _client(broker.url, self._timeout_seconds + CALL_TIMEOUT_SECONDS)
-        self._room = threading.Event()
+        self._room = broker.room_of_drains if carries_drains(queue_name) else Room()
         self._owed: deque[tuple[str, str]] = deque(maxlen=OWED_ACKS_LIMIT)
-        self._connected = True
+        self.is_connected = True
 
     def __next__(self) -> MessageProxy | None:
         if self.broker.stopping.is_set():
             time.sleep(min(self._timeout_seconds, 0.05))
             return None
-        if not self._has_room():
+        if not self._room.enter(self.prefetch, self._timeout_seconds):
             return None
+        message = None
         try:
-            self._pay_owed()
-            message = self._take()
+            try:
+                self._pay_owed()
+                message = self._take()
+            finally:
+                if message is None:
+                    self._room.leave()
             if message is None:
                 self._wait()
         except LOST as error:
             self._outage(error)
             return None
-        if not self._connected:
-            self._connected = True
+        if not self.is_connected:
+            self.is_connected = True
             self.logger.info("Connected to the broker again.")
         return message
 
@@ -169,13 +198,6 @@ class _WakingConsumer(_RedisConsumer):
 
     def close(self) -> None:
         self._waiting.close()
-
-    def _has_room(self) -> bool:
-        """Waits for a thread to become free if all are busy."""
-        self._room.clear()
-        if self.outstanding_message_count < self.prefetch:
-            return True
-        return self._room.wait(self._timeout_seconds)
 
     def _take(self) -> MessageProxy | None:
         # One at a time, however many fit: idle processes that look at the same moment share what there is.
@@ -201,7 +223,7 @@ class _WakingConsumer(_RedisConsumer):
             self.logger.warning(mask(f"The broker is not there to take an {command}; sent when it is back: {error}"))
         finally:
             self.queued_message_ids.discard(message.message_id)
-            self._room.set()
+            self._room.leave()
 
     def _pay_owed(self) -> None:
         while self._owed:
@@ -210,8 +232,8 @@ class _WakingConsumer(_RedisConsumer):
             self._owed.popleft()
 
     def _outage(self, error: Exception) -> None:
-        if self._connected:
-            self._connected = False
+        if self.is_connected:
+            self.is_connected = False
             self.logger.error(mask(f"Lost the broker {self.broker.url}; trying until it is back: {error}"))
         time.sleep(min(self._timeout_seconds, RECONNECT_SECONDS))
 

@@ -106,7 +106,7 @@ class Settings(BaseSettings):
     metrics_addr: Address = "0.0.0.0:9090"
     """Where the scheduler serves `/metrics`, `/health` and `/ready`."""
     worker_metrics_addr: Address = "0.0.0.0:9191"
-    """Where one `dramatiq relay.workers` serves `/metrics` for all its processes."""
+    """Where one `dramatiq relay.workers` serves `/metrics`, `/health` and `/ready` for all its processes."""
     api_addr: Address = "0.0.0.0:8080"
     """Where `relay api` receives webhooks."""
     api_metrics_addr: Address = "0.0.0.0:9292"

@@ -1,22 +1,14 @@
 """The metrics of all processes of one `dramatiq relay.workers`, served from one address.
 
-Each process keeps its numbers in files of a common folder (prometheus_client's multiprocess mode), which one more
-process, forked by Dramatiq, adds up. Two traps: prometheus_client reads `PROMETHEUS_MULTIPROC_DIR` when it is first
-imported, and nobody clears the folder, so that the numbers of the previous run would come back. So the folder is
-derived from the authkey of the Dramatiq master, which is random and inherited by its children, forked or spawned.
-Every process holds a shared lock on its folder; a folder that nobody holds any more is removed by the next start.
+Each process keeps its numbers in files of a common folder (prometheus_client's multiprocess mode, see
+`relay.worker_folder`), which one more process, forked by Dramatiq, adds up. It answers at `/health` and `/ready`, too.
 
 Nothing here imports prometheus_client before it is needed.
 """
 
-import fcntl
-import hashlib
 import logging
-import multiprocessing
 import os
 import re
-import shutil
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -30,71 +22,12 @@ from relay.logs import configure_logging
 from relay.queues import DRAIN_ACTOR
 from relay.settings import Settings, parse_address, variables
 from relay.stop import wait_for_end_of_parent
+from relay.worker_folder import is_alive, prepare_multiprocess
+from relay.worker_health import WorkerHealth
 
-MULTIPROC_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 REBIND_SECONDS = 5.0
-_FOLDER_PREFIX = "tide-relay-metrics-"
-_LOCK_NAME = "lock"
 
 _log = logging.getLogger(__name__)
-# Kept open for the life of the process: closing it would give up the lock on the folder.
-_held: list[int] = []
-
-
-def prepare_multiprocess() -> Path:
-    """Makes the folder of this run and names it to prometheus_client, which must not have been imported yet.
-
-    A folder that `PROMETHEUS_MULTIPROC_DIR` names is used as it is. May be called again.
-    """
-    given = os.environ.get(MULTIPROC_VARIABLE)
-    folder = Path(given) if given else _run_folder()
-    if given:
-        folder.mkdir(parents=True, exist_ok=True)
-    else:
-        _hold(folder)
-        _remove_abandoned(folder)
-        os.environ[MULTIPROC_VARIABLE] = str(folder)
-    return folder
-
-
-def _run_folder() -> Path:
-    run = hashlib.sha256(multiprocessing.current_process().authkey).hexdigest()[:16]
-    return Path(tempfile.gettempdir()) / f"{_FOLDER_PREFIX}{run}"
-
-
-def _hold(folder: Path) -> None:
-    while True:
-        folder.mkdir(mode=0o700, exist_ok=True)
-        try:
-            descriptor = os.open(folder / _LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except FileNotFoundError:
-            continue
-        fcntl.flock(descriptor, fcntl.LOCK_SH)
-        # Somebody may have removed the folder between the two lines above: then the lock is on nothing.
-        if os.fstat(descriptor).st_nlink:
-            _held.append(descriptor)
-            return
-        os.close(descriptor)
-
-
-def _remove_abandoned(own: Path) -> None:
-    for lock in own.parent.glob(f"{_FOLDER_PREFIX}*/{_LOCK_NAME}"):
-        if lock.parent != own:
-            _remove_if_abandoned(lock)
-
-
-def _remove_if_abandoned(lock: Path) -> None:
-    try:
-        descriptor = os.open(lock, os.O_RDWR | os.O_CLOEXEC)
-    except OSError:
-        return  # of another user, or another process is removing it
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        shutil.rmtree(lock.parent, ignore_errors=True)
-    except BlockingIOError:
-        pass  # in use
-    finally:
-        os.close(descriptor)
 
 
 class WorkerMetricsEndpoint(Middleware):
@@ -129,7 +62,8 @@ def serve_worker_metrics() -> int:
     settings = Settings.load()
     configure_logging(settings)
     folder = prepare_multiprocess()
-    server = _bind(parse_address(settings.worker_metrics_addr), {"/metrics": lambda: collect(folder)})
+    routes = {"/metrics": lambda: collect(folder), **WorkerHealth(folder, settings).routes}
+    server = _bind(parse_address(settings.worker_metrics_addr), routes)
     _log.info("Serving the metrics of the workers at http://%s:%s/metrics", *server.address)
     wait_for_end_of_parent()
     server.close()
@@ -145,8 +79,8 @@ def _bind(address: tuple[str, int], routes: dict[str, Callable[[], Response]]) -
         except OSError as error:
             if not said:
                 _log.error(
-                    "The metrics of the workers are not served: %s:%s: %s. The workers run on. Choose another address"
-                    " with %s; trying again every %.0f s.",
+                    "The metrics and the health of the workers are not served: %s:%s: %s. The workers run on. Choose"
+                    " another address with %s; trying again every %.0f s.",
                     *address,
                     error.strerror,
                     variables("worker_metrics_addr")[0],
@@ -162,7 +96,7 @@ def collect(folder: Path) -> Response:
     from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
     for pid in _pids(folder):
-        if not _alive(pid):
+        if not is_alive(pid):
             mark_process_dead(pid, str(folder))
     registry = CollectorRegistry()
     MultiProcessCollector(registry, path=str(folder))
@@ -172,13 +106,3 @@ def collect(folder: Path) -> Response:
 def _pids(folder: Path) -> set[int]:
     names = (re.fullmatch(r"gauge_live\w*?_(\d+)\.db", path.name) for path in folder.iterdir())
     return {int(name[1]) for name in names if name}
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

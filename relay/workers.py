@@ -10,9 +10,9 @@ import signal
 import sys
 import threading
 
-from relay.worker_metrics import WorkerMetricsEndpoint, prepare_multiprocess
+from relay.worker_folder import prepare_multiprocess
 
-prepare_multiprocess()  # before anything imports prometheus_client
+folder = prepare_multiprocess()  # before anything imports prometheus_client
 
 import dramatiq  # noqa: E402
 import structlog  # noqa: E402
@@ -25,6 +25,8 @@ from relay.logs import configure_logging  # noqa: E402
 from relay.metrics import worker_metrics  # noqa: E402
 from relay.settings import Settings  # noqa: E402
 from relay.stop import wait_for_end_of_parent  # noqa: E402
+from relay.worker_health import Heartbeat  # noqa: E402
+from relay.worker_metrics import WorkerMetricsEndpoint  # noqa: E402
 from workers import drain as drains  # noqa: E402
 from workers import maintenance  # noqa: E402
 from workers.tools import Tools  # noqa: E402
@@ -48,14 +50,29 @@ class Equip(Middleware):
     tools: Tools
 
     def before_worker_boot(self, _broker: dramatiq.Broker, worker: dramatiq.Worker) -> None:
-        # Only here the number of threads is known: the dramatiq command takes it as an option of its own.
-        self.tools = Tools(settings, worker.worker_threads, lambda: not worker.work_queue.empty())
+        # Only here threads and queues are known: the dramatiq command takes them as options of its own.
+        served = _served(worker)
+        self.tools = Tools(
+            settings,
+            worker.worker_threads,
+            lambda: not worker.work_queue.empty(),
+            all_may_wait=queues.may_all_wait(served),
+        )
 
     def before_worker_shutdown(self, _broker: dramatiq.Broker, _worker: dramatiq.Worker) -> None:
         self.tools.stop.set()
 
     def after_worker_shutdown(self, _broker: dramatiq.Broker, _worker: dramatiq.Worker) -> None:
         self.tools.close()
+
+
+def _served(worker: dramatiq.Worker) -> set[str]:
+    """The queues of this process. Told to serve some, it serves what belongs to them as well."""
+    try:
+        worker.consumer_whitelist = worker.consumer_whitelist and queues.served_with(worker.consumer_whitelist)
+    except ConfigError as error:
+        sys.exit(f"relay.workers: --queues: {error}")
+    return worker.consumer_whitelist or broker.get_declared_queues()
 
 
 class EndWithMaster(Middleware):
@@ -87,7 +104,11 @@ def maintain() -> None:
 
 
 equip = Equip()
-broker = make_broker(settings.broker_url, middleware=[WorkerMetricsEndpoint(), equip, EndWithMaster()])
+broker = make_broker(
+    settings.broker_url, middleware=[WorkerMetricsEndpoint(), Heartbeat(folder), equip, EndWithMaster()]
+)
 dramatiq.set_broker(broker)
-dramatiq.actor(broker=broker, actor_name=queues.DRAIN_ACTOR, queue_name=queues.DRAIN_QUEUE)(drain)
+dramatiq.actor(broker=broker, actor_name=queues.DRAIN_ACTOR, queue_name=queues.DRAIN_QUEUES["forward"])(drain)
+broker.declare_queue(queues.DRAIN_QUEUES["reverse"])
+broker.declare_queue(queues.FORMER_DRAIN_QUEUE)
 dramatiq.actor(broker=broker, actor_name=queues.MAINTENANCE_ACTOR, queue_name=queues.MAINTENANCE_QUEUE)(maintain)

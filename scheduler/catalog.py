@@ -20,12 +20,14 @@ class Catalog:
         self._group = relay_group_id
         self._judged: dict[tuple[str, int], Spec | str] = {}
         self.specs: dict[str, Spec] = {}
+        self.groups: dict[str, str] = {}
+        """Of every pipeline that somebody should own: the group that it names; empty if it names none."""
         self.invalid = 0
 
     def read(self, session: Session) -> None:
         """Reads all pipelines. Each revision is checked once, and the database told if it is bad."""
         judged: dict[tuple[str, int], Spec | str] = {}
-        self.specs, self.invalid = {}, 0
+        self.specs, self.groups, self.invalid = {}, {}, 0
         for row in session.pipelines():
             key = (row["name"], row["revision"])
             verdict = self._judged.get(key) or _judge(row)
@@ -37,8 +39,10 @@ class Catalog:
                     log.error("pipeline is invalid", pipeline=row["name"], reason=reason)
             if isinstance(verdict, str):
                 self.invalid += row["enabled"]
-            elif verdict.drained and row["enabled"] and row["config"].get("relay_group_id") in (None, self._group):
-                self.specs[row["name"]] = verdict
+            elif verdict.drained and row["enabled"]:
+                group = self.groups[row["name"]] = row["config"].get("relay_group_id") or ""
+                if group in ("", self._group):
+                    self.specs[row["name"]] = verdict
         self._judged = judged
 
 

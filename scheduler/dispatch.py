@@ -6,6 +6,7 @@ from collections.abc import Callable
 import dramatiq
 import structlog
 
+from relay.broker import ping
 from relay.errors import NotConnected
 from relay.metrics import SchedulerMetrics
 from relay.models import Drain
@@ -19,7 +20,7 @@ PAUSE_SECONDS = 1.0
 class Dispatch:
     """The scheduler's side of the broker."""
 
-    trouble: str | None = None
+    trouble: str | None = "the broker has not been asked yet"
     """Why the broker does not take drains; None if it does, as far as is known."""
     paused_until = 0.0
     """`time.monotonic()` seconds: emit nothing before."""
@@ -27,14 +28,28 @@ class Dispatch:
     def __init__(self, broker: dramatiq.Broker, metrics: SchedulerMetrics) -> None:
         self._broker = broker
         self._metrics = metrics
+        self._is_lost = False
 
-    def emit(self, drain: Drain) -> bool:
+    def emit(self, drain: Drain, direction: str) -> bool:
         """Whether the queue has taken the drain. If not, it may have it even so, and is paused."""
-        return self._put(lambda: enqueue_drain(self._broker, drain))
+        return self._put(lambda: enqueue_drain(self._broker, drain, direction))
 
     def maintain(self, max_age_seconds: float) -> bool:
         """Whether the queue has taken the maintenance. If not, the next turn will do."""
         return self._put(lambda: enqueue_maintenance(self._broker, max_age_seconds))
+
+    def look(self) -> None:
+        """Asks the broker whether it is there, so that its loss is known before a drain is due."""
+        if time.monotonic() < self.paused_until:
+            return
+        try:
+            ping(self._broker)
+        except NotConnected as error:
+            if not self._is_lost:
+                log.error("broker does not answer", reason=str(error))
+            self._failed(error)
+        else:
+            self._answered()
 
     def _put(self, enqueue: Callable[[], None]) -> bool:
         try:
@@ -42,10 +57,18 @@ class Dispatch:
         except NotConnected as error:
             log.error("broker does not take drains", reason=str(error), retry_in_seconds=PAUSE_SECONDS)
             self._metrics.broker_errors.labels(error.code).inc()
-            self.trouble = str(error)
-            self.paused_until = time.monotonic() + PAUSE_SECONDS
+            self._failed(error)
             return False
-        if self.trouble:
-            log.info("broker takes drains again")
-            self.trouble = None
+        self._answered()
         return True
+
+    def _failed(self, error: NotConnected) -> None:
+        self._metrics.broker_up.set(0)
+        self.paused_until = time.monotonic() + PAUSE_SECONDS
+        self.trouble, self._is_lost = str(error), True
+
+    def _answered(self) -> None:
+        if self._is_lost:
+            log.info("broker takes drains again")
+        self._metrics.broker_up.set(1)
+        self.trouble, self._is_lost = None, False

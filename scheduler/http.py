@@ -1,11 +1,11 @@
 """What machines ask of a scheduler: `/metrics` for Prometheus, `/health` and `/ready` for whoever runs it."""
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
+from relay.health import health_response, ready_response
 from relay.httpd import HttpServer, Response
 
 
@@ -15,10 +15,10 @@ class Health:
 
     pipelines_owned: int
     uptime_seconds: float
-    reasons: tuple[str, ...]
-    """Why it is not healthy, for people; empty when it is. They carry no secret."""
-    ready: bool
-    """It does its work: connected to the database, pipelines read."""
+    failures: tuple[str, ...] = ()
+    """What is wrong with the process itself, for people; without secrets, like the troubles."""
+    troubles: tuple[str, ...] = ()
+    """What keeps it from its work and lies outside: it is alive, and not ready."""
 
 
 class SchedulerHttp:
@@ -54,19 +54,9 @@ class SchedulerHttp:
 
     def _health(self) -> Response:
         health = self._snapshot()
-        body: dict[str, object] = {
-            "status": "unhealthy" if health.reasons else "healthy",
-            "pipelines_owned": health.pipelines_owned,
-            "uptime_seconds": int(health.uptime_seconds),
-        }
-        if health.reasons:
-            body["reasons"] = list(health.reasons)
-        return _json(503 if health.reasons else 200, body)
+        facts = {"pipelines_owned": health.pipelines_owned, "uptime_seconds": int(health.uptime_seconds)}
+        return health_response(facts, health.failures, health.troubles)
 
     def _ready(self) -> Response:
-        ready = self._snapshot().ready
-        return _json(200 if ready else 503, {"ready": ready})
-
-
-def _json(status: int, body: dict[str, object]) -> Response:
-    return Response(status, "application/json", json.dumps(body, separators=(",", ":")).encode())
+        health = self._snapshot()
+        return ready_response([*health.failures, *health.troubles])

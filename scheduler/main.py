@@ -5,6 +5,7 @@ Losing the session loses every pipeline at once; the loop forgets all it knew an
 
 import random
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -26,7 +27,7 @@ log = structlog.get_logger(__name__)
 HEARTBEAT_SECONDS = 1.0
 # Far above the longest wait inside the loop, which is an enqueue to a broker that does not answer.
 EVICT_SECONDS = 15.0
-LAG_SECONDS = 5.0
+MEASURE_SECONDS = 5.0
 EXTEND_SECONDS = 5.0
 LONGEST_WAIT_SECONDS = 1.0
 LONGEST_PAUSE_SECONDS = 5.0
@@ -51,12 +52,17 @@ class Scheduler:
         self._dispatch = Dispatch(broker, metrics)
         self._database_trouble: str | None = "not connected to PostgreSQL yet"
         self._pipelines_owned = 0
-        self._started_at = self._beat_at = time.monotonic()
+        self._started_at = self._beat_at = self._moved_at = self._maintained_at = time.monotonic()
+        metrics.loop_age_seconds.set_function(lambda: time.monotonic() - self._beat_at)
+        metrics.maintenance_age_seconds.set_function(lambda: time.monotonic() - self._maintained_at)
+        # Several statements in a row may take all their time, and connecting too.
+        self._stuck_seconds = 3 * settings.statement_timeout_seconds + settings.connect_timeout_seconds + EVICT_SECONDS
 
     def run(self) -> None:
         """Returns when `stop` is set. Raises ConfigError or MigrationError if it cannot start at all."""
         pause_seconds, worked_before = 0.1, False
         while not self._stop.is_set():
+            self._moved_at = time.monotonic()
             try:
                 with Session(self._settings) as session:
                     worked_before, pause_seconds = True, 0.1
@@ -72,16 +78,18 @@ class Scheduler:
 
     def health(self) -> Health:
         """How it is; safe from any thread."""
-        silent_seconds = time.monotonic() - self._beat_at
-        reasons = [reason for reason in (self._database_trouble, self._dispatch.trouble) if reason]
-        if not self._database_trouble and silent_seconds > EVICT_SECONDS:
-            reasons.append(f"the loop has been silent for {silent_seconds:.0f} seconds")
-        uptime_seconds = time.monotonic() - self._started_at
-        return Health(self._pipelines_owned, uptime_seconds, tuple(reasons), ready=self._database_trouble is None)
+        now = time.monotonic()
+        failures, troubles = [], [reason for reason in (self._database_trouble, self._dispatch.trouble) if reason]
+        if now - self._moved_at > self._stuck_seconds:
+            failures.append(f"the loop has been silent for {now - self._moved_at:.0f} seconds")
+        elif not self._database_trouble and now - self._beat_at > EVICT_SECONDS:
+            troubles.append(f"PostgreSQL has not answered the loop for {now - self._beat_at:.0f} seconds")
+        return Health(self._pipelines_owned, now - self._started_at, tuple(failures), tuple(troubles))
 
     def _serve(self, session: Session) -> None:
         log.info("scheduler started", scheduler=str(session.scheduler_id))
         self._session = session
+        self._groups_measured: set[str] = set()
         self._catalog = Catalog(self._settings.relay_group_id)
         self._portfolio = Portfolio(session, self._dispatch, self._metrics)
         self._discovery = Chore(self._settings.discovery_interval_seconds, self._discover)
@@ -89,7 +97,8 @@ class Scheduler:
             Chore(HEARTBEAT_SECONDS, self._heartbeat),
             self._discovery,
             Chore(HEARTBEAT_SECONDS, self._share),
-            Chore(LAG_SECONDS, self._portfolio.measure_lag),
+            Chore(MEASURE_SECONDS, self._dispatch.look),
+            Chore(MEASURE_SECONDS, self._measure),
             Chore(EXTEND_SECONDS, self._extend),
             Chore(self._settings.maintenance_interval_seconds, self._maintain),
         ]
@@ -99,19 +108,24 @@ class Scheduler:
             log.info("scheduler stopping")
         finally:
             self._portfolio.forget()
+            self._metrics.pipelines_unowned.clear()
             self._pipelines_owned = 0
 
     def _turn(self) -> None:
         """Everything that is due, then a wait for the next."""
         for chore in self._chores:
             if time.monotonic() >= chore.next_at:
+                self._moved_at = time.monotonic()
                 chore.run()
                 chore.next_at = time.monotonic() + chore.interval_seconds
+        self._moved_at = time.monotonic()
         self._portfolio.act()
         self._pipelines_owned = len(self._portfolio)
         for notification in self._session.wait(self._stop, self._idle_seconds()):
             if notification.channel == "tide_relay_config":
                 self._discovery.next_at = 0.0
+            elif notification.channel == "tide_relay_maintenance":
+                self._maintained_at = time.monotonic()
             else:
                 self._portfolio.hear(notification)
 
@@ -143,6 +157,23 @@ class Scheduler:
 
     def _share(self) -> None:
         self._portfolio.share(self._catalog.specs, self._session.schedulers_alive())
+
+    def _measure(self) -> None:
+        self._portfolio.measure_lag()
+        self._portfolio.measure_waiting()
+        self._measure_unowned()
+
+    def _measure_unowned(self) -> None:
+        """Of every group: a pipeline whose group nobody serves is missed by nobody else."""
+        groups = self._catalog.groups
+        unowned = self._session.unowned([name for name in groups if name not in self._portfolio])
+        counted = Counter(groups[name] for name in unowned)
+        gauge = self._metrics.pipelines_unowned
+        for group in {"", self._settings.relay_group_id, *groups.values()}:
+            gauge.labels(group).set(counted[group])
+        for group in self._groups_measured - set(groups.values()) - {"", self._settings.relay_group_id}:
+            gauge.remove(group)
+        self._groups_measured = set(groups.values())
 
     def _extend(self) -> None:
         try:

@@ -48,6 +48,8 @@ class Owned:
     number: int = 0
     rings: int = 0
     """How often the bell rang during a drain, which may have looked before: if ever, look again after it."""
+    begun: bool = False
+    """Whether a worker is known to have begun the last drain."""
     again_seconds: float = FIRST_AGAIN_SECONDS
 
     def claimed(self, epoch: int, retry_seconds: float | None, now: float) -> None:
@@ -60,7 +62,7 @@ class Owned:
         self.due_at = now + max(0.01, lease_seconds + 0.01)
 
     def emitted(self, now: float) -> None:
-        self.state, self.rings = "draining", 0
+        self.state, self.rings, self.begun = "draining", 0, False
         self.due_at = now + self.spec.lease_ms / 1000
 
     def doubted(self, until: float) -> None:

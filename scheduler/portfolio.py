@@ -9,6 +9,7 @@ from collections.abc import Iterable
 import structlog
 
 from relay.metrics import SchedulerMetrics
+from relay.queues import DRAIN_QUEUES
 from scheduler.dispatch import Dispatch
 from scheduler.due import DueList
 from scheduler.owned import Owned, Spec
@@ -34,6 +35,9 @@ class Portfolio:
     def __len__(self) -> int:
         return len(self._owned)
 
+    def __contains__(self, name: str) -> bool:
+        return name in self._owned
+
     def next_at(self) -> float | None:
         """When something is due, in `time.monotonic()` seconds; None if nothing is."""
         due_at = self._due.next_at()
@@ -44,6 +48,7 @@ class Portfolio:
         for name in self._owned:
             self._metrics.forget(name)
         self._owned.clear()
+        self.measure_waiting()
         self._metrics.pipelines_owned.set(0)
 
     # Taking and releasing ---------------------------------------------------------------------------------------
@@ -176,7 +181,7 @@ class Portfolio:
     def _emit(self, owned: Owned) -> None:
         if time.monotonic() < self._dispatch.paused_until:
             owned.due_at = self._dispatch.paused_until
-        elif self._dispatch.emit(owned.next_drain()):
+        elif self._dispatch.emit(owned.next_drain(), owned.spec.labels.direction):
             self._metrics.wakeups.labels(*owned.spec.labels, owned.cause).inc()
             owned.emitted(time.monotonic())
         else:
@@ -192,6 +197,16 @@ class Portfolio:
             self._metrics.lag_messages.labels(*labels).set(row.messages if row else 0)
             self._metrics.lag_seconds.labels(*labels).set((row and row.seconds) or 0)
             self._metrics.oldest_publisher_seconds.labels(*labels).set(row.publisher_seconds if row else 0)
+
+    def measure_waiting(self) -> None:
+        """Counts the drains that no worker has begun. A drain that is known to be begun is not asked for again."""
+        waiting = [owned for owned in self._owned.values() if owned.state == "draining" and not owned.begun]
+        begun = self._session.begun([owned.drain for owned in waiting]) if waiting else set()
+        for owned in waiting:
+            owned.begun = owned.spec.name in begun
+        queues = [DRAIN_QUEUES[owned.spec.labels.direction] for owned in waiting if not owned.begun]
+        for queue in DRAIN_QUEUES.values():
+            self._metrics.drains_waiting.labels(queue).set(queues.count(queue))
 
 
 def _names(pipelines: Iterable[Owned]) -> list[str]:

@@ -7,7 +7,7 @@ import hashlib
 import os
 import select
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple, Self
 from uuid import UUID, uuid4
 
@@ -110,6 +110,15 @@ class Session:
 
     def unowned(self, names: list[str]) -> list[str]:
         return [row[0] for row in self._run("pipelines_unowned", names=names)]
+
+    def begun(self, drains: Sequence[Drain]) -> set[str]:
+        """The pipelines of those of these drains that a worker has begun."""
+        parameters: dict[str, list[Any]] = {
+            "names": [drain.pipeline for drain in drains],
+            "epochs": [drain.epoch for drain in drains],
+            "numbers": [drain.number for drain in drains],
+        }
+        return {row[0] for row in self._run("drains_begun", **parameters)}
 
     def take(self, names: list[str]) -> list[str]:
         """Tries the locks; returns the names that this scheduler owns from now on."""

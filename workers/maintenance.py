@@ -52,6 +52,8 @@ def run(tools: Tools) -> None:
     try:
         with database_errors(), tools.pool.connection() as connection:
             counts = run_once(connection, stopping=tools.stop.is_set)
+            if not (counts.busy or counts.failed or tools.stop.is_set()):
+                connection.execute(query("maintenance_done"))
     except RelayError as error:
         log.error("maintenance given up until the next turn", reason=str(error))
     else:

@@ -72,16 +72,24 @@ class OpenCache(Generic[T]):
 class Tools:
     """Made once in each worker process, for as many drains at a time as it has threads.
 
-    `others_wait` tells whether drains are queued in this process that no thread has taken yet.
+    `others_wait` tells whether drains are queued in this process that no thread has taken yet; `all_may_wait` that it
+    has reverse drains only.
     """
 
-    def __init__(self, settings: Settings, threads: int, others_wait: Callable[[], bool] = lambda: False) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        threads: int,
+        others_wait: Callable[[], bool] = lambda: False,
+        *,
+        all_may_wait: bool = False,
+    ) -> None:
         self.pool: Pool = make_worker_pool(settings, threads)
         self.schema = Watch()
         self.sinks: OpenCache[Sink] = OpenCache()
         self.sources: OpenCache[Source] = OpenCache()
-        # One thread never waits on a source, so that forward drains find it free.
-        self.waiting = Waiting(max(1, threads - 1), others_wait)
+        # With other work about, one thread never waits on a source, so that the work finds it free.
+        self.waiting = Waiting(threads if all_may_wait else max(1, threads - 1), others_wait)
         self.stop = Stop()
 
     def close(self) -> None:

@@ -2,10 +2,12 @@
 
 import os
 import sys
+from collections.abc import Sequence
 
 import click
 
 from relay.cli.base import Verb, broker_option, load_settings, postgres_option
+from relay.queues import served_with
 from relay.settings import Settings, variables
 
 
@@ -26,7 +28,13 @@ from relay.settings import Settings, variables
     metavar="N",
     help="Drains that each process runs at a time; default 8.",
 )
-def workers(**given: str | None) -> None:
+@click.option(
+    "--queues",
+    multiple=True,
+    metavar="NAMES",
+    help="Serve these only: of tide.forward, tide.reverse and tide.maintenance, with commas between; default all.",
+)
+def workers(queues: tuple[str, ...], **given: str | None) -> None:
     """Runs the workers: dramatiq relay.workers, with processes, threads and shutdown timeout from the settings.
 
     On its own, dramatiq starts one process for each CPU of the host and gives a stopping worker ten minutes.
@@ -38,21 +46,25 @@ def workers(**given: str | None) -> None:
     \b
     Example:
       relay workers --processes 2 --threads 8
+      relay workers --queues tide.forward,tide.maintenance
     """
+    names = [name.strip() for given_names in queues for name in given_names.split(",") if name.strip()]
+    served_with(names)
     settings = load_settings(**given)
     os.environ.update(environment(settings))
-    command = command_line(settings)
+    command = command_line(settings, names)
     sys.stdout.flush()
     os.execv(command[0], command)  # noqa: S606
 
 
-def command_line(settings: Settings) -> list[str]:
+def command_line(settings: Settings, queues: Sequence[str] = ()) -> list[str]:
     """The command that runs the workers. URLs are not on it: every user of the machine can read a command line."""
     # -P, and --path with nothing: a folder `workers` where somebody stands must not be taken for ours.
     return [
         sys.executable, "-P", "-m", "dramatiq", "relay.workers", "--path",
         "--processes", str(settings.worker_processes), "--threads", str(settings.worker_threads),
         "--worker-shutdown-timeout", str(round(settings.worker_shutdown_timeout_seconds * 1000)),
+        *(["--queues", *queues] if queues else []),
     ]  # fmt: skip
 
 

@@ -425,8 +425,8 @@ returning true
 -- Ownership: what a scheduler does --------------------------------------------------------------------------------
 
 -- name: listen
--- What a scheduler hears: bells, ends of drains, changed configurations.
-listen tide_outbox_notify; listen tide_relay_drain; listen tide_relay_config
+-- What a scheduler hears: bells, ends of drains, changed configurations, maintenance that is done.
+listen tide_outbox_notify; listen tide_relay_drain; listen tide_relay_config; listen tide_relay_maintenance
 
 -- name: scheduler_join
 -- This scheduler is here.
@@ -478,6 +478,13 @@ update tide.pipeline set invalid_reason = %(reason)s
 select d.pipeline
   from tide.drain d
  where d.pipeline = any(%(names)s) and not exists (select from tide.scheduler s where s.scheduler_id = d.owner)
+
+-- name: drains_begun
+-- Which of these drains a worker has begun, or are over.
+select d.pipeline
+  from unnest(%(names)s::text[], %(epochs)b::bigint[], %(numbers)b::bigint[]) as w (pipeline, epoch, number)
+  join tide.drain d on d.pipeline = w.pipeline
+ where d.epoch <> w.epoch or d.number >= w.number
 
 -- name: ownership_take
 -- Tries the advisory locks of pipelines on this session; returns the names that it got.
@@ -605,6 +612,10 @@ select tide.config_history_retain(%(max_rows)s)
 -- Removes dead consumers; what they hold goes to others.
 select tide.consumers_reap()
 
+-- name: maintenance_done
+-- Tells all schedulers that a turn was taken, and that nothing was in its way.
+select pg_notify('tide_relay_maintenance', '')
+
 -- The command line ------------------------------------------------------------------------------------------------
 
 -- name: outbox_create
@@ -634,6 +645,10 @@ select p.name, p.direction, o.name as outbox, g.name as consumer_group, i.name a
   left join tide.inbox i on i.inbox_id = p.inbox_id
  where %(names)s::text[] is null or p.name = any(%(names)s)
  order by p.name
+
+-- name: table_route
+-- Routes a table to an outbox; the outbox's name.
+select tide.table_outbox_route(%(source)s::regclass, %(outbox)s, %(columns)s, %(headers)s, %(existing)s, %(existing_order)s)
 
 -- name: pipeline_set_inbox
 -- Creates or changes a reverse pipeline.

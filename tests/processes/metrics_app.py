@@ -1,8 +1,8 @@
 """What `dramatiq` runs in test_worker_metrics: workers whose drains do nothing but count themselves."""
 
-from relay.worker_metrics import WorkerMetricsEndpoint, prepare_multiprocess
+from relay.worker_folder import prepare_multiprocess
 
-prepare_multiprocess()
+folder = prepare_multiprocess()
 
 import threading  # noqa: E402  after the folder is named, as in the front door of the workers
 
@@ -11,12 +11,14 @@ import dramatiq  # noqa: E402
 from relay.broker import make_broker  # noqa: E402
 from relay.logs import configure_logging  # noqa: E402
 from relay.metrics import worker_metrics  # noqa: E402
-from relay.queues import DRAIN_ACTOR, DRAIN_QUEUE, drain_from  # noqa: E402
+from relay.queues import DRAIN_ACTOR, DRAIN_QUEUES, drain_from  # noqa: E402
 from relay.settings import Settings  # noqa: E402
+from relay.worker_health import Heartbeat  # noqa: E402
+from relay.worker_metrics import WorkerMetricsEndpoint  # noqa: E402
 
 settings = Settings.load()
 configure_logging(settings)
-broker = make_broker(settings.broker_url, middleware=[WorkerMetricsEndpoint()])
+broker = make_broker(settings.broker_url, middleware=[WorkerMetricsEndpoint(), Heartbeat(folder)])
 dramatiq.set_broker(broker)
 
 
@@ -28,4 +30,4 @@ def drain(*args: object) -> None:
             threading.Event().wait(60)
 
 
-dramatiq.actor(broker=broker, actor_name=DRAIN_ACTOR, queue_name=DRAIN_QUEUE)(drain)
+dramatiq.actor(broker=broker, actor_name=DRAIN_ACTOR, queue_name=DRAIN_QUEUES["forward"])(drain)

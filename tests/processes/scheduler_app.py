@@ -1,11 +1,16 @@
-"""`relay-scheduler`, knowing the recording sink, and sooner sure that another scheduler is frozen if a test says so."""
+"""`relay-scheduler`, knowing the recording sink.
+
+If a test says so it is sooner sure that another scheduler is frozen, or has the queue of an earlier version.
+"""
 
 import os
 
 import scheduler.main
 import tests.processes.register_recording_sink  # noqa: F401
+from relay.queues import DRAIN_QUEUES
 from scheduler.cli import main
 
 if __name__ == "__main__":
     scheduler.main.EVICT_SECONDS = float(os.environ.get("TEST_EVICT_SECONDS", scheduler.main.EVICT_SECONDS))
+    DRAIN_QUEUES["forward"] = os.environ.get("TEST_FORWARD_QUEUE", DRAIN_QUEUES["forward"])
     main()

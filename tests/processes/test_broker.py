@@ -6,7 +6,7 @@ Idle workers are given an idle timeout far beyond the deadline of a test, so tha
 import statistics
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from queue import Empty, Queue
 
@@ -16,13 +16,14 @@ import pytest
 from relay.broker import make_broker
 from relay.errors import NotConnected
 from relay.models import Drain
-from relay.queues import DRAIN_ACTOR, DRAIN_QUEUE, drain_from, enqueue_drain
+from relay.queues import DRAIN_ACTOR, DRAIN_QUEUES, FORMER_DRAIN_QUEUE, drain_from, enqueue_drain
 from relay.redis_broker import WakingRedisBroker
 from tests.waiting import wait_until
 
 IDLE_TIMEOUT_MS = 600_000
 DEADLINE_SECONDS = 20
 LEASE_MS = 60_000
+FORWARD, REVERSE = DRAIN_QUEUES["forward"], DRAIN_QUEUES["reverse"]
 
 
 def drain(number: int, pipeline: str = "orders", lease_ms: int = LEASE_MS) -> Drain:
@@ -31,14 +32,21 @@ def drain(number: int, pipeline: str = "orders", lease_ms: int = LEASE_MS) -> Dr
 
 @contextmanager
 def running_worker(
-    url: str, work: Callable[[Drain], None], *, threads: int = 4, idle_timeout_ms: int = IDLE_TIMEOUT_MS
+    url: str,
+    work: Callable[[Drain], None],
+    *,
+    threads: int = 4,
+    idle_timeout_ms: int = IDLE_TIMEOUT_MS,
+    also: Sequence[str] = (),
 ) -> Iterator[dramatiq.Worker]:
     broker = make_broker(url)
 
     def act(*args):
         work(drain_from(args))
 
-    dramatiq.actor(broker=broker, actor_name=DRAIN_ACTOR, queue_name=DRAIN_QUEUE)(act)
+    dramatiq.actor(broker=broker, actor_name=DRAIN_ACTOR, queue_name=FORWARD)(act)
+    for name in also:
+        broker.declare_queue(name)
     worker = dramatiq.Worker(broker, worker_timeout=idle_timeout_ms, worker_threads=threads)
     worker.start()
     try:
@@ -56,10 +64,10 @@ def numbers(seen: Queue, count: int) -> list[int]:
         pytest.fail(f"not all {count} drains arrived in {DEADLINE_SECONDS} s")
 
 
-def send(url: str, *drains: Drain) -> None:
+def send(url: str, *drains: Drain, direction: str = "forward") -> None:
     broker = make_broker(url)
     for each in drains:
-        enqueue_drain(broker, each)
+        enqueue_drain(broker, each, direction)
     broker.close()
 
 
@@ -78,7 +86,7 @@ def test_an_idle_worker_picks_a_drain_up_without_polling(redis_server, record_pr
     with running_worker(redis_server.url, lambda _: seen.put(time.perf_counter())):
         for number in range(50):
             sent = time.perf_counter()
-            enqueue_drain(broker, drain(number))
+            enqueue_drain(broker, drain(number), "forward")
             milliseconds.append((seen.get(timeout=DEADLINE_SECONDS) - sent) * 1000)
     broker.close()
     report = f"p50 {statistics.median(milliseconds):.1f} ms, max {max(milliseconds):.1f} ms"
@@ -106,6 +114,31 @@ def test_two_workers_share_so_that_no_drain_waits_behind_a_busy_thread(redis_ser
         assert sorted(numbers(seen, 8)) == list(range(8))
 
 
+def test_the_queues_of_drains_share_the_threads_of_a_worker_and_leave_the_rest_to_others(redis_server):
+    all_at_once = threading.Barrier(8)
+    seen: Queue = Queue()
+
+    def meet(received: Drain) -> None:
+        all_at_once.wait(DEADLINE_SECONDS)
+        seen.put(received)
+
+    def worker():
+        return running_worker(redis_server.url, meet, threads=4, also=[REVERSE, FORMER_DRAIN_QUEUE])
+
+    with worker(), worker():
+        send(redis_server.url, *map(drain, range(4)))
+        send(redis_server.url, *map(drain, range(4, 8)), direction="reverse")
+        assert sorted(numbers(seen, 8)) == list(range(8))
+
+
+def test_a_worker_still_takes_the_drains_of_former_schedulers(redis_server, monkeypatch):
+    seen: Queue = Queue()
+    monkeypatch.setitem(DRAIN_QUEUES, "forward", FORMER_DRAIN_QUEUE)
+    send(redis_server.url, drain(1))
+    with running_worker(redis_server.url, seen.put, also=[FORMER_DRAIN_QUEUE]):
+        assert numbers(seen, 1) == [1]
+
+
 def test_a_full_worker_takes_the_next_drain_when_a_thread_is_free(redis_server):
     seen: Queue = Queue()
     gate = threading.Semaphore(0)
@@ -116,7 +149,7 @@ def test_a_full_worker_takes_the_next_drain_when_a_thread_is_free(redis_server):
 
     with running_worker(redis_server.url, work, threads=1) as worker:
         send(redis_server.url, *map(drain, range(10)))
-        consumer = worker.consumers[DRAIN_QUEUE]
+        consumer = worker.consumers[FORWARD]
         wait_until(lambda: consumer.consumer and consumer.consumer.outstanding_message_count, what="one is taken")
         for expected in range(10):
             gate.release()
@@ -126,7 +159,7 @@ def test_a_full_worker_takes_the_next_drain_when_a_thread_is_free(redis_server):
 
 def test_there_is_no_consumer_for_delayed_messages(redis_server):
     with running_worker(redis_server.url, print) as worker:
-        assert set(worker.consumers) == {DRAIN_QUEUE}
+        assert set(worker.consumers) == {FORWARD}
 
 
 def test_a_stopping_worker_leaves_new_drains_to_others(redis_server):
@@ -155,7 +188,7 @@ def test_a_stopping_worker_leaves_new_drains_to_others(redis_server):
 def test_a_drain_older_than_its_age_limit_is_dropped(redis_server):
     seen: Queue = Queue()
     broker = make_broker(redis_server.url)
-    enqueue_drain(broker, drain(1, lease_ms=1))
+    enqueue_drain(broker, drain(1, lease_ms=1), "forward")
     broker.close()
     sent = time.time()
     wait_until(lambda: time.time() > sent + 0.002)
@@ -175,8 +208,8 @@ def test_a_drain_whose_code_fails_is_not_tried_again(redis_server):
         send(redis_server.url, drain(1), drain(2))
         assert numbers(seen, 2) == [1, 2]
         left = make_broker(redis_server.url)
-        wait_until(lambda: left.do_qsize(DRAIN_QUEUE) == 0, what="both are acknowledged")
-        assert left.client.hlen(f"tide:{DRAIN_QUEUE}.XQ.msgs") == 0
+        wait_until(lambda: left.do_qsize(FORWARD) == 0, what="both are acknowledged")
+        assert left.client.hlen(f"tide:{FORWARD}.XQ.msgs") == 0
         left.close()
 
 
@@ -184,8 +217,8 @@ def test_wakes_do_not_pile_up_when_no_worker_runs(redis_server):
     broker = make_broker(redis_server.url)
     assert isinstance(broker, WakingRedisBroker)
     for number in range(200):
-        enqueue_drain(broker, drain(number))
-    key = broker.wake_key(DRAIN_QUEUE)
+        enqueue_drain(broker, drain(number), "forward")
+    key = broker.wake_key(FORWARD)
     assert broker.client.llen(key) == 64
     assert 0 < broker.client.ttl(key) <= 60
     broker.close()
@@ -231,13 +264,13 @@ def test_no_thread_waits_for_a_lost_redis_and_the_acknowledgement_is_sent_later(
         server.stop()
         gate.set()
         assert numbers(seen, 1) == [1]
-        wait_until(lambda: worker.consumers[DRAIN_QUEUE].consumer._owed, what="the acknowledgement is owed")
+        wait_until(lambda: worker.consumers[FORWARD].consumer._owed, what="the acknowledgement is owed")
         assert worker.work_queue.unfinished_tasks <= 1
         server.start()
         send(server.url, drain(2))
         assert numbers(seen, 1) == [2]
         left = make_broker(server.url)
-        wait_until(lambda: left.client.hlen(f"tide:{DRAIN_QUEUE}.msgs") == 0, what="both are acknowledged")
+        wait_until(lambda: left.client.hlen(f"tide:{FORWARD}.msgs") == 0, what="both are acknowledged")
         left.close()
 
 
@@ -245,21 +278,21 @@ def test_enqueueing_to_a_dead_redis_raises_not_connected_and_shows_no_password(o
     server = own_redis()
     server.start()
     broker = make_broker(server.url)
-    enqueue_drain(broker, drain(1))
+    enqueue_drain(broker, drain(1), "forward")
     server.kill()
     with pytest.raises(NotConnected) as caught:
-        enqueue_drain(broker, drain(2))
+        enqueue_drain(broker, drain(2), "forward")
     assert caught.value.code == "not_connected"
     assert server.password not in str(caught.value)
     server.start()
-    enqueue_drain(broker, drain(3))
+    enqueue_drain(broker, drain(3), "forward")
     broker.close()
 
 
 def test_a_wrong_password_is_told_from_a_lost_connection(redis_server):
     broker = make_broker(redis_server.url.replace(redis_server.password, "wrong-password"))
     with pytest.raises(NotConnected) as caught:
-        enqueue_drain(broker, drain(1))
+        enqueue_drain(broker, drain(1), "forward")
     assert caught.value.code == "auth"
     assert "wrong-password" not in str(caught.value)
     broker.close()
@@ -286,9 +319,9 @@ def test_rabbitmq_gone_is_not_connected(own_rabbitmq):
     server = own_rabbitmq()
     server.start()
     broker = make_broker(server.url)
-    enqueue_drain(broker, drain(1))
+    enqueue_drain(broker, drain(1), "forward")
     server.kill()
     with pytest.raises(NotConnected) as caught:
-        enqueue_drain(broker, drain(2))
+        enqueue_drain(broker, drain(2), "forward")
     assert server.password not in str(caught.value)
     broker.close()

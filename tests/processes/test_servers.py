@@ -6,7 +6,7 @@ from functools import partial
 import pytest
 
 from relay.broker import make_broker
-from relay.queues import DRAIN_QUEUE
+from relay.queues import DRAIN_QUEUES
 from tests.processes.fleet import running_fleet
 from tests.processes.pipelines import Pipelines, Writers
 from tests.waiting import wait_until
@@ -55,7 +55,7 @@ def test_a_drain_that_redis_lost_is_missed_when_its_lease_is_over(fleet, pipelin
     pipelines.make("orders", **LEASE)
     ids = pipelines.publish("orders", 10)
     broker = make_broker(redis_server.url)
-    wait_until(lambda: broker.do_qsize(DRAIN_QUEUE), 20, "a drain is on the queue, and no worker is there")
+    wait_until(lambda: broker.do_qsize(DRAIN_QUEUES["forward"]), 20, "a drain is on the queue, and no worker is there")
     redis_server.flush()
     broker.close()
     fleet.workers()
@@ -66,25 +66,27 @@ def test_a_drain_that_redis_lost_is_missed_when_its_lease_is_over(fleet, pipelin
 def test_redis_restarted_empty_is_survived(busy, pipelines, redis_server):
     scheduler, writers = busy
     redis_server.kill()
-    wait_until(lambda: scheduler.get("/health")[0] == 503, 20, "the scheduler says that it is not healthy")
-    body = scheduler.get("/health")[1]
-    assert json.loads(body)["status"] == "unhealthy"
+    wait_until(lambda: scheduler.get("/ready")[0] == 503, 20, "the scheduler says that it is not ready")
+    status, body = scheduler.get("/health")
+    assert (status, json.loads(body)["status"]) == (200, "degraded"), "a restart would help nobody"
     assert "broker" in json.loads(body)["reasons"][0]
     assert redis_server.password not in body
-    assert scheduler.get("/ready")[0] == 200, "what it can do, it does"
+    assert scheduler.metric("tide_relay_broker_up") == 0
     redis_server.start()
-    wait_until(lambda: scheduler.get("/health")[0] == 200, 20, "it is healthy again")
+    wait_until(lambda: scheduler.get("/ready")[0] == 200, 20, "it is ready again")
+    assert scheduler.metric("tide_relay_broker_up") == 1
     assert finish(pipelines, writers).duplicates == 0
 
 
 def test_postgres_restarted_under_load_is_survived(busy, pipelines, postgres):
     scheduler, writers = busy
     postgres.kill()
-    wait_until(lambda: scheduler.get("/health")[0] == 503, 20, "the scheduler says that it is not healthy")
-    body = scheduler.get("/health")[1]
+    wait_until(lambda: scheduler.get("/ready")[0] == 503, 20, "the scheduler says that it is not ready")
+    status, body = scheduler.get("/health")
+    assert status == 200, "a restart would help nobody"
     assert "PostgreSQL" in json.loads(body)["reasons"][0]
     assert json.loads(body)["pipelines_owned"] == 0
-    assert scheduler.get("/ready")[0] == 503
+    wait_until(lambda: scheduler.metric("tide_relay_loop_age_seconds") > 2, 20, "the loop has no answers")
     postgres.start()
     wait_until(lambda: scheduler.get("/ready")[0] == 200, 30, "it is ready again")
     finish(pipelines, writers)

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,12 +31,18 @@ class Workers:
     def __init__(self, process: subprocess.Popen, port: int, log: Path):
         self.process, self.port, self.log = process, port, log
 
-    def metrics(self) -> str:
+    def get(self, path: str) -> tuple[int, str]:
+        """Status and body; status 0 if nobody listens."""
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=10) as response:
-                return response.read().decode()
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=20) as response:
+                return response.status, response.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
         except OSError:
-            return ""
+            return 0, ""
+
+    def metrics(self) -> str:
+        return self.get("/metrics")[1]
 
     def value(self, series: str) -> float:
         found = re.search(rf"^{re.escape(series)} (\S+)$", self.metrics(), re.MULTILINE)
@@ -47,16 +54,24 @@ class Workers:
 
 
 @contextmanager
-def workers(redis_url: str, folder: Path, port: int, *arguments: str) -> Iterator[Workers]:
+def workers(
+    redis_url: str,
+    folder: Path,
+    port: int,
+    *arguments: str,
+    postgres_url: str = "postgresql://not-used",
+    given: str = "",
+) -> Iterator[Workers]:
     log = folder / f"workers-{time.monotonic_ns()}.log"
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PROMETHEUS_")}
     environment |= {
         "TMPDIR": str(folder),
-        "RELAY_POSTGRES_URL": "postgresql://not-used",
+        "RELAY_POSTGRES_URL": postgres_url,
         "RELAY_BROKER_URL": redis_url,
         "RELAY_WORKER_METRICS_ADDR": f"127.0.0.1:{port}",
         "RELAY_LOG_FORMAT": "json",
     }
+    environment |= {"PROMETHEUS_MULTIPROC_DIR": given} if given else {}
     command = [sys.executable, "-m", "dramatiq", "tests.processes.metrics_app", "-p", "2", "-t", "2", *arguments]
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -81,7 +96,7 @@ def workers(redis_url: str, folder: Path, port: int, *arguments: str) -> Iterato
 def send(url: str, pipeline: str, count: int = 1, *, lease_ms: int = 60_000) -> None:
     broker = make_broker(url)
     for number in range(count):
-        enqueue_drain(broker, Drain(pipeline, 1, number, lease_ms))
+        enqueue_drain(broker, Drain(pipeline, 1, number, lease_ms), "forward")
     broker.close()
 
 
@@ -108,6 +123,31 @@ def test_a_new_run_starts_from_zero_and_removes_the_folder_of_the_last(redis_ser
             send(redis_server.url, "orders", 3)
             wait_until(lambda: running.published("orders") == 3, START_SECONDS, "three drains are counted")
             assert len(list(tmp_path.glob("tide-relay-metrics-*"))) == 1
+
+
+def test_a_folder_from_outside_is_cleared_once_and_only_of_what_a_run_has_left(redis_server, tmp_path):
+    given = tmp_path / "given"
+    for _ in range(2):
+        with workers(redis_server.url, tmp_path, free_port(), given=str(given)) as running:
+            send(redis_server.url, "orders", 3)
+            wait_until(lambda: running.published("orders") == 3, START_SECONDS, "three drains are counted")
+            running.process.kill()  # as a container ends that ran out of memory: nobody tidies up
+            os.killpg(running.process.pid, signal.SIGKILL)
+        assert list(given.glob("counter_*.db"))
+        (given / "mine.txt").write_text("not of the workers")
+    assert (given / "mine.txt").exists()
+    assert not list(tmp_path.glob("tide-relay-metrics-*"))
+
+
+def test_workers_never_clear_a_folder_that_others_use(redis_server, tmp_path):
+    given = str(tmp_path / "given")
+    with workers(redis_server.url, tmp_path, free_port(), given=given) as first:
+        send(redis_server.url, "orders", 3)
+        wait_until(lambda: first.published("orders") == 3, START_SECONDS, "three drains are counted")
+        with workers(redis_server.url, tmp_path, free_port(), given=given) as second:
+            wait_until(lambda: second.get("/metrics")[0] == 200, START_SECONDS, "the second serve metrics")
+            assert "is in use by other workers" in second.log.read_text()
+            assert first.published("orders") == 3
 
 
 def test_a_killed_worker_is_still_counted_but_runs_nothing_any_more(redis_server, tmp_path):

@@ -13,7 +13,7 @@ from relay.metrics import SchedulerMetrics
 from scheduler.http import Health, SchedulerHttp
 from tests.waiting import wait_until
 
-HEALTHY = Health(pipelines_owned=3, uptime_seconds=42.9, reasons=(), ready=True)
+HEALTHY = Health(pipelines_owned=3, uptime_seconds=42.9)
 
 
 class Endpoint:
@@ -54,21 +54,29 @@ def test_a_healthy_scheduler_says_so(endpoint):
 
 
 def test_an_unhealthy_scheduler_says_why(endpoint):
-    endpoint.health = Health(0, 7, ("no connection to PostgreSQL", "broker refused"), ready=False)
+    endpoint.health = Health(0, 7, ("the loop is stuck",), ("no connection to PostgreSQL",))
     status, _, body = endpoint.request("/health")
     assert status == 503
     assert json.loads(body) == {
         "status": "unhealthy",
         "pipelines_owned": 0,
         "uptime_seconds": 7,
-        "reasons": ["no connection to PostgreSQL", "broker refused"],
+        "reasons": ["the loop is stuck", "no connection to PostgreSQL"],
     }
 
 
-def test_ready_follows_the_snapshot(endpoint):
-    assert endpoint.request("/ready")[0] == 200
-    endpoint.health = Health(0, 7, (), ready=False)
-    assert endpoint.request("/ready")[0] == 503
+def test_what_is_wrong_outside_is_told_and_no_reason_for_a_restart(endpoint):
+    endpoint.health = Health(0, 7, (), ("broker refused",))
+    status, _, body = endpoint.request("/health")
+    assert status == 200
+    assert body == b'{"status":"degraded","pipelines_owned":0,"uptime_seconds":7,"reasons":["broker refused"]}'
+
+
+@pytest.mark.parametrize("health", [Health(0, 7, ("stuck",)), Health(0, 7, (), ("stuck",))])
+def test_one_that_cannot_do_its_work_is_not_ready_and_says_why(endpoint, health):
+    assert endpoint.request("/ready")[::2] == (200, b'{"ready":true}')
+    endpoint.health = health
+    assert endpoint.request("/ready")[::2] == (503, b'{"ready":false,"reasons":["stuck"]}')
 
 
 def test_metrics_are_those_of_the_scheduler(endpoint):

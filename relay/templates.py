@@ -37,9 +37,10 @@ _VARIABLES: dict[str, Callable[[Message, Headers], str]] = {
     "outbox_id": lambda message, _headers: str(message.id),
     "refresh_id": lambda _message, headers: header_text(headers.get("refresh_id", "")),
     "type": lambda _message, headers: header_text(headers.get("type", "")),
+    "aggregate_type": lambda _message, headers: header_text(headers.get("aggregate_type", "")),
     "key": lambda message, _headers: message.key or "",
 }
-_READHEADER_VARIABLES = frozenset({"op", "refresh_id", "type"})
+_READHEADER_VARIABLES = frozenset({"op", "refresh_id", "type", "aggregate_type"})
 
 TEMPLATE_VARIABLES = (*_CONSTANTS, *_VARIABLES)
 """Every name that may stand in braces in a subject template."""

@@ -103,6 +103,11 @@ def envelope(origin: Origin) -> Shape:
     return Shape(body, relay_headers(origin))
 
 
+def _routed(own: Headers) -> bool:
+    """Whether the message was a row of a routed table, whose id is that of the event."""
+    return "id" in own and "aggregate_type" in own
+
+
 def debezium(origin: Origin) -> Shape:
     """What a consumer of Debezium's outbox event router sees: the payload as value, `id` and `eventType` as headers.
 
@@ -115,14 +120,20 @@ def debezium(origin: Origin) -> Shape:
         made = own_headers(own)
         if "type" in made:
             made["eventType"] = made["type"]
-        made["id"] = dedup_id
+        if _routed(own):
+            # The router sends what it was told to, and nothing else.
+            made.pop("type", None)
+            del made["aggregate_type"]
+        else:
+            made["id"] = dedup_id
         return made
 
     def body(message: Message, own: Headers) -> bytes:
-        fields: dict[str, Any] = {"id": f"{outbox}:{message.id}"}
+        routed = _routed(own)
+        fields: dict[str, Any] = {"id": header_text(own["id"]) if routed else f"{outbox}:{message.id}"}
         if "type" in own:
             fields["eventType"] = header_text(own["type"])
-        fields["aggregateType"] = outbox
+        fields["aggregateType"] = header_text(own["aggregate_type"]) if routed else outbox
         fields["aggregateId"] = message.key
         return b"".join((b'{"payload":', message.payload, b",", encode_json(fields)[1:].encode()))
 

@@ -94,6 +94,18 @@ delete from trap.sold
 truncate trap.sold
 select tide.table_outbox_disable('trap.sold')
 select tide.table_outbox_forget('trap.sold'::pg_catalog.regclass, true)
+alter table trap.sold alter b set not null
+insert into trap.sold values (1, '{}', 'x'), (2, '{}', 'y')
+select tide.table_outbox_route('trap.sold', columns => '{"aggregate_type": "b", "aggregate_id": "b", "type": "b", "payload": "a"}', headers => '{"h": "b"}', existing => true)
+select tide.table_outbox_route('trap.sold', columns => '{"aggregate_type": "b", "aggregate_id": "b", "type": "b", "payload": "b"}', headers => '{"h": "a"}')
+insert into trap.sold values (3, '{}', 'x'), (4, '{}', '{}')
+select tide.table_route_triggers('trap.sold'::pg_catalog.regclass), tide.table_route_payload('{}'), tide.table_route_existing('trap.sold'::pg_catalog.regclass)
+select tide.table_route_register('trap.sold'::pg_catalog.regclass, null, '{"aggregate_type": "b", "aggregate_id": "b", "type": "b", "payload": "a"}', '{}', 48, 1000)
+select tide.table_route_append('trap.sold'::pg_catalog.regclass, '{1}', '{k}', '{"{}"}')
+select tide.table_outbox_status('trap.sold')
+select tide.table_outbox_unroute('trap.sold')
+select tide.table_route_forget('trap.sold'::pg_catalog.regclass, true)
+delete from trap.sold
 select tide.setting_number('outbox_retention_hours')
 select tide.setting_is_on('inbox_enabled')
 select tide.setting_set('inbox_enabled', 'true')

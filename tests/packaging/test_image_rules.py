@@ -1,5 +1,6 @@
 """What our Dockerfile must keep to, read off it. What it builds is tried in test_image.py."""
 
+import os
 import re
 import runpy
 import subprocess
@@ -13,6 +14,9 @@ from relay.settings import Settings, variables
 from tests.packaging import dockerfile, image_build
 from tests.packaging.dockerfile import CHECKOUT, Dockerfile
 from tests.services.unavailable import unavailable
+
+# The package index may be slow.
+pytestmark = pytest.mark.timeout(400)
 
 # pyarrow is large, so it is asked for by name; the others are for development.
 NOT_IN_THE_IMAGE = {"parquet", "embedded", "all", "dev"}
@@ -65,6 +69,29 @@ def test_the_libraries_are_those_of_the_lock_and_none_for_development(ours: Dock
     for sync in syncs:
         assert {"--frozen", "--no-dev", "--no-editable", "${EXTRAS}", "${MORE_EXTRAS}"} <= set(sync.split()), sync
     assert "UV_COMPILE_BYTECODE=1" in ours.stage("builder").last("ENV").words
+
+
+@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
+def test_no_library_needs_a_compiler_for_the_python_of_the_image(
+    ours: Dockerfile, tmp_path: Path, machine: str
+) -> None:
+    """The other tests have the Python of this machine."""
+    (version,) = re.findall(r":(\d+\.\d+)", ours.arguments["PYTHON_IMAGE"])
+    listed = tmp_path / "requirements.txt"
+    extras = [step.pairs({})["EXTRAS"] for step in ours.stage("builder").of("ARG") if step.text.startswith("EXTRAS")]
+    frozen = ["export", "--quiet", "--frozen", "--no-dev", "--no-emit-project", "--extra=parquet", *extras[0].split()]
+    uv(*frozen, "--output-file", str(listed))
+    target = [
+        "--target",
+        str(tmp_path),
+        "--python-version",
+        version,
+        "--python-platform",
+        f"{machine}-unknown-linux-gnu",
+    ]
+    # nkeys comes as a source of plain Python alone.
+    wheels = ["--only-binary", ":all:", "--no-binary", "nkeys"]
+    assert "Would install" in uv("pip", "install", "--dry-run", *target, *wheels, "--requirements", str(listed))
 
 
 def test_the_last_stage_runs_nothing_and_takes_only_what_was_built(ours: Dockerfile) -> None:
@@ -128,6 +155,17 @@ def test_nothing_goes_into_the_build_but_what_it_needs(tmp_path: Path) -> None:
     files = {"LICENSE", "README.md", "pyproject.toml", "uv.lock", "deploy/image/healthcheck.py"}
     assert {path.as_posix() for path in sent if path.parts[0] not in {"relay", "scheduler", "workers"}} == files
     assert not any(path.suffix == ".pyc" or path.parent.name == "__pycache__" for path in sent)
+
+
+def uv(*arguments: str) -> str:
+    """What it says, without the settings of whoever runs the tests."""
+    clean = {name: value for name, value in os.environ.items() if name not in ("VIRTUAL_ENV", "UV_PROJECT_ENVIRONMENT")}
+    command = [image_build.uv_program(), *arguments]
+    if arguments[0] == "pip":
+        command += ["--python", sys.executable]
+    done = subprocess.run(command, cwd=CHECKOUT, env=clean, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stderr
 
 
 def _default(field: str) -> str:

@@ -1,0 +1,69 @@
+"""Walking the schema of the chart's values."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from tests.chart.discovery import Object
+from tests.chart.helm import CHART
+
+SCHEMA: Object = json.loads((CHART / "values.schema.json").read_text())
+
+# The keys of these are the user's, or Kubernetes' own, which checks them itself.
+FREE = {"global", "affinity", "nodeAffinity", "podAffinity", "podAntiAffinity"}
+
+
+def resolved(schema: Object) -> Object:
+    """Without `$ref`."""
+    while "$ref" in schema:
+        target: Any = SCHEMA
+        for key in schema["$ref"].removeprefix("#/").split("/"):
+            target = target[key]
+        schema = {**target, **{key: value for key, value in schema.items() if key != "$ref"}}
+    return schema
+
+
+def walk(schema: Object = SCHEMA, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Object]]:
+    """Every schema below, by its path in the values. An item of a list is `0`, one of a map of free keys `forward`."""
+    schema = resolved(schema)
+    yield path, schema
+    for key, below in schema.get("properties", {}).items():
+        yield from walk(below, (*path, key))
+    if isinstance(schema.get("additionalProperties"), dict):
+        yield from walk(schema["additionalProperties"], (*path, "forward"))
+    if "items" in schema:
+        yield from walk(schema["items"], (*path, "0"))
+
+
+def is_closed(schema: Object) -> bool:
+    """Whether it says of every key what may stand there."""
+    return "additionalProperties" in schema and schema["additionalProperties"] is not True
+
+
+def values_at(path: tuple[str, ...], value: Any) -> Any:
+    """Values with this at that path, and nothing else."""
+    for key in reversed(path):
+        value = [value] if key == "0" else {key: value}
+    return value
+
+
+WRONG: list[tuple[str, Any]] = [
+    ("boolean", True), ("string", "wrong"), ("integer", 7), ("array", [7]), ("object", {"wrong": 7}),
+]  # fmt: skip
+
+
+def types(schema: Object) -> set[str]:
+    """JSON types that it takes; that of an enum is the type of its first value."""
+    named = schema.get("type", [])
+    found = {named} if isinstance(named, str) else set(named)
+    for alternative in [*schema.get("anyOf", []), *schema.get("oneOf", [])]:
+        found |= types(resolved(alternative))
+    if "enum" in schema and not found:
+        found = {"string"}
+    return found
+
+
+def wrong_value(schema: Object) -> Any:
+    """A value of a type that the schema does not take."""
+    taken = types(schema)
+    return next(value for name, value in WRONG if name not in taken and not (name == "integer" and "number" in taken))

@@ -18,6 +18,7 @@ import yaml
 from relay.embedded import _postgres_programs
 from relay.migrate import migrate
 from relay.settings import Settings, known_variables, parse_duration_seconds
+from tests.observe.prometheus import promtool
 from tests.packaging.dockerfile import CHECKOUT
 from tests.packaging.test_image import COMMANDS
 from tests.services.postgres import PostgresServer
@@ -184,6 +185,11 @@ def test_prometheus_asks_each_program_where_it_answers() -> None:
     fields = {"scheduler": "metrics_addr", "workers": "worker_metrics_addr", "api": "api_metrics_addr"}
     ports = {name: int(Settings.model_fields[field].default.split(":")[1]) for name, field in fields.items()}
     assert asked == set(ports.items())
+
+
+def test_prometheus_takes_its_configuration() -> None:
+    content, said = promtool("check", "config", "--syntax-only", COMPOSE / "prometheus.yaml")
+    assert content, said
 
 
 def test_grafana_finds_the_prometheus_and_the_dashboards_that_are_mounted(services: dict[str, Any]) -> None:

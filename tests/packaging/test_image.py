@@ -27,7 +27,11 @@ pytestmark = [pytest.mark.timeout(900), pytest.mark.xdist_group("image")]
 
 SCHEDULER = ("relay-scheduler",)
 WORKERS = ("relay", "workers")
-DRAMATIQ = ("dramatiq", "relay.workers", "--processes", "1", "--threads", "4", "--worker-shutdown-timeout", "30000")
+# As the chart starts a group of workers.
+DRAMATIQ = (
+    "dramatiq", "relay.workers", "--path", "--queues", "tide.forward", "--processes", "1", "--threads", "4",
+    "--worker-shutdown-timeout", "30000", "--skip-logging",
+)  # fmt: skip
 API = ("relay", "api")
 MIGRATE = ("relay", "migrate")
 # Every command that is started here; compose.yaml starts no other.
@@ -156,6 +160,7 @@ def test_a_message_is_delivered_by_the_fleet_of_the_image(
     with program(image, *SCHEDULER, **settings), program(image, *workers, **settings):
         wait_until(lambda: delivered.exists() and "42" in delivered.read_text(), DEADLINE_SECONDS, "it is delivered")
         becomes_healthy(image, settings, "RELAY_METRICS_ADDR")
+        becomes_healthy(image, settings, "RELAY_WORKER_METRICS_ADDR")
 
 
 def test_the_receiver_of_webhooks_is_healthy(image: Built, settings: dict[str, str]) -> None:

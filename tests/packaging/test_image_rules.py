@@ -160,7 +160,7 @@ def test_nothing_goes_into_the_build_but_what_it_needs(tmp_path: Path) -> None:
 def uv(*arguments: str) -> str:
     """What it says, without the settings of whoever runs the tests."""
     clean = {name: value for name, value in os.environ.items() if name not in ("VIRTUAL_ENV", "UV_PROJECT_ENVIRONMENT")}
-    command = [image_build.uv_program(), *arguments]
+    command = [str(image_build.uv_program()), *arguments]
     if arguments[0] == "pip":
         command += ["--python", sys.executable]
     done = subprocess.run(command, cwd=CHECKOUT, env=clean, capture_output=True, text=True, timeout=300, check=False)

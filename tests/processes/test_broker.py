@@ -116,19 +116,23 @@ def test_two_workers_share_so_that_no_drain_waits_behind_a_busy_thread(redis_ser
 
 def test_the_queues_of_drains_share_the_threads_of_a_worker_and_leave_the_rest_to_others(redis_server):
     all_at_once = threading.Barrier(8)
+    begun: Queue = Queue()
     seen: Queue = Queue()
 
     def meet(received: Drain) -> None:
+        begun.put(received)
         all_at_once.wait(DEADLINE_SECONDS)
         seen.put(received)
 
     def worker():
         return running_worker(redis_server.url, meet, threads=4, also=[REVERSE, FORMER_DRAIN_QUEUE])
 
-    with worker(), worker():
+    with worker():
         send(redis_server.url, *map(drain, range(4)))
+        assert sorted(numbers(begun, 4)) == list(range(4))
         send(redis_server.url, *map(drain, range(4, 8)), direction="reverse")
-        assert sorted(numbers(seen, 8)) == list(range(8))
+        with worker():
+            assert sorted(numbers(seen, 8)) == list(range(8))
 
 
 def test_a_worker_still_takes_the_drains_of_former_schedulers(redis_server, monkeypatch):

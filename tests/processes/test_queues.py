@@ -10,6 +10,7 @@ from tests.waiting import wait_until
 
 FORWARD, REVERSE = DRAIN_QUEUES["forward"], DRAIN_QUEUES["reverse"]
 SOON = 60
+pytestmark = pytest.mark.timeout(400)
 # A drain that nobody takes is emitted anew after so long: nobody is to be saved by that here.
 LEASE = {"visibility_timeout_ms": 600_000}
 

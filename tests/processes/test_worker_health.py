@@ -16,6 +16,9 @@ from tests.processes.test_worker_metrics import START_SECONDS, workers
 from tests.waiting import wait_until
 
 
+pytestmark = pytest.mark.timeout(400)
+
+
 def ready(running) -> bool:
     return running.get("/ready")[0] == 200
 

@@ -1,0 +1,41 @@
+"""Which queues belong together, and who may wait on sources."""
+
+import pytest
+
+from relay.errors import ConfigError
+from relay.queues import DRAIN_QUEUES, FORMER_DRAIN_QUEUE, MAINTENANCE_QUEUE, may_all_wait, served_with
+from relay.settings import Settings
+from workers.tools import Tools
+
+FORWARD, REVERSE = DRAIN_QUEUES["forward"], DRAIN_QUEUES["reverse"]
+
+
+@pytest.mark.parametrize("name", [FORWARD, REVERSE])
+def test_who_serves_drains_serves_those_of_former_schedulers(name):
+    assert served_with([name]) == {name, FORMER_DRAIN_QUEUE}
+
+
+def test_who_serves_maintenance_alone_serves_no_drains():
+    assert served_with([MAINTENANCE_QUEUE]) == {MAINTENANCE_QUEUE}
+
+
+def test_an_unknown_queue_is_refused_by_name():
+    with pytest.raises(
+        ConfigError, match=r"no queue tide\.revers; known: tide\.forward, tide\.reverse, tide\.maintenance"
+    ):
+        served_with([FORWARD, "tide.revers"])
+
+
+@pytest.mark.parametrize(
+    ("served", "all_of_them"),
+    [([REVERSE], True), ([FORWARD, REVERSE], False), ([REVERSE, MAINTENANCE_QUEUE], False), ([FORWARD], False)],
+)
+def test_all_threads_may_wait_where_there_are_reverse_drains_only(served, all_of_them):
+    assert may_all_wait(served_with(served)) is all_of_them
+    settings = Settings.load(postgres_url="postgresql://not-used")
+    tools = Tools(settings, threads=2, all_may_wait=may_all_wait(served_with(served)))
+    try:
+        with tools.waiting.place("first") as first, tools.waiting.place("second") as second:
+            assert (first, second) == (True, all_of_them)
+    finally:
+        tools.close()

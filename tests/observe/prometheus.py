@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ from relay.server_process import ServerProcess
 from tests.services.unavailable import unavailable
 
 ROOT = Path(__file__).parents[2]
-SCRAPE_INTERVAL = "250ms"
+# A slow machine may take its time: a scrape that takes longer than this is given up, and looks like a lost process.
+SCRAPE_INTERVAL = "1s"
 
 
 def program(name: str) -> str:
@@ -56,7 +58,6 @@ class PrometheusServer(ServerProcess):
         configuration = {
             "global": {"scrape_interval": SCRAPE_INTERVAL, "evaluation_interval": SCRAPE_INTERVAL},
             "rule_files": [str(path) for path in self._rules],
-            # A slow machine may take its time: a scrape that is given up looks like a process that is gone.
             "scrape_configs": [
                 {"job_name": "fleet", "file_sd_configs": [{"files": [str(self._targets)], "refresh_interval": "1s"}]}
             ],
@@ -93,6 +94,16 @@ class PrometheusServer(ServerProcess):
         answer = self._get("query", query=expression)
         assert answer["resultType"] == "vector", f"{expression} gives no vector but a {answer['resultType']}"
         return [found["metric"] | {"value": found["value"][1]} for found in answer["result"]]
+
+    def history(self, expression: str, seconds: float) -> list[dict[str, str]]:
+        """The labels of each series that the expression gave within so many seconds: what a panel would show."""
+        now = time.time()
+        answer = self._get("query_range", query=expression, start=str(now - seconds), end=str(now), step="1s")
+        return [found["metric"] for found in answer["result"]]
+
+    def series(self, names: str) -> list[dict[str, str]]:
+        """The labels of every series whose name matches, of now and of before."""
+        return list(self._get("series", **{"match[]": f'{{__name__=~"{names}"}}'}))
 
     def rules(self) -> list[dict[str, Any]]:
         """Every alert: name, health, state, when it was last evaluated, and what is pending or firing."""

@@ -71,7 +71,7 @@ def _named(node: Any, wanted: frozenset[str]) -> Names:
 def _binary(node: Any, wanted: frozenset[str]) -> Names:
     on = node.modifier.matching if node.modifier else None
     matched = frozenset(on.labels) if on else frozenset()
-    # What comes out has the labels of the left side; of `or`, of both, which may differ.
+    # What comes out has the labels of the left side.
     yield from _named(node.lhs, matched | wanted)
     yield from _named(node.rhs, matched)
 

@@ -1,0 +1,48 @@
+"""`observed`: one fleet for all tests of this folder. A test may break it: what is down is started for the next."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from relay.embedded import EmbeddedRedis
+from tests.observe.observed import Observed, running
+from tests.observe.prometheus import PrometheusServer
+from tests.observe.rules import RULES
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """One process has them all, as they share a fleet."""
+    for item in items:
+        if "observed" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group("observe"))
+            item.add_marker(pytest.mark.timeout(600))
+
+
+@pytest.fixture(scope="session")
+def _observed(_postgres18, run_dir) -> Iterator[Observed]:
+    folder = run_dir / "observed"
+    folder.mkdir(mode=0o755)
+    redis = EmbeddedRedis(folder / "redis")
+    redis.start()
+    redis.stop()
+    database = _postgres18.create_database()
+    try:
+        with (
+            PrometheusServer(folder / "prometheus", [RULES]) as prometheus,
+            running(database, redis, prometheus, folder) as observed,
+        ):
+            yield observed
+    finally:
+        redis.kill()
+        _postgres18.drop_database(database)
+
+
+@pytest.fixture
+def observed(_observed: Observed) -> Observed:
+    """It is whole."""
+    _observed.redis.start()
+    for process in (_observed.scheduler, _observed.workers):
+        if not process.is_running:
+            process.start()
+            process.wait_ready()
+    return _observed

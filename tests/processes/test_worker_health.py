@@ -15,7 +15,6 @@ from relay.worker_health import PREFIX, WorkerHealth
 from tests.processes.test_worker_metrics import START_SECONDS, workers
 from tests.waiting import wait_until
 
-
 pytestmark = pytest.mark.timeout(400)
 
 

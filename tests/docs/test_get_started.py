@@ -1,0 +1,129 @@
+"""Getting started with pip, as it is printed: in an empty folder, with the built wheel, to a message at the other end.
+
+Replaced are addresses, paths, the program that makes the environment, and what it is given: this wheel, and not the
+one of the package index.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from relay.embedded import EmbeddedRedis
+from tests.e2e.command import environment
+from tests.e2e.pages import blocks, substituted
+from tests.packaging.test_wheel import CHECKOUT, wheel
+from tests.services.postgres import Database
+from tests.waiting import wait_until
+
+__all__ = ["wheel"]
+
+pytestmark = [pytest.mark.timeout(600), pytest.mark.xdist_group("get-started")]
+PIP = "pip install 'tide-relay[embedded]'"
+FREE_PORTS = {
+    f"RELAY_{name}_ADDR": "127.0.0.1:0" for name in ("METRICS", "WORKER_METRICS", "API", "API_METRICS")
+}  # fmt: skip
+
+
+def installing(wheel: Path) -> str:
+    """pip's work. By uv, where the checkout has it, which takes what it can from its cache."""
+    [*found] = CHECKOUT.glob(".cache/uv-*/bin/uv")
+    return f"{found[0]} pip install --quiet '{wheel}[embedded]'" if found else PIP.replace("tide-relay", str(wheel))
+
+
+class Folder:
+    """An empty folder, and terminals in it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.path.mkdir(parents=True, exist_ok=True)
+        self.environment = environment(**FREE_PORTS, PATH="/usr/local/bin:/usr/bin:/bin")
+
+    def run(self, script: str, *, timeout_seconds: float = 120) -> str:
+        done = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", script], cwd=self.path, env=self.environment,
+            capture_output=True, text=True, timeout=timeout_seconds, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    @contextmanager
+    def running(self, script: str) -> Iterator[Path]:
+        """Until the end of the context; its output."""
+        log = self.path / "output.log"
+        with log.open("w") as output:
+            process = subprocess.Popen(
+                ["bash", "-euc", script], cwd=self.path, env=self.environment,
+                stdout=output, stderr=output, start_new_session=True,
+            )  # fmt: skip
+        try:
+            yield log
+        finally:
+            os.killpg(process.pid, signal.SIGINT)
+            try:
+                process.wait(60)
+            finally:
+                with_children = f"output of the terminal:\n{log.read_text()}"
+                print(with_children)
+
+
+@pytest.fixture(scope="module")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which the page's first block was run: it has `tide/bin/activate`."""
+    folder = Folder(tmp_path_factory.mktemp("get-started"))
+    block = blocks("get-started/pip", "sh")[0].replace("python3 ", f"{sys.executable} ")
+    assert PIP in block
+    folder.run(block.replace(PIP, installing(wheel)), timeout_seconds=400)
+    return folder.path
+
+
+def lines(path: Path) -> list[object]:
+    return [json.loads(line)["payload"] for line in path.read_text("utf-8").splitlines()] if path.exists() else []
+
+
+def test_from_nothing_to_a_message_in_a_file(installed: Path, own_dirs: Callable[[], Path], tmp_path: Path) -> None:
+    _, up, application, deliver, look, publish, *_ = blocks("get-started/pip", "sh")
+    folder = Folder(own_dirs())
+    (folder.path / "tide").symlink_to(installed / "tide")
+    (folder.path / "app.py").write_text(blocks("get-started/pip", "python")[0])
+    activate, *_ = application.splitlines()
+    here = {"/tmp/orders.jsonl": str(tmp_path / "orders.jsonl")}
+    with folder.running(f"{activate}\nexec {up}") as log:
+        wait_until(lambda: "Other verbs find the database" in log.read_text(), 120, "relay up is up")
+        folder.run(application)
+        folder.run(f"{activate}\n{substituted(deliver, here)}")
+        wait_until(lambda: lines(tmp_path / "orders.jsonl"), 120, "the message is in the file")
+        printed = json.loads(folder.run(substituted(look, here)))
+        shown = json.loads(blocks("get-started/pip", "json")[0])
+        assert printed | {"created_at": None} == shown | {"created_at": None}
+        folder.run(f"{activate}\n{publish}")
+        wait_until(lambda: len(lines(tmp_path / "orders.jsonl")) == 2, 120, "so is the next")
+
+
+def test_with_servers_of_ones_own(
+    installed: Path, empty_database: Database, redis_server: EmbeddedRedis, own_dirs: Callable[[], Path]
+) -> None:
+    *_, start, doctor = blocks("get-started/pip", "sh")
+    folder = Folder(own_dirs())
+    put = {"postgresql://app@localhost/app": empty_database.url, "redis://localhost:6379/0": redis_server.url}
+    urls = {"RELAY_POSTGRES_URL": empty_database.url, "RELAY_BROKER_URL": redis_server.url}
+    with folder.running(f". {installed}/tide/bin/activate\n{substituted(start, put)}\nwait"):
+        folder.environment |= urls
+
+        def is_well() -> bool:
+            return "all right" in folder.run(
+                f". {installed}/tide/bin/activate\n{doctor.strip()} && echo all right || true"
+            )
+
+        wait_until(is_well, 120, "the doctor is content")
+
+
+def test_each_block_is_of_a_kind_that_a_test_runs() -> None:
+    text = (CHECKOUT / "docs/get-started/pip.md").read_text("utf-8")
+    assert {line[3:] for line in text.splitlines() if line.startswith("```")} == {"", "sh", "python", "json"}

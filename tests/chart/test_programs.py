@@ -12,6 +12,7 @@ from scheduler.cli import main as scheduler_command
 from tests.chart.discovery import Object
 from tests.chart.helm import Helm
 from tests.chart.objects import Pod, command_line, main_container, of_kind, pods, texts
+from tests.chart.running import environment
 from tests.chart.values import CI_FILES, ci_values, minimal
 
 pytestmark = [pytest.mark.xdist_group("chart"), pytest.mark.timeout(900)]
@@ -22,19 +23,6 @@ URLS = {"RELAY_POSTGRES_URL", "RELAY_BROKER_URL"}
 QUEUES = {"tide.forward", "tide.reverse", "tide.maintenance"}
 # Of the libraries below ours.
 OTHER_VARIABLES = {"PROMETHEUS_MULTIPROC_DIR"}
-
-
-def environment(pod: Object, objects: list[Object]) -> dict[str, str]:
-    """Of the container with our program; what a Secret holds is shown as its reference."""
-    container = main_container(pod)
-    found: dict[str, str] = {}
-    for source in container.get("envFrom", []):
-        wanted = source.get("configMapRef", {}).get("name")
-        for config in of_kind(objects, "ConfigMap"):
-            found |= config["data"] if config["metadata"]["name"] == wanted else {}
-    for variable in container["env"]:
-        found[variable["name"]] = variable.get("value") or str(variable["valueFrom"])
-    return found
 
 
 def component(pod: Object) -> str:

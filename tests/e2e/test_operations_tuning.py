@@ -1,0 +1,67 @@
+"""docs/operations/tuning.md and sizing.md: knobs have the defaults that are said, figures were measured."""
+
+import re
+
+from relay.pipelines import ForwardPipeline, ReversePipeline
+from relay.settings import Settings
+from relay.sinks import sink_class
+from tests.e2e.pages import ROOT, text_of
+from tests.services.postgres import Database
+
+ROWS = re.findall(r"^\| [^|]+ \| `(\w+)`([^|]*) \| (`\w+`|\S+) \| ", text_of("operations/tuning"), re.MULTILINE)
+OF_POSTGRES = {
+    "partition_size": "select column_default from information_schema.columns where column_name = 'partition_size'",
+    "synchronous_commit": "select boot_val from pg_settings where name = 'synchronous_commit'",
+    "key": "select 'none' from pg_proc where proname = 'outbox_publish' and 'key' = any (proargnames)",
+}
+
+
+def default_of(knob: str, where: str) -> str:
+    if knob.startswith("RELAY_"):
+        field = knob.removeprefix("RELAY_").lower()
+        if field == "worker_processes":
+            return "(CPUs)"
+        fields = Settings.model_fields
+        return str(fields[field].default) if field in fields else f"{fields[f'{field}_seconds'].default:.0f}s"
+    sink = re.search(r"of the ([\w ]+) sink", where)
+    kinds = (
+        [sink_class(sink[1].replace(" ", "_")).config_model]
+        if sink
+        else [ForwardPipeline, sink_class("nats").config_model]
+    )
+    [default] = [kind.model_fields[knob].default for kind in kinds if knob in kind.model_fields]
+    return str(default).lower()
+
+
+def test_each_knob_has_the_default_that_is_said(database: Database) -> None:
+    with database.connect() as connection:
+        for knob, where, said in ROWS:
+            if statement := OF_POSTGRES.get(knob):
+                found = str(connection.execute(statement).fetchall()[0][0])
+            else:
+                found = default_of(knob, where)
+            assert found == said.strip("`"), knob
+
+
+def test_every_row_of_the_table_is_held() -> None:
+    table = text_of("operations/tuning").split("|---|---|---|---|\n")[1].split("\n\n")[0]
+    assert len(ROWS) == len(table.splitlines()) == 17
+    assert ReversePipeline.model_fields["batch_size"].default == ForwardPipeline.model_fields["batch_size"].default
+
+
+# As the pages say them, and as they stand in the results.
+FIGURES = {
+    "13,000/s": "13,457/s", "256,000/s": "256,402/s", "3,600/s": "3,640/s", "1,400/s": "1,427/s", "4.7 %": "4.72 %",
+    "1.4 %": "1.37 %", "7 ms": "7.33 ms", "12 ms": "12.3 ms", "92.5 MB": "92.5 MB", "99.6 MB": "99.6 MB",
+    "0.65": "0.65", "0.67": "0.67", "0.68 ms": "0.68 ms",
+}  # fmt: skip
+
+
+def test_figures_are_those_that_were_measured() -> None:
+    results = (ROOT / "benchmarks/results.md").read_text()
+    pages = text_of("operations/sizing") + text_of("operations/tuning")
+    said = re.findall(r"\d[\d.,]* (?:MB at|ms (?:with|from|at))|\d[\d,]*/s|\d\.\d % of a core|0\.\d\d", pages)
+    for figure in said:
+        [measured] = [there for here, there in FIGURES.items() if figure.startswith(here)]
+        assert measured in results, figure
+    assert len(said) >= 9

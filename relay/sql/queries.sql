@@ -426,7 +426,7 @@ returning true
 
 -- name: listen
 -- What a scheduler hears: bells, ends of drains, changed configurations, maintenance that is done.
-listen tide_outbox_notify; listen tide_relay_drain; listen tide_relay_config; listen tide_relay_maintenance
+listen tide_outbox_notify; listen tide_relay_drain; listen tide_relay_maintenance; listen tide_relay_config
 
 -- name: scheduler_join
 -- This scheduler is here.

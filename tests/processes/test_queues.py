@@ -2,6 +2,7 @@
 
 import pytest
 
+from relay.broker import make_broker
 from relay.queues import DRAIN_QUEUES, FORMER_DRAIN_QUEUE, MAINTENANCE_QUEUE
 from tests.processes.fleet import running_fleet
 from tests.processes.pipelines import Pipelines
@@ -47,6 +48,14 @@ def test_each_direction_can_have_workers_of_its_own_on_rabbitmq(database, redis_
     pipelines = Pipelines(database.url, tmp_path / "delivered")
     with running_fleet(database.fleet_url(), rabbitmq_server.url, tmp_path / "fleet") as fleet:
         deliver_both_ways(fleet, pipelines, redis_server.url)
+        for process in filter(lambda each: each.is_running, fleet.processes):
+            process.terminate()
+            process.wait_exit()
+    # The server is that of all tests, and a drain was left waiting.
+    broker = make_broker(rabbitmq_server.url)
+    for name in DRAIN_QUEUES.values():
+        broker.flush(name)
+    broker.close()
 
 
 @pytest.mark.parametrize("serves", [(), ("--queues", FORWARD)], ids=["all", "forward"])

@@ -20,6 +20,7 @@ VERBS = {
     "replay": "relay.cli.replay:replay",
     "replays": "relay.cli.replay:replays",
     "history": "relay.cli.history:history",
+    "import": "relay.cli.import_pg_tide:imports",
 }
 
 main = Verbs("relay", lazy=VERBS)

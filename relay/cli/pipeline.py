@@ -21,6 +21,7 @@ from relay.cli.base import (
     rows,
     tell,
 )
+from relay.cli.from_table import from_table, from_table_options
 from relay.db import Connection
 from relay.errors import ConfigError
 from relay.pipelines import ReverseConfig, parse
@@ -87,11 +88,15 @@ def show(name: str, postgres_url: str | None) -> None:
 
 @pipeline.command("set")
 @click.argument("name")
-@click.argument("box", metavar="OUTBOX|INBOX")
+@click.argument("box", metavar="[OUTBOX|INBOX]", required=False)
 @click.option("--config", required=True, metavar="JSON|@FILE|-", help="The configuration; @FILE or - (standard input).")
 @click.option("--group", metavar="G", help="Consumer group.  [default: the one it has, else the pipeline's name]")
+@from_table_options
+@click.option("--dry-run", is_flag=True, help="Only say whether it would be set: everything is tried, and undone.")
 @postgres_option
-def set_pipeline(name: str, box: str, config: str, group: str | None, postgres_url: str | None) -> None:
+def set_pipeline(
+    name: str, box: str | None, config: str, group: str | None, dry_run: bool, postgres_url: str | None, **table: Any
+) -> None:
     """Creates the pipeline NAME, or changes it: from OUTBOX to a sink, or from a source to INBOX.
 
     Which of the two is told by sink_type or source_type in the configuration. It is checked first; a wrong one changes
@@ -106,13 +111,22 @@ def set_pipeline(name: str, box: str, config: str, group: str | None, postgres_u
       relay pipeline set to-file orders --config '{"sink_type": "file", "path": "/tmp/orders.jsonl"}'
       relay pipeline set to-nats orders --config @nats.json --group billing
       relay pipeline set from-file commands --config '{"source_type": "file", "path": "/tmp/commands.jsonl"}'
+      relay pipeline set to-kafka --from-table public.outbox --config @kafka.json
     """
     text = _read(config)
     wanted = _parse(text)
     reverse = isinstance(parse(wanted), ReverseConfig)
-    if reverse and group:
-        raise click.UsageError("--group is for forward pipelines: a reverse one has no consumer group")
-    with database(load_settings(postgres_url=postgres_url), "pipeline") as connection:
+    routed = from_table(**table)
+    if reverse and (group or routed):
+        raise click.UsageError("--group, --from-table are for forward pipelines: a reverse one has no consumer group")
+    if box is None and routed is None:
+        raise click.UsageError("name the OUTBOX or the INBOX, or a table: --from-table")
+    with (
+        database(load_settings(postgres_url=postgres_url), "pipeline") as connection,
+        connection.transaction(force_rollback=dry_run),
+    ):
+        if routed:
+            box = routed.route(connection, box)
         if reverse:
             connection.execute(query("pipeline_set_inbox"), {"name": name, "inbox": box, "config": text})
         else:
@@ -120,7 +134,9 @@ def set_pipeline(name: str, box: str, config: str, group: str | None, postgres_u
     if mask_config(wanted) != wanted:
         tell("the configuration holds a secret in plain text, which everybody sees who may read the table; "
              "better: ${env:NAME} or ${file:PATH}")  # fmt: skip
-    click.echo(f"pipeline {name} is set, {'into inbox' if reverse else 'from outbox'} {box}")
+    done = "could be set" if dry_run else "is set"
+    origin = f"table {routed.table}, " if routed else ""
+    click.echo(f"pipeline {name} {done}, {'into inbox' if reverse else f'from {origin}outbox'} {box}")
 
 
 def _simple(verb: str, told: str, text: str) -> None:

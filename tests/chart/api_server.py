@@ -7,6 +7,7 @@ refuses it, every object gets a uid and a version, a job or a pod is done as soo
 import itertools
 import json
 import threading
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -44,20 +45,13 @@ def at(value: Any, path: tuple[str, ...]) -> Any:
 
 
 @dataclass
-class Request:
-    method: str
-    path: str
-    body: Object | None
-
-
-@dataclass
 class ApiServer:
     """`version` is what the cluster says that it runs."""
 
     version: str
     url: str = ""
     objects: dict[str, Object] = field(default_factory=dict)
-    requests: list[Request] = field(default_factory=list)
+    _sent: defaultdict[str, list[Object]] = field(default_factory=lambda: defaultdict(list))
     _discovery: dict[str, Object] = field(init=False)
     _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -66,10 +60,12 @@ class ApiServer:
         self._discovery = discovery(self.version)
 
     def sent(self, namespace: str) -> list[Object]:
-        """Every object that Helm sent into a namespace, in its order, as sent; its own records are left out."""
-        part = f"/namespaces/{namespace}/"
-        bodies = [request.body for request in self.requests if request.body and part in request.path + "/"]
-        return [body for body in bodies if not str(body.get("type", "")).startswith("helm.sh/release")]
+        """Every object that Helm sent into a namespace, in its order, as sent."""
+        return self._sent[namespace]
+
+    def note(self, path: str, body: Object) -> None:
+        namespace = path.partition("/namespaces/")[2].partition("/")[0]
+        self._sent[namespace].append(body)
 
     def get(self, path: str, query: Mapping[str, list[str]]) -> tuple[int, Object]:
         if path in self.objects:
@@ -155,11 +151,10 @@ class _Handler(BaseHTTPRequestHandler):
     def do_DELETE(self) -> None:
         path, _ = self._split()
         self._body()
-        self.api.requests.append(Request("DELETE", path, None))
         self._answer(*self.api.delete(path))
 
     def _put(self, path: str, body: Object, *, create: bool) -> tuple[int, Object]:
-        self.api.requests.append(Request(self.command, path, body))
+        self.api.note(path, body)
         return self.api.put(path, body, create=create)
 
     def _watch(self, path: str, query: Mapping[str, list[str]]) -> None:

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -54,29 +54,33 @@ class Folder:
         return done.stdout
 
     @contextmanager
-    def running(self, script: str) -> Iterator[Path]:
-        """Until the end of the context; its output."""
+    def running(self, script: str) -> Iterator[Callable[[], str]]:
+        """Until the end of the context. Gives its output so far, and fails when it has ended."""
         log = self.path / "output.log"
         with log.open("w") as output:
             process = subprocess.Popen(
                 ["bash", "-euc", script], cwd=self.path, env=self.environment,
                 stdout=output, stderr=output, start_new_session=True,
             )  # fmt: skip
+
+        def so_far() -> str:
+            assert process.poll() is None, log.read_text()
+            return log.read_text()
+
         try:
-            yield log
+            yield so_far
         finally:
-            os.killpg(process.pid, signal.SIGINT)
-            try:
-                process.wait(60)
-            finally:
-                with_children = f"output of the terminal:\n{log.read_text()}"
-                print(with_children)
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGINT)
+            process.wait(60)
+            print(f"output of the terminal:\n{log.read_text()}")
 
 
 @pytest.fixture(scope="module")
-def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which the page's first block was run: it has `tide/bin/activate`."""
-    folder = Folder(tmp_path_factory.mktemp("get-started"))
+def installed(wheel: Path, run_dir: Path) -> Path:
+    """A folder in which the page's first block was run: it has `tide/bin/activate`. PostgreSQL, which root runs as
+    somebody else, must be able to read it; pytest's own folders are root's alone."""
+    folder = Folder(run_dir / "get-started")
     block = blocks("get-started/pip", "sh")[0].replace("python3 ", f"{sys.executable} ")
     assert PIP in block
     folder.run(block.replace(PIP, installing(wheel)), timeout_seconds=400)
@@ -94,8 +98,8 @@ def test_from_nothing_to_a_message_in_a_file(installed: Path, own_dirs: Callable
     (folder.path / "app.py").write_text(blocks("get-started/pip", "python")[0])
     activate, *_ = application.splitlines()
     here = {"/tmp/orders.jsonl": str(tmp_path / "orders.jsonl")}
-    with folder.running(f"{activate}\nexec {up}") as log:
-        wait_until(lambda: "Other verbs find the database" in log.read_text(), 120, "relay up is up")
+    with folder.running(f"{activate}\nexec {up}") as output:
+        wait_until(lambda: "Other verbs find the database" in output(), 120, "relay up is up")
         folder.run(application)
         folder.run(f"{activate}\n{substituted(deliver, here)}")
         wait_until(lambda: lines(tmp_path / "orders.jsonl"), 120, "the message is in the file")

@@ -68,7 +68,8 @@ def inside(page: str, links: list[str]) -> Iterator[tuple[str, str]]:
 
 def test_every_page_of_the_repository_is_on_the_site(pages: dict[str, Page]) -> None:
     docs = ROOT / "docs"
-    written = {path.relative_to(docs).with_suffix("").as_posix() for path in docs.rglob("*.md")} - {"index"}
+    written = {path.relative_to(docs).with_suffix("").as_posix() for path in docs.rglob("*.md")}
+    written = {name.removesuffix("/index") for name in written - {"index"}}
     outside = {"architecture", "benchmarks", "changelog", "chart", "contributing", "image"}
     assert {f"{SITE}{name}/" for name in written | outside} <= set(pages)
 

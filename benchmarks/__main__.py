@@ -19,6 +19,7 @@ from benchmarks import (
     report,
     rest,
     retention,
+    scaling,
     storage,
     table_outboxes,
 )
@@ -40,6 +41,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "table-outboxes": table_outboxes.run,
     "retention": retention.run,
     "memory": memory.run,
+    "scaling": scaling.run,
 }
 
 

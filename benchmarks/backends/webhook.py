@@ -1,7 +1,7 @@
 """Webhooks: a receiver that only counts, in a process of its own, by httpx.
 
 `python -m benchmarks.backends.webhook` runs it: it prints its port, and ends with its input. What it has counted for a
-path is what a GET of that path answers.
+path is what a GET of that path answers. With a number behind, it answers so many milliseconds late.
 """
 
 import asyncio
@@ -26,10 +26,10 @@ _STOP_SECONDS = 10
 
 
 @contextmanager
-def receiver() -> Iterator[str]:
+def receiver(delay_ms: int = 0) -> Iterator[str]:
     """Yields its URL."""
     process = subprocess.Popen(
-        [sys.executable, "-m", __name__], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        [sys.executable, "-m", __name__, str(delay_ms)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
         cwd=Path(__file__).parents[2], text=True,
     )  # fmt: skip
     try:
@@ -76,6 +76,7 @@ class _Receiver(asyncio.Protocol):
     """One connection. Requests come one after the other, each with its length."""
 
     counted: ClassVar[Counter[bytes]] = Counter()
+    delay_seconds: ClassVar[float] = 0.0
 
     def __init__(self) -> None:
         self._transport: asyncio.Transport
@@ -105,11 +106,16 @@ class _Receiver(asyncio.Protocol):
             text = b"%d" % self.counted[path]
         else:
             self.counted[path] += len(json.loads(body)) if body.startswith(b"[") else 1
-        self._transport.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(text), text))
+        answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(text), text)
+        if self.delay_seconds and method != b"GET":
+            asyncio.get_running_loop().call_later(self.delay_seconds, self._transport.write, answer)
+        else:
+            self._transport.write(answer)
 
 
 async def _main() -> None:
     loop = asyncio.get_running_loop()
+    _Receiver.delay_seconds = int(sys.argv[1]) / 1000
     server = await loop.create_server(_Receiver, "127.0.0.1", 0)
     print(server.sockets[0].getsockname()[1], flush=True)
     await loop.run_in_executor(None, sys.stdin.read)

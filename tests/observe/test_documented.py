@@ -2,8 +2,10 @@
 
 import re
 
+import click
 import pytest
 
+from relay.cli import main
 from tests.observe.rules import ROOT, alerts, dashboard, expressions, named, panels
 
 ALERTS = {alert["alert"]: alert for alert in alerts()}
@@ -30,6 +32,16 @@ def test_the_texts_of_an_alert_name_labels_that_it_has(name):
     kept = {label.strip() for by in re.findall(r"by \((.*?)\)", ALERTS[name]["expr"]) for label in by.split(",")}
     assert set(re.findall(r"\$labels\.(\w+)", str(ALERTS[name]["annotations"]))) <= kept
     assert not kept & {"instance", "pod", "job"}, "it would begin anew when a pipeline moves"
+
+
+@pytest.mark.parametrize("name", ALERTS)
+def test_the_commands_that_an_alert_advises_are_real(name):
+    for text in re.findall(r"`relay (.+?)`", ALERTS[name]["annotations"]["description"]):
+        command, words = main, re.sub(r"\{\{.*?\}\}", "orders", text).split()
+        while isinstance(command, click.Group):
+            command = command.get_command(click.Context(command), words.pop(0))
+            assert command, text
+        command.make_context(text, words)  # parsed, and not run; raises UsageError
 
 
 def test_the_page_has_a_row_for_each_alert_with_its_thresholds():

@@ -37,10 +37,11 @@ def test_the_texts_of_an_alert_name_labels_that_it_has(name):
 @pytest.mark.parametrize("name", ALERTS)
 def test_the_commands_that_an_alert_advises_are_real(name):
     for text in re.findall(r"`relay (.+?)`", ALERTS[name]["annotations"]["description"]):
-        command, words = main, re.sub(r"\{\{.*?\}\}", "orders", text).split()
+        command: click.Command | None = main
+        words = re.sub(r"\{\{.*?\}\}", "orders", text).split()
         while isinstance(command, click.Group):
             command = command.get_command(click.Context(command), words.pop(0))
-            assert command, text
+        assert command, text
         command.make_context(text, words)  # parsed, and not run; raises UsageError
 
 

@@ -15,6 +15,10 @@ create table public.orders (id int primary key) partition by range (id);
 create table public.orders_first partition of public.orders for values from (0) to (1000);
 select tide.table_outbox_enable('public.customer');
 select tide.table_outbox_enable('public.orders', mode => 'row');
+create table public.events (
+    gone int, aggregatetype text not null, id int not null, aggregateid text, type text, payload jsonb);
+alter table public.events drop column gone;
+select tide.table_outbox_route('public.events');
 insert into public.customer values (1, 'Ada');
 insert into public.orders values (1);
 select tide.inbox_create('letters');
@@ -53,8 +57,17 @@ def test_tables_are_outboxes_still(restored):
     restored.execute("insert into customer values (2, 'Grace'); insert into orders values (2)")
     assert restored.execute("select outbox, last_id, intact from tide.table_outbox_status()").fetchall() == [
         ("public.customer", 2, True),
+        ("public.events", 0, True),
         ("public.orders", 2, True),
     ]
+
+
+def test_a_routed_table_publishes_the_same_columns(restored):
+    """Their numbers are others now."""
+    restored.execute("insert into events values ('order', 7, 'key', 'made', '{}')")
+    assert restored.execute("select key, headers from tide.message where outbox_id = (select outbox_id from tide.outbox"
+                            " where name = 'public.events')").fetchall() == [
+        ("key", {"id": "7", "type": "made", "aggregate_type": "order"})]  # fmt: skip
 
 
 def test_an_inbox_knows_what_it_has_and_in_which_order(restored):

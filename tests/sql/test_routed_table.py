@@ -83,9 +83,8 @@ def test_columns_of_other_names_and_headers(db):
         """insert into app_events values (1, 'order', 7, 'paid', '{"a": 1}', '00-ab', 5),
                                          (2, 'o', null, null, 'no "json', null, null)"""
     )
-    db.execute("alter table app_events rename column body to content")
     db.execute("alter table app_events rename to events; alter table events drop column trace")
-    db.execute("insert into events (event_id, kind, content, priority) values (3, 'o', '[]', 6)")
+    db.execute("insert into events (event_id, kind, body, priority) values (3, 'o', '[]', 6)")
     assert messages(db, "events") == [
         ("7", {"id": "1", "aggregate_type": "order", "type": "paid", "traceparent": "00-ab", "priority": "5"},
          {"a": 1}),

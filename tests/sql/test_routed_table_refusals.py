@@ -124,7 +124,13 @@ def test_a_row_that_cannot_be_a_message_is_refused_and_others_are_not(db):
                " alter id drop not null")  # fmt: skip
     db.execute("insert into public.outbox (payload, aggregateid, type) values ('1', 'k', 't')")
     assert messages(db) == [("k", {"type": "t"}, 1)], "a row without an id is still delivered"
-    db.execute("alter table public.outbox drop column payload")
-    with refused("55000", "lost its column payload"):
+    db.execute("alter table public.outbox rename payload to body")
+    with refused("55000", 'lost its column "payload"'):
         db.execute("insert into public.outbox (aggregateid, type) values ('k', 't')")
     assert "takes no rows" in status(db, "public.outbox")["problem"]
+    db.execute(
+        "delete from public.outbox; alter table public.outbox alter aggregatetype set not null, alter id set not null"
+    )
+    route(db, columns={"payload": "body"})
+    insert(db, 1)
+    assert messages(db)[-1][1]["id"] == IDS[1]

@@ -5,22 +5,22 @@
 -- those of 0010: it counts only on a table that tide.table_route lists, and calls nothing that a user may have made:
 -- columns are turned into text by the output functions of their types, which only a superuser can make.
 --
--- Columns are known by their numbers in the table at the top, so that they may be renamed; a partition may number its
--- own otherwise, and has the same names.
+-- Columns are known by their names. Their numbers would survive a renaming, but they are others in a partition, and in a
+-- database that was dumped and restored: the wrong column would be published without a word. A name that is gone is told.
 
 create table tide.table_route (
     source           regclass primary key,
     source_name      text not null,
     outbox_id        int not null references tide.outbox,
-    columns          int2[] not null check (cardinality(columns) = 5),
+    columns          text[] not null check (cardinality(columns) = 5),
     header_names     text[] not null,
-    header_columns   int2[] not null,
+    header_columns   text[] not null,
     existing_at      timestamptz,
     routed_at        timestamptz not null default now()
 );
 create index on tide.table_route (outbox_id);
 comment on table tide.table_route is 'The tables whose new rows are messages. A name or a schema may change: the table stays known by its oid.';
-comment on column tide.table_route.columns is 'Numbers of the columns id, aggregate type, aggregate id, type and payload.';
+comment on column tide.table_route.columns is 'The columns id, aggregate type, aggregate id, type and payload.';
 comment on column tide.table_route.existing_at is 'When the rows that were in the table before were published; null if they were not.';
 
 -- What is no JSON is a string: a message that looks odd is better than a statement that fails, or than none.
@@ -32,39 +32,36 @@ exception when invalid_text_representation or untranslatable_character or progra
     return to_jsonb(value);
 end $$;
 
-create function tide.table_route_name(source oid, number int2) returns text
+create function tide.table_route_has(source oid, name text) returns boolean
 language sql stable set search_path = pg_catalog, pg_temp
 begin atomic
-    select a.attname::text from pg_attribute a where a.attrelid = source and a.attnum = number and not a.attisdropped;
+    select exists (select from pg_attribute a where a.attrelid = source and a.attname = name and a.attnum > 0 and not a.attisdropped);
 end;
 
 -- A query with %s in the place of the relation: payload, key and headers of each row.
 create function tide.table_route_query(route tide.table_route) returns text
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare
-    names    text[] := array(select tide.table_route_name(route.source, c.number)
-                               from unnest(route.columns) with ordinality c (number, place) order by c.place);
+    names    text[] := route.columns;
+    lost     text := (select c.name from unnest(names) c (name) where not tide.table_route_has(route.source, c.name) limit 1);
     as_text  text := 'case when num_nulls(%1$I) = 0 then format(''%%s'', %1$I) end';
     payload  text;
     headers  text;
 begin
-    if array_position(names, null) is not null then
-        raise exception 'table "%" has lost its column %', tide.table_name(route.source),
-            (array['id', 'aggregate_type', 'aggregate_id', 'type', 'payload'])[array_position(names, null)] using
+    if lost is not null then
+        raise exception 'table "%" has lost its column "%"', tide.table_name(route.source), lost using
             errcode = 'object_not_in_prerequisite_state',
-            hint = format('It is routed to an outbox: select tide.table_outbox_unroute(%1$L); then route it again with the columns '
-                          'that it has: select tide.table_outbox_route(%1$L, ...);', route.source::regclass::text);
+            hint = format('It is routed to an outbox. Say which columns it has now: select tide.table_outbox_route(%1$L, columns => ...); '
+                          'or let it be routed no more: select tide.table_outbox_unroute(%1$L);', route.source::regclass::text);
     end if;
     select case when a.atttypid = 'jsonb'::regtype then format('%I', names[5])
                 else format('tide.table_route_payload(%I::text)', names[5]) end into payload
-      from pg_attribute a where a.attrelid = route.source and a.attnum = route.columns[5];
+      from pg_attribute a where a.attrelid = route.source and a.attname = names[5];
     -- A column that was dropped gives no header.
     select string_agg(format('%L, ', h.name) || format(as_text, h.of), ', ' order by h.place) into headers
-      from (select n.name, n.place, tide.table_route_name(route.source, n.number)
-              from unnest(array['id', 'aggregate_type', 'type'] || route.header_names,
-                          route.columns[1:2] || route.columns[4] || route.header_columns) with ordinality n (name, number, place)
-           ) h (name, place, of)
-     where h.of is not null;
+      from unnest(array['id', 'aggregate_type', 'type'] || route.header_names,
+                  names[1:2] || names[4] || route.header_columns) with ordinality h (name, of, place)
+     where tide.table_route_has(route.source, h.of);
     return replace(format('select %s as payload, %s as key, jsonb_strip_nulls(jsonb_build_object(%s)) as headers from ', payload,
                           format(as_text, names[3]), headers), '%', '%%') || '%s';
 end $$;
@@ -150,13 +147,13 @@ begin atomic
       left join pg_trigger g on g.tgrelid = t.relid and g.tgname = 'tide_outbox_route' and g.tgfoid = 'tide.table_routed'::regproc;
 end;
 
--- The number of a column that a route needs, or why it cannot be that one.
-create function tide.table_route_column(source oid, role text, name text) returns int2
+-- The column that a route needs, or why it cannot be that one.
+create function tide.table_route_column(source oid, role text, name text) returns text
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare
     found_column record;
 begin
-    select a.attnum, a.attnotnull, a.attgenerated, a.atttypid into found_column
+    select a.attnotnull, a.attgenerated, a.atttypid into found_column
       from pg_attribute a
      where a.attrelid = source and a.attname = table_route_column.name and a.attnum > 0 and not a.attisdropped;
     if not found then
@@ -176,7 +173,7 @@ begin
         raise exception 'column "%" of table "%" is virtual', name, tide.table_name(source) using
             errcode = 'feature_not_supported', hint = 'Triggers do not see what is in it. Make it a stored one, or an ordinary one.';
     end if;
-    return found_column.attnum;
+    return name;
 end $$;
 
 -- Lists the table, if its trigger is there: whoever had the right to create that may route it.
@@ -363,8 +360,9 @@ begin
       from tide.table_route_triggers(route.source) t where t.state is null or t.state not in ('O', 'A');
     if wrong is not null then
         return format('%s: route it again with the same columns and headers: select tide.table_outbox_route(%L, ...);', wrong, route.source::text);
-    elsif exists (select from unnest(route.columns) c (number) where tide.table_route_name(route.source, c.number) is null) then
-        return format('a column of its route was dropped, and it takes no rows: select tide.table_outbox_unroute(%L);', route.source::text);
+    elsif exists (select from unnest(route.columns) c (name) where not tide.table_route_has(route.source, c.name)) then
+        return format('a column of its route is gone or renamed, and it takes no rows: select tide.table_outbox_route(%L, columns => ...);',
+                      route.source::text);
     end if;
     return null;
 end $$;
@@ -416,7 +414,7 @@ select p.kind, 'function', unnest(p.names)
   from (values
     ('admin', array['table_outbox_route', 'table_outbox_unroute', 'table_routed', 'table_route_triggers', 'table_route_register',
                     'table_route_existing', 'table_route_append', 'table_route_payload', 'table_route_forget']),
-    ('owner', array['table_route_name', 'table_route_query', 'table_route_of', 'table_route_column', 'table_route_problem', 'keep_table_route'])
+    ('owner', array['table_route_has', 'table_route_query', 'table_route_of', 'table_route_column', 'table_route_problem', 'keep_table_route'])
   ) as p (kind, names);
 insert into tide.permission (kind, object_type, object, privileges) values ('owner', 'table', 'table_route', 'all');
 

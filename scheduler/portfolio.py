@@ -62,6 +62,8 @@ class Portfolio:
             if spec.revision != owned.spec.revision:
                 log.info("pipeline reconfigured", pipeline=name, revision=spec.revision)
                 self._by_outbox[owned.spec.outbox].discard(name)
+                if spec.labels != owned.spec.labels:
+                    self._metrics.forget(name)
                 owned.reconfigured(spec, now)
                 self._by_outbox.setdefault(spec.outbox, set()).add(name)
                 self._due.set(name, owned.due_at)

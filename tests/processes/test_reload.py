@@ -34,6 +34,23 @@ def test_a_running_pipeline_is_drained_under_its_new_configuration_from_the_next
     assert verdict.is_right and verdict.duplicates == 0, verdict
 
 
+def test_a_pipeline_with_another_sink_leaves_no_series_of_the_old_one(fleet, pipelines):
+    """Without workers, so that there is a lag which would stand still."""
+    scheduler = fleet.scheduler()
+    pipelines.make("orders")
+    pipelines.make("witness")
+    pipelines.publish("orders", 3)
+
+    def lag(**labels):
+        return scheduler.metric("tide_relay_lag_messages", **labels)
+
+    wait_until(lambda: lag(pipeline="orders", sink_type="recording") == 3, 60, "the lag is told")
+    pipelines.set("orders", sink_type="file", path=str(pipelines.folder / "orders.jsonl"))
+    wait_until(lambda: lag(pipeline="orders", sink_type="file") == 3, 60, "it is told of the new sink")
+    told = [line for line in scheduler.get("/metrics")[1].splitlines() if 'sink_type="recording"' in line]
+    assert told and all('pipeline="witness"' in line for line in told)
+
+
 def test_disable_stops_enable_goes_on_where_it_was_and_delete_ends(scheduler, pipelines):
     pipelines.make("orders")
     pipelines.wait_delivered("orders", pipelines.publish("orders", 5))

@@ -16,16 +16,25 @@ ANSWER_SECONDS = 3.0
 FRESH_SECONDS = 5.0
 
 
-def health_response(facts: Mapping[str, object], failures: Sequence[str], troubles: Sequence[str] = ()) -> Response:
-    """`failures` are of the process itself; `troubles` are outside, and no reason to start it anew."""
+def health_response(
+    facts: Mapping[str, object], failures: Sequence[str], troubles: Sequence[str] = (), *, public: bool = False
+) -> Response:
+    """`failures` are of the process itself; `troubles` are outside, and no reason to start it anew.
+
+    The public is told no reasons: which database, and why not, is nobody's business out there.
+    """
     status = "unhealthy" if failures else "degraded" if troubles else "healthy"
-    reasons = {"reasons": [*failures, *troubles]} if failures or troubles else {}
-    return _json(503 if failures else 200, {"status": status, **facts, **reasons})
+    body = {"status": status, **facts} | _told([*failures, *troubles], public)
+    return _json(503 if failures else 200, body)
 
 
-def ready_response(reasons: Sequence[str]) -> Response:
+def ready_response(reasons: Sequence[str], *, public: bool = False) -> Response:
     """Ready if nothing speaks against it."""
-    return _json(503, {"ready": False, "reasons": list(reasons)}) if reasons else _json(200, {"ready": True})
+    return _json(503, {"ready": False} | _told(reasons, public)) if reasons else _json(200, {"ready": True})
+
+
+def _told(reasons: Sequence[str], public: bool) -> dict[str, object]:
+    return {"reasons": list(reasons)} if reasons and not public else {}
 
 
 class Probe:

@@ -1,26 +1,25 @@
 """uvicorn around the reception, and what machines ask of the process.
 
-`/hooks/...`, `/health` and `/ready` are served on the public address; `/metrics` on an address of its own, because the
-first faces the open internet.
+`/hooks/...`, `/health` and `/ready` are served on the public address; `/metrics`, and the reasons of the other two, on
+an address of its own, because the first faces the open internet.
 """
 
 import asyncio
 import contextlib
-import json
 import socket
 import threading
-import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 
 import structlog
 import uvicorn
 from fastapi import FastAPI
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.responses import Response
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 from relay import httpd
+from relay.api.health import ApiHealth
 from relay.api.hooks import Hooks
 from relay.api.metrics import ApiMetrics
 from relay.api.reception import Reception
@@ -48,7 +47,7 @@ class Api:
         self._metrics = ApiMetrics(CollectorRegistry())
         self._writer = Writer(settings, self._metrics)
         self._metrics.pipelines.set_function(lambda: len(self._hooks))
-        self._started_at = time.monotonic()
+        self._health = ApiHealth(self._hooks, self._writer, stop)
 
     def run(self) -> None:
         self._hooks.check()
@@ -56,13 +55,14 @@ class Api:
             listening = stack.enter_context(_listen(parse_address(self._settings.api_addr)))
             machines = httpd.HttpServer(
                 parse_address(self._settings.api_metrics_addr),
-                {"/metrics": self._serve_metrics, "/health": self._serve_health, "/ready": self._serve_ready},
+                {"/metrics": self._serve_metrics, "/health": self._health.health, "/ready": self._health.ready},
             )
             stack.callback(machines.close)
             reader = threading.Thread(target=self._hooks.run, name="hooks", daemon=True)
             writer = threading.Thread(target=self._writer.run, name="writer", daemon=True)
-            reader.start()
-            writer.start()
+            for thread in (reader, writer):
+                thread.start()
+                self._health.watch(thread)
             try:
                 self._serve(listening)
             finally:
@@ -98,46 +98,20 @@ class Api:
         app = FastAPI(title="tide-relay", docs_url=None, redoc_url=None, openapi_url=None)
         # Plain routes: nothing of a request is parsed before its signature was checked.
         app.add_route("/hooks/{path:path}", reception.receive, methods=["POST"])
-        app.add_route("/health", self._health, methods=["GET"])
-        app.add_route("/ready", self._ready, methods=["GET"])
+        app.add_route("/health", _route(lambda: self._health.health(public=True)), methods=["GET"])
+        app.add_route("/ready", _route(lambda: self._health.ready(public=True)), methods=["GET"])
         return app
-
-    async def _health(self, _request: Request) -> JSONResponse:
-        status, body = self._state_of_health()
-        return JSONResponse(body, status)
-
-    async def _ready(self, _request: Request) -> JSONResponse:
-        status, body = self._state_of_readiness()
-        return JSONResponse(body, status)
-
-    def _state_of_health(self) -> tuple[int, dict[str, object]]:
-        reasons = [reason for reason in (self._hooks.trouble, self._writer.trouble) if reason]
-        body: dict[str, object] = {
-            "status": "unhealthy" if reasons else "healthy",
-            "pipelines": len(self._hooks),
-            "uptime_seconds": int(time.monotonic() - self._started_at),
-        }
-        # Which database, and why not, is nobody's business out there.
-        return (503 if reasons else 200), body
-
-    def _state_of_readiness(self) -> tuple[int, dict[str, object]]:
-        ready = self._hooks.loaded.is_set() and not self._stop.is_set()
-        return (200 if ready else 503), {"ready": ready}
 
     def _serve_metrics(self) -> httpd.Response:
         return httpd.Response(200, CONTENT_TYPE_LATEST, generate_latest(self._metrics.registry))
 
-    def _serve_health(self) -> httpd.Response:
-        status, body = self._state_of_health()
-        reasons = [reason for reason in (self._hooks.trouble, self._writer.trouble) if reason]
-        return _json(status, body | ({"reasons": reasons} if reasons else {}))
 
-    def _serve_ready(self) -> httpd.Response:
-        return _json(*self._state_of_readiness())
+def _route(answer: Callable[[], httpd.Response]) -> Callable[[Request], Awaitable[Response]]:
+    async def respond(_request: Request) -> Response:
+        found = answer()
+        return Response(found.body, found.status, media_type=found.content_type)
 
-
-def _json(status: int, body: dict[str, object]) -> httpd.Response:
-    return httpd.Response(status, "application/json", json.dumps(body, separators=(",", ":")).encode())
+    return respond
 
 
 @contextlib.contextmanager

@@ -111,15 +111,18 @@ def test_while_postgresql_is_away_senders_are_asked_to_come_again(
         server.kill()
         answer = api.send(hook, "a")
         assert (answer.status, answer.headers["retry-after"]) == (503, "5")
-        assert api.get("/health").status == 503
-        assert "reasons" not in api.get("/health").body
-        assert api.get("/health", api.metrics_port).body["reasons"]
-        assert api.get("/ready").status == 200
+        public = api.get("/health")
+        assert (public.status, public.body["status"]) == (200, "degraded"), "a new start would mend nothing"
+        assert "reasons" not in public.body
+        private = api.get("/health", api.metrics_port)
+        assert (private.status, private.body["status"]) == (200, "degraded")
+        assert "PostgreSQL" in str(private.body["reasons"])
+        assert api.get("/ready").status == api.get("/ready", api.metrics_port).status == 200
         server.start()
         wait_until(lambda: api.send(hook, "a").status == 200, 20)
         make_hook(database, "other")
         wait_until(lambda: api.send("other", "a").status == 200, 20)
-        wait_until(lambda: api.get("/health").status == 200, 20)
+        wait_until(lambda: api.get("/health").body["status"] == "healthy", 20)
     assert list(stored(database, hook)) == ["before", "a"], "answered with 200, and not durable"
 
 
@@ -131,12 +134,31 @@ def test_it_can_start_before_postgresql_does(own_postgres: Callable[..., Postgre
     api = ApiProcess(database.url, tmp_path)
     try:
         wait_until(lambda: not _refuses_connections(api.port), 20)
-        assert api.get("/ready").status == 503
+        assert (api.get("/ready").status, api.get("/ready").body) == (503, {"ready": False})
+        wait_until(lambda: "PostgreSQL" in str(api.get("/ready", api.metrics_port).body.get("reasons")), 20)
+        assert api.get("/health").status == 200
         assert api.send(hook, "a").status == 503
         server.start()
         wait_until(lambda: api.send(hook, "a").status == 200, 20)
     finally:
         api.kill()
+
+
+def test_it_asks_to_be_started_anew_when_a_thread_of_it_has_ended(database: Database, tmp_path: Path) -> None:
+    """By a row that no function would write, and that whoever reads it does not expect."""
+    hook = make_hook(database, "shop")
+    with running_api(database, tmp_path, RELAY_DISCOVERY_INTERVAL="100ms") as api:
+        api.wait_for(hook)
+        with database.connect() as connection:
+            connection.execute("alter table tide.pipeline drop constraint pipeline_config_check")
+            connection.execute("update tide.pipeline set config = '[]'")
+        wait_until(lambda: api.get("/health").status == 503, 60)
+        assert api.get("/health").body.keys() == {"status", "pipelines", "uptime_seconds"}
+        private = api.get("/health", api.metrics_port)
+        assert (private.status, private.body["status"]) == (503, "unhealthy")
+        assert private.body["reasons"] == ["the thread 'hooks' has ended; the log says why"]
+        assert [api.get("/ready", port).status for port in (api.port, api.metrics_port)] == [503, 503]
+        assert "AttributeError" in api.log.read_text()
 
 
 def test_it_needs_no_more_than_the_rights_of_grant_api(database: Database, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ SUITABLE := import ensurepip, sys, venv; assert (3, 11) <= sys.version_info[:2] 
 find_python = for python in $(1) python3 python3.13 python3.12 python3.11; do \
 	"$$python" -c '$(SUITABLE)' 2>/dev/null && exit 0; done; \
 	echo "no suitable Python: install Python 3.11, 3.12 or 3.13 with its venv module (Debian: apt-get install python3-venv)" >&2; exit 1
-CODE := relay workers scheduler $(wildcard benchmarks) tests
+CODE := relay workers scheduler $(wildcard benchmarks) tests docs/site_hook.py deploy/image
 
 .PHONY: help
 help: ## show this help

@@ -4,6 +4,7 @@ They see the files of the image and nothing of the checkout, may write to /tmp a
 """
 
 import json
+import re
 import shlex
 import subprocess
 import tomllib
@@ -111,6 +112,13 @@ def test_our_code_is_installed_and_compiled(image: Built) -> None:
     for package in ("relay", "scheduler", "workers"):
         (found,) = image.root.at("/app/.venv/lib").glob(f"python3.*/site-packages/{package}")
         assert list((found / "__pycache__").glob("*.pyc")), package
+
+
+def test_the_wheel_is_built_by_what_is_pinned(image: Built) -> None:
+    (built,) = image.root.at("/app/.venv/lib").glob("python3.*/site-packages/tide_relay-*.dist-info/WHEEL")
+    (generator,) = re.findall(r"^Generator: (\S+) (\S+)$", built.read_text(), re.MULTILINE)
+    pinned = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["tool"]["uv"]["build-constraint-dependencies"]
+    assert "==".join(generator) in pinned
 
 
 def test_every_module_of_ours_and_every_library_of_the_extras_is_imported(image: Built) -> None:

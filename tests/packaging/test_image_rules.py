@@ -71,6 +71,18 @@ def test_the_libraries_are_those_of_the_lock_and_none_for_development(ours: Dock
     assert "UV_COMPILE_BYTECODE=1" in ours.stage("builder").last("ENV").words
 
 
+def test_what_builds_our_wheel_is_pinned_to_the_versions_of_the_lock() -> None:
+    """Whatever hatchling needs, too. uv takes them from here: the lock is of what the wheel needs."""
+    locked = {one["name"]: one for one in tomllib.loads((CHECKOUT / "uv.lock").read_text())["package"]}
+    needed, open_ends = set(), ["hatchling"]
+    while open_ends:
+        name = open_ends.pop()
+        needed.add(name)
+        open_ends += [each["name"] for each in locked[name].get("dependencies", []) if each["name"] not in needed]
+    pinned = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["tool"]["uv"]["build-constraint-dependencies"]
+    assert pinned == [f"{name}=={locked[name]['version']}" for name in sorted(needed)]
+
+
 @pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
 def test_no_library_needs_a_compiler_for_the_python_of_the_image(
     ours: Dockerfile, tmp_path: Path, machine: str

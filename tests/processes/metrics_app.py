@@ -1,4 +1,7 @@
-"""What `dramatiq` runs in test_worker_metrics: workers whose drains do nothing but count themselves."""
+"""What `dramatiq` runs in the tests of metrics and health: workers whose drains do nothing but count themselves.
+
+They beat, and ask the servers outside, more often than others: a test need not wait for it.
+"""
 
 from relay.worker_folder import prepare_multiprocess
 
@@ -8,17 +11,32 @@ import threading  # noqa: E402  after the folder is named, as in the front door 
 
 import dramatiq  # noqa: E402
 
+from relay import health, worker_health  # noqa: E402
 from relay.broker import make_broker  # noqa: E402
 from relay.logs import configure_logging  # noqa: E402
 from relay.metrics import worker_metrics  # noqa: E402
 from relay.queues import DRAIN_ACTOR, DRAIN_QUEUES, drain_from  # noqa: E402
 from relay.settings import Settings  # noqa: E402
 from relay.worker_health import Heartbeat  # noqa: E402
-from relay.worker_metrics import WorkerMetricsEndpoint  # noqa: E402
+from relay.worker_metrics import WorkerMetricsEndpoint, serve_worker_metrics  # noqa: E402
+
+worker_health.BEAT_SECONDS = health.FRESH_SECONDS = 0.2
+
+
+class Endpoint(WorkerMetricsEndpoint):
+    @property
+    def forks(self):
+        return [serve]
+
+
+def serve() -> int:
+    """In a process that has imported this file: Dramatiq knows what it forks by the name of the module."""
+    return serve_worker_metrics()
+
 
 settings = Settings.load()
 configure_logging(settings)
-broker = make_broker(settings.broker_url, middleware=[WorkerMetricsEndpoint(), Heartbeat(folder)])
+broker = make_broker(settings.broker_url, middleware=[Endpoint(), Heartbeat(folder)])
 dramatiq.set_broker(broker)
 
 

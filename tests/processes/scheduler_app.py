@@ -1,6 +1,7 @@
 """`relay-scheduler`, knowing the recording sink.
 
-If a test says so it is sooner sure that another scheduler is frozen, or has the queue of an earlier version.
+If a test says so it is sooner sure that another scheduler is frozen, measures more often, or has the queue of an
+earlier version.
 """
 
 import os
@@ -12,5 +13,6 @@ from scheduler.cli import main
 
 if __name__ == "__main__":
     scheduler.main.EVICT_SECONDS = float(os.environ.get("TEST_EVICT_SECONDS", scheduler.main.EVICT_SECONDS))
+    scheduler.main.MEASURE_SECONDS = float(os.environ.get("TEST_MEASURE_SECONDS", scheduler.main.MEASURE_SECONDS))
     DRAIN_QUEUES["forward"] = os.environ.get("TEST_FORWARD_QUEUE", DRAIN_QUEUES["forward"])
     main()

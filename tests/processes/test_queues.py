@@ -14,6 +14,7 @@ SOON = 60
 pytestmark = pytest.mark.timeout(400)
 # A drain that nobody takes is emitted anew after so long: nobody is to be saved by that here.
 LEASE = {"visibility_timeout_ms": 600_000}
+OFTEN = {"TEST_MEASURE_SECONDS": "0.2"}
 
 
 def waiting(scheduler, queue):
@@ -22,7 +23,7 @@ def waiting(scheduler, queue):
 
 def deliver_both_ways(fleet, pipelines, redis_url):
     """Workers for one direction do nothing for the other."""
-    scheduler, forward = fleet.scheduler(), fleet.workers("forward", "--queues", FORWARD)
+    scheduler, forward = fleet.scheduler(**OFTEN), fleet.workers("forward", "--queues", FORWARD)
     receiving = Receiving(pipelines, redis_url)
     receiving.make("commands", **LEASE)
     pipelines.make("orders", **LEASE)
@@ -75,7 +76,7 @@ def test_workers_refuse_a_queue_that_there_is_not(fleet):
 def test_pipelines_that_nobody_owns_are_told_by_group(fleet, pipelines):
     pipelines.make("orders")
     pipelines.make("lost", relay_group_id="misspelt")
-    scheduler = fleet.scheduler()
+    scheduler = fleet.scheduler(**OFTEN)
 
     def unowned(group):
         return scheduler.metric("tide_relay_pipelines_unowned", relay_group_id=group)
@@ -89,16 +90,16 @@ def test_pipelines_that_nobody_owns_are_told_by_group(fleet, pipelines):
 
 def test_the_age_of_maintenance_grows_until_workers_do_it(fleet, pipelines):
     pipelines.make("orders")
-    scheduler = fleet.scheduler(RELAY_MAINTENANCE_INTERVAL="1s")
+    scheduler = fleet.scheduler(RELAY_MAINTENANCE_INTERVAL="250ms")
 
     def age():
         return scheduler.metric("tide_relay_maintenance_age_seconds")
 
-    wait_until(lambda: age() > 5, SOON, "nobody does it")
+    wait_until(lambda: age() > 3, SOON, "nobody does it")
     fleet.workers("maintenance", "--queues", MAINTENANCE_QUEUE)
-    wait_until(lambda: 0 < age() < 4, SOON, "it was done")
+    wait_until(lambda: 0 < age() < 2, SOON, "it was done")
     with pipelines.connect() as reader:
         reader.execute("begin; select pg_advisory_xact_lock(tide.lock_class(0), outbox_id) from tide.outbox")
-        wait_until(lambda: age() > 6, SOON, "somebody is in the way of each turn")
+        wait_until(lambda: age() > 4, SOON, "somebody is in the way of each turn")
         reader.execute("rollback")
-    wait_until(lambda: age() < 4, SOON, "it was done again")
+    wait_until(lambda: age() < 2, SOON, "it was done again")

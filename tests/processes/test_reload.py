@@ -36,7 +36,7 @@ def test_a_running_pipeline_is_drained_under_its_new_configuration_from_the_next
 
 def test_a_pipeline_with_another_sink_leaves_no_series_of_the_old_one(fleet, pipelines):
     """Without workers, so that there is a lag which would stand still."""
-    scheduler = fleet.scheduler()
+    scheduler = fleet.scheduler(TEST_MEASURE_SECONDS="0.2")
     pipelines.make("orders")
     pipelines.make("witness")
     pipelines.publish("orders", 3)

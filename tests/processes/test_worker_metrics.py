@@ -70,6 +70,7 @@ def workers(
         "RELAY_BROKER_URL": redis_url,
         "RELAY_WORKER_METRICS_ADDR": f"127.0.0.1:{port}",
         "RELAY_LOG_FORMAT": "json",
+        "dramatiq_restart_delay": "200",  # milliseconds until a consumer that lost its broker tries again
     }
     environment |= {"PROMETHEUS_MULTIPROC_DIR": given} if given else {}
     command = [sys.executable, "-m", "dramatiq", "tests.processes.metrics_app", "-p", "2", "-t", "2", *arguments]

@@ -130,7 +130,7 @@ def test_rows_from_before_are_published_once_in_order_or_not(db):
 
 def test_without_an_order_rows_from_before_come_as_they_lie(db):
     for n in (3, 1, 2):
-        insert(db, n)
+        insert(db, n, n)
     route(db, existing=True)
     assert ids(db) == [IDS[3], IDS[1], IDS[2]]
 

@@ -8,8 +8,8 @@ from tests.chart.values import OLDEST_KUBERNETES
 
 
 @pytest.fixture(scope="session")
-def _engine() -> Iterator[Engine]:
-    with engine() as running:
+def _engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    with engine(tmp_path_factory.mktemp("engine")) as running:
         yield running
 
 

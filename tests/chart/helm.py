@@ -19,8 +19,9 @@ class Refused(Exception):
 
 
 class Engine:
-    def __init__(self, process: "subprocess.Popen[str]") -> None:
+    def __init__(self, process: "subprocess.Popen[str]", home: Path) -> None:
         self._process = process
+        self.home = home
 
     def __call__(self, verb: str, **request: Any) -> Object:
         assert self._process.stdin and self._process.stdout
@@ -35,15 +36,16 @@ class Engine:
 
 
 @contextmanager
-def engine() -> Iterator[Engine]:
+def engine(home: Path) -> Iterator[Engine]:
+    """`home` is a folder of its own: what it caches of a cluster would lie in the current folder else."""
     command = [str(engine_python()), str(Path(__file__).with_name("engine.py"))]
     # Of ours it needs nothing, and a kubeconfig or a Helm of whoever runs the tests is none of its business.
-    environment = {"PATH": "/usr/bin:/bin", "HELM_DRIVER": "memory", "PYTHONUNBUFFERED": "1"}
+    environment = {"PATH": "/usr/bin:/bin", "HOME": str(home), "HELM_DRIVER": "memory", "PYTHONUNBUFFERED": "1"}
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
     ) as process:
         try:
-            yield Engine(process)
+            yield Engine(process, home)
         finally:
             process.kill()
 
@@ -62,6 +64,11 @@ class Helm:
         config = {"apiVersion": "v1", "kind": "Config", "clusters": [named], "contexts": [context]}
         users = [{"name": "test", "user": {}}]
         kubeconfig.write_text(json.dumps({**config, "users": users, "current-context": "test"}))
+
+    @property
+    def home(self) -> Path:
+        """Where the engine keeps what it remembers."""
+        return self._engine.home
 
     def new_namespace(self) -> str:
         return next(self._namespaces)

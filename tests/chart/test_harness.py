@@ -82,3 +82,9 @@ def test_an_unknown_field_does_not_pass_as_valid(helm: Helm, chart: Path) -> Non
     deployment["spec"]["replica"] = 2
     problems, _ = helm.validate([deployment], "1.30")
     assert "replica" in problems[0]
+
+
+def test_what_the_engine_remembers_of_a_cluster_lies_in_its_own_folder(helm: Helm, api: ApiServer, chart: Path) -> None:
+    helm.install({}, chart=chart)
+    port = api.url.rpartition(":")[2]
+    assert [path.name for path in (helm.home / ".kube" / "cache" / "discovery").iterdir()] == [f"127.0.0.1_{port}"]

@@ -47,7 +47,7 @@ class ApiProcess:
             except OSError:
                 return False
 
-        wait_until(ready, 20)
+        wait_until(ready, 60)
 
     def wait_for(self, path: str, status: int = 401) -> None:
         """Until the hook answers so: it is known by then."""

@@ -9,6 +9,7 @@ from typing import Any
 from psycopg.types.json import Jsonb
 
 from relay.embedded import EmbeddedRedis
+from tests.e2e.api import make_hook, running_api
 from tests.observe.prometheus import PrometheusServer
 from tests.observe.rules import alerts
 from tests.processes.fleet import SchedulerProcess, WorkersProcess, running_fleet
@@ -22,7 +23,7 @@ LEASE: dict[str, Any] = {"visibility_timeout_ms": 1500, "timeout_ms": 1000, "sli
 
 
 class Observed:
-    """One scheduler, one group of workers; a pipeline each way that is well."""
+    """One scheduler, one group of workers, one receiver of webhooks; a pipeline each way that is well."""
 
     def __init__(
         self,
@@ -80,9 +81,13 @@ def hurried(text: str) -> str:
 @contextmanager
 def running(database: Database, redis: EmbeddedRedis, prometheus: PrometheusServer, folder: Path) -> Iterator[Observed]:
     pipelines = Pipelines(database.url, folder / "delivered")
-    with running_fleet(database.fleet_url(), redis.url, folder / "fleet", quiet=True) as fleet:
+    hook = make_hook(database, "called")
+    with (
+        running_fleet(database.fleet_url(), redis.url, folder / "fleet", quiet=True) as fleet,
+        running_api(database, folder) as api,
+    ):
         # Before the queue is there, so that there is an error of the queue to be seen.
-        scheduler = fleet.scheduler("s1", RELAY_MAINTENANCE_INTERVAL="500ms")
+        scheduler = fleet.scheduler("s1", RELAY_MAINTENANCE_INTERVAL="500ms", TEST_MEASURE_SECONDS="0.5")
         pipelines.make("steady")
         pipelines.publish("steady", 10)
         wait_until(lambda: scheduler.metric("tide_relay_broker_errors_total"), PATIENCE_SECONDS, "the queue is missed")
@@ -92,7 +97,9 @@ def running(database: Database, redis: EmbeddedRedis, prometheus: PrometheusServ
         (folder / "received.jsonl").write_text('{"id": "a"}\n{"id": "a"}\n{"id": "b"}\n')
         receive(observed, "received", folder / "received.jsonl")
         fleet.wait_ready()
-        prometheus.scrape({"s1": scheduler.port, "w1": workers.port}, namespace="shop")
+        wait_until(lambda: api.send(hook, "a").status == 200, PATIENCE_SECONDS, "a message is received")
+        ports = {"s1": scheduler.port, "w1": workers.port, "a1": api.metrics_port}
+        prometheus.scrape(ports, namespace="shop")
         pipelines.wait_delivered("steady", [1], PATIENCE_SECONDS)
         yield observed
 

@@ -87,6 +87,7 @@ def test_the_panels_of_the_dashboard_have_ids_and_places_of_their_own():
     titles = [panel["title"] for panel in everything if panel["type"] == "row"]
     assert [title.split(":")[0] for title in titles] == [
         "Overview", "Forward", "Reverse", "Workers", "Scheduler", "Retention", "Dead letters and failures",
+        "Webhooks",
     ]  # fmt: skip
 
 

@@ -34,7 +34,7 @@ def test_an_alert_is_raised_when(observed, name):
 
 def test_retention_is_behind_while_no_worker_does_its_turn(observed):
     """An hour is too long to wait for: a few seconds instead, which are many turns of this fleet."""
-    behind = re.sub(r"> 3600\b", "> 8", expression("TideRelayRetentionBehind"))
+    behind = re.sub(r"> 3600\b", "> 4", expression("TideRelayRetentionBehind"))
     assert behind != expression("TideRelayRetentionBehind")
     wait_until(lambda: not observed.prometheus.query(behind), PATIENCE_SECONDS, "turns are done")
     with maintenance_undone(observed):

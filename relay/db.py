@@ -8,6 +8,7 @@ import psycopg
 import psycopg_pool
 from psycopg import errors as pg
 
+from relay import pooler
 from relay.errors import ConfigError, MigrationError, NotConnected, RelayError
 from relay.secret_refs import mask
 from relay.settings import Settings
@@ -78,17 +79,53 @@ def configure(connection: Connection, settings: Settings) -> None:
 
 
 def connect(settings: Settings, application_name: str) -> Connection:
-    """One session in autocommit. Raises NotConnected, or ConfigError when the server refuses us for good."""
+    """One connection in autocommit. Raises NotConnected, or ConfigError when the server refuses us for good."""
     with database_errors():
-        connection = psycopg.connect(settings.postgres_url, **connection_options(settings, application_name))
-        configure(connection, settings)
+        connection = _open(settings, application_name)
+        try:
+            if not (suit_pooler(connection) and is_shared(connection, settings)):
+                configure(connection, settings)
+        except BaseException:
+            connection.close()
+            raise
         return connection
+
+
+def suit_pooler(connection: Connection) -> bool:
+    """Whether a pooler stands between; if so, this connection asks nothing of a session that the next may not have.
+
+    Statements that one client prepares are met by others, in a pool of whole sessions too if it does not reset them.
+    Messages must be read with a later snapshot than the horizon, whatever the database's default.
+    """
+    if not pooler.is_between(connection):
+        return False
+    connection.prepare_threshold = None
+    connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
+    return True
+
+
+def is_shared(connection: Connection, settings: Settings) -> bool:
+    """Whether that pooler gives each transaction another session: then settings of one would be met by others."""
+    another = "tide-relay looks for a pooler"
+    return pooler.shares_sessions(connection, lambda: _open(settings, another), settings.connect_timeout_seconds)
+
+
+def _open(settings: Settings, application_name: str) -> Connection:
+    return psycopg.connect(settings.postgres_url, **connection_options(settings, application_name))
 
 
 def make_worker_pool(settings: Settings, threads: int) -> Pool:
     """The sessions of a worker process, one for each thread, opened lazily; waiting for one has a limit."""
 
+    # Asked once: a pool of whole sessions that has none left takes its time to answer.
+    shared: list[bool] = []
+
     def prepare(connection: Connection) -> None:
+        if suit_pooler(connection):
+            if not shared:
+                shared.append(is_shared(connection, settings))
+            if shared[0]:
+                return
         configure(connection, settings)
         connection.execute(query("worker_session"))
 

@@ -112,7 +112,9 @@ class Reader:
             stack.enter_context(self._connection.pipeline())
             fence = self._write(settled, bell)
             # A transaction of its own, so that none stays open until the answer is taken.
-            self._connection.execute("begin")
+            self._connection.execute(query("begin"))
+            if behind:
+                self._execute("horizon_known", horizon=self._horizon)
             horizon = None if behind else self._execute("outbox_horizon")
             rows = self._connection.cursor(row_factory=args_row(Message)).execute(
                 query("outbox_read"),
@@ -166,8 +168,10 @@ class Reader:
         limits = {"after": after, "max_rows": max_rows, "max_bytes": max_bytes}
         with database_errors():
             with self._connection.pipeline():
+                self._connection.execute(query("begin"))
                 horizon = self._execute("outbox_horizon")
                 found = self._execute("gather_look", **limits)
+                self._connection.execute("commit")
             [(self._horizon, open_publishers, _)] = horizon.fetchall()
             [(messages, size, seconds, end_id)] = found.fetchall()
             return Look(messages, size, seconds, end_id, self._horizon, open_publishers)
@@ -183,7 +187,7 @@ class Reader:
         if settled is None and bell is None:
             return None
         fence = None
-        self._connection.execute("begin")
+        self._connection.execute(query("begin"))
         if settled:
             self._connection.execute(query("durably"))
             fence = self._settle(settled)

@@ -14,13 +14,18 @@ from uuid import UUID, uuid4
 from psycopg.rows import dict_row, namedtuple_row
 
 import relay
-from relay import migrate
-from relay.db import connect, database_errors
-from relay.errors import NotConnected
+from relay import migrate, pooler
+from relay.db import connect, database_errors, is_shared
+from relay.errors import ConfigError, NotConnected
 from relay.models import Drain
 from relay.settings import Settings
 from relay.sql import query
 from relay.stop import Stop
+
+_SHARED = (
+    "a connection pooler gives each transaction another session of PostgreSQL, and ownership needs one that stays. "
+    "Give relay-scheduler the URL of PostgreSQL itself, or a pool in session mode; see docs/operations/pgbouncer.md"
+)
 
 
 class Notification(NamedTuple):
@@ -46,6 +51,7 @@ class Session:
         self._connection = connect(settings, "tide-relay scheduler")
         try:
             migrate.require_current(self._connection)
+            self._require_own_session(settings)
             with database_errors():
                 self._connection.execute(query("listen"))
             self._run(
@@ -90,9 +96,19 @@ class Session:
         migrate.require_current(self._connection)
 
     def heartbeat(self) -> None:
-        """Raises NotConnected if another scheduler took this one for dead."""
-        if not self._run("scheduler_heartbeat"):
+        """Raises NotConnected if another scheduler took this one for dead, or a pooler gave it another session."""
+        beat = self._run("scheduler_heartbeat")
+        if not beat:
             raise NotConnected("another scheduler ended this one, which had been silent for too long", code="evicted")
+        if beat[0].backend_pid != self._server_process:
+            raise NotConnected(f"its session was given to others: {_SHARED}", code="session")
+
+    def _require_own_session(self, settings: Settings) -> None:
+        """Raises ConfigError if a pooler shares sessions: others would be given the same locks, and nobody is notified."""
+        with database_errors():
+            if pooler.is_between(self._connection) and is_shared(self._connection, settings):
+                raise ConfigError(f"this scheduler would not own what it takes: {_SHARED}")
+            self._server_process = pooler.server_process(self._connection)
 
     def evict(self, silent_seconds: float) -> list[UUID]:
         """Ends the sessions of frozen schedulers, forgets dead ones; returns the ids of the frozen."""

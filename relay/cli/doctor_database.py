@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator
 
-from relay import migrate
+from relay import migrate, pooler
 from relay.cli.base import rows, seconds_text
 from relay.cli.findings import Check, Finding, failed, ok, warning
 from relay.cli.standing import is_alive, publisher_text
-from relay.db import Connection
+from relay.db import Connection, is_shared
 from relay.secret_refs import mask
 from relay.settings import Settings
 
@@ -33,14 +33,24 @@ def server(connection: Connection, settings: Settings) -> Iterator[Finding]:
         fix = "make the database anew with ENCODING 'UTF8': JSON cannot be kept whole in another"
         yield failed("encoding", row["encoding"], fix)
     yield _headroom(row["connection_slots"], row["connections"], row["role_limit"], row["database_limit"], settings)
-    if connection.info.backend_pid != row["backend_pid"]:
-        yield warning(
+    yield _pooler(connection, settings)
+
+
+def _pooler(connection: Connection, settings: Settings) -> Finding:
+    if not pooler.is_between(connection):
+        return ok("pooler", "none between")
+    if is_shared(connection, settings):
+        return warning(
             "pooler",
-            "a connection pooler stands between; schedulers need a session of their own (advisory locks, LISTEN)",
-            "give schedulers the URL of PostgreSQL itself, or a pool in session mode; workers may use either",
+            "a connection pooler in transaction mode stands between: schedulers refuse it (advisory locks, LISTEN)",
+            "give schedulers and relay api the URL of PostgreSQL itself, or a pool in session mode; workers may use "
+            "this one, if their role has the settings that docs/operations/pgbouncer.md lists",
         )
-    else:
-        yield ok("pooler", "none between")
+    return warning(
+        "pooler",
+        "a connection pooler stands between, in session mode as it seems",
+        "schedulers and workers may use it, as long as it stays in session mode",
+    )
 
 
 def _headroom(slots: int, used: int, role: int | None, database: int | None, settings: Settings) -> Finding:

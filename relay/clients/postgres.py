@@ -14,7 +14,7 @@ from psycopg import errors as pg
 from psycopg.abc import PQGen
 from psycopg.conninfo import conninfo_to_dict
 
-from relay.db import database_errors
+from relay.db import database_errors, suit_pooler
 from relay.errors import ConfigError, MigrationError, NotConnected, RelayError
 from relay.secret_refs import mask
 from relay.sql import query
@@ -86,6 +86,7 @@ def connect(url: str, where: str, timeout_ms: int, application_name: str) -> Ses
     try:
         with errors(where):
             session.begin_call()
+            suit_pooler(session)
             session.execute(query("session"), {"statement_timeout": f"{timeout_ms}ms"})
     except RelayError:
         session.close()

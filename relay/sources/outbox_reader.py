@@ -94,7 +94,7 @@ class OutboxReader:
         with session.pipeline():
             if silences:
                 session.execute(query("source_bell"), {**self._parameters, "armed": False})
-            session.execute("begin")
+            session.execute(query("begin"))
             horizon = session.execute(query("outbox_horizon"), self._parameters)
             rows = session.cursor(row_factory=args_row(Message)).execute(
                 query("outbox_read"),

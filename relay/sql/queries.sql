@@ -158,8 +158,17 @@ update tide.bell b set armed = false
 
 -- Reading an outbox -----------------------------------------------------------------------------------------------
 
+-- name: begin
+-- A transaction whose statements have snapshots of their own, whatever the database's default.
+begin isolation level read committed
+
+-- name: horizon_known
+-- A horizon that was read before, for this transaction: behind a pooler the next one may run in another session.
+select set_config('tide.horizon', %(horizon)s::bigint::text, true)
+
 -- name: outbox_horizon
--- The horizon, kept in the session for `outbox_read`, which must be a later statement with a later snapshot.
+-- The horizon, kept in the session for `outbox_read`, which must be a later statement of the same transaction, with a
+-- later snapshot.
 select horizon, open_publishers, set_config('tide.horizon', horizon::text, false)
   from tide.outbox_horizon(%(outbox_id)s)
 
@@ -402,7 +411,7 @@ select p.revision,
 -- Gathering: one object of many batches -----------------------------------------------------------------------------
 
 -- name: gather_look
--- How much waits up to the horizon that `outbox_horizon` left in the session: at most one object's worth.
+-- How much waits up to the horizon that `outbox_horizon` left in this transaction: at most one object's worth.
 -- end_id closes the object: the message that reaches max_rows or max_bytes, or the last that waits.
 select count(*) as messages, coalesce(sum(m.size), 0)::bigint as bytes,
        extract(epoch from clock_timestamp() - min(m.created_at))::float8 as seconds, max(m.id) as end_id
@@ -439,8 +448,9 @@ select %(scheduler_id)s, %(relay_group_id)s, pid, backend_start, %(host)s, %(pid
 delete from tide.scheduler where scheduler_id = %(scheduler_id)s
 
 -- name: scheduler_heartbeat
--- This scheduler is still here. No row: another one took it for dead, so its session must be given up.
-update tide.scheduler set seen_at = clock_timestamp() where scheduler_id = %(scheduler_id)s returning true
+-- This scheduler is still here, in this process of the server. No row: another one took it for dead, so its session must be
+-- given up.
+update tide.scheduler set seen_at = clock_timestamp() where scheduler_id = %(scheduler_id)s returning pg_backend_pid() as backend_pid
 
 -- name: scheduler_evict
 -- Ends the sessions of schedulers that are frozen, so that others can own their pipelines, and forgets dead ones.

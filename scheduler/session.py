@@ -104,7 +104,7 @@ class Session:
             raise NotConnected(f"its session was given to others: {_SHARED}", code="session")
 
     def _require_own_session(self, settings: Settings) -> None:
-        """Raises ConfigError if a pooler shares sessions: others would be given the same locks, and nobody is notified."""
+        """Raises ConfigError if a pooler shares sessions: others would be given the same locks."""
         with database_errors():
             if pooler.is_between(self._connection) and is_shared(self._connection, settings):
                 raise ConfigError(f"this scheduler would not own what it takes: {_SHARED}")

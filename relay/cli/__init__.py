@@ -20,6 +20,7 @@ VERBS = {
     "replay": "relay.cli.replay:replay",
     "replays": "relay.cli.replay:replays",
     "history": "relay.cli.history:history",
+    "restored": "relay.cli.restored:restored",
     "import": "relay.cli.import_pg_tide:imports",
 }
 

@@ -656,6 +656,25 @@ select p.name, p.direction, o.name as outbox, g.name as consumer_group, i.name a
  where %(names)s::text[] is null or p.name = any(%(names)s)
  order by p.name
 
+-- After a restore to an earlier time ------------------------------------------------------------------------------
+
+-- name: skip_outboxes
+-- Every outbox.
+select o.name from tide.outbox o order by o.name
+
+-- name: skip_plan
+-- The last id that an outbox gave, and the first after a skip.
+select o.name as outbox, tide.outbox_last_id(o.outbox_id) as last_id, s.first_id
+  from tide.outbox_skip_ids(%(outbox)s, %(margin)s, true) s (first_id) join tide.outbox o on o.name = %(outbox)s
+
+-- name: skip_ids
+-- Has an outbox skip ids; the first of the new ones.
+select tide.outbox_skip_ids(%(outbox)s, %(margin)s) as first_id
+
+-- name: skip_epochs
+-- Has epochs and revisions skip.
+select tide.relay_skip_epochs(%(margin)s)
+
 -- name: table_route
 -- Routes a table to an outbox; the outbox's name.
 select tide.table_outbox_route(%(source)s::regclass, %(outbox)s, %(columns)s, %(headers)s, %(existing)s, %(existing_order)s)

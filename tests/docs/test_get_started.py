@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -70,10 +70,19 @@ class Folder:
         try:
             yield so_far
         finally:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGINT)
+            # Not SIGINT, which a shell has its background processes ignore.
+            os.killpg(process.pid, signal.SIGTERM)
             process.wait(60)
+            wait_until(lambda: not has_members(process.pid), 60, "every program of the terminal has ended")
             print(f"output of the terminal:\n{log.read_text()}")
+
+
+def has_members(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 @pytest.fixture(scope="module")

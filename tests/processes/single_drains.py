@@ -12,6 +12,10 @@ from workers import drain as drains
 from workers.tools import Tools
 
 
+# One drain is to do all there is, however slow the machine.
+SLICE = {"slice_ms": 15_000}
+
+
 class Bench:
     """Tools of one worker, and a database with what drains need."""
 
@@ -34,13 +38,13 @@ class Bench:
         self.query(
             "select tide.inbox_create(%s) where not exists (select from tide.inbox where name = %s)", inbox, inbox
         )
-        config = {"source_type": "memory", "name": inbox, "batch_size": 10} | config
+        config = {"source_type": "memory", "name": inbox, "batch_size": 10} | SLICE | config
         self.query("select tide.relay_set_inbox(%s, %s, %s)", pipeline, inbox, Jsonb(config))
         return sources.log(config["name"])
 
     def publish_to(self, pipeline="p", **config):
         self.query("select tide.outbox_create_if_not_exists('orders')")
-        self.query("select tide.relay_set_outbox(%s, 'orders', %s)", pipeline, Jsonb(config))
+        self.query("select tide.relay_set_outbox(%s, 'orders', %s)", pipeline, Jsonb(SLICE | config))
 
     def publish(self, count=1, payload=None):
         payloads = [Jsonb({"n": n} if payload is None else payload) for n in range(count)]

@@ -100,7 +100,9 @@ class _Connection:
 
     def cut(self) -> None:
         plug = self.client.get_extra_info("socket")
-        plug.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _WITH_A_RESET)
+        # One whose transport has closed by itself meanwhile needs no cut any more.
+        if plug.fileno() >= 0:
+            plug.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _WITH_A_RESET)
         self.client.transport.abort()
         # Without a reset, so that the server can still read what has reached it.
         self.server.transport.abort()

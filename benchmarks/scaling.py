@@ -41,7 +41,7 @@ def run(stack: Stack, effort: Effort) -> Iterator[Figure]:
     stack.redis.flush()
     with ExitStack() as things:
         api = things.enter_context(api_server(f"{OLDEST_KUBERNETES}.0"))
-        helm = Helm(things.enter_context(engine()), api, folder / "kubeconfig")
+        helm = Helm(things.enter_context(engine(folder)), api, folder / "kubeconfig")
         url = things.enter_context(webhook.receiver(SLOW_MS))
         database = things.enter_context(stack.database("scaling"))
         pods = things.enter_context(pods_in(folder, database.url, stack.redis.url))

@@ -11,7 +11,6 @@ from relay.sources import memory as sources
 from workers import drain as drains
 from workers.tools import Tools
 
-
 # One drain is to do all there is, however slow the machine.
 SLICE = {"slice_ms": 15_000}
 

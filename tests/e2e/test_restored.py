@@ -16,8 +16,11 @@ from redis import Redis
 from relay.embedded import EmbeddedRedis, _postgres_programs
 from tests.e2e.command import environment, invoke, run
 from tests.e2e.drains import draining
+from tests.processes.fleet import running_fleet
+from tests.processes.pipelines import Pipelines, Writers
 from tests.services.kafka import KafkaServer
 from tests.services.postgres import Database, PostgresServer
+from tests.waiting import wait_until
 
 Config = dict[str, Any]
 Received = Callable[[], list[str]]
@@ -159,3 +162,27 @@ def test_an_outbox_with_a_publisher_in_the_way_is_named_and_the_others_skip(data
         assert "outbox bills: new ids begin at 1000001" in done.output and "outbox orders:" not in done.output
         slow.commit()
         assert "outbox orders: new ids begin at 1000" in invoke("restored", "orders", url=database.url).output
+
+
+def test_ids_skip_while_applications_publish_and_a_fleet_delivers(
+    database: Database, redis_server: EmbeddedRedis, tmp_path: Path
+) -> None:
+    pipelines = Pipelines(database.url, tmp_path / "delivered")
+    names = ["orders", "bills"]
+    with running_fleet(database.fleet_url(), redis_server.url, tmp_path / "fleet") as fleet:
+        for name in names:
+            pipelines.make(name)
+        fleet.scheduler()
+        fleet.workers()
+        fleet.wait_ready()
+        with Writers(pipelines, names, 300) as writers:
+            for number in range(1, 4):
+                wait_until(lambda: writers.have_published(number * 300), 90, "applications have published")  # noqa: B023
+                done = invoke("restored", url=database.url)
+                assert done.exit_code == 0, done.output
+            wait_until(lambda: writers.have_published(1200), 90, "applications have published")
+        pipelines.wait_settled(90)
+    verdict = pipelines.judge_all()
+    assert verdict.is_right and verdict.duplicates == 0, verdict
+    for name in names:
+        assert pipelines.committed(name)[-1] > 3_000_000

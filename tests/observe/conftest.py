@@ -1,4 +1,4 @@
-"""`observed`: one fleet for all tests of this folder. A test may break it: what is down is started for the next."""
+"""`observed`: one fleet for all tests of a module. A test may break it: what is down is started for the next."""
 
 from collections.abc import Iterator
 
@@ -18,7 +18,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.timeout(600))
 
 
-@pytest.fixture(scope="session")
+# Not of the session: Prometheus and the fleet would go on beside all the tests that come after.
+@pytest.fixture(scope="module")
 def _observed(_postgres18, run_dir) -> Iterator[Observed]:
     folder = run_dir / "observed"
     folder.mkdir(mode=0o755)

@@ -67,14 +67,25 @@ def eventful(observed: Observed) -> Observed:
     return observed
 
 
+def exported(observed: Observed) -> dict[str, set[str]]:
+    """Every metric of ours that Prometheus knows, and the labels of its series."""
+    found: dict[str, set[str]] = {}
+    for series in observed.prometheus.series("tide_relay_.*"):
+        found.setdefault(series["__name__"], set()).update(series)
+    return found
+
+
+def is_exported(observed: Observed, metric: str) -> bool:
+    return metric in exported(observed)
+
+
 def test_what_alerts_and_panels_name_is_exported_with_those_labels(eventful):
-    exported: dict[str, set[str]] = {}
-    for series in eventful.prometheus.series("tide_relay_.*"):
-        exported.setdefault(series["__name__"], set()).update(series)
     for text in expressions():
         for metric, labels in named(text):
-            assert metric in exported, f"{metric} is not exported: {text}"
-            assert labels <= exported[metric], f"{metric} has no {labels - exported[metric]}: {text}"
+            # What has just happened comes with the next scrape.
+            wait_until(partial(is_exported, eventful, metric), PATIENCE_SECONDS, f"{metric} is exported: {text}")
+            given = exported(eventful)[metric]
+            assert labels <= given, f"{metric} has no {labels - given}: {text}"
 
 
 def test_every_panel_shows_something(eventful):

@@ -13,6 +13,8 @@ from tests.sql.retention import make_line
 from tests.sql.support import make_outbox, publish_many
 from tests.waiting import wait_until
 
+pytestmark = pytest.mark.timeout(400)
+
 KILLED = (psycopg.errors.AdminShutdown, psycopg.OperationalError)
 KILL = """
 select pg_terminate_backend(a.pid) from (
@@ -84,7 +86,9 @@ class Commotion:
         with ThreadPoolExecutor(len(actions)) as pool:
             working = [pool.submit(self.keep, action) for action in actions]
             try:
-                wait_until(lambda: enough() or any(one.done() for one in working), 60, "there was enough of everything")
+                wait_until(
+                    lambda: enough() or any(one.done() for one in working), 300, "there was enough of everything"
+                )
             finally:
                 self._stop.set()
             for one in working:

@@ -8,6 +8,7 @@ import psycopg
 import pytest
 
 from tests.sql.logins import logins
+from tests.waiting import wait_until
 
 SQL = "\n".join(path.read_text() for path in (Path(__file__).parents[2] / "relay" / "sql" / "migrations").glob("*.sql"))
 KINDS = ("grant_admin", "grant_publisher", "grant_consumer", "grant_relay")
@@ -96,6 +97,9 @@ def mallory(database):
             _lay_traps(connection)
             yield connection
         with database.admin() as admin:
+            # The session removes its temporary tables at its end, which goes on for a while after it was closed.
+            mine = "select count(*) = 0 from pg_stat_activity where usename = 'mallory'"
+            wait_until(lambda: admin.execute(mine).fetchone()[0], 60, "the session has ended")
             admin.execute("drop schema trap cascade")
 
 

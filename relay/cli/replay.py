@@ -59,9 +59,10 @@ def replay(
         if dry_run:
             _show_preview(pipeline, rows(connection, "replay_preview", **wanted)[0], as_json)
             return
+        enabled = configured(connection, pipeline)["enabled"]
         [asked] = rows(connection, "replay_ask", **wanted)
         standing = _standing(connection, pipeline, asked["replay_id"])
-        if not configured(connection, pipeline)["enabled"]:
+        if not enabled:
             tell(f"pipeline {pipeline} is disabled, and does it when it is enabled: relay pipeline enable {pipeline}")
         if wait_seconds is None:
             said = f"replay {standing['replay_id']} of {pipeline}, ids {from_id} to {standing['to_id']}, is asked for"

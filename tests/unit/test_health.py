@@ -41,6 +41,8 @@ def test_a_bug_is_trouble_and_not_health():
         raise RuntimeError("a bug")
 
     assert troubles([Probe("PostgreSQL", ask)]) == ["PostgreSQL could not be asked: the log says why"]
+    # Else the end of the thread is noticed in another test.
+    wait_until(lambda: not any(thread.name == "probe-PostgreSQL" for thread in threading.enumerate()), what="it ends")
 
 
 def test_one_that_does_not_answer_is_asked_once_and_holds_nobody_up(monkeypatch):

@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from signal import SIGKILL, SIGTERM
 from relay.server_process import free_port
 from tests.chart.discovery import Object
 from tests.chart.objects import command_line, main_container, of_kind, one_of
+from tests.waiting import wait_until
 
 PROGRAMS = Path(sys.executable).parent
 READY_SECONDS = 120.0
@@ -53,14 +53,12 @@ class PodProcess:
             return False
 
     def wait_ready(self) -> "PodProcess":
-        deadline = time.monotonic() + READY_SECONDS
-        while not self.is_ready():
-            text = self.log.read_text(errors="replace")[-3000:]
-            if self.process.poll() is not None:
-                raise RuntimeError(f"ended with {self.process.returncode}:\n{text}")
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"not ready within {READY_SECONDS:.0f} s:\n{text}")
-            time.sleep(0.02)
+        def ready() -> bool:
+            ended = self.process.poll()
+            assert ended is None, f"ended with {ended}:\n{self.log.read_text(errors='replace')[-3000:]}"
+            return self.is_ready()
+
+        wait_until(ready, READY_SECONDS, f"a pod is ready; its log is {self.log}")
         return self
 
     def stop(self) -> int:

@@ -1,11 +1,13 @@
-"""A fleet for each test, or one for a whole module whose tests harm nobody: `fleet` and `pipelines`."""
+"""A fleet of processes for each test, `fleet` and `pipelines`; or single drains in the test itself, `bench`."""
 
 from collections.abc import Iterator
 
 import pytest
 
+from relay.sinks import memory
 from tests.processes.fleet import Fleet, running_fleet
 from tests.processes.pipelines import Pipelines
+from tests.processes.single_drains import Bench
 
 
 @pytest.fixture
@@ -19,3 +21,19 @@ def fleet(database, redis_server, tmp_path) -> Iterator[Fleet]:
     """No process yet: the test starts what it needs. Its processes have the rights of tide_relay, and no others."""
     with running_fleet(database.fleet_url(), redis_server.url, tmp_path / "fleet") as fleet:
         yield fleet
+
+
+@pytest.fixture
+def bench(database) -> Iterator[Bench]:
+    """The tools of one worker."""
+    made = Bench(database)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def store(bench) -> Iterator[memory.Store]:
+    """What the sink of the pipeline `p` of the bench has got, and what it has something against."""
+    bench.publish_to(sink_type="memory", name="redelivery", batch_size=10)
+    yield memory.store("redelivery")
+    memory.forget("redelivery")

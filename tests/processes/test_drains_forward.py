@@ -4,16 +4,7 @@ import json
 
 import pytest
 
-from tests.processes.single_drains import Bench
 from tests.waiting import wait_until
-
-
-@pytest.fixture
-def bench(database):
-    made = Bench(database)
-    yield made
-    made.close()
-
 
 # Gathering -----------------------------------------------------------------------------------------------------------
 

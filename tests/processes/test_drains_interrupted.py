@@ -3,21 +3,11 @@
 import gzip
 import json
 
-import pytest
-
 from relay.errors import NotConnected
 from relay.sinks.inbox import InboxSink
 from relay.sinks.object_storage import ObjectStorageSink
-from tests.processes.test_drains import Bench
 from tests.waiting import wait_until
 from workers.drain import DIRECTIONS
-
-
-@pytest.fixture
-def bench(database):
-    made = Bench(database)
-    yield made
-    made.close()
 
 
 def end_sessions(bench):

@@ -6,24 +6,8 @@ import pytest
 from psycopg.types.json import Jsonb
 
 from relay.models import Failure
-from relay.sinks import memory
 from relay.sources import memory as sources
-from tests.processes.single_drains import Bench
 from tests.waiting import wait_until
-
-
-@pytest.fixture
-def bench(database):
-    made = Bench(database)
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def store(bench):
-    bench.publish_to(sink_type="memory", name="redelivery", batch_size=10)
-    yield memory.store("redelivery")
-    memory.forget("redelivery")
 
 
 def refuse(store, *ids, permanent=True, code="bad"):

@@ -1,14 +1,13 @@
 """Many consumers of one group at once: publishers are slow, consumers die, leases run out, and nothing is lost."""
 
-import random
-import threading
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing
 
 import psycopg
 import pytest
 
 from tests.sql.consumers import commit, consumer_group, let_run_out, offset, one, poll, ranges
+from tests.sql.crowd import Crowd
 from tests.sql.support import make_outbox, publish, publish_many, refused
 from tests.sql.writers import Writers
 from tests.waiting import wait_until
@@ -22,34 +21,14 @@ def db(database):
         yield connection
 
 
-class Consumers:
+class Consumers(Crowd):
     """Threads that poll and commit, and sometimes die, or work for longer than their lease."""
 
     def __init__(self, database):
-        self._database = database
-        self._lock = threading.Lock()
-        self._stop = threading.Event()
+        super().__init__(database)
         self.committed: set[int] = set()
         self.polled = 0
-        self.deaths = 0
         self.lost = 0
-
-    @contextmanager
-    def running(self, consumers):
-        with ThreadPoolExecutor(consumers) as pool:
-            futures = [pool.submit(self._work, f"c{number}", random.Random(number)) for number in range(consumers)]
-            try:
-                yield
-            finally:
-                self._stop.set()
-        for future in futures:
-            future.result()
-
-    def _work(self, name, chance):
-        while not self._stop.is_set():
-            with self._database.connect() as session:
-                while not self._stop.is_set() and self._once(session, name, chance):
-                    pass
 
     def _once(self, session, name, chance):
         """One poll and what follows; false when the consumer died of it."""

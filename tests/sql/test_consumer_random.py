@@ -1,14 +1,12 @@
 """Consumers that do everything there is, at random: what is worked on in the commit is done once, none left out."""
 
 import contextlib
-import random
-import threading
-from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
 import pytest
 
 from tests.sql.consumers import commit, consumer_group, let_run_out, offset, one, poll, ranges
+from tests.sql.crowd import Crowd
 from tests.sql.support import make_outbox, publish, publish_many
 from tests.waiting import wait_until
 
@@ -22,34 +20,13 @@ def db(database):
         yield connection
 
 
-class Crowd:
+class Consumers(Crowd):
     """Threads of workers, of a publisher, and of one who looks after the group."""
 
     def __init__(self, database, seeks=False):
-        self._database = database
+        super().__init__(database, self._publish, self._look)
         self._seeks = seeks
-        self._stop = threading.Event()
-        self._lock = threading.Lock()
         self.refused = 0
-        self.deaths = 0
-
-    @contextlib.contextmanager
-    def running(self, workers=6):
-        with ThreadPoolExecutor(workers + 2) as pool:
-            futures = [pool.submit(self._work, f"c{number}", random.Random(number)) for number in range(workers)]
-            futures += [pool.submit(self._publish, random.Random(100)), pool.submit(self._look, random.Random(200))]
-            try:
-                yield
-            finally:
-                self._stop.set()
-        for future in futures:
-            future.result()
-
-    def _work(self, name, chance):
-        while not self._stop.is_set():
-            with self._database.connect() as session:
-                while not self._stop.is_set() and self._once(session, name, chance):
-                    pass
 
     def _once(self, session, name, chance):
         """Polls, now and then twice or in a savepoint that is rolled back; then works on it, late or not, or dies."""
@@ -140,8 +117,8 @@ def settle_the_rest(db):
 
 
 def test_work_in_the_transaction_of_its_commit_is_done_exactly_once(db, database):
-    crowd = Crowd(database)
-    with crowd.running():
+    crowd = Consumers(database)
+    with crowd.running(6):
         wait_until(lambda: one(db, "select count(*) from work") > 1500, 60, "enough is done")
     settle_the_rest(db)
     published = {row[0] for row in db.execute("select id from tide.message")}
@@ -152,8 +129,8 @@ def test_work_in_the_transaction_of_its_commit_is_done_exactly_once(db, database
 
 
 def test_wherever_a_group_is_set_nothing_is_left_out(db, database):
-    crowd = Crowd(database, seeks=True)
-    with crowd.running():
+    crowd = Consumers(database, seeks=True)
+    with crowd.running(6):
         wait_until(lambda: one(db, "select count(*) from work") > 1500, 60, "enough is done")
     settle_the_rest(db)
     published = {row[0] for row in db.execute("select id from tide.message")}

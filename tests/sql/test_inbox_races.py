@@ -3,12 +3,12 @@
 import contextlib
 import json
 import random
-import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
 import pytest
 
+from tests.sql.crowd import Crowd
 from tests.sql.inboxes import call, claim, end_lease, failed, fill_many, processed
 from tests.sql.support import refused
 from tests.waiting import wait_until
@@ -27,37 +27,13 @@ def db(database):
         yield connection
 
 
-class Workers:
+class Workers(Crowd):
     """Threads that claim, work, mark, fail, release and die, one that replays, and one that looks after the inbox."""
 
     def __init__(self, database, replays):
-        self._database = database
-        self._replays = replays
-        self._stop = threading.Event()
-        self._lock = threading.Lock()
+        super().__init__(database, self._look_after, *([self._replay] if replays else []))
         self._at_work: dict[str, str] = {}
         self.twice: list[str] = []
-        self.deaths = 0
-
-    @contextlib.contextmanager
-    def running(self, workers=5):
-        with ThreadPoolExecutor(workers + 2) as pool:
-            futures = [pool.submit(self._work, f"w{number}", random.Random(number)) for number in range(workers)]
-            futures.append(pool.submit(self._look_after, random.Random(100)))
-            if self._replays:
-                futures.append(pool.submit(self._replay, random.Random(200)))
-            try:
-                yield
-            finally:
-                self._stop.set()
-        for future in futures:
-            future.result()
-
-    def _work(self, name, chance):
-        while not self._stop.is_set():
-            with self._database.connect() as session:
-                while not self._stop.is_set() and self._once(session, name, chance):
-                    pass
 
     def _once(self, session, name, chance):
         """A claim and what follows; false when the worker died of it."""
@@ -155,7 +131,7 @@ def test_every_message_has_one_effect_and_one_more_for_each_replay(db, database,
         call(db, "tide.enable_inbox_ordering('commands')")
     fill_many(db, MESSAGES, AGGREGATES)
     workers = Workers(database, replays=True)
-    with workers.running():
+    with workers.running(5):
         wait_until(lambda: call(db, "count(*) from effect where replayed") > 200, 60, "enough was replayed")
     rest(db)
     wrong = db.execute("""
@@ -181,7 +157,7 @@ def test_an_aggregate_is_worked_on_by_one_at_a_time_and_in_its_order(db, databas
     call(db, "tide.enable_inbox_ordering('commands')")
     fill_many(db, MESSAGES, AGGREGATES)
     workers = Workers(database, replays=False)
-    with workers.running():
+    with workers.running(5):
         wait_until(lambda: nothing_waits(db), 60, "all is done")
     assert workers.twice == []
     effects = [row[0] for row in db.execute("select event_id from effect order by number")]

@@ -1,0 +1,50 @@
+"""Threads that do everything there is at random: workers, each on a session that is opened anew when it dies of
+something, and others beside them."""
+
+import contextlib
+import random
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import psycopg
+
+from tests.services.postgres import Database
+
+Session = psycopg.Connection
+Other = Callable[[random.Random], None]
+
+
+class Crowd(ABC):
+    """A subclass says what a worker does, and who else is about. The chances of each are the same in every run."""
+
+    def __init__(self, database: Database, *others: Other) -> None:
+        self._database = database
+        self._others = others
+        self._stop = threading.Event()
+        self._lock = threading.Lock()
+        self.deaths = 0
+
+    @contextlib.contextmanager
+    def running(self, workers: int) -> Iterator[None]:
+        """What went wrong in a thread is raised at the end."""
+        with ThreadPoolExecutor(workers + len(self._others)) as pool:
+            futures = [pool.submit(self._work, f"c{number}", random.Random(number)) for number in range(workers)]
+            futures += [pool.submit(other, random.Random(100 + n)) for n, other in enumerate(self._others)]
+            try:
+                yield
+            finally:
+                self._stop.set()
+        for future in futures:
+            future.result()
+
+    def _work(self, name: str, chance: random.Random) -> None:
+        while not self._stop.is_set():
+            with self._database.connect() as session:
+                while not self._stop.is_set() and self._once(session, name, chance):
+                    pass
+
+    @abstractmethod
+    def _once(self, session: Session, name: str, chance: random.Random) -> bool:
+        """One turn of a worker; false when it died of it."""

@@ -208,6 +208,17 @@ class TestLimits:
         assert api.send(name, "is too long", b'"' + b"x" * 1_999_999 + b'"').status == 413
         assert list(stored(database, name)) == ["fits"]
 
+    def test_an_answer_that_comes_early_lets_the_sender_finish(self, api: ApiProcess, hook: Hook) -> None:
+        name = hook(max_body_bytes=10_000)
+        head = f"POST /hooks/{name} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+        with socket.create_connection(("127.0.0.1", api.port), timeout=10) as connection:
+            connection.sendall(f"{head}content-length: 2000000\r\n\r\n".encode())
+            assert connection.recv(100).startswith(b"HTTP/1.1 413 ")
+            for _ in range(20):
+                connection.sendall(b"x" * 100_000)
+            while connection.recv(10_000):
+                pass
+
     def test_reading_stops_at_the_limit_whatever_the_length_was_said_to_be(self, api: ApiProcess, hook: Hook) -> None:
         name = hook(max_body_bytes=10_000)
         head = f"POST /hooks/{name} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"

@@ -1,37 +1,18 @@
 """The runbook of each alert, with a fleet that has the trouble: it shows as printed, is mended, and nothing is lost."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import psycopg
 import pytest
 import yaml
 
-from relay.embedded import EmbeddedRedis
 from tests.e2e.pages import ROOT
-from tests.e2e.runbook_fleet import OUTBOX, PARTITION, PIPELINE, Site, site
+from tests.e2e.runbook_fleet import OUTBOX, PARTITION, PIPELINE, Site
 from tests.e2e.runbooks import PARTS, PATIENCE_SECONDS, Runbook, headings
-from tests.services.postgres import PostgresServer
 from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.xdist_group("runbooks"), pytest.mark.timeout(600)]
 HOLD_HOURS = 168
-
-
-@pytest.fixture(scope="module")
-def running(
-    _postgres18: PostgresServer, _redis: EmbeddedRedis, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Site]:
-    with site(_postgres18, _redis, tmp_path_factory.mktemp("alerts")) as made:
-        yield made
-
-
-@pytest.fixture
-def at(running: Site) -> Iterator[Site]:
-    """A fleet that has delivered ten messages, and is idle."""
-    running.make()
-    running.deliver()
-    yield running
-    running.clear()
 
 
 def test_each_section_has_all_its_parts() -> None:

@@ -1,36 +1,16 @@
 """The runbook of each disaster, against a fleet that has it: it shows as printed, is mended, and nothing is lost."""
 
 import json
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
 import pytest
 
-from relay.embedded import EmbeddedRedis
-from tests.e2e.runbook_fleet import LEASE_MS, OUTBOX, PIPELINE, Site, site
+from tests.e2e.runbook_fleet import LEASE_MS, OUTBOX, PIPELINE, Site
 from tests.e2e.runbooks import PATIENCE_SECONDS
-from tests.services.postgres import PostgresServer
 from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.xdist_group("runbooks"), pytest.mark.timeout(600)]
-
-
-@pytest.fixture(scope="module")
-def running(
-    _postgres18: PostgresServer, _redis: EmbeddedRedis, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Site]:
-    with site(_postgres18, _redis, tmp_path_factory.mktemp("disasters")) as made:
-        yield made
-
-
-@pytest.fixture
-def at(running: Site) -> Iterator[Site]:
-    """A fleet that has delivered ten messages, and is idle."""
-    running.make()
-    running.deliver()
-    yield running
-    running.clear()
 
 
 def test_postgresql_restarted_or_failed_over(at: Site) -> None:

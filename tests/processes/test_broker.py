@@ -1,74 +1,27 @@
-"""The broker between scheduler and workers. Each worker here has a broker of its own, as every process has.
-
-Idle workers are given an idle timeout far beyond the deadline of a test, so that whatever arrives was not polled for.
-"""
+"""Redis as the broker between scheduler and workers."""
 
 import statistics
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from queue import Empty, Queue
+from queue import Queue
 
-import dramatiq
 import pytest
 
 from relay.broker import make_broker
 from relay.errors import NotConnected
 from relay.models import Drain
-from relay.queues import DRAIN_ACTOR, DRAIN_QUEUES, FORMER_DRAIN_QUEUE, drain_from, enqueue_drain
+from relay.queues import DRAIN_QUEUES, FORMER_DRAIN_QUEUE, enqueue_drain
 from relay.redis_broker import WakingRedisBroker
+from tests.processes.brokers import (
+    DEADLINE_SECONDS,
+    FORWARD,
+    REVERSE,
+    drain,
+    numbers,
+    running_worker,
+    send,
+)
 from tests.waiting import wait_until
-
-IDLE_TIMEOUT_MS = 600_000
-DEADLINE_SECONDS = 20
-LEASE_MS = 60_000
-FORWARD, REVERSE = DRAIN_QUEUES["forward"], DRAIN_QUEUES["reverse"]
-
-
-def drain(number: int, pipeline: str = "orders", lease_ms: int = LEASE_MS) -> Drain:
-    return Drain(pipeline, epoch=1, number=number, lease_ms=lease_ms)
-
-
-@contextmanager
-def running_worker(
-    url: str,
-    work: Callable[[Drain], None],
-    *,
-    threads: int = 4,
-    idle_timeout_ms: int = IDLE_TIMEOUT_MS,
-    also: Sequence[str] = (),
-) -> Iterator[dramatiq.Worker]:
-    broker = make_broker(url)
-
-    def act(*args):
-        work(drain_from(args))
-
-    dramatiq.actor(broker=broker, actor_name=DRAIN_ACTOR, queue_name=FORWARD)(act)
-    for name in also:
-        broker.declare_queue(name)
-    worker = dramatiq.Worker(broker, worker_timeout=idle_timeout_ms, worker_threads=threads)
-    worker.start()
-    try:
-        yield worker
-    finally:
-        # With the long timeout the threads sit it out, as daemons; they take nothing any more.
-        worker.stop(timeout=50 if idle_timeout_ms == IDLE_TIMEOUT_MS else DEADLINE_SECONDS * 1000)
-        broker.close()
-
-
-def numbers(seen: Queue, count: int) -> list[int]:
-    try:
-        return [seen.get(timeout=DEADLINE_SECONDS).number for _ in range(count)]
-    except Empty:
-        pytest.fail(f"not all {count} drains arrived in {DEADLINE_SECONDS} s")
-
-
-def send(url: str, *drains: Drain, direction: str = "forward") -> None:
-    broker = make_broker(url)
-    for each in drains:
-        enqueue_drain(broker, each, direction)
-    broker.close()
 
 
 def test_a_drain_arrives_as_it_was_sent(redis_server):
@@ -299,33 +252,4 @@ def test_a_wrong_password_is_told_from_a_lost_connection(redis_server):
         enqueue_drain(broker, drain(1), "forward")
     assert caught.value.code == "auth"
     assert "wrong-password" not in str(caught.value)
-    broker.close()
-
-
-def test_rabbitmq_workers_share_and_pick_up_at_once(rabbitmq_server):
-    all_at_once = threading.Barrier(4)
-    seen: Queue = Queue()
-
-    def meet(received: Drain) -> None:
-        all_at_once.wait(DEADLINE_SECONDS)
-        seen.put(received)
-
-    def worker():
-        # Pika cannot be closed from another thread while its consumer waits, so that the timeout is short here.
-        return running_worker(rabbitmq_server.url, meet, threads=2, idle_timeout_ms=200)
-
-    with worker(), worker():
-        send(rabbitmq_server.url, *map(drain, range(4)))
-        assert sorted(numbers(seen, 4)) == list(range(4))
-
-
-def test_rabbitmq_gone_is_not_connected(own_rabbitmq):
-    server = own_rabbitmq()
-    server.start()
-    broker = make_broker(server.url)
-    enqueue_drain(broker, drain(1), "forward")
-    server.kill()
-    with pytest.raises(NotConnected) as caught:
-        enqueue_drain(broker, drain(2), "forward")
-    assert server.password not in str(caught.value)
     broker.close()

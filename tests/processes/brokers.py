@@ -1,0 +1,65 @@
+"""Drains sent, and workers that take them. Each worker has a broker of its own, as every process has.
+
+Idle workers are given an idle timeout far beyond the deadline of a test, so that whatever arrives was not polled for.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from queue import Empty, Queue
+
+import dramatiq
+import pytest
+
+from relay.broker import make_broker
+from relay.models import Drain
+from relay.queues import DRAIN_ACTOR, DRAIN_QUEUES, drain_from, enqueue_drain
+
+IDLE_TIMEOUT_MS = 600_000
+DEADLINE_SECONDS = 20
+LEASE_MS = 60_000
+FORWARD, REVERSE = DRAIN_QUEUES["forward"], DRAIN_QUEUES["reverse"]
+
+
+def drain(number: int, pipeline: str = "orders", lease_ms: int = LEASE_MS) -> Drain:
+    return Drain(pipeline, epoch=1, number=number, lease_ms=lease_ms)
+
+
+@contextmanager
+def running_worker(
+    url: str,
+    work: Callable[[Drain], None],
+    *,
+    threads: int = 4,
+    idle_timeout_ms: int = IDLE_TIMEOUT_MS,
+    also: Sequence[str] = (),
+) -> Iterator[dramatiq.Worker]:
+    broker = make_broker(url)
+
+    def act(*args):
+        work(drain_from(args))
+
+    dramatiq.actor(broker=broker, actor_name=DRAIN_ACTOR, queue_name=FORWARD)(act)
+    for name in also:
+        broker.declare_queue(name)
+    worker = dramatiq.Worker(broker, worker_timeout=idle_timeout_ms, worker_threads=threads)
+    worker.start()
+    try:
+        yield worker
+    finally:
+        # With the long timeout the threads sit it out, as daemons; they take nothing any more.
+        worker.stop(timeout=50 if idle_timeout_ms == IDLE_TIMEOUT_MS else DEADLINE_SECONDS * 1000)
+        broker.close()
+
+
+def numbers(seen: Queue, count: int) -> list[int]:
+    try:
+        return [seen.get(timeout=DEADLINE_SECONDS).number for _ in range(count)]
+    except Empty:
+        pytest.fail(f"not all {count} drains arrived in {DEADLINE_SECONDS} s")
+
+
+def send(url: str, *drains: Drain, direction: str = "forward") -> None:
+    broker = make_broker(url)
+    for each in drains:
+        enqueue_drain(broker, each, direction)
+    broker.close()

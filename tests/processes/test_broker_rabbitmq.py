@@ -1,0 +1,41 @@
+"""RabbitMQ as the broker between scheduler and workers."""
+
+import threading
+from queue import Queue
+
+import pytest
+
+from relay.broker import make_broker
+from relay.errors import NotConnected
+from relay.models import Drain
+from relay.queues import enqueue_drain
+from tests.processes.brokers import DEADLINE_SECONDS, drain, numbers, running_worker, send
+
+
+def test_workers_share_and_pick_up_at_once(rabbitmq_server):
+    all_at_once = threading.Barrier(4)
+    seen: Queue = Queue()
+
+    def meet(received: Drain) -> None:
+        all_at_once.wait(DEADLINE_SECONDS)
+        seen.put(received)
+
+    def worker():
+        # Pika cannot be closed from another thread while its consumer waits, so that the timeout is short here.
+        return running_worker(rabbitmq_server.url, meet, threads=2, idle_timeout_ms=200)
+
+    with worker(), worker():
+        send(rabbitmq_server.url, *map(drain, range(4)))
+        assert sorted(numbers(seen, 4)) == list(range(4))
+
+
+def test_a_server_that_is_gone_is_not_connected(own_rabbitmq):
+    server = own_rabbitmq()
+    server.start()
+    broker = make_broker(server.url)
+    enqueue_drain(broker, drain(1), "forward")
+    server.kill()
+    with pytest.raises(NotConnected) as caught:
+        enqueue_drain(broker, drain(2), "forward")
+    assert server.password not in str(caught.value)
+    broker.close()

@@ -37,10 +37,10 @@ _TAKEN = frozenset({
     "message.send.max.retries", "message.timeout.ms", "metadata.broker.list", "offset.store.method", "opaque",
     "plugin.library.paths", "queue.buffering.max.ms", "queued.max.messages.kbytes", "queued.min.messages",
     "request.required.acks", "request.timeout.ms", "retries", "sasl.mechanism", "sasl.mechanisms", "sasl.password",
-    "sasl.username", "security.protocol", "socket.timeout.ms", "ssl.ca.location", "ssl.certificate.location",
-    "ssl.endpoint.identification.algorithm", "ssl.engine.id", "ssl.engine.location", "ssl.key.location",
-    "ssl.key.password", "ssl.providers", "enable.ssl.certificate.verification", "transaction.timeout.ms",
-    "transactional.id",
+    "sasl.username", "security.protocol", "session.timeout.ms", "socket.timeout.ms", "ssl.ca.location",
+    "ssl.certificate.location", "ssl.endpoint.identification.algorithm", "ssl.engine.id", "ssl.engine.location",
+    "ssl.key.location", "ssl.key.password", "ssl.providers", "enable.ssl.certificate.verification",
+    "transaction.timeout.ms", "transactional.id",
 })  # fmt: skip
 
 

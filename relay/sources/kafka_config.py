@@ -55,6 +55,8 @@ def consumer_options(config: KafkaSourceConfig, pipeline: str) -> dict[str, Any]
         "isolation.level": "read_committed",
         # Also how long the end of the client waits for the answer to a commit.
         "socket.timeout.ms": min(config.timeout_ms, 60_000),
+        # We never join the group. But so long does a commit, and the end of the client, wait for its coordinator.
+        "session.timeout.ms": min(config.timeout_ms, 3_000),
         # A position is always given; one that does not exist any more is for us to judge.
         "auto.offset.reset": "error",
         # What waits here, and one answer on its way in, whose bytes are counted before they are decompressed.

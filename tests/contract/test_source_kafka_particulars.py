@@ -12,7 +12,8 @@ from relay.sources.kafka import KafkaSource
 from tests.contract.kafka_harness import KafkaHarness
 from tests.contract.kafka_source_harness import KafkaSourceHarness
 from tests.contract.source_harness import Sent
-from tests.contract.source_steps import Inbox, messages, numbers, opened, receive, store, take
+from tests.contract.source_steps import Inbox, messages, numbers, opened, receive, store, take, until_it_raises
+from tests.contract.steps import Limits, within
 from tests.services.kafka import KafkaServer
 from tests.waiting import wait_until
 
@@ -156,6 +157,19 @@ class TestWhereItBegins:
             source.ack(take(source, 3))
             server = harness.kafka.server
             wait_until(lambda: server.committed("tide-relay.contract", harness.topic)[0] == 3, what="it is committed")
+
+    def test_a_group_that_nobody_can_be_told_of_does_not_hold_up_the_end(self, harness: KafkaSourceHarness) -> None:
+        harness.send(messages(1, 5))
+        with opened(harness, timeout_ms=1000) as source:
+            taken = take(source, 3)
+            harness.stop()
+            try:
+                with pytest.raises(NotConnected):
+                    within(10, lambda: until_it_raises(lambda: receive(source, 10, 0.1)))
+                source.ack(taken)
+                within(1 + Limits.moment_seconds, source.close)
+            finally:
+                harness.start()
 
 
 class TestGaps:

@@ -129,15 +129,22 @@ def test_two_extensions_at_once_make_one_partition(database, db):
         assert sorted(pool.map(run_one, range(4))) == [0, 0, 0, 1]
 
 
-def test_publishers_that_overtake_an_extension_make_it_give_up(database, db):
-    """Rows of the range that is to be attached lie in the default partition already."""
+def test_what_publishers_took_while_an_extension_waited_is_beyond_its_reach(database, db):
     publish_many(db, SIZE)
-    db.execute("select setval(ids, 2500) from tide.outbox")
-    publish(db)
-    db.execute("select setval(ids, 1400) from tide.outbox")
-    assert extend(db) == 0
-    db.execute("select setval(ids, 2501) from tide.outbox")
-    assert extend(db) == 1
+    with database.connect() as blocker, ThreadPoolExecutor(1) as pool:
+        made = 0
+        while not made:
+            blocker.execute("begin")
+            blocker.execute("lock table tide.message_1_rest in share mode")
+            extension = pool.submit(extend, db)
+            wait_until(lambda: extension.done() or blocker.execute("select from pg_locks where not granted").rowcount)  # noqa: B023
+            blocker.execute("select setval(ids, 2400) from tide.outbox")
+            blocker.execute("commit")
+            # It waits for a moment only.
+            with contextlib.suppress(psycopg.errors.LockNotAvailable):
+                made = extension.result()
+    publish_many(db, 10)
+    assert rows(db) == {"0": 999, "1000": 1, "rest": 10}
 
 
 def test_publishers_that_reach_the_border_while_a_partition_is_attached_are_not_refused(database, db):

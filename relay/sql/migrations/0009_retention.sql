@@ -507,7 +507,37 @@ end $$;
 comment on function tide.outbox_set_retention is
     'How long messages are kept once settled; null: as the setting outbox_retention_hours says now.';
 
--- Publishers that write to the default partition wait behind an ATTACH that waits: not for half a second.
-alter function tide.outbox_extend(text) set lock_timeout = '50ms';
+-- Publishers that write to the default partition wait behind an ATTACH that waits: not for half a second. How far they
+-- are is looked at once nothing can be written there: while we waited for that, they took ids.
+create or replace function tide.outbox_extend(outbox text) returns int
+language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '50ms' as $$
+declare
+    box   tide.outbox := tide.find_outbox(outbox);
+    last  bigint;
+    upper bigint;
+    made  int := 0;
+begin
+    perform pg_advisory_xact_lock(tide.lock_class(0), box.outbox_id);
+    if not tide.outbox_needs_partition(box.outbox_id) then
+        return 0;
+    end if;
+    execute format('lock table tide.message_%s_rest in access exclusive mode', box.outbox_id);
+    last := tide.outbox_last_id(box.outbox_id);
+    upper := tide.outbox_upper(box.outbox_id);
+    -- Ids go to the default partition already, or soon: the next range starts well above them. One that publishers reach
+    -- while it is attached would refuse their rows.
+    if last + box.partition_size / 2 >= upper then
+        upper := (last / box.partition_size + 2) * box.partition_size;
+        perform tide.attach_partition(box, upper);
+        upper := upper + box.partition_size;
+        made := 1;
+    end if;
+    while upper <= last + box.partition_size loop
+        perform tide.attach_partition(box, upper);
+        upper := upper + box.partition_size;
+        made := made + 1;
+    end loop;
+    return made;
+end $$;
 
 revoke all on all functions in schema tide from public;

@@ -69,6 +69,8 @@ class Lease:
     def __init__(self, drain: Drain, seconds: float, granted_at: float) -> None:
         self.drain = drain
         self.seconds = seconds
+        """How long it is after each renewal. The pipeline may have been changed since the scheduler gave the first: no
+        time limit of the configuration that the drain works by may be longer, or nothing could be done within it."""
         self._until = granted_at + seconds
 
     @property

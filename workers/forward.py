@@ -39,6 +39,7 @@ def drain(tools: Tools, connection: Connection, lease: Lease, begun: Begun) -> E
     Raises Fenced, NotConnected (PostgreSQL), ConfigError. A sink's failure is in the value returned.
     """
     config = parse_forward(begun.config, resolved=True)
+    lease.seconds = config.pipeline.visibility_timeout_ms / 1000
     pipeline = lease.drain.pipeline
     try:
         sink = tools.sinks.take(pipeline, begun.revision, lambda: config.make_sink(pipeline), lambda made: made.open())

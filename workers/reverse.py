@@ -39,6 +39,7 @@ def drain(tools: Tools, connection: Connection, lease: Lease, begun: Begun) -> E
     Raises Fenced, NotConnected (PostgreSQL), ConfigError. A source's failure is in the value returned.
     """
     config = parse_reverse(begun.config, resolved=True)
+    lease.seconds = config.pipeline.visibility_timeout_ms / 1000
     drain = lease.drain
     before = (begun.revision, drain.epoch, drain.number - 1)
     try:

@@ -49,15 +49,15 @@ class Bench:
         payloads = [Jsonb({"n": n} if payload is None else payload) for n in range(count)]
         return self.query("select tide.outbox_publish_many('orders', %s)", payloads)[0][0]
 
-    def drain(self, pipeline="p"):
+    def drain(self, pipeline="p", lease_ms=30_000):
         """One drain; how it ended."""
         number = self.numbers[pipeline] = self.numbers.get(pipeline, 0) + 1
-        drains.run(self.tools, Drain(pipeline, 0, number, 30_000))
+        drains.run(self.tools, Drain(pipeline, 0, number, lease_ms))
         return self.query("select outcome from tide.drain where pipeline = %s", pipeline)[0][0]
 
     @contextmanager
-    def draining(self, pipeline="p"):
-        thread = threading.Thread(target=self.drain, args=[pipeline], daemon=True)
+    def draining(self, pipeline="p", **options):
+        thread = threading.Thread(target=self.drain, args=[pipeline], kwargs=options, daemon=True)
         thread.start()
         yield thread
         thread.join(20)

@@ -36,6 +36,17 @@ def test_an_object_in_hand_is_thrown_away_with_its_drain(bench, tmp_path, monkey
     assert [json.loads(row)["id"] for name in objects for row in gzip.decompress(name.read_bytes()).splitlines()] == ids
 
 
+def test_a_drain_that_was_emitted_before_its_time_limits_grew_works_by_the_new_ones(bench, tmp_path):
+    """No publish with a limit of 10 s fits into a lease of 100 ms, however often that is renewed."""
+    out = tmp_path / "out.jsonl"
+    bench.publish_to(sink_type="file", path=str(out), timeout_ms=10_000)
+    bench.publish(3)
+    with bench.draining(lease_ms=100):
+        pass
+    assert bench.last("outcome") == "idle"
+    assert len(out.read_text().splitlines()) == 3
+
+
 def test_a_drain_that_is_cut_off_in_the_middle_of_a_round_trip_ends_as_failed(bench, tmp_path, monkeypatch):
     def cut_off(_tools, connection, _lease, _begun):
         connection.pgconn.enter_pipeline_mode()

@@ -9,7 +9,7 @@ UV_HOME := .cache/uv-$(UV_VERSION)
 # Whatever virtual environment is active, ours is .venv.
 UV := env -u VIRTUAL_ENV -u UV_PYTHON UV_PROJECT_ENVIRONMENT=.venv UV_PYTHON_DOWNLOADS=never $(UV_HOME)/bin/uv
 RUN := .venv/bin/python -m
-PYTEST := $(RUN) pytest
+PYTEST := TMPDIR=$$(tests/services/temporary-folder) $(RUN) pytest
 # It speaks of its successor in every run. When Material for MkDocs ends, in May 2027, we go there.
 DOCS := NO_MKDOCS_2_WARNING=1 $(RUN) mkdocs
 # Each pytest process starts the services it needs; tests of one xdist_group stay together. Three for two cores: the tests

@@ -7,6 +7,7 @@ killed: a guard waits for its end.
 
 import atexit
 import contextlib
+import itertools
 import os
 import secrets
 import signal
@@ -143,16 +144,18 @@ class ServerProcess(ABC):
         return path.read_text()
 
 
+_port_numbers = itertools.count(secrets.randbelow(17_000))
+
+
 def free_port() -> int:
     """A TCP port of 127.0.0.1 that nobody listens on.
 
     Below the range from which systems give ports to outgoing connections: while a server is down between stop and
-    start, nobody else is given its port, nor can a client that tries to reach it connect to itself.
+    start, nobody else is given its port, nor can a client that tries to reach it connect to itself. Each process goes
+    through them from a place of its own: drawn one by one, two would sooner or later be given the same before either
+    listens.
     """
-    while True:
-        port = 15_000 + secrets.randbelow(17_000)
-        if port_is_free(port):
-            return port
+    return next(port for number in _port_numbers if port_is_free(port := 15_000 + number % 17_000))
 
 
 def port_is_free(port: int) -> bool:

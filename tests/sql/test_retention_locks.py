@@ -142,7 +142,7 @@ def test_publishers_of_the_default_partition_do_not_queue_long_behind_an_extensi
 
 def test_nothing_is_lost_or_refused_while_partitions_are_emptied_and_dropped_under_load(database):
     # A range that is attached has to be out of reach of what is published meanwhile.
-    make_pipeline(database, partition_size=5 * SIZE, retention_hours=0)
+    make_pipeline(database, partition_size=3 * SIZE, retention_hours=0)
     writers, stop = Writers(database, two_phase=False), threading.Event()
     done = {"truncated": 0, "dropped": 0}
 
@@ -161,7 +161,7 @@ def test_nothing_is_lost_or_refused_while_partitions_are_emptied_and_dropped_und
         try:
             with writers.running(writers=4, pauses_ms=(0, 0, 2)):
                 wait_until(
-                    lambda: follower.step() is not None and (retainer.done() or min(done.values()) > 2),
+                    lambda: follower.step() is not None and (retainer.done() or min(done.values()) > 1),
                     60,
                     "partitions go",
                 )

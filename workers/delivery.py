@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import structlog
 
 from relay import ownership
-from relay.errors import NotConnected
+from relay.errors import ConfigError, NotConnected
 from relay.metrics import PipelineLabels, worker_metrics
 from relay.models import Failure, Message, Record
 from relay.outbox import Reader, Settlement
@@ -20,6 +20,9 @@ from relay.wire import Wire
 from workers.tools import Tools
 
 log = structlog.get_logger(__name__)
+
+# More would change nothing: the first may have been slow, by chance.
+RENEWALS = 5
 
 
 class Delivery(ABC):
@@ -74,9 +77,20 @@ class Delivery(ABC):
 
     def _hold_lease(self, beside: Callable[[], object] = lambda: None) -> None:
         """No publish outlives its lease: where the rest of it is too short, it is renewed first."""
+        renewals = 0
         while not self._lease.covers(self._publish_limit_seconds):
+            if renewals == RENEWALS:
+                raise self._lease_too_short()
             beside()
             self._reader.settle(Settlement(self._offset_id))
+            renewals += 1
+
+    def _lease_too_short(self) -> ConfigError:
+        return ConfigError(
+            f"pipeline {self._lease.drain.pipeline!r}: a lease of {self._lease.seconds:g} s was renewed {RENEWALS} "
+            f"times, and each time too little was left of it for a publish of up to {self._publish_limit_seconds:g} s "
+            "when PostgreSQL had answered: lower timeout_ms or raise visibility_timeout_ms"
+        )
 
     def _send(self, publish: Callable[[Sequence[Record]], list[Failure]], messages: Sequence[Message]) -> list[Failure]:
         """Hands messages to the sink as records. Whatever goes wrong is in the failures."""

@@ -4,6 +4,7 @@ import gzip
 import json
 
 from relay.errors import NotConnected
+from relay.ownership import Lease
 from relay.sinks.inbox import InboxSink
 from relay.sinks.object_storage import ObjectStorageSink
 from tests.waiting import wait_until
@@ -45,6 +46,19 @@ def test_a_drain_that_was_emitted_before_its_time_limits_grew_works_by_the_new_o
         pass
     assert bench.last("outcome") == "idle"
     assert len(out.read_text().splitlines()) == 3
+
+
+def test_a_lease_that_is_too_short_however_often_it_is_renewed_is_told(bench, tmp_path, monkeypatch):
+    """As with a time limit of 9999 ms, a lease of 10000 ms, and a PostgreSQL that takes 2 ms to answer."""
+    bench.publish_to(sink_type="file", path=str(tmp_path / "out.jsonl"))
+    bench.publish(3)
+    with monkeypatch.context() as patched:
+        patched.setattr(Lease, "covers", lambda _lease, _seconds: False)
+        with bench.draining():
+            pass
+    assert bench.last("outcome") == "failed"
+    assert "raise visibility_timeout_ms" in bench.last("error")
+    assert bench.drain() == "idle"
 
 
 def test_a_drain_that_is_cut_off_in_the_middle_of_a_round_trip_ends_as_failed(bench, tmp_path, monkeypatch):

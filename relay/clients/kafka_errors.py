@@ -74,9 +74,14 @@ ERRORS: dict[str, tuple[bool, str]] = {
 """By the names that `confluent_kafka.KafkaError` gives to its codes."""
 
 
+# A handshake that fails while the client is busy with something else is told as a connection that was lost.
+_BAD_CERTIFICATE = "certificate verify failed"
+
+
 def verdict(error: "KafkaError | Any") -> tuple[bool, str]:
     """(permanent, code) of a KafkaError."""
-    return _by_number().get(error.code(), (False, "rejected"))
+    permanent, code = _by_number().get(error.code(), (False, "rejected"))
+    return permanent, "tls" if code == "not_connected" and _BAD_CERTIFICATE in error.str() else code
 
 
 @cache

@@ -31,3 +31,10 @@ def test_the_verdict_goes_by_the_number_of_the_error() -> None:
 
 def test_what_a_person_must_mend_is_never_the_fault_of_a_record() -> None:
     assert {code for permanent, code in ERRORS.values() if permanent} & FOR_A_PERSON == set()
+
+
+def test_a_certificate_that_is_refused_is_told_so_whatever_the_client_takes_it_for() -> None:
+    text = "ssl://kafka:9093/bootstrap: error:0A000086:SSL routines::certificate verify failed (after 1ms)"
+    for code in (KafkaError._SSL, KafkaError._TRANSPORT):
+        assert verdict(KafkaError(code, text)) == (False, "tls")
+    assert verdict(KafkaError(KafkaError._TRANSPORT, "connection refused")) == (False, "not_connected")

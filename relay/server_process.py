@@ -9,6 +9,7 @@ import atexit
 import contextlib
 import itertools
 import os
+import random
 import secrets
 import signal
 import socket
@@ -144,18 +145,18 @@ class ServerProcess(ABC):
         return path.read_text()
 
 
-_port_numbers = itertools.count(secrets.randbelow(17_000))
+# Each comes once before any comes again, and in each process in an order of its own: drawn one by one, two would sooner
+# or later be given the same before either listens.
+ports = itertools.cycle(random.sample(range(15_000, 32_000), 17_000))
 
 
 def free_port() -> int:
     """A TCP port of 127.0.0.1 that nobody listens on.
 
     Below the range from which systems give ports to outgoing connections: while a server is down between stop and
-    start, nobody else is given its port, nor can a client that tries to reach it connect to itself. Each process goes
-    through them from a place of its own: drawn one by one, two would sooner or later be given the same before either
-    listens.
+    start, nobody else is given its port, nor can a client that tries to reach it connect to itself.
     """
-    return next(port for number in _port_numbers if port_is_free(port := 15_000 + number % 17_000))
+    return next(filter(port_is_free, ports))
 
 
 def port_is_free(port: int) -> bool:

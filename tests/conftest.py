@@ -5,16 +5,18 @@ stop or restart one: it is started again for the next test that asks for it. For
 of its own with `own_postgres()`, `own_redis()`, `own_nats()`, `own_rabbitmq()`, `own_moto()`.
 """
 
+import itertools
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from itertools import count
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
 
+from relay import server_process
 from relay.embedded import EmbeddedRedis
 from relay.server_process import ServerProcess
 from tests.services.http_receiver import HttpReceiver
@@ -26,6 +28,12 @@ from tests.services.proxy import Proxy
 from tests.services.rabbitmq import RabbitmqServer
 
 S = TypeVar("S", bound=ServerProcess)
+
+
+def pytest_configure() -> None:
+    """Each worker of pytest-xdist has ports of its own: none finds another's server at one that it waits for."""
+    number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 5
+    server_process.ports = itertools.cycle(range(10_000 + 1000 * number, 11_000 + 1000 * number))
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -227,7 +235,7 @@ def own_dirs(run_dir: Path) -> Iterator[Callable[[], Path]]:
     """Gives folders for the services of this test alone: `own_dirs()`."""
     folder = Path(tempfile.mkdtemp(prefix="own-", dir=run_dir))
     folder.chmod(0o755)
-    numbers = count()
+    numbers = itertools.count()
     yield lambda: folder / str(next(numbers))
     shutil.rmtree(folder, ignore_errors=True)
 

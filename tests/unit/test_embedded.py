@@ -201,5 +201,7 @@ def test_a_missing_wheel_names_the_extra(data_dir: Path, monkeypatch: pytest.Mon
         EmbeddedRedis(data_dir).start()
 
 
-def test_a_free_port_is_below_those_that_systems_give_to_clients() -> None:
-    assert all(15_000 <= free_port() < 32_000 for _ in range(20))
+def test_a_free_port_is_below_those_that_systems_give_to_clients_and_is_not_given_twice() -> None:
+    given = [free_port() for _ in range(100)]
+    assert len(set(given)) == 100
+    assert all(1024 <= port < 32_000 for port in given)

@@ -4,6 +4,7 @@ import http.client
 import json
 import os
 import signal
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -62,6 +63,14 @@ class ApiProcess:
     def send(self, path: str, event_id: str, body: bytes = b'{"n": 1}', headers: dict[str, Any] | None = None) -> Reply:
         """Signed as `standard` with `SECRET`."""
         return self.post(path, body, signed(event_id, body) | (headers or {}))
+
+    @contextmanager
+    def begun(self, path: str, *headers: str) -> Iterator[socket.socket]:
+        """A request of which only the head was sent."""
+        lines = [f"POST /hooks/{path} HTTP/1.1", "host: x", "content-type: application/json", *headers, "", ""]
+        with socket.create_connection(("127.0.0.1", self.port), timeout=10) as connection:
+            connection.sendall("\r\n".join(lines).encode())
+            yield connection
 
     def _ask(self, method: str, path: str, body: bytes, headers: dict[str, str], port: int | None) -> Reply:
         with closing(http.client.HTTPConnection("127.0.0.1", port or self.port, timeout=20)) as connection:

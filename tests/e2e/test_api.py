@@ -3,7 +3,6 @@
 import hashlib
 import hmac
 import json
-import socket
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -210,9 +209,7 @@ class TestLimits:
 
     def test_an_answer_that_comes_early_lets_the_sender_finish(self, api: ApiProcess, hook: Hook) -> None:
         name = hook(max_body_bytes=10_000)
-        head = f"POST /hooks/{name} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
-        with socket.create_connection(("127.0.0.1", api.port), timeout=10) as connection:
-            connection.sendall(f"{head}content-length: 2000000\r\n\r\n".encode())
+        with api.begun(name, "content-length: 2000000") as connection:
             assert connection.recv(100).startswith(b"HTTP/1.1 413 ")
             for _ in range(20):
                 connection.sendall(b"x" * 100_000)
@@ -221,9 +218,7 @@ class TestLimits:
 
     def test_reading_stops_at_the_limit_whatever_the_length_was_said_to_be(self, api: ApiProcess, hook: Hook) -> None:
         name = hook(max_body_bytes=10_000)
-        head = f"POST /hooks/{name} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
-        with socket.create_connection(("127.0.0.1", api.port), timeout=10) as connection:
-            connection.sendall(f"{head}transfer-encoding: chunked\r\n\r\n".encode())
+        with api.begun(name, "transfer-encoding: chunked") as connection:
             sent = 0
             try:
                 while sent < 50_000_000:
@@ -232,8 +227,7 @@ class TestLimits:
             except OSError:
                 pass
         assert sent < 20_000_000
-        with socket.create_connection(("127.0.0.1", api.port), timeout=10) as connection:
-            connection.sendall(f"{head}content-length: 99999999999\r\n\r\n".encode())
+        with api.begun(name, "content-length: 99999999999") as connection:
             assert connection.recv(100).startswith(b"HTTP/1.1 413 ")
 
     def test_more_requests_a_second_than_allowed_are_sent_away_for_a_moment(

@@ -11,8 +11,10 @@ import dramatiq
 import pytest
 
 from relay.broker import make_broker
+from relay.errors import NotConnected
 from relay.models import Drain
 from relay.queues import DRAIN_ACTOR, DRAIN_QUEUES, drain_from, enqueue_drain
+from relay.server_process import ServerProcess
 
 IDLE_TIMEOUT_MS = 600_000
 DEADLINE_SECONDS = 20
@@ -56,6 +58,16 @@ def numbers(seen: Queue, count: int) -> list[int]:
         return [seen.get(timeout=DEADLINE_SECONDS).number for _ in range(count)]
     except Empty:
         pytest.fail(f"not all {count} drains arrived in {DEADLINE_SECONDS} s")
+
+
+def error_of_a_dead(server: ServerProcess, broker: dramatiq.Broker) -> NotConnected:
+    """What a broker that worked raises when its server has died; it shows no password."""
+    enqueue_drain(broker, drain(1), "forward")
+    server.kill()
+    with pytest.raises(NotConnected) as caught:
+        enqueue_drain(broker, drain(2), "forward")
+    assert server.password not in str(caught.value)
+    return caught.value
 
 
 def send(url: str, *drains: Drain, direction: str = "forward") -> None:

@@ -5,8 +5,9 @@ import contextlib
 import random
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import psycopg
 
@@ -14,6 +15,19 @@ from tests.services.postgres import Database
 
 Session = psycopg.Connection
 Other = Callable[[random.Random], None]
+
+
+@contextlib.contextmanager
+def at_once(stop: threading.Event, calls: Sequence[Callable[[], None]]) -> Iterator[None]:
+    """Each call in a thread of its own, until `stop` is set at the end. What went wrong in one is raised then."""
+    with ThreadPoolExecutor(len(calls)) as pool:
+        futures = [pool.submit(call) for call in calls]
+        try:
+            yield
+        finally:
+            stop.set()
+    for future in futures:
+        future.result()
 
 
 class Crowd(ABC):
@@ -26,18 +40,11 @@ class Crowd(ABC):
         self._lock = threading.Lock()
         self.deaths = 0
 
-    @contextlib.contextmanager
-    def running(self, workers: int) -> Iterator[None]:
+    def running(self, workers: int) -> contextlib.AbstractContextManager[None]:
         """What went wrong in a thread is raised at the end."""
-        with ThreadPoolExecutor(workers + len(self._others)) as pool:
-            futures = [pool.submit(self._work, f"c{number}", random.Random(number)) for number in range(workers)]
-            futures += [pool.submit(other, random.Random(100 + n)) for n, other in enumerate(self._others)]
-            try:
-                yield
-            finally:
-                self._stop.set()
-        for future in futures:
-            future.result()
+        calls = [partial(self._work, f"c{number}", random.Random(number)) for number in range(workers)]
+        calls += [partial(other, random.Random(100 + number)) for number, other in enumerate(self._others)]
+        return at_once(self._stop, calls)
 
     def _work(self, name: str, chance: random.Random) -> None:
         while not self._stop.is_set():

@@ -3,15 +3,15 @@
 import itertools
 import random
 import threading
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any
 
 import psycopg
 from psycopg.types.json import Jsonb
 
 from tests.services.postgres import Database
+from tests.sql.crowd import at_once
 
 ISOLATION = ["read committed"] * 6 + ["repeatable read", "serializable"]
 PAUSES_MS = (0, 0, 0, 2, 10, 30)
@@ -29,17 +29,9 @@ class Writers:
         self._stop = threading.Event()
         self._lock = threading.Lock()
 
-    @contextmanager
-    def running(self, writers: int = 12, pauses_ms: tuple[int, ...] = PAUSES_MS) -> Iterator[None]:
+    def running(self, writers: int = 12, pauses_ms: tuple[int, ...] = PAUSES_MS) -> AbstractContextManager[None]:
         """Writers work while the block runs; their errors are raised at its end."""
-        with ThreadPoolExecutor(writers) as pool:
-            futures = [pool.submit(self._write, random.Random(seed), pauses_ms) for seed in range(writers)]
-            try:
-                yield
-            finally:
-                self._stop.set()
-        for future in futures:
-            future.result()
+        return at_once(self._stop, [partial(self._write, random.Random(seed), pauses_ms) for seed in range(writers)])
 
     def count(self) -> int:
         """How many messages were committed."""

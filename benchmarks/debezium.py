@@ -25,7 +25,7 @@ from benchmarks.figures import Effort, Figure, in_turns, ratio, spread
 from benchmarks.forward import Benchmark
 from benchmarks.pgbench import PAYLOAD
 from benchmarks.stack import POSTGRES_SETTINGS, Database, Stack, wait_until
-from relay.embedded import EmbeddedPostgres
+from relay.local.servers import EmbeddedPostgres
 
 BACKLOG = 50_000
 BATCH = 1000

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from string import Template
 
-from relay.embedded import _postgres_programs
+from relay.local.servers import _postgres_programs
 
 SCRIPTS = Path(__file__).parent / "sql"
 # Beyond the time of the run itself.

@@ -20,8 +20,8 @@ from psycopg import sql
 from psycopg.types.json import Jsonb
 
 from benchmarks.backends import kafka, webhook
-from relay.embedded import EmbeddedPostgres, EmbeddedRedis
-from relay.migrate import migrate
+from relay.database.migrate import migrate
+from relay.local.servers import EmbeddedPostgres, EmbeddedRedis
 from tests.services.moto import MotoServer
 from tests.services.nats import NatsServer
 from tests.services.rabbitmq import RabbitmqServer

@@ -9,7 +9,7 @@ RelayError
 
 A caller asks two questions only: try again or not (is it a ConfigError), reconnect or not (is it NotConnected).
 Messages say what happened, to which pipeline or message, and what to do next. They never carry a secret:
-whoever builds one from foreign text passes it through `relay.secret_refs.mask`.
+whoever builds one from foreign text passes it through `relay.masking.mask`.
 """
 
 

@@ -15,7 +15,7 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from relay.errors import ConfigError
-from relay.secret_refs import mask
+from relay.masking import mask
 
 PREFIXES = ("RELAY_", "PGTRICKLE_RELAY_")
 _SECRET_FIELDS = ("postgres_url", "broker_url")

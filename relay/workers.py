@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 
-from relay.worker_folder import prepare_multiprocess
+from relay.process.multiprocess import prepare_multiprocess
 
 folder = prepare_multiprocess()  # before anything imports prometheus_client
 
@@ -18,18 +18,18 @@ import dramatiq  # noqa: E402
 import structlog  # noqa: E402
 from dramatiq.middleware import Middleware  # noqa: E402
 
-from relay import queues  # noqa: E402
-from relay.broker import make_broker  # noqa: E402
+from relay.broker import queues  # noqa: E402
+from relay.broker.factory import make_broker  # noqa: E402
 from relay.errors import ConfigError  # noqa: E402
-from relay.logs import configure_logging  # noqa: E402
-from relay.metrics import worker_metrics  # noqa: E402
+from relay.process.logs import configure_logging  # noqa: E402
+from relay.process.metrics import worker_metrics  # noqa: E402
+from relay.process.stop import wait_for_end_of_parent  # noqa: E402
+from relay.process.worker_health import Heartbeat  # noqa: E402
+from relay.process.worker_metrics import WorkerMetricsEndpoint  # noqa: E402
 from relay.settings import Settings  # noqa: E402
-from relay.stop import wait_for_end_of_parent  # noqa: E402
-from relay.worker_health import Heartbeat  # noqa: E402
-from relay.worker_metrics import WorkerMetricsEndpoint  # noqa: E402
 from workers import drain as drains  # noqa: E402
 from workers import maintenance  # noqa: E402
-from workers.tools import Tools  # noqa: E402
+from workers.resources import Tools  # noqa: E402
 
 try:
     settings = Settings.load()
@@ -88,7 +88,7 @@ class EndWithMaster(Middleware):
 
 
 def drain(*arguments: object) -> None:
-    """One drain message, as `relay.queues` puts it on the queue."""
+    """One drain message, as `relay.broker.queues` puts it on the queue."""
     with worker_metrics().drains_running.track_inprogress():
         try:
             drains.run(equip.tools, queues.drain_from(arguments))

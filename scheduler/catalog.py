@@ -5,10 +5,10 @@ from typing import Any
 import structlog
 
 from relay.errors import ConfigError
-from relay.metrics import PipelineLabels
-from relay.pipelines import Pipeline, parse_forward, parse_reverse
-from scheduler.owned import Spec
+from relay.pipelines.config import Pipeline, parse_forward, parse_reverse
+from relay.process.metrics import PipelineLabels
 from scheduler.session import Session
+from scheduler.state import Spec
 
 log = structlog.get_logger(__name__)
 

@@ -7,12 +7,12 @@ import click
 from prometheus_client import CollectorRegistry
 
 import relay
-from relay.broker import make_broker
+from relay.broker.factory import make_broker
 from relay.errors import RelayError
-from relay.logs import configure_logging
-from relay.metrics import SchedulerMetrics
+from relay.process.logs import configure_logging
+from relay.process.metrics import SchedulerMetrics
+from relay.process.stop import Stop
 from relay.settings import Settings, option, parse_address, variables
-from relay.stop import Stop
 from scheduler.http import SchedulerHttp
 from scheduler.main import Scheduler
 

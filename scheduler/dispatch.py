@@ -6,11 +6,11 @@ from collections.abc import Callable
 import dramatiq
 import structlog
 
-from relay.broker import ping
+from relay.broker.factory import ping
+from relay.broker.queues import enqueue_drain, enqueue_maintenance
 from relay.errors import NotConnected
-from relay.metrics import SchedulerMetrics
 from relay.models import Drain
-from relay.queues import enqueue_drain, enqueue_maintenance
+from relay.process.metrics import SchedulerMetrics
 
 log = structlog.get_logger(__name__)
 

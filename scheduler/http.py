@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
-from relay.health import health_response, ready_response
-from relay.httpd import HttpServer, Response
+from relay.process.health import health_response, ready_response
+from relay.process.http_server import HttpServer, Response
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,13 +13,13 @@ import dramatiq
 import structlog
 
 from relay.errors import ConfigError, NotConnected
-from relay.metrics import SchedulerMetrics
+from relay.process.metrics import SchedulerMetrics
+from relay.process.stop import Stop
 from relay.settings import Settings
-from relay.stop import Stop
 from scheduler.catalog import Catalog
 from scheduler.dispatch import Dispatch
 from scheduler.http import Health
-from scheduler.portfolio import Portfolio
+from scheduler.ownership import Portfolio
 from scheduler.session import Session
 
 log = structlog.get_logger(__name__)

@@ -14,13 +14,13 @@ from uuid import UUID, uuid4
 from psycopg.rows import dict_row, namedtuple_row
 
 import relay
-from relay import migrate, pooler
-from relay.db import connect, database_errors, is_shared
+from relay.database import migrate, pooler
+from relay.database.connection import connect, database_errors, is_shared
 from relay.errors import ConfigError, NotConnected
 from relay.models import Drain
+from relay.process.stop import Stop
 from relay.settings import Settings
 from relay.sql import query
-from relay.stop import Stop
 
 _SHARED = (
     "a connection pooler gives each transaction another session of PostgreSQL, and ownership needs one that stays. "

@@ -16,9 +16,9 @@ from typing import Any, TypeVar
 
 import pytest
 
-from relay import server_process
-from relay.embedded import EmbeddedRedis
-from relay.server_process import ServerProcess
+from relay.local import server_process
+from relay.local.server_process import ServerProcess
+from relay.local.servers import EmbeddedRedis
 from tests.services.http_receiver import HttpReceiver
 from tests.services.kafka import KafkaServer
 from tests.services.moto import MotoServer

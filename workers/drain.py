@@ -4,14 +4,14 @@ import time
 
 import structlog
 
-from relay import ownership
-from relay.db import database_errors
+from relay.database.connection import database_errors
+from relay.drains import lease as ownership
+from relay.drains.lease import End, Lease
 from relay.errors import ConfigError, Fenced, MigrationError, NotConnected, RelayError
-from relay.metrics import PipelineLabels, worker_metrics
 from relay.models import Drain
-from relay.ownership import End, Lease
+from relay.process.metrics import PipelineLabels, worker_metrics
 from workers import forward, reverse
-from workers.tools import Tools
+from workers.resources import Tools
 
 log = structlog.get_logger(__name__)
 

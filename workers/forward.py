@@ -11,20 +11,20 @@ from typing import Any, Literal
 import psycopg
 import structlog
 
-from relay import ownership
-from relay.db import Connection
+from relay.backends.sink import GatheringSink, JoiningSink
+from relay.backends.sinks import Sink
+from relay.database.connection import Connection
+from relay.drains import lease as ownership
+from relay.drains.lease import Begun, End, Lease
+from relay.drains.outbox import Batch, Reader, Settlement, settlement
+from relay.drains.redelivery import Redeliveries
 from relay.errors import NotConnected
 from relay.models import Message
-from relay.outbox import Batch, Reader, Settlement, settlement
-from relay.ownership import Begun, End, Lease
-from relay.pipelines import parse_forward
-from relay.redelivery import Redeliveries
-from relay.sinks import Sink
-from relay.sinks.base import GatheringSink, JoiningSink
-from workers.delivery import Delivery
-from workers.gather import GatherDrain
+from relay.pipelines.config import parse_forward
+from workers.objects import GatherDrain
+from workers.publisher import Delivery
 from workers.redelivery import Redelivery
-from workers.tools import Tools
+from workers.resources import Tools
 
 log = structlog.get_logger(__name__)
 

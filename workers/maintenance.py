@@ -13,11 +13,11 @@ from typing import Any
 import structlog
 from psycopg.rows import namedtuple_row
 
-from relay.db import Connection, database_errors
+from relay.database.connection import Connection, database_errors
 from relay.errors import RelayError
-from relay.metrics import worker_metrics
+from relay.process.metrics import worker_metrics
 from relay.sql import query
-from workers.tools import Tools
+from workers.resources import Tools
 
 log = structlog.get_logger(__name__)
 

@@ -14,14 +14,14 @@ from typing import Any
 import psycopg
 import structlog
 
-from relay.db import Connection, database_errors
-from relay.inbox_writer import write_each
+from relay.backends.sink import GatheringSink, JoiningSink
+from relay.database.connection import Connection, database_errors
+from relay.drains.inbox import write_each
+from relay.drains.lease import Begun, End, Lease
+from relay.drains.outbox import settlement
+from relay.drains.redelivery import Again, Redeliveries
 from relay.models import Failure, InboxRow, Received
-from relay.outbox import settlement
-from relay.ownership import Begun, End, Lease
-from relay.redelivery import Again, Redeliveries
-from relay.sinks.base import GatheringSink, JoiningSink
-from workers.delivery import Delivery
+from workers.publisher import Delivery
 
 log = structlog.get_logger(__name__)
 

@@ -10,18 +10,18 @@ from collections.abc import Sequence
 
 import structlog
 
-from relay import ownership
-from relay.db import Connection
+from relay.backends.sources import Source
+from relay.database.connection import Connection
+from relay.drains import lease as ownership
+from relay.drains.inbox import Arrived, Stopped, Writer, Written
+from relay.drains.lease import Begun, End, Lease
 from relay.errors import NotConnected
-from relay.inbox_writer import Arrived, Stopped, Writer, Written
-from relay.metrics import PipelineLabels, worker_metrics
+from relay.masking import mask
 from relay.models import Failure, InboxRow, Received
-from relay.ownership import Begun, End, Lease
-from relay.pipelines import ReverseConfig, parse_reverse
-from relay.secret_refs import mask
-from relay.sources import Source
+from relay.pipelines.config import ReverseConfig, parse_reverse
+from relay.process.metrics import PipelineLabels, worker_metrics
 from workers.redelivery import retry_received
-from workers.tools import Tools
+from workers.resources import Tools
 
 log = structlog.get_logger(__name__)
 

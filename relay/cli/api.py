@@ -6,9 +6,9 @@ import click
 
 from relay.cli.base import Verb, load_settings, postgres_option
 from relay.errors import MissingExtra
-from relay.logs import configure_logging
+from relay.process.logs import configure_logging
+from relay.process.stop import Stop
 from relay.settings import parse_address, variables
-from relay.stop import Stop
 
 
 @click.command(cls=Verb, short_help="Receives webhooks.")
@@ -38,7 +38,7 @@ def api(host: str | None, port: int | None, **given: str | None) -> None:
       relay api --host 127.0.0.1 --port 8080
     """
     try:
-        from relay.api.server import Api
+        from relay.web.server import Api
     except ImportError as error:
         raise MissingExtra("api", "api") from error
     settings = load_settings(**given)

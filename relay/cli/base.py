@@ -18,11 +18,11 @@ from psycopg.rows import dict_row
 from rich.console import Console
 
 import relay
-from relay.cli import env_file
-from relay.db import Connection, connect, database_errors
+from relay.database.connection import Connection, connect, database_errors
+from relay.database.migrate import require_compatible
 from relay.errors import ConfigError, RelayError
-from relay.migrate import require_compatible
-from relay.secret_refs import mask
+from relay.local import env_file
+from relay.masking import mask
 from relay.settings import Settings, option, variables
 from relay.sql import query
 

@@ -12,10 +12,10 @@ from rich.text import Text
 
 from relay.cli.base import Verbs, database, json_option, load_settings, output, postgres_option, print_json, rows, tell
 from relay.cli.dead_letter_json import whole
-from relay.cli.redelivered import LARGEST_ID, configured, require_known, require_redelivering
-from relay.db import Connection
+from relay.database.connection import Connection
 from relay.errors import ConfigError
-from relay.secret_refs import mask
+from relay.masking import mask
+from relay.operations.redelivery import LARGEST_ID, configured, require_known, require_redelivering
 
 PAGE = 1000
 

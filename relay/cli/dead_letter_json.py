@@ -7,7 +7,7 @@ from datetime import datetime
 from textwrap import indent
 from typing import Any
 
-from relay.secret_refs import mask
+from relay.masking import mask
 
 _FORWARD = ("outbox", "message_id", "published_at")
 _REVERSE = ("inbox", "event_id", "subject")

@@ -14,18 +14,18 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from relay.cli import standing
 from relay.cli.base import FAILED, INTERRUPTED, Verb, database, output
-from relay.cli.demo_check import Arrivals, FileTail, Verdict, judge
-from relay.cli.demo_orders import OUTBOX, WRITERS, Budget, Ledger, Writer
-from relay.cli.demo_view import View, table
-from relay.cli.programs import Program, make_scheduler, make_workers
-from relay.embedded import EmbeddedPostgres, EmbeddedRedis
+from relay.database.migrate import migrate
 from relay.errors import NotConnected, RelayError
-from relay.migrate import migrate
+from relay.local.demo.check import Arrivals, FileTail, Verdict, judge
+from relay.local.demo.orders import OUTBOX, WRITERS, Budget, Ledger, Writer
+from relay.local.demo.view import View, table
+from relay.local.programs import Program, make_scheduler, make_workers
+from relay.local.servers import EmbeddedPostgres, EmbeddedRedis
+from relay.operations import status as standing
+from relay.process.stop import Stop
 from relay.settings import Settings
 from relay.sql import query
-from relay.stop import Stop
 
 FILE_PIPELINE, TERMINAL_PIPELINE = "to-file", "to-terminal"
 START_SECONDS = 60.0

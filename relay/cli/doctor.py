@@ -6,8 +6,7 @@ from dataclasses import asdict
 import click
 from rich.text import Text
 
-from relay.broker import make_broker, ping
-from relay.cli import doctor_database, doctor_pipelines
+from relay.broker.factory import make_broker, ping
 from relay.cli.base import (
     FAILED,
     Verb,
@@ -19,10 +18,12 @@ from relay.cli.base import (
     print_json,
     refusals,
 )
-from relay.cli.findings import Check, Finding, failed, ok
-from relay.db import Connection, connect
+from relay.database.connection import Connection, connect
 from relay.errors import RelayError
-from relay.secret_refs import mask
+from relay.masking import mask
+from relay.operations.doctor import database as doctor_database
+from relay.operations.doctor import pipelines as doctor_pipelines
+from relay.operations.doctor.findings import Check, Finding, failed, ok
 from relay.settings import Settings
 
 MARKS = {"ok": ("✓", "green"), "warning": ("!", "yellow"), "failed": ("✗", "bold red")}

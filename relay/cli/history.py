@@ -8,8 +8,8 @@ from rich.table import Table
 from rich.text import Text
 
 from relay.cli.base import Verb, database, json_option, load_settings, output, postgres_option, print_json, rows, tell
-from relay.cli.redelivered import require_known
-from relay.secret_refs import mask_config
+from relay.masking import mask_config
+from relay.operations.redelivery import require_known
 
 
 @click.command(cls=Verb, short_help="Shows who changed which pipeline, and what.")

@@ -7,12 +7,12 @@ from typing import Any
 import click
 from psycopg.types.json import Jsonb
 
-from relay.cli import import_catalog as catalogs
 from relay.cli.base import Verbs, database, load_settings, postgres_option, tell
-from relay.cli.import_catalog import Catalog, Row
-from relay.cli.import_translate import Translated, forward, reverse
-from relay.db import Connection
-from relay.secret_refs import mask_config
+from relay.database.connection import Connection
+from relay.masking import mask_config
+from relay.operations.pg_tide import catalog as catalogs
+from relay.operations.pg_tide.catalog import Catalog, Row
+from relay.operations.pg_tide.translate import Translated, forward, reverse
 
 _HELP = """Takes over from other systems.
 

@@ -4,9 +4,9 @@ from contextlib import closing
 
 import click
 
-from relay import migrate as migrations
 from relay.cli.base import FAILED, Verb, json_option, load_settings, postgres_option, print_json
-from relay.db import connect
+from relay.database import migrate as migrations
+from relay.database.connection import connect
 from relay.sql import Migration
 
 

@@ -21,11 +21,11 @@ from relay.cli.base import (
     rows,
     tell,
 )
-from relay.cli.from_table import from_table, from_table_options
-from relay.db import Connection
+from relay.cli.table_options import from_table, from_table_options
+from relay.database.connection import Connection
 from relay.errors import ConfigError
-from relay.pipelines import ReverseConfig, parse
-from relay.secret_refs import mask, mask_config
+from relay.masking import mask, mask_config
+from relay.pipelines.config import ReverseConfig, parse
 from relay.sql import query
 
 _HELP = """Lists, shows, changes and checks pipelines. Secrets are masked in everything that is printed.

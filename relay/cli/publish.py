@@ -15,7 +15,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from relay.cli.base import Verb, database, json_option, load_settings, postgres_option, print_json, tell
 from relay.cli.json_lines import BadLine, Line, read_lines
-from relay.db import Connection
+from relay.database.connection import Connection
 from relay.errors import ConfigError, NotConnected, RelayError
 from relay.sql import query
 

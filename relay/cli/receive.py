@@ -9,16 +9,16 @@ from typing import BinaryIO
 import click
 import psycopg
 
+from relay.backends.stdio.source import StdinConfig
 from relay.cli.base import Verb, database, json_option, load_settings, postgres_option, print_json, rows, tell
 from relay.cli.input_lines import InputLine, batches
-from relay.db import Connection, storable
-from relay.decode import Decoder
+from relay.database.connection import Connection, storable
+from relay.drains.inbox import REFUSALS, write, write_each
 from relay.errors import ConfigError, NotConnected, RelayError
-from relay.inbox_writer import REFUSALS, write, write_each
 from relay.models import Failure, InboxRow, Received
-from relay.pipelines import ReverseConfig, parse_reverse
-from relay.sources.stdin import StdinConfig
+from relay.pipelines.config import ReverseConfig, parse_reverse
 from relay.sql import query
+from relay.wire.decode import Decoder
 
 TRANSACTION_LINES = 500
 TRANSACTION_BYTES = 16 * 1024 * 1024

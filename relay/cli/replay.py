@@ -18,9 +18,9 @@ from relay.cli.base import (
     rows,
     tell,
 )
-from relay.cli.redelivered import LARGEST_ID, configured, require_known
-from relay.db import Connection
+from relay.database.connection import Connection
 from relay.errors import RelayError
+from relay.operations.redelivery import LARGEST_ID, configured, require_known
 
 POLL_SECONDS = 0.2
 

@@ -17,8 +17,8 @@ from relay.cli.base import (
     rows,
     tell,
 )
-from relay.cli.standing import is_alive
-from relay.db import Connection
+from relay.database.connection import Connection
+from relay.operations.status import is_alive
 
 POLL_SECONDS = 0.2
 

@@ -11,10 +11,10 @@ from rich.table import Table
 from rich.text import Text
 
 from relay.cli.base import Verb, database, json_option, load_settings, output, postgres_option, print_json, seconds_text
-from relay.cli.standing import Standing, read
-from relay.db import Connection
+from relay.database.connection import Connection
 from relay.errors import ConfigError
-from relay.stop import Stop
+from relay.operations.status import Standing, read
+from relay.process.stop import Stop
 
 COLOURS = {
     "disabled": "dim", "invalid": "bold red", "unowned": "red", "draining": "green", "retrying": "yellow",

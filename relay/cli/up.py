@@ -13,16 +13,16 @@ from typing import Any, Protocol
 
 import click
 
-from relay.cli import env_file
 from relay.cli.base import Verb, tell
-from relay.cli.lock import only_one
-from relay.cli.programs import Program, make_api, make_scheduler, make_workers
-from relay.embedded import EmbeddedPostgres, EmbeddedRedis
+from relay.database.migrate import migrate
 from relay.errors import RelayError
-from relay.migrate import migrate
-from relay.server_process import free_port, port_is_free
+from relay.local import env_file
+from relay.local.file_lock import only_one
+from relay.local.programs import Program, make_api, make_scheduler, make_workers
+from relay.local.server_process import free_port, port_is_free
+from relay.local.servers import EmbeddedPostgres, EmbeddedRedis
+from relay.process.stop import Stop
 from relay.settings import Settings, option, parse_address
-from relay.stop import Stop
 
 LOOK_SECONDS = 0.2
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 1.0, 30.0

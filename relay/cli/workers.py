@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import click
 
+from relay.broker.queues import served_with
 from relay.cli.base import Verb, broker_option, load_settings, postgres_option
-from relay.queues import served_with
 from relay.settings import Settings, variables
 
 

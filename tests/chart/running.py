@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from signal import SIGKILL, SIGTERM
 
-from relay.server_process import free_port
+from relay.local.server_process import free_port
 from tests.chart.discovery import Object
 from tests.chart.objects import command_line, main_container, of_kind, one_of
 from tests.waiting import wait_until

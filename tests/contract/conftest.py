@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from relay.embedded import EmbeddedRedis
+from relay.local.servers import EmbeddedRedis
 from tests.contract.nats_harness import ConfiguredNats, NatsHarness
 from tests.contract.redis_cluster import RedisCluster
 from tests.contract.redis_server import DurableRedis

@@ -8,7 +8,7 @@ from typing import Any
 
 from psycopg import sql
 
-from relay.sinks.inbox import InboxSink
+from relay.backends.postgresql.sink import InboxSink
 from tests.contract.harness import Harness, Missing, Seen
 from tests.services.halt import halted
 from tests.services.postgres import Database

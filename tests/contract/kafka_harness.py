@@ -4,8 +4,8 @@ import uuid
 from contextlib import AbstractContextManager
 from typing import Any, Literal
 
+from relay.backends.kafka.sink import KafkaSink
 from relay.models import Record
-from relay.sinks.kafka import KafkaSink
 from tests.contract.harness import Harness, Seen
 from tests.services.halt import halted
 from tests.services.kafka import KafkaRecord, KafkaServer

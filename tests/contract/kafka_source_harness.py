@@ -6,7 +6,7 @@ from typing import Any
 
 from confluent_kafka import Producer
 
-from relay.sources.kafka import KafkaSource
+from relay.backends.kafka.source import KafkaSource
 from tests.contract.kafka_harness import KafkaHarness
 from tests.contract.source_harness import MissingSource, Sent, SourceHarness
 

@@ -12,8 +12,8 @@ import nats
 from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig, StreamConfig
 
+from relay.backends.nats.sink import NatsSink
 from relay.models import Record
-from relay.sinks.nats import NatsSink
 from tests.contract.harness import Harness, Missing, Seen
 from tests.services.halt import halted
 from tests.services.nats import NatsServer

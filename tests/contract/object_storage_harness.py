@@ -14,10 +14,10 @@ from typing import Any
 import pyarrow.parquet  # type: ignore[import-untyped]
 import zstandard
 
-from relay.sinks import Features
-from relay.sinks.object_storage import ObjectStorageSink
-from relay.sinks.object_storage_config import ObjectStorageConfig
-from relay.sinks.object_storage_stores import INCOMING
+from relay.backends.object_storage.config import ObjectStorageConfig
+from relay.backends.object_storage.sink import ObjectStorageSink
+from relay.backends.object_storage.stores import INCOMING
+from relay.backends.sinks import Features
 from tests.contract.harness import Harness, Missing, Seen
 from tests.services.moto import REGION, MotoServer
 from tests.services.proxy import Proxy

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from decimal import Decimal
 from typing import Any
 
-from relay.sources.outbox import OutboxSource
+from relay.backends.postgresql.source import OutboxSource
 from tests.contract.source_harness import AWKWARD_BODIES, MissingSource, Sent, SourceHarness
 from tests.services.postgres import Database
 from tests.services.proxy import Proxy

@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 
 import amqp  # type: ignore[import-untyped]
 
+from relay.backends.rabbitmq.sink import RabbitmqSink
 from relay.models import Record
-from relay.sinks.rabbitmq import RabbitmqSink
 from tests.contract.harness import Harness, Missing, Seen
 from tests.services.halt import halted
 from tests.services.rabbitmq import RabbitmqServer

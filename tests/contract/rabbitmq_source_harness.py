@@ -6,7 +6,7 @@ from typing import Any
 
 import amqp  # type: ignore[import-untyped]
 
-from relay.sources.rabbitmq import RabbitmqSource
+from relay.backends.rabbitmq.source import RabbitmqSource
 from tests.contract.rabbitmq_harness import Broker
 from tests.contract.source_harness import MissingSource, Sent, SourceHarness
 from tests.services.proxy import Proxy

@@ -7,7 +7,7 @@ from pathlib import Path
 import redis
 from redis.crc import key_slot
 
-from relay.server_process import free_port, port_is_free
+from relay.local.server_process import free_port, port_is_free
 from tests.contract.redis_server import DurableRedis
 from tests.services.halt import halted
 from tests.waiting import wait_until

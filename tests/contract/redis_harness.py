@@ -7,10 +7,10 @@ from typing import Any
 
 import redis
 
-from relay.embedded import EmbeddedRedis
+from relay.backends.redis.sink import RedisSink
+from relay.backends.sinks import Features
+from relay.local.servers import EmbeddedRedis
 from relay.models import Record
-from relay.sinks import Features
-from relay.sinks.redis import RedisSink
 from tests.contract.harness import Harness, Seen
 from tests.contract.redis_cluster import RedisCluster
 from tests.services.halt import halted

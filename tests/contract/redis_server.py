@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from relay.embedded import EmbeddedRedis
+from relay.local.servers import EmbeddedRedis
 
 
 class DurableRedis(EmbeddedRedis):

@@ -6,7 +6,7 @@ from typing import Any
 
 import redis
 
-from relay.sources.redis import RedisSource
+from relay.backends.redis.source import RedisSource
 from tests.contract.redis_harness import RedisHarness
 from tests.contract.source_harness import MissingSource, Sent, SourceHarness
 

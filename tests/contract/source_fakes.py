@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import ClassVar
 
+from relay.backends.memory.source import MemorySource, log
+from relay.backends.sources import SourceFeatures
 from relay.errors import NotConnected
 from relay.models import Received
-from relay.sources import SourceFeatures
-from relay.sources.memory import MemorySource, log
 from tests.contract.test_source_memory import MemoryQueue
 
 # What hangs, hangs on this, so that a test can let its threads go.

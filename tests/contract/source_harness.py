@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
-from relay.sources import Source, SourceFeatures
+from relay.backends.sources import Source, SourceFeatures
 
 PIPELINE = "contract"
 

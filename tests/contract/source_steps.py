@@ -13,9 +13,9 @@ from typing import Any, TypeVar
 
 import pytest
 
+from relay.backends.sources import Source
 from relay.errors import NotConnected
 from relay.models import Received
-from relay.sources import Source
 from tests.contract.source_harness import Sent, SourceHarness
 from tests.contract.steps import Limits, within
 

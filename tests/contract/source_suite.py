@@ -7,8 +7,8 @@ that sources which break the contract fail here.
 import contextlib
 import time
 
+from relay.backends.source import MAX_HELD_BYTES
 from relay.errors import NotConnected
-from relay.sources.base import MAX_HELD_BYTES
 from tests.contract.source_harness import Sent, SourceHarness
 from tests.contract.source_steps import (
     Drainer,

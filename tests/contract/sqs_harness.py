@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from relay.clients.sqs_format import unpack
-from relay.sinks import Features, Sink
-from relay.sinks.sqs import SqsSink
+from relay.backends.sinks import Features, Sink
+from relay.backends.sqs.message import unpack
+from relay.backends.sqs.sink import SqsSink
 from tests.contract.harness import Harness, Missing, Seen
 from tests.services.moto import MotoServer
 from tests.services.proxy import Proxy

@@ -4,9 +4,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from relay.clients.sqs_format import pack
-from relay.sources import Source
-from relay.sources.sqs import SqsSource
+from relay.backends.sources import Source
+from relay.backends.sqs.message import pack
+from relay.backends.sqs.source import SqsSource
 from tests.contract.source_harness import MissingSource, Sent, SourceHarness
 from tests.contract.sqs_harness import SqsQueue, patient
 from tests.contract.steps import Limits

@@ -10,9 +10,9 @@ from typing import Any, TypeVar
 
 import pytest
 
+from relay.backends.sinks import Sink
 from relay.errors import NotConnected
 from relay.models import Failure, Record
-from relay.sinks import Sink
 from tests.contract.harness import Harness, Seen
 
 T = TypeVar("T")

@@ -7,10 +7,10 @@ from typing import Any, ClassVar
 
 import pytest
 
+from relay.backends.memory.sink import MemorySink, forget, store
+from relay.backends.sinks import Features, Sink
 from relay.errors import NotConnected
 from relay.models import Failure, Record
-from relay.sinks import Features, Sink
-from relay.sinks.memory import MemorySink, forget, store
 from tests.contract.harness import Harness, Missing
 from tests.contract.steps import Limits
 from tests.contract.suite import SinkSuite

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from relay.sinks.file import FileSink
+from relay.backends.file.sink import FileSink
 from tests.contract.harness import Harness, Seen
 from tests.contract.suite import SinkSuite
 

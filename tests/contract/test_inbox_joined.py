@@ -6,8 +6,8 @@ from typing import Any
 import psycopg
 import pytest
 
+from relay.backends.postgresql.sink import InboxSink
 from relay.errors import ConfigError, NotConnected
-from relay.sinks.inbox import InboxSink
 from tests.contract.inbox_harness import InboxHarness
 from tests.contract.steps import publish, records
 from tests.services.postgres import Database

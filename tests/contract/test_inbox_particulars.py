@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
+from relay.backends.postgresql.sink import InboxSink
 from relay.errors import ConfigError, NotConnected
 from relay.models import Record
-from relay.sinks.inbox import InboxSink
 from tests.contract.harness import PIPELINE
 from tests.contract.inbox_harness import InboxHarness
 from tests.contract.steps import Limits, opened, publish, record, records, start, within

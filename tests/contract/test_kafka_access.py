@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from confluent_kafka import Producer
 
+from relay.backends.kafka.sink import KafkaSink
+from relay.backends.kafka.source import KafkaSource
 from relay.errors import ConfigError, NotConnected
 from relay.models import Record
-from relay.sinks.kafka import KafkaSink
-from relay.sources.kafka import KafkaSource
 from tests.contract.kafka_harness import KafkaHarness
 from tests.contract.kafka_source_harness import KafkaSourceHarness
 from tests.contract.source_steps import numbers, take

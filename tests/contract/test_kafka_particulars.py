@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
+from relay.backends.kafka.sink import KafkaSink
+from relay.backends.sinks import sink_class
 from relay.errors import ConfigError, NotConnected
-from relay.sinks import sink_class
-from relay.sinks.kafka import KafkaSink
 from tests.contract.kafka_harness import KafkaHarness
 from tests.contract.steps import opened, publish
 from tests.services.kafka import KafkaServer

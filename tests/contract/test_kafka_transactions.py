@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import pytest
 
+from relay.backends.sinks import Sink
 from relay.errors import NotConnected
 from relay.models import Drain, Progress
-from relay.sinks import Sink
 from tests.contract.kafka_harness import KafkaHarness
 from tests.contract.steps import Limits, opened, publish, within
 from tests.services.kafka import KafkaServer

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from relay.sinks.memory import MemorySink, forget, store
+from relay.backends.memory.sink import MemorySink, forget, store
 from tests.contract.harness import Harness, Seen
 from tests.contract.suite import SinkSuite
 

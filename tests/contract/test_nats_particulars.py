@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from nats.js.api import DiscardPolicy
 
+from relay.backends.nats.sink import NatsSink
+from relay.backends.sinks import sink_class
 from relay.errors import ConfigError, NotConnected
-from relay.sinks import sink_class
-from relay.sinks.nats import NatsSink
 from tests.contract.nats_harness import NatsHarness
 from tests.contract.steps import Limits, claims, opened, publish, start
 from tests.services.halt import halted

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
+from relay.backends.object_storage.sink import ObjectStorageSink
+from relay.backends.sink import GatheringSink
 from relay.errors import ConfigError, NotConnected
 from relay.models import Record
-from relay.sinks.base import GatheringSink
-from relay.sinks.object_storage import ObjectStorageSink
 from tests.contract.harness import PIPELINE, Harness
 from tests.contract.object_storage_harness import BucketHarness
 from tests.contract.steps import Limits, numbers, opened, publish, record, records, within

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
+from relay.backends.object_storage.encode import Spool
+from relay.backends.object_storage.sink import ObjectStorageSink
+from relay.backends.object_storage.stores import INCOMING
+from relay.backends.sink import Gather, GatheringSink
 from relay.errors import ConfigError, NotConnected
-from relay.sinks.base import Gather, GatheringSink
-from relay.sinks.object_storage import ObjectStorageSink
-from relay.sinks.object_storage_encode import Spool
-from relay.sinks.object_storage_stores import INCOMING
 from tests.contract.harness import Harness
 from tests.contract.object_storage_harness import FolderHarness
 from tests.contract.steps import numbers, opened, publish, record, records
@@ -139,7 +139,7 @@ def test_a_full_disk_drops_the_object_in_hand_and_the_same_messages_can_be_gathe
     batch = records(folder, 1, 1000, padding=1000)
     with monkeypatch.context() as patched:
         full = lambda _store: Spool(open("/dev/full", "wb", buffering=0))  # noqa: E731, SIM115
-        patched.setattr("relay.sinks.object_storage_stores.FolderStore.spool", full)
+        patched.setattr("relay.backends.object_storage.stores.FolderStore.spool", full)
         sink = folder.make_sink(compression="none")
         assert isinstance(sink, ObjectStorageSink)
         patched.setattr(sink._store, "open", lambda: None)
@@ -226,7 +226,7 @@ def test_objects_are_for_others_to_read(folder: FolderHarness) -> None:
 MEMORY = """
 import re, sys
 from relay.models import Record
-from relay.sinks.object_storage import ObjectStorageSink
+from relay.backends.object_storage.sink import ObjectStorageSink
 
 sink = ObjectStorageSink(ObjectStorageSink.config_model.model_validate({{"path": sys.argv[1], "format": "{0}"}}), "p")
 sink.open()

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import pytest
 from psycopg import sql
 
+from relay.backends.postgresql.reader import Look, OutboxReader
+from relay.backends.postgresql.source import OutboxSource
 from relay.errors import ConfigError, NotConnected
-from relay.sources.outbox import OutboxSource
-from relay.sources.outbox_reader import Look, OutboxReader
 from tests.contract.outbox_source_harness import OUTBOX, OutboxSourceHarness, publish
 from tests.contract.source_steps import messages, numbers, opened, or_none, receive, take
 from tests.contract.source_suite import SourceSuite
@@ -105,7 +105,7 @@ class TestHowItWaits:
     def only_the_bell(self, harness: OutboxSourceHarness, monkeypatch: pytest.MonkeyPatch) -> None:
         """A scheduler runs, and no look now and then finds what the bell would tell."""
         run_a_scheduler(harness.database)
-        monkeypatch.setattr("relay.sources.outbox.RUNG_PAUSE_SECONDS", 60.0)
+        monkeypatch.setattr("relay.backends.postgresql.source.RUNG_PAUSE_SECONDS", 60.0)
 
     @pytest.mark.usefixtures("only_the_bell")
     def test_the_bell_ends_a_wait_where_a_scheduler_runs(self, harness: OutboxSourceHarness) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from relay.errors import ConfigError, NotConnected
-from relay.server_process import free_port
+from relay.local.server_process import free_port
 from tests.contract.rabbitmq_harness import RabbitmqHarness
 from tests.contract.rabbitmq_source_harness import RabbitmqSourceHarness
 from tests.contract.steps import opened, publish

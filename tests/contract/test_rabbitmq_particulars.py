@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 import pytest
 
+from relay.backends.rabbitmq.sink import RabbitmqSink
+from relay.backends.sinks import Sink, sink_class
 from relay.errors import NotConnected
 from relay.models import Failure, Record
-from relay.sinks import Sink, sink_class
-from relay.sinks.rabbitmq import RabbitmqSink
 from tests.contract.rabbitmq_harness import RabbitmqHarness
 from tests.contract.steps import Limits, claims, opened, publish, start, within
 from tests.services.rabbitmq import RabbitmqServer

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from relay.embedded import EmbeddedRedis
 from relay.errors import ConfigError, NotConnected
+from relay.local.servers import EmbeddedRedis
 from tests.contract.redis_cluster import RedisCluster
 from tests.contract.redis_harness import RedisClusterHarness, RedisHarness
 from tests.contract.redis_source_harness import RedisSourceHarness

@@ -2,8 +2,8 @@
 
 import pytest
 
-from relay.embedded import EmbeddedRedis
 from relay.errors import NotConnected
+from relay.local.servers import EmbeddedRedis
 from relay.models import Record
 from tests.contract.redis_harness import RedisHarness
 from tests.contract.steps import opened, publish

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from relay.embedded import EmbeddedRedis
+from relay.backends.redis.sink import RedisSink
+from relay.backends.sinks import sink_class
 from relay.errors import NotConnected
-from relay.sinks import sink_class
-from relay.sinks.redis import RedisSink
+from relay.local.servers import EmbeddedRedis
 from tests.contract.redis_cluster import RedisCluster
 from tests.contract.redis_harness import LARGEST_BYTES, RedisClusterHarness, RedisHarness
 from tests.contract.steps import claims, deliver, opened, publish, start, within

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from relay.sources import Source
-from relay.sources.memory import forget
+from relay.backends.memory.source import forget
+from relay.backends.sources import Source
 from tests.contract import source_fakes as fakes
 from tests.contract.source_harness import MissingSource, SourceHarness
 from tests.contract.source_suite import SourceSuite

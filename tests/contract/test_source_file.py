@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from relay.sources.file import FileSource
+from relay.backends.file.source import FileSource
 from tests.contract.source_harness import AWKWARD_BODIES, MissingSource, Sent, SourceHarness
 from tests.contract.source_suite import SourceSuite
 

@@ -5,10 +5,10 @@ import uuid
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 
+from relay.backends.kafka.source import KafkaSource
+from relay.backends.sources import source_class
 from relay.errors import ConfigError, NotConnected
 from relay.models import Received
-from relay.sources import source_class
-from relay.sources.kafka import KafkaSource
 from tests.contract.kafka_harness import KafkaHarness
 from tests.contract.kafka_source_harness import KafkaSourceHarness
 from tests.contract.source_harness import Sent

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from nats.js import JetStreamContext
 
+from relay.backends.nats.source import NatsSource
+from relay.backends.sources import source_class
 from relay.errors import NotConnected
 from relay.models import Received
-from relay.sources import source_class
-from relay.sources.nats import NatsSource
 from tests.contract.nats_harness import ConfiguredNats
 from tests.contract.nats_source_harness import NatsSourceHarness, killed
 from tests.contract.source_harness import Sent
@@ -62,7 +62,7 @@ class TestWhatItHandsOut:
     def test_a_message_larger_than_all_that_may_be_held_comes_alone(
         self, harness: NatsSourceHarness, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("relay.sources.nats_receiver.MAX_HELD_BYTES", 5_000)
+        monkeypatch.setattr("relay.backends.nats.receiver.MAX_HELD_BYTES", 5_000)
         harness.send(messages(1, 2) + messages(3, 1, padding=20_000) + messages(4, 2))
         with opened(harness) as source:
             batches = [numbers(receive(source, 100, 1)) for _ in range(3)]
@@ -104,7 +104,7 @@ class TestAfterAKill:
         with opened(harness, max_ack_pending=10) as source:
             take(source, 10)
             killed(source)
-        monkeypatch.setattr("relay.sources.nats_receiver._MOST_GIVEN_BACK", 0)
+        monkeypatch.setattr("relay.backends.nats.receiver._MOST_GIVEN_BACK", 0)
         with opened(harness, timeout_ms=60_000) as source:
             assert within(Limits.moment_seconds, lambda: receive(source, 10, 0)) == []
 

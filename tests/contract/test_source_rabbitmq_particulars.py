@@ -5,10 +5,10 @@ from typing import Any
 import amqp  # type: ignore[import-untyped]
 import pytest
 
+from relay.backends.rabbitmq.source import RabbitmqSource
+from relay.backends.sources import source_class
 from relay.errors import NotConnected
 from relay.models import Received
-from relay.sources import source_class
-from relay.sources.rabbitmq import RabbitmqSource
 from tests.contract.rabbitmq_source_harness import RabbitmqSourceHarness
 from tests.contract.source_steps import messages, opened, receive, take, until_it_raises
 from tests.contract.steps import Limits, start, within
@@ -119,7 +119,7 @@ class TestTheQueue:
     def test_is_read_no_further_than_the_memory_allows(
         self, harness: RabbitmqSourceHarness, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("relay.sources.rabbitmq_consumer._BATCH_BYTES", 1000)
+        monkeypatch.setattr("relay.backends.rabbitmq.consumer._BATCH_BYTES", 1000)
         harness.send(messages(1, 100, padding=600))
         with opened(harness) as source:
             sizes = [len(receive(source, 50, 1)) for _ in range(20)]
@@ -170,7 +170,7 @@ class TestAcknowledging:
 def test_a_wait_longer_than_the_heartbeat_keeps_the_connection(
     harness: RabbitmqSourceHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("relay.sources.rabbitmq_consumer.HEARTBEAT_SECONDS", 1)
+    monkeypatch.setattr("relay.backends.rabbitmq.consumer.HEARTBEAT_SECONDS", 1)
     with opened(harness) as source:
         assert receive(source, 10, 3.5) == []
         harness.send(messages(1, 1))

@@ -1,6 +1,6 @@
 import pytest
 
-from relay.embedded import EmbeddedRedis
+from relay.local.servers import EmbeddedRedis
 from tests.contract.redis_cluster import RedisCluster
 from tests.contract.redis_harness import RedisClusterHarness, RedisHarness
 from tests.contract.redis_source_harness import RedisSourceHarness

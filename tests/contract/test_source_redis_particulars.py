@@ -7,12 +7,12 @@ from collections.abc import Callable
 
 import pytest
 
-from relay.embedded import EmbeddedRedis
+from relay.backends.redis.source import RedisSource
+from relay.backends.source import MAX_HELD_BYTES
+from relay.backends.sources import source_class
 from relay.errors import ConfigError, NotConnected
+from relay.local.servers import EmbeddedRedis
 from relay.models import Record
-from relay.sources import source_class
-from relay.sources.base import MAX_HELD_BYTES
-from relay.sources.redis import RedisSource
 from tests.contract.redis_harness import RedisHarness
 from tests.contract.redis_source_harness import GROUP, RedisSourceHarness
 from tests.contract.source_harness import AWKWARD_BODIES

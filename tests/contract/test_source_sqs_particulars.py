@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from relay.backends.sqs.held import Holding
+from relay.backends.sqs.source import SqsSource
 from relay.errors import ConfigError, NotConnected
-from relay.sources.sqs import SqsSource
-from relay.sources.sqs_holding import Holding
 from tests.contract.source_harness import Sent
 from tests.contract.source_steps import messages, numbers, opened, or_none, receive, take
 from tests.contract.sqs_harness import SqsQueue

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from relay.sinks.stdout import StdoutSink
+from relay.backends.stdio.sink import StdoutSink
 from tests.contract.harness import Harness, Seen
 from tests.contract.suite import SinkSuite
 

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from standardwebhooks import Webhook
 
+from relay.backends.sinks import sink_class
+from relay.backends.webhook.sink import WebhookSink
 from relay.errors import ConfigError, NotConnected
 from relay.models import Record
-from relay.sinks import sink_class
-from relay.sinks.webhook import WebhookSink
 from tests.contract.steps import Limits, numbers, opened, publish, within
 from tests.contract.webhook_harness import WebhookHarness, numbered
 from tests.services.http_receiver import HttpReceiver, Rule
@@ -256,7 +256,7 @@ class TestThePrivateNetwork:
         self, harness: WebhookHarness, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         # Nobody can be made to run a name server that changes its mind: the look-up is replaced, all else is real.
-        from relay.sinks import webhook_network
+        from relay.backends.webhook import network as webhook_network
 
         sink = harness.make_sink(url=f"http://name.test:{harness.server.port}/")
         monkeypatch.setattr(webhook_network, "look_up", lambda *_: ["127.0.0.1"])

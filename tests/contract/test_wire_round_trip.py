@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 from psycopg.rows import args_row
 
-from relay import inbox_writer
-from relay.decode import Decoder
+from relay.backends.postgresql.source import OutboxSource
+from relay.drains import inbox as inbox_writer
 from relay.models import InboxRow, Message, Received
-from relay.sources.outbox import OutboxSource
 from relay.sql import query
-from relay.wire import FORMATS, Wire
-from relay.wire_formats import Binding
+from relay.wire.decode import Decoder
+from relay.wire.encode import FORMATS, Wire
+from relay.wire.formats.base import Binding
 from tests.contract.outbox_source_harness import OUTBOX, publish
 from tests.services.postgres import Database
 

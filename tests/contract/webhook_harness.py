@@ -4,8 +4,8 @@ import uuid
 from contextlib import AbstractContextManager
 from typing import Any
 
+from relay.backends.webhook.sink import WebhookSink
 from relay.models import Record
-from relay.sinks.webhook import WebhookSink
 from tests.contract.harness import Harness, Seen
 from tests.services.halt import halted
 from tests.services.http_receiver import HttpReceiver, Request, Rule

@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from relay.embedded import EmbeddedRedis
+from relay.local.servers import EmbeddedRedis
 from tests.contract.nats_source_harness import NatsSourceHarness
 from tests.e2e.command import invoke
 from tests.e2e.drains import Drains, draining

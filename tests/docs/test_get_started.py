@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from relay.embedded import EmbeddedRedis
+from relay.local.servers import EmbeddedRedis
 from tests.e2e.command import environment
 from tests.e2e.pages import blocks, substituted
 from tests.packaging.test_wheel import CHECKOUT, wheel

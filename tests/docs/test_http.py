@@ -11,10 +11,10 @@ from urllib.request import urlopen
 
 import pytest
 
-from relay.cli.programs import make_scheduler, make_workers
-from relay.embedded import EmbeddedRedis
-from relay.health import health_response, ready_response
-from relay.server_process import free_port
+from relay.local.programs import make_scheduler, make_workers
+from relay.local.server_process import free_port
+from relay.local.servers import EmbeddedRedis
+from relay.process.health import health_response, ready_response
 from relay.settings import Settings
 from tests.e2e.api import ApiProcess
 from tests.e2e.pages import blocks, text_of
@@ -107,7 +107,7 @@ def test_what_is_not_well_is_told_as_the_page_says() -> None:
 
 
 def test_every_answer_of_a_hook_is_on_the_page() -> None:
-    tree = ast.parse((ROOT / "relay/api/reception.py").read_text("utf-8"))
+    tree = ast.parse((ROOT / "relay/web/webhooks/reception.py").read_text("utf-8"))
     calls = [node.args for node in ast.walk(tree) if isinstance(node, ast.Call) and ast.unparse(node.func) == "Answer"]
     raised = {(ast.unparse(status), code.value) for status, code, *_ in calls if isinstance(code, ast.Constant)}
     listed = {(row[0], re.findall(r"`(\w+)`", row[1])[0]) for row in table("status")}
@@ -116,7 +116,7 @@ def test_every_answer_of_a_hook_is_on_the_page() -> None:
 
 
 def test_the_answers_of_a_hook_have_the_shapes_on_the_page() -> None:
-    source = (ROOT / "relay/api/reception.py").read_text("utf-8")
+    source = (ROOT / "relay/web/webhooks/reception.py").read_text("utf-8")
     *_, stored, refused = shapes()
     assert set(re.findall(r'JSONResponse\({"(\w+)": .*, "(\w+)":', source)) == {tuple(stored)}
     assert all(f'"{name}": self' in source for name in refused)

@@ -11,8 +11,8 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from relay.server_process import free_port
-from relay.signatures import sign_standard, standard_key
+from relay.backends.webhook.signatures import sign_standard, standard_key
+from relay.local.server_process import free_port
 from tests.e2e.command import environment, start
 from tests.services.postgres import Database
 from tests.waiting import wait_until

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from relay.embedded import EmbeddedRedis
+from relay.local.servers import EmbeddedRedis
 from tests.e2e.runbook_fleet import Site, site
 from tests.services.postgres import PostgresServer
 

@@ -1,7 +1,7 @@
 """What the tests of the verbs for dead letters and replays share: a pipeline whose sink refuses what it is told to."""
 
+from relay.backends.memory import sink as memory
 from relay.models import Failure, Record
-from relay.sinks import memory
 from tests.e2e.drains import Drains
 from tests.services.postgres import Database
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from relay.cli.programs import Program, make_scheduler, make_workers
+from relay.local.programs import Program, make_scheduler, make_workers
 from relay.settings import Settings
 
 

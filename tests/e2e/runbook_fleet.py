@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from relay.embedded import EmbeddedRedis
+from relay.local.servers import EmbeddedRedis
 from tests.e2e.runbooks import PATIENCE_SECONDS, Runbook
 from tests.processes.fleet import Fleet, SchedulerProcess, WorkersProcess, running_fleet
 from tests.processes.pipelines import Pipelines

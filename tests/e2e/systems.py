@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from relay.embedded import EmbeddedRedis
+from relay.local.servers import EmbeddedRedis
 from tests.e2e.api import SECRET, ApiProcess
 from tests.services.kafka import KafkaServer
 from tests.services.moto import MotoServer

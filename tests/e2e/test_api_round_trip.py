@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from relay.backends.webhook.config import WebhookConfig
+from relay.backends.webhook.sink import WebhookSink
 from relay.models import Message
-from relay.sinks.webhook import WebhookSink
-from relay.sinks.webhook_config import WebhookConfig
-from relay.wire import Wire
+from relay.wire.encode import Wire
 from tests.e2e.api import SECRET, ApiProcess, make_hook, running_api
 from tests.e2e.command import DATA
 from tests.services.postgres import Database, PostgresServer

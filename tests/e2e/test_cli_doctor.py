@@ -12,7 +12,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from relay.embedded import EmbeddedRedis
+from relay.local.servers import EmbeddedRedis
 from tests.e2e.command import invoke
 from tests.e2e.fleet import fleet
 from tests.e2e.test_cli_status import make_pipeline, status
@@ -90,7 +90,7 @@ def test_a_prepared_transaction_that_nobody_ends_is_found(database: Database) ->
 
 
 def test_a_publisher_left_open_is_found(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("relay.cli.doctor_database.STALL_SECONDS", 0.05)
+    monkeypatch.setattr("relay.operations.doctor.database.STALL_SECONDS", 0.05)
     make_pipeline(database, {"sink_type": "stdout"})
     with database.connect(autocommit=False, application_name="shop") as slow:
         slow.execute("select tide.outbox_publish('o', '1')")

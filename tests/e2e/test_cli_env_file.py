@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from relay.cli import env_file
 from relay.errors import ConfigError
+from relay.local import env_file
 from tests.e2e.command import environment, run
 from tests.services.postgres import Database
 

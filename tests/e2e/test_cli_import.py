@@ -7,7 +7,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from relay.cli.import_translate import forward, reverse
+from relay.operations.pg_tide.translate import forward, reverse
 from tests.e2e import pg_tide
 from tests.e2e.command import invoke
 from tests.services.postgres import Database

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
+from relay.backends.sources import source_class
+from relay.backends.stdio.source import StdinSource
 from relay.cli.input_lines import Splitter
 from relay.errors import ConfigError
-from relay.sources import source_class
-from relay.sources.stdin import StdinSource
 from tests.e2e.command import RELAY, environment, invoke
 from tests.services.postgres import Database
 from tests.waiting import wait_until

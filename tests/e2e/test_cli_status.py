@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from relay.embedded import EmbeddedRedis
+from relay.local.servers import EmbeddedRedis
 from tests.e2e.command import environment, invoke, start
 from tests.e2e.fleet import fleet
 from tests.services.postgres import Database

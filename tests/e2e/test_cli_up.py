@@ -12,7 +12,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from relay.embedded import EmbeddedRedis
+from relay.local.servers import EmbeddedRedis
 from tests.e2e.command import DATA, environment, run, start
 from tests.services.nats import NatsServer
 from tests.services.postgres import Database

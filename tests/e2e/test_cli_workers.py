@@ -3,7 +3,7 @@
 import signal
 from pathlib import Path
 
-from relay.embedded import EmbeddedRedis
+from relay.local.servers import EmbeddedRedis
 from tests.e2e.command import environment, run, start
 from tests.e2e.fleet import fleet
 from tests.e2e.test_cli_status import make_pipeline, publish

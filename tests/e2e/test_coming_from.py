@@ -9,7 +9,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from relay.embedded import EmbeddedRedis
+from relay.local.servers import EmbeddedRedis
 from tests.e2e import pg_tide
 from tests.e2e.command import invoke
 from tests.e2e.drains import draining

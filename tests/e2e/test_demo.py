@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from relay.cli.demo_check import Arrivals, judge, percentile
-from relay.cli.demo_orders import Ledger
+from relay.local.demo.check import Arrivals, judge, percentile
+from relay.local.demo.orders import Ledger
 from tests.e2e.command import RELAY, environment, run, start
 from tests.e2e.test_cli_up import children, is_running
 from tests.waiting import wait_until

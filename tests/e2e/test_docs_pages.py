@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from relay.pipelines import parse
+from relay.pipelines.config import parse
 from tests.e2e.pages import ROOT, blocks
 from tests.services.postgres import Database, PostgresServer
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from relay.embedded import EmbeddedRedis
+from relay.local.servers import EmbeddedRedis
 from tests.contract.nats_harness import NatsHarness
 from tests.contract.rabbitmq_harness import Broker
 from tests.e2e.drains import Drains, draining

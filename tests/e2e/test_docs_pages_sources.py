@@ -15,7 +15,7 @@ import amqp  # type: ignore[import-untyped]
 import pytest
 from psycopg.types.json import Jsonb
 
-from relay.embedded import EmbeddedRedis
+from relay.local.servers import EmbeddedRedis
 from tests.contract.kafka_harness import KafkaHarness
 from tests.contract.kafka_source_harness import KafkaSourceHarness
 from tests.contract.nats_source_harness import NatsSourceHarness

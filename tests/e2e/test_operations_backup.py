@@ -7,7 +7,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from relay.embedded import EmbeddedRedis, _postgres_programs
+from relay.local.servers import EmbeddedRedis, _postgres_programs
 from tests.e2e.command import environment, invoke
 from tests.e2e.pages import blocks, text_of
 from tests.processes.fleet import running_fleet

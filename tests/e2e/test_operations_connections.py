@@ -3,7 +3,7 @@
 from collections import Counter
 from pathlib import Path
 
-from relay.embedded import EmbeddedRedis
+from relay.local.servers import EmbeddedRedis
 from tests.e2e.api import make_hook, running_api
 from tests.e2e.pages import blocks
 from tests.processes.fleet import running_fleet

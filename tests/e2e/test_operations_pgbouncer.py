@@ -7,11 +7,11 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from relay import pooler
-from relay.db import Connection, connect, make_worker_pool
-from relay.embedded import EmbeddedRedis
+from relay.database import pooler
+from relay.database.connection import Connection, connect, make_worker_pool
+from relay.drains.outbox import Reader
 from relay.errors import ConfigError, NotConnected
-from relay.outbox import Reader
+from relay.local.servers import EmbeddedRedis
 from relay.settings import Settings
 from scheduler.session import Session
 from tests.e2e.command import invoke

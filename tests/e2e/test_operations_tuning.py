@@ -2,9 +2,9 @@
 
 import re
 
-from relay.pipelines import ForwardPipeline, ReversePipeline
+from relay.backends.sinks import sink_class
+from relay.pipelines.config import ForwardPipeline, ReversePipeline
 from relay.settings import Settings
-from relay.sinks import sink_class
 from tests.e2e.pages import ROOT, text_of
 from tests.services.postgres import Database
 

@@ -13,7 +13,7 @@ import psycopg
 import pytest
 from redis import Redis
 
-from relay.embedded import EmbeddedRedis, _postgres_programs
+from relay.local.servers import EmbeddedRedis, _postgres_programs
 from tests.e2e.command import environment, invoke, run
 from tests.e2e.drains import draining
 from tests.processes.fleet import running_fleet

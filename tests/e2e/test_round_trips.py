@@ -10,10 +10,10 @@ import pytest
 import redis
 from psycopg.types.json import Jsonb
 
-from relay.embedded import EmbeddedRedis
-from relay.sinks import SINKS
-from relay.sources import SOURCES
-from relay.wire import FORMATS
+from relay.backends.sinks import SINKS
+from relay.backends.sources import SOURCES
+from relay.local.servers import EmbeddedRedis
+from relay.wire.encode import FORMATS
 from tests.e2e import systems
 from tests.e2e.api import ApiProcess, running_api
 from tests.e2e.drains import Drains, draining

@@ -6,7 +6,7 @@ from functools import partial
 import pytest
 from psycopg.types.json import Jsonb
 
-from relay.embedded import EmbeddedRedis
+from relay.local.servers import EmbeddedRedis
 from tests.e2e import systems
 from tests.e2e.systems import System
 from tests.e2e.trips import assert_arrived, messages, publish

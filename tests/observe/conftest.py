@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from relay.embedded import EmbeddedRedis
+from relay.local.servers import EmbeddedRedis
 from tests.observe.observed import Observed, running
 from tests.observe.prometheus import PrometheusServer
 from tests.observe.rules import RULES

@@ -8,7 +8,7 @@ from typing import Any
 
 from psycopg.types.json import Jsonb
 
-from relay.embedded import EmbeddedRedis
+from relay.local.servers import EmbeddedRedis
 from tests.e2e.api import make_hook, running_api
 from tests.observe.prometheus import PrometheusServer
 from tests.observe.rules import alerts

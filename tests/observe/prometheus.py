@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx
 
-from relay.server_process import ServerProcess
+from relay.local.server_process import ServerProcess
 from tests.services.unavailable import unavailable
 
 ROOT = Path(__file__).parents[2]

@@ -15,8 +15,8 @@ import psycopg
 import pytest
 import yaml
 
-from relay.embedded import _postgres_programs
-from relay.migrate import migrate
+from relay.database.migrate import migrate
+from relay.local.servers import _postgres_programs
 from relay.settings import Settings, known_variables, parse_duration_seconds
 from tests.observe.prometheus import promtool
 from tests.packaging.dockerfile import CHECKOUT

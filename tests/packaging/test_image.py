@@ -15,8 +15,8 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from relay.embedded import EmbeddedRedis
-from relay.server_process import free_port
+from relay.local.server_process import free_port
+from relay.local.servers import EmbeddedRedis
 from tests.packaging import dockerfile, image_build
 from tests.packaging.dockerfile import CHECKOUT
 from tests.packaging.image_build import Build, Built

@@ -62,7 +62,7 @@ def test_the_front_door_of_the_workers_opens(programs: Path, tmp_path: Path, ins
 
 def test_a_backend_that_is_not_installed_names_its_extra(programs: Path, tmp_path: Path) -> None:
     code = (
-        "from relay.pipelines import parse_forward\n"
+        "from relay.pipelines.config import parse_forward\n"
         "from relay.errors import MissingExtra\n"
         "sink = parse_forward({'sink_type': 'nats', 'url': 'nats://localhost', 'stream': 'orders'}).make_sink('p')\n"
         "try:\n    sink.open()\nexcept MissingExtra as error:\n    print(error)\n"

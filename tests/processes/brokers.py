@@ -10,11 +10,11 @@ from queue import Empty, Queue
 import dramatiq
 import pytest
 
-from relay.broker import make_broker
+from relay.broker.factory import make_broker
+from relay.broker.queues import DRAIN_ACTOR, DRAIN_QUEUES, drain_from, enqueue_drain
 from relay.errors import NotConnected
+from relay.local.server_process import ServerProcess
 from relay.models import Drain
-from relay.queues import DRAIN_ACTOR, DRAIN_QUEUES, drain_from, enqueue_drain
-from relay.server_process import ServerProcess
 
 IDLE_TIMEOUT_MS = 600_000
 DEADLINE_SECONDS = 20

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from relay.sinks import memory
+from relay.backends.memory import sink as memory
 from tests.processes.fleet import Fleet, running_fleet
 from tests.processes.pipelines import Pipelines
 from tests.processes.single_drains import Bench

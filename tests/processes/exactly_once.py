@@ -24,7 +24,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from relay.embedded import EmbeddedRedis
+from relay.local.servers import EmbeddedRedis
 from tests.contract.redis_server import DurableRedis
 from tests.processes.exactly_once_flows import BATCH, OUTBOXES, Flow, Forward, Services
 from tests.processes.exactly_once_sinks import FORWARD

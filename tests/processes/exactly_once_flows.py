@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import psycopg
 from psycopg.types.json import Jsonb
 
-from relay.embedded import EmbeddedRedis
+from relay.local.servers import EmbeddedRedis
 from tests.processes.exactly_once_tally import Lane, Tally
 from tests.processes.pipelines import Connection, Pipelines
 from tests.services.kafka import KafkaServer

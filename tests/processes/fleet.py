@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
-from relay.server_process import free_port
+from relay.local.server_process import free_port
 from tests.processes.audit import FOREVER_NS, Span
 from tests.waiting import wait_until
 

@@ -21,7 +21,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from relay.embedded import EmbeddedRedis
+from relay.local.servers import EmbeddedRedis
 from tests.processes.audit import Verdict
 from tests.processes.fleet import Fleet, RelayProcess, WorkersProcess, running_fleet
 from tests.processes.pipelines import Pipelines, Writers

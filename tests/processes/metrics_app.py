@@ -3,7 +3,7 @@
 They beat, and ask the servers outside, more often than others: a test need not wait for it.
 """
 
-from relay.worker_folder import prepare_multiprocess
+from relay.process.multiprocess import prepare_multiprocess
 
 folder = prepare_multiprocess()
 
@@ -11,14 +11,14 @@ import threading  # noqa: E402  after the folder is named, as in the front door 
 
 import dramatiq  # noqa: E402
 
-from relay import health, worker_health  # noqa: E402
-from relay.broker import make_broker  # noqa: E402
-from relay.logs import configure_logging  # noqa: E402
-from relay.metrics import worker_metrics  # noqa: E402
-from relay.queues import DRAIN_ACTOR, DRAIN_QUEUES, drain_from  # noqa: E402
+from relay.broker.factory import make_broker  # noqa: E402
+from relay.broker.queues import DRAIN_ACTOR, DRAIN_QUEUES, drain_from  # noqa: E402
+from relay.process import health, worker_health  # noqa: E402
+from relay.process.logs import configure_logging  # noqa: E402
+from relay.process.metrics import worker_metrics  # noqa: E402
+from relay.process.worker_health import Heartbeat  # noqa: E402
+from relay.process.worker_metrics import WorkerMetricsEndpoint, serve_worker_metrics  # noqa: E402
 from relay.settings import Settings  # noqa: E402
-from relay.worker_health import Heartbeat  # noqa: E402
-from relay.worker_metrics import WorkerMetricsEndpoint, serve_worker_metrics  # noqa: E402
 
 worker_health.BEAT_SECONDS = health.FRESH_SECONDS = 0.2
 

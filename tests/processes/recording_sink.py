@@ -16,9 +16,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import ClassVar, cast
 
+from relay.backends.sink import Features, Sink, SinkConfig
 from relay.errors import NotConnected
 from relay.models import Failure, Record
-from relay.sinks.base import Features, Sink, SinkConfig
 
 
 @dataclass

@@ -5,12 +5,12 @@ TEST_KNOWS_MIGRATION makes the process one of a later version: it knows one migr
 
 import os
 
-import relay.migrate
-from relay.sinks import SINKS
+import relay.database.migrate
+from relay.backends.sinks import SINKS
 from relay.sql import Migration, migrations
 
 SINKS["recording"] = "tests.processes.recording_sink:RecordingSink"
 
 if number := os.environ.get("TEST_KNOWS_MIGRATION"):
     _later = (*migrations(), Migration(int(number), "later", "select 1;"))
-    relay.migrate.migrations = lambda: _later  # type: ignore[assignment]
+    relay.database.migrate.migrations = lambda: _later  # type: ignore[assignment]

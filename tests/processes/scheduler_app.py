@@ -8,7 +8,7 @@ import os
 
 import scheduler.main
 import tests.processes.register_recording_sink  # noqa: F401
-from relay.queues import DRAIN_QUEUES
+from relay.broker.queues import DRAIN_QUEUES
 from scheduler.cli import main
 
 if __name__ == "__main__":

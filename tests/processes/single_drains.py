@@ -5,11 +5,11 @@ from contextlib import contextmanager
 
 from psycopg.types.json import Jsonb
 
+from relay.backends.memory import source as sources
 from relay.models import Drain
 from relay.settings import Settings
-from relay.sources import memory as sources
 from workers import drain as drains
-from workers.tools import Tools
+from workers.resources import Tools
 
 # One drain is to do all there is, however slow the machine.
 SLICE = {"slice_ms": 15_000}

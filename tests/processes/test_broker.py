@@ -7,11 +7,11 @@ from queue import Queue
 
 import pytest
 
-from relay.broker import make_broker
+from relay.broker.factory import make_broker
+from relay.broker.queues import DRAIN_QUEUES, FORMER_DRAIN_QUEUE, enqueue_drain
+from relay.broker.redis import WakingRedisBroker
 from relay.errors import NotConnected
 from relay.models import Drain
-from relay.queues import DRAIN_QUEUES, FORMER_DRAIN_QUEUE, enqueue_drain
-from relay.redis_broker import WakingRedisBroker
 from tests.processes.brokers import (
     DEADLINE_SECONDS,
     FORWARD,

@@ -3,7 +3,7 @@
 import threading
 from queue import Queue
 
-from relay.broker import make_broker
+from relay.broker.factory import make_broker
 from relay.models import Drain
 from tests.processes.brokers import DEADLINE_SECONDS, drain, error_of_a_dead, numbers, running_worker, send
 

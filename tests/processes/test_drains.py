@@ -7,8 +7,8 @@ from functools import partial
 
 import pytest
 
-from relay.inbox_writer import Writer
-from relay.sources import memory as sources
+from relay.backends.memory import source as sources
+from relay.drains.inbox import Writer
 from tests.processes.single_drains import Bench
 from tests.waiting import wait_until
 from workers import reverse

@@ -3,10 +3,10 @@
 import gzip
 import json
 
+from relay.backends.object_storage.sink import ObjectStorageSink
+from relay.backends.postgresql.sink import InboxSink
+from relay.drains.lease import Lease
 from relay.errors import NotConnected
-from relay.ownership import Lease
-from relay.sinks.inbox import InboxSink
-from relay.sinks.object_storage import ObjectStorageSink
 from tests.waiting import wait_until
 from workers.drain import DIRECTIONS
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from relay.broker import make_broker
-from relay.queues import DRAIN_QUEUES, FORMER_DRAIN_QUEUE, MAINTENANCE_QUEUE
+from relay.broker.factory import make_broker
+from relay.broker.queues import DRAIN_QUEUES, FORMER_DRAIN_QUEUE, MAINTENANCE_QUEUE
 from tests.processes.fleet import running_fleet
 from tests.processes.pipelines import Pipelines
 from tests.processes.test_reverse import Receiving

@@ -5,8 +5,8 @@ import json
 import pytest
 from psycopg.types.json import Jsonb
 
+from relay.backends.memory import source as sources
 from relay.models import Failure
-from relay.sources import memory as sources
 from tests.waiting import wait_until
 
 

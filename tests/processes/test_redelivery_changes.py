@@ -2,8 +2,8 @@
 
 import pytest
 
+from relay.backends.memory import source as sources
 from relay.models import Failure
-from relay.sources import memory as sources
 from tests.waiting import wait_until
 
 

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from relay import migrate as migrations
+from relay.database import migrate as migrations
 from tests.processes.fleet import ROOT, Fleet, running_fleet
 from tests.processes.pipelines import Pipelines
 from tests.sql.support import publish

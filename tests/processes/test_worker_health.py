@@ -7,11 +7,11 @@ import time
 
 import pytest
 
-from relay import worker_health
-from relay.embedded import EmbeddedPostgres
-from relay.server_process import free_port
+from relay.local.server_process import free_port
+from relay.local.servers import EmbeddedPostgres
+from relay.process import worker_health
+from relay.process.worker_health import PREFIX, WorkerHealth
 from relay.settings import Settings
-from relay.worker_health import PREFIX, WorkerHealth
 from tests.processes.test_worker_metrics import START_SECONDS, workers
 from tests.waiting import wait_until
 

@@ -15,11 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from relay.broker import make_broker
+from relay.broker.factory import make_broker
+from relay.broker.queues import enqueue_drain
+from relay.local.server_process import free_port
 from relay.models import Drain
-from relay.queues import enqueue_drain
-from relay.server_process import free_port
-from relay.worker_metrics import collect
+from relay.process.worker_metrics import collect
 from tests.waiting import wait_until
 
 START_SECONDS = 60

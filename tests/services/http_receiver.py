@@ -22,7 +22,7 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
-from relay.server_process import ServerProcess
+from relay.local.server_process import ServerProcess
 
 
 @dataclass(frozen=True)

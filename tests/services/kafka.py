@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 from confluent_kafka import Consumer, KafkaError, TopicPartition
 from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic
 
-from relay.server_process import ServerProcess
+from relay.local.server_process import ServerProcess
 
 ROOT = Path(__file__).parents[2]
 USER = "tide"

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from relay.server_process import ServerProcess
+from relay.local.server_process import ServerProcess
 from tests.services.unavailable import unavailable
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from psycopg.conninfo import conninfo_to_dict
 
-from relay.server_process import ServerProcess
+from relay.local.server_process import ServerProcess
 from tests.services.unavailable import unavailable
 
 PACKAGES = ("pgbouncer", "libc-ares2", "libevent-2.1-7")

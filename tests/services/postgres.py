@@ -9,8 +9,8 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from relay.embedded import EmbeddedPostgres
-from relay.migrate import migrate
+from relay.database.migrate import migrate
+from relay.local.servers import EmbeddedPostgres
 
 OWNER = "tide_owner"
 OWNER_PASSWORD = "owner"

@@ -13,7 +13,7 @@ import sys
 from typing import Self
 from urllib.parse import urlsplit, urlunsplit
 
-from relay.server_process import free_port
+from relay.local.server_process import free_port
 
 _WITH_A_RESET = struct.pack("ii", 1, 0)  # SO_LINGER
 

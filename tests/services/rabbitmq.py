@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from relay.server_process import ServerProcess, free_port
+from relay.local.server_process import ServerProcess, free_port
 from tests.services.unavailable import unavailable
 
 PROGRAM = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")

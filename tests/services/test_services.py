@@ -9,7 +9,7 @@ import psycopg
 import pytest
 import redis
 
-from relay.embedded import EmbeddedRedis
+from relay.local.servers import EmbeddedRedis
 from tests.services.nats import NatsServer
 from tests.services.postgres import Database, PostgresServer
 from tests.services.rabbitmq import RabbitmqServer

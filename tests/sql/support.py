@@ -9,11 +9,11 @@ import psycopg
 import pytest
 from psycopg.types.json import Jsonb
 
-from relay import ownership
-from relay.db import Connection, connect
+from relay.database.connection import Connection, connect
+from relay.drains import lease as ownership
+from relay.drains.lease import Begun, Lease
+from relay.drains.outbox import Batch, Reader, Settlement
 from relay.models import Drain
-from relay.outbox import Batch, Reader, Settlement
-from relay.ownership import Begun, Lease
 from relay.settings import Settings
 from relay.sql import query
 from tests.services.postgres import Database

@@ -4,14 +4,14 @@ from dataclasses import replace
 
 import pytest
 
+from relay.backends.memory.sink import MemorySink
+from relay.backends.sinks import SINKS
 from relay.errors import NotConnected
 from relay.models import Failure
 from relay.settings import Settings
-from relay.sinks import SINKS
-from relay.sinks.memory import MemorySink
 from tests.sql.support import begin, make_pipeline, publish_many, relay_session
 from workers import forward
-from workers.tools import Tools
+from workers.resources import Tools
 
 
 class Overloaded(MemorySink):

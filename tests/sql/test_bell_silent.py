@@ -2,7 +2,7 @@
 
 import pytest
 
-from relay import ownership
+from relay.drains import lease as ownership
 from relay.models import Drain
 from relay.sql import query
 

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from relay.embedded import _postgres_programs
+from relay.local.servers import _postgres_programs
 from tests.sql.support import make_pipeline, publish, publish_many
 
 MADE = """

@@ -6,11 +6,11 @@ from uuid import uuid4
 
 import pytest
 
-from relay import ownership
+from relay.drains import lease as ownership
+from relay.drains.lease import End, Lease
+from relay.drains.outbox import Reader, Settlement
 from relay.errors import Fenced
 from relay.models import Drain, Failure
-from relay.outbox import Reader, Settlement
-from relay.ownership import End, Lease
 from tests.sql.support import LEASE_MS, begin, make_pipeline, publish_many, relay_session, run
 from tests.waiting import wait_until
 

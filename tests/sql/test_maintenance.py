@@ -13,7 +13,7 @@ from tests.sql.retention import SIZE, age, fill, parts, settle, stand_for
 from tests.sql.support import make_outbox, make_pipeline, relay_session
 from tests.waiting import wait_until
 from workers import maintenance
-from workers.tools import Tools
+from workers.resources import Tools
 
 
 @pytest.fixture

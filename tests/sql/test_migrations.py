@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 import psycopg
 import pytest
 
+from relay.database.migrate import check, migrate, require_current, script
 from relay.errors import ConfigError, MigrationError, NotConnected
-from relay.migrate import check, migrate, require_current, script
 from relay.sql import migrations
 from tests.sql.support import make_outbox, publish, refused
 
@@ -116,7 +116,7 @@ def test_many_at_once_apply_each_migration_once(empty_database, isolation):
 
 
 def test_many_processes_at_once_apply_each_migration_once(empty_database):
-    program = "import os; from relay.migrate import migrate; print(len(migrate(os.environ['URL'])))"
+    program = "import os; from relay.database.migrate import migrate; print(len(migrate(os.environ['URL'])))"
     started = [
         subprocess.Popen(
             [sys.executable, "-c", program],

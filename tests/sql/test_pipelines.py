@@ -6,9 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from psycopg.types.json import Jsonb
 
+from relay.drains.lease import End, end
+from relay.drains.outbox import Settlement
 from relay.errors import Fenced
-from relay.outbox import Settlement
-from relay.ownership import End, end
 from tests.sql.support import begin, make_outbox, make_pipeline, publish, reader_of, refused, relay_session
 from tests.waiting import wait_until
 

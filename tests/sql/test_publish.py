@@ -166,7 +166,7 @@ def test_a_refused_message_does_not_break_what_a_savepoint_keeps(db):
 
 def test_batches_are_bounded_by_bytes_and_take_a_larger_message_alone(database, monkeypatch):
     make_pipeline(database)
-    monkeypatch.setattr("relay.outbox.MAX_BATCH_BYTES", 1000)
+    monkeypatch.setattr("relay.drains.outbox.MAX_BATCH_BYTES", 1000)
     with database.connect() as publisher, reader_of(database) as reader:
         for length in (300, 300, 300, 300, 5000, 10):
             publish(publisher, payload="x" * length)

@@ -5,8 +5,8 @@ import time
 import pytest
 from psycopg.types.json import Jsonb
 
+from relay.drains.inbox import Arrived, Writer
 from relay.errors import ConfigError, Fenced, NotConnected
-from relay.inbox_writer import Arrived, Writer
 from relay.models import Failure, InboxRow, Received
 from tests.sql.support import LEASE_MS, begin, relay_session
 

@@ -4,7 +4,7 @@ printed, and keeps what the text around it promises."""
 import psycopg
 import pytest
 
-from relay.pipelines import ForwardConfig, ReverseConfig, parse
+from relay.pipelines.config import ForwardConfig, ReverseConfig, parse
 from tests.sql.reference import rows, value
 
 SET_RELAY_OUTBOX = """

@@ -7,10 +7,11 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from relay import migrate, ownership
+from relay.database import migrate
+from relay.drains import lease as ownership
+from relay.drains.lease import End
+from relay.drains.outbox import Reader, Settlement
 from relay.models import Drain, Failure
-from relay.outbox import Reader, Settlement
-from relay.ownership import End
 from relay.settings import Settings
 from relay.sql import query, statements
 from scheduler.session import Session

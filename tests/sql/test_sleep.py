@@ -11,15 +11,15 @@ from random import Random
 
 import pytest
 
+from relay.backends.memory.sink import forget, store
+from relay.drains.outbox import Reader
 from relay.models import Drain
-from relay.outbox import Reader
 from relay.settings import Settings
-from relay.sinks.memory import forget, store
 from tests.sql.support import LEASE_MS, listen, make_pipeline, publish
 from tests.sql.writers import Writers
 from tests.waiting import wait_until
 from workers import drain
-from workers.tools import Tools
+from workers.resources import Tools
 
 ROUNDS = 150
 WRITERS = 4

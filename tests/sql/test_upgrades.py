@@ -12,10 +12,10 @@ from urllib.parse import urlsplit
 import psycopg
 import pytest
 
-import relay.migrate
-from relay.embedded import _postgres_programs
+import relay.database.migrate
+from relay.database.migrate import check, migrate, require_compatible, require_current
 from relay.errors import MigrationError, NotConnected
-from relay.migrate import check, migrate, require_compatible, require_current
+from relay.local.servers import _postgres_programs
 from relay.sql import migrations
 from tests.sql.logins import logins
 from tests.sql.support import publish, publish_many
@@ -30,7 +30,7 @@ ONE_OUTBOX = re.compile(r"\bmessage_\d")
 def migrate_to(database, version, monkeypatch):
     """As a program would that knows no later migration."""
     with monkeypatch.context() as earlier:
-        earlier.setattr(relay.migrate, "migrations", lambda: migrations()[:version])
+        earlier.setattr(relay.database.migrate, "migrations", lambda: migrations()[:version])
         migrate(database.url)
     if version <= RELEASED:
         with database.connect() as connection:
@@ -207,7 +207,7 @@ def test_a_migration_lets_publishers_go_on_while_a_long_transaction_is_in_its_wa
         for publisher in publishers:
             publisher.result(20)
         # Twice the lock's limit would be enough on a machine that has nothing else to do.
-        assert max(slowest) < 10 * relay.migrate.LOCK_SECONDS
+        assert max(slowest) < 10 * relay.database.migrate.LOCK_SECONDS
         assert watch.execute("select count(*) from tide.message").fetchone() == (1501 + sum(published),)
 
 
@@ -261,7 +261,7 @@ def test_a_role_that_may_not_look_is_not_refused(database):
 
 def test_the_watch_looks_again_only_after_its_interval(database):
     with database.connect() as db:
-        patient, eager = relay.migrate.Watch(3600), relay.migrate.Watch(0)
+        patient, eager = relay.database.migrate.Watch(3600), relay.database.migrate.Watch(0)
         patient.look(db)
         eager.look(db)
         db.execute("insert into tide.migration (version, name) values (9999, 'last')")

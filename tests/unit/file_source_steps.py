@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from relay.backends.file.source import FileSource, FileSourceConfig
 from relay.models import Received
-from relay.sources.file import FileSource, FileSourceConfig
 from tests.contract.source_steps import Inbox
 
 

@@ -6,12 +6,12 @@ import threading
 import pytest
 from prometheus_client import CollectorRegistry
 
-from relay.api.health import ApiHealth
-from relay.api.hooks import Hooks
-from relay.api.metrics import ApiMetrics
-from relay.api.writer import Writer
+from relay.process.stop import Stop
 from relay.settings import Settings
-from relay.stop import Stop
+from relay.web.health import ApiHealth
+from relay.web.metrics import ApiMetrics
+from relay.web.webhooks.hooks import Hooks
+from relay.web.webhooks.writer import Writer
 
 
 class Parts:

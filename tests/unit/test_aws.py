@@ -15,10 +15,10 @@ from botocore.retries.standard import (  # type: ignore[import-untyped]
 )
 from pydantic import ValidationError
 
-from relay.clients.aws import AwsKeys, described, make_client
-from relay.clients.aws_errors import CODES, EXCEPTIONS, FOR_A_PERSON, STATUSES, verdict
+from relay.backends.common.aws import AwsKeys, described, make_client
+from relay.backends.common.aws_errors import CODES, EXCEPTIONS, FOR_A_PERSON, STATUSES, verdict
 from relay.errors import ConfigError
-from relay.secret_refs import remember
+from relay.masking import remember
 from tests.services.moto import REGION, MotoServer
 
 KEYS = {"access_key_id": "AKIAHIDDEN", "secret_access_key": "hidden-secret", "region": REGION}

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from relay.broker import make_broker
+from relay.broker.factory import make_broker
 from relay.errors import ConfigError, MissingExtra
 
 
@@ -18,6 +18,6 @@ def test_a_url_that_names_no_broker_is_refused_without_its_password(url):
 def test_rabbitmq_without_its_library_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "pika", None)
     monkeypatch.setitem(sys.modules, "pika.exceptions", None)
-    monkeypatch.delitem(sys.modules, "relay.rabbitmq_broker", raising=False)
+    monkeypatch.delitem(sys.modules, "relay.broker.rabbitmq", raising=False)
     with pytest.raises(MissingExtra, match=r"tide-relay\[rabbitmq-broker\]"):
         make_broker("amqp://localhost")

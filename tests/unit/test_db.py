@@ -5,7 +5,7 @@ import psycopg_pool
 import pytest
 from psycopg import errors as pg
 
-from relay.db import connect, connection_options, database_errors, make_worker_pool, storable
+from relay.database.connection import connect, connection_options, database_errors, make_worker_pool, storable
 from relay.errors import ConfigError, MigrationError, NotConnected, RelayError
 from relay.settings import Settings
 

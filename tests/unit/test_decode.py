@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from relay.decode import CODES, EVENT_VARIABLES, FORMATS, LONGEST_EVENT_ID, Decoder
 from relay.errors import ConfigError
 from relay.models import Failure, InboxRow, Message, Received
-from relay.wire import FORMATS as FORWARD_FORMATS
-from relay.wire import Wire
+from relay.wire.decode import CODES, EVENT_VARIABLES, FORMATS, LONGEST_EVENT_ID, Decoder
+from relay.wire.encode import FORMATS as FORWARD_FORMATS
+from relay.wire.encode import Wire
 
 NOON = datetime(2025, 3, 1, 12, 0, 0, 5, tzinfo=UTC)
 TRACE = "0af7651916cd43dd8448eb211c80319c"

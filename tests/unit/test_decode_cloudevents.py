@@ -11,7 +11,7 @@ from cloudevents.core.formats.json import JSONFormat
 from cloudevents.core.v1.event import CloudEvent
 
 from relay.models import Failure, InboxRow, Received
-from relay.wire_formats import Binding
+from relay.wire.formats.base import Binding
 from tests.unit.test_decode import AWKWARD, TRACE, received, refusal, row
 from tests.unit.test_wire_cloudevents import BINDINGS, ODD_KEY, record
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from relay.models import Message, Received
-from relay.wire import Wire
+from relay.wire.encode import Wire
 from tests.unit.test_decode import AWKWARD, NOON, received, refusal, row
 
 ID = "4d47e190-0402-4048-bc2c-89dd54343cdc"

@@ -14,10 +14,10 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from relay import server_process
-from relay.embedded import EmbeddedPostgres, EmbeddedRedis
 from relay.errors import ConfigError, MissingExtra, NotConnected
-from relay.server_process import free_port
+from relay.local import server_process
+from relay.local.server_process import free_port
+from relay.local.servers import EmbeddedPostgres, EmbeddedRedis
 from tests.waiting import wait_until
 
 
@@ -139,7 +139,7 @@ def test_a_server_that_died_is_started_again(data_dir: Path) -> None:
 @pytest.mark.parametrize("end", ["return", "kill"])
 def test_a_server_ends_with_the_process_that_started_it(data_dir: Path, kind: str, end: str) -> None:
     program = (
-        f"import sys; from relay.embedded import {kind}\n"
+        f"import sys; from relay.local.servers import {kind}\n"
         f"print({kind}(sys.argv[1]).start().pid, flush=True)\n"
         "sys.stdin.read()"
     )

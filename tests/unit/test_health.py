@@ -6,13 +6,13 @@ import time
 import pytest
 from prometheus_client import CollectorRegistry
 
-from relay import health
-from relay.broker import make_broker
+from relay.broker.factory import make_broker
 from relay.errors import NotConnected
-from relay.health import Probe, troubles
-from relay.metrics import SchedulerMetrics
+from relay.process import health
+from relay.process.health import Probe, troubles
+from relay.process.metrics import SchedulerMetrics
+from relay.process.stop import Stop
 from relay.settings import Settings
-from relay.stop import Stop
 from scheduler.main import Scheduler
 from tests.waiting import wait_until
 

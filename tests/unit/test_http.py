@@ -8,8 +8,8 @@ from contextlib import ExitStack
 import pytest
 from prometheus_client import CollectorRegistry
 
-from relay.httpd import CONNECTIONS_LIMIT
-from relay.metrics import SchedulerMetrics
+from relay.process.http_server import CONNECTIONS_LIMIT
+from relay.process.metrics import SchedulerMetrics
 from scheduler.http import Health, SchedulerHttp
 from tests.waiting import wait_until
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from relay.clients.kafka_errors import ERRORS, FOR_A_PERSON
+from relay.backends.kafka.errors import ERRORS, FOR_A_PERSON
 
 DOCS = Path(__file__).parents[2] / "docs"
 CODES = {code for _, code in ERRORS.values()}
@@ -24,7 +24,7 @@ def test_every_code_of_the_source_is_explained() -> None:
 
 @pytest.mark.parametrize("direction", ["sinks", "sources"])
 def test_keys_of_librdkafka_that_are_refused_are_not_recommended(direction: str) -> None:
-    from relay.clients.kafka import _TAKEN
+    from relay.backends.kafka.client import _TAKEN
 
     page = (DOCS / direction / "kafka.md").read_text()
     assert {key for key in _TAKEN if f'"{key}"' in page} == set()

@@ -2,7 +2,7 @@
 
 from confluent_kafka import KafkaError
 
-from relay.clients.kafka_errors import ERRORS, FOR_A_PERSON, verdict
+from relay.backends.kafka.errors import ERRORS, FOR_A_PERSON, verdict
 
 NAMES = {name for name in dir(KafkaError) if name.isupper() and isinstance(getattr(KafkaError, name), int)}
 

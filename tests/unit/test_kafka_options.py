@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from relay.sinks.kafka_config import KafkaConfig, producer_options
-from relay.sources.base import MAX_HELD_BYTES
-from relay.sources.kafka_config import KafkaSourceConfig, consumer_options
+from relay.backends.kafka.config import KafkaConfig, producer_options
+from relay.backends.kafka.source_config import KafkaSourceConfig, consumer_options
+from relay.backends.source import MAX_HELD_BYTES
 
 
 def produced_with(**keys: Any) -> dict[str, Any]:

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from relay.pipelines import SUBJECT_KEYS, parse_forward, parse_reverse
-from relay.sinks import SINKS, sink_class
-from relay.sources import SOURCES, source_class
+from relay.backends.sinks import SINKS, sink_class
+from relay.backends.sources import SOURCES, source_class
+from relay.pipelines.config import SUBJECT_KEYS, parse_forward, parse_reverse
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGES = [("sinks", name) for name in sorted(SINKS)] + [("sources", name) for name in sorted(SOURCES)]

@@ -8,9 +8,9 @@ import sys
 import pytest
 import structlog
 
-from relay import secret_refs
-from relay.logs import configure_logging
-from relay.secret_refs import remember
+from relay import masking as secret_refs
+from relay.masking import remember
+from relay.process.logs import configure_logging
 from relay.settings import Settings
 
 

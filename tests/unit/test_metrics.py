@@ -7,10 +7,10 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.metrics import MetricWrapperBase
 
-from relay import metrics
-from relay.api import metrics as api_metrics
-from relay.api.metrics import ApiMetrics
-from relay.metrics import P, PipelineLabels, SchedulerMetrics, WorkerMetrics, worker_metrics
+from relay.process import metrics
+from relay.process.metrics import P, PipelineLabels, SchedulerMetrics, WorkerMetrics, worker_metrics
+from relay.web import metrics as api_metrics
+from relay.web.metrics import ApiMetrics
 
 DOCS = Path(__file__).parents[2] / "docs" / "metrics.md"
 ORDERS = PipelineLabels("orders", "forward", "nats")

@@ -1,6 +1,6 @@
 """The script that `relay migrate --print` gives. What it does to a database: tests/sql/test_migrations.py."""
 
-from relay.migrate import State, script
+from relay.database.migrate import State, script
 from relay.sql import Migration, migrations, roles
 
 

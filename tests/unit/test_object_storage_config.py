@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
+from relay.backends.object_storage.config import ObjectStorageConfig
 from relay.errors import ConfigError
-from relay.pipelines import parse_forward
-from relay.sinks.object_storage_config import ObjectStorageConfig
+from relay.pipelines.config import parse_forward
 
 NOON = datetime(2025, 3, 1, 12, tzinfo=UTC)
 

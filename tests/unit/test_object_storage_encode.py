@@ -12,10 +12,10 @@ import pyarrow.parquet  # type: ignore[import-untyped]
 import pytest
 import zstandard
 
+from relay.backends.object_storage.encode import BLOCK_BYTES, Encoder, LinesEncoder, Spool
+from relay.backends.object_storage.parquet import COLUMNS, GROUP_BYTES, GROUP_ROWS, ParquetEncoder
 from relay.errors import MissingExtra
 from relay.models import Record
-from relay.sinks.object_storage_encode import BLOCK_BYTES, Encoder, LinesEncoder, Spool
-from relay.sinks.object_storage_parquet import COLUMNS, GROUP_BYTES, GROUP_ROWS, ParquetEncoder
 
 PUBLISHED = datetime(2025, 3, 1, 12, 30, 0, 123456, tzinfo=UTC)
 ALL = [(kind, compression) for kind in (LinesEncoder, ParquetEncoder) for compression in ("none", "gzip", "zstd")]

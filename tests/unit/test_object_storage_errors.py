@@ -11,8 +11,8 @@ from botocore.exceptions import (  # type: ignore[import-untyped]
     NoCredentialsError,
 )
 
-from relay.clients import aws_errors
-from relay.sinks.object_storage_errors import CODES, FOR_A_PERSON, code_of
+from relay.backends.common import aws_errors
+from relay.backends.object_storage.errors import CODES, FOR_A_PERSON, code_of
 
 OPERATIONS = ("ListObjectsV2", "PutObject", "CreateBucket")
 PAGE = (Path(__file__).parents[2] / "docs" / "sinks" / "object_storage.md").read_text()

@@ -4,9 +4,9 @@ import threading
 
 import pytest
 
+from relay.backends.memory.sink import MemoryConfig, MemorySink
 from relay.errors import NotConnected
-from relay.sinks.memory import MemoryConfig, MemorySink
-from workers.tools import OpenCache
+from workers.resources import OpenCache
 
 
 class Watched(MemorySink):

@@ -5,8 +5,8 @@ from datetime import UTC, datetime
 from hypothesis import given
 from hypothesis import strategies as st
 
+from relay.drains.outbox import Settlement, settlement
 from relay.models import Failure, Message
-from relay.outbox import Settlement, settlement
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 

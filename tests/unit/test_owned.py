@@ -4,8 +4,8 @@ import itertools
 
 import pytest
 
-from relay.metrics import PipelineLabels
-from scheduler.owned import FIRST_AGAIN_SECONDS, TIMER_GRID_SECONDS, Owned, Spec
+from relay.process.metrics import PipelineLabels
+from scheduler.state import FIRST_AGAIN_SECONDS, TIMER_GRID_SECONDS, Owned, Spec
 
 SPEC = Spec("orders", "orders", 1, 30_000, 1.0, PipelineLabels("orders", "forward", "file"))
 

@@ -5,9 +5,9 @@ import time
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay import ownership
+from relay.drains import lease as ownership
+from relay.drains.lease import Lease, failed
 from relay.models import Drain
-from relay.ownership import Lease, failed
 
 DRAIN = Drain("p", 3, 7, 1000)
 

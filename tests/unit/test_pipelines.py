@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import pytest
 
+from relay.backends.memory.sink import MemorySink
+from relay.backends.nats.sink import NatsSink
+from relay.backends.sinks import SINKS
 from relay.errors import ConfigError
-from relay.pipelines import ForwardPipeline, parse_forward
-from relay.sinks import SINKS
-from relay.sinks.memory import MemorySink
-from relay.sinks.nats import NatsSink
+from relay.pipelines.config import ForwardPipeline, parse_forward
 
 NATS = {"sink_type": "nats", "url": "nats://localhost", "stream": "orders"}
 OURS = [

@@ -2,10 +2,10 @@
 
 import pytest
 
+from relay.broker.queues import DRAIN_QUEUES, FORMER_DRAIN_QUEUE, MAINTENANCE_QUEUE, may_all_wait, served_with
 from relay.errors import ConfigError
-from relay.queues import DRAIN_QUEUES, FORMER_DRAIN_QUEUE, MAINTENANCE_QUEUE, may_all_wait, served_with
 from relay.settings import Settings
-from workers.tools import Tools
+from workers.resources import Tools
 
 FORWARD, REVERSE = DRAIN_QUEUES["forward"], DRAIN_QUEUES["reverse"]
 

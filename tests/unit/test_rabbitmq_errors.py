@@ -6,7 +6,7 @@ from pathlib import Path
 import amqp.exceptions  # type: ignore[import-untyped]
 import pytest
 
-from relay.clients.rabbitmq_errors import (
+from relay.backends.rabbitmq.errors import (
     ANSWERS,
     CLIENT_ERRORS,
     FOR_A_PERSON,

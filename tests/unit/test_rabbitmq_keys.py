@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from relay.clients.rabbitmq_config import Address, addresses, parse_url
-from relay.clients.tls import tls_context
+from relay.backends.common.tls import tls_context
+from relay.backends.rabbitmq.config import Address, addresses, parse_url
+from relay.backends.rabbitmq.sink import RabbitmqSink
+from relay.backends.rabbitmq.sink_config import RabbitmqConfig
+from relay.backends.rabbitmq.source import RabbitmqSource, RabbitmqSourceConfig
 from relay.errors import ConfigError
-from relay.sinks.rabbitmq import RabbitmqSink
-from relay.sinks.rabbitmq_config import RabbitmqConfig
-from relay.sources.rabbitmq import RabbitmqSource, RabbitmqSourceConfig
 
 
 def config(**keys: Any) -> RabbitmqConfig:

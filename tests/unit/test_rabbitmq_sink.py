@@ -10,9 +10,9 @@ from amqp.serialization import loads  # type: ignore[import-untyped]
 from hypothesis import given
 from hypothesis import strategies as st
 
+from relay.backends.rabbitmq.confirms import DELIVERED, Confirms
+from relay.backends.rabbitmq.frames import Encoder, Unsendable
 from relay.models import Record
-from relay.sinks.rabbitmq_confirms import DELIVERED, Confirms
-from relay.sinks.rabbitmq_frames import Encoder, Unsendable
 
 FRAME_MAX = 4096
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)

@@ -9,9 +9,9 @@ import pytest
 import redis.exceptions
 from pydantic import ValidationError
 
-from relay.clients.redis_errors import CLIENT_ERRORS, FOR_A_PERSON, SERVER_WORDS, verdict
-from relay.clients.redis_keys import RedisKeys, address_of, connect_options
-from relay.clients.redis_wire import client_name, packed
+from relay.backends.redis.config import RedisKeys, address_of, connect_options
+from relay.backends.redis.errors import CLIENT_ERRORS, FOR_A_PERSON, SERVER_WORDS, verdict
+from relay.backends.redis.redis_wire import client_name, packed
 from relay.errors import ConfigError
 
 
@@ -156,9 +156,11 @@ def test_a_name_of_a_client_has_no_spaces() -> None:
 def test_importing_sink_and_source_needs_no_client_library() -> None:
     # sink_class() serves pipelines that never use Redis, where it is not installed.
     program = (
-        "import sys; sys.modules['redis'] = None; import relay.sinks.redis, relay.sources.redis;"
+        "import sys; sys.modules['redis'] = None\n"
+        "from relay.backends.redis.sink import RedisSink\n"
+        "from relay.backends.redis.source import RedisSource\n"
         "from relay.errors import MissingExtra\n"
-        "for kind, keys in ((relay.sinks.redis.RedisSink, {}), (relay.sources.redis.RedisSource, {'stream': 'a'})):\n"
+        "for kind, keys in ((RedisSink, {}), (RedisSource, {'stream': 'a'})):\n"
         "    made = kind(kind.config_model.model_validate({'url': 'redis://h'} | keys), 'p')\n"
         "    try: made.open(*([{}] if keys else []))\n"
         "    except MissingExtra as error: print(error)\n"

@@ -6,12 +6,12 @@ import pytest
 import redis.exceptions
 from pydantic import ValidationError
 
-from relay.clients.redis_errors import CLIENT_ERRORS, FOR_A_PERSON, SERVER_WORDS
+from relay.backends.redis.entry import add_command, largest_text_bytes
+from relay.backends.redis.errors import CLIENT_ERRORS, FOR_A_PERSON, SERVER_WORDS
+from relay.backends.redis.sink import _outcome
+from relay.backends.redis.sink_config import RedisConfig
 from relay.models import Record
-from relay.pipelines import parse_forward
-from relay.sinks.redis import _outcome
-from relay.sinks.redis_config import RedisConfig
-from relay.sinks.redis_entry import add_command, largest_text_bytes
+from relay.pipelines.config import parse_forward
 
 DOCS = Path(__file__).parents[2] / "docs"
 RECORD = Record(7, "orders:7", "s", None, b"1", {})
@@ -117,7 +117,7 @@ def test_every_code_is_explained(page: str) -> None:
 
 
 def test_keys_of_the_sources_page_are_those_of_the_model() -> None:
-    from relay.sources.redis_config import RedisSourceConfig
+    from relay.backends.redis.source_config import RedisSourceConfig
 
     lines = (DOCS / "sources" / "redis.md").read_text().splitlines()
     listed: dict[str, str] = {}

@@ -4,9 +4,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from relay.backends.redis.source_config import RedisSourceConfig
+from relay.backends.redis.source_entry import received
 from relay.models import Received
-from relay.sources.redis_config import RedisSourceConfig
-from relay.sources.redis_entry import received
 
 
 def entry(*texts: str | bytes, body_field: str | None = None) -> Received:

@@ -5,11 +5,11 @@ import time
 
 import pytest
 
-from relay import ownership
+from relay.drains import lease as ownership
 from relay.errors import MigrationError, NotConnected
 from relay.models import Drain
+from relay.process.stop import Stop
 from relay.settings import Settings
-from relay.stop import Stop
 from scheduler.session import Session, lock_key
 from tests.waiting import wait_until
 

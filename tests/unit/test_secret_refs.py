@@ -5,9 +5,9 @@ import os
 
 import pytest
 
-from relay import secret_refs
+from relay import masking as secret_refs
 from relay.errors import ConfigError
-from relay.secret_refs import mask, mask_config, remember, resolve
+from relay.masking import mask, mask_config, remember, resolve
 
 
 @pytest.fixture(autouse=True)

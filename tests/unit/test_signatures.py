@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import pytest
 from standardwebhooks import Webhook
 
-from relay.signatures import Problem, Scheme, Verifier, sign_standard, signature_headers, standard_key
+from relay.backends.webhook.signatures import Problem, Scheme, Verifier, sign_standard, signature_headers, standard_key
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 BODY = '{"test": "ü"}'.encode()

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from relay.clients.nats_errors import CLIENT_ERRORS, FOR_A_PERSON, JETSTREAM_CODES
-from relay.sinks import SINKS, sink_class
-from relay.wire import FORMATS, TEMPLATE_VARIABLES
+from relay.backends.nats.errors import CLIENT_ERRORS, FOR_A_PERSON, JETSTREAM_CODES
+from relay.backends.sinks import SINKS, sink_class
+from relay.wire.encode import FORMATS, TEMPLATE_VARIABLES
 
 DOCS = Path(__file__).parents[2] / "docs"
 DOCUMENTED = sorted(SINKS.keys() - {"memory"})

@@ -14,15 +14,15 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from relay.backends.common.lines import OS_ERRORS, translate
+from relay.backends.file.sink import FileConfig, FileSink
 from relay.errors import ConfigError, NotConnected
 from relay.models import Record
-from relay.sinks.file import FileConfig, FileSink
-from relay.sinks.lines import OS_ERRORS, translate
 
 WRITER = """
 import sys
 from relay.models import Record
-from relay.sinks.file import FileConfig, FileSink
+from relay.backends.file.sink import FileConfig, FileSink
 path, name, batches = sys.argv[1], sys.argv[2], int(sys.argv[3])
 sink = FileSink(FileConfig(path=path, fsync=False), name)
 sink.open()

@@ -9,12 +9,12 @@ import nkeys
 import pytest
 from pydantic import ValidationError
 
-from relay.clients.nats_errors import CLIENT_ERRORS, FOR_A_PERSON, JETSTREAM_CODES, verdict
-from relay.clients.nats_keys import connect_options
+from relay.backends.nats.config import connect_options
+from relay.backends.nats.errors import CLIENT_ERRORS, FOR_A_PERSON, JETSTREAM_CODES, verdict
+from relay.backends.nats.sink import NatsSink, _hopeless, _subject_problem
+from relay.backends.nats.sink_config import NatsConfig
 from relay.errors import ConfigError
 from relay.models import Record
-from relay.sinks.nats import NatsSink, _hopeless, _subject_problem
-from relay.sinks.nats_config import NatsConfig
 
 
 def config(**keys: Any) -> NatsConfig:

@@ -8,14 +8,14 @@ from typing import Any, ClassVar
 
 import pytest
 
+from relay.backends.stdio.sink import StdoutConfig, StdoutSink
 from relay.errors import ConfigError, NotConnected
 from relay.models import Record
-from relay.sinks.stdout import StdoutConfig, StdoutSink
 
 SENDER = """
 import io, sys
 from relay.models import Record
-from relay.sinks.stdout import StdoutConfig, StdoutSink
+from relay.backends.stdio.sink import StdoutConfig, StdoutSink
 sys.stdout = io.StringIO()  # as inside a worker: something without a descriptor
 sink = StdoutSink(StdoutConfig(), sys.argv[1])
 sink.open()

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from relay.clients.nats_errors import CLIENT_ERRORS, FOR_A_PERSON, JETSTREAM_CODES
-from relay.sources import SOURCES, source_class
+from relay.backends.nats.errors import CLIENT_ERRORS, FOR_A_PERSON, JETSTREAM_CODES
+from relay.backends.sources import SOURCES, source_class
 
 DOCS = Path(__file__).parents[2] / "docs"
 DOCUMENTED = sorted(SOURCES.keys() - {"memory"})

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from relay.backends.file.source import FileSource, FileSourceConfig
+from relay.backends.sources import source_class
 from relay.errors import ConfigError, NotConnected
-from relay.sources import source_class
-from relay.sources.file import FileSource, FileSourceConfig
 from tests.contract.source_steps import Inbox
 from tests.contract.steps import Limits, start
 from tests.unit.file_source_steps import append, make, numbered, read

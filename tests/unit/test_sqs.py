@@ -8,14 +8,14 @@ import botocore.session  # type: ignore[import-untyped]
 import pytest
 from pydantic import ValidationError
 
-from relay.clients.aws_errors import CODES, EXCEPTIONS, STATUSES
-from relay.clients.sqs import SqsKeys
-from relay.clients.sqs_errors import SQS_CODES, sqs_verdict
+from relay.backends.common.aws_errors import CODES, EXCEPTIONS, STATUSES
+from relay.backends.sinks import sink_class
+from relay.backends.sources import source_class
+from relay.backends.sqs.errors import SQS_CODES, sqs_verdict
+from relay.backends.sqs.queue import SqsKeys
+from relay.backends.sqs.sink import Outgoing, SqsSink, SqsSinkConfig
+from relay.backends.sqs.source import SqsSource, SqsSourceConfig
 from relay.models import Record
-from relay.sinks import sink_class
-from relay.sinks.sqs import Outgoing, SqsSink, SqsSinkConfig
-from relay.sources import source_class
-from relay.sources.sqs import SqsSource, SqsSourceConfig
 
 DOCS = Path(__file__).parents[2] / "docs"
 AMAZONS = "https://sqs.eu-central-1.amazonaws.com/123456789012/orders"
@@ -114,7 +114,7 @@ class TestRequests:
     """How a batch is cut, without a service."""
 
     def outgoing(self, sink: SqsSink, records: list[Record]) -> list[Outgoing]:
-        from relay.sinks.sqs import Sending
+        from relay.backends.sqs.sink import Sending
 
         made = [sink._outgoing(n, record, Sending(None)) for n, record in enumerate(records)]  # type: ignore[arg-type]
         return [outgoing for outgoing in made if outgoing is not None]

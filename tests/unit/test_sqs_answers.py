@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from relay.clients.sqs import Queue
+from relay.backends.sqs.queue import Queue
+from relay.backends.sqs.sink import Outgoing, Sending
+from relay.backends.sqs.source import _delete
 from relay.errors import NotConnected
 from relay.models import Failure
-from relay.sinks.sqs import Outgoing, Sending
-from relay.sources.sqs import _delete
 
 
 class Played(Queue):

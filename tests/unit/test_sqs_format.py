@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from relay.clients.sqs_format import MOST_ATTRIBUTES, fifo_id, pack, size_bytes, unpack
+from relay.backends.sqs.message import MOST_ATTRIBUTES, fifo_id, pack, size_bytes, unpack
 
 ALLOWED = re.compile("[\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]+\\Z")
 ATTRIBUTE = re.compile(r"[A-Za-z0-9_.-]{1,256}\Z")

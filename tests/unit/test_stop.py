@@ -11,11 +11,11 @@ import time
 
 import pytest
 
-from relay.stop import Stop
+from relay.process.stop import Stop
 
 CHILD = """
 import os, sys
-from relay.stop import Stop
+from relay.process.stop import Stop
 with Stop() as stop:
     stop.on_signals()
     print("ready", flush=True)

@@ -2,7 +2,7 @@
 
 from contextlib import ExitStack
 
-from workers.waiting import FORGET_SECONDS, Waiting
+from workers.wait_slots import FORGET_SECONDS, Waiting
 
 
 def enter(stack: ExitStack, waiting: Waiting, pipeline: str) -> bool:
@@ -48,7 +48,7 @@ def test_whoever_waits_hears_that_others_want_the_place():
 
 def test_who_does_not_come_again_is_forgotten(monkeypatch):
     now = 100.0
-    monkeypatch.setattr("workers.waiting.time.monotonic", lambda: now)
+    monkeypatch.setattr("workers.wait_slots.time.monotonic", lambda: now)
     waiting = Waiting(1, lambda: False)
     with waiting.place("a"), waiting.place("b"):
         assert waiting.is_contended()

@@ -7,17 +7,17 @@ import httpcore
 import pytest
 from pydantic import ValidationError
 
-from relay.clients.tls import tls_context
+from relay.backends.common.tls import tls_context
+from relay.backends.webhook.client import ERRORS, retry_after_seconds
+from relay.backends.webhook.config import WebhookConfig
+from relay.backends.webhook.errors import CLIENT_ERRORS, status_verdict, verdict
+from relay.backends.webhook.lanes import Lanes
+from relay.backends.webhook.network import may_reach
+from relay.backends.webhook.sink import CONNECTION_CODES, WebhookSink
+from relay.backends.webhook.url import UrlTemplate
 from relay.errors import ConfigError
 from relay.models import Failure, Record
-from relay.pipelines import parse_forward
-from relay.sinks.webhook import CONNECTION_CODES, WebhookSink
-from relay.sinks.webhook_client import ERRORS, retry_after_seconds
-from relay.sinks.webhook_config import WebhookConfig
-from relay.sinks.webhook_errors import CLIENT_ERRORS, status_verdict, verdict
-from relay.sinks.webhook_lanes import Lanes
-from relay.sinks.webhook_network import may_reach
-from relay.sinks.webhook_url import UrlTemplate
+from relay.pipelines.config import parse_forward
 
 
 def config(**keys: Any) -> WebhookConfig:

@@ -9,12 +9,12 @@ from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.registry import CollectorRegistry
 from pydantic import ValidationError
 
-from relay.api import metrics as api_metrics
-from relay.api.limits import RateLimit, Room
+from relay.backends.sources import source_class
+from relay.backends.webhook.source import WebhookSource, WebhookSourceConfig
 from relay.errors import ConfigError
-from relay.pipelines import parse_reverse
-from relay.sources import source_class
-from relay.sources.webhook import WebhookSource, WebhookSourceConfig
+from relay.pipelines.config import parse_reverse
+from relay.web import metrics as api_metrics
+from relay.web.webhooks.limits import RateLimit, Room
 from tests.unit.test_sinks_docs import rows, shown
 
 PAGE = Path(__file__).parents[2] / "docs" / "sources" / "webhook.md"
@@ -143,7 +143,7 @@ def test_the_table_of_metrics_lists_every_one() -> None:
 
 
 def test_answers_do_not_wait_for_acknowledgements_of_what_went_before() -> None:
-    from relay.api.server import _listen
+    from relay.web.server import _listen
 
     with _listen(("127.0.0.1", 0)) as listening, socket.create_connection(listening.getsockname()):
         accepted, _ = listening.accept()

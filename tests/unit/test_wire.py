@@ -5,7 +5,7 @@ import pytest
 
 from relay.errors import ConfigError
 from relay.models import Message
-from relay.wire import FORMATS, TEMPLATE_VARIABLES, Wire, compile_template, rfc3339
+from relay.wire.encode import FORMATS, TEMPLATE_VARIABLES, Wire, compile_template, rfc3339
 
 NOON = datetime(2025, 3, 1, 12, 0, 0, 5, tzinfo=UTC)
 

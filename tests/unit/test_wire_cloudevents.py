@@ -11,8 +11,8 @@ from cloudevents.core.formats.json import JSONFormat
 
 from relay.errors import ConfigError
 from relay.models import Message, Record
-from relay.wire import Wire
-from relay.wire_formats import Binding
+from relay.wire.encode import Wire
+from relay.wire.formats.base import Binding
 
 NOON = datetime(2025, 3, 1, 12, 0, 0, 5, tzinfo=UTC)
 AWKWARD: list[bytes] = [

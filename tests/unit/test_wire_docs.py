@@ -5,12 +5,12 @@ import re
 from pathlib import Path
 from typing import Any
 
-from relay.decode import CODES, EVENT_VARIABLES
-from relay.decode import FORMATS as DECODED
-from relay.pipelines import ForwardPipeline
-from relay.sources.outbox import OutboxConfig
-from relay.templates import RECORD_VARIABLES
-from relay.wire_formats import DEFAULT_SOURCE, DEFAULT_TYPE
+from relay.backends.postgresql.source import OutboxConfig
+from relay.pipelines.config import ForwardPipeline
+from relay.wire.decode import CODES, EVENT_VARIABLES
+from relay.wire.decode import FORMATS as DECODED
+from relay.wire.formats.base import DEFAULT_SOURCE, DEFAULT_TYPE
+from relay.wire.templates import RECORD_VARIABLES
 from tests.unit.test_wire import NOON, Message, wire
 
 DOCS = Path(__file__).parents[2] / "docs"

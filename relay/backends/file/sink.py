@@ -1,0 +1,191 @@
+"""The file sink: one line for each record, appended; on disk before a batch counts as delivered.
+
+The invariant: whoever holds the lock on the file finds it ending in a newline, or makes it so, and leaves it so.
+A batch is one write under that lock, undone if it fails. So two writers (a paused worker that was fenced, and the
+new owner of its pipeline) never mix within a line, and a crash leaves at most one partial last line,
+which the next writer removes.
+"""
+
+import contextlib
+import fcntl
+import logging
+import os
+import stat
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from typing import Annotated, ClassVar, cast
+
+from pydantic import Field, field_validator
+
+from relay.backends.common.lines import as_lines, translate, write_whole
+from relay.backends.sink import Features, Sink, SinkConfig
+from relay.errors import ConfigError, NotConnected
+from relay.models import Failure, Record
+
+_LOCK_PAUSE_SECONDS = 0.005
+_REPAIR_BLOCK_BYTES = 64 * 1024
+
+log = logging.getLogger(__name__)
+
+
+class FileConfig(SinkConfig):
+    path: Annotated[str, Field(min_length=1)]
+    """The file, as an absolute path; its folder must exist."""
+    fsync: bool = True
+    """False: a batch counts as delivered once the system has it; a power failure can then lose it."""
+    permissions: Annotated[str, Field(pattern=r"^0?[0-7]{3}$")] = "0640"
+    """Of a file that the sink creates, in octal; the umask applies."""
+
+    @field_validator("path")
+    @classmethod
+    def _is_absolute(cls, path: str) -> str:
+        # A reference to a secret or a setting is judged when it is resolved.
+        if not os.path.isabs(path) and not path.startswith("${"):
+            raise ValueError("must be an absolute path: workers may be started in any folder")
+        return path
+
+
+class FileSink(Sink):
+    features: ClassVar[Features] = Features(uses_network=False, default_wire_format="envelope", default_subject="")
+    config_model: ClassVar[type[SinkConfig]] = FileConfig
+
+    def __init__(self, config: SinkConfig, pipeline: str) -> None:
+        self._config = cast(FileConfig, config)
+        self._path = self._config.path
+        self._where = f"pipeline {pipeline!r}: file {self._path!r}"
+        self._fd: int | None = None
+        # Lets close() come from another thread: a descriptor closed under a write could be somebody else's by then.
+        self._busy = threading.Lock()
+
+    def open(self) -> None:
+        self.close()
+        with self._busy:
+            try:
+                with self._locked() as fd:
+                    self._end_of_last_line(fd)
+            except (OSError, ConfigError, NotConnected) as error:
+                self._drop()
+                if isinstance(error, OSError):
+                    raise translate(error, self._where, opening=True) from error
+                raise
+
+    def publish(self, records: Sequence[Record]) -> list[Failure]:
+        with self._busy:
+            if self._fd is None:
+                raise NotConnected(f"{self._where}: not open", code="closed")
+            if not records:
+                return []
+            data = as_lines(records)
+            try:
+                with self._locked() as fd:
+                    self._append(fd, data)
+            except OSError as error:
+                raise translate(error, self._where, opening=False) from error
+            except ConfigError as error:
+                raise NotConnected(str(error), code="not_a_file") from error
+        return []
+
+    def close(self) -> None:
+        with self._busy:
+            self._drop()
+
+    def _append(self, fd: int, data: bytes) -> None:
+        start = self._end_of_last_line(fd)
+        try:
+            write_whole(fd, data)
+            if self._config.fsync:
+                os.fsync(fd)
+        except OSError:
+            # What cannot be undone either is at worst a partial line, and the next writer removes that.
+            with contextlib.suppress(OSError):
+                os.ftruncate(fd, start)
+            raise
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[int]:
+        """The descriptor of the file that is at the path now, locked against every other writer.
+
+        Raises NotConnected if another keeps the lock for `timeout_ms`.
+        """
+        deadline = time.monotonic() + self._config.timeout_ms / 1000
+        while True:
+            fd = self._current()
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    raise NotConnected(
+                        f"{self._where}: another process holds the lock for more than {self._config.timeout_ms} ms",
+                        code="locked",
+                    ) from None
+                time.sleep(_LOCK_PAUSE_SECONDS)
+                continue
+            try:
+                # It may have been rotated away between looking and locking: then lock the new one.
+                if self._at_path(fd):
+                    yield fd
+                    return
+            finally:
+                fcntl.flock(fd, fcntl.LOCK_UN)
+
+    def _current(self) -> int:
+        """An open descriptor of the file at the path, which log rotation may have moved or removed."""
+        if self._fd is not None and not self._at_path(self._fd):
+            self._drop()
+        if self._fd is None:
+            self._fd = self._open_file()
+        return self._fd
+
+    def _open_file(self) -> int:
+        # O_NONBLOCK: opening a named pipe would wait for its reader for ever.
+        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
+        fd = os.open(self._path, flags, int(self._config.permissions, 8))
+        try:
+            status = os.fstat(fd)
+            if not stat.S_ISREG(status.st_mode):
+                raise ConfigError(
+                    f"{self._where}: not a regular file; to write to the terminal or a pipe use sink_type 'stdout'"
+                )
+            if status.st_size == 0 and self._config.fsync:
+                self._sync_folder()
+        except BaseException:
+            os.close(fd)
+            raise
+        return fd
+
+    def _sync_folder(self) -> None:
+        """Make the name of a new file durable; its contents alone would not survive a power failure."""
+        folder = os.open(os.path.dirname(self._path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+    def _at_path(self, fd: int) -> bool:
+        try:
+            return os.path.samestat(os.stat(self._path), os.fstat(fd))
+        except FileNotFoundError:
+            return False
+
+    def _end_of_last_line(self, fd: int) -> int:
+        """The size of the file, after removing a partial last line that a crash left. Reads back in blocks."""
+        size = os.fstat(fd).st_size
+        if size == 0 or os.pread(fd, 1, size - 1) == b"\n":
+            return size
+        end = size
+        while end > 0:
+            begin = max(0, end - _REPAIR_BLOCK_BYTES)
+            newline = os.pread(fd, end - begin, begin).rfind(b"\n")
+            if newline >= 0:
+                end = begin + newline + 1
+                break
+            end = begin
+        os.ftruncate(fd, end)
+        log.warning("%s: removed a partial last line of %d bytes, left by a crash", self._where, size - end)
+        return end
+
+    def _drop(self) -> None:
+        fd, self._fd = self._fd, None
+        if fd is not None:
+            os.close(fd)

@@ -1,0 +1,161 @@
+"""The file source: one message for each line of a file, followed over its rotations, each once.
+
+The position stored with the rows says how far the file was read (`file_tail.py`), so nothing has to be acknowledged.
+Lines are read where they stand, in the worker's own file system.
+"""
+
+import os
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from typing import Annotated, ClassVar, cast
+
+from pydantic import Field, field_validator
+
+from relay.backends.common.lines import OS_ERRORS
+from relay.backends.file.lines import Line
+from relay.backends.file.tail import Mark, Tail
+from relay.backends.source import MAX_HELD_BYTES, Source, SourceConfig, SourceFeatures
+from relay.errors import ConfigError, NotConnected, RelayError
+from relay.models import Received
+
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+
+class FileSourceConfig(SourceConfig):
+    path: Annotated[str, Field(min_length=1)]
+    """The file, as an absolute path."""
+    follow: bool = True
+    """False: the file is complete. It is not followed over rotations, and its last line may lack its end."""
+    poll_ms: Annotated[int, Field(ge=1, le=60_000)] = 50
+    """How often to look for more at the end of the file."""
+    rotate_wait_ms: Annotated[int, Field(ge=0, le=600_000)] = 1_000
+    """How long a file that was rotated away must have been silent before the next one is read."""
+    max_line_bytes: Annotated[int, Field(ge=1_024, le=268_435_456)] = 1_048_576
+    """Of a longer line only so much is read, and one byte more."""
+
+    @field_validator("path")
+    @classmethod
+    def _is_absolute(cls, path: str) -> str:
+        # A reference to a secret or a setting is judged when it is resolved.
+        if not os.path.isabs(path) and not path.startswith("${"):
+            raise ValueError("must be an absolute path: workers may be started in any folder")
+        return path
+
+
+class FileSource(Source):
+    features: ClassVar[SourceFeatures] = SourceFeatures(
+        has_positions=True, redelivers=False, needs_source=True, uses_network=False
+    )
+    config_model: ClassVar[type[SourceConfig]] = FileSourceConfig
+
+    def __init__(self, config: SourceConfig, pipeline: str) -> None:
+        self._config = cast(FileSourceConfig, config)
+        self._path = self._config.path
+        self._where = f"pipeline {pipeline!r}: file {self._path!r}"
+        self._tail: Tail | None = None
+        self._number = 0
+        """Of the last message handed out, over all openings."""
+        self._done_number = 0
+        """Of the last one that is done; those before it are too."""
+        self._done: str | None = None
+        """Its position."""
+        self._must_reopen = False
+        # close() may come from another thread while this one is in receive().
+        self._busy = threading.Lock()
+        self._closing = threading.Event()
+
+    def open(self, positions: Mapping[str, str]) -> None:
+        self.close()
+        with self._busy:
+            self._closing.clear()
+            self._done = positions.get(self._path)
+            self._done_number = self._number
+            self._tail = self._opened_tail()
+
+    def receive(self, max_messages: int, wait_seconds: float) -> list[Received]:
+        deadline = time.monotonic() + wait_seconds
+        with self._busy:
+            while True:
+                found = self._read(self._usable(), max_messages)
+                left = deadline - time.monotonic()
+                if found or left <= 0:
+                    return found
+                self._closing.wait(min(left, self._config.poll_ms / 1000))
+
+    def ack(self, received: Sequence[Received]) -> None:
+        if self._tail is None:
+            raise NotConnected(f"{self._where}: not open", code="closed")
+        for message in received:
+            if message.token > self._done_number:
+                self._done_number, self._done = message.token, message.position
+
+    def rest(self) -> None:
+        # What was handed out and is not done is read again.
+        self._must_reopen = self._tail is not None and self._done_number < self._number
+
+    def close(self) -> None:
+        self._closing.set()
+        with self._busy:
+            tail, self._tail = self._tail, None
+            self._must_reopen = False
+            if tail is not None:
+                tail.close()
+
+    def _usable(self) -> Tail:
+        if self._tail is None or self._closing.is_set():
+            raise NotConnected(f"{self._where}: not open", code="closed")
+        if self._must_reopen:
+            self._tail.close()
+            try:
+                self._tail = self._opened_tail()
+            except ConfigError as error:
+                raise NotConnected(str(error), code="no_file") from error
+            self._done_number = self._number
+            self._must_reopen = False
+        return self._tail
+
+    def _opened_tail(self) -> Tail:
+        config = self._config
+        tail = Tail(
+            self._path,
+            self._where,
+            max_line_bytes=config.max_line_bytes,
+            follow=config.follow,
+            settle_seconds=config.rotate_wait_ms / 1000,
+        )
+        try:
+            tail.open(self._done)
+        except OSError as error:
+            tail.close()
+            raise self._translated(error, opening=True) from error
+        except ConfigError:
+            tail.close()
+            raise
+        return tail
+
+    def _read(self, tail: Tail, max_messages: int) -> list[Received]:
+        try:
+            lines = tail.read(max_messages, MAX_HELD_BYTES) or tail.advance(max_messages, MAX_HELD_BYTES)
+            lines = lines or tail.read(max_messages, MAX_HELD_BYTES)
+        except OSError as error:
+            raise self._translated(error, opening=False) from error
+        return [self._received(line, mark) for line, mark in lines]
+
+    def _received(self, line: Line, mark: Mark) -> Received:
+        self._number += 1
+        body = line.body.removeprefix(_BYTE_ORDER_MARK) if line.start == 0 else line.body
+        # The checksum tells lines apart of files that had the same inode one after the other.
+        name = f"{self._path}/{mark.inode}.{mark.generation}/{line.start}.{line.crc:08x}"
+        return Received(name, body, {}, None, self._path, self._path, str(mark), self._number)
+
+    def _translated(self, error: OSError, *, opening: bool) -> RelayError:
+        for_a_person, code = OS_ERRORS.get(error.errno or 0, (False, "io"))
+        if isinstance(error, FileNotFoundError):
+            hint = "; create it (touch), or correct path; workers read it in their own file system"
+        elif isinstance(error, PermissionError):
+            hint = "; let the user that runs the workers read it"
+        else:
+            hint = ""
+        text = f"{self._where}: {error.strerror or error}{hint}"
+        return ConfigError(text) if opening and for_a_person else NotConnected(text, code=code)

@@ -1,0 +1,213 @@
+"""One consumer, and where it stands in each partition. When something went wrong with it, make a new one.
+
+Where a partition begins: after the position that PostgreSQL holds. Without one, where the group's committed offset
+says, but only if a person named the group, or with `latest`. Else a partition of a topic of which others have positions
+is new, or was empty so far, and begins at its beginning; if nothing of the topic was ever received, `auto_offset_reset`
+decides. What `latest` meant is committed to the group at once, so that it holds over a restart.
+"""
+
+import re
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import structlog
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
+
+from relay.backends.kafka.client import Troubles, connect, translated
+from relay.backends.kafka.errors import verdict
+from relay.backends.kafka.source_config import KafkaSourceConfig, consumer_options
+from relay.errors import ConfigError, NotConnected
+
+_LAST_COMMIT_SECONDS = 0.3
+
+Place = tuple[str, int]
+"""Topic and partition."""
+
+log = structlog.get_logger(__name__)
+
+
+class KafkaReader:
+    """Connects when made: raises NotConnected or ConfigError. One thread at a time."""
+
+    def __init__(self, config: KafkaSourceConfig, pipeline: str, where: str) -> None:
+        self._config = config
+        self._pipeline = pipeline
+        self._where = where
+        self._commits = Commits(pipeline)
+        options = consumer_options(config, pipeline) | {"on_commit": self._commits}
+        self._troubles = Troubles()
+        self._consumer: Any = connect(Consumer, options, where, config.timeout_ms / 1000, self._troubles)
+        self._next: dict[Place, int] = {}
+        """The offset after what is done, of every partition that we read; OFFSET_BEGINNING when nothing is."""
+        self._resting = True
+        self._refresh_at = 0.0
+
+    def begin(self, positions: Mapping[str, str]) -> None:
+        """Raises ConfigError when a topic is missing, or what should come next is gone."""
+        deadline = time.monotonic() + self._config.timeout_ms / 1000
+        try:
+            places = self._places(deadline)
+            known = {place: int(positions[_name(place)]) + 1 for place in places if _name(place) in positions}
+            self._next = {place: self._checked(place, offset, deadline) for place, offset in known.items()}
+            self._next |= self._first([place for place in places if place not in known], deadline)
+        except KafkaException as error:
+            raise translated(error.args[0], self._where, opening=True) from None
+        self._refresh_at = time.monotonic() + self._config.refresh_ms / 1000
+
+    def read(self, max_messages: int, wait_seconds: float) -> list[Message]:
+        """The next messages as soon as there are any. Raises NotConnected."""
+        try:
+            if self._resting:
+                self._consumer.assign([TopicPartition(*place, offset) for place, offset in self._next.items()])
+                self._resting = False
+            elif time.monotonic() >= self._refresh_at:
+                self._refresh()
+            messages = self._consumer.consume(max_messages, 0)
+            if not messages:
+                messages = self._consumer.consume(1, wait_seconds)
+                if messages and max_messages > 1:
+                    messages += self._consumer.consume(max_messages - 1, 0)
+        except KafkaException as error:
+            raise translated(error.args[0], self._where) from None
+        if any(message.error() is not None for message in messages):
+            # Those before the error are lost with the connection, and come again.
+            raise self._trouble(message.error() for message in messages)
+        if not messages and self._troubles.hopeless:
+            raise self._trouble([])
+        return messages  # type: ignore[no-any-return]
+
+    def done(self, positions: Mapping[str, int]) -> None:
+        """Everything up to these positions is committed in PostgreSQL: the group is told, at some time."""
+        places = {_place(name): offset + 1 for name, offset in positions.items()}
+        moved = {place: offset for place, offset in places.items() if offset > self._next.get(place, offset)}
+        self._next |= moved
+        if moved:
+            offsets = [TopicPartition(*place, offset) for place, offset in moved.items()]
+            try:
+                self._consumer.commit(offsets=offsets, asynchronous=True)
+                self._commits.on_the_way += 1
+            except KafkaException as error:
+                self._commits.failed(error.args[0])
+
+    def rest(self) -> None:
+        """Drops what was fetched; the next read goes on after what is done."""
+        if not self._resting:
+            self._consumer.unassign()
+            self._resting = True
+
+    def close(self) -> None:
+        if self._consumer is not None:
+            self._consumer.unassign()
+            deadline = time.monotonic() + _LAST_COMMIT_SECONDS
+            while self._commits.on_the_way > 0 and time.monotonic() < deadline:
+                self._consumer.poll(0.01)
+            # Its own `close` would ask a server that may not answer; without, its last reference ends it at once.
+            self._consumer = None
+
+    def _places(self, deadline: float) -> list[Place]:
+        """Every partition of our topics."""
+        patterns = [re.compile(name) for name in self._config.topic if name.startswith("^")]
+        found: dict[str, Any] = {}
+        if patterns:
+            everything = self._consumer.list_topics(timeout=_left(deadline)).topics
+            found = {n: t for n, t in everything.items() if any(pattern.fullmatch(n) for pattern in patterns)}
+        for name in self._config.topic:
+            if not name.startswith("^"):
+                topic = found[name] = self._consumer.list_topics(name, timeout=_left(deadline)).topics[name]
+                if topic.error is not None and verdict(topic.error)[1] == "no_topic":
+                    advice = f"kafka-topics.sh --create --topic {name} --bootstrap-server {self._config.brokers}"
+                    raise ConfigError(f"{self._where}: topic {name!r} does not exist: create it ({advice})")
+                if topic.error is not None:
+                    raise KafkaException(topic.error)
+        return [(name, number) for name, topic in sorted(found.items()) for number in sorted(topic.partitions)]
+
+    def _first(self, places: list[Place], deadline: float) -> dict[Place, int]:
+        """Where to begin in partitions without a position."""
+        config = self._config
+        begun: dict[Place, int] = {}
+        if places and (config.group_id is not None or config.auto_offset_reset == "latest"):
+            asked = [TopicPartition(*place) for place in places]
+            stored = self._consumer.committed(asked, timeout=_left(deadline))
+            begun = {(at.topic, at.partition): at.offset for at in stored if at.error is None and at.offset >= 0}
+        met = {topic for topic, _ in self._next} | {topic for topic, _ in begun}
+        latest: dict[Place, int] = {}
+        for place in places:
+            if place in begun:
+                continue
+            low, high = self._consumer.get_watermark_offsets(TopicPartition(*place), timeout=_left(deadline))
+            if place[0] in met or config.auto_offset_reset == "earliest":
+                begun[place] = low
+            elif config.auto_offset_reset == "latest":
+                begun[place] = latest[place] = high
+            else:
+                raise ConfigError(
+                    f"{self._where}: nothing says where to begin in {_name(place)}: set auto_offset_reset to earliest "
+                    "or latest, or name a group_id that has committed offsets"
+                )
+        if latest:
+            offsets = [TopicPartition(*place, offset) for place, offset in latest.items()]
+            self._consumer.commit(offsets=offsets, asynchronous=False)
+        return begun
+
+    def _checked(self, place: Place, offset: int, deadline: float) -> int:
+        """The offset, if it can be read from; else what `on_gap` says."""
+        low, high = self._consumer.get_watermark_offsets(TopicPartition(*place), timeout=_left(deadline))
+        if low <= offset <= high:
+            return offset
+        gap = f"{_name(place)} holds offsets {low} to {high}, and {offset} was to come next: "
+        gap += "messages were removed unread" if offset < low else "the topic was made anew, or lost messages"
+        if self._config.on_gap == "error":
+            raise ConfigError(f'{self._where}: {gap}; to go on at {low}, set on_gap to "continue"')
+        log.error("messages are missing", pipeline=self._pipeline, gap=gap, goes_on_at=low)
+        return int(low)
+
+    def _refresh(self) -> None:
+        """Looks for new partitions and topics. What goes wrong shows elsewhere, or the next time."""
+        # A broker answers one request of a connection after the other, so each waits for the fetch before it.
+        deadline = time.monotonic() + min(5.0, self._config.timeout_ms / 1000)
+        self._refresh_at = time.monotonic() + self._config.refresh_ms / 1000
+        try:
+            new = [place for place in self._places(deadline) if place not in self._next]
+        except (KafkaException, ConfigError) as error:
+            log.warning("cannot look for new partitions", pipeline=self._pipeline, error=str(error))
+            return
+        if new:
+            # New while we read: from its beginning, whatever is said of the topics that were there at first.
+            self._consumer.incremental_assign([TopicPartition(*place, OFFSET_BEGINNING) for place in new])
+            self._next |= dict.fromkeys(new, OFFSET_BEGINNING)
+
+    def _trouble(self, errors: Iterable[KafkaError | None]) -> NotConnected:
+        gravest = next((error for error in errors if error is not None), None) or self._troubles.gravest
+        problem = translated(gravest, self._where) if gravest else NotConnected(f"{self._where}: connection lost")
+        assert isinstance(problem, NotConnected)
+        return problem
+
+
+class Commits:
+    """Hears what became of commits to the group. Nothing depends on them but what lag tools show."""
+
+    def __init__(self, pipeline: str) -> None:
+        self._pipeline = pipeline
+        self.on_the_way = 0
+
+    def __call__(self, error: KafkaError | None, _offsets: list[TopicPartition]) -> None:
+        self.on_the_way -= 1
+        if error is not None:
+            self.failed(error)
+
+    def failed(self, error: KafkaError) -> None:
+        log.warning("offsets were not committed to the group", pipeline=self._pipeline, error=error.str())
+
+
+def _name(place: Place) -> str:
+    return f"{place[0]}/{place[1]}"
+
+
+def _place(name: str) -> Place:
+    topic, _, number = name.rpartition("/")
+    return topic, int(number)
+
+
+def _left(deadline: float) -> float:
+    return max(0.01, deadline - time.monotonic())

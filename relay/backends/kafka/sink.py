@@ -1,0 +1,93 @@
+"""The Kafka sink: an idempotent producer with the whole batch in flight, and every delivery confirmed.
+
+A producer keeps a batch in order and stores none of it twice while it lives. Nothing in a batch times out by itself,
+which would let a later record of a key overtake: when the time of a publish is over, everything that is queued or on
+the way is purged together, and the producer is given up. docs/sinks/kafka.md says what that leaves open;
+`kafka_transactions.py` is about `transactional`, which closes it.
+
+Which topics are needed is known only with the records. So it is `publish` that finds one missing (NotConnected,
+`no_topic`), and the next `open` that says ConfigError if it is missing still.
+"""
+
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar, cast
+
+from relay.backends.kafka.config import LARGEST_RECORD_BYTES, KafkaConfig
+from relay.backends.sink import Features, Sink, SinkConfig
+from relay.errors import ConfigError, MissingExtra, NotConnected
+from relay.models import Drain, Failure, Progress, Record
+
+if TYPE_CHECKING:
+    from relay.backends.kafka.producer import KafkaConnection
+
+
+class KafkaSink(Sink):
+    features: ClassVar[Features] = Features(
+        keeps_headers=True,
+        keeps_key=True,
+        largest_record_bytes=LARGEST_RECORD_BYTES,
+        needs_destination=False,
+        needs_credentials=True,
+        cloudevents_binding="kafka",
+        subject_key="topic",
+        subject_aliases=("kafka_topic",),
+    )
+    config_model: ClassVar[type[SinkConfig]] = KafkaConfig
+
+    def __init__(self, config: SinkConfig, pipeline: str) -> None:
+        self._config = cast(KafkaConfig, config)
+        self._pipeline = pipeline
+        self._where = f"pipeline {pipeline!r}: Kafka at {self._config.brokers}"
+        self._connection: KafkaConnection | None = None
+        self._missing_topic: str | None = None
+
+    def open(self) -> None:
+        try:
+            from relay.backends.kafka.producer import KafkaConnection
+            from relay.backends.kafka.transactions import TransactionalConnection
+        except ImportError as error:
+            raise MissingExtra("kafka", "kafka") from error
+        self.close()
+        deadline = self._deadline()
+        kind = TransactionalConnection if self._config.transactional else KafkaConnection
+        connection = kind(self._config, self._pipeline, self._where, deadline)
+        if self._missing_topic is not None:
+            problem = connection.check_topic(self._missing_topic, deadline)
+            if problem is not None:
+                connection.close()
+                raise ConfigError(f"{self._where}: {problem.reason}")
+            self._missing_topic = None
+        self._connection = connection
+
+    def begin(self, drain: Drain, offset_id: int) -> Progress:
+        if self._connection is None or not self._connection.goes_on(drain):
+            self.open()
+        assert self._connection is not None
+        try:
+            return self._connection.begin(drain, offset_id, self._deadline())
+        except (NotConnected, ConfigError):
+            self.close()
+            raise
+
+    def publish(self, records: Sequence[Record]) -> list[Failure]:
+        connection = self._connection
+        if connection is None:
+            raise NotConnected(f"{self._where}: not open", code="closed")
+        try:
+            failures = connection.publish(records, self._deadline())
+        except NotConnected:
+            # Whatever is still in the producer must not arrive after what is sent again.
+            connection.close()
+            self._connection = None
+            self._missing_topic = connection.missing_topic
+            raise
+        return [failures[index] for index in sorted(failures)]
+
+    def close(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+    def _deadline(self) -> float:
+        return time.monotonic() + self._config.timeout_ms / 1000

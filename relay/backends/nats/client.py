@@ -1,0 +1,135 @@
+"""One connection to NATS JetStream: what the sink's and the source's share. Nothing asynchronous leaves here.
+
+The client never reconnects by itself: a lost connection is NotConnected, and the caller decides when to open again.
+"""
+
+import asyncio
+import binascii
+import contextlib
+import time
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import nats.errors
+import nats.js.errors
+import nkeys
+from nats.aio.client import Client
+
+from relay.backends.nats.config import NatsKeys, connect_options
+from relay.backends.nats.errors import FOR_A_PERSON, verdict
+from relay.backends.nats.loop import LoopThread
+from relay.errors import ConfigError, NotConnected, RelayError
+from relay.masking import mask
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+    from nats.js.api import StreamInfo
+
+T = TypeVar("T")
+
+_CLOSE_SECONDS = 2.0
+
+CLIENT_FAILURES = (nats.errors.Error, nkeys.NkeysError, binascii.Error, OSError)
+"""Everything that the client raises while it connects or asks; TimeoutError is an OSError."""
+
+
+class NatsClient(ABC):
+    """`open` and `close` block the caller; `close` may come from another thread at any time.
+
+    Bound to one stream. When it was lost it stays lost: make a new one.
+    """
+
+    def __init__(self, keys: NatsKeys, timeout_ms: int, pipeline: str, where: str) -> None:
+        self._keys = keys
+        self._timeout_ms = timeout_ms
+        self._pipeline = pipeline
+        self._where = where
+        self._thread: LoopThread | None = None
+        self._client = Client()
+        self._news = asyncio.Event()
+        self._last_error: Exception | None = None
+        self._lost: Exception | None = None
+
+    def open(self) -> None:
+        """Raises NotConnected, or ConfigError when a person must change something."""
+        options = connect_options(self._keys, self._where, self._timeout_ms) | {
+            "name": f"tide-relay {self._pipeline}",
+            "error_cb": self._on_error,
+            "closed_cb": self._on_closed,
+        }
+        seconds = self._timeout_ms / 1000
+        self._thread = LoopThread(f"nats-{self._pipeline}")
+        try:
+            self._thread.call(self._open(options | self._options(), time.monotonic() + seconds), seconds + 1)
+        except CLIENT_FAILURES as error:
+            raise self._translated(error, opening=True) from error
+
+    def close(self) -> None:
+        if self._thread is not None:
+            if self._client.is_connected:
+                # Whatever happens to the farewell, stop() ends the connection.
+                with contextlib.suppress(nats.errors.Error, OSError, NotConnected):
+                    self._thread.call(self._client.close(), _CLOSE_SECONDS)
+            self._thread.stop()
+
+    def _call(self, work: "Coroutine[Any, Any, T]", seconds: float) -> T:
+        """What `work` gives, done in the loop, in that time at most. Raises NotConnected."""
+        if self._thread is None:
+            work.close()
+            raise NotConnected(f"{self._where}: not open", code="closed")
+        try:
+            return self._thread.call(work, seconds)
+        except CLIENT_FAILURES as error:
+            raise self._translated(error, opening=False) from error
+
+    def _options(self) -> dict[str, Any]:
+        """More of the client's options."""
+        return {}
+
+    # Inside the loop ------------------------------------------------------------------------------
+
+    async def _open(self, options: dict[str, Any], deadline: float) -> None:
+        assert self._thread is not None
+        async with asyncio.timeout_at(deadline):
+            await self._client.connect(**options)
+            if options["tls"] is not None and not self._thread.encrypted:
+                raise ConfigError(f"{self._where}: the server offers no TLS, which this pipeline asks for")
+            await self._begin()
+
+    @abstractmethod
+    async def _begin(self) -> None:
+        """What is to be done once connected, before the connection counts as open."""
+
+    async def _stream_info(self) -> "StreamInfo | None":
+        """None: there is no such stream. Raises ConfigError where there is no JetStream."""
+        try:
+            return await self._client.jsm(timeout=self._timeout_ms / 1000).stream_info(self._keys.stream)
+        except nats.js.errors.ServiceUnavailableError as error:
+            if error.err_code is not None:
+                raise
+            # Not an answer: nobody serves JetStream's requests here.
+            raise ConfigError(
+                f"{self._where}: the server has no JetStream; enable it (nats-server -js), and for this account"
+            ) from error
+        except nats.js.errors.NotFoundError:
+            return None
+
+    async def _on_error(self, error: Exception) -> None:
+        self._last_error = error
+        # What is not permitted gets this line and never an answer.
+        if verdict(error)[1] == "forbidden":
+            self._lost = error
+            self._news.set()
+
+    async def _on_closed(self) -> None:
+        self._lost = self._lost or self._client.last_error or nats.errors.ConnectionClosedError()
+        self._news.set()
+
+    def _translated(self, error: Exception, *, opening: bool) -> RelayError:
+        if isinstance(error, TimeoutError | nats.errors.NoServersError):
+            # What came before says why.
+            error = self._lost or self._last_error or error
+        _, code = verdict(error)
+        text = mask(f"{self._where}: {str(error) or f'no answer within {self._timeout_ms} ms'}")
+        return ConfigError(text) if opening and code in FOR_A_PERSON else NotConnected(text, code=code)

@@ -1,0 +1,164 @@
+"""The NATS sink: a JetStream stream, to which a batch is published at once and every acknowledgement awaited.
+
+nats-py is asyncio. Its loop runs in one private thread for each open sink (`nats_connection.py`), so that pings are
+answered between batches. The client never reconnects by itself: a lost connection is NotConnected, and the caller
+decides when to open again.
+
+Order: records leave in order over one connection, in chunks of `max_in_flight`, and nothing is sent after a chunk in
+which something failed for now. Inside a chunk the server may still refuse one record and take the next (a full stream,
+a change of leader), and the refused one then follows it. `strict_order` closes that gap with
+`Nats-Expected-Last-Msg-Id`, which only a stream without other publishers can bear. docs/sinks/nats.md says more.
+"""
+
+import re
+import time
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, cast
+
+from relay.backends.nats.sink_config import NatsConfig
+from relay.backends.sink import Features, Sink, SinkConfig
+from relay.errors import MissingExtra, NotConnected
+from relay.models import Failure, Record
+
+if TYPE_CHECKING:
+    from relay.backends.nats.publisher import NatsConnection
+
+_WHITE_SPACE = re.compile(r"[\x00-\x20\x7f]")
+_LONGEST_SUBJECT_BYTES = 2048  # the server takes 4096 for the whole control line
+_HEADER_FRAME_BYTES = len("NATS/1.0\r\n\r\n")
+_HEADER_LINE_BYTES = len(": \r\n")
+
+
+# Less than the connection's outgoing buffer, so that handing a record to the client never waits.
+_CHUNK_BYTES = 4 * 1024 * 1024
+
+
+class Outgoing(NamedTuple):
+    """A record as it goes to the client."""
+
+    position: int
+    """In the batch."""
+    subject: str
+    body: bytes
+    headers: dict[str, str]
+
+
+class NatsSink(Sink):
+    features: ClassVar[Features] = Features(
+        deduplicates=True,
+        keeps_headers=True,
+        cloudevents_binding="nats",
+        # A server's default `max_payload`; the server's and the stream's own limits hold.
+        largest_record_bytes=1024 * 1024,
+        needs_destination=True,
+        needs_credentials=True,
+    )
+    config_model: ClassVar[type[SinkConfig]] = NatsConfig
+
+    def __init__(self, config: SinkConfig, pipeline: str) -> None:
+        self._config = cast(NatsConfig, config)
+        self._pipeline = pipeline
+        self._where = f"pipeline {pipeline!r}: NATS stream {self._config.stream!r}"
+        self._connection: NatsConnection | None = None
+
+    def open(self) -> None:
+        try:
+            from relay.backends.nats.publisher import NatsConnection
+        except ImportError as error:
+            raise MissingExtra("nats", "nats") from error
+        self.close()
+        connection = NatsConnection(self._config, self._pipeline, self._where)
+        try:
+            connection.open()
+        except BaseException:
+            connection.close()
+            raise
+        self._connection = connection
+
+    def publish(self, records: Sequence[Record]) -> list[Failure]:
+        deadline = time.monotonic() + self._config.timeout_ms / 1000
+        connection = self._connection
+        if connection is None:
+            raise NotConnected(f"{self._where}: not open", code="closed")
+        failures: dict[int, Failure] = {}
+        begin = 0
+        while begin < len(records):
+            chunk, begin = self._chunk(records, begin, connection.largest_bytes, failures)
+            answers = connection.publish(chunk, deadline)
+            failures.update(answers)
+            held_up_by = min((index for index, failure in answers.items() if not failure.permanent), default=None)
+            if held_up_by is not None:
+                for index in range(begin, len(records)):
+                    failures[index] = Failure(index, False, "not_sent", f"waits for record {held_up_by}")
+                self._raise_if_nothing_happened(failures, len(records), held_up_by)
+                break
+        return [failures[index] for index in sorted(failures)]
+
+    def close(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+    def _chunk(
+        self, records: Sequence[Record], begin: int, largest_bytes: int, failures: dict[int, Failure]
+    ) -> "tuple[list[Outgoing], int]":
+        """The next records to have on the way together, and the index after them; hopeless ones go into `failures`."""
+        chunk: list[Outgoing] = []
+        room_bytes = _CHUNK_BYTES
+        index = begin
+        while index < len(records) and len(chunk) < self._config.max_in_flight and room_bytes > 0:
+            record = records[index]
+            headers = self._headers(record)
+            if self._config.strict_order and chunk:
+                headers["Nats-Expected-Last-Msg-Id"] = chunk[-1].headers["Nats-Msg-Id"]
+            failure = _hopeless(index, record, headers, largest_bytes)
+            if failure is None:
+                chunk.append(Outgoing(index, record.subject, record.body, headers))
+                room_bytes -= len(record.body)
+            else:
+                failures[index] = failure
+            index += 1
+        return chunk, index
+
+    def _headers(self, record: Record) -> dict[str, str]:
+        # `Nats-` headers are commands to the server (purge the subject, expect a sequence): not for messages to give.
+        headers = {name: value for name, value in record.headers.items() if not name.startswith("Nats-")}
+        headers["Nats-Msg-Id"] = record.dedup_id
+        headers["Nats-Expected-Stream"] = self._config.stream
+        return headers
+
+    def _raise_if_nothing_happened(self, failures: dict[int, Failure], size: int, held_up_by: int) -> None:
+        """A batch of which nothing was delivered says NotConnected: to open again checks, or makes, the stream."""
+        if len(failures) == size and not any(failure.permanent for failure in failures.values()):
+            raise NotConnected(f"{self._where}: {failures[held_up_by].reason}", code=failures[held_up_by].code)
+
+
+def _hopeless(index: int, record: Record, headers: dict[str, str], largest_bytes: int) -> Failure | None:
+    """Why the record can never be sent, or None. Found here, because the server's answer is to hang up."""
+    problem = _subject_problem(record.subject)
+    if problem is not None:
+        return Failure(index, True, "bad_subject", problem)
+    size = len(record.body) + _HEADER_FRAME_BYTES + _HEADER_LINE_BYTES * len(headers)
+    texts = [*headers, *headers.values()]
+    # UTF-8 takes at most four bytes a character; count them only when it could matter.
+    if size + 4 * sum(map(len, texts)) > largest_bytes:
+        size += sum(len(text.encode()) for text in texts)
+        if size > largest_bytes:
+            reason = f"{size} bytes with headers; the server or the stream takes {largest_bytes} at most"
+            return Failure(index, True, "too_large", reason)
+    return None
+
+
+@lru_cache(maxsize=4096)
+def _subject_problem(subject: str) -> str | None:
+    tokens = subject.split(".")
+    if "" in tokens:
+        return f"subject {subject!r} has an empty part: does the template name something that this message lacks?"
+    if "*" in tokens or ">" in tokens or _WHITE_SPACE.search(subject):
+        return f"subject {subject!r} has a wildcard or white space"
+    if subject.startswith("$"):
+        return f"subject {subject!r} begins with '$', which is the server's own"
+    if len(subject.encode()) > _LONGEST_SUBJECT_BYTES:
+        return f"subject of {len(subject.encode())} bytes; at most {_LONGEST_SUBJECT_BYTES}"
+    return None

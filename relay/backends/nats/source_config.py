@@ -1,0 +1,46 @@
+"""The keys of the NATS source, beside those by which it connects (`relay/backends/nats/config.py`)."""
+
+import hashlib
+import re
+from typing import Annotated, Literal, Self
+
+from pydantic import AliasChoices, Field, model_validator
+
+from relay.backends.nats.config import NatsKeys
+from relay.backends.source import SourceConfig
+
+_NOT_IN_A_NAME = re.compile(r"[^\w-]")
+
+
+class NatsSourceConfig(NatsKeys, SourceConfig):
+    consumer: Annotated[
+        str | None, Field(pattern=r"^[^\s.*>/\\]+$", validation_alias=AliasChoices("consumer", "nats_consumer"))
+    ] = None
+    """The durable consumer. It belongs to this pipeline alone. Default: made from the pipeline's name."""
+    subject: Annotated[str | None, Field(pattern=r"^[^\s]+$")] = None
+    """Only messages of these subjects (wildcards allowed), of a consumer that is created here."""
+    deliver_policy: Literal["all", "new", "last", "by_start_sequence"] = "all"
+    """Where a consumer begins that is created here for the first time."""
+    start_sequence: Annotated[int | None, Field(ge=1)] = None
+    ack_wait_ms: Annotated[int, Field(ge=1_000, le=86_400_000)] = 30_000
+    """After how long the server sends again what was not acknowledged."""
+    max_ack_pending: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
+    """How many messages may be handed out without an acknowledgement."""
+    create_consumer: bool = True
+    """Create the consumer if it does not exist. An existing one is never changed."""
+
+    @model_validator(mode="after")
+    def _start_is_whole(self) -> Self:
+        if (self.deliver_policy == "by_start_sequence") != (self.start_sequence is not None):
+            raise ValueError("start_sequence and deliver_policy 'by_start_sequence' need each other")
+        return self
+
+
+def consumer_name(config: NatsSourceConfig, pipeline: str) -> str:
+    """The consumer's name; one made from the pipeline's name is valid for NATS, and no other pipeline's."""
+    if config.consumer is not None:
+        return config.consumer
+    name = _NOT_IN_A_NAME.sub("-", pipeline)
+    if name != pipeline or len(name) > 200:
+        name = f"{name[:200]}-{hashlib.sha256(pipeline.encode()).hexdigest()[:8]}"
+    return f"tide-{name}"

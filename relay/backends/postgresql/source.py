@@ -1,0 +1,193 @@
+"""The outbox source: another database's outbox, read by its horizon, so that nothing of a slow transaction is lost.
+
+It is resumed from the position that is stored with the rows, so each message is a row once. The consumer group over
+there is for that database: its retention keeps what the group has not settled.
+"""
+
+import contextlib
+import threading
+import time
+from collections.abc import Generator, Mapping, Sequence
+from typing import Annotated, ClassVar, cast
+
+from psycopg.conninfo import make_conninfo
+from pydantic import AliasChoices, Field, field_validator
+
+from relay.backends.postgresql.reader import OutboxReader, join_group
+from relay.backends.postgresql.session import check_url, connect, errors
+from relay.backends.source import Source, SourceConfig, SourceFeatures
+from relay.errors import ConfigError, NotConnected, RelayError
+from relay.models import Message, Received
+from relay.sql import query
+from relay.wire.encode import parsed_headers
+from relay.wire.formats.base import Origin, relay_headers
+
+# A name, or a reference that is not resolved yet.
+_NAME = r"^([A-Za-z0-9_][A-Za-z0-9_.-]{0,99}|.*\$\{.*)$"
+
+# A publisher that is open holds the horizon: its messages come when it commits, which nobody rings.
+FIRST_PAUSE_SECONDS = 0.002
+
+# Where publishers ring, a look now and then finds what a bell that was lost would have told.
+RUNG_PAUSE_SECONDS = 1.0
+
+
+class OutboxConfig(SourceConfig):
+    postgres_url: Annotated[str, Field(repr=False)]
+    """Of the database of the outbox."""
+    outbox: Annotated[str, Field(pattern=_NAME, validation_alias=AliasChoices("outbox", "stream_table"))]
+    consumer_group: Annotated[str | None, Field(pattern=_NAME)] = None
+    """The pipeline's name where it is null."""
+    idle_poll_ms: Annotated[int, Field(ge=1, le=60_000)] = 50
+    """How often to look where no scheduler runs in that database: publishers then do not ring."""
+
+    @field_validator("postgres_url")
+    @classmethod
+    def _is_url(cls, url: str) -> str:
+        check_url(url)
+        return url
+
+
+class OutboxSource(Source):
+    features: ClassVar[SourceFeatures] = SourceFeatures(
+        has_positions=True, keeps_headers=True, keeps_key=True, needs_source=True, needs_credentials=True
+    )
+    config_model: ClassVar[type[SourceConfig]] = OutboxConfig
+
+    def __init__(self, config: SourceConfig, pipeline: str) -> None:
+        self._config = cast(OutboxConfig, config)
+        self._outbox = self._config.outbox
+        self._group = self._config.consumer_group or pipeline
+        self._where = f"pipeline {pipeline!r}: outbox {self._outbox!r}"
+        self._headers = relay_headers(Origin(self._outbox, pipeline, keeps_headers=True))
+        self._reader: OutboxReader | None = None
+        self._settled = 0
+        """Everything up to here is stored, or is no message."""
+        self._handed = 0
+        """The last message that was handed out; `_settled` if there was none since."""
+        self._after = 0
+        """Nothing up to here is left to hand out."""
+        # Lets close() come from another thread: it wakes whoever waits, and waits for whoever works.
+        self._busy = threading.Lock()
+        self._closing = threading.Event()
+
+    def open(self, positions: Mapping[str, str]) -> None:
+        self.close()
+        with self._busy:
+            url = _primary(self._config.postgres_url)
+            session = connect(url, self._where, self._config.timeout_ms, "tide-relay outbox source")
+            try:
+                session.begin_call()
+                group = join_group(session, self._outbox, self._group, self._where)
+                position = positions.get(self._outbox)
+                start = group.offset_id if position is None else int(position)
+                if start > group.last_id:
+                    raise ConfigError(
+                        f"{self._where}: message {start} is stored, and the outbox has come to {group.last_id} only: "
+                        "it was made anew, or set back. Make a new pipeline, with another event_id: ids come again"
+                    )
+                with errors(self._where):
+                    session.execute(query("source_listen"))
+            except BaseException:
+                session.close()
+                raise
+            self._reader = OutboxReader(session, self._outbox, group)
+            self._settled = self._handed = self._after = start
+
+    def receive(self, max_messages: int, wait_seconds: float) -> list[Received]:
+        until = time.monotonic() + wait_seconds
+        pause = FIRST_PAUSE_SECONDS
+        with self._busy, self._working() as reader:
+            while True:
+                look = reader.look(self._after, max_messages)
+                if look.messages:
+                    self._after = self._handed = look.messages[-1].id
+                    return [self._received(message) for message in look.messages]
+                self._pass_over(look.horizon)
+                if wait_seconds > 0 and not reader.is_armed:
+                    self._arm(reader)
+                    continue
+                left = until - time.monotonic()
+                if left <= 0:
+                    return []
+                if look.open_publishers:
+                    reader.wait(min(left, pause))
+                    pause = min(pause * 2, RUNG_PAUSE_SECONDS)
+                else:
+                    longest = RUNG_PAUSE_SECONDS if reader.is_rung() else self._config.idle_poll_ms / 1000
+                    reader.wait(min(left, longest))
+                if self._closing.is_set():
+                    raise NotConnected(f"{self._where}: closed", code="closed")
+
+    def ack(self, received: Sequence[Received]) -> None:
+        if received:
+            with self._busy, self._working() as reader:
+                self._settled = max(self._settled, *(message.token for message in received))
+                reader.settle(self._settled)
+
+    def rest(self) -> None:
+        with self._busy:
+            # Nothing was fetched that was not handed out, so giving back is forgetting.
+            self._handed = self._after = self._settled
+            if self._reader is not None:
+                with contextlib.suppress(NotConnected), self._working() as reader:
+                    reader.silence()
+
+    def close(self) -> None:
+        self._closing.set()
+        reader = self._reader
+        if reader is not None:
+            with contextlib.suppress(OSError):  # closed by its own thread meanwhile
+                reader.wake()
+        with self._busy:
+            self._closing.clear()
+            reader, self._reader = self._reader, None
+            if reader is not None:
+                with contextlib.suppress(RelayError), errors(self._where):
+                    reader.silence()
+                reader.close()
+
+    @contextlib.contextmanager
+    def _working(self) -> Generator[OutboxReader]:
+        """The reader; given up when anything goes wrong with it. Raises NotConnected."""
+        reader = self._reader
+        if reader is None:
+            raise NotConnected(f"{self._where}: not open", code="closed")
+        try:
+            with errors(self._where):
+                yield reader
+        except BaseException as error:
+            self._reader = None
+            reader.close()
+            if isinstance(error, ConfigError):  # a right was taken away: `open` says so again
+                raise NotConnected(str(error), code="refused") from error
+            raise
+
+    def _arm(self, reader: OutboxReader) -> None:
+        reader.arm()
+        if self._after > self._settled == self._handed:  # ids that were rolled back need not hold up retention
+            reader.settle(self._after)
+            self._settled = self._handed = self._after
+
+    def _pass_over(self, horizon: int) -> None:
+        """No message lies between what was handed out and the horizon."""
+        self._after = max(self._after, horizon)
+
+    def _received(self, message: Message) -> Received:
+        dedup_id = f"{self._outbox}:{message.id}"
+        own = {} if message.headers == b"{}" else parsed_headers(message.headers)
+        return Received(
+            dedup_id,
+            message.payload,
+            self._headers(dedup_id, message, own),
+            message.key,
+            self._outbox,
+            partition=self._outbox,
+            position=str(message.id),
+            token=message.id,
+        )
+
+
+def _primary(url: str) -> str:
+    """A standby does not show the marks of open publishers, so messages of slow transactions would be lost there."""
+    return make_conninfo(url, target_session_attrs="read-write")

@@ -1,0 +1,113 @@
+"""The RabbitMQ sink: an exchange, to which a batch is published at once and every publisher confirm awaited.
+
+py-amqp is a synchronous client, so everything happens in the caller's thread; `rabbitmq_channel.py` holds the
+connection, `rabbitmq_frames.py` the bytes, `rabbitmq_confirms.py` what became of them.
+
+Order: records leave in order over one channel, in chunks of `max_in_flight`, and nothing is sent after a chunk in which
+something failed for now. Inside a chunk the server may refuse one record (a full queue) and take the next, and the
+refused one then follows it. `max_in_flight` 1 closes that gap. docs/sinks/rabbitmq.md says more.
+"""
+
+import threading
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar, cast
+
+from relay.backends.rabbitmq.sink_config import RabbitmqConfig
+from relay.backends.sink import Features, Sink, SinkConfig
+from relay.errors import MissingExtra, NotConnected
+from relay.models import Failure, Record
+
+if TYPE_CHECKING:
+    from relay.backends.rabbitmq.publisher import PublishingChannel
+
+
+class RabbitmqSink(Sink):
+    features: ClassVar[Features] = Features(
+        keeps_headers=True,
+        keeps_key=True,
+        # A server's default `max_message_size` up to RabbitMQ 3; the server's own limit holds.
+        largest_record_bytes=128 * 1024 * 1024,
+        needs_destination=True,
+        needs_credentials=True,
+        cloudevents_binding="amqp",
+        subject_key="routing_key",
+        subject_aliases=("rabbitmq_routing_key",),
+    )
+    config_model: ClassVar[type[SinkConfig]] = RabbitmqConfig
+
+    def __init__(self, config: SinkConfig, pipeline: str) -> None:
+        self._config = cast(RabbitmqConfig, config)
+        self._pipeline = pipeline
+        name = self._config.exchange
+        self._where = f"pipeline {pipeline!r}: RabbitMQ " + (f"exchange {name!r}" if name else "default exchange")
+        self._limit_bytes = self._config.max_message_bytes
+        self._channel: PublishingChannel | None = None
+        # Held by whoever uses the channel.
+        self._in_use = threading.Lock()
+
+    def open(self) -> None:
+        try:
+            from relay.backends.rabbitmq.publisher import PublishingChannel
+        except ImportError as error:
+            raise MissingExtra("rabbitmq", "rabbitmq") from error
+        self.close()
+        channel = PublishingChannel(self._config, self._pipeline, self._where)
+        try:
+            channel.open()
+        except BaseException:
+            channel.close()
+            raise
+        self._channel = channel
+
+    def publish(self, records: Sequence[Record]) -> list[Failure]:
+        deadline = time.monotonic() + self._config.timeout_ms / 1000
+        with self._in_use:
+            channel = self._channel
+            if channel is None:
+                raise NotConnected(f"{self._where}: not open", code="closed")
+            if channel.lost is not None:
+                raise channel.lost
+            failures: list[Failure] = []
+            for begin in range(0, len(records), self._config.max_in_flight):
+                end = begin + self._config.max_in_flight
+                failures += self._publish_chunk(channel, records[begin:end], begin, deadline)
+                held_up_by = next((failure.index for failure in failures if not failure.permanent), None)
+                if held_up_by is not None:
+                    if held_up_by == 0 and channel.lost is not None:
+                        raise channel.lost
+                    reason = f"waits for record {held_up_by}"
+                    failures += [Failure(index, False, "not_sent", reason) for index in range(end, len(records))]
+                    return failures
+            channel.forget()
+        return failures
+
+    def close(self) -> None:
+        channel = self._channel
+        if channel is None:
+            return
+        if not self._in_use.acquire(blocking=False):
+            channel.abort()
+            self._in_use.acquire()
+        try:
+            self._channel = None
+            channel.close()
+        finally:
+            self._in_use.release()
+
+    def _publish_chunk(
+        self, channel: "PublishingChannel", chunk: Sequence[Record], begin: int, deadline: float
+    ) -> list[Failure]:
+        """Its failures; `begin` is its place in the batch."""
+        outcomes = channel.publish([record for record in chunk if len(record.body) <= self._limit_bytes], deadline)
+        if channel.limit_bytes is not None:
+            # The server closed the channel for one of these: known from now on.
+            self._limit_bytes = min(self._limit_bytes, channel.limit_bytes)
+        failures = []
+        for index, record in enumerate(chunk, begin):
+            if len(record.body) > self._limit_bytes:
+                reason = f"{len(record.body)} bytes; the server takes {self._limit_bytes} at most (max_message_size)"
+                failures.append(Failure(index, True, "too_large", reason))
+            elif (outcome := outcomes[record.dedup_id]).code:
+                failures.append(Failure(index, outcome.permanent, outcome.code, outcome.reason))
+        return failures

@@ -1,0 +1,96 @@
+"""The RabbitMQ source: a consumer of one queue, with manual acknowledgement after the commit.
+
+The server sends up to `prefetch` messages ahead. They wait in the socket: what is not asked for is not read, and so
+holds no memory here. Between drains there is no consumer, and nothing is held on the server either.
+
+A heartbeat lets the server notice a worker that is gone without a farewell, and give its messages to the next one. It
+is answered in `receive` and `ack`; a drain that is stuck for two minutes loses the connection, and its messages come
+again.
+"""
+
+import contextlib
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, cast
+
+from pydantic import AliasChoices, Field
+
+from relay.backends.rabbitmq.config import RabbitmqKeys
+from relay.backends.source import Source, SourceConfig, SourceFeatures
+from relay.errors import MissingExtra, NotConnected
+from relay.models import Received
+
+if TYPE_CHECKING:
+    from relay.backends.rabbitmq.consumer import RabbitmqConsumer
+
+
+class RabbitmqSourceConfig(RabbitmqKeys, SourceConfig):
+    queue: Annotated[str, Field(min_length=1, max_length=255, validation_alias=AliasChoices("queue", "rabbitmq_queue"))]
+    prefetch: Annotated[int, Field(ge=1, le=65_535, validation_alias=AliasChoices("prefetch", "prefetch_count"))] = 500
+    """Messages on the way to us, or with us, without an acknowledgement."""
+    declare: bool = False
+    """Make the queue, durable, where it does not exist. One that exists is never changed."""
+    queue_type: Literal["classic", "quorum"] = "classic"
+    """Of a queue that is made here."""
+
+
+class RabbitmqSource(Source):
+    features: ClassVar[SourceFeatures] = SourceFeatures(
+        keeps_headers=True, keeps_key=True, needs_source=True, needs_credentials=True
+    )
+    config_model: ClassVar[type[SourceConfig]] = RabbitmqSourceConfig
+
+    def __init__(self, config: SourceConfig, pipeline: str) -> None:
+        self._config = cast(RabbitmqSourceConfig, config)
+        self._pipeline = pipeline
+        self._where = f"pipeline {pipeline!r}: RabbitMQ queue {self._config.queue!r}"
+        self._consumer: RabbitmqConsumer | None = None
+        # Held by whoever uses the consumer.
+        self._in_use = threading.Lock()
+
+    def open(self, positions: Mapping[str, str]) -> None:  # noqa: ARG002 (the server remembers)
+        try:
+            from relay.backends.rabbitmq.consumer import RabbitmqConsumer
+        except ImportError as error:
+            raise MissingExtra("rabbitmq", "rabbitmq") from error
+        self.close()
+        consumer = RabbitmqConsumer(self._config, self._pipeline, self._where)
+        try:
+            consumer.open()
+        except BaseException:
+            consumer.close()
+            raise
+        self._consumer = consumer
+
+    def receive(self, max_messages: int, wait_seconds: float) -> list[Received]:
+        with self._opened() as consumer:
+            return consumer.receive(max_messages, wait_seconds)
+
+    def ack(self, received: Sequence[Received]) -> None:
+        with self._opened() as consumer:
+            consumer.ack(received)
+
+    def rest(self) -> None:
+        # A connection that is lost has given everything back already.
+        with contextlib.suppress(NotConnected), self._opened() as consumer:
+            consumer.rest()
+
+    def close(self) -> None:
+        consumer = self._consumer
+        if consumer is None:
+            return
+        if not self._in_use.acquire(blocking=False):
+            consumer.abort()
+            self._in_use.acquire()
+        try:
+            self._consumer = None
+            consumer.close()
+        finally:
+            self._in_use.release()
+
+    @contextlib.contextmanager
+    def _opened(self) -> "Iterator[RabbitmqConsumer]":
+        with self._in_use:
+            if self._consumer is None:
+                raise NotConnected(f"{self._where}: not open", code="closed")
+            yield self._consumer

@@ -1,0 +1,191 @@
+"""The connection to one Redis server, or one to each node of a Redis Cluster that is asked something.
+
+It speaks through redis-py's `Connection`, one level below its client: that one sends again by itself what may have
+been executed already, and its pipeline takes more time than the rest of a publish together. Here nothing is ever sent
+twice, and every exchange ends at a deadline.
+
+A cluster's slots are learnt when the link is opened. When they move, the answer is MOVED, which ends the link as a lost
+connection does: to open again learns them anew.
+"""
+
+import contextlib
+import socket
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import redis.connection
+from redis.crc import key_slot
+from redis.exceptions import RedisError, ResponseError
+
+from relay.backends.redis.config import Address, RedisKeys, connect_options
+from relay.backends.redis.errors import FOR_A_PERSON, verdict
+from relay.backends.redis.redis_wire import packed
+from relay.errors import ConfigError, NotConnected, RelayError
+from relay.masking import mask
+
+Connection = Any  # redis-py's, which has no annotations
+
+_CLOSE_SECONDS = 2.0
+_REPLIES_BETWEEN_LOOKS = 64
+
+
+class RedisLink:
+    """Every method but `close` by one thread at a time. When it was lost it stays lost: make a new one."""
+
+    def __init__(self, keys: RedisKeys, where: str, name: str) -> None:
+        self._keys = keys
+        self._is_cluster = keys.is_cluster
+        self._where = where
+        self._name = name
+        self._connections: dict[tuple[str, int], Connection] = {}
+        self._first: Address | None = None
+        self._slots: list[tuple[int, int, Address]] = []
+        self._busy = threading.Lock()
+        self._closed = False
+
+    def open(self, deadline: float) -> None:
+        """Raises NotConnected, or ConfigError when a person must change something."""
+        problem: RelayError | None = None
+        addresses = self._keys.addresses
+        for number, address in enumerate(addresses):
+            # One that does not answer leaves time for the others.
+            turn_ends = deadline - _left(deadline) * (len(addresses) - number - 1) / (len(addresses) - number)
+            try:
+                self._connect(address, turn_ends)
+                self._first = address
+                if self._is_cluster:
+                    self._learn_slots(address, turn_ends)
+                return
+            except NotConnected as error:
+                problem = error
+        assert problem is not None
+        raise problem
+
+    def ask(self, key: str | None, *command: str | bytes | int, deadline: float) -> Any:
+        """The answer of the server that has the key; without one, of the first. Raises ResponseError, NotConnected."""
+        answer = self.exchange(key, [packed(command)], 1, deadline)[0]
+        if isinstance(answer, ResponseError):
+            raise answer
+        return answer
+
+    def exchange(self, key: str | None, commands: Sequence[bytes], count: int, deadline: float) -> list[Any]:
+        """Sends packed commands together, to the server that has the key, and gives `count` answers, errors as values.
+
+        Raises NotConnected when not all answers came, in which case any of the commands may have been executed.
+        """
+        try:
+            connection = self._connect(self._address(key), deadline)
+        except ConfigError as error:
+            # Of another node of the cluster: `open` was content.
+            raise NotConnected(str(error), code="bad_config") from error
+        with self._busy:
+            try:
+                self._alive(connection).settimeout(_left(deadline))
+                connection.send_packed_command(list(commands), check_health=False)
+                return [self._answer(connection, number, deadline) for number in range(count)]
+            except (RedisError, OSError) as error:
+                raise self.translated(error) from error
+
+    def slot(self, key: str) -> int:
+        """Keys of one slot may be written in one transaction; without a cluster there is one slot alone."""
+        return key_slot(key.encode()) if self._is_cluster else 0
+
+    def translated(self, error: BaseException, *, opening: bool = False) -> RelayError:
+        code = verdict(error)[1]
+        text = f"{self._where}: {mask(str(error)) or type(error).__name__}"
+        if opening and code in FOR_A_PERSON:
+            return ConfigError(text)
+        return NotConnected(text, code="closed" if self._closed else code)
+
+    def close(self) -> None:
+        """May come from another thread: whoever is inside an exchange gets NotConnected."""
+        self._closed = True
+        for connection in list(self._connections.values()):
+            sock = connection._sock
+            if sock is not None:
+                with contextlib.suppress(OSError):
+                    sock.shutdown(socket.SHUT_RDWR)
+        taken = self._busy.acquire(timeout=_CLOSE_SECONDS)
+        try:
+            for connection in list(self._connections.values()):
+                connection.disconnect()
+            self._connections.clear()
+        finally:
+            if taken:
+                self._busy.release()
+
+    def _answer(self, connection: Connection, number: int, deadline: float) -> Any:
+        if number % _REPLIES_BETWEEN_LOOKS == 0:
+            self._alive(connection).settimeout(_left(deadline))
+        try:
+            return connection.read_response()
+        except ResponseError as error:
+            return error
+
+    def _alive(self, connection: Connection) -> Any:
+        """Its socket. A connection of redis-py connects by itself where there is none, which must not happen here."""
+        if self._closed or connection._sock is None:
+            raise NotConnected(f"{self._where}: the connection was closed", code="closed")
+        return connection._sock
+
+    def _address(self, key: str | None) -> Address:
+        assert self._first is not None
+        if key is None or not self._is_cluster:
+            return self._first
+        slot = self.slot(key)
+        for first, last, address in self._slots:
+            if first <= slot <= last:
+                return address
+        raise NotConnected(f"{self._where}: no node of the cluster has slot {slot} of {key!r}", code="cluster_down")
+
+    def _connect(self, address: Address, deadline: float) -> Connection:
+        known = self._connections.get((address.host, address.port))
+        if known is not None:
+            return known
+        kind: Any = redis.connection.SSLConnection if address.encrypted else redis.connection.Connection
+        options = connect_options(self._keys, address, self._where)
+        seconds = _left(deadline)
+        connection = kind(socket_timeout=seconds, socket_connect_timeout=seconds, socket_keepalive=True, **options)
+        with self._busy:
+            try:
+                if self._closed:
+                    raise NotConnected(f"{self._where}: the connection was closed", code="closed")
+                connection.connect()
+                self._introduce(connection)
+            except (RedisError, OSError) as error:
+                connection.disconnect()
+                raise self.translated(error, opening=True) from error
+            self._connections[(address.host, address.port)] = connection
+        return connection
+
+    def _introduce(self, connection: Connection) -> None:
+        """Best effort: it helps whoever reads CLIENT LIST, and the ACL user may not be allowed to."""
+        connection.send_command("CLIENT", "SETNAME", self._name, check_health=False)
+        with contextlib.suppress(ResponseError):
+            connection.read_response()
+        connection.send_command("PING", check_health=False)
+        with contextlib.suppress(ResponseError):
+            connection.read_response()
+
+    def _learn_slots(self, address: Address, deadline: float) -> None:
+        connection = self._connect(address, deadline)
+        try:
+            with self._busy:
+                self._alive(connection).settimeout(_left(deadline))
+                connection.send_command("CLUSTER", "SLOTS", check_health=False)
+                ranges = connection.read_response()
+        except (RedisError, OSError) as error:
+            raise self.translated(error, opening=True) from error
+        self._slots = [
+            # A node that does not know its own address says nothing, or "?": it is the one that was asked.
+            (first, last, replace(address, host=(node[0] or b"?").decode().replace("?", address.host), port=node[1]))
+            for first, last, node, *_ in ranges
+        ]
+
+
+def _left(deadline: float) -> float:
+    """What is left until then, for a socket: 0 would mean that it must not wait at all."""
+    return max(0.001, deadline - time.monotonic())

@@ -1,0 +1,206 @@
+"""The Redis sink: an entry of a stream for each record, whole chunks of them in one transaction.
+
+MULTI and EXEC, because Redis then decides about a chunk as one: out of memory, read only, loading, a slot that moved
+refuse all of it, so that no record overtakes one that was refused for now. What can still fail alone is a stream whose
+key holds another type, which fails every record of that stream. Nothing is sent after a chunk in which something failed
+for now.
+
+In a cluster a transaction stays within a slot: order holds within each stream, not between streams.
+"""
+
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, cast
+
+from relay.backends.redis.entry import add_command, largest_text_bytes
+from relay.backends.redis.errors import verdict
+from relay.backends.redis.redis_wire import client_name, packed
+from relay.backends.redis.sink_config import RedisConfig
+from relay.backends.sink import Features, Sink, SinkConfig
+from relay.errors import MissingExtra, NotConnected
+from relay.models import Failure, Record
+
+if TYPE_CHECKING:
+    from relay.backends.redis.connection import RedisLink
+
+# Redis keeps a transaction in memory until EXEC, and does nothing else while it runs it: some milliseconds.
+_CHUNK_BYTES = 4 * 1024 * 1024
+_CHUNK_RECORDS = 1000
+_LARGEST_TEXT_BYTES = 512 * 1024 * 1024
+# Of the time that is left: WAIT must answer well before our own patience ends.
+_WAIT_SHARE = 0.5
+
+Chunk = dict[int, tuple[Record, bytes]]
+"""Records by their index in the batch, each with its command."""
+
+
+class RedisSink(Sink):
+    features: ClassVar[Features] = Features(
+        keeps_headers=True,
+        keeps_key=True,
+        # A server's default `proto-max-bulk-len`; the server's own limit holds.
+        largest_record_bytes=_LARGEST_TEXT_BYTES,
+        needs_credentials=True,
+        subject_key="stream",
+        subject_aliases=("redis_stream",),
+    )
+    config_model: ClassVar[type[SinkConfig]] = RedisConfig
+
+    def __init__(self, config: SinkConfig, pipeline: str) -> None:
+        self._config = cast(RedisConfig, config)
+        self._pipeline = pipeline
+        self._where = f"pipeline {pipeline!r}: Redis"
+        self._link: RedisLink | None = None
+        self._largest_bytes = _LARGEST_TEXT_BYTES
+
+    def open(self) -> None:
+        try:
+            from relay.backends.redis.connection import RedisLink
+        except ImportError as error:
+            raise MissingExtra("redis", "redis") from error
+        self.close()
+        deadline = time.monotonic() + self._config.timeout_ms / 1000
+        link = RedisLink(self._config, self._where, client_name(self._pipeline))
+        try:
+            link.open(deadline)
+            self._largest_bytes = _largest_text_bytes(link, deadline)
+        except BaseException:
+            link.close()
+            raise
+        self._link = link
+
+    def publish(self, records: Sequence[Record]) -> list[Failure]:
+        deadline = time.monotonic() + self._config.timeout_ms / 1000
+        link = self._link
+        if link is None:
+            raise NotConnected(f"{self._where}: not open", code="closed")
+        failures: dict[int, Failure] = {}
+        begin = 0
+        while begin < len(records):
+            chunk, begin = self._chunk(records, begin, failures)
+            answers = self._publish(link, chunk, deadline)
+            failures.update(answers)
+            held_up_by = min((index for index, failure in answers.items() if not failure.permanent), default=None)
+            if held_up_by is not None:
+                failures.update({index: _not_sent(index, held_up_by) for index in range(begin, len(records))})
+                self._raise_if_nothing_happened(failures, len(records), held_up_by)
+                break
+        return [failures[index] for index in sorted(failures)]
+
+    def close(self) -> None:
+        link, self._link = self._link, None
+        if link is not None:
+            link.close()
+
+    def _chunk(self, records: Sequence[Record], begin: int, failures: dict[int, Failure]) -> tuple[Chunk, int]:
+        """The next records to send together, packed, and the index after them; hopeless ones go into `failures`."""
+        chunk: Chunk = {}
+        room_bytes = _CHUNK_BYTES
+        index = begin
+        while index < len(records) and len(chunk) < _CHUNK_RECORDS and room_bytes > 0:
+            record = records[index]
+            failure = self._hopeless(index, record)
+            if failure is None:
+                command = add_command(record, self._config)
+                chunk[index] = (record, command)
+                room_bytes -= len(command)
+            else:
+                failures[index] = failure
+            index += 1
+        return chunk, index
+
+    def _hopeless(self, index: int, record: Record) -> Failure | None:
+        """Why the record can never be sent, or None. Found here, because the server's answer is to hang up."""
+        if not record.subject:
+            reason = "the name of the stream is empty: does the template name something that this message lacks?"
+            return Failure(index, True, "bad_subject", reason)
+        size = largest_text_bytes(record)
+        if size > self._largest_bytes:
+            reason = f"{size} bytes; the server takes {self._largest_bytes} at most (proto-max-bulk-len)"
+            return Failure(index, True, "too_large", reason)
+        return None
+
+    def _publish(self, link: "RedisLink", chunk: Chunk, deadline: float) -> dict[int, Failure]:
+        """One transaction for each slot; after one in which something failed for now, nothing is sent."""
+        slots: dict[int, list[int]] = {}
+        for index, (record, _) in chunk.items():
+            slots.setdefault(link.slot(record.subject), []).append(index)
+        failures: dict[int, Failure] = {}
+        held_up_by: int | None = None
+        for indexes in slots.values():
+            if held_up_by is not None:
+                failures.update({index: _not_sent(index, held_up_by) for index in indexes})
+                continue
+            answers = self._transaction(link, {index: chunk[index] for index in indexes}, deadline)
+            failures.update(answers)
+            held_up_by = min((index for index, failure in answers.items() if not failure.permanent), default=None)
+        return failures
+
+    def _transaction(self, link: "RedisLink", chunk: Chunk, deadline: float) -> dict[int, Failure]:
+        commands = [packed(("MULTI",)), *[command for _, command in chunk.values()], packed(("EXEC",))]
+        replicas = self._config.wait_replicas
+        if replicas:
+            patience_ms = max(1, int((deadline - time.monotonic()) * 1000 * _WAIT_SHARE))
+            commands.append(packed(("WAIT", replicas, patience_ms)))
+        stream = next(iter(chunk.values()))[0].subject
+        answers = link.exchange(stream, [b"".join(commands)], len(commands), deadline)
+        failures, refused = _outcome(chunk, answers[1 : len(chunk) + 1], answers[len(chunk) + 1])
+        if refused and self._config.exactly_once:
+            from relay.backends.redis.exactly_once import judge
+
+            failures.update(judge(link, refused, deadline))
+        else:
+            for index in refused:
+                failures[index] = Failure(index, False, "id_passed", "the stream's last id is at its end")
+        if replicas:
+            failures = _not_replicated(chunk, answers[-1], replicas) | failures
+        return failures
+
+    def _raise_if_nothing_happened(self, failures: dict[int, Failure], size: int, held_up_by: int) -> None:
+        """A batch of which nothing was delivered says NotConnected: opening finds a new primary, or moved slots."""
+        if len(failures) == size and not any(failure.permanent for failure in failures.values()):
+            raise NotConnected(f"{self._where}: {failures[held_up_by].reason}", code=failures[held_up_by].code)
+
+
+def _largest_text_bytes(link: "RedisLink", deadline: float) -> int:
+    """The server's limit; the default one where it may not be asked."""
+    from redis.exceptions import ResponseError
+
+    try:
+        answer = link.ask(None, "CONFIG", "GET", "proto-max-bulk-len", deadline=deadline)
+        return int(answer[1])
+    except (ResponseError, IndexError):
+        return _LARGEST_TEXT_BYTES
+
+
+def _outcome(chunk: Chunk, queued: Sequence[Any], executed: Any) -> tuple[dict[int, Failure], dict[int, Record]]:
+    """What failed, and what was refused for its id, which may be because it was delivered before."""
+    failures: dict[int, Failure] = {}
+    refused: dict[int, Record] = {}
+    answers = executed
+    aborted = isinstance(executed, Exception)
+    if aborted:
+        # One command that is refused refuses them all; where each of them was fine by itself, EXEC says why.
+        cause = next((answer for answer in queued if isinstance(answer, Exception)), executed)
+        answers = [cause] * len(chunk)
+    for (index, (record, _)), answer in zip(chunk.items(), answers, strict=True):
+        if isinstance(answer, Exception):
+            permanent, code = verdict(answer)
+            if code == "id_passed":
+                refused[index] = record
+            else:
+                # Never for good together: they were not all wrong.
+                permanent = permanent and not aborted
+                failures[index] = Failure(index, permanent, code, f"stream {record.subject!r}: {answer}")
+    return failures, refused
+
+
+def _not_sent(index: int, held_up_by: int) -> Failure:
+    return Failure(index, False, "not_sent", f"waits for record {held_up_by}")
+
+
+def _not_replicated(chunk: Chunk, reached: Any, wanted: int) -> dict[int, Failure]:
+    if isinstance(reached, int) and reached >= wanted:
+        return {}
+    reason = f"{reached} replicas have it, and wait_replicas asks for {wanted}"
+    return {index: Failure(index, False, "not_replicated", reason) for index in chunk}

@@ -1,0 +1,85 @@
+"""An entry of a stream as a received message.
+
+Entries of the Redis sink (`relay/backends/redis/entry.py`) are known by their fields: `body`, perhaps `key`, and
+`header.NAME`. Of any other entry the body is the field that `body_field` names; without that key, its only field if it
+has a usual name, else the whole entry as a JSON object of texts, so that nothing of it is lost.
+"""
+
+import json
+from functools import lru_cache
+
+from relay.models import Received
+
+_OURS = b"body"
+_KEY = b"key"
+_HEADER = b"header."
+_USUAL = frozenset({b"body", b"payload", b"data", b"message", b"value"})
+
+Fields = list[bytes]
+"""Names and values by turns, as Redis sends them."""
+
+
+def received(stream: str, entry_id: bytes, fields: Fields, body_field: bytes | None) -> Received:
+    number = entry_id.decode()
+    body, key, headers = _parts(fields, body_field)
+    return Received(f"{stream}/{number}", body, headers, key, stream, stream, number, entry_id)
+
+
+def size_of(fields: Fields) -> int:
+    return sum(map(len, fields))
+
+
+def _parts(fields: Fields, body_field: bytes | None) -> tuple[bytes, str | None, dict[str, str]]:
+    """Body, key, headers."""
+    if body_field is not None and body_field in fields[::2]:
+        return _chosen(dict(zip(fields[::2], fields[1::2], strict=True)), body_field)
+    body: bytes | None = None
+    key: str | None = None
+    headers: dict[str, str] = {}
+    for name, value in zip(fields[::2], fields[1::2], strict=True):
+        header = _header(name)
+        if header is not None:
+            headers[header] = _text(value)
+        elif name == _OURS:
+            body = value
+        elif name == _KEY:
+            key = _text(value)
+        else:
+            break
+    else:
+        if body is not None:
+            return body, key, headers
+    if len(fields) == 2 and fields[0] in _USUAL:
+        return fields[1], None, {}
+    return _as_object(list(zip(fields[::2], fields[1::2], strict=True))), None, {}
+
+
+@lru_cache(maxsize=1024)
+def _header(field: bytes) -> str | None:
+    return _text(field.removeprefix(_HEADER)) if field.startswith(_HEADER) else None
+
+
+def _chosen(by_name: dict[bytes, bytes], body_field: bytes) -> tuple[bytes, str | None, dict[str, str]]:
+    """The other fields travel as headers."""
+    key = by_name.get(_KEY) if body_field != _KEY else None
+    headers = {
+        _text(name.removeprefix(_HEADER)): _text(value)
+        for name, value in by_name.items()
+        if name not in (body_field, _KEY)
+    }
+    return by_name[body_field], None if key is None else _text(key), headers
+
+
+def _as_object(pairs: list[tuple[bytes, bytes]]) -> bytes:
+    """Bytes that are not UTF-8 stay as they are: no JSON then, so that a dead letter keeps them."""
+    values: dict[str, list[str]] = {}
+    for name, value in pairs:
+        texts = values.setdefault(name.decode("utf-8", "surrogateescape"), [])
+        texts.append(value.decode("utf-8", "surrogateescape"))
+    # Redis lets a name come twice.
+    fields = {name: texts[0] if len(texts) == 1 else texts for name, texts in values.items()}
+    return json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogateescape")
+
+
+def _text(value: bytes) -> str:
+    return value.decode("utf-8", "backslashreplace")

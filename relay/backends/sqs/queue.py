@@ -1,0 +1,205 @@
+"""Amazon SQS: the keys, the errors and the calls that its sink and its source share."""
+
+import re
+import threading
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from typing import Annotated, Any, TypeVar
+from urllib.parse import urlsplit
+
+from pydantic import AliasChoices, Field, model_validator
+
+from relay.backends.common.aws import AwsKeys, advice, described, make_client
+from relay.backends.common.aws_errors import FOR_A_PERSON, verdict
+from relay.backends.sqs.errors import sqs_verdict
+from relay.errors import ConfigError, NotConnected, RelayError
+from relay.masking import mask
+
+T = TypeVar("T")
+
+PER_REQUEST = 10
+"""Messages in one request, of whatever kind."""
+_CLOSE_SECONDS = 2.0
+_ATTRIBUTES = ["MaximumMessageSize", "VisibilityTimeout", "QueueArn"]
+_AMAZONS = re.compile(r"\.amazonaws\.(com|com\.cn|eu)$")
+_REGION = re.compile(r"(?:(?:^|\.)sqs(?:-fips)?\.|^)([a-z]{2}(?:-[a-z]+)+-\d)\.")
+
+
+class SqsKeys(AwsKeys):
+    queue_url: Annotated[str, Field(validation_alias=AliasChoices("queue_url", "sqs_queue_url"))]
+    create_queue: bool = False
+    """Create the queue if it does not exist, with the service's defaults. An existing queue is never changed."""
+    max_in_flight: Annotated[int, Field(ge=1, le=100)] = 8
+    """Requests at a time, of ten messages each."""
+
+    @model_validator(mode="after")
+    def _is_a_queue(self) -> "SqsKeys":
+        self.check_url("queue_url", self.queue_url)
+        return self
+
+    @property
+    def queue_name(self) -> str:
+        return self.queue_url.rstrip("/").rpartition("/")[2]
+
+    @property
+    def is_fifo(self) -> bool:
+        return self.queue_name.endswith(".fifo")
+
+    def with_defaults(self) -> "SqsKeys":
+        """Region and endpoint as the queue's address says them, where they are not given."""
+        parts = urlsplit(self.queue_url)
+        host = parts.hostname or ""
+        found = _REGION.search(host)
+        own_service = not _AMAZONS.search(host) or ".vpce." in host
+        update = {
+            "region": self.region or (found[1] if found else None),
+            "endpoint_url": self.endpoint_url or (f"{parts.scheme}://{parts.netloc}" if own_service else None),
+        }
+        return self.model_copy(update=update)
+
+
+class Queue:
+    """One queue, and the threads that call SQS for it. A call that is not back in time is left to its own time limit.
+
+    `close` may come from another thread at any time. When closed it stays closed: make a new one.
+    """
+
+    attributes: Mapping[str, str]
+    """Of the queue, as SQS names them; known once open."""
+
+    def __init__(self, keys: SqsKeys, where: str, timeout_seconds: float, longest_wait_seconds: float = 0) -> None:
+        self._keys = keys.with_defaults()
+        self._where = where
+        self._timeout_seconds = timeout_seconds
+        self._longest_wait_seconds = longest_wait_seconds
+        self._pool = ThreadPoolExecutor(keys.max_in_flight, f"sqs-{keys.queue_name}")
+        self._lock = threading.Lock()
+        self._running: set[Future[Any]] = set()
+        self._closed: Future[None] = Future()
+        self._client: Any = None
+
+    def open(self) -> None:
+        """Checks that the queue is there, or creates it. Raises NotConnected, or ConfigError for a person."""
+        self._client = make_client(
+            "sqs",
+            "sqs",
+            self._keys,
+            self._where,
+            timeout_seconds=self._timeout_seconds,
+            read_timeout_seconds=self._timeout_seconds + self._longest_wait_seconds,
+            max_pool_connections=self._keys.max_in_flight,
+        )
+        try:
+            self.attributes = self.result(self.submit(self._look), time.monotonic() + self._timeout_seconds)
+        except RelayError:
+            raise
+        except self.errors() as error:
+            raise self.translated(error, opening=True) from error
+
+    def call(self, operation: str, **parameters: Any) -> dict[str, Any]:
+        """One request, such as `receive_message`. Raises what boto3 raises, one of `errors()`."""
+        client = self._client
+        if client is None:
+            raise ConnectionAbortedError("the queue was closed")
+        answer: dict[str, Any] = getattr(client, operation)(QueueUrl=self._keys.queue_url, **parameters)
+        return answer
+
+    def submit(self, work: Callable[..., T], *arguments: Any) -> "Future[T]":
+        """Runs it in one of the threads. Raises NotConnected if the queue is closed."""
+        try:
+            future = self._pool.submit(work, *arguments)
+        except RuntimeError:
+            raise NotConnected(f"{self._where}: closed", code="closed") from None
+        with self._lock:
+            self._running.add(future)
+        future.add_done_callback(self._forget)
+        return future
+
+    def result(self, future: "Future[T]", deadline: float) -> T:
+        """What came of it, or its error. Raises NotConnected when it is not back in time, or the queue was closed."""
+        either: list[Future[Any]] = [future, self._closed]
+        wait(either, max(0.0, deadline - time.monotonic()), FIRST_COMPLETED)
+        if future.done() and not future.cancelled():
+            return future.result()
+        future.cancel()
+        if self._closed.done():
+            raise NotConnected(f"{self._where}: closed", code="closed")
+        raise NotConnected(f"{self._where}: no answer in time", code="timeout")
+
+    def pause(self, seconds: float) -> None:
+        """Waits so long, or until the queue is closed."""
+        wait([self._closed], seconds)
+
+    def translated(self, error: BaseException, *, opening: bool = False) -> RelayError:
+        permanent, code = self.meaning(error)
+        text = f"{self._where}: {described(error, self._keys)}{advice(code)}"
+        if opening and code == "no_queue":
+            kind = " --attributes FifoQueue=true" if self._keys.is_fifo else ""
+            return ConfigError(
+                f"{self._where}: there is no such queue at {mask(self._keys.queue_url)}; create it "
+                f"(aws sqs create-queue --queue-name {self._keys.queue_name}{kind}), or set create_queue to true"
+            )
+        if opening and (permanent or code in FOR_A_PERSON):
+            return ConfigError(text)
+        return NotConnected(text, code=code)
+
+    def meaning(self, error: BaseException) -> tuple[bool, str]:
+        """(permanent, code) of what a call raised."""
+        response = getattr(error, "response", None)
+        if isinstance(response, dict):
+            said = response.get("Error", {})
+            own = sqs_verdict(str(said.get("Code")), str(said.get("Message")))
+            if own is not None:
+                return own
+        return verdict(error)
+
+    def described(self, error: BaseException) -> str:
+        return described(error, self._keys)
+
+    @staticmethod
+    def errors() -> tuple[type[Exception], ...]:
+        """What a call may raise. Only once boto3 is known to be there."""
+        from botocore.exceptions import BotoCoreError, ClientError  # type: ignore[import-untyped]
+
+        return (BotoCoreError, ClientError, OSError)
+
+    def close(self) -> None:
+        """Calls under way are waited for, a moment; what has not begun is given up. May be called twice."""
+        with self._lock:
+            running = list(self._running)
+            if not self._closed.done():
+                self._closed.set_result(None)
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        _, late = wait(running, _CLOSE_SECONDS)
+        self._pool.shutdown(wait=not late)
+        self._close_client()
+
+    def _look(self) -> dict[str, str]:
+        try:
+            return self._attributes()
+        except self._client.exceptions.QueueDoesNotExist:
+            if not self._keys.create_queue:
+                raise
+        attributes = {"FifoQueue": "true"} if self._keys.is_fifo else {}
+        self._client.create_queue(QueueName=self._keys.queue_name, Attributes=attributes)
+        return self._attributes()
+
+    def _attributes(self) -> dict[str, str]:
+        found: dict[str, str] = self.call("get_queue_attributes", AttributeNames=_ATTRIBUTES).get("Attributes", {})
+        return found
+
+    def _forget(self, future: "Future[Any]") -> None:
+        with self._lock:
+            self._running.discard(future)
+        if self._closed.done():
+            self._close_client()
+
+    def _close_client(self) -> None:
+        """Not before the last call that uses it is over."""
+        with self._lock:
+            if self._running:
+                return
+            client, self._client = self._client, None
+        if client is not None:
+            client.close()

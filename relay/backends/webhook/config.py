@@ -1,0 +1,113 @@
+"""The keys of the webhook sink."""
+
+import re
+from typing import Annotated, Literal, Self
+
+from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+
+from relay.backends.common.tls import TlsKeys
+from relay.backends.sink import SinkConfig
+from relay.backends.webhook.signatures import standard_key
+from relay.backends.webhook.url import UrlTemplate
+from relay.errors import ConfigError
+
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_REFERENCE = re.compile(r"\$\{(?:env|file):[^{}]+\}")
+
+OURS = frozenset({"host", "content-length", "transfer-encoding", "connection", "keep-alive", "te", "trailer", "upgrade",
+                  "expect", "proxy-authorization", "proxy-connection", "webhook-id", "webhook-timestamp",
+                  "webhook-signature", "idempotency-key"})  # fmt: skip
+"""Headers, in lower case, that nobody else may give: they frame the request, or the sink sets them."""
+
+
+def is_header_name(name: str) -> bool:
+    return _TOKEN.fullmatch(name) is not None
+
+
+class Bearer(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+    type: Literal["bearer"]
+    token: Annotated[str, Field(min_length=1, repr=False)]
+
+
+class Basic(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+    type: Literal["basic"]
+    user: Annotated[str, Field(pattern="^[^:]*$")]
+    password: Annotated[str, Field(repr=False)]
+
+
+Secret = Annotated[str, Field(min_length=1)]
+
+
+class WebhookConfig(TlsKeys, SinkConfig):
+    url: Annotated[str, Field(repr=False, validation_alias=AliasChoices("url", "webhook_url"))]
+    """A template of the sink's own, not the subject template: what stands for a variable has to be percent-encoded."""
+    method: Annotated[
+        Literal["POST", "PUT", "PATCH"], BeforeValidator(lambda v: v.upper() if type(v) is str else v)
+    ] = "POST"
+    headers: Annotated[dict[str, str], Field(repr=False)] = Field(default={})
+    request_timeout_ms: Annotated[int | None, Field(ge=10, le=3_600_000)] = None
+    """Of one request; `timeout_ms` is the limit of a whole batch."""
+    max_in_flight: Annotated[int, Field(ge=1, le=64)] = 8
+    batch: bool = False
+    max_body_bytes: Annotated[int, Field(ge=1024, le=64 * 1024 * 1024)] = 1024 * 1024
+    """Of one JSON array; a larger record goes alone."""
+    signing_secret: Annotated[Secret | None, Field(repr=False)] = None
+    signing_secrets: Annotated[list[Secret], Field(repr=False, max_length=8)] = Field(default=[])
+    """Several, while one replaces another: each request carries a signature by each."""
+    auth: Annotated[Bearer | Basic | None, Field(discriminator="type", repr=False)] = None
+    retry_on: list[Annotated[int, Field(ge=400, le=499)]] = Field(default=[])
+    """Statuses to be tried again beside 408, 425, 429 and all from 500."""
+    allow_http: bool = False
+    allow_private_network: bool = False
+
+    @property
+    def secrets(self) -> list[str]:
+        """Every signing secret, once."""
+        return list(dict.fromkeys([*([self.signing_secret] if self.signing_secret else []), *self.signing_secrets]))
+
+    @field_validator("headers")
+    @classmethod
+    def _headers_can_be_sent(cls, headers: dict[str, str]) -> dict[str, str]:
+        for name, value in headers.items():
+            if not is_header_name(name):
+                raise ValueError(f"{name!r} is no name of a header")
+            if name.lower() in OURS:
+                raise ValueError(f"{name} is set by the relay itself")
+            if any(ord(character) < 32 or ord(character) == 127 for character in value):
+                raise ValueError(f"the value of {name} has a line end or another control character in it")
+        return headers
+
+    @field_validator("signing_secret")
+    @classmethod
+    def _secret_is_a_key(cls, secret: str | None) -> str | None:
+        if secret is not None and not _REFERENCE.search(secret):
+            standard_key(secret)
+        return secret
+
+    @field_validator("signing_secrets")
+    @classmethod
+    def _secrets_are_keys(cls, secrets: list[str]) -> list[str]:
+        for secret in secrets:
+            cls._secret_is_a_key(secret)
+        return secrets
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> Self:
+        if self.auth is not None and any(name.lower() == "authorization" for name in self.headers):
+            raise ValueError("auth and a header Authorization: keep one of the two")
+        if not _REFERENCE.search(self.url):
+            self._check_url()
+        return self
+
+    def _check_url(self) -> None:
+        try:
+            scheme = UrlTemplate(self.url).origin.scheme
+        except ConfigError as error:
+            text = str(error)
+            raise ValueError(text if text.startswith("url") else f"url {text}") from None
+        if scheme == "http" and not self.allow_http:
+            raise ValueError(
+                "url begins with http://, which anybody on the way can read: use https://, or set allow_http"
+            )

@@ -1,0 +1,111 @@
+"""The webhook sink: an HTTP request for each record, or one for a JSON array of many.
+
+Delivered means answered with a status from 200 to 299. `webhook_lanes.py` keeps the order of each key while several
+requests are on the way; `webhook_client.py` makes one request; `webhook_network.py` sees to it that no name leads into
+the private network; docs/sinks/webhook.md says what a receiver gets.
+"""
+
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar, cast
+
+from relay.backends.sink import Features, Sink, SinkConfig
+from relay.backends.webhook.config import Basic, WebhookConfig
+from relay.backends.webhook.lanes import Lanes
+from relay.backends.webhook.url import BAD_URL, UrlTemplate
+from relay.errors import ConfigError, MissingExtra, NotConnected
+from relay.masking import remember
+from relay.models import Failure, Record
+
+if TYPE_CHECKING:
+    from relay.backends.webhook.client import WebhookClient
+
+CONNECTION_CODES = frozenset({"not_connected", "timeout", "tls", "forbidden_address", "bad_request"})
+"""Failures of the connection, not answers: with nothing delivered, the sink is not connected."""
+
+_PLAIN_HEADERS = frozenset({"content-type", "accept", "user-agent"})
+
+
+class WebhookSink(Sink):
+    features: ClassVar[Features] = Features(keeps_headers=True, cloudevents_binding="http")
+    config_model: ClassVar[type[SinkConfig]] = WebhookConfig
+
+    def __init__(self, config: SinkConfig, pipeline: str) -> None:
+        self._config = cast(WebhookConfig, config)
+        try:
+            self._url = UrlTemplate(self._config.url)
+        except ConfigError as error:
+            raise ConfigError(f"pipeline {pipeline!r}: url {error}") from None
+        # Not the path, which is a secret with many receivers.
+        self._where = f"pipeline {pipeline!r}: webhook {self._url.origin}"
+        self._client: WebhookClient | None = None
+        self._remember_secrets()
+
+    def open(self) -> None:
+        try:
+            from relay.backends.webhook.client import WebhookClient
+        except ImportError as error:
+            raise MissingExtra("webhook", "webhook") from error
+        self.close()
+        client = WebhookClient(self._config, self._url.origin, self._where)
+        try:
+            client.open()
+        except BaseException:
+            client.close()
+            raise
+        self._client = client
+
+    def publish(self, records: Sequence[Record]) -> list[Failure]:
+        deadline = time.monotonic() + self._config.timeout_ms / 1000
+        client = self._client
+        if client is None:
+            raise NotConnected(f"{self._where}: not open", code="closed")
+        with client.hold():
+            failures = self._send(client, records, deadline)
+        if client.closed and failures:
+            raise NotConnected(f"{self._where}: the sink was closed", code="closed")
+        self._raise_if_nothing_happened(failures, len(records))
+        return [failures[index] for index in sorted(failures)]
+
+    def close(self) -> None:
+        client, self._client = self._client, None
+        if client is not None:
+            client.close()
+
+    def _send(self, client: "WebhookClient", records: Sequence[Record], deadline: float) -> dict[int, Failure]:
+        from relay.backends.webhook.batches import send_in_arrays
+        from relay.backends.webhook.client import Outgoing
+
+        targets = [self._url.target(record) for record in records]
+        if self._config.batch:
+            return send_in_arrays(client, records, targets, self._config.max_body_bytes, deadline)
+
+        def send(index: int) -> Failure | None:
+            record, target = records[index], targets[index]
+            if target is None:
+                return Failure(index, True, "bad_url", BAD_URL)
+            return client.send(Outgoing(record.dedup_id, target, record.body, record.headers, index), deadline)
+
+        try:
+            return Lanes([record.key for record in records]).run(send, self._config.max_in_flight, client.helpers)
+        except RuntimeError:
+            if client.closed:  # no thread is to be had any more
+                raise NotConnected(f"{self._where}: the sink was closed", code="closed") from None
+            raise
+
+    def _raise_if_nothing_happened(self, failures: dict[int, Failure], size: int) -> None:
+        """A batch of which nothing was delivered, nor answered, says NotConnected: to open again looks anew."""
+        if len(failures) < size or not failures or any(failure.permanent for failure in failures.values()):
+            return
+        first = failures[min(failures)]
+        if first.code in CONNECTION_CODES:
+            raise NotConnected(f"{self._where}: {first.reason}", code=first.code)
+
+    def _remember_secrets(self) -> None:
+        """A receiver may repeat in its answer what it was sent."""
+        config = self._config
+        secrets = [*config.secrets, *(v for k, v in config.headers.items() if k.lower() not in _PLAIN_HEADERS)]
+        if config.auth is not None:
+            secrets.append(config.auth.password if isinstance(config.auth, Basic) else config.auth.token)
+        for secret in secrets:
+            remember(secret)

@@ -1,0 +1,104 @@
+"""The URL of a webhook: a template whose scheme, host and port are constant.
+
+What a variable stands for is percent-encoded, so it is one part of the path or one value of the query and nothing else:
+no message can choose another host, climb out of the path, or add a parameter.
+"""
+
+import re
+import string
+from dataclasses import dataclass
+from urllib.parse import quote
+
+from relay.errors import ConfigError
+from relay.models import Record
+from relay.wire.templates import RecordTemplate
+
+_URL = re.compile(r"(?i)(https?)://(\[[0-9a-f:.]+\]|[^/?#:@\[\]{}\s]+)(?::(\d{1,5}))?([/?].*)?", re.DOTALL)
+# All that may stand in a path or a query, beside letters and digits; what is encoded already stays so.
+_SAFE = "/?:@!$&'()*+,;=-._~%"
+_CLIMBS = re.compile(r"/\.{1,2}(?=/|$)")
+BAD_URL = "a variable in the path of url is empty, or makes '.' or '..' of a part of it: does this message lack it?"
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a webhook connects to."""
+
+    scheme: str
+    host: str
+    """As DNS knows it: ASCII, without brackets."""
+    port: int
+
+    @property
+    def header(self) -> bytes:
+        """The value of `Host`."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return (host if self.port == _DEFAULT_PORTS[self.scheme] else f"{host}:{self.port}").encode()
+
+    def __str__(self) -> str:
+        return f"{self.scheme}://{self.header.decode()}"
+
+
+class UrlTemplate:
+    """A URL that was understood.
+
+    Raises ConfigError for one that cannot be used; it does not repeat the URL, which may be a secret.
+    """
+
+    def __init__(self, text: str) -> None:
+        try:
+            RecordTemplate(text, "url")
+        except ConfigError as error:
+            raise ConfigError(str(error).replace(f" {text!r}", "")) from None
+        parts = [(literal, name) for literal, name, _, _ in string.Formatter().parse(text)] or [("", None)]
+        first, variable = parts[0]
+        match = _URL.fullmatch(first)
+        if not match or (match[4] is None and variable is not None):
+            raise ConfigError(_what_is_wrong(first))
+        if any("#" in literal for literal, _ in parts):
+            raise ConfigError("has a fragment (#...), which is never sent to a server")
+        scheme = match[1].lower()
+        port = int(match[3] or _DEFAULT_PORTS[scheme])
+        if not 0 < port < 65536:
+            raise ConfigError("has a port that is none")
+        self.origin = Origin(scheme, _ascii_host(match[2]), port)
+        path = match[4] or "/"
+        parts[0] = ("/" + path if path.startswith("?") else path, variable)
+        self._parts = [(quote(literal, safe=_SAFE), name and RecordTemplate(f"{{{name}}}")) for literal, name in parts]
+        self._constant = self._parts[0][0].encode() if len(parts) == 1 and variable is None else None
+
+    def target(self, record: Record) -> bytes | None:
+        """Path and query for this record; None if a variable in the path is empty, or makes `.` or `..` of a part."""
+        if self._constant is not None:
+            return self._constant
+        made = ""
+        for literal, variable in self._parts:
+            made += literal
+            if variable:
+                value = quote(variable.render(record), safe="")
+                if not value and "?" not in made:
+                    return None
+                made += value
+        return None if _CLIMBS.search(made.partition("?")[0]) else made.encode()
+
+
+def _what_is_wrong(first: str) -> str:
+    """Why the text before the first variable is not the beginning of a URL."""
+    if not re.match(r"(?i)https?://", first):
+        return "must begin with https:// (or http://, with allow_http)"
+    authority = re.split(r"[/?#]", first.partition("://")[2])[0]
+    if "@" in authority:
+        return "has a user or a password in it: use auth"
+    return "must name host and port before any variable: a message must not choose the receiver"
+
+
+def _ascii_host(host: str) -> str:
+    host = host.strip("[]").rstrip(".").lower()
+    try:
+        ascii_host = host if host.isascii() else host.encode("idna").decode()
+    except UnicodeError:
+        ascii_host = ""
+    if not ascii_host:
+        raise ConfigError("has a host that is no name")
+    return ascii_host

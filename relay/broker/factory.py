@@ -1,0 +1,55 @@
+"""Makes the Dramatiq broker from a URL, with an explicit list of middleware.
+
+What is left out matters as much as what is in: no Retries (the scheduler alone decides when a pipeline is drained
+again), no TimeLimit (a drain bounds itself by its slice; an exception thrown into its thread could fall between a
+publish and its settle), no Prometheus (ours is in `relay.process.worker_metrics`).
+"""
+
+import pkgutil
+from collections.abc import Sequence
+from typing import Any, cast
+
+import dramatiq
+from dramatiq.middleware import AgeLimit, Middleware
+
+from relay.errors import ConfigError
+from relay.masking import mask
+
+# scheme -> "module:function"; the client library of a broker is imported only when it is used.
+BROKERS = {
+    "redis": "relay.broker.redis:make",
+    "rediss": "relay.broker.redis:make",
+    "unix": "relay.broker.redis:make",
+    "amqp": "relay.broker.rabbitmq:make",
+    "amqps": "relay.broker.rabbitmq:make",
+}
+
+
+class PrefetchThreads(Middleware):
+    """A worker process takes no more drains than it has threads.
+
+    Dramatiq takes twice as many, so that drains wait behind the busy threads of one process while another idles.
+    """
+
+    def before_worker_boot(self, _broker: dramatiq.Broker, worker: dramatiq.Worker) -> None:
+        worker.queue_prefetch = worker.worker_threads
+
+
+def make_broker(url: str, *, middleware: Sequence[Middleware] = ()) -> dramatiq.Broker:
+    """A broker that connects when it is first used. Its `enqueue` raises NotConnected, within about 5 seconds.
+
+    `middleware` is added to that of every broker. The dramatiq command uses the global broker: a worker's front door
+    passes the result to `dramatiq.set_broker`. Actors are bound explicitly, `dramatiq.actor(broker=...)`.
+    Raises ConfigError for a URL that is wrong or of an unknown scheme, MissingExtra if the client library is missing.
+    """
+    scheme = url.partition("://")[0] if "://" in url else ""
+    if scheme not in BROKERS:
+        known = ", ".join(f"{name}://" for name in BROKERS)
+        raise ConfigError(f"unknown broker URL {mask(url)!r}; known schemes: {known}")
+    broker: dramatiq.Broker = pkgutil.resolve_name(BROKERS[scheme])(url, [AgeLimit(), PrefetchThreads(), *middleware])
+    return broker
+
+
+def ping(broker: dramatiq.Broker) -> None:
+    """Raises NotConnected unless the broker answers, within about 5 seconds."""
+    cast(Any, broker).ping()

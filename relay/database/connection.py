@@ -1,0 +1,146 @@
+"""PostgreSQL connections, and the one table from psycopg's errors to ours."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import psycopg
+import psycopg_pool
+from psycopg import errors as pg
+
+from relay.database import pooler
+from relay.errors import ConfigError, MigrationError, NotConnected, RelayError
+from relay.masking import mask
+from relay.settings import Settings
+from relay.sql import query
+
+Connection = psycopg.Connection[tuple[Any, ...]]
+Pool = psycopg_pool.ConnectionPool[Connection]
+
+# The first line that fits decides. What fits none is a bug and goes through as it is.
+_ERRORS: tuple[tuple[type[Exception], type[RelayError], str], ...] = (
+    (pg.QueryCanceled, NotConnected, "timeout"),
+    (pg.LockNotAvailable, NotConnected, "locked"),
+    (pg.UndefinedTable, MigrationError, "schema"),
+    (pg.UndefinedFunction, MigrationError, "schema"),
+    (pg.UndefinedColumn, MigrationError, "schema"),
+    (pg.InvalidSchemaName, MigrationError, "schema"),
+    (pg.InsufficientPrivilege, ConfigError, "privilege"),
+    (pg.InvalidPassword, ConfigError, "auth"),
+    (pg.InvalidAuthorizationSpecification, ConfigError, "auth"),
+    (psycopg_pool.PoolTimeout, NotConnected, "timeout"),
+    (psycopg_pool.PoolClosed, NotConnected, "closed"),
+    (psycopg.OperationalError, NotConnected, "not_connected"),
+    (psycopg.InterfaceError, NotConnected, "not_connected"),
+    (psycopg.ProgrammingError, ConfigError, "statement"),
+)
+_HINTS: dict[type[RelayError], str] = {
+    MigrationError: "; apply the migrations: relay migrate",
+    ConfigError: "; see docs/security.md for what each role needs",
+}
+
+
+@contextmanager
+def database_errors() -> Iterator[None]:
+    """Turns psycopg's errors into NotConnected, MigrationError or ConfigError. Bugs stay what they are."""
+    try:
+        yield
+    except (psycopg.Error, psycopg_pool.PoolClosed, psycopg_pool.PoolTimeout) as error:
+        for foreign, ours, code in _ERRORS:
+            if isinstance(error, foreign):
+                text = mask(" ".join(str(error).split())) or type(error).__name__
+                if ours is NotConnected:
+                    raise NotConnected(f"PostgreSQL: {text}", code=code) from error
+                raise ours(f"PostgreSQL: {text}{_HINTS[ours]}") from error
+        raise
+
+
+def storable(text: str) -> str:
+    """The text as PostgreSQL can hold it, without NUL and lone surrogates: a foreign error may say anything."""
+    return text.replace("\0", "\N{REPLACEMENT CHARACTER}").encode(errors="replace").decode()
+
+
+def connection_options(settings: Settings, application_name: str) -> dict[str, Any]:
+    """Keyword arguments of psycopg: every wait has a limit, and a dead peer is noticed within half a minute."""
+    return {
+        "autocommit": True,
+        "application_name": application_name,
+        "connect_timeout": max(2, round(settings.connect_timeout_seconds)),
+        "keepalives_idle": 10,
+        "keepalives_interval": 5,
+        "keepalives_count": 3,
+        "tcp_user_timeout": 30_000,
+    }
+
+
+def configure(connection: Connection, settings: Settings) -> None:
+    """Session settings. Not sent as start-up options, which connection poolers refuse."""
+    connection.execute(query("session"), {"statement_timeout": f"{round(settings.statement_timeout_seconds * 1000)}ms"})
+
+
+def connect(settings: Settings, application_name: str) -> Connection:
+    """One connection in autocommit. Raises NotConnected, or ConfigError when the server refuses us for good."""
+    with database_errors():
+        connection = _open(settings, application_name)
+        try:
+            if not (suit_pooler(connection) and is_shared(connection, settings)):
+                configure(connection, settings)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+
+def suit_pooler(connection: Connection) -> bool:
+    """Whether a pooler stands between; if so, this connection asks nothing of a session that the next may not have.
+
+    Statements that one client prepares are met by others, in a pool of whole sessions too if it does not reset them.
+    Messages must be read with a later snapshot than the horizon, whatever the database's default.
+    """
+    if not pooler.is_between(connection):
+        return False
+    connection.prepare_threshold = None
+    connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
+    return True
+
+
+def is_shared(connection: Connection, settings: Settings) -> bool:
+    """Whether that pooler gives each transaction another session: then settings of one would be met by others."""
+    another = "tide-relay looks for a pooler"
+    return pooler.shares_sessions(connection, lambda: _open(settings, another), settings.connect_timeout_seconds)
+
+
+def _open(settings: Settings, application_name: str) -> Connection:
+    return psycopg.connect(settings.postgres_url, **connection_options(settings, application_name))
+
+
+def make_worker_pool(settings: Settings, threads: int) -> Pool:
+    """The sessions of a worker process, one for each thread, opened lazily; waiting for one has a limit."""
+
+    # Asked once: a pool of whole sessions that has none left takes its time to answer.
+    shared: list[bool] = []
+
+    def prepare(connection: Connection) -> None:
+        if suit_pooler(connection):
+            if not shared:
+                shared.append(is_shared(connection, settings))
+            if shared[0]:
+                return
+        configure(connection, settings)
+        connection.execute(query("worker_session"))
+
+    name = "tide-relay worker"
+    return psycopg_pool.ConnectionPool(
+        settings.postgres_url,
+        kwargs=connection_options(settings, name),
+        configure=prepare,
+        # A round trip for each drain, so that none fails on a connection that a restart of the server has left dead.
+        check=psycopg_pool.ConnectionPool.check_connection,
+        min_size=0,
+        max_size=threads,
+        timeout=settings.connect_timeout_seconds,
+        max_idle=300.0,
+        reconnect_timeout=settings.connect_timeout_seconds,
+        open=True,
+        name=name,
+    )

@@ -1,0 +1,174 @@
+"""Brings the schema `tide` to this version: forward only, all or nothing, one at a time, while everything else runs.
+
+The rule of upgrades: a migration is compatible if programs that do not know it go on working, and its file says so. A
+program works on a database that is ahead of it by compatible migrations, and refuses any other that is not current.
+`--print` gives the same SQL for people who apply it with a tool of their own.
+"""
+
+import random
+import time
+from dataclasses import dataclass
+
+import psycopg
+from psycopg import sql
+
+from relay.database.connection import Connection, database_errors
+from relay.errors import MigrationError, NotConnected
+from relay.sql import Migration, migrations, query, roles
+
+# A publisher queues behind a migration that waits for a lock, so it waits briefly, gives everything back, and tries
+# again. Below PostgreSQL's deadlock_timeout of 1 s: should the two wait for each other, the migration is who yields.
+LOCK_SECONDS = 0.5
+FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.1, 2.0
+LOOK_SECONDS = 10.0
+_IN_THE_WAY = (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected)
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Where a database stands."""
+
+    applied: tuple[int, ...]
+    missing: tuple[Migration, ...]
+    unknown: tuple[int, ...]
+    """Applied, but not of this version: the database is ahead of us."""
+    incompatible: tuple[int, ...] = ()
+    """Those of the unknown that this version cannot work with."""
+
+    @property
+    def current(self) -> bool:
+        return not self.missing and not self.unknown
+
+    @property
+    def workable(self) -> bool:
+        """Whether the programs of this version can work on it."""
+        return not self.missing and not self.incompatible
+
+
+def migrate(postgres_url: str, *, timeout_seconds: float = 60.0, with_roles: bool = False) -> list[Migration]:
+    """Applies what is missing in one transaction and returns it; nothing if the database is current.
+
+    The role needs CREATE on the database, and nothing more. Waits for a migration that runs already, and tries again
+    while transactions are in the way, for `timeout_seconds` in all. `with_roles` makes the roles too, which needs
+    CREATEROLE where one is missing. Raises MigrationError if the database is ahead of this version by what it cannot
+    work with, NotConnected (code `locked`) if something was in the way for too long, ConfigError for a missing right.
+    """
+    deadline = time.monotonic() + timeout_seconds
+    pause_seconds = FIRST_PAUSE_SECONDS
+    with database_errors(), psycopg.connect(postgres_url, connect_timeout=10) as connection:
+        # What is applied already must be read after the lock is ours, whatever the database's default says.
+        connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
+        while True:
+            try:
+                return _migrate(connection, max(0.001, deadline - time.monotonic()), with_roles)
+            except _IN_THE_WAY as error:
+                connection.rollback()
+                if time.monotonic() + pause_seconds >= deadline:
+                    raise _gave_up(error, timeout_seconds) from error
+            time.sleep(random.uniform(pause_seconds / 2, pause_seconds))
+            pause_seconds = min(LONGEST_PAUSE_SECONDS, pause_seconds * 2)
+
+
+def check(connection: Connection) -> State:
+    """Reads where the database stands; changes nothing. Raises NotConnected."""
+    with database_errors():
+        row = connection.execute(query("migration_exists")).fetchone()
+        return _state(connection) if row and row[0] else State((), migrations(), ())
+
+
+def require_current(connection: Connection) -> None:
+    """Raises MigrationError, saying what to do, unless this version can work on the database."""
+    state = check(connection)
+    _refuse_ahead(state)
+    if state.missing:
+        names = ", ".join(f"{migration.version:04}_{migration.name}" for migration in state.missing)
+        raise MigrationError(f"the database is behind this version of tide-relay, it lacks {names}: run relay migrate")
+
+
+def require_compatible(connection: Connection) -> None:
+    """Raises MigrationError if the database is ahead by what this version cannot work with.
+
+    For the command line, whose role may be an application's: where it may not look, the statements must tell.
+    """
+    with database_errors():
+        row = connection.execute(query("migration_readable")).fetchone()
+        if row and row[0]:
+            _refuse_ahead(_state(connection))
+
+
+class Watch:
+    """Asks every so often whether this version can still work: the schema may change under a program that runs."""
+
+    def __init__(self, interval_seconds: float = LOOK_SECONDS) -> None:
+        self._interval_seconds = interval_seconds
+        self._next_at = 0.0
+
+    def look(self, connection: Connection) -> None:
+        """Raises MigrationError, each time, unless it can. Threads may share one."""
+        if time.monotonic() >= self._next_at:
+            require_current(connection)
+            self._next_at = time.monotonic() + self._interval_seconds
+
+
+def script(*, with_roles: bool = False) -> str:
+    """All migrations as one SQL script, which may be applied once to a database that has none."""
+    parts = ["begin isolation level read committed;", query("migration_lock") + ";"]
+    parts += [f"set local lock_timeout = '{round(LOCK_SECONDS * 1000)}ms';", query("migration_table") + ";"]
+    for migration in migrations():
+        record = sql.SQL("insert into tide.migration (version, name, compatible) values ({}, {}, {});").format(
+            migration.version, migration.name, migration.compatible
+        )
+        parts += [f"-- {migration.version:04}_{migration.name}", migration.sql.strip(), record.as_string()]
+    return "\n\n".join([*parts, *([roles().strip()] if with_roles else []), "commit;\n"])
+
+
+def _migrate(connection: Connection, wait_seconds: float, with_roles: bool) -> list[Migration]:
+    """One try, in one transaction."""
+    connection.execute(query("migration_wait"), {"timeout": f"{max(1, round(wait_seconds * 1000))}ms"})
+    connection.execute(query("migration_lock"))
+    connection.execute(query("migration_wait"), {"timeout": f"{round(LOCK_SECONDS * 1000)}ms"})
+    state = check(connection)
+    _refuse_ahead(state)
+    if state.missing:
+        connection.execute(query("migration_table"))
+    for migration in state.missing:
+        connection.execute(migration.sql)
+        record = {"version": migration.version, "name": migration.name, "compatible": migration.compatible}
+        connection.execute(query("migration_record"), record)
+    if state.missing:
+        connection.execute(query("migration_tell"))
+    if with_roles:
+        connection.execute(roles())
+    connection.commit()
+    return list(state.missing)
+
+
+def _gave_up(error: psycopg.Error, timeout_seconds: float) -> NotConnected:
+    said = " ".join(str(error).split())
+    return NotConnected(
+        f"PostgreSQL: {said}: for {timeout_seconds:g} s another migration, or a transaction that uses the schema tide, "
+        "was in the way; nothing was changed. End it (relay status names open publishers), or run relay migrate again",
+        code="locked",
+    )
+
+
+def _state(connection: Connection) -> State:
+    rows = connection.execute(query("migration_applied")).fetchall()
+    applied = {version: compatible for version, _, compatible in rows}
+    known = {migration.version for migration in migrations()}
+    unknown = tuple(version for version in applied if version not in known)
+    return State(
+        tuple(applied),
+        tuple(migration for migration in migrations() if migration.version not in applied),
+        unknown,
+        tuple(version for version in unknown if not applied[version]),
+    )
+
+
+def _refuse_ahead(state: State) -> None:
+    if state.incompatible:
+        numbers = ", ".join(f"{version:04}" for version in state.incompatible)
+        raise MigrationError(
+            f"the database is ahead of this version of tide-relay: it has migration {numbers}, with which this version "
+            "cannot work; upgrade tide-relay"
+        )

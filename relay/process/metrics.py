@@ -1,0 +1,220 @@
+"""Every metric, in one table. docs/metrics.md holds the same one; a test keeps table, docs and code equal.
+
+========================================  =========  =========  =========  ===========================================
+name                                      kind       labels     served by  meaning
+========================================  =========  =========  =========  ===========================================
+tide_relay_messages_published_total       counter    P          workers    messages that the sink confirmed
+tide_relay_messages_received_total        counter    P          workers    messages that were new to an inbox
+tide_relay_duplicates_total               counter    P          workers    received messages that an inbox had already
+tide_relay_failures_total                 counter    P, code    workers    failures, temporary and for good, by code
+tide_relay_dead_letters_total             counter    P          workers    messages that became dead letters
+tide_relay_drains_total                   counter    P, outcome workers    drains that ended, by outcome
+tide_relay_publish_seconds                histogram  P          workers    time of one publish of a batch
+tide_relay_write_seconds                  histogram  P          workers    wait for the commit of a batch in an inbox
+tide_relay_delivery_seconds               histogram  P          workers    commit to delivery, oldest message of a batch
+tide_relay_stale_drains_total             counter    pipeline   workers    drain messages dropped: too old, or fenced
+tide_relay_drains_running                 gauge      (none)     workers    drains in progress, over all processes
+tide_relay_retention_partitions_total     counter    outbox, action workers partitions of outboxes truncated, or dropped
+tide_relay_retention_rows_total           counter    what       workers    old rows removed from elsewhere
+tide_relay_retention_lost_total           counter    outbox     workers    messages let go that a group had not settled
+tide_relay_hold_seconds_left              gauge      outbox, consumer_group scheduler until unsettled messages may go
+tide_relay_lag_messages                   gauge      P          scheduler  messages not settled yet
+tide_relay_lag_seconds                    gauge      P          scheduler  age of the oldest message not settled
+tide_relay_pipelines_owned                gauge      (none)     scheduler  pipelines this scheduler owns
+tide_relay_pipelines_invalid              gauge      (none)     scheduler  enabled pipelines with a wrong configuration
+tide_relay_pipelines_unowned              gauge      relay_group_id scheduler  enabled pipelines that nobody owns
+tide_relay_drains_waiting                 gauge      queue      scheduler  drains it emitted that no worker has begun
+tide_relay_wakeups_total                  counter    P, cause   scheduler  why a pipeline became due
+tide_relay_horizon_stalls_total           counter    P          scheduler  drains that found only messages still open
+tide_relay_oldest_publisher_seconds       gauge      P          scheduler  age of the outbox's oldest open publisher
+tide_relay_lost_drains_total              counter    P          scheduler  drains that fell silent and were given up
+tide_relay_epochs_total                   counter    P          scheduler  times this scheduler became the owner
+tide_relay_broker_errors_total            counter    code       scheduler  drains that the broker did not take
+tide_relay_database_losses_total          counter    (none)     scheduler  times the session and all ownership was lost
+tide_relay_broker_up                      gauge      (none)     scheduler  1 if the broker answered last, else 0
+tide_relay_loop_age_seconds               gauge      (none)     scheduler  since PostgreSQL last answered its loop
+tide_relay_maintenance_age_seconds        gauge      (none)     scheduler  since maintenance was last done whole
+========================================  =========  =========  =========  ===========================================
+
+P stands for `pipeline`, `direction` (forward, reverse) and `sink_type` (of a reverse pipeline: its `source_type`).
+Times are in seconds.
+Actions of retention: truncated, dropped; what it removes elsewhere: inbox, dead_letters, history.
+Outcomes of a drain: more, idle, again, later, failed, fenced.
+Causes of a wake-up: bell, timer, again, later, more, retry, config, lost.
+
+Workers must call `relay.process.multiprocess.prepare_multiprocess` before anything imports this module.
+"""
+
+from functools import cache
+from typing import NamedTuple
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from prometheus_client.metrics import MetricWrapperBase
+
+
+class PipelineLabels(NamedTuple):
+    """The labels P, in order: `metric.labels(*labels)`."""
+
+    pipeline: str
+    direction: str
+    sink_type: str
+
+
+P = PipelineLabels._fields
+
+# From a local file to a slow webhook.
+PUBLISH_BUCKETS_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+# The targets, 10 ms and 50 ms, are bounds; the long end shows a backlog being worked off.
+DELIVERY_BUCKETS_SECONDS = (0.0025, 0.005, 0.01, 0.025, 0.05, 0.06, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 3600)
+
+
+class WorkerMetrics:
+    """What the worker processes count. One for each process: see `worker_metrics`."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.messages_published = Counter(
+            "tide_relay_messages_published_total", "Messages that the sink confirmed.", P, registry=registry
+        )
+        self.messages_received = Counter(
+            "tide_relay_messages_received_total", "Messages that were new to an inbox.", P, registry=registry
+        )
+        self.duplicates = Counter(
+            "tide_relay_duplicates_total", "Received messages that an inbox had already.", P, registry=registry
+        )
+        self.failures = Counter(
+            "tide_relay_failures_total", "Failures, temporary and for good, by code.", (*P, "code"), registry=registry
+        )
+        self.dead_letters = Counter(
+            "tide_relay_dead_letters_total", "Messages that became dead letters.", P, registry=registry
+        )
+        self.drains = Counter(
+            "tide_relay_drains_total", "Drains that ended, by outcome.", (*P, "outcome"), registry=registry
+        )
+        self.publish_seconds = Histogram(
+            "tide_relay_publish_seconds",
+            "Time of one publish of a batch.",
+            P,
+            registry=registry,
+            buckets=PUBLISH_BUCKETS_SECONDS,
+        )
+        self.write_seconds = Histogram(
+            "tide_relay_write_seconds",
+            "Wait for the commit of a batch in an inbox.",
+            P,
+            registry=registry,
+            buckets=PUBLISH_BUCKETS_SECONDS,
+        )
+        self.delivery_seconds = Histogram(
+            "tide_relay_delivery_seconds",
+            "Commit to delivery, of the oldest message of a batch.",
+            P,
+            registry=registry,
+            buckets=DELIVERY_BUCKETS_SECONDS,
+        )
+        self.stale_drains = Counter(
+            "tide_relay_stale_drains_total",
+            "Drain messages dropped because they were too old or fenced.",
+            ("pipeline",),
+            registry=registry,
+        )
+        self.drains_running = Gauge(
+            "tide_relay_drains_running",
+            "Drains in progress, over all processes.",
+            registry=registry,
+            multiprocess_mode="livesum",
+        )
+        self.retention_partitions = Counter(
+            "tide_relay_retention_partitions_total",
+            "Partitions of outboxes that retention has truncated, or dropped.",
+            ("outbox", "action"),
+            registry=registry,
+        )
+        self.retention_rows = Counter(
+            "tide_relay_retention_rows_total",
+            "Old rows that retention has removed from inboxes, dead letters and history.",
+            ("what",),
+            registry=registry,
+        )
+        self.retention_lost = Counter(
+            "tide_relay_retention_lost_total",
+            "Messages that were let go though a consumer group had not settled them.",
+            ("outbox",),
+            registry=registry,
+        )
+
+
+class SchedulerMetrics:
+    """What a scheduler counts, in a registry of its own."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.registry = registry
+        ProcessCollector(registry=registry)
+        self.lag_messages = Gauge("tide_relay_lag_messages", "Messages not settled yet.", P, registry=registry)
+        self.lag_seconds = Gauge(
+            "tide_relay_lag_seconds", "Age of the oldest message not settled.", P, registry=registry
+        )
+        self.hold_seconds_left = Gauge(
+            "tide_relay_hold_seconds_left",
+            "Time until messages may go that a consumer group has not settled.",
+            ("outbox", "consumer_group"),
+            registry=registry,
+        )
+        self.pipelines_owned = Gauge("tide_relay_pipelines_owned", "Pipelines this scheduler owns.", registry=registry)
+        self.pipelines_invalid = Gauge(
+            "tide_relay_pipelines_invalid", "Enabled pipelines with a wrong configuration.", registry=registry
+        )
+        self.pipelines_unowned = Gauge(
+            "tide_relay_pipelines_unowned",
+            "Enabled pipelines that no living scheduler owns, by the group that they name.",
+            ("relay_group_id",),
+            registry=registry,
+        )
+        self.drains_waiting = Gauge(
+            "tide_relay_drains_waiting",
+            "Drains of this scheduler that no worker has begun.",
+            ("queue",),
+            registry=registry,
+        )
+        self.wakeups = Counter(
+            "tide_relay_wakeups_total", "Why a pipeline became due.", (*P, "cause"), registry=registry
+        )
+        self.horizon_stalls = Counter(
+            "tide_relay_horizon_stalls_total", "Drains that found only messages still open.", P, registry=registry
+        )
+        self.oldest_publisher_seconds = Gauge(
+            "tide_relay_oldest_publisher_seconds",
+            "Age of the oldest open publisher of the outbox.",
+            P,
+            registry=registry,
+        )
+        self.lost_drains = Counter(
+            "tide_relay_lost_drains_total", "Drains that fell silent and were given up.", P, registry=registry
+        )
+        self.epochs = Counter("tide_relay_epochs_total", "Times this scheduler became the owner.", P, registry=registry)
+        self.broker_errors = Counter(
+            "tide_relay_broker_errors_total", "Drains that the broker did not take.", ("code",), registry=registry
+        )
+        self.database_losses = Counter(
+            "tide_relay_database_losses_total",
+            "Times the session, and with it all ownership, was lost.",
+            registry=registry,
+        )
+        self.broker_up = Gauge("tide_relay_broker_up", "Whether the broker answered last.", registry=registry)
+        self.loop_age_seconds = Gauge(
+            "tide_relay_loop_age_seconds", "Time since PostgreSQL last answered the loop.", registry=registry
+        )
+        self.maintenance_age_seconds = Gauge(
+            "tide_relay_maintenance_age_seconds", "Time since maintenance was last done whole.", registry=registry
+        )
+
+    def forget(self, pipeline: str) -> None:
+        """Removes every series of a pipeline that is gone, or is owned by another now: a stale lag would be a lie."""
+        for metric in vars(self).values():
+            if isinstance(metric, MetricWrapperBase) and "pipeline" in metric._labelnames:
+                metric.remove_by_labels({"pipeline": pipeline})
+
+
+@cache
+def worker_metrics() -> WorkerMetrics:
+    """The metrics of this worker process."""
+    return WorkerMetrics(CollectorRegistry())

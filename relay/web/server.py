@@ -1,0 +1,167 @@
+"""uvicorn around the reception, and what machines ask of the process.
+
+`/hooks/...`, `/health` and `/ready` are served on the public address; `/metrics`, and the reasons of the other two, on
+an address of its own, because the first faces the open internet.
+"""
+
+import asyncio
+import contextlib
+import socket
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+
+import structlog
+import uvicorn
+from fastapi import FastAPI
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from starlette.requests import Request
+from starlette.responses import Response
+from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
+
+from relay.process import http_server as httpd
+from relay.process.stop import Stop
+from relay.settings import Settings, parse_address
+from relay.web.health import ApiHealth
+from relay.web.metrics import ApiMetrics
+from relay.web.webhooks.hooks import Hooks
+from relay.web.webhooks.reception import Reception
+from relay.web.webhooks.writer import Writer
+
+log = structlog.get_logger(__name__)
+
+CONNECTIONS_LIMIT = 4096
+BACKLOG = 2048
+KEEPALIVE_SECONDS = 65
+HEAD_SECONDS = 10.0
+"""How long a sender may take for the head of a request."""
+
+
+class Api:
+    """Runs until `stop` is set. Raises OSError if an address cannot be bound, ConfigError or MigrationError if it makes
+    no sense to start."""
+
+    def __init__(self, settings: Settings, stop: Stop) -> None:
+        self._settings = settings
+        self._stop = stop
+        self._hooks = Hooks(settings, stop)
+        self._metrics = ApiMetrics(CollectorRegistry())
+        self._writer = Writer(settings, self._metrics)
+        self._metrics.pipelines.set_function(lambda: len(self._hooks))
+        self._health = ApiHealth(self._hooks, self._writer, stop)
+
+    def run(self) -> None:
+        self._hooks.check()
+        with contextlib.ExitStack() as stack:
+            listening = stack.enter_context(_listen(parse_address(self._settings.api_addr)))
+            machines = httpd.HttpServer(
+                parse_address(self._settings.api_metrics_addr),
+                {"/metrics": self._serve_metrics, "/health": self._health.health, "/ready": self._health.ready},
+            )
+            stack.callback(machines.close)
+            reader = threading.Thread(target=self._hooks.run, name="hooks", daemon=True)
+            writer = threading.Thread(target=self._writer.run, name="writer", daemon=True)
+            for thread in (reader, writer):
+                thread.start()
+                self._health.watch(thread)
+            try:
+                self._serve(listening)
+            finally:
+                self._stop.set()
+                self._writer.close()
+                writer.join(self._settings.statement_timeout_seconds)
+                reader.join(self._settings.statement_timeout_seconds)
+
+    def _serve(self, listening: socket.socket) -> None:
+        host, port = listening.getsockname()[:2]
+        server = _Server(
+            uvicorn.Config(
+                self._app(), http=_Protocol, ws="none", lifespan="off", access_log=False, log_config=None,
+                server_header=False, proxy_headers=False, limit_concurrency=CONNECTIONS_LIMIT, backlog=BACKLOG,
+                timeout_keep_alive=KEEPALIVE_SECONDS,
+                timeout_graceful_shutdown=max(1, round(self._settings.worker_shutdown_timeout_seconds)),
+            )
+        )  # fmt: skip
+        waiter = threading.Thread(target=self._end, args=(server,), name="stop", daemon=True)
+        waiter.start()
+        log.info("api started", host=host, port=port)
+        server.run(sockets=[listening])
+        log.info("api stopped")
+        self._stop.set()
+        waiter.join()
+
+    def _end(self, server: uvicorn.Server) -> None:
+        self._stop.wait()
+        server.should_exit = True
+
+    def _app(self) -> FastAPI:
+        reception = Reception(self._hooks, self._writer, self._metrics)
+        app = FastAPI(title="tide-relay", docs_url=None, redoc_url=None, openapi_url=None)
+        # Plain routes: nothing of a request is parsed before its signature was checked.
+        app.add_route("/hooks/{path:path}", reception.receive, methods=["POST"])
+        app.add_route("/health", _route(lambda: self._health.health(public=True)), methods=["GET"])
+        app.add_route("/ready", _route(lambda: self._health.ready(public=True)), methods=["GET"])
+        return app
+
+    def _serve_metrics(self) -> httpd.Response:
+        return httpd.Response(200, CONTENT_TYPE_LATEST, generate_latest(self._metrics.registry))
+
+
+def _route(answer: Callable[[], httpd.Response]) -> Callable[[Request], Awaitable[Response]]:
+    async def respond(_request: Request) -> Response:
+        found = answer()
+        return Response(found.body, found.status, media_type=found.content_type)
+
+    return respond
+
+
+@contextlib.contextmanager
+def _listen(address: tuple[str, int]) -> Iterator[socket.socket]:
+    """Bound before anything else starts, so that an address in use is a clear error."""
+    family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+    with socket.create_server(address, family=family, backlog=BACKLOG) as listening:
+        # asyncio does it only for sockets that it made itself. Every answer would wait 40 ms for an acknowledgement.
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        yield listening
+
+
+class _Server(uvicorn.Server):
+    """Signals are `relay.process.stop`'s."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+class _Protocol(H11Protocol):
+    """Ends connections on which the head of a request does not come to its end: uvicorn would wait for ever."""
+
+    _impatience: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: object) -> None:
+        super().connection_made(transport)  # type: ignore[arg-type]
+        self._expect_head()
+
+    def data_received(self, data: bytes) -> None:
+        before: RequestResponseCycle | None = self.cycle
+        super().data_received(data)
+        now: RequestResponseCycle | None = self.cycle
+        if now is not before:
+            self._stop_expecting()
+        elif self._impatience is None and (now is None or now.response_complete):
+            self._expect_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_expecting()
+        super().connection_lost(exc)
+
+    def _stop_expecting(self) -> None:
+        if self._impatience is not None:
+            self._impatience.cancel()
+            self._impatience = None
+
+    def _expect_head(self) -> None:
+        self._impatience = self.loop.call_later(HEAD_SECONDS, self._give_up)
+
+    def _give_up(self) -> None:
+        if not self.transport.is_closing():
+            self.transport.close()

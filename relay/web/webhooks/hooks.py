@@ -1,0 +1,203 @@
+"""Which pipelines receive webhooks, as configured now.
+
+A thread with a session of its own reads them, and again when it hears of a change; in case a notification was lost,
+also every so often. While PostgreSQL is away, what was read last holds.
+"""
+
+import select
+import threading
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+from psycopg.rows import dict_row
+
+from relay.backends.webhook.signatures import Verifier, signature_headers
+from relay.backends.webhook.source import WebhookSource, WebhookSourceConfig
+from relay.database import migrate
+from relay.database.connection import Connection, connect, database_errors
+from relay.errors import ConfigError, MigrationError, NotConnected
+from relay.masking import remember, resolve
+from relay.pipelines.config import ReverseConfig, parse_reverse
+from relay.process.stop import Stop
+from relay.settings import Settings
+from relay.sql import query
+from relay.web.webhooks.limits import RateLimit
+from relay.wire.decode import Decoder
+
+log = structlog.get_logger(__name__)
+
+RECONNECT_SECONDS = 1.0
+
+# Where the event id is, if not in the body.
+_ID_HEADERS = {"standard": "webhook-id", "github": "x-github-delivery"}
+_PRIVATE = frozenset({"authorization", "proxy-authorization", "cookie", "x-api-key"})
+_FRAMING = frozenset({"host", "connection", "content-length", "transfer-encoding", "keep-alive", "te", "trailer",
+                      "upgrade", "expect", "proxy-connection", "accept-encoding"})  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Hook:
+    """One pipeline that can receive."""
+
+    pipeline: str
+    inbox: str
+    config: WebhookSourceConfig
+    verifier: Verifier
+    decoder: Decoder
+    id_header: str
+    """In lower case."""
+    id_in_body: bool
+    """The event is known by its member `id`; one that comes again may differ in others."""
+    dropped: frozenset[str]
+    """Headers, in lower case, that are not kept."""
+    rate: RateLimit | None
+
+
+@dataclass(frozen=True, slots=True)
+class Unavailable:
+    """One that is there and cannot receive now."""
+
+    pipeline: str
+    reason: str
+
+
+Found = Hook | Unavailable | None
+
+
+class Hooks:
+    """`find` from any thread; `run` in a thread of its own, until `stop` is set."""
+
+    def __init__(self, settings: Settings, stop: Stop) -> None:
+        self._settings = settings
+        self._stop = stop
+        self._hooks: dict[str, Hook | Unavailable] = {}
+        self._made: dict[tuple[str, int], _Made] = {}
+        self.trouble: str | None = "the pipelines have not been read yet"
+        """Why what is known may be old; for people."""
+        self.loaded = threading.Event()
+        """They have been read at least once."""
+
+    def find(self, path: str) -> Found:
+        return self._hooks.get(path)
+
+    def __len__(self) -> int:
+        return sum(isinstance(hook, Hook) for hook in self._hooks.values())
+
+    def check(self) -> None:
+        """Raises ConfigError or MigrationError if it makes no sense to start at all."""
+        try:
+            with connect(self._settings, "tide-relay api") as connection:
+                migrate.require_current(connection)
+        except NotConnected as error:
+            log.warning("PostgreSQL cannot be reached yet", reason=str(error))
+
+    def run(self) -> None:
+        while not self._stop.is_set():
+            try:
+                with connect(self._settings, "tide-relay api configuration") as connection:
+                    migrate.require_current(connection)
+                    self._follow(connection)
+            except (NotConnected, ConfigError, MigrationError) as error:
+                if self.trouble is None:
+                    log.error("pipelines cannot be read", reason=str(error))
+                self.trouble = str(error)
+                self._stop.wait(RECONNECT_SECONDS)
+
+    def _follow(self, connection: Connection) -> None:
+        with database_errors():
+            connection.execute(query("api_listen"))
+            while not self._stop.is_set():
+                migrate.require_current(connection)
+                self._read(connection)
+                self.trouble = None
+                self.loaded.set()
+                read_at = time.monotonic()
+                while not self._heard(connection):
+                    if self._stop.is_set() or time.monotonic() - read_at > self._settings.discovery_interval_seconds:
+                        break
+
+    def _heard(self, connection: Connection) -> bool:
+        if not (heard := list(connection.notifies(timeout=0))):
+            seconds = min(1.0, self._settings.discovery_interval_seconds)
+            select.select([connection.fileno(), self._stop.fileno()], [], [], seconds)
+            heard = list(connection.notifies(timeout=0))
+        return bool(heard)
+
+    def _read(self, connection: Connection) -> None:
+        with connection.cursor(row_factory=dict_row) as cursor:
+            rows = cursor.execute(query("pipelines")).fetchall()
+        made: dict[tuple[str, int], _Made] = {}
+        hooks: dict[str, Hook | Unavailable] = {}
+        for row in sorted(rows, key=lambda row: str(row["name"])):
+            if row["direction"] != "reverse" or row["config"].get("source_type") != "webhook":
+                continue
+            key = (row["name"], row["revision"])
+            made[key] = _make(row, self._made.get(key))
+            hook = made[key].hook
+            path = hook.config.path or hook.pipeline if isinstance(hook, Hook) else _path_of(row)
+            if not row["enabled"]:
+                hook = Unavailable(row["name"], "disabled")
+            if path in hooks:
+                log.error("path is taken", pipeline=row["name"], path=path, by=hooks[path].pipeline)
+                continue
+            hooks[path] = hook
+        self._hooks, self._made = hooks, made
+
+
+def _path_of(row: dict[str, Any]) -> str:
+    path = row["config"].get("path")
+    return path.removeprefix("/").removeprefix("hooks/") if isinstance(path, str) else str(row["name"])
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """What was made of a revision, and of the secrets that it refers to: a file may have another one later."""
+
+    resolved: dict[str, Any] | str
+    """The configuration; why it has none, if a reference leads nowhere."""
+    hook: Hook | Unavailable
+
+
+def _make(row: dict[str, Any], before: _Made | None) -> _Made:
+    """What the row says, or that it is wrong."""
+    name = row["name"]
+    resolved: dict[str, Any] | str
+    try:
+        resolved = resolve(row["config"])
+    except ConfigError as error:
+        resolved = str(error)
+    if before is not None and before.resolved == resolved:
+        return before
+    try:
+        if isinstance(resolved, str):
+            raise ConfigError(resolved)
+        hook: Hook | Unavailable = _hook(row, parse_reverse(resolved))
+    except ConfigError as error:
+        log.error("pipeline is invalid", pipeline=name, reason=str(error))
+        hook = Unavailable(name, "invalid")
+    return _Made(resolved, hook)
+
+
+def _hook(row: dict[str, Any], parsed: ReverseConfig) -> Hook:
+    config = parsed.source
+    assert isinstance(config, WebhookSourceConfig)
+    for secret in config.secrets:
+        remember(secret)
+    keys = parsed.pipeline
+    if "max_message_bytes" not in keys.model_fields_set:
+        keys = keys.model_copy(update={"max_message_bytes": config.max_body_bytes})
+    name = row["name"]
+    own = signature_headers(config.scheme, config.signature_header)
+    return Hook(
+        pipeline=name,
+        inbox=row["inbox"],
+        config=config,
+        verifier=Verifier(config.scheme, config.secrets, config.tolerance_seconds, config.signature_header.lower()),
+        decoder=keys.decoder(name, keys.wire_format or WebhookSource.features.default_wire_format),
+        id_header=(config.idempotency_header or _ID_HEADERS.get(config.scheme, "idempotency-key")).lower(),
+        id_in_body=config.scheme == "stripe" and config.idempotency_header is None,
+        dropped=_PRIVATE | _FRAMING | own,
+        rate=RateLimit(config.rate_limit) if config.rate_limit else None,
+    )

@@ -1,0 +1,215 @@
+"""One request to a hook: who is it for, is it genuine, can it be stored, is it stored.
+
+200 is said only after the commit. What the sender did wrong, in a way that sending again does not change, is told with
+a status below 500; everything else is 503 with `Retry-After`.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Mapping
+from http import HTTPStatus
+
+import structlog
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.types import Receive, Scope, Send
+
+from relay.errors import RelayError
+from relay.models import Failure, InboxRow, Received
+from relay.web.metrics import ApiMetrics
+from relay.web.webhooks.hooks import Hook, Hooks, Unavailable
+from relay.web.webhooks.limits import Place, Room
+from relay.web.webhooks.writer import Outcome, Writer
+from relay.wire.json_text import members, string
+
+log = structlog.get_logger(__name__)
+
+BODY_SECONDS = 10.0
+"""How long a sender may take for the body."""
+LINGER_SECONDS = 5.0
+LINGER_BYTES = 4 * 1024 * 1024
+"""How much of a body is still taken off the connection after an answer that came before its end."""
+RETRY_SECONDS = 5
+DISABLED_RETRY_SECONDS = 60
+
+
+class Answer(Exception):
+    """What the sender is told instead of 200."""
+
+    def __init__(self, status: int, code: str, detail: str = "", *, retry: int | None = None, close: bool = False):
+        super().__init__(code)
+        self.status, self.code, self.detail = status, code, detail
+        self.retry = retry
+        self.close = close
+        """The body was not read to its end, so nothing else can come over this connection."""
+
+    def response(self) -> Response:
+        headers = {} if self.retry is None else {"Retry-After": str(self.retry)}
+        body = {"error": self.code} | ({"detail": self.detail} if self.detail else {})
+        return (_LastResponse if self.close else JSONResponse)(body, self.status, headers)
+
+
+class _LastResponse(JSONResponse):
+    """Comes before the end of the body, and closes the connection.
+
+    A connection that is closed with something unread is reset, and a reset can take the answer from a sender who is
+    still sending. So the answer goes out, what comes after it is thrown away, and then it is closed: RFC 9112, 9.6.
+    """
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
+        headers = [*self.raw_headers, (b"connection", b"close")]
+        await send({"type": "http.response.start", "status": self.status_code, "headers": headers})
+        await send({"type": "http.response.body", "body": self.body, "more_body": True})
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LINGER_SECONDS):
+                await _throw_away(receive)
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def _throw_away(receive: Receive) -> None:
+    """The rest of a request, up to `LINGER_BYTES` of it."""
+    size = 0
+    while size < LINGER_BYTES:
+        message = await receive()
+        size += len(message.get("body", b""))
+        if not message.get("more_body"):
+            return
+
+
+class Reception:
+    """`receive` is called in the event loop only."""
+
+    def __init__(self, hooks: Hooks, writer: Writer, metrics: ApiMetrics) -> None:
+        self._hooks = hooks
+        self._writer = writer
+        self._metrics = metrics
+        self._room = Room()
+
+    async def receive(self, request: Request) -> Response:
+        started = time.monotonic()
+        found = self._hooks.find(request.path_params["path"])
+        # A label for each path that anybody thinks of would fill the memory.
+        pipeline = found.pipeline if found else ""
+        try:
+            response = await self._receive(request, found)
+        except Answer as answer:
+            if answer.status not in (HTTPStatus.NOT_FOUND, HTTPStatus.UNAUTHORIZED):  # the latter has said why
+                log.info("refused", pipeline=pipeline, status=answer.status, code=answer.code, detail=answer.detail)
+            response = answer.response()
+        except ClientDisconnect:
+            log.info("sender went away", pipeline=pipeline)
+            response = Response(status_code=HTTPStatus.BAD_REQUEST)
+        self._metrics.requests.labels(pipeline, response.status_code).inc()
+        self._metrics.request_seconds.labels(pipeline).observe(time.monotonic() - started)
+        return response
+
+    async def _receive(self, request: Request, found: "Hook | Unavailable | None") -> Response:
+        if found is None:
+            if not self._hooks.loaded.is_set():
+                raise Answer(503, "starting", retry=RETRY_SECONDS, close=True)
+            raise Answer(404, "not_found", close=True)
+        if isinstance(found, Unavailable):
+            raise Answer(503, "unavailable", retry=DISABLED_RETRY_SECONDS, close=True)
+        _check_head(found, request)
+        with self._room.place() as place:
+            if place is None:
+                raise _busy()
+            return await self._take(found, request, await _read(found, request, place))
+
+    async def _take(self, hook: Hook, request: Request, body: bytes) -> Response:
+        headers = _headers(request)
+        if problem := hook.verifier.problem(headers, body, time.time()):
+            log.warning("signature is no good", pipeline=hook.pipeline, problem=problem)
+            raise Answer(401, "unauthorized")
+        if hook.rate is not None and (seconds := hook.rate.take()):
+            raise Answer(429, "rate_limited", retry=seconds)
+        row = _row(hook, headers, body)
+        outcome = await self._written(hook, row)
+        if outcome.state == "refused":
+            raise Answer(400, "refused", outcome.reason)
+        if outcome.state == "other" and not hook.id_in_body:
+            raise Answer(409, "conflict", f"another message was received as {row.event_id!r}")
+        self._metrics.messages.labels(hook.pipeline, "stored" if outcome.state == "stored" else "known").inc()
+        return JSONResponse({"id": row.event_id, "known": outcome.state != "stored"})
+
+    async def _written(self, hook: Hook, row: InboxRow) -> Outcome:
+        waiting = asyncio.wrap_future(self._writer.write(hook.inbox, row))
+        try:
+            return await asyncio.wait_for(waiting, hook.config.timeout_ms / 1000)
+        except (RelayError, TimeoutError) as error:
+            log.warning("not written", pipeline=hook.pipeline, reason=str(error) or "no commit in time")
+            raise Answer(503, "unavailable", retry=RETRY_SECONDS) from None
+
+
+async def _read(hook: Hook, request: Request, place: Place) -> bytes:
+    """The body, within its limits of size and time."""
+    body = bytearray()
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            async for piece in request.stream():
+                if len(body) + len(piece) > hook.config.max_body_bytes:
+                    raise _too_large(hook)
+                if not place.grow(len(piece)):
+                    raise _busy()
+                body += piece
+    except TimeoutError:
+        raise Answer(408, "too_slow", f"the body took more than {BODY_SECONDS:.0f} s", close=True) from None
+    return bytes(body)
+
+
+def _busy() -> Answer:
+    return Answer(503, "busy", retry=RETRY_SECONDS, close=True)
+
+
+def _check_head(hook: Hook, request: Request) -> None:
+    """What can be judged before the body is read."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/json" and not (kind.startswith("application/") and kind.endswith("+json")):
+        raise Answer(415, "not_json", "send Content-Type: application/json", close=True)
+    if request.headers.get("content-encoding", "identity").lower() != "identity":
+        raise Answer(415, "encoded", "send the body without Content-Encoding", close=True)
+    length = request.headers.get("content-length", "0")
+    if not length.isdigit() or int(length) > hook.config.max_body_bytes:
+        raise _too_large(hook)
+
+
+def _too_large(hook: Hook) -> Answer:
+    return Answer(413, "too_large", f"at most {hook.config.max_body_bytes} bytes", close=True)
+
+
+def _headers(request: Request) -> dict[str, str]:
+    """Names in lower case; of a header that comes twice, both values."""
+    headers: dict[str, str] = {}
+    for name, value in request.headers.raw:
+        text, key = _text(value), name.decode("latin-1").lower()
+        headers[key] = f"{headers[key]}, {text}" if key in headers else text
+    return headers
+
+
+def _text(value: bytes) -> str:
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value.decode("latin-1")
+
+
+def _row(hook: Hook, headers: Mapping[str, str], body: bytes) -> InboxRow:
+    if not body:
+        raise Answer(400, "not_json", "the body is empty")
+    kept = {name: value for name, value in headers.items() if name not in hook.dropped}
+    event_id = _id_in(body) if hook.id_in_body else headers.get(hook.id_header, "")
+    received = Received(event_id, body, kept, subject=hook.config.path or hook.pipeline)
+    row = hook.decoder.decode(received)
+    if isinstance(row, Failure):
+        hint = f"; is there a header {hook.id_header}?" if row.code == "bad_event_id" and not hook.id_in_body else ""
+        raise Answer(413 if row.code == "too_large" else 400, row.code, row.reason + hint)
+    return row
+
+
+def _id_in(body: bytes) -> str:
+    """The member `id` of a JSON object; empty if there is none, or if it is no such object."""
+    try:
+        return string(members(body.decode()).get("id")) or ""
+    except (ValueError, RecursionError):
+        return ""

@@ -1,0 +1,101 @@
+"""Message -> Record: the subject template, the wire format and the headers, decided once for all sinks.
+
+A `Wire` is built once per drain and holds everything that does not depend on the message, because this is the
+hot path: a constant subject costs nothing per message, headers are parsed only where somebody reads them,
+and payloads are never parsed. Raw with empty headers takes below 2 microseconds per message.
+
+The wire formats are described for users in docs/wire-formats.md; to add one, write a function like
+`wire_formats.envelope` and name it in `FORMATS`. The way back is `relay/wire/decode.py`.
+"""
+
+import json
+from collections.abc import Callable, Iterable
+from typing import Any, cast
+
+from relay.errors import ConfigError
+from relay.models import Message, Record
+from relay.wire.formats import base as wire_formats
+from relay.wire.formats import cloudevents
+from relay.wire.formats.base import Binding, Origin, Shape, rfc3339
+from relay.wire.json_text import members, string
+from relay.wire.templates import TEMPLATE_VARIABLES, Headers, RecordTemplate, compile_template
+
+__all__ = ["FORMATS", "TEMPLATE_VARIABLES", "RecordTemplate", "Wire", "compile_template", "rfc3339"]
+
+_EMPTY_HEADERS = b"{}"
+_NO_HEADERS: dict[str, str] = {}
+
+FORMATS: dict[str, Callable[[Origin], Shape]] = {
+    "raw": wire_formats.raw,
+    "envelope": wire_formats.envelope,
+    "cloudevents": cloudevents.cloudevents,
+    "cloudevents_structured": cloudevents.structured,
+    "debezium": wire_formats.debezium,
+}
+"""The values of `wire_format`: for each, what makes the body and the headers of every message of an outbox."""
+
+
+class Wire:
+    """Makes the records of one drain.
+
+    `keeps_headers` and `binding` are the sink's features: headers are not built for a sink that drops them.
+    Raises ConfigError for an unknown wire format or a wrong template.
+    """
+
+    def __init__(
+        self,
+        *,
+        outbox: str,
+        pipeline: str,
+        subject_template: str,
+        wire_format: str,
+        keeps_headers: bool,
+        binding: Binding | None = None,
+        cloudevents_source: str | None = None,
+        cloudevents_type: str | None = None,
+    ) -> None:
+        if wire_format not in FORMATS:
+            raise ConfigError(f"unknown wire_format {wire_format!r}; known: {', '.join(FORMATS)}")
+        template = compile_template(subject_template)
+        parts = template.bind(outbox, pipeline)
+        self._subject_parts = parts
+        self._constant_subject = parts[0] if len(parts) == 1 and isinstance(parts[0], str) else None
+        origin = Origin(
+            outbox,
+            pipeline,
+            keeps_headers,
+            binding,
+            wire_formats.DEFAULT_SOURCE if cloudevents_source is None else cloudevents_source,
+            wire_formats.DEFAULT_TYPE if cloudevents_type is None else cloudevents_type,
+        )
+        self._body, self._headers, body_reads_headers = FORMATS[wire_format](origin)
+        self._outbox = outbox
+        self._keeps_headers = keeps_headers
+        self._reads_headers = keeps_headers or template.reads_headers or body_reads_headers
+
+    def records(self, messages: Iterable[Message]) -> list[Record]:
+        """One record for each message, in their order."""
+        return [self._record(message) for message in messages]
+
+    def _record(self, message: Message) -> Record:
+        own: dict[str, Any] = _NO_HEADERS
+        if self._reads_headers and message.headers != _EMPTY_HEADERS:
+            own = parsed_headers(message.headers)
+        dedup_id = f"{self._outbox}:{message.id}"
+        subject = self._constant_subject
+        if subject is None:
+            subject = self._subject(message, own)
+        headers = self._headers(dedup_id, message, own) if self._keeps_headers else _NO_HEADERS
+        return Record(message.id, dedup_id, subject, message.key, self._body(message, own), headers, message.created_at)
+
+    def _subject(self, message: Message, own: Headers) -> str:
+        return "".join([part if isinstance(part, str) else part(message, own) for part in self._subject_parts])
+
+
+def parsed_headers(headers: bytes) -> dict[str, Any]:
+    """A message's headers; what Python cannot parse, such as a number of 5000 digits, as the text that it is."""
+    try:
+        return cast(dict[str, Any], json.loads(headers))
+    except (RecursionError, ValueError):
+        found = members(headers.decode())
+        return {name: value if (text := string(value)) is None else text for name, value in found.items()}

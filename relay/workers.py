@@ -29,7 +29,7 @@ from relay.process.worker_metrics import WorkerMetricsEndpoint  # noqa: E402
 from relay.settings import Settings  # noqa: E402
 from workers import drain as drains  # noqa: E402
 from workers import maintenance  # noqa: E402
-from workers.resources import Tools  # noqa: E402
+from workers.resources import Resources  # noqa: E402
 
 try:
     settings = Settings.load()
@@ -45,14 +45,14 @@ log = structlog.get_logger(__name__)
 
 
 class Equip(Middleware):
-    """Gives the drains of a process their tools; asks them to settle the batch in hand and end when it shuts down."""
+    """Gives the drains of a process their resources; at a shutdown they settle the batch in hand and end."""
 
-    tools: Tools
+    resources: Resources
 
     def before_worker_boot(self, _broker: dramatiq.Broker, worker: dramatiq.Worker) -> None:
         # Only here threads and queues are known: the dramatiq command takes them as options of its own.
         served = _served(worker)
-        self.tools = Tools(
+        self.resources = Resources(
             settings,
             worker.worker_threads,
             lambda: not worker.work_queue.empty(),
@@ -60,10 +60,10 @@ class Equip(Middleware):
         )
 
     def before_worker_shutdown(self, _broker: dramatiq.Broker, _worker: dramatiq.Worker) -> None:
-        self.tools.stop.set()
+        self.resources.stop.set()
 
     def after_worker_shutdown(self, _broker: dramatiq.Broker, _worker: dramatiq.Worker) -> None:
-        self.tools.close()
+        self.resources.close()
 
 
 def _served(worker: dramatiq.Worker) -> set[str]:
@@ -91,7 +91,7 @@ def drain(*arguments: object) -> None:
     """One drain message, as `relay.broker.queues` puts it on the queue."""
     with worker_metrics().drains_running.track_inprogress():
         try:
-            drains.run(equip.tools, queues.drain_from(arguments))
+            drains.run(equip.resources, queues.drain_from(arguments))
         except drains.WrongSchema as error:
             # The drain is given up, and emitted anew when its lease has run out: for workers of the right version.
             log.critical("worker stops", reason=str(error))
@@ -100,7 +100,7 @@ def drain(*arguments: object) -> None:
 
 def maintain() -> None:
     """One turn of looking after the database."""
-    maintenance.run(equip.tools)
+    maintenance.run(equip.resources)
 
 
 equip = Equip()

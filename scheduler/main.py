@@ -19,7 +19,7 @@ from relay.settings import Settings
 from scheduler.catalog import Catalog
 from scheduler.dispatch import Dispatch
 from scheduler.http import Health
-from scheduler.ownership import Portfolio
+from scheduler.ownership import Ownership
 from scheduler.session import Session
 
 log = structlog.get_logger(__name__)
@@ -91,7 +91,7 @@ class Scheduler:
         self._session = session
         self._groups_measured: set[str] = set()
         self._catalog = Catalog(self._settings.relay_group_id)
-        self._portfolio = Portfolio(session, self._dispatch, self._metrics)
+        self._portfolio = Ownership(session, self._dispatch, self._metrics)
         self._discovery = Chore(self._settings.discovery_interval_seconds, self._discover)
         self._chores = [
             Chore(HEARTBEAT_SECONDS, self._heartbeat),

@@ -13,7 +13,7 @@ from relay.process.metrics import SchedulerMetrics
 from scheduler.dispatch import Dispatch
 from scheduler.due import DueList
 from scheduler.session import Notification, Session
-from scheduler.state import Owned, Spec
+from scheduler.state import OwnedState, Spec
 
 log = structlog.get_logger(__name__)
 
@@ -21,14 +21,14 @@ log = structlog.get_logger(__name__)
 UNANSWERED_RINGS = 10
 
 
-class Portfolio:
+class Ownership:
     """Forgotten as a whole when the session is lost. Methods raise NotConnected then."""
 
     def __init__(self, session: Session, dispatch: Dispatch, metrics: SchedulerMetrics) -> None:
         self._session = session
         self._dispatch = dispatch
         self._metrics = metrics
-        self._owned: dict[str, Owned] = {}
+        self._owned: dict[str, OwnedState] = {}
         self._by_outbox: dict[str, set[str]] = {}
         self._due = DueList()
 
@@ -81,7 +81,7 @@ class Portfolio:
 
     def _own(self, spec: Spec) -> None:
         log.info("pipeline owned", pipeline=spec.name)
-        owned = self._owned[spec.name] = Owned(spec)
+        owned = self._owned[spec.name] = OwnedState(spec)
         self._by_outbox.setdefault(spec.outbox, set()).add(spec.name)
         self._due.set(spec.name, owned.due_at)
         self._metrics.epochs.labels(*spec.labels).inc()
@@ -113,7 +113,7 @@ class Portfolio:
             if name in self._owned:
                 self._drain_ended(self._owned[name], epoch, number, outcome, retry_seconds, progressed, now)
 
-    def _bell(self, owned: Owned, now: float) -> None:
+    def _bell(self, owned: OwnedState, now: float) -> None:
         if owned.rang(now):
             self._due.set(owned.spec.name, now)
         elif owned.rings == UNANSWERED_RINGS:
@@ -121,7 +121,7 @@ class Portfolio:
 
     def _drain_ended(
         self,
-        owned: Owned,
+        owned: OwnedState,
         epoch: int,
         number: int,
         outcome: str,
@@ -153,7 +153,7 @@ class Portfolio:
             if owned.spec.name in self._owned:
                 self._due.set(owned.spec.name, owned.due_at)
 
-    def _claim(self, pipelines: list[Owned], now: float) -> None:
+    def _claim(self, pipelines: list[OwnedState], now: float) -> None:
         """Raises the epochs of pipelines that are new here, or whose drain was silent for longer than its lease."""
         if not pipelines:
             return
@@ -172,7 +172,7 @@ class Portfolio:
                 self._metrics.lost_drains.labels(*owned.spec.labels).inc()
             owned.claimed(row.epoch, row.retry_seconds, now)
 
-    def _look(self, pipelines: list[Owned], now: float) -> None:
+    def _look(self, pipelines: list[OwnedState], now: float) -> None:
         """The timer: one look at the database for all that are due."""
         if not pipelines:
             return
@@ -180,7 +180,7 @@ class Portfolio:
         for owned in pipelines:
             owned.looked(owned.spec.name in behind, now)
 
-    def _emit(self, owned: Owned) -> None:
+    def _emit(self, owned: OwnedState) -> None:
         if time.monotonic() < self._dispatch.paused_until:
             owned.due_at = self._dispatch.paused_until
         elif self._dispatch.emit(owned.next_drain(), owned.spec.labels.direction):
@@ -211,5 +211,5 @@ class Portfolio:
             self._metrics.drains_waiting.labels(queue).set(queues.count(queue))
 
 
-def _names(pipelines: Iterable[Owned]) -> list[str]:
+def _names(pipelines: Iterable[OwnedState]) -> list[str]:
     return [owned.spec.name for owned in pipelines]

@@ -36,7 +36,7 @@ class Spec:
 
 
 @dataclass(slots=True)
-class Owned:
+class OwnedState:
     """A pipeline whose advisory lock this scheduler holds. Each event sets when it is due next."""
 
     spec: Spec

@@ -11,11 +11,11 @@ from typing import Any, Literal
 import psycopg
 import structlog
 
-from relay.backends.sink import GatheringSink, JoiningSink
+from relay.backends.sink import ObjectSink, TransactionalSink
 from relay.backends.sinks import Sink
 from relay.database.connection import Connection
 from relay.drains import lease as ownership
-from relay.drains.lease import Begun, End, Lease
+from relay.drains.lease import DrainResult, DrainStart, Lease
 from relay.drains.outbox import Batch, Reader, Settlement, settlement
 from relay.drains.redelivery import Redeliveries
 from relay.errors import NotConnected
@@ -24,7 +24,7 @@ from relay.pipelines.config import parse_forward
 from workers.objects import GatherDrain
 from workers.publisher import Delivery
 from workers.redelivery import Redelivery
-from workers.resources import Tools
+from workers.resources import Resources
 
 log = structlog.get_logger(__name__)
 
@@ -33,7 +33,7 @@ log = structlog.get_logger(__name__)
 LINGER_SECONDS = 0.002
 
 
-def drain(tools: Tools, connection: Connection, lease: Lease, begun: Begun) -> End:
+def drain(resources: Resources, connection: Connection, lease: Lease, begun: DrainStart) -> DrainResult:
     """Drains until the outbox is empty, the slice is over, the configuration changes, or the process stops.
 
     Raises Fenced, NotConnected (PostgreSQL), ConfigError. A sink's failure is in the value returned.
@@ -42,14 +42,16 @@ def drain(tools: Tools, connection: Connection, lease: Lease, begun: Begun) -> E
     lease.seconds = config.pipeline.visibility_timeout_ms / 1000
     pipeline = lease.drain.pipeline
     try:
-        sink = tools.sinks.take(pipeline, begun.revision, lambda: config.make_sink(pipeline), lambda made: made.open())
+        sink = resources.sinks.take(
+            pipeline, begun.revision, lambda: config.make_sink(pipeline), lambda made: made.open()
+        )
     except NotConnected as error:
         log.warning("sink cannot be opened", reason=str(error))
         return ownership.failed(begun.failures, error.code, str(error))
     keep = False
     try:
         reader = Reader(connection, lease, begun, config.pipeline.batch_size)
-        parts = (tools, lease, begun, config, sink, reader)
+        parts = (resources, lease, begun, config, sink, reader)
         work = _kind(sink, connection)(*parts)
         behind = work.begin()
         ended = work.run() if behind is None else work.failed(behind)
@@ -61,7 +63,7 @@ def drain(tools: Tools, connection: Connection, lease: Lease, begun: Begun) -> E
             keep = again.sink_works
     finally:
         if keep:
-            tools.sinks.give_back(pipeline, begun.revision, sink)
+            resources.sinks.give_back(pipeline, begun.revision, sink)
         else:
             sink.close()
     return ended
@@ -69,10 +71,10 @@ def drain(tools: Tools, connection: Connection, lease: Lease, begun: Begun) -> E
 
 def _kind(sink: Sink, connection: Connection) -> type[Delivery]:
     """How the sink wants to be used."""
-    if isinstance(sink, JoiningSink) and sink.joins:
-        sink.join(connection)
+    if isinstance(sink, TransactionalSink) and sink.transactional:
+        sink.use_transaction(connection)
         return JoinedDrain
-    return GatherDrain if isinstance(sink, GatheringSink) else ForwardDrain
+    return GatherDrain if isinstance(sink, ObjectSink) else ForwardDrain
 
 
 class ForwardDrain(Delivery):
@@ -83,7 +85,7 @@ class ForwardDrain(Delivery):
         self._batches = 0
         self._bell_armed = True
 
-    def run(self) -> End:
+    def run(self) -> DrainResult:
         settled: Settlement | None = None
         batch = self._reader.read(self._offset_id)
         while True:
@@ -91,7 +93,7 @@ class ForwardDrain(Delivery):
                 batch = self._look_again(batch, settled)
                 settled = None
                 if not batch.messages:
-                    return End("again" if batch.open_publishers else "idle", self._progressed)
+                    return DrainResult("again" if batch.open_publishers else "idle", self._progressed)
             settled, batch = self._deliver(batch.messages, settled)
             self._offset_id = settled.offset_id
             self._progressed |= bool(settled.delivered or settled.dead)
@@ -144,10 +146,10 @@ class ForwardDrain(Delivery):
         self._count(messages[0].created_at, settled, time.monotonic() - started)
         return settled
 
-    def _finish(self, settled: Settlement) -> End:
+    def _finish(self, settled: Settlement) -> DrainResult:
         if settled.delivered or settled.dead:
             self._reader.settle(settled)
-        return self.failed(settled.failure) if settled.failure else End("more", self._progressed)
+        return self.failed(settled.failure) if settled.failure else DrainResult("more", self._progressed)
 
 
 class JoinedDrain(ForwardDrain):

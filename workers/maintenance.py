@@ -17,7 +17,7 @@ from relay.database.connection import Connection, database_errors
 from relay.errors import RelayError
 from relay.process.metrics import worker_metrics
 from relay.sql import query
-from workers.resources import Tools
+from workers.resources import Resources
 
 log = structlog.get_logger(__name__)
 
@@ -47,12 +47,12 @@ class Counts:
     """Steps that PostgreSQL refused."""
 
 
-def run(tools: Tools) -> None:
+def run(resources: Resources) -> None:
     """One turn on a session of the worker's pool. Raises nothing but bugs."""
     try:
-        with database_errors(), tools.pool.connection() as connection:
-            counts = run_once(connection, stopping=tools.stop.is_set)
-            if not (counts.busy or counts.failed or tools.stop.is_set()):
+        with database_errors(), resources.pool.connection() as connection:
+            counts = run_once(connection, stopping=resources.stop.is_set)
+            if not (counts.busy or counts.failed or resources.stop.is_set()):
                 connection.execute(query("maintenance_done"))
     except RelayError as error:
         log.error("maintenance given up until the next turn", reason=str(error))

@@ -12,8 +12,8 @@ from typing import cast
 
 import structlog
 
-from relay.backends.sink import GatheringSink
-from relay.drains.lease import End
+from relay.backends.sink import ObjectSink
+from relay.drains.lease import DrainResult
 from relay.drains.outbox import Settlement, planned_end
 from relay.models import Failure, Message, Record
 from workers.publisher import Delivery
@@ -24,7 +24,7 @@ log = structlog.get_logger(__name__)
 class GatherDrain(Delivery):
     """Writes object after object, as long as one is due."""
 
-    def run(self) -> End:
+    def run(self) -> DrainResult:
         planned = planned_end(self._begun)
         if planned > self._offset_id:
             log.info("object is written again", after_message=self._offset_id, until_message=planned)
@@ -32,37 +32,37 @@ class GatherDrain(Delivery):
                 return ended
         while not self._is_over():
             due = self._due()
-            if isinstance(due, End):
+            if isinstance(due, DrainResult):
                 return due
             self._reader.plan(self._offset_id, due)
             if ended := self._write_object(due):
                 return ended
-        return End("more", self._progressed)
+        return DrainResult("more", self._progressed)
 
-    def _due(self) -> int | End:
+    def _due(self) -> int | DrainResult:
         """The last message of the next object, or how the drain ends because none is due."""
-        limits = cast(GatheringSink, self._sink).gather
-        look = self._reader.look(self._offset_id, limits.max_rows, limits.max_bytes)
-        if look.end_id is None or look.seconds is None:
-            return self._sleep(look.horizon)
-        wait_seconds = limits.max_age_ms / 1000 - look.seconds
-        if look.messages >= limits.max_rows or look.bytes >= limits.max_bytes or wait_seconds <= 0:
-            return look.end_id
+        limits = cast(ObjectSink, self._sink).limits
+        backlog = self._reader.peek(self._offset_id, limits.max_rows, limits.max_bytes)
+        if backlog.end_id is None or backlog.seconds is None:
+            return self._sleep(backlog.horizon)
+        wait_seconds = limits.max_age_ms / 1000 - backlog.seconds
+        if backlog.messages >= limits.max_rows or backlog.bytes >= limits.max_bytes or wait_seconds <= 0:
+            return backlog.end_id
         # Publishers need not ring for each message that is waited for.
         self._reader.set_bell("disarm")
         poll_seconds = self._config.pipeline.poll_interval_ms / 1000
-        return End("later", self._progressed, min(wait_seconds, poll_seconds))
+        return DrainResult("later", self._progressed, min(wait_seconds, poll_seconds))
 
-    def _sleep(self, horizon: int) -> End:
+    def _sleep(self, horizon: int) -> DrainResult:
         """Nothing waits: arms the bell and looks once more."""
         settled = Settlement(horizon) if horizon > self._offset_id else None
         self._offset_id = max(self._offset_id, horizon)
         batch = self._reader.read(self._offset_id, settled, "arm")
         if batch.messages:
-            return End("more", self._progressed)
-        return End("again" if batch.open_publishers else "idle", self._progressed)
+            return DrainResult("more", self._progressed)
+        return DrainResult("again" if batch.open_publishers else "idle", self._progressed)
 
-    def _write_object(self, end_id: int) -> End | None:
+    def _write_object(self, end_id: int) -> DrainResult | None:
         """Makes one object of all messages up to `end_id`, and settles them. Returns the drain's end if it failed."""
         started = time.monotonic()
         dead: list[tuple[int, Failure]] = []
@@ -76,11 +76,11 @@ class GatherDrain(Delivery):
             after = batch[-1].id
             if after < end_id:
                 self._ask(after)  # read while the sink encodes
-            failures = self._send(cast(GatheringSink, self._sink).append, batch)
+            failures = self._send(cast(ObjectSink, self._sink).append, batch)
             following = self._asked(end_id) if after < end_id else []
             temporary = next((failure for failure in failures if not failure.permanent), None)
             if temporary or self._tools.stop.is_set():
-                return self.failed(temporary) if temporary else End("more", self._progressed)
+                return self.failed(temporary) if temporary else DrainResult("more", self._progressed)
             dead += [(batch[failure.index].id, failure) for failure in failures]
             messages += len(batch)
             oldest = oldest or batch[0].created_at
@@ -101,7 +101,7 @@ class GatherDrain(Delivery):
         return [message for message in self._reader.receive().messages if message.id <= end_id]
 
     def _seal(self, _records: Sequence[Record]) -> list[Failure]:
-        cast(GatheringSink, self._sink).seal()
+        cast(ObjectSink, self._sink).seal()
         return []
 
     def _settle(self, settled: Settlement, oldest: datetime | None, started: float) -> None:

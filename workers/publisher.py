@@ -9,7 +9,7 @@ import structlog
 
 from relay.backends.sinks import Sink
 from relay.drains import lease as ownership
-from relay.drains.lease import Begun, End, Lease
+from relay.drains.lease import DrainResult, DrainStart, Lease
 from relay.drains.outbox import Reader, Settlement
 from relay.errors import ConfigError, NotConnected
 from relay.masking import mask
@@ -17,7 +17,7 @@ from relay.models import Failure, Message, Record
 from relay.pipelines.config import ForwardConfig
 from relay.process.metrics import PipelineLabels, worker_metrics
 from relay.wire.encode import Wire
-from workers.resources import Tools
+from workers.resources import Resources
 
 log = structlog.get_logger(__name__)
 
@@ -29,9 +29,9 @@ class Delivery(ABC):
     """One forward drain in progress; see `forward.ForwardDrain` and `gather.GatherDrain`."""
 
     def __init__(
-        self, tools: Tools, lease: Lease, begun: Begun, config: ForwardConfig, sink: Sink, reader: Reader
+        self, resources: Resources, lease: Lease, begun: DrainStart, config: ForwardConfig, sink: Sink, reader: Reader
     ) -> None:
-        self._tools = tools
+        self._tools = resources
         self._lease = lease
         self._begun = begun
         self._config = config
@@ -46,7 +46,7 @@ class Delivery(ABC):
         self.sink_works = True
 
     @abstractmethod
-    def run(self) -> End:
+    def run(self) -> DrainResult:
         """Delivers as long as there is something to do and the slice lasts; says how it ended."""
 
     def _make_wire(self, outbox: str) -> Wire:
@@ -107,7 +107,7 @@ class Delivery(ABC):
     def _is_over(self) -> bool:
         return time.monotonic() >= self._slice_ends or self._reader.config_changed or self._tools.stop.is_set()
 
-    def failed(self, failure: Failure) -> End:
+    def failed(self, failure: Failure) -> DrainResult:
         log.warning("publish failed", code=failure.code, reason=failure.reason, after_message=self._offset_id)
         return ownership.failed(
             self._begun.failures,

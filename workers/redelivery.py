@@ -14,10 +14,10 @@ from typing import Any
 import psycopg
 import structlog
 
-from relay.backends.sink import GatheringSink, JoiningSink
+from relay.backends.sink import ObjectSink, TransactionalSink
 from relay.database.connection import Connection, database_errors
 from relay.drains.inbox import write_each
-from relay.drains.lease import Begun, End, Lease
+from relay.drains.lease import DrainResult, DrainStart, Lease
 from relay.drains.outbox import settlement
 from relay.drains.redelivery import Again, Redeliveries
 from relay.models import Failure, InboxRow, Received
@@ -29,17 +29,17 @@ log = structlog.get_logger(__name__)
 class Redelivery(Delivery):
     """Dead letters and replays of a forward pipeline, after its live messages."""
 
-    def __init__(self, asked: Redeliveries, live: End, *parts: Any) -> None:
+    def __init__(self, asked: Redeliveries, live: DrainResult, *parts: Any) -> None:
         super().__init__(*parts)
         self._asked = asked
         self._live = live
         self._progressed = live.progressed
 
-    def run(self) -> End:
+    def run(self) -> DrainResult:
         """For as long as something is asked for. When nothing is any more, the drain ends as its live part did."""
         # An object is named after its first and last message: one that is made of single dead letters must not take the
         # name of one that is made of everything between them.
-        dead_letters_at_once = 1 if isinstance(self._sink, GatheringSink) else self._config.pipeline.batch_size
+        dead_letters_at_once = 1 if isinstance(self._sink, ObjectSink) else self._config.pipeline.batch_size
         ends_at = time.monotonic() + self._config.pipeline.slice_ms / 2000
         while not self._tools.stop.is_set() and not self._asked.config_changed:
             again = self._asked.next(self._config.pipeline.batch_size, dead_letters_at_once)
@@ -49,9 +49,9 @@ class Redelivery(Delivery):
                 return self._later(self.failed(failure))
             if time.monotonic() >= ends_at:
                 break
-        return End("more", self._progressed)
+        return DrainResult("more", self._progressed)
 
-    def _later(self, failed: End) -> End:
+    def _later(self, failed: DrainResult) -> DrainResult:
         """What could not be delivered once more is tried again after a pause, which no live message waits out."""
         if self._live.outcome == "idle":
             return replace(failed, outcome="later")
@@ -89,8 +89,8 @@ class Redelivery(Delivery):
 
     def _together(self) -> AbstractContextManager[object]:
         """A sink that writes into this very database writes in the transaction that settles."""
-        joins = isinstance(self._sink, JoiningSink) and self._sink.joins
-        return self._reader.joined() if joins else nullcontext()
+        transactional = isinstance(self._sink, TransactionalSink) and self._sink.transactional
+        return self._reader.joined() if transactional else nullcontext()
 
 
 def _first(again: Again, count: int) -> Again:
@@ -102,7 +102,7 @@ def _first(again: Again, count: int) -> Again:
 def retry_received(
     connection: Connection,
     lease: Lease,
-    begun: Begun,
+    begun: DrainStart,
     decode: Callable[[Received], InboxRow | Failure],
     max_messages: int,
 ) -> bool:

@@ -11,7 +11,7 @@ from relay.database.connection import Pool, make_worker_pool
 from relay.database.migrate import Watch
 from relay.process.stop import Stop
 from relay.settings import Settings
-from workers.wait_slots import Waiting
+from workers.wait_slots import WaitSlots
 
 MAX_IDLE = 64
 
@@ -69,7 +69,7 @@ class OpenCache(Generic[T]):
             thing.close()
 
 
-class Tools:
+class Resources:
     """Made once in each worker process, for as many drains at a time as it has threads.
 
     `others_wait` tells whether drains are queued in this process that no thread has taken yet; `all_may_wait` that it
@@ -89,7 +89,7 @@ class Tools:
         self.sinks: OpenCache[Sink] = OpenCache()
         self.sources: OpenCache[Source] = OpenCache()
         # With other work about, one thread never waits on a source, so that the work finds it free.
-        self.waiting = Waiting(threads if all_may_wait else max(1, threads - 1), others_wait)
+        self.wait_slots = WaitSlots(threads if all_may_wait else max(1, threads - 1), others_wait)
         self.stop = Stop()
 
     def close(self) -> None:

@@ -13,15 +13,15 @@ import structlog
 from relay.backends.sources import Source
 from relay.database.connection import Connection
 from relay.drains import lease as ownership
-from relay.drains.inbox import Arrived, Stopped, Writer, Written
-from relay.drains.lease import Begun, End, Lease
+from relay.drains.inbox import InboundBatch, Stopped, Writer, WriteResult
+from relay.drains.lease import DrainResult, DrainStart, Lease
 from relay.errors import NotConnected
 from relay.masking import mask
 from relay.models import Failure, InboxRow, Received
 from relay.pipelines.config import ReverseConfig, parse_reverse
 from relay.process.metrics import PipelineLabels, worker_metrics
 from workers.redelivery import retry_received
-from workers.resources import Tools
+from workers.resources import Resources
 
 log = structlog.get_logger(__name__)
 
@@ -33,7 +33,7 @@ CONTENDED_SLICE_SECONDS = 2.0
 LOOK_SECONDS = 1.0
 
 
-def drain(tools: Tools, connection: Connection, lease: Lease, begun: Begun) -> End:
+def drain(resources: Resources, connection: Connection, lease: Lease, begun: DrainStart) -> DrainResult:
     """Receives until the slice is over, the configuration changes, or the process stops.
 
     Raises Fenced, NotConnected (PostgreSQL), ConfigError. A source's failure is in the value returned.
@@ -43,7 +43,7 @@ def drain(tools: Tools, connection: Connection, lease: Lease, begun: Begun) -> E
     drain = lease.drain
     before = (begun.revision, drain.epoch, drain.number - 1)
     try:
-        source = tools.sources.take(
+        source = resources.sources.take(
             drain.pipeline,
             before,
             lambda: config.make_source(drain.pipeline),
@@ -53,7 +53,7 @@ def drain(tools: Tools, connection: Connection, lease: Lease, begun: Begun) -> E
         log.warning("source cannot be opened", reason=str(error))
         return ownership.failed(begun.failures, error.code, str(error))
     writer = Writer(connection, lease, begun, config.pipeline.on_invalid)
-    work = ReverseDrain(tools, connection, lease, begun, config, source, writer)
+    work = ReverseDrain(resources, connection, lease, begun, config, source, writer)
     keep = False
     try:
         if begun.redeliver:
@@ -62,7 +62,7 @@ def drain(tools: Tools, connection: Connection, lease: Lease, begun: Begun) -> E
         keep = work.source_works and _rests(source)
     finally:
         if keep:
-            tools.sources.give_back(drain.pipeline, (begun.revision, drain.epoch, drain.number), source)
+            resources.sources.give_back(drain.pipeline, (begun.revision, drain.epoch, drain.number), source)
         else:
             source.close()
     return ended
@@ -70,7 +70,7 @@ def drain(tools: Tools, connection: Connection, lease: Lease, begun: Begun) -> E
 
 def _rests(source: Source) -> bool:
     try:
-        source.rest()
+        source.release()
     except NotConnected as error:
         log.warning("source lost between drains", reason=str(error))
         return False
@@ -82,15 +82,15 @@ class ReverseDrain:
 
     def __init__(
         self,
-        tools: Tools,
+        resources: Resources,
         connection: Connection,
         lease: Lease,
-        begun: Begun,
+        begun: DrainStart,
         config: ReverseConfig,
         source: Source,
         writer: Writer,
     ) -> None:
-        self._tools = tools
+        self._tools = resources
         self._connection = connection
         self._lease = lease
         self._begun = begun
@@ -106,7 +106,7 @@ class ReverseDrain:
         self._failure: Failure | None = None
         self.source_works = True
 
-    def run(self) -> End:
+    def run(self) -> DrainResult:
         while not self._is_over():
             received = self._receive(0.0)
             decoded = self._decoded(received)
@@ -114,10 +114,10 @@ class ReverseDrain:
             if received and self._failure is None:
                 self._send(*decoded)
             elif self._failure is None and not self._wait():
-                return End("later", self._progressed)
+                return DrainResult("later", self._progressed)
         self._confirm()
         if self._failure is None:
-            return End("more", self._progressed)
+            return DrainResult("more", self._progressed)
         failure = self._failure
         log.warning("receiving failed", code=failure.code, reason=failure.reason)
         return ownership.failed(self._begun.failures, failure.code, failure.reason, progressed=self._progressed)
@@ -134,9 +134,9 @@ class ReverseDrain:
 
     def _wait(self) -> bool:
         """Waits on the idle source until something came or the slice is over. False: others need the thread more."""
-        with self._tools.waiting.place(self._lease.drain.pipeline) as given:
+        with self._tools.wait_slots.slot(self._lease.drain.pipeline) as given:
             while given and not self._is_over():
-                contended = self._tools.waiting.is_contended()
+                contended = self._tools.wait_slots.is_contended()
                 received = self._receive(self._longest_wait(contended))
                 if received:
                     self._send(*self._decoded(received))
@@ -182,7 +182,7 @@ class ReverseDrain:
 
     # Writing ----------------------------------------------------------------------------------------------------
 
-    def _decoded(self, received: Sequence[Received]) -> tuple[Arrived, Stopped | None]:
+    def _decoded(self, received: Sequence[Received]) -> tuple[InboundBatch, Stopped | None]:
         """What can be written of it, and the message at which the pipeline must stop then."""
         rows: list[tuple[Received, InboxRow]] = []
         dead: list[tuple[Received, Failure]] = []
@@ -193,10 +193,10 @@ class ReverseDrain:
             elif self._config.pipeline.on_invalid == "dead_letter":
                 dead.append((message, decoded))
             else:
-                return Arrived(received[:index], rows, dead), Stopped(message, decoded)
-        return Arrived(received, rows, dead), None
+                return InboundBatch(received[:index], rows, dead), Stopped(message, decoded)
+        return InboundBatch(received, rows, dead), None
 
-    def _send(self, arrived: Arrived, stopped: Stopped | None) -> None:
+    def _send(self, arrived: InboundBatch, stopped: Stopped | None) -> None:
         if stopped is not None:
             self._stopped(stopped)
         self._sent = bool(arrived.received)
@@ -235,9 +235,9 @@ class ReverseDrain:
 
     def _slice_seconds(self) -> float:
         whole = self._config.pipeline.slice_ms / 1000
-        return min(whole, CONTENDED_SLICE_SECONDS) if self._tools.waiting.is_contended() else whole
+        return min(whole, CONTENDED_SLICE_SECONDS) if self._tools.wait_slots.is_contended() else whole
 
-    def _count(self, written: Written, seconds: float) -> None:
+    def _count(self, written: WriteResult, seconds: float) -> None:
         metrics = worker_metrics()
         metrics.write_seconds.labels(*self._labels).observe(seconds)
         metrics.messages_received.labels(*self._labels).inc(written.new)

@@ -13,7 +13,7 @@ from threading import Lock
 FORGET_SECONDS = 5.0
 
 
-class Waiting:
+class WaitSlots:
     """`places` drains may wait at the same time."""
 
     def __init__(self, places: int, others_wait: Callable[[], bool]) -> None:
@@ -25,7 +25,7 @@ class Waiting:
         self._lock = Lock()
 
     @contextmanager
-    def place(self, pipeline: str) -> Iterator[bool]:
+    def slot(self, pipeline: str) -> Iterator[bool]:
         """Whether the pipeline may wait, for the length of the context."""
         given = self._enter(pipeline)
         try:

@@ -117,19 +117,19 @@ class Sink(ABC):
     def close(self) -> None: ...
 
 
-class JoiningSink(Sink):
+class TransactionalSink(Sink):
     """A sink that can write in the very transaction that settles, where it writes to the pipeline's own database."""
 
-    joins: bool
-    """Whether it does. If so `join` is called at the start of each drain, and `publish` in an open transaction."""
+    transactional: bool
+    """Whether it does. `use_transaction` is then called at the start of each drain, and `publish` in a transaction."""
 
     @abstractmethod
-    def join(self, connection: "Connection") -> None:
+    def use_transaction(self, connection: "Connection") -> None:
         """The drain's own connection, on which `publish` writes, and neither commits nor rolls back."""
 
 
 @dataclass(frozen=True, slots=True)
-class Gather:
+class ObjectLimits:
     """How much becomes one object; the first limit that is reached counts."""
 
     max_rows: int
@@ -138,14 +138,14 @@ class Gather:
     """Of the oldest message: when it is as old as that, what there is becomes an object."""
 
 
-class GatheringSink(Sink):
+class ObjectSink(Sink):
     """A sink that writes many batches as one object. `publish` makes an object of one batch.
 
     The drain (`workers/objects.py`) first commits up to which message the object will reach, so that after a crash the
     same messages are written again, under the same name. It settles only what was sealed.
     """
 
-    gather: Gather
+    limits: ObjectLimits
 
     @abstractmethod
     def append(self, records: Sequence[Record]) -> list[Failure]:

@@ -19,12 +19,12 @@ commit, `ack`.
     messages in the order in which they were received. May be called while later messages are handed out and not done.
     Acknowledging after a reconnect, or twice, is harmless. Raises `NotConnected`: the messages then come again, and the
     inbox knows them by their event ids, so nothing is stored twice.
-`rest()`
+`release()`
     The drain is over: gives back whatever was fetched and not acknowledged, so that another worker receives it at
     once, and asks the server for nothing more until the next `receive`. The connection may stay. The source is used
     again, without `open`, only if no other worker has drained the pipeline meanwhile.
 `close()`
-    `rest`, and releases everything within a bounded time. May be called twice, and on a source that never opened.
+    `release`, and releases everything within a bounded time. May be called twice, and on a source that never opened.
     The source can be opened again.
 
 Thread safety: one thread at a time; it need not always be the same thread. `close` alone may also be called while
@@ -99,7 +99,7 @@ class Source(ABC):
     def ack(self, received: Sequence[Received]) -> None: ...
 
     @abstractmethod
-    def rest(self) -> None: ...
+    def release(self) -> None: ...
 
     @abstractmethod
     def close(self) -> None: ...
@@ -127,7 +127,7 @@ class PassiveSource(Source):
     def ack(self, received: Sequence[Received]) -> None:
         pass
 
-    def rest(self) -> None:
+    def release(self) -> None:
         pass
 
     def close(self) -> None:

@@ -13,7 +13,7 @@ from rich.text import Text
 from relay.cli.base import Verb, database, json_option, load_settings, output, postgres_option, print_json, seconds_text
 from relay.database.connection import Connection
 from relay.errors import ConfigError
-from relay.operations.status import Standing, read
+from relay.operations.status import Status, read
 from relay.process.stop import Stop
 
 COLOURS = {
@@ -68,14 +68,14 @@ def _watch(connection: Connection, names: Sequence[str], interval_seconds: float
                 live.update(render(_read(connection, names)), refresh=True)
 
 
-def _read(connection: Connection, names: Sequence[str]) -> list[Standing]:
+def _read(connection: Connection, names: Sequence[str]) -> list[Status]:
     standings = read(connection)
     if missing := sorted(set(names) - {standing.name for standing in standings}):
         raise ConfigError(f"pipeline {', '.join(missing)} does not exist; list them: relay pipeline list")
     return [standing for standing in standings if not names or standing.name in names]
 
 
-def render(standings: Sequence[Standing]) -> RenderableType:
+def render(standings: Sequence[Status]) -> RenderableType:
     """The table, and below it the last errors."""
     if not standings:
         return Text("there are no pipelines; make one: relay pipeline set NAME OUTBOX|INBOX --config JSON", style="dim")
@@ -93,13 +93,13 @@ def render(standings: Sequence[Standing]) -> RenderableType:
     return Group(table, *_errors(standings), *_dead(standings))
 
 
-def _errors(standings: Sequence[Standing]) -> list[RenderableType]:
+def _errors(standings: Sequence[Status]) -> list[RenderableType]:
     failed = [s for s in standings if s.last_error and s.last_error_at]
     lines = [f"{s.name}, {s.last_error_at:%Y-%m-%d %H:%M:%S} UTC, {s.last_error_code}: {s.last_error}" for s in failed]
     return [Text("\nlast errors", style="bold"), *(Text(line) for line in lines)] if lines else []
 
 
-def _dead(standings: Sequence[Standing]) -> list[RenderableType]:
+def _dead(standings: Sequence[Status]) -> list[RenderableType]:
     if not any(s.dead_letters for s in standings):
         return []
     text = "\ndead: refused since the pipeline was made; what is there now: relay dead-letter stats"

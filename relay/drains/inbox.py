@@ -20,7 +20,7 @@ from psycopg import Cursor
 from psycopg import errors as pg
 
 from relay.database.connection import Connection, database_errors, storable
-from relay.drains.lease import Begun, Lease
+from relay.drains.lease import DrainStart, Lease
 from relay.errors import Fenced
 from relay.masking import mask
 from relay.models import Failure, InboxRow, Received
@@ -38,7 +38,7 @@ REFUSALS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Arrived:
+class InboundBatch:
     """A batch that was received and decoded, to be written whole."""
 
     received: Sequence[Received]
@@ -96,7 +96,7 @@ class Writer:
     """Whether dead letters are to be tried again, as of the last look."""
 
     def __init__(
-        self, connection: Connection, lease: Lease, begun: Begun, on_refused: Literal["dead_letter", "stop"]
+        self, connection: Connection, lease: Lease, begun: DrainStart, on_refused: Literal["dead_letter", "stop"]
     ) -> None:
         self._connection = connection
         self._lease = lease
@@ -106,14 +106,14 @@ class Writer:
         self._parameters = {**lease.fence, "lease_seconds": lease.seconds, "inbox": begun.inbox}
         self._sent: _Sent | None = None
 
-    def send(self, arrived: Arrived) -> None:
+    def send(self, arrived: InboundBatch) -> None:
         """Sends a batch in one round trip, and does not wait: PostgreSQL works while the caller receives the next."""
         assert self._sent is None
         sent_at = time.monotonic()
         with database_errors():
             self._sent = self._try_to_send(arrived, sent_at)
 
-    def _try_to_send(self, arrived: Arrived, sent_at: float) -> "_Sent":
+    def _try_to_send(self, arrived: InboundBatch, sent_at: float) -> "_Sent":
         try:
             with ExitStack() as stack:
                 stack.enter_context(self._connection.pipeline())
@@ -127,7 +127,7 @@ class Writer:
         except REFUSALS:  # a text that cannot even be sent
             return _Sent(arrived, sent_at)
 
-    def confirm(self) -> "Written":
+    def confirm(self) -> "WriteResult":
         """Waits for the batch that was sent: it is committed now."""
         sent, self._sent = self._sent, None
         assert sent is not None
@@ -137,7 +137,7 @@ class Writer:
                 sent.pipeline.close()
                 self._check(sent.fence, sent.sent_at)
                 new = sent.new.fetchall()[0][0] if sent.new else 0
-                return Written(sent.arrived.received, len(sent.arrived.rows), new, tuple(sent.arrived.dead))
+                return WriteResult(sent.arrived.received, len(sent.arrived.rows), new, tuple(sent.arrived.dead))
         self._connection.rollback()
         return self._write_what_can_be(sent.arrived)
 
@@ -154,7 +154,7 @@ class Writer:
         self.config_changed = row is None or row[0] != self._revision
         self.redeliver = row is not None and row[1]
 
-    def _write_what_can_be(self, arrived: Arrived) -> "Written":
+    def _write_what_can_be(self, arrived: InboundBatch) -> "WriteResult":
         """Searches for the rows that PostgreSQL refuses, and does with them what the pipeline says."""
         try:
             with database_errors(), self._connection.transaction():
@@ -166,10 +166,12 @@ class Writer:
                 ]
                 if refused and self._on_refused == "stop":
                     raise Stopped(*refused[0])
-                return self._written(Arrived(arrived.received, arrived.rows, [*arrived.dead, *refused]), len(refused))
+                return self._written(
+                    InboundBatch(arrived.received, arrived.rows, [*arrived.dead, *refused]), len(refused)
+                )
         except Stopped as stopped:
             end = stopped.failure.index
-            before = Arrived(arrived.received[:end], arrived.rows[:end])
+            before = InboundBatch(arrived.received[:end], arrived.rows[:end])
             with database_errors(), self._connection.transaction():
                 self._hold_fence()
                 write(self._connection, self._inbox, [row for _, row in before.rows])
@@ -181,13 +183,13 @@ class Writer:
         self._connection.execute(query("durably"))
         self._check(self._execute("receive_settle", {"delivered": 0, "dead_letters": 0}), sent_at)
 
-    def _written(self, arrived: Arrived, refused: int) -> "Written":
+    def _written(self, arrived: InboundBatch, refused: int) -> "WriteResult":
         sent_at = time.monotonic()
         stored = len(arrived.rows) - refused
         self._check(self._finish(arrived, stored), sent_at)
-        return Written(arrived.received, stored, stored, tuple(arrived.dead))
+        return WriteResult(arrived.received, stored, stored, tuple(arrived.dead))
 
-    def _finish(self, arrived: Arrived, stored: int) -> "Cursor[Any]":
+    def _finish(self, arrived: InboundBatch, stored: int) -> "Cursor[Any]":
         if arrived.dead:
             self._execute("receive_dead_letters", _dead_columns(arrived.dead))
         if arrived.positions:
@@ -216,7 +218,7 @@ class Stopped(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
+class WriteResult:
     """What became of a batch. It is committed."""
 
     received: Sequence[Received]
@@ -234,7 +236,7 @@ class Written:
 class _Sent:
     """A batch on its way; without a fence, one that could not be sent as a whole."""
 
-    arrived: Arrived
+    arrived: InboundBatch
     sent_at: float
     pipeline: ExitStack = field(default_factory=ExitStack)
     new: "Cursor[Any] | None" = None

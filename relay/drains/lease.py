@@ -30,7 +30,7 @@ thread is free to wait; it failed. All but the first two look again after a paus
 
 
 @dataclass(frozen=True, slots=True)
-class Begun:
+class DrainStart:
     """A drain that has the lease, and what it needs to know about its pipeline."""
 
     direction: str
@@ -51,7 +51,7 @@ class Begun:
 
 
 @dataclass(frozen=True, slots=True)
-class End:
+class DrainResult:
     """What became of a drain."""
 
     outcome: Outcome
@@ -86,7 +86,7 @@ class Lease:
         return time.monotonic() + seconds <= self._until
 
 
-def begin(connection: Connection, drain: Drain) -> Begun | None:
+def begin(connection: Connection, drain: Drain) -> DrainStart | None:
     """Takes the lease. None if the message is stale, came twice, or its pipeline is disabled or gone: drop it."""
     parameters = {
         "pipeline": drain.pipeline,
@@ -100,10 +100,10 @@ def begin(connection: Connection, drain: Drain) -> Begun | None:
             cursor.execute(query("drain_begin"), parameters)
         row = cursor.fetchone()
         # What a direction does not have is null, and has a default.
-        return Begun(**{name: value for name, value in row.items() if value is not None}) if row else None
+        return DrainStart(**{name: value for name, value in row.items() if value is not None}) if row else None
 
 
-def end(connection: Connection, drain: Drain, ended: End) -> None:
+def end(connection: Connection, drain: Drain, ended: DrainResult) -> None:
     """Gives the lease back and tells the owner. Raises Fenced, NotConnected."""
     parameters = {
         "pipeline": drain.pipeline,
@@ -123,7 +123,7 @@ def end(connection: Connection, drain: Drain, ended: End) -> None:
 
 def failed(
     failures_before: int, code: str, reason: str, *, progressed: bool = False, asked_seconds: float | None = None
-) -> End:
+) -> DrainResult:
     """The end of a drain that must be tried again: exponential from 100 ms to 30 s, full jitter.
 
     `asked_seconds` is how long the receiver asked to be left alone: it is not tried earlier than that, but within an
@@ -134,4 +134,4 @@ def failed(
     seconds = random.uniform(0, ceiling)  # spreads load, guards nothing
     if asked_seconds is not None:
         seconds = min(LONGEST_ASKED_SECONDS, max(0.0, asked_seconds) + seconds)
-    return End("failed", progressed, seconds, failures_before + 1, code, reason)
+    return DrainResult("failed", progressed, seconds, failures_before + 1, code, reason)

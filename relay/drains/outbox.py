@@ -20,7 +20,7 @@ from psycopg import Cursor
 from psycopg.rows import args_row
 
 from relay.database.connection import Connection, database_errors, storable
-from relay.drains.lease import Begun, Lease
+from relay.drains.lease import DrainStart, Lease
 from relay.errors import Fenced
 from relay.models import Failure, Message
 from relay.sql import query
@@ -63,7 +63,7 @@ def settlement(messages: Sequence[Message], failures: Sequence[Failure], offset_
     return Settlement(settled[-1].id, len(settled) - len(dead), dead, temporary)
 
 
-class Asked(NamedTuple):
+class PendingRead(NamedTuple):
     """A question that is on its way to PostgreSQL, or answered and not yet received."""
 
     pipeline: ExitStack
@@ -82,13 +82,13 @@ class Reader:
     config_changed = False
     """Whether the pipeline was changed since the drain began, as of the last settle."""
 
-    def __init__(self, connection: Connection, lease: Lease, begun: Begun, max_messages: int) -> None:
+    def __init__(self, connection: Connection, lease: Lease, begun: DrainStart, max_messages: int) -> None:
         self._connection = connection
         self._lease = lease
         self._revision = begun.revision
         self._max_messages = max_messages
         self._horizon = 0
-        self._asked: Asked | None = None
+        self._asked: PendingRead | None = None
         self._batch = Batch([], 0, 0)
         self._parameters = {
             **lease.fence,
@@ -122,7 +122,7 @@ class Reader:
                 binary=True,
             )
             self._connection.execute("commit")
-            self._asked = Asked(stack.pop_all(), sent_at, fence, horizon, rows)
+            self._asked = PendingRead(stack.pop_all(), sent_at, fence, horizon, rows)
 
     def receive(self) -> Batch:
         """What was asked for last; the same batch again if nothing was asked since."""
@@ -163,7 +163,7 @@ class Reader:
             self._connection.execute(query("durably"))
             yield Joined(self)
 
-    def look(self, after: int, max_rows: int, max_bytes: int) -> "Look":
+    def peek(self, after: int, max_rows: int, max_bytes: int) -> "Backlog":
         """How much waits after an id, of at most one object."""
         limits = {"after": after, "max_rows": max_rows, "max_bytes": max_bytes}
         with database_errors():
@@ -174,7 +174,7 @@ class Reader:
                 self._connection.execute("commit")
             [(self._horizon, open_publishers, _)] = horizon.fetchall()
             [(messages, size, seconds, end_id)] = found.fetchall()
-            return Look(messages, size, seconds, end_id, self._horizon, open_publishers)
+            return Backlog(messages, size, seconds, end_id, self._horizon, open_publishers)
 
     def plan(self, after: int, end_id: int) -> None:
         """Commits between which messages the object in hand lies; `planned_end` reads it again."""
@@ -231,7 +231,7 @@ class Joined:
         self._reader._check(self._reader._settle(settled), self._sent_at)
 
 
-class Look(NamedTuple):
+class Backlog(NamedTuple):
     """How much waits after an offset, of at most one object."""
 
     messages: int
@@ -244,7 +244,7 @@ class Look(NamedTuple):
     open_publishers: int
 
 
-def planned_end(begun: Begun) -> int:
+def planned_end(begun: DrainStart) -> int:
     """The last message of the object that was begun at this offset, or 0. Another offset makes the plan void."""
     after, _, end_id = begun.positions.get("object", "0").rpartition(":")
     # Earlier releases stored the end alone.

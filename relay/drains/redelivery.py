@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from relay.database.connection import Connection, database_errors, storable
-from relay.drains.lease import Begun, Lease
+from relay.drains.lease import DrainStart, Lease
 from relay.drains.outbox import MAX_BATCH_BYTES
 from relay.errors import Fenced
 from relay.models import Failure, Message, Received
@@ -44,7 +44,7 @@ class Redeliveries:
     config_changed = False
     """Whether the pipeline was changed or disabled since the drain began, as of the last settle."""
 
-    def __init__(self, connection: Connection, lease: Lease, begun: Begun) -> None:
+    def __init__(self, connection: Connection, lease: Lease, begun: DrainStart) -> None:
         self._connection = connection
         self._lease = lease
         self._begun = begun

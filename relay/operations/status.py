@@ -21,7 +21,7 @@ UNSERVED_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class Status:
     """One pipeline."""
 
     name: str
@@ -49,7 +49,7 @@ class Standing:
     last_drain_at: datetime | None
 
 
-def read(connection: Connection) -> list[Standing]:
+def read(connection: Connection) -> list[Status]:
     """All pipelines. Raises RelayError."""
     schedulers = rows(connection, "status_schedulers")
     publishers = rows(connection, "status_publishers")
@@ -57,11 +57,11 @@ def read(connection: Connection) -> list[Standing]:
     return [judge(row, schedulers, [p for p in publishers if p["outbox"] == row["outbox"]]) for row in found]
 
 
-def judge(row: Row, schedulers: Sequence[Row], publishers: Sequence[Row]) -> Standing:
+def judge(row: Row, schedulers: Sequence[Row], publishers: Sequence[Row]) -> Status:
     """`schedulers` are all of `status_schedulers`, `publishers` those of its outbox."""
     owner = next((s for s in schedulers if s["scheduler_id"] == row["owner"] and is_alive(s)), None)
     state, why = next(_reasons(row, schedulers, owner, publishers))
-    return Standing(
+    return Status(
         name=row["name"],
         direction=row["direction"],
         state=state,

@@ -144,9 +144,9 @@ class AcknowledgesNothing(MemoryQueue):
 
 
 class LosesOnRest(MemoryQueue):
-    def rest(self) -> None:
+    def release(self) -> None:
         log("contract").acknowledged |= set(self._held)
-        super().rest()
+        super().release()
 
 
 class KeepsWhatItHoldsForItself(MemoryQueue):
@@ -154,7 +154,7 @@ class KeepsWhatItHoldsForItself(MemoryQueue):
 
     _keepers: ClassVar[dict[int, list[int]]] = {}
 
-    def rest(self) -> None:
+    def release(self) -> None:
         self._keepers[id(self)] = list(self._held)
 
     def close(self) -> None:
@@ -167,7 +167,7 @@ class KeepsWhatItHoldsForItself(MemoryQueue):
 
 
 class ForgetsWhatItHeldWhenItRests(MemoryQueue):
-    def rest(self) -> None:
+    def release(self) -> None:
         self._held = []
 
 

@@ -72,13 +72,13 @@ class WhatComesAgain:
         with opened(harness) as source:
             store(source, inbox, take(source, 5))
             abandoned = take(source, 10)
-            source.rest()
-            source.rest()
+            source.release()
+            source.release()
             again = within(Limits.moment_seconds, lambda: take(source, 25))
             assert_in_order(harness, again)
             assert {message.id for message in again} >= {message.id for message in abandoned}
             store(source, inbox, again)
-            source.rest()
+            source.release()
             harness.send(messages(31, 1))
             store(source, inbox, within(Limits.moment_seconds, lambda: take(source, 1)))
         assert sorted(inbox.numbers()) == list(range(1, 32))
@@ -155,7 +155,7 @@ class Trouble:
                 receive(source, 1, 0)
             with pytest.raises(NotConnected):
                 source.ack(taken)
-            source.rest()
+            source.release()
 
     def test_a_source_opens_again_after_close_and_over_itself(self, harness: SourceHarness) -> None:
         inbox = Inbox()

@@ -27,9 +27,9 @@ def drain(harness: InboxHarness) -> Iterator["psycopg.Connection[Any]"]:
 def joined(harness: InboxHarness, connection: "psycopg.Connection[Any]", **keys: Any) -> InboxSink:
     sink = harness.make_sink(postgres_url=None, **keys)
     assert isinstance(sink, InboxSink)
-    assert sink.joins
+    assert sink.transactional
     sink.open()
-    sink.join(connection)
+    sink.use_transaction(connection)
     return sink
 
 
@@ -70,7 +70,7 @@ def test_nothing_is_written_without_a_connection(harness: InboxHarness, drain: "
 def test_each_drain_brings_its_own(harness: InboxHarness, drain: "psycopg.Connection[Any]") -> None:
     sink = joined(harness, drain)
     with harness.database.connect() as another:
-        sink.join(another)
+        sink.use_transaction(another)
         drain.close()
         with another.transaction():
             assert publish(sink, records(harness, 1, 1)) == []

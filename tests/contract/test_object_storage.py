@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from relay.backends.object_storage.sink import ObjectStorageSink
-from relay.backends.sink import GatheringSink
+from relay.backends.sink import ObjectSink
 from relay.errors import ConfigError, NotConnected
 from relay.models import Record
 from tests.contract.harness import PIPELINE, Harness
@@ -207,7 +207,7 @@ def test_the_spool_of_a_bucket_has_no_name_that_a_crash_could_leave(
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     harness = bucket()
     with opened(harness) as sink:
-        assert isinstance(sink, GatheringSink)
+        assert isinstance(sink, ObjectSink)
         sink.append(records(harness, 1, 10))
         assert os.listdir(tmp_path) == []
         sink.seal()

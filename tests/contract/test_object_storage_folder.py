@@ -13,7 +13,7 @@ import pytest
 from relay.backends.object_storage.encode import Spool
 from relay.backends.object_storage.sink import ObjectStorageSink
 from relay.backends.object_storage.stores import INCOMING
-from relay.backends.sink import Gather, GatheringSink
+from relay.backends.sink import ObjectLimits, ObjectSink
 from relay.errors import ConfigError, NotConnected
 from tests.contract.harness import Harness
 from tests.contract.object_storage_harness import FolderHarness
@@ -38,9 +38,9 @@ class TestParquetInAFolder(SinkSuite):
         return FolderHarness(tmp_path / "objects", format="parquet", compression="zstd")
 
 
-def gathering(harness: Harness, **keys: Any) -> GatheringSink:
+def gathering(harness: Harness, **keys: Any) -> ObjectSink:
     sink = harness.make_sink(**keys)
-    assert isinstance(sink, GatheringSink)
+    assert isinstance(sink, ObjectSink)
     sink.open()
     return sink
 
@@ -117,8 +117,8 @@ def test_an_object_goes_where_the_date_of_its_first_message_says(folder: FolderH
 
 def test_the_limits_of_an_object_are_the_drains_to_keep(folder: FolderHarness) -> None:
     sink = folder.make_sink(max_rows=7, max_bytes=8, max_age_ms=9)
-    assert isinstance(sink, GatheringSink)
-    assert sink.gather == Gather(max_rows=7, max_bytes=8, max_age_ms=9)
+    assert isinstance(sink, ObjectSink)
+    assert sink.limits == ObjectLimits(max_rows=7, max_bytes=8, max_age_ms=9)
 
 
 def test_an_object_in_hand_goes_with_the_sink(folder: FolderHarness) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from psycopg import sql
 
-from relay.backends.postgresql.reader import Look, OutboxReader
+from relay.backends.postgresql.reader import Backlog, OutboxReader
 from relay.backends.postgresql.source import OutboxSource
 from relay.errors import ConfigError, NotConnected
 from tests.contract.outbox_source_harness import OUTBOX, OutboxSourceHarness, publish
@@ -96,7 +96,7 @@ class TestWhatIsReceived:
             assert group_of(harness.database) == (received[9].token, False)
             source.ack(received[:5])
             assert group_of(harness.database) == (received[9].token, False)
-            source.rest()
+            source.release()
             assert numbers(take(source, 10)) == list(range(11, 21))
 
 
@@ -139,7 +139,7 @@ class TestHowItWaits:
         looks: list[int] = []
         look = OutboxReader.look
 
-        def counted(reader: OutboxReader, after: int, max_messages: int) -> Look:
+        def counted(reader: OutboxReader, after: int, max_messages: int) -> Backlog:
             looks.append(after)
             return look(reader, after, max_messages)
 
@@ -164,7 +164,7 @@ class TestHowItWaits:
             take(source, 1, batch=1)
             assert receive(source, 1, 0.01) == []
             assert group_of(harness.database) == (0, True)
-            source.rest()
+            source.release()
             assert group_of(harness.database) == (0, False)
             assert receive(source, 3, 0) != []
             assert receive(source, 1, 0.01) == []

@@ -224,7 +224,7 @@ def publish_through(sink: Sink, batch: Sequence[Record]) -> list[Failure]:
         except NotConnected:
             sink.open()
             continue
-        held_up_by = next((failure.index for failure in failures if not failure.permanent), len(batch) - first)
-        refused += [Failure(f.index + first, True, f.code, f.reason) for f in failures if f.index < held_up_by]
-        first += held_up_by
+        blocked_by = next((failure.index for failure in failures if not failure.permanent), len(batch) - first)
+        refused += [Failure(f.index + first, True, f.code, f.reason) for f in failures if f.index < blocked_by]
+        first += blocked_by
     return refused

@@ -113,7 +113,7 @@ class TestPartitionsAndTopics:
             harness.send_to(harness.topic, messages(2, 1), 1)
             store(source, inbox, take(source, 1))
             assert inbox.numbers() == [2]
-            source.rest()
+            source.release()
             harness.send_to(harness.topic, messages(3, 1), 1)
             store(source, inbox, take(source, 1))
         harness.kafka.server.widen_topic(harness.topic, 3)
@@ -195,7 +195,7 @@ class TestGaps:
         inbox = Inbox()
         with opened(harness) as source:
             store(source, inbox, take(source, 3))
-            source.rest()
+            source.release()
             harness.kafka.server.trim(harness.topic, 0, 6)
             with pytest.raises(NotConnected) as caught:
                 take(source, 1)

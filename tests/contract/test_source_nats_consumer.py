@@ -84,11 +84,11 @@ class TestWhereItBegins:
         with opened(harness) as source:
             source.ack(take(source, 10))
             take(source, 10)
-            source.rest()
+            source.release()
             assert {_floor(message) for message in take(source, 20)} == {10}
-            source.rest()
+            source.release()
             source.ack(take(source, 20))
-            source.rest()
+            source.release()
             harness.send(messages(31, 1))
             assert [_floor(message) for message in take(source, 1)] == [31]
 

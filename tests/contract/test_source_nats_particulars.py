@@ -156,7 +156,7 @@ def test_an_idle_source_costs_one_request_for_each_wait(harness: NatsSourceHarne
         before = receiver._client.stats["out_msgs"]
         for _ in range(5):
             receive(source, 10, 0.05)
-            source.rest()
+            source.release()
         assert receiver._client.stats["out_msgs"] - before == 5
 
 
@@ -188,7 +188,7 @@ def test_the_permissions_of_the_page_suffice(own_dirs: Callable[[], Path]) -> No
         with opened(harness, url=url) as source:
             received = take(source, 3)
             source.ack(received[:1])
-            source.rest()
+            source.release()
             assert numbers(take(source, 2)) == [2, 3]
 
 

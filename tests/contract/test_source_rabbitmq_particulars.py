@@ -129,7 +129,7 @@ class TestTheQueue:
         harness.send(messages(1, 30))
         with opened(harness) as source:
             take(source, 10)
-            source.rest()
+            source.release()
             found = harness.broker.ask(lambda channel: channel.queue_declare(harness.queue, passive=True))
             assert (found.message_count, found.consumer_count) == (30, 0)
 

@@ -69,7 +69,7 @@ class TestVisibility:
         with opened(harness) as source:
             take(source, 40)
             assert hidden(harness.queue) == 40
-            source.rest()
+            source.release()
             assert hidden(harness.queue) == 0
 
 
@@ -165,7 +165,7 @@ class TestFifo:
         with opened(harness) as source:
             received = receive(source, 10, 1.0)
             source.ack(received[:2])
-            source.rest()
+            source.release()
             again = numbers(receive(source, 10, 1.0))
             assert again == list(range(3, 3 + len(again)))
 

@@ -9,7 +9,7 @@ from tests.waiting import wait_until
 
 
 class Drains(Bench):
-    """The tools of one worker on one database."""
+    """The resources of one worker on one database."""
 
     def until(self, pipeline: str, done: Callable[[], object], timeout_seconds: float = 30) -> None:
         """Drain after drain, until it is `done`. A drain may fail for now, as in a fleet; a wrong configuration not."""

@@ -100,7 +100,7 @@ def test_the_inbox_of_another_database(drains: Drains, database: Database, monke
         with billing.connect() as reader:
             assert reader.execute("select payload from tide.orders_in").fetchall() == [(PUBLISHED,)]
     finally:
-        drains.tools.sinks.close()
+        drains.resources.sinks.close()
         with billing.admin() as admin:
             admin.execute("drop owned by tide_writer; drop role tide_writer")
         database.server.drop_database(billing)

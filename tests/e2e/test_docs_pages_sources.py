@@ -124,7 +124,7 @@ def test_the_outbox_of_another_database(drains: Drains, database: Database) -> N
                 connection.execute(statement)
         printed = "postgresql://postgres@localhost:5432/shop"
         receive(drains, run(drains, "sources/outbox", {printed: shop.url}))
-        drains.tools.sources.close()
+        drains.resources.sources.close()
     finally:
         database.server.drop_database(shop)
 

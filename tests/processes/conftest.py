@@ -25,7 +25,7 @@ def fleet(database, redis_server, tmp_path) -> Iterator[Fleet]:
 
 @pytest.fixture
 def bench(database) -> Iterator[Bench]:
-    """The tools of one worker."""
+    """The resources of one worker."""
     made = Bench(database)
     yield made
     made.close()

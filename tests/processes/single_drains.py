@@ -1,4 +1,4 @@
-"""Single drains in the test's own process: the tools of one worker, and a database with what its drains need."""
+"""Single drains in the test's own process: the resources of one worker, and a database with what its drains need."""
 
 import threading
 from contextlib import contextmanager
@@ -9,24 +9,24 @@ from relay.backends.memory import source as sources
 from relay.models import Drain
 from relay.settings import Settings
 from workers import drain as drains
-from workers.resources import Tools
+from workers.resources import Resources
 
 # One drain is to do all there is, however slow the machine.
 SLICE = {"slice_ms": 15_000}
 
 
 class Bench:
-    """Tools of one worker, and a database with what drains need."""
+    """Resources of one worker, and a database with what drains need."""
 
     def __init__(self, database, threads=4, others_wait=lambda: False):
         self.database = database
-        self.tools = Tools(Settings(postgres_url=database.url), threads, others_wait)
+        self.resources = Resources(Settings(postgres_url=database.url), threads, others_wait)
         self.db = database.connect()
         self.numbers = {}
 
     def close(self):
-        self.tools.stop.set()
-        self.tools.close()
+        self.resources.stop.set()
+        self.resources.close()
         self.db.close()
 
     def query(self, statement, *parameters):
@@ -52,7 +52,7 @@ class Bench:
     def drain(self, pipeline="p", lease_ms=30_000):
         """One drain; how it ended."""
         number = self.numbers[pipeline] = self.numbers.get(pipeline, 0) + 1
-        drains.run(self.tools, Drain(pipeline, 0, number, lease_ms))
+        drains.run(self.resources, Drain(pipeline, 0, number, lease_ms))
         return self.query("select outcome from tide.drain where pipeline = %s", pipeline)[0][0]
 
     @contextmanager

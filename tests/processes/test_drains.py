@@ -43,12 +43,12 @@ def test_a_message_that_comes_while_the_drain_waits_lands_at_once(bench):
         return len(bench.event_ids()) == number + 1
 
     with bench.draining():
-        wait_until(lambda: bench.tools.waiting._free < 3, 10, "the drain waits on its source")
+        wait_until(lambda: bench.resources.wait_slots._free < 3, 10, "the drain waits on its source")
         for n in range(3):
             log.send(b"{}")
             wait_until(partial(is_stored, n), 5, "the message is in the inbox")
             wait_until(partial(log.acknowledged.__contains__, n), 5, "and acknowledged, with nothing else coming")
-        bench.tools.stop.set()
+        bench.resources.stop.set()
 
 
 def test_nothing_is_acknowledged_before_it_is_committed(bench):
@@ -98,7 +98,7 @@ def test_a_drain_resumes_from_the_position_even_if_no_acknowledgement_arrived(be
     log.send(b"1")
     bench.drain()
     log.acknowledged.clear()
-    bench.tools.sources.close()
+    bench.resources.sources.close()
     log.send(b"2")
     bench.drain()
     assert bench.event_ids() == ["commands/0", "commands/1"]
@@ -108,13 +108,13 @@ def test_a_drain_resumes_from_the_position_even_if_no_acknowledgement_arrived(be
 def test_a_source_is_kept_between_drains_but_not_if_another_worker_drained_meanwhile(bench):
     bench.receive_into("commands", slice_ms=50)
     bench.drain()
-    [(_, first)] = bench.tools.sources._idle.values()
+    [(_, first)] = bench.resources.sources._idle.values()
     bench.drain()
-    [(_, again)] = bench.tools.sources._idle.values()
+    [(_, again)] = bench.resources.sources._idle.values()
     assert again is first
     bench.numbers["p"] += 1  # another worker had the drain between
     bench.drain()
-    [(_, new)] = bench.tools.sources._idle.values()
+    [(_, new)] = bench.resources.sources._idle.values()
     assert new is not first
 
 
@@ -136,7 +136,7 @@ def test_a_source_lost_in_the_middle_keeps_what_was_received(bench):
         wait_until(lambda: bench.event_ids() == ["commands/0"], 10, "the first is in the inbox")
         log.stop()
     assert bench.last("outcome") == "failed"
-    assert not bench.tools.sources._idle
+    assert not bench.resources.sources._idle
 
 
 def test_a_disabled_pipeline_stops_receiving(bench):
@@ -185,14 +185,14 @@ def test_one_thread_never_waits(database):
         bench.receive_into("commands", "p", slice_ms=20_000)
         bench.receive_into("others", "q", slice_ms=20_000)
         with bench.draining("p"):
-            wait_until(lambda: bench.tools.waiting._free == 0, 10, "one waits")
+            wait_until(lambda: bench.resources.wait_slots._free == 0, 10, "one waits")
             began = time.monotonic()
             assert bench.drain("q") == "later"
             assert time.monotonic() - began < 5
         assert bench.last("outcome", "p") == "later", "whoever waits makes room for who was turned away"
         with bench.draining("q"):
-            wait_until(lambda: bench.tools.waiting._free == 0, 10, "who was turned away waits next")
-            bench.tools.stop.set()
+            wait_until(lambda: bench.resources.wait_slots._free == 0, 10, "who was turned away waits next")
+            bench.resources.stop.set()
     finally:
         bench.close()
 
@@ -203,7 +203,7 @@ def test_whoever_waits_gives_its_thread_to_a_drain_that_has_none(database):
     try:
         bench.receive_into("commands", slice_ms=60_000)
         with bench.draining():
-            wait_until(lambda: bench.tools.waiting._free < 3, 10, "it waits")
+            wait_until(lambda: bench.resources.wait_slots._free < 3, 10, "it waits")
             queued.set()
         assert bench.last("outcome") == "later"
     finally:

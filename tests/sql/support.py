@@ -11,7 +11,7 @@ from psycopg.types.json import Jsonb
 
 from relay.database.connection import Connection, connect
 from relay.drains import lease as ownership
-from relay.drains.lease import Begun, Lease
+from relay.drains.lease import DrainStart, Lease
 from relay.drains.outbox import Batch, Reader, Settlement
 from relay.models import Drain
 from relay.settings import Settings
@@ -78,7 +78,7 @@ def make_outbox(connection: "psycopg.Connection[Any]", name: str = "orders", **o
     return int(row[0])
 
 
-def begin(connection: Connection, pipeline: str = "p", number: int = 1, epoch: int = 0) -> tuple[Lease, Begun]:
+def begin(connection: Connection, pipeline: str = "p", number: int = 1, epoch: int = 0) -> tuple[Lease, DrainStart]:
     """The lease of a drain, which must be free."""
     drain = Drain(pipeline, epoch, number, LEASE_MS)
     begun = ownership.begin(connection, drain)

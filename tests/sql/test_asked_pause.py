@@ -11,7 +11,7 @@ from relay.models import Failure
 from relay.settings import Settings
 from tests.sql.support import begin, make_pipeline, publish_many, relay_session
 from workers import forward
-from workers.resources import Tools
+from workers.resources import Resources
 
 
 class Overloaded(MemorySink):
@@ -26,18 +26,18 @@ class Overloaded(MemorySink):
 
 
 @pytest.fixture
-def tools(database):
-    tools = Tools(Settings(postgres_url=database.url), threads=1)
-    yield tools
-    tools.pool.close()
+def resources(database):
+    resources = Resources(Settings(postgres_url=database.url), threads=1)
+    yield resources
+    resources.pool.close()
 
 
-def test_the_drain_is_tried_again_no_earlier(database, tools, monkeypatch):
+def test_the_drain_is_tried_again_no_earlier(database, resources, monkeypatch):
     monkeypatch.setitem(SINKS, "memory", f"{__name__}:Overloaded")
     make_pipeline(database)
     with database.connect() as owner:
         publish_many(owner, 3)
     with relay_session(database.url) as connection:
-        ended = forward.drain(tools, connection, *begin(connection))
+        ended = forward.drain(resources, connection, *begin(connection))
     assert (ended.outcome, ended.error_code, ended.progressed) == ("failed", "throttled", True)
     assert 900 <= (ended.retry_seconds or 0) <= 930

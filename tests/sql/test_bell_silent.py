@@ -36,7 +36,7 @@ def test_a_failed_drain_leaves_the_bell_silent_because_only_its_retry_can_help(s
 
 
 def test_an_idle_drain_leaves_the_bell_armed(session):
-    ownership.end(session, begin(session), ownership.End("idle"))
+    ownership.end(session, begin(session), ownership.DrainResult("idle"))
     assert armed(session)
 
 
@@ -49,7 +49,7 @@ def test_a_drain_that_armed_the_bell_of_a_pipeline_disabled_meanwhile_silences_i
     drain = begin(session)
     session.execute("select tide.relay_disable('p')")
     session.execute("update tide.bell set armed = true")
-    ownership.end(session, drain, ownership.End("idle"))
+    ownership.end(session, drain, ownership.DrainResult("idle"))
     assert not armed(session)
 
 

@@ -7,7 +7,7 @@ from uuid import uuid4
 import pytest
 
 from relay.drains import lease as ownership
-from relay.drains.lease import End, Lease
+from relay.drains.lease import DrainResult, Lease
 from relay.drains.outbox import Reader, Settlement
 from relay.errors import Fenced
 from relay.models import Drain, Failure
@@ -107,7 +107,7 @@ def test_no_write_of_a_wrong_drain_changes_anything(session, snapshot, changes):
         with pytest.raises(Fenced):
             reader.read(2, DEAD, "disarm")
         with pytest.raises(Fenced, match="before it ended"):
-            ownership.end(session, stale.drain, End("idle"))
+            ownership.end(session, stale.drain, DrainResult("idle"))
         reader.read(2, None, "arm")
         reader.read(2, None, "disarm")
         assert snapshot() == before
@@ -165,7 +165,7 @@ def test_the_end_gives_the_lease_back_and_tells_the_owner(database, session):
     lease, _ = begin(session, number=3, epoch=5)
     with database.connect() as owner:
         owner.execute("listen tide_relay_drain")
-        ownership.end(session, lease.drain, End("failed", True, 1.5, 2, "timeout", "x" * 3000))
+        ownership.end(session, lease.drain, DrainResult("failed", True, 1.5, 2, "timeout", "x" * 3000))
         [heard] = owner.notifies(timeout=10, stop_after=1)
         assert heard.payload == '["p", 5, 3, "failed", 1.5, true]'
     row = session.execute("""
@@ -179,7 +179,7 @@ def test_a_good_end_clears_what_went_wrong_before(session):
     ownership.end(session, lease.drain, ownership.failed(0, "timeout", "slow"))
     lease, begun = begin(session, number=4, epoch=5)
     assert begun.failures == 1
-    ownership.end(session, lease.drain, End("idle"))
+    ownership.end(session, lease.drain, DrainResult("idle"))
     row = session.execute("select failures, error_code, error, retry_at from tide.drain").fetchone()
     assert row == (0, None, None, None)
 
@@ -187,11 +187,11 @@ def test_a_good_end_clears_what_went_wrong_before(session):
 def test_a_drain_ends_once(session):
     """The second end would tell the owner of a drain that is over."""
     lease, _ = begin(session, number=3, epoch=5)
-    ownership.end(session, lease.drain, End("idle"))
+    ownership.end(session, lease.drain, DrainResult("idle"))
     assert ownership.begin(session, lease.drain) is None
     begin(session, number=4, epoch=5)
     with pytest.raises(Fenced):
-        ownership.end(session, lease.drain, End("idle"))
+        ownership.end(session, lease.drain, DrainResult("idle"))
 
 
 class TestEpochs:
@@ -235,7 +235,9 @@ class TestEpochs:
     def test_the_retry_time_survives_the_new_epoch(self, session, owner):
         lease, _ = begin(session, number=3, epoch=5)
         ownership.end(
-            session, lease.drain, End("failed", retry_seconds=100.0, failures=1, error_code="timeout", error="slow")
+            session,
+            lease.drain,
+            DrainResult("failed", retry_seconds=100.0, failures=1, error_code="timeout", error="slow"),
         )
         assert 90 < self.raise_(session, owner)[1] <= 100
 
@@ -249,7 +251,7 @@ class TestEpochs:
             if begins:
                 begin(worker, number=3, epoch=5)
             else:
-                ownership.end(worker, drain(), End("idle"))
+                ownership.end(worker, drain(), DrainResult("idle"))
             raising = pool.submit(self.raise_, session, owner)
             wait_until(lambda: worker.execute("select from pg_locks where not granted").rowcount)
             worker.execute("commit")

@@ -13,7 +13,7 @@ from tests.sql.retention import SIZE, age, fill, parts, settle, stand_for
 from tests.sql.support import make_outbox, make_pipeline, relay_session
 from tests.waiting import wait_until
 from workers import maintenance
-from workers.resources import Tools
+from workers.resources import Resources
 
 
 @pytest.fixture
@@ -121,13 +121,15 @@ def test_a_session_that_is_lost_ends_the_turn(database, db, relay):
 
 
 def test_a_worker_without_its_database_does_not_fall_over():
-    tools = Tools(Settings(postgres_url="postgresql://127.0.0.1:1/none", connect_timeout_seconds=0.2), threads=1)
+    resources = Resources(
+        Settings(postgres_url="postgresql://127.0.0.1:1/none", connect_timeout_seconds=0.2), threads=1
+    )
     try:
         with capture_logs() as logs:
-            maintenance.run(tools)
+            maintenance.run(resources)
         assert [log["event"] for log in logs] == ["maintenance given up until the next turn"]
     finally:
-        tools.close()
+        resources.close()
 
 
 # The turn ------------------------------------------------------------------------------------------------------------

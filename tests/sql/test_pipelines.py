@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from psycopg.types.json import Jsonb
 
-from relay.drains.lease import End, end
+from relay.drains.lease import DrainResult, end
 from relay.drains.outbox import Settlement
 from relay.errors import Fenced
 from tests.sql.support import begin, make_outbox, make_pipeline, publish, reader_of, refused, relay_session
@@ -256,7 +256,7 @@ def test_a_drain_ends_fenced_after_its_pipeline_was_deleted(database, db):
         lease, _ = begin(session)
         call(db, "tide.relay_delete('p')")
         with pytest.raises(Fenced):
-            end(session, lease.drain, End("idle"))
+            end(session, lease.drain, DrainResult("idle"))
 
 
 def test_a_running_drain_learns_of_a_change_with_its_next_settle(database, db):

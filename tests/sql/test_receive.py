@@ -5,7 +5,7 @@ import time
 import pytest
 from psycopg.types.json import Jsonb
 
-from relay.drains.inbox import Arrived, Writer
+from relay.drains.inbox import InboundBatch, Writer
 from relay.errors import ConfigError, Fenced, NotConnected
 from relay.models import Failure, InboxRow, Received
 from tests.sql.support import LEASE_MS, begin, relay_session
@@ -43,7 +43,7 @@ def row(name, payload='{"n": 1}', **fields):
 
 def arrived(*names, dead=(), position=None, **fields):
     messages = [received(name, position=position) for name in names]
-    return Arrived(messages, [(message, row(message.id[4:], **fields)) for message in messages], list(dead))
+    return InboundBatch(messages, [(message, row(message.id[4:], **fields)) for message in messages], list(dead))
 
 
 def write(writer, batch):
@@ -87,9 +87,9 @@ def test_what_comes_again_is_not_written_again(db, writer):
 def test_a_batch_of_dead_letters_alone_is_kept_and_moves_the_position(db, writer):
     bad = received("x", b"\xff\0", position=9)
     refused = (bad, Failure(0, True, "not_utf8", "no text"))
-    written = write(writer, Arrived([bad], [], [refused]))
+    written = write(writer, InboundBatch([bad], [], [refused]))
     assert written.dead == (refused,)
-    write(writer, Arrived([bad], [], [refused]))  # it comes again
+    write(writer, InboundBatch([bad], [], [refused]))  # it comes again
     assert dead_letters(db) == [("log/x", "commands", "log", "key", {"trace": "1"}, b"\xff\0", "not_utf8")]
     assert position(db) == {"log": "9"}
 
@@ -113,7 +113,7 @@ def test_what_postgresql_refuses_is_a_dead_letter_and_its_neighbours_are_written
     good = [f"g{n}" for n in range(6)]
     rows = [(received(name, position=5), row(name)) for name in good]
     rows.insert(place, (received("bad", b"as it came", 5), bad))
-    written = write(writer, Arrived([message for message, _ in rows], rows))
+    written = write(writer, InboundBatch([message for message, _ in rows], rows))
     assert [(message.id, failure.code) for message, failure in written.dead] == [("log/bad", "refused")]
     assert written.stored == 6
     assert ids(db) == good
@@ -126,7 +126,7 @@ def test_what_postgresql_refuses_is_a_dead_letter_and_its_neighbours_are_written
 def test_a_constraint_of_the_users_own_refuses_a_row_alone(db, writer):
     db.execute("alter table tide.commands add check (event_type is not null)")
     rows = [(received(name), row(name, event_type=kind)) for name, kind in zip("abc", ("x", None, "y"), strict=True)]
-    written = write(writer, Arrived([message for message, _ in rows], rows))
+    written = write(writer, InboundBatch([message for message, _ in rows], rows))
     assert [message.id for message, _ in written.dead] == ["log/b"]
     assert "violates check constraint" in written.dead[0][1].reason
     assert ids(db) == ["a", "c"]
@@ -140,7 +140,7 @@ def test_every_row_of_a_batch_may_be_refused(db, writer):
 
 def test_dead_letters_of_texts_that_postgresql_cannot_hold_are_kept_even_so(db, writer):
     odd = Received("log/\0\ud800", b"\0", {"a\0": "\udcff"}, "k\0", "s\0", token=None)
-    write(writer, Arrived([odd], [], [(odd, Failure(0, True, "not_json", "why\0"))]))
+    write(writer, InboundBatch([odd], [], [(odd, Failure(0, True, "not_json", "why\0"))]))
     assert dead_letters(db) == [("log/\ufffd?", "commands", "s\ufffd", "k\ufffd", {"a\ufffd": "?"}, b"\0", "not_json")]
 
 
@@ -148,7 +148,7 @@ def test_dead_letters_of_texts_that_postgresql_cannot_hold_are_kept_even_so(db, 
 def test_a_fenced_drain_writes_nothing(db, writer, payload):
     db.execute("update tide.drain set epoch = epoch + 1")
     good, bad = received("a", position=3), received("x")
-    writer.send(Arrived([good, bad], [(good, row("a", payload))], [(bad, Failure(0, True, "not_json", "no"))]))
+    writer.send(InboundBatch([good, bad], [(good, row("a", payload))], [(bad, Failure(0, True, "not_json", "no"))]))
     with pytest.raises(Fenced, match="given up"):
         writer.confirm()
     assert (ids(db), position(db), dead_letters(db)) == ([], {}, [])
@@ -187,7 +187,7 @@ def test_a_refused_row_may_stop_all_that_follow(db, session, place):
     writer = Writer(session, lease, begun, "stop")
     rows = [(received(f"g{n}", position=n + 1), row(f"g{n}")) for n in range(6)]
     rows.insert(place, (received("bad", position=9), row("bad", "{no json")))
-    written = write(writer, Arrived([message for message, _ in rows], rows))
+    written = write(writer, InboundBatch([message for message, _ in rows], rows))
     assert [message.id for message in written.received] == [f"log/g{n}" for n in range(place)]
     assert "log/bad" in str(written.stopped)
     assert ids(db) == [f"g{n}" for n in range(place)]

@@ -9,7 +9,7 @@ from psycopg import sql
 
 from relay.database import migrate
 from relay.drains import lease as ownership
-from relay.drains.lease import End
+from relay.drains.lease import DrainResult
 from relay.drains.outbox import Reader, Settlement
 from relay.models import Drain, Failure
 from relay.settings import Settings
@@ -142,7 +142,7 @@ def test_a_relay_runs_drains(database, role):
         assert len(batch.messages) == 4
         reader.read(4, Settlement(4, 3, ((2, Failure(1, True, "rejected", "no")),)), "disarm")
         reader.read(4, None, "arm")
-        ownership.end(session, drain, End("idle"))
+        ownership.end(session, drain, DrainResult("idle"))
 
 
 def test_a_relay_runs_a_scheduler(database, role):

@@ -19,7 +19,7 @@ from tests.sql.support import LEASE_MS, listen, make_pipeline, publish
 from tests.sql.writers import Writers
 from tests.waiting import wait_until
 from workers import drain
-from workers.resources import Tools
+from workers.resources import Resources
 
 ROUNDS = 150
 WRITERS = 4
@@ -28,12 +28,12 @@ WRITERS = 4
 class Sleeper:
     """Emits drains as a scheduler does, but without a timer: after an idle one it waits for a notification only."""
 
-    def __init__(self, database, tools, pipeline="p"):
+    def __init__(self, database, resources, pipeline="p"):
         self.sleeps = 0
         self.wake_ups = 0
         self.polls = 0
         self._pipeline = pipeline
-        self._tools = tools
+        self._tools = resources
         self._database = database
         self._stop = threading.Event()
 
@@ -70,13 +70,13 @@ def asleep(database, pipeline="p"):
     name = f"{database.name}-{pipeline}-{database.server.version}"
     with ExitStack() as stack:
         stack.callback(forget, name)
-        tools = Tools(Settings(postgres_url=database.url), threads=2)
-        stack.callback(tools.close)
+        resources = Resources(Settings(postgres_url=database.url), threads=2)
+        stack.callback(resources.close)
         with database.connect() as owner:
             config = "jsonb_build_object('sink_type', 'memory', 'name', %s::text, 'batch_size', 1)"
             owner.execute(f"select tide.relay_set_outbox(%s, 'orders', {config})", [pipeline, name])
         pool = stack.enter_context(ThreadPoolExecutor(1))
-        sleeper = Sleeper(database, tools, pipeline)
+        sleeper = Sleeper(database, resources, pipeline)
         running = pool.submit(sleeper.run)
         try:
             yield sleeper, lambda: [record.id for record in store(name).received]

@@ -16,7 +16,7 @@ from botocore.retries.standard import (  # type: ignore[import-untyped]
 from pydantic import ValidationError
 
 from relay.backends.common.aws import AwsKeys, described, make_client
-from relay.backends.common.aws_errors import CODES, EXCEPTIONS, FOR_A_PERSON, STATUSES, verdict
+from relay.backends.common.aws_errors import CODES, EXCEPTIONS, NEEDS_OPERATOR, STATUSES, verdict
 from relay.errors import ConfigError
 from relay.masking import remember
 from tests.services.moto import REGION, MotoServer
@@ -179,8 +179,8 @@ class TestTheTableOfErrors:
         assert verdict(caught.value) == (False, "timeout")
 
     def test_who_we_are_and_what_we_may_is_for_a_person(self) -> None:
-        assert {"auth", "forbidden", "tls"} < FOR_A_PERSON
-        assert not {"timeout", "throttled", "unavailable", "not_connected", "rejected"} & FOR_A_PERSON
+        assert {"auth", "forbidden", "tls"} < NEEDS_OPERATOR
+        assert not {"timeout", "throttled", "unavailable", "not_connected", "rejected"} & NEEDS_OPERATOR
 
     def test_secrets_are_not_in_what_is_said(self) -> None:
         remember("secret")  # of somebody else, and a part of ours

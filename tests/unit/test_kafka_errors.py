@@ -2,7 +2,7 @@
 
 from confluent_kafka import KafkaError
 
-from relay.backends.kafka.errors import ERRORS, FOR_A_PERSON, verdict
+from relay.backends.kafka.errors import ERRORS, NEEDS_OPERATOR, verdict
 
 NAMES = {name for name in dir(KafkaError) if name.isupper() and isinstance(getattr(KafkaError, name), int)}
 
@@ -30,7 +30,7 @@ def test_the_verdict_goes_by_the_number_of_the_error() -> None:
 
 
 def test_what_a_person_must_mend_is_never_the_fault_of_a_record() -> None:
-    assert {code for permanent, code in ERRORS.values() if permanent} & FOR_A_PERSON == set()
+    assert {code for permanent, code in ERRORS.values() if permanent} & NEEDS_OPERATOR == set()
 
 
 def test_a_certificate_that_is_refused_is_told_so_whatever_the_client_takes_it_for() -> None:

@@ -12,7 +12,7 @@ from botocore.exceptions import (  # type: ignore[import-untyped]
 )
 
 from relay.backends.common import aws_errors
-from relay.backends.object_storage.errors import CODES, FOR_A_PERSON, code_of
+from relay.backends.object_storage.errors import CODES, NEEDS_OPERATOR, code_of
 
 OPERATIONS = ("ListObjectsV2", "PutObject", "CreateBucket")
 PAGE = (Path(__file__).parents[2] / "docs" / "sinks" / "object_storage.md").read_text()
@@ -61,7 +61,7 @@ def test_an_error_is_one_short_word(error, code):
 
 
 def test_what_a_person_must_change_is_not_what_passes_by_itself():
-    assert {"no_bucket", "bucket_taken", "auth", "forbidden", "bad_config", "tls", "no_region"} == FOR_A_PERSON
+    assert {"no_bucket", "bucket_taken", "auth", "forbidden", "bad_config", "tls", "no_region"} == NEEDS_OPERATOR
 
 
 def test_every_word_is_explained():

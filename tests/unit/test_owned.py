@@ -5,14 +5,14 @@ import itertools
 import pytest
 
 from relay.process.metrics import PipelineLabels
-from scheduler.state import FIRST_AGAIN_SECONDS, TIMER_GRID_SECONDS, Owned, Spec
+from scheduler.state import FIRST_AGAIN_SECONDS, TIMER_GRID_SECONDS, OwnedState, Spec
 
 SPEC = Spec("orders", "orders", 1, 30_000, 1.0, PipelineLabels("orders", "forward", "file"))
 
 
 @pytest.fixture
-def draining() -> Owned:
-    owned = Owned(SPEC)
+def draining() -> OwnedState:
+    owned = OwnedState(SPEC)
     owned.claimed(7, None, 0.0)
     owned.next_drain()
     owned.emitted(10.0)
@@ -20,7 +20,7 @@ def draining() -> Owned:
 
 
 def test_a_new_pipeline_is_claimed_before_anything_else():
-    owned = Owned(SPEC)
+    owned = OwnedState(SPEC)
     assert (owned.state, owned.due_at) == ("claiming", 0.0)
     assert not owned.rang(1.0)
     owned.claimed(7, None, 2.0)
@@ -28,7 +28,7 @@ def test_a_new_pipeline_is_claimed_before_anything_else():
 
 
 def test_a_claimed_pipeline_honours_the_retry_time_that_its_last_drain_left():
-    owned = Owned(SPEC)
+    owned = OwnedState(SPEC)
     owned.claimed(7, 5.0, 2.0)
     assert owned.due_at == 7.0
     owned.claimed(8, -5.0, 2.0)
@@ -36,7 +36,7 @@ def test_a_claimed_pipeline_honours_the_retry_time_that_its_last_drain_left():
 
 
 def test_a_lease_that_still_runs_is_waited_for():
-    owned = Owned(SPEC)
+    owned = OwnedState(SPEC)
     owned.held(4.0, 1.0)
     assert owned.state == "claiming"
     assert owned.due_at == pytest.approx(5.01)
@@ -45,7 +45,7 @@ def test_a_lease_that_still_runs_is_waited_for():
 
 
 def test_numbers_of_drains_grow_within_an_epoch():
-    owned = Owned(SPEC)
+    owned = OwnedState(SPEC)
     owned.claimed(7, None, 0.0)
     first, second = owned.next_drain(), owned.next_drain()
     assert (first.epoch, first.number, first.lease_ms) == (7, 1, 30_000)
@@ -130,7 +130,7 @@ def test_the_timer_wakes_only_what_has_something_to_read(draining):
 
 
 def test_a_drain_that_the_broker_may_have_or_not_is_ruled_out_by_a_new_epoch():
-    owned = Owned(SPEC)
+    owned = OwnedState(SPEC)
     owned.claimed(7, None, 0.0)
     owned.next_drain()
     owned.doubted(1.0)
@@ -140,7 +140,7 @@ def test_a_drain_that_the_broker_may_have_or_not_is_ruled_out_by_a_new_epoch():
 
 @pytest.mark.parametrize("state", ["claiming", "waiting", "draining", "idle"])
 def test_a_changed_configuration_is_claimed_anew_whatever_the_state(state):
-    owned = Owned(SPEC, state=state, due_at=99.0)
+    owned = OwnedState(SPEC, state=state, due_at=99.0)
     changed = Spec("orders", "orders", 2, 5_000, 1.0, SPEC.labels)
     owned.reconfigured(changed, 3.0)
     assert (owned.state, owned.due_at, owned.spec.lease_ms) == ("claiming", 3.0, 5_000)

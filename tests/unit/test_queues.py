@@ -5,7 +5,7 @@ import pytest
 from relay.broker.queues import DRAIN_QUEUES, FORMER_DRAIN_QUEUE, MAINTENANCE_QUEUE, may_all_wait, served_with
 from relay.errors import ConfigError
 from relay.settings import Settings
-from workers.resources import Tools
+from workers.resources import Resources
 
 FORWARD, REVERSE = DRAIN_QUEUES["forward"], DRAIN_QUEUES["reverse"]
 
@@ -33,9 +33,9 @@ def test_an_unknown_queue_is_refused_by_name():
 def test_all_threads_may_wait_where_there_are_reverse_drains_only(served, all_of_them):
     assert may_all_wait(served_with(served)) is all_of_them
     settings = Settings.load(postgres_url="postgresql://not-used")
-    tools = Tools(settings, threads=2, all_may_wait=may_all_wait(served_with(served)))
+    resources = Resources(settings, threads=2, all_may_wait=may_all_wait(served_with(served)))
     try:
-        with tools.waiting.place("first") as first, tools.waiting.place("second") as second:
+        with resources.wait_slots.slot("first") as first, resources.wait_slots.slot("second") as second:
             assert (first, second) == (True, all_of_them)
     finally:
-        tools.close()
+        resources.close()

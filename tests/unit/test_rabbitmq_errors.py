@@ -9,7 +9,7 @@ import pytest
 from relay.backends.rabbitmq.errors import (
     ANSWERS,
     CLIENT_ERRORS,
-    FOR_A_PERSON,
+    NEEDS_OPERATOR,
     largest_message_bytes,
     translated,
     verdict,
@@ -70,7 +70,7 @@ def test_answers_and_errors_of_the_system_have_a_code(error: Exception, code: st
 def test_a_person_is_called_only_when_it_opens(opening: bool) -> None:
     for kind in amqp.exceptions.ERROR_MAP.values():
         error = translated(kind("text", reply_code=1), "pipeline 'p'", opening=opening)
-        expected = ConfigError if opening and CLIENT_ERRORS[kind.__name__][1] in FOR_A_PERSON else NotConnected
+        expected = ConfigError if opening and CLIENT_ERRORS[kind.__name__][1] in NEEDS_OPERATOR else NotConnected
         assert type(error) is expected
         assert "pipeline 'p'" in str(error)
 

@@ -10,7 +10,7 @@ import redis.exceptions
 from pydantic import ValidationError
 
 from relay.backends.redis.config import RedisKeys, address_of, connect_options
-from relay.backends.redis.errors import CLIENT_ERRORS, FOR_A_PERSON, SERVER_WORDS, verdict
+from relay.backends.redis.errors import CLIENT_ERRORS, NEEDS_OPERATOR, SERVER_WORDS, verdict
 from relay.backends.redis.redis_wire import client_name, packed
 from relay.errors import ConfigError
 
@@ -140,7 +140,7 @@ class TestTheTablesOfErrors:
 
     def test_a_person_is_not_asked_for_what_passes(self) -> None:
         passing = {"not_connected", "timeout", "loading", "read_only", "moved", "cluster_down", "out_of_memory"}
-        assert not FOR_A_PERSON & passing
+        assert not NEEDS_OPERATOR & passing
 
 
 def test_commands_are_packed_as_redis_reads_them() -> None:

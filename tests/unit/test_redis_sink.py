@@ -7,7 +7,7 @@ import redis.exceptions
 from pydantic import ValidationError
 
 from relay.backends.redis.entry import add_command, largest_text_bytes
-from relay.backends.redis.errors import CLIENT_ERRORS, FOR_A_PERSON, SERVER_WORDS
+from relay.backends.redis.errors import CLIENT_ERRORS, NEEDS_OPERATOR, SERVER_WORDS
 from relay.backends.redis.sink import _outcome
 from relay.backends.redis.sink_config import RedisConfig
 from relay.models import Record
@@ -111,7 +111,7 @@ def test_every_code_is_explained(page: str) -> None:
     codes = {code for _, code in (*CLIENT_ERRORS.values(), *(answer for _, answer in SERVER_WORDS))}
     sinks = {"too_large", "id_passed", "bad_subject", "not_sent", "foreign_stream"}
     codes = codes | sinks if page == "sinks" else codes - sinks
-    opening = FOR_A_PERSON - {"auth", "forbidden", "wrong_type", "bad_config"}
+    opening = NEEDS_OPERATOR - {"auth", "forbidden", "wrong_type", "bad_config"}
     only = {"no_group"} if page == "sinks" else set()
     assert not {code for code in codes - opening - only if f"`{code}`" not in text}
 

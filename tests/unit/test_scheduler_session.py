@@ -44,7 +44,7 @@ def begin(database, drain: Drain):
 
 def end(database, drain: Drain):
     with database.connect() as connection:
-        ownership.end(connection, drain, ownership.End("idle"))
+        ownership.end(connection, drain, ownership.DrainResult("idle"))
 
 
 def test_lock_keys_are_64_bits_of_a_hash_that_will_never_change():

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from relay.backends.nats.errors import CLIENT_ERRORS, FOR_A_PERSON, JETSTREAM_CODES
+from relay.backends.nats.errors import CLIENT_ERRORS, JETSTREAM_CODES, NEEDS_OPERATOR
 from relay.backends.sinks import SINKS, sink_class
 from relay.wire.encode import FORMATS, TEMPLATE_VARIABLES
 
@@ -45,7 +45,9 @@ def test_defaults_of_the_pipeline_are_true(sink_type: str) -> None:
 
 def test_every_code_of_nats_is_explained() -> None:
     page = (DOCS / "sinks" / "nats.md").read_text()
-    codes = {code for _, code in (*CLIENT_ERRORS.values(), *JETSTREAM_CODES.values())} - (FOR_A_PERSON - {"no_stream"})
+    codes = {code for _, code in (*CLIENT_ERRORS.values(), *JETSTREAM_CODES.values())} - (
+        NEEDS_OPERATOR - {"no_stream"}
+    )
     assert not {code for code in codes | {"forbidden", "not_sent"} if f"`{code}`" not in page}
 
 

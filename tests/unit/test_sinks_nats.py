@@ -10,7 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from relay.backends.nats.config import connect_options
-from relay.backends.nats.errors import CLIENT_ERRORS, FOR_A_PERSON, JETSTREAM_CODES, verdict
+from relay.backends.nats.errors import CLIENT_ERRORS, JETSTREAM_CODES, NEEDS_OPERATOR, verdict
 from relay.backends.nats.sink import NatsSink, _hopeless, _subject_problem
 from relay.backends.nats.sink_config import NatsConfig
 from relay.errors import ConfigError
@@ -85,7 +85,7 @@ class TestCredentialsAndTls:
     def test_a_seed_that_is_none_is_a_matter_of_configuration(self, seed: str) -> None:
         with pytest.raises((nkeys.NkeysError, ValueError)) as caught:
             nkeys.from_seed(seed.encode())
-        assert verdict(caught.value)[1] in FOR_A_PERSON
+        assert verdict(caught.value)[1] in NEEDS_OPERATOR
 
 
 class TestWhatCanNeverBeSent:

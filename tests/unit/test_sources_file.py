@@ -146,5 +146,5 @@ def test_an_old_acknowledgement_takes_nothing_back(path: Path) -> None:
     for batch in (first, second, first):
         source.ack(batch)
     source.receive(1, 0)
-    source.rest()
+    source.release()
     assert read(source) == numbered(5, 6)

@@ -2,15 +2,15 @@
 
 from contextlib import ExitStack
 
-from workers.wait_slots import FORGET_SECONDS, Waiting
+from workers.wait_slots import FORGET_SECONDS, WaitSlots
 
 
-def enter(stack: ExitStack, waiting: Waiting, pipeline: str) -> bool:
-    return stack.enter_context(waiting.place(pipeline))
+def enter(stack: ExitStack, waiting: WaitSlots, pipeline: str) -> bool:
+    return stack.enter_context(waiting.slot(pipeline))
 
 
 def test_as_many_wait_as_there_are_places():
-    waiting = Waiting(2, lambda: False)
+    waiting = WaitSlots(2, lambda: False)
     with ExitStack() as stack:
         assert enter(stack, waiting, "a")
         assert enter(stack, waiting, "b")
@@ -20,50 +20,50 @@ def test_as_many_wait_as_there_are_places():
 
 
 def test_a_place_goes_to_who_was_turned_away_first():
-    waiting = Waiting(1, lambda: False)
-    with waiting.place("a") as given:
+    waiting = WaitSlots(1, lambda: False)
+    with waiting.slot("a") as given:
         assert given
         for name in ("b", "c", "b"):
-            with waiting.place(name) as also_given:
+            with waiting.slot(name) as also_given:
                 assert not also_given
     for name, may in (("a", False), ("c", False), ("b", True), ("c", True), ("a", True), ("a", True)):
-        with waiting.place(name) as given:
+        with waiting.slot(name) as given:
             assert given is may, name
 
 
 def test_whoever_waits_hears_that_others_want_the_place():
     queued = False
-    waiting = Waiting(1, lambda: queued)
-    with waiting.place("a"):
+    waiting = WaitSlots(1, lambda: queued)
+    with waiting.slot("a"):
         assert not waiting.is_contended()
         queued = True
         assert waiting.is_contended(), "a drain is queued without a thread"
         queued = False
-        with waiting.place("b"):
+        with waiting.slot("b"):
             pass
         assert waiting.is_contended(), "another was turned away"
-    with waiting.place("b"):
+    with waiting.slot("b"):
         assert not waiting.is_contended()
 
 
 def test_who_does_not_come_again_is_forgotten(monkeypatch):
     now = 100.0
     monkeypatch.setattr("workers.wait_slots.time.monotonic", lambda: now)
-    waiting = Waiting(1, lambda: False)
-    with waiting.place("a"), waiting.place("b"):
+    waiting = WaitSlots(1, lambda: False)
+    with waiting.slot("a"), waiting.slot("b"):
         assert waiting.is_contended()
     now += FORGET_SECONDS + 1
     assert not waiting.is_contended()
-    with waiting.place("a") as given:
+    with waiting.slot("a") as given:
         assert given
 
 
 def test_a_place_is_free_again_after_an_error():
-    waiting = Waiting(1, lambda: False)
+    waiting = WaitSlots(1, lambda: False)
     try:
-        with waiting.place("a"):
+        with waiting.slot("a"):
             raise RuntimeError
     except RuntimeError:
         pass
-    with waiting.place("b") as given:
+    with waiting.slot("b") as given:
         assert given

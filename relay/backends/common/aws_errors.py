@@ -1,14 +1,14 @@
 """What an error of Amazon's services means: one table for botocore's exceptions, one for the codes in answers.
 
 Each answer is (permanent, code). Permanent: this message will never be accepted. Everything else is tried again; where
-that cannot help until a person acts, the code is in `FOR_A_PERSON`, and `open` then raises ConfigError. A service's own
-codes (`relay.backends.sqs.queue`) go before these. Unknown errors count as temporary: a pipeline that stands still can
-be seen and fixed, a message thrown away by mistake cannot.
+that cannot help until a person acts, the code is in `NEEDS_OPERATOR`, and `open` then raises ConfigError. A service's
+own codes (`relay.backends.sqs.queue`) go before these. Unknown errors count as temporary: a pipeline that stands still
+can be seen and fixed, a message thrown away by mistake cannot.
 """
 
 from collections.abc import Mapping
 
-FOR_A_PERSON = frozenset({"auth", "forbidden", "tls", "bad_config", "no_region"})
+NEEDS_OPERATOR = frozenset({"auth", "forbidden", "tls", "bad_config", "no_region"})
 
 _NOT_OURS = (
     # Parts of botocore that the relay does not use, and mistakes in using it.

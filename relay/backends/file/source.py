@@ -90,7 +90,7 @@ class FileSource(Source):
             if message.token > self._done_number:
                 self._done_number, self._done = message.token, message.position
 
-    def rest(self) -> None:
+    def release(self) -> None:
         # What was handed out and is not done is read again.
         self._must_reopen = self._tail is not None and self._done_number < self._number
 

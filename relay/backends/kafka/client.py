@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from relay.backends.kafka.errors import FOR_A_PERSON, verdict
+from relay.backends.kafka.errors import NEEDS_OPERATOR, verdict
 from relay.errors import ConfigError, MissingExtra, NotConnected, RelayError
 from relay.masking import mask
 
@@ -147,23 +147,23 @@ class Troubles:
         with self._lock:
             seen = list(self._all)
         for error in reversed(seen):
-            if verdict(error)[1] in FOR_A_PERSON:
+            if verdict(error)[1] in NEEDS_OPERATOR:
                 return error
         telling = [error for error in seen if error.name() != "_ALL_BROKERS_DOWN"]
         return telling[-1] if telling else seen[-1] if seen else None
 
     @property
-    def hopeless(self) -> bool:
+    def unsendable(self) -> bool:
         """Waiting longer will not connect us."""
         with self._lock:
-            return any(e.name() == "_ALL_BROKERS_DOWN" or verdict(e)[1] in FOR_A_PERSON for e in self._all)
+            return any(e.name() == "_ALL_BROKERS_DOWN" or verdict(e)[1] in NEEDS_OPERATOR for e in self._all)
 
 
 def translated(error: "KafkaError", where: str, *, opening: bool = False) -> RelayError:
     """Our error for the client's: ConfigError only while opening, NotConnected otherwise."""
     _, code = verdict(error)
     text = mask(f"{where}: {error.str()}")
-    return ConfigError(text) if opening and code in FOR_A_PERSON else NotConnected(text, code=code)
+    return ConfigError(text) if opening and code in NEEDS_OPERATOR else NotConnected(text, code=code)
 
 
 def connect(
@@ -194,7 +194,7 @@ def connect(
             client.list_topics(_ANY_TOPIC, timeout=min(_LOOK_SECONDS, max(0.01, deadline - time.monotonic())))
         except KafkaException as error:
             client.poll(0)
-            if not troubles.hopeless and time.monotonic() < deadline:
+            if not troubles.unsendable and time.monotonic() < deadline:
                 continue
             known = troubles.gravest
             if known is not None:

@@ -1,8 +1,8 @@
 """What an error of Kafka means: one table from the names of librdkafka's error codes to (permanent, code).
 
 Permanent: this record will never be accepted and becomes a dead letter. Everything else is sent again; where trying
-again cannot help until a person acts, the code is in `FOR_A_PERSON`, and `open` then raises ConfigError. Unknown errors
-count as temporary: a blocked pipeline can be seen and mended, a message thrown away by mistake cannot.
+again cannot help until a person acts, the code is in `NEEDS_OPERATOR`, and `open` then raises ConfigError. Unknown
+errors count as temporary: a blocked pipeline can be seen and fixed, a message thrown away by mistake cannot.
 """
 
 from functools import cache
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from confluent_kafka import KafkaError
 
-FOR_A_PERSON = frozenset({"auth", "forbidden", "tls", "bad_config", "no_topic", "unsupported"})
+NEEDS_OPERATOR = frozenset({"auth", "forbidden", "tls", "bad_config", "no_topic", "unsupported"})
 
 _PERMANENT = {
     "too_large": "MSG_SIZE_TOO_LARGE INVALID_MSG_SIZE RECORD_LIST_TOO_LARGE",

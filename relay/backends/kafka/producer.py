@@ -61,12 +61,12 @@ class KafkaConnection:
             failures = {
                 i: replace(problems[r.subject], index=i) for i, r in enumerate(records) if r.subject in problems
             }
-            held_up_by = min((i for i, failure in failures.items() if not failure.permanent), default=len(records))
-            ready = [index for index in range(held_up_by) if index not in failures]
-            if held_up_by < len(records):
-                self.missing_topic = records[held_up_by].subject
-            for index in range(held_up_by, len(records)):
-                failures.setdefault(index, Failure(index, False, "not_sent", f"waits for record {held_up_by}"))
+            blocked_by = min((i for i, failure in failures.items() if not failure.permanent), default=len(records))
+            ready = [index for index in range(blocked_by) if index not in failures]
+            if blocked_by < len(records):
+                self.missing_topic = records[blocked_by].subject
+            for index in range(blocked_by, len(records)):
+                failures.setdefault(index, Failure(index, False, "not_sent", f"waits for record {blocked_by}"))
         if ready:
             failures |= self._deliver(records, ready, deadline)
         if len(failures) == len(records) and not any(failure.permanent for failure in failures.values()):

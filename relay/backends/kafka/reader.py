@@ -73,7 +73,7 @@ class KafkaReader:
         if any(message.error() is not None for message in messages):
             # Those before the error are lost with the connection, and come again.
             raise self._trouble(message.error() for message in messages)
-        if not messages and self._troubles.hopeless:
+        if not messages and self._troubles.unsendable:
             raise self._trouble([])
         return messages  # type: ignore[no-any-return]
 
@@ -90,7 +90,7 @@ class KafkaReader:
             except KafkaException as error:
                 self._commits.failed(error.args[0])
 
-    def rest(self) -> None:
+    def release(self) -> None:
         """Drops what was fetched; the next read goes on after what is done."""
         if not self._resting:
             self._consumer.unassign()

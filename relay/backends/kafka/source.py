@@ -73,10 +73,10 @@ class KafkaSource(Source):
             # In order, so the last of each partition stays.
             reader.done({message.partition: int(message.position) for message in received})
 
-    def rest(self) -> None:
+    def release(self) -> None:
         with self._using:
             if self._reader is not None:
-                self._reader.rest()
+                self._reader.release()
 
     def close(self) -> None:
         reader, self._reader = self._reader, None

@@ -105,7 +105,7 @@ class MemorySource(Source):
         backend.acknowledged |= done
         self._held = [index for index in self._held if index not in done]
 
-    def rest(self) -> None:
+    def release(self) -> None:
         if self._held:
             self._next = self._held[0]
             self._skips_acknowledged = True

@@ -16,7 +16,7 @@ import nkeys
 from nats.aio.client import Client
 
 from relay.backends.nats.config import NatsKeys, connect_options
-from relay.backends.nats.errors import FOR_A_PERSON, verdict
+from relay.backends.nats.errors import NEEDS_OPERATOR, verdict
 from relay.backends.nats.loop import LoopThread
 from relay.errors import ConfigError, NotConnected, RelayError
 from relay.masking import mask
@@ -132,4 +132,4 @@ class NatsClient(ABC):
             error = self._lost or self._last_error or error
         _, code = verdict(error)
         text = mask(f"{self._where}: {str(error) or f'no answer within {self._timeout_ms} ms'}")
-        return ConfigError(text) if opening and code in FOR_A_PERSON else NotConnected(text, code=code)
+        return ConfigError(text) if opening and code in NEEDS_OPERATOR else NotConnected(text, code=code)

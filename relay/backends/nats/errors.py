@@ -2,11 +2,11 @@
 
 Each answer is (permanent, code). Permanent: this record will never be accepted and becomes a dead letter.
 Everything else is sent again; where trying again cannot help until a person acts, the code is in
-`FOR_A_PERSON`, and `open` then raises ConfigError. Unknown errors count as temporary: a blocked pipeline can be
+`NEEDS_OPERATOR`, and `open` then raises ConfigError. Unknown errors count as temporary: a blocked pipeline can be
 seen and mended, a message thrown away by mistake cannot.
 """
 
-FOR_A_PERSON = frozenset({"auth", "forbidden", "tls", "bad_config", "no_jetstream", "no_stream"})
+NEEDS_OPERATOR = frozenset({"auth", "forbidden", "tls", "bad_config", "no_jetstream", "no_stream"})
 
 CLIENT_ERRORS: dict[str, tuple[bool, str]] = {
     # The record's own fault, found before it is sent.

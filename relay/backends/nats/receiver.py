@@ -41,7 +41,7 @@ class Token(NamedTuple):
 
 
 class NatsReceiver(NatsClient):
-    """`receive`, `ack` and `rest` block the caller, as `open` and `close` do."""
+    """`receive`, `ack` and `release` block the caller, as `open` and `close` do."""
 
     def __init__(
         self, config: NatsSourceConfig, consumer: str, pipeline: str, where: str, position: str | None
@@ -72,7 +72,7 @@ class NatsReceiver(NatsClient):
             for token in tokens:
                 self._held.pop(token.sequence, None)
 
-    def rest(self) -> None:
+    def release(self) -> None:
         """Whatever cannot be given back now is given back by whoever opens next, or comes when `ack_wait` is over."""
         if self._held or self._floor is not None:
             with contextlib.suppress(NotConnected):
@@ -80,7 +80,7 @@ class NatsReceiver(NatsClient):
 
     def close(self) -> None:
         if self._held and self._client.is_connected:
-            self.rest()
+            self.release()
         super().close()
 
     # Inside the loop ------------------------------------------------------------------------------

@@ -87,11 +87,11 @@ class NatsSink(Sink):
             chunk, begin = self._chunk(records, begin, connection.largest_bytes, failures)
             answers = connection.publish(chunk, deadline)
             failures.update(answers)
-            held_up_by = min((index for index, failure in answers.items() if not failure.permanent), default=None)
-            if held_up_by is not None:
+            blocked_by = min((index for index, failure in answers.items() if not failure.permanent), default=None)
+            if blocked_by is not None:
                 for index in range(begin, len(records)):
-                    failures[index] = Failure(index, False, "not_sent", f"waits for record {held_up_by}")
-                self._raise_if_nothing_happened(failures, len(records), held_up_by)
+                    failures[index] = Failure(index, False, "not_sent", f"waits for record {blocked_by}")
+                self._raise_if_nothing_happened(failures, len(records), blocked_by)
                 break
         return [failures[index] for index in sorted(failures)]
 
@@ -103,7 +103,7 @@ class NatsSink(Sink):
     def _chunk(
         self, records: Sequence[Record], begin: int, largest_bytes: int, failures: dict[int, Failure]
     ) -> "tuple[list[Outgoing], int]":
-        """The next records to have on the way together, and the index after them; hopeless ones go into `failures`."""
+        """The next records to send together, and the index after them; unsendable ones go into `failures`."""
         chunk: list[Outgoing] = []
         room_bytes = _CHUNK_BYTES
         index = begin
@@ -128,10 +128,10 @@ class NatsSink(Sink):
         headers["Nats-Expected-Stream"] = self._config.stream
         return headers
 
-    def _raise_if_nothing_happened(self, failures: dict[int, Failure], size: int, held_up_by: int) -> None:
+    def _raise_if_nothing_happened(self, failures: dict[int, Failure], size: int, blocked_by: int) -> None:
         """A batch of which nothing was delivered says NotConnected: to open again checks, or makes, the stream."""
         if len(failures) == size and not any(failure.permanent for failure in failures.values()):
-            raise NotConnected(f"{self._where}: {failures[held_up_by].reason}", code=failures[held_up_by].code)
+            raise NotConnected(f"{self._where}: {failures[blocked_by].reason}", code=failures[blocked_by].code)
 
 
 def _hopeless(index: int, record: Record, headers: dict[str, str], largest_bytes: int) -> Failure | None:

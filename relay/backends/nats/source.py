@@ -56,9 +56,9 @@ class NatsSource(Source):
     def ack(self, received: Sequence[Received]) -> None:
         self._opened().ack([message.token for message in received])
 
-    def rest(self) -> None:
+    def release(self) -> None:
         if self._receiver is not None:
-            self._receiver.rest()
+            self._receiver.release()
 
     def close(self) -> None:
         receiver, self._receiver = self._receiver, None

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from relay.backends.common import aws_errors
 
-FOR_A_PERSON = aws_errors.FOR_A_PERSON | {"no_bucket", "bucket_taken"}
+NEEDS_OPERATOR = aws_errors.NEEDS_OPERATOR | {"no_bucket", "bucket_taken"}
 
 _CONFIGURATION = (
     "EncryptionTypeMismatch IllegalLocationConstraintException InvalidArgument InvalidBucketName InvalidBucketState"

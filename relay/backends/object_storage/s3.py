@@ -14,7 +14,7 @@ from typing import IO, Any
 from relay.backends.common.aws import advice, described, make_client
 from relay.backends.object_storage.config import ObjectStorageConfig
 from relay.backends.object_storage.encode import Spool
-from relay.backends.object_storage.errors import ADVICE, FOR_A_PERSON, code_of
+from relay.backends.object_storage.errors import ADVICE, NEEDS_OPERATOR, code_of
 from relay.backends.object_storage.stores import Store
 from relay.errors import ConfigError, NotConnected
 
@@ -115,7 +115,7 @@ class S3Store(Store):
             text = f"{self.where}: {what}: {described(error, self._config)}{ADVICE.get(code) or advice(code)}"
             if code == "timeout":
                 text += "; make timeout_ms longer, or max_bytes smaller, if the network is slow"
-            raise ConfigError(text) if opening and code in FOR_A_PERSON else NotConnected(text, code=code) from error
+            raise ConfigError(text) if opening and code in NEEDS_OPERATOR else NotConnected(text, code=code) from error
 
 
 class _Upload:

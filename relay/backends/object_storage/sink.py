@@ -17,7 +17,7 @@ from relay.backends.object_storage.encode import Encoder, LinesEncoder, Spool
 from relay.backends.object_storage.parquet import ParquetEncoder
 from relay.backends.object_storage.s3 import S3Store
 from relay.backends.object_storage.stores import FolderStore, Store
-from relay.backends.sink import Features, Gather, GatheringSink, SinkConfig
+from relay.backends.sink import Features, ObjectLimits, ObjectSink, SinkConfig
 from relay.errors import NotConnected
 from relay.models import Failure, Record
 
@@ -30,14 +30,14 @@ PARQUET_FEATURES = replace(FEATURES, keeps_headers=True, keeps_key=True, default
 """Parquet has columns for them."""
 
 
-class ObjectStorageSink(GatheringSink):
+class ObjectStorageSink(ObjectSink):
     features: ClassVar[Features] = FEATURES
     config_model: ClassVar[type[SinkConfig]] = ObjectStorageConfig
 
     def __init__(self, config: SinkConfig, pipeline: str) -> None:
         self._config = cast(ObjectStorageConfig, config)
         self.features = self.features_for(config)  # type: ignore[misc]  # the class's own are those of the default format
-        self.gather = Gather(self._config.max_rows, self._config.max_bytes, self._config.max_age_ms)
+        self.limits = ObjectLimits(self._config.max_rows, self._config.max_bytes, self._config.max_age_ms)
         self._store = _store(self._config, pipeline)
         self._in_hand: _Object | None = None
         self._is_open = False

@@ -30,7 +30,7 @@ class Group(NamedTuple):
     offset_id: int
 
 
-class Look(NamedTuple):
+class Backlog(NamedTuple):
     """What there is after an id."""
 
     messages: list[Message]
@@ -86,7 +86,7 @@ class OutboxReader:
     def is_armed(self) -> bool:
         return self._armed
 
-    def look(self, after: int, max_messages: int) -> Look:
+    def peek(self, after: int, max_messages: int) -> Backlog:
         """The next messages after an id, up to the horizon. The second batch in a row silences the bell."""
         session = self._session
         session.begin_call()
@@ -107,7 +107,7 @@ class OutboxReader:
         if silences:
             self._armed = False
         self._found = bool(found)
-        return Look(found, known, open_publishers)
+        return Backlog(found, known, open_publishers)
 
     def arm(self) -> None:
         """Asks publishers to ring: from now on, so look once more before waiting."""

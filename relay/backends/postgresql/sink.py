@@ -13,7 +13,7 @@ from psycopg import errors as pg
 from pydantic import AliasChoices, Field, field_validator
 
 from relay.backends.postgresql.session import Session, check_url, connect, errors
-from relay.backends.sink import Features, JoiningSink, SinkConfig
+from relay.backends.sink import Features, SinkConfig, TransactionalSink
 from relay.database.connection import Connection
 from relay.drains import inbox as inbox_writer
 from relay.errors import ConfigError, NotConnected, RelayError
@@ -43,7 +43,7 @@ class InboxConfig(SinkConfig):
         return url
 
 
-class InboxSink(JoiningSink):
+class InboxSink(TransactionalSink):
     features: ClassVar[Features] = Features(
         deduplicates=True,
         keeps_headers=True,
@@ -56,7 +56,7 @@ class InboxSink(JoiningSink):
 
     def __init__(self, config: SinkConfig, pipeline: str) -> None:
         self._config = cast(InboxConfig, config)
-        self.joins = self._config.postgres_url is None
+        self.transactional = self._config.postgres_url is None
         self._where = f"pipeline {pipeline!r}: inbox {self._config.inbox!r}"
         self._session: Session | None = None
         self._joined: Connection | None = None
@@ -79,7 +79,7 @@ class InboxSink(JoiningSink):
                 raise
             self._session = session
 
-    def join(self, connection: Connection) -> None:
+    def use_transaction(self, connection: Connection) -> None:
         with self._busy:
             if not self._checked:
                 self._check(connection)
@@ -88,7 +88,7 @@ class InboxSink(JoiningSink):
 
     def publish(self, records: Sequence[Record]) -> list[Failure]:
         with self._busy:
-            connection = self._joined if self.joins else self._session
+            connection = self._joined if self.transactional else self._session
             if connection is None:
                 raise NotConnected(f"{self._where}: not open", code="closed")
             rows = [_row(record) for record in records]

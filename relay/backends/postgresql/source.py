@@ -99,18 +99,18 @@ class OutboxSource(Source):
         pause = FIRST_PAUSE_SECONDS
         with self._busy, self._working() as reader:
             while True:
-                look = reader.look(self._after, max_messages)
-                if look.messages:
-                    self._after = self._handed = look.messages[-1].id
-                    return [self._received(message) for message in look.messages]
-                self._pass_over(look.horizon)
+                backlog = reader.peek(self._after, max_messages)
+                if backlog.messages:
+                    self._after = self._handed = backlog.messages[-1].id
+                    return [self._received(message) for message in backlog.messages]
+                self._pass_over(backlog.horizon)
                 if wait_seconds > 0 and not reader.is_armed:
                     self._arm(reader)
                     continue
                 left = until - time.monotonic()
                 if left <= 0:
                     return []
-                if look.open_publishers:
+                if backlog.open_publishers:
                     reader.wait(min(left, pause))
                     pause = min(pause * 2, RUNG_PAUSE_SECONDS)
                 else:
@@ -125,7 +125,7 @@ class OutboxSource(Source):
                 self._settled = max(self._settled, *(message.token for message in received))
                 reader.settle(self._settled)
 
-    def rest(self) -> None:
+    def release(self) -> None:
         with self._busy:
             # Nothing was fetched that was not handed out, so giving back is forgetting.
             self._handed = self._after = self._settled

@@ -91,7 +91,7 @@ class RabbitmqConsumer:
         for tag in tags:
             del self._outstanding[tag]
 
-    def rest(self) -> None:
+    def release(self) -> None:
         """Raises NotConnected; everything is given back then, too."""
         if not self._consuming:
             return
@@ -110,7 +110,7 @@ class RabbitmqConsumer:
     def close(self) -> None:
         if self.lost is None:
             with contextlib.suppress(NotConnected):
-                self.rest()
+                self.release()
         self._link.close(in_good_order=self.lost is None)
 
     @property

@@ -1,7 +1,7 @@
 """What an error of RabbitMQ means: one table for the client's exceptions, one for words of the server's answers.
 
 Each answer is (permanent, code). Permanent: this record will never be accepted and becomes a dead letter. Everything
-else is tried again; where that cannot help until a person acts, the code is in `FOR_A_PERSON`, and `open` then raises
+else is tried again; where that cannot help until a person acts, the code is in `NEEDS_OPERATOR`, and `open` then raises
 ConfigError. Unknown errors count as temporary: a blocked pipeline can be seen and mended.
 """
 
@@ -10,7 +10,7 @@ import re
 from relay.errors import ConfigError, NotConnected, RelayError
 from relay.masking import mask
 
-FOR_A_PERSON = frozenset({"auth", "forbidden", "tls", "not_found", "bad_config"})
+NEEDS_OPERATOR = frozenset({"auth", "forbidden", "tls", "not_found", "bad_config"})
 
 CLIENT_ERRORS: dict[str, tuple[bool, str]] = {
     # Who we are, and how we or the server were configured.
@@ -87,4 +87,4 @@ def translated(error: BaseException, where: str, *, opening: bool) -> RelayError
     if code == "cancelled":  # the text is the consumer's name
         reason = "the server ended the consumer: the queue was deleted, or its node failed"
     text = mask(f"{where}: {reason}")
-    return ConfigError(text) if opening and code in FOR_A_PERSON else NotConnected(text, code=code)
+    return ConfigError(text) if opening and code in NEEDS_OPERATOR else NotConnected(text, code=code)

@@ -72,11 +72,11 @@ class RabbitmqSink(Sink):
             for begin in range(0, len(records), self._config.max_in_flight):
                 end = begin + self._config.max_in_flight
                 failures += self._publish_chunk(channel, records[begin:end], begin, deadline)
-                held_up_by = next((failure.index for failure in failures if not failure.permanent), None)
-                if held_up_by is not None:
-                    if held_up_by == 0 and channel.lost is not None:
+                blocked_by = next((failure.index for failure in failures if not failure.permanent), None)
+                if blocked_by is not None:
+                    if blocked_by == 0 and channel.lost is not None:
                         raise channel.lost
-                    reason = f"waits for record {held_up_by}"
+                    reason = f"waits for record {blocked_by}"
                     failures += [Failure(index, False, "not_sent", reason) for index in range(end, len(records))]
                     return failures
             channel.forget()

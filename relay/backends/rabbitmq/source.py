@@ -70,10 +70,10 @@ class RabbitmqSource(Source):
         with self._opened() as consumer:
             consumer.ack(received)
 
-    def rest(self) -> None:
+    def release(self) -> None:
         # A connection that is lost has given everything back already.
         with contextlib.suppress(NotConnected), self._opened() as consumer:
-            consumer.rest()
+            consumer.release()
 
     def close(self) -> None:
         consumer = self._consumer

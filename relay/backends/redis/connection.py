@@ -21,7 +21,7 @@ from redis.crc import key_slot
 from redis.exceptions import RedisError, ResponseError
 
 from relay.backends.redis.config import Address, RedisKeys, connect_options
-from relay.backends.redis.errors import FOR_A_PERSON, verdict
+from relay.backends.redis.errors import NEEDS_OPERATOR, verdict
 from relay.backends.redis.redis_wire import packed
 from relay.errors import ConfigError, NotConnected, RelayError
 from relay.masking import mask
@@ -96,7 +96,7 @@ class RedisLink:
     def translated(self, error: BaseException, *, opening: bool = False) -> RelayError:
         code = verdict(error)[1]
         text = f"{self._where}: {mask(str(error)) or type(error).__name__}"
-        if opening and code in FOR_A_PERSON:
+        if opening and code in NEEDS_OPERATOR:
             return ConfigError(text)
         return NotConnected(text, code="closed" if self._closed else code)
 

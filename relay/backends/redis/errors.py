@@ -1,12 +1,12 @@
 """What an error of Redis means: a table for the client's exceptions, and one for the words of the server's answers.
 
 Each answer is (permanent, code). Permanent: this record will never be accepted and becomes a dead letter.
-Everything else is tried again; where trying again cannot help until a person acts, the code is in `FOR_A_PERSON`, and
+Everything else is tried again; where trying again cannot help until a person acts, the code is in `NEEDS_OPERATOR`, and
 `open` then raises ConfigError. Unknown errors count as temporary: a blocked pipeline can be seen and mended, a message
 thrown away by mistake cannot.
 """
 
-FOR_A_PERSON = frozenset({"auth", "forbidden", "tls", "bad_config", "wrong_type", "no_stream"})
+NEEDS_OPERATOR = frozenset({"auth", "forbidden", "tls", "bad_config", "wrong_type", "no_stream"})
 
 CLIENT_ERRORS: dict[str, tuple[bool, str]] = {
     # The connection.

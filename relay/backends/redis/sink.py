@@ -80,10 +80,10 @@ class RedisSink(Sink):
             chunk, begin = self._chunk(records, begin, failures)
             answers = self._publish(link, chunk, deadline)
             failures.update(answers)
-            held_up_by = min((index for index, failure in answers.items() if not failure.permanent), default=None)
-            if held_up_by is not None:
-                failures.update({index: _not_sent(index, held_up_by) for index in range(begin, len(records))})
-                self._raise_if_nothing_happened(failures, len(records), held_up_by)
+            blocked_by = min((index for index, failure in answers.items() if not failure.permanent), default=None)
+            if blocked_by is not None:
+                failures.update({index: _not_sent(index, blocked_by) for index in range(begin, len(records))})
+                self._raise_if_nothing_happened(failures, len(records), blocked_by)
                 break
         return [failures[index] for index in sorted(failures)]
 
@@ -93,7 +93,7 @@ class RedisSink(Sink):
             link.close()
 
     def _chunk(self, records: Sequence[Record], begin: int, failures: dict[int, Failure]) -> tuple[Chunk, int]:
-        """The next records to send together, packed, and the index after them; hopeless ones go into `failures`."""
+        """The next records to send together, packed, and the index after them; unsendable ones go into `failures`."""
         chunk: Chunk = {}
         room_bytes = _CHUNK_BYTES
         index = begin
@@ -126,14 +126,14 @@ class RedisSink(Sink):
         for index, (record, _) in chunk.items():
             slots.setdefault(link.slot(record.subject), []).append(index)
         failures: dict[int, Failure] = {}
-        held_up_by: int | None = None
+        blocked_by: int | None = None
         for indexes in slots.values():
-            if held_up_by is not None:
-                failures.update({index: _not_sent(index, held_up_by) for index in indexes})
+            if blocked_by is not None:
+                failures.update({index: _not_sent(index, blocked_by) for index in indexes})
                 continue
             answers = self._transaction(link, {index: chunk[index] for index in indexes}, deadline)
             failures.update(answers)
-            held_up_by = min((index for index, failure in answers.items() if not failure.permanent), default=None)
+            blocked_by = min((index for index, failure in answers.items() if not failure.permanent), default=None)
         return failures
 
     def _transaction(self, link: "RedisLink", chunk: Chunk, deadline: float) -> dict[int, Failure]:
@@ -156,10 +156,10 @@ class RedisSink(Sink):
             failures = _not_replicated(chunk, answers[-1], replicas) | failures
         return failures
 
-    def _raise_if_nothing_happened(self, failures: dict[int, Failure], size: int, held_up_by: int) -> None:
+    def _raise_if_nothing_happened(self, failures: dict[int, Failure], size: int, blocked_by: int) -> None:
         """A batch of which nothing was delivered says NotConnected: opening finds a new primary, or moved slots."""
         if len(failures) == size and not any(failure.permanent for failure in failures.values()):
-            raise NotConnected(f"{self._where}: {failures[held_up_by].reason}", code=failures[held_up_by].code)
+            raise NotConnected(f"{self._where}: {failures[blocked_by].reason}", code=failures[blocked_by].code)
 
 
 def _largest_text_bytes(link: "RedisLink", deadline: float) -> int:
@@ -195,8 +195,8 @@ def _outcome(chunk: Chunk, queued: Sequence[Any], executed: Any) -> tuple[dict[i
     return failures, refused
 
 
-def _not_sent(index: int, held_up_by: int) -> Failure:
-    return Failure(index, False, "not_sent", f"waits for record {held_up_by}")
+def _not_sent(index: int, blocked_by: int) -> Failure:
+    return Failure(index, False, "not_sent", f"waits for record {blocked_by}")
 
 
 def _not_replicated(chunk: Chunk, reached: Any, wanted: int) -> dict[int, Failure]:

@@ -96,13 +96,13 @@ class RedisSource(Source):
         self._acknowledge(link, ids)
         self._held.difference_update(ids)
 
-    def rest(self) -> None:
+    def release(self) -> None:
         """Nothing to give back: whoever comes next is the same consumer, and begins with what this one left."""
         self._pending_after = _BEGINNING
         self._held.clear()
 
     def close(self) -> None:
-        self.rest()
+        self.release()
         link, self._link = self._link, None
         if link is not None:
             link.close()

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from pydantic import AliasChoices, Field, model_validator
 
 from relay.backends.common.aws import AwsKeys, advice, described, make_client
-from relay.backends.common.aws_errors import FOR_A_PERSON, verdict
+from relay.backends.common.aws_errors import NEEDS_OPERATOR, verdict
 from relay.backends.sqs.errors import sqs_verdict
 from relay.errors import ConfigError, NotConnected, RelayError
 from relay.masking import mask
@@ -140,7 +140,7 @@ class Queue:
                 f"{self._where}: there is no such queue at {mask(self._keys.queue_url)}; create it "
                 f"(aws sqs create-queue --queue-name {self._keys.queue_name}{kind}), or set create_queue to true"
             )
-        if opening and (permanent or code in FOR_A_PERSON):
+        if opening and (permanent or code in NEEDS_OPERATOR):
             return ConfigError(text)
         return NotConnected(text, code=code)
 

@@ -92,7 +92,7 @@ class SqsSource(Source):
             self._result(queue, call, deadline)
         self._holding.remove(handles)
 
-    def rest(self) -> None:
+    def release(self) -> None:
         if self._queue is not None:
             self._give_back(self._queue, self._seconds)
 

@@ -19,7 +19,7 @@ import httpcore
 import relay
 from relay.backends.common.tls import tls_context
 from relay.backends.webhook.config import OURS, Basic, WebhookConfig, is_header_name
-from relay.backends.webhook.errors import FOR_A_PERSON, status_verdict, verdict
+from relay.backends.webhook.errors import NEEDS_OPERATOR, status_verdict, verdict
 from relay.backends.webhook.network import ForbiddenAddress, Network
 from relay.backends.webhook.signatures import sign_standard, standard_key
 from relay.backends.webhook.url import Origin
@@ -95,7 +95,7 @@ class WebhookClient:
         except ERRORS as error:
             _, code = verdict(error)
             text = mask(f"{self._where}: {_text_of(error)}")
-            raise (ConfigError(text) if code in FOR_A_PERSON else NotConnected(text, code=code)) from error
+            raise (ConfigError(text) if code in NEEDS_OPERATOR else NotConnected(text, code=code)) from error
 
     def send(self, outgoing: Outgoing, deadline: float) -> Failure | None:
         """None when it was delivered. `deadline` of the monotonic clock."""

@@ -8,7 +8,7 @@ answer, is tried again: a blocked pipeline can be seen and mended.
 import ssl
 from collections.abc import Collection
 
-FOR_A_PERSON = frozenset({"tls", "forbidden_address"})
+NEEDS_OPERATOR = frozenset({"tls", "forbidden_address"})
 """Trying again cannot help until somebody acts; `open` then raises ConfigError."""
 
 CLIENT_ERRORS: dict[str, tuple[bool, str]] = {

@@ -1,4 +1,4 @@
-"""How messages are stored: what a table, one or two levels of partitions cost publishers; see ARCHITECTURE.md, 5.5."""
+"""How messages are stored: what a table, one or two levels of partitions cost publishers; see docs/decisions/0005-storage.md."""
 
 import statistics
 import threading

@@ -36,12 +36,16 @@ demo: .venv/.synced ## run the whole system on this machine for a moment, and ju
 test: .venv/.synced services-rabbitmq services-prometheus ## run every test
 	$(PYTEST) $(PARALLEL) $(ARGS) tests
 
-.PHONY: check
-check: .venv/.synced ## formatting, lint, types, import contracts
+.PHONY: check check-types check-words
+check: .venv/.synced check-words check-types ## formatting, lint, spelling and words, types, import contracts
 	$(RUN) ruff format --check .
 	$(RUN) ruff check .
-	$(RUN) mypy $(CODE)
 	.venv/bin/lint-imports
+check-types: .venv/.synced ## types, strictly
+	$(RUN) mypy $(CODE)
+check-words: .venv/.synced ## spelling, and the words of CONTRIBUTING.md
+	.venv/bin/typos
+	$(RUN) tests.words
 
 .PHONY: fmt
 fmt: .venv/.synced ## format the code and mend what lint can mend
@@ -75,6 +79,18 @@ image: ## build the container image; more options: make image ARGS="--build-arg 
 	version=$$(sed -n 's/^__version__ = "\(.*\)"/\1/p' relay/__init__.py) && \
 	docker build --tag tide-relay:$$version --build-arg VERSION=$$version \
 	  --build-arg REVISION=$$(git rev-parse HEAD) --build-arg CREATED=$$(date --utc +%Y-%m-%dT%H:%M:%SZ) $(ARGS) .
+
+.PHONY: wheel release-check
+wheel: .venv/.synced ## build the wheel and the source archive into build/wheel
+	rm -rf build/wheel
+	$(RUN) hatchling build --directory build/wheel
+release-check: ## whether package, chart and changelog say this version: make release-check VERSION=1.2.3
+	@test -n "$(VERSION)" || { echo "give the version: make release-check VERSION=1.2.3" >&2; exit 2; }
+	@grep -qx '__version__ = "$(VERSION)"' relay/__init__.py || { echo "relay/__init__.py: __version__ is not $(VERSION)" >&2; exit 1; }
+	@grep -qx 'version: $(VERSION)' deploy/helm/Chart.yaml || { echo "deploy/helm/Chart.yaml: version is not $(VERSION)" >&2; exit 1; }
+	@grep -qx 'appVersion: "$(VERSION)"' deploy/helm/Chart.yaml || { echo "deploy/helm/Chart.yaml: appVersion is not $(VERSION)" >&2; exit 1; }
+	@grep -q '^## $(VERSION)\b' CHANGELOG.md || { echo "CHANGELOG.md has no section $(VERSION)" >&2; exit 1; }
+	@echo "package, chart and changelog say $(VERSION)"
 
 .PHONY: docs docs-serve
 docs: .venv/.synced ## build the site of the documentation into build/site; a broken link is an error

@@ -21,6 +21,7 @@ OUTSIDE = {
     "ARCHITECTURE.md": "architecture.md",
     "CHANGELOG.md": "changelog.md",
     "CONTRIBUTING.md": "contributing.md",
+    "SECURITY.md": "security-policy.md",
     "benchmarks/results.md": "benchmarks.md",
     "deploy/README.md": "image.md",
     "deploy/helm/README.md": "chart.md",

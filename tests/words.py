@@ -1,6 +1,7 @@
-"""Finds words that CONTRIBUTING.md asks us not to use: `python -m tests.words` prints each place, and exits 1 if there is any.
+"""Finds the words that CONTRIBUTING.md asks us not to use.
 
-The table under "Words" in CONTRIBUTING.md is the list. `typos` checks the spelling; it knows single words only.
+`python -m tests.words` prints each place, and exits 1 if there is one. The table under "Words" in CONTRIBUTING.md is the
+list. `typos` checks the spelling beside it, and knows single words only.
 """
 
 import re

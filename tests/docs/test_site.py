@@ -70,7 +70,7 @@ def test_every_page_of_the_repository_is_on_the_site(pages: dict[str, Page]) -> 
     docs = ROOT / "docs"
     written = {path.relative_to(docs).with_suffix("").as_posix() for path in docs.rglob("*.md")}
     written = {name.removesuffix("/index") for name in written - {"index"}}
-    outside = {"architecture", "benchmarks", "changelog", "chart", "contributing", "image"}
+    outside = {"architecture", "benchmarks", "changelog", "chart", "contributing", "image", "security-policy"}
     assert {f"{SITE}{name}/" for name in written | outside} <= set(pages)
 
 

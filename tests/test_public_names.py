@@ -1,0 +1,62 @@
+"""What applications may import, with its types: a change here is a change for users, and CHANGELOG names it."""
+
+import inspect
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any, assert_type
+
+import psycopg
+
+import relay
+from relay import inbox
+from relay.inbox import InboxMessage
+
+PUBLIC = {
+    "relay": ["__version__"],
+    "relay.inbox": ["Connection", "Handler", "InboxMessage", "Stop", "run"],
+}
+
+
+def test_the_public_names_are_these() -> None:
+    assert sorted(inbox.__all__) == PUBLIC["relay.inbox"]
+    assert [name for name in PUBLIC["relay"] if not hasattr(relay, name)] == []
+    for name in inbox.__all__:
+        assert hasattr(inbox, name)
+
+
+def test_the_parameters_of_run_are_these() -> None:
+    parameters = inspect.signature(inbox.run).parameters
+    assert [name for name, each in parameters.items() if each.kind is each.POSITIONAL_OR_KEYWORD] == [
+        "database",
+        "inbox",
+        "handler",
+    ]
+    assert [name for name, each in parameters.items() if each.kind is each.KEYWORD_ONLY] == [
+        "worker",
+        "batch_size",
+        "visibility_seconds",
+        "poll_seconds",
+        "stop",
+        "until_empty",
+    ]
+
+
+def uses_of_an_application(message: InboxMessage, connection: psycopg.Connection[Any]) -> None:
+    """Never called: mypy reads it, with the same settings as the code."""
+    assert_type(relay.__version__, str)
+    assert_type(inbox.run("postgresql://...", "orders", handle), int)
+    assert_type(inbox.run(connection, "orders", handle, until_empty=True), int)
+    assert_type(message.event_id, str)
+    assert_type(message.inbox_seq, int)
+    assert_type(message.event_type, str | None)
+    assert_type(message.aggregate_id, str | None)
+    assert_type(message.payload, Any)
+    assert_type(message.headers, dict[str, Any])
+    assert_type(message.received_at, datetime)
+    assert_type(message.retry_count, int)
+    handler: inbox.Handler = handle
+    assert_type(handler, Callable[[psycopg.Connection[Any], InboxMessage], object])
+
+
+def handle(connection: inbox.Connection, message: InboxMessage) -> None:
+    connection.execute("update orders set paid = true where id = %s", [message.payload["order"]])

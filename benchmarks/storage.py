@@ -1,4 +1,7 @@
-"""How messages are stored: what a table, one or two levels of partitions cost publishers; see docs/decisions/0005-storage.md."""
+"""How messages are stored: what one table, and one or two levels of partitions, cost publishers.
+
+See docs/decisions/0005-storage.md.
+"""
 
 import statistics
 import threading

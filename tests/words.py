@@ -1,7 +1,7 @@
 """Finds the words that CONTRIBUTING.md asks us not to use.
 
-`python -m tests.words` prints each place, and exits 1 if there is one. The table under "Words" in CONTRIBUTING.md is the
-list. `typos` checks the spelling beside it, and knows single words only.
+`python -m tests.words` prints each place, and exits 1 if there is one. The list is the table under "Words" in
+CONTRIBUTING.md. `typos` checks the spelling beside it, and knows single words only.
 """
 
 import re

@@ -2,7 +2,7 @@
 
 Each has a command line option and two environment variables, `RELAY_X` and, for people who come from
 pgtrickle-relay, `PGTRICKLE_RELAY_X`. The order is: option, `RELAY_X`, `PGTRICKLE_RELAY_X`, default.
-An empty variable counts as not set. docs/settings.md lists them all; a test keeps it true.
+An empty variable counts as not set. docs/reference/settings.md lists them all; a test keeps it true.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""The command `relay`: one file for each group of verbs. docs/cli.md lists them with their exit codes."""
+"""The command `relay`: one file for each group of verbs. docs/reference/cli.md lists them with their exit codes."""
 
 from relay.cli.base import Verbs
 

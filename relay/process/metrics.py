@@ -1,4 +1,4 @@
-"""Every metric, in one table. docs/metrics.md holds the same one; a test keeps table, docs and code equal.
+"""Every metric, in one table. docs/reference/metrics.md holds the same one; a test keeps table, docs and code equal.
 
 ========================================  =========  =========  =========  ===========================================
 name                                      kind       labels     served by  meaning

@@ -4,7 +4,7 @@ A `Wire` is built once per drain and holds everything that does not depend on th
 hot path: a constant subject costs nothing per message, headers are parsed only where somebody reads them,
 and payloads are never parsed. Raw with empty headers takes below 2 microseconds per message.
 
-The wire formats are described for users in docs/wire-formats.md; to add one, write a function like
+The wire formats are described for users in docs/reference/wire-formats.md; to add one, write a function like
 `wire_formats.envelope` and name it in `FORMATS`. The way back is `relay/wire/decode.py`.
 """
 

@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[2]
 
 def shapes() -> list[dict[str, type]]:
     """Of each answer that the page shows: the names of its members and their types."""
-    return [shape(json.loads(block)) for block in blocks("http", "json")]
+    return [shape(json.loads(block)) for block in blocks("reference/http", "json")]
 
 
 def shape(answer: dict[str, Any]) -> dict[str, type]:
@@ -52,7 +52,7 @@ def is_ready(address: str) -> bool:
 
 def table(first: str) -> list[list[str]]:
     """The rows of the table whose first column is called so."""
-    part = text_of("http").split(f"\n| {first} |")[1].split("\n\n")[0]
+    part = text_of("reference/http").split(f"\n| {first} |")[1].split("\n\n")[0]
     return [[cell.strip() for cell in row.strip("| ").split("|")] for row in part.splitlines()[2:]]
 
 

@@ -1,4 +1,4 @@
-"""Every verb explains itself, here and in docs/cli.md."""
+"""Every verb explains itself, here and in docs/reference/cli.md."""
 
 import re
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ import pytest
 from relay.cli import main
 from tests.e2e.command import invoke
 
-DOCS = Path(__file__).parents[2] / "docs" / "cli.md"
+DOCS = Path(__file__).parents[2] / "docs" / "reference" / "cli.md"
 
 
 def verbs(group: click.Group = main, before: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:

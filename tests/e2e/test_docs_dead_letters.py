@@ -1,4 +1,4 @@
-"""docs/dead-letters.md: its SQL runs as printed, its signatures are real, and an operator needs no more rights."""
+"""docs/reference/dead-letters.md: its SQL runs as printed, signatures are real, an operator needs no more rights."""
 
 import re
 from collections.abc import Iterator
@@ -20,14 +20,14 @@ SIGNATURES = """
 
 def test_every_block_runs_from_the_top_down(database: Database) -> None:
     with database.connect() as connection:
-        for block in blocks("dead-letters"):
+        for block in blocks("reference/dead-letters"):
             connection.execute(block)
 
 
 def test_every_function_is_there_with_its_arguments_and_defaults(database: Database) -> None:
     with database.connect() as connection:
         found = connection.execute(SIGNATURES).fetchall()
-    headings = "\n".join(re.findall(r"^### .*$", text_of("dead-letters"), re.MULTILINE))
+    headings = "\n".join(re.findall(r"^### .*$", text_of("reference/dead-letters"), re.MULTILINE))
     told = {(name, *(_words(part) for part in arguments.split(","))) for name, arguments in re.findall(CALLS, headings)}
     real = {(name, *_real(arguments, list(names))) for name, arguments, names in found}
     assert told == real and len(real) == 11

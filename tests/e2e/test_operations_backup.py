@@ -75,7 +75,7 @@ def test_a_restore_delivers_again_what_it_forgot_and_gives_no_id_twice(
         redis_server.flush()
         skip_ids(new.url)
         with new.connect() as owner:
-            for statement in printed("sql"):
+            for statement in printed("reference/sql"):
                 owner.execute(statement)
         after = Pipelines(new.url, folder)
         after.outbox_of["orders-out"] = "orders"

@@ -9,7 +9,7 @@ from relay.cli import main
 from tests.observe.rules import ROOT, alerts, dashboard, expressions, named, panels
 
 ALERTS = {alert["alert"]: alert for alert in alerts()}
-PAGE = ROOT / "docs" / "alerts.md"
+PAGE = ROOT / "docs" / "operations" / "alerts.md"
 RUNBOOKS = ROOT / "docs" / "operations" / "runbooks.md"
 SITE = "https://tide-relay.github.io/tide-relay/operations/runbooks/"
 CELLS = (r"`(?P<name>TideRelay\w+)`", r"(?P<severity>\w+)", r"(?P<when>.*?)", r"(?P<wait>.*?)", ".+")

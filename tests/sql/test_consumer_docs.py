@@ -1,9 +1,9 @@
-"""docs/consumers.md tells the truth."""
+"""docs/reference/consumers.md tells the truth."""
 
 import re
 from pathlib import Path
 
-PAGE = (Path(__file__).parents[2] / "docs" / "consumers.md").read_text()
+PAGE = (Path(__file__).parents[2] / "docs" / "reference" / "consumers.md").read_text()
 HELPERS = {"outbox_create", "outbox_publish", "outbox_publish_many", "outbox_status", "outbox_drop"}
 
 

@@ -8,7 +8,13 @@ import psycopg
 import pytest
 
 DOCS = Path(__file__).parents[2] / "docs"
-PAGES = ("sql", "consumers", "inboxes", "dead-letters", "retention", "table-outboxes", "pgtrickle", "permissions")
+PAGES = (
+    *(
+        f"reference/{name}"
+        for name in ("sql", "consumers", "inboxes", "dead-letters", "retention", "table-outboxes", "permissions")
+    ),
+    "migrating-from/pgtrickle-relay",
+)
 
 
 @cache
@@ -83,7 +89,7 @@ def test_the_list_of_functions_is_that_of_the_catalog(database):
     with database.connect() as connection:
         found = signatures(connection)
     real = {f"tide.{name}({plain(arguments)})" for name, arguments, *_ in found if name not in inner()}
-    listed = re.findall(r"^\| `(tide\.\w+\(.*?\))` \|", page("sql"), re.MULTILINE)
+    listed = re.findall(r"^\| `(tide\.\w+\(.*?\))` \|", page("reference/sql"), re.MULTILINE)
     assert set(listed) == real
     assert len(listed) == len(set(listed))
 
@@ -141,7 +147,7 @@ def test_every_default_in_the_headings_is_the_real_one(database):
 def test_the_calls_of_earlier_systems_are_listed_with_their_signatures(database):
     with database.connect() as connection:
         real = {plain(f"{name}({arguments})") for name, arguments, *_ in signatures(connection, "pgtrickle")}
-    listed = set(re.findall(r"`(\w+\([^`]*\)) →", page("pgtrickle")))
+    listed = set(re.findall(r"`(\w+\([^`]*\)) →", page("migrating-from/pgtrickle-relay")))
     parts = {"outbox_of(name text)", "relay_box(name text, config jsonb, keys text[])", "relay_changed(name text)"}
     assert real - parts == listed
 
@@ -155,7 +161,7 @@ def test_the_range_of_the_marks_is_the_real_one(database):
 
 
 def test_refusals_carry_the_codes_that_the_page_lists(database):
-    listed = set(re.findall(r"`([0-9A-Z]{5})`", page("sql")))
+    listed = set(re.findall(r"`([0-9A-Z]{5})`", page("reference/sql")))
     with database.connect() as connection:
         bodies = connection.execute("select prosrc from pg_proc where pronamespace = 'tide'::regnamespace").fetchall()
     raised = {code for (body,) in bodies for code in re.findall(r"errcode = '(\w+)'", body)}
@@ -170,7 +176,7 @@ def sqlstate(condition):
 
 
 def test_psycopg_knows_what_the_page_calls_the_errors():
-    codes = re.findall(r"`([0-9A-Z]{5})`", page("sql").partition("\n## ")[0])
+    codes = re.findall(r"`([0-9A-Z]{5})`", page("reference/sql").partition("\n## ")[0])
     assert len(codes) > 20
     for code in codes:
         assert psycopg.errors.lookup(code)

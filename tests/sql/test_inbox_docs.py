@@ -1,9 +1,9 @@
-"""docs/inboxes.md: every example runs, from the top down, and every function of inboxes is there."""
+"""docs/reference/inboxes.md: every example runs, from the top down, and every function of inboxes is there."""
 
 import re
 from pathlib import Path
 
-PAGE = (Path(__file__).parents[2] / "docs" / "inboxes.md").read_text()
+PAGE = (Path(__file__).parents[2] / "docs" / "reference" / "inboxes.md").read_text()
 
 
 def statements(text):

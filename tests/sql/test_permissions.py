@@ -1,4 +1,4 @@
-"""docs/permissions.md, the rows of tide.permission and PostgreSQL's catalogs say the same."""
+"""docs/reference/permissions.md, the rows of tide.permission and PostgreSQL's catalogs say the same."""
 
 import re
 from pathlib import Path
@@ -9,7 +9,7 @@ import pytest
 from relay.sql import query
 from tests.sql.logins import logins
 
-PAGE = (Path(__file__).parents[2] / "docs" / "permissions.md").read_text()
+PAGE = (Path(__file__).parents[2] / "docs" / "reference" / "permissions.md").read_text()
 GROUPS = ("admin", "operator", "reader", "publisher", "consumer", "inbox_worker", "relay", "api", "inbox_writer")
 
 # What the schemas of tide-relay hold, but not what each outbox and each inbox has.
@@ -186,7 +186,7 @@ def revoke_and_look(db, relay, role, object_type, thing, right):
         db.execute(f"grant {right} on {object_type} {name} to {role}")
 
 
-@pytest.mark.parametrize("name", ["security", "upgrades", "permissions"])
+@pytest.mark.parametrize("name", ["security", "operations/upgrades", "reference/permissions"])
 def test_the_examples_of_the_pages_work_from_the_top_down(database, db, name):
     text = (Path(__file__).parents[2] / "docs" / f"{name}.md").read_text()
     blocks = re.findall(r"^```sql\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)

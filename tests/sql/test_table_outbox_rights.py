@@ -192,7 +192,7 @@ def test_a_writers_functions_and_operators_are_not_believed(db, app):
 
 
 def test_the_page_of_the_documentation_runs_from_the_top_down(db):
-    page = (Path(__file__).parents[2] / "docs" / "table-outboxes.md").read_text()
+    page = (Path(__file__).parents[2] / "docs" / "reference" / "table-outboxes.md").read_text()
     blocks = re.findall(r"^```sql\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
     assert len(blocks) > 5
     for block in blocks:

@@ -12,7 +12,7 @@ from relay.process.metrics import P, PipelineLabels, SchedulerMetrics, WorkerMet
 from relay.web import metrics as api_metrics
 from relay.web.metrics import ApiMetrics
 
-DOCS = Path(__file__).parents[2] / "docs" / "metrics.md"
+DOCS = Path(__file__).parents[2] / "docs" / "reference" / "metrics.md"
 ORDERS = PipelineLabels("orders", "forward", "nats")
 USERS = PipelineLabels("users", "forward", "file")
 

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from relay.errors import ConfigError
 from relay.settings import Settings, known_variables, option, parse_address, variables
 
-DOCS = Path(__file__).parents[2] / "docs" / "settings.md"
+DOCS = Path(__file__).parents[2] / "docs" / "reference" / "settings.md"
 URL = "postgresql://relay:pg-password@db/app"
 
 

@@ -39,7 +39,9 @@ def test_every_key_is_listed_with_its_default(sink_type: str) -> None:
 
 @pytest.mark.parametrize("sink_type", DOCUMENTED)
 def test_defaults_of_the_pipeline_are_true(sink_type: str) -> None:
-    formats = {row[0].strip("`"): row[2] for row in rows((DOCS / "wire-formats.md").read_text()) if len(row) == 3}
+    formats = {
+        row[0].strip("`"): row[2] for row in rows((DOCS / "reference" / "wire-formats.md").read_text()) if len(row) == 3
+    }
     assert sink_type in formats[sink_class(sink_type).features.default_wire_format].lower()
 
 
@@ -52,6 +54,6 @@ def test_every_code_of_nats_is_explained() -> None:
 
 
 def test_every_format_and_variable_is_explained() -> None:
-    page = (DOCS / "wire-formats.md").read_text()
+    page = (DOCS / "reference" / "wire-formats.md").read_text()
     assert all(f"`{name}`" in page for name in FORMATS)
     assert all(f"`{{{name}}}`" in page for name in TEMPLATE_VARIABLES)

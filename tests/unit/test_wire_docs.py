@@ -1,4 +1,4 @@
-"""docs/wire-formats.md and docs/sources/outbox.md tell the truth."""
+"""docs/reference/wire-formats.md and docs/sources/outbox.md tell the truth."""
 
 import json
 import re
@@ -14,7 +14,7 @@ from relay.wire.templates import RECORD_VARIABLES
 from tests.unit.test_wire import NOON, Message, wire
 
 DOCS = Path(__file__).parents[2] / "docs"
-WIRE = (DOCS / "wire-formats.md").read_text()
+WIRE = (DOCS / "reference" / "wire-formats.md").read_text()
 
 
 def test_every_code_and_every_variable_of_the_way_back_is_explained() -> None:

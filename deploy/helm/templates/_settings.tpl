@@ -1,4 +1,4 @@
-{{/* What the programs read from their environment: see docs/settings.md. */}}
+{{/* What the programs read from their environment: see docs/reference/settings.md. */}}
 
 {{/* The data of the ConfigMap. */}}
 {{- define "tide-relay.config" -}}

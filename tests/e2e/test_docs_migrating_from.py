@@ -43,7 +43,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_consumers_of_debeziums_router_see_no_difference(
     database: Database, redis_server: EmbeddedRedis, own_kafka: Callable[..., KafkaServer], folder: Path
 ) -> None:
-    page = "coming-from/debezium"
+    page = "migrating-from/debezium"
     kafka = own_kafka()
     for topic in TOPICS:
         kafka.create_topic(topic)
@@ -89,7 +89,7 @@ def _read(kafka: KafkaServer, *topics: str) -> list[KafkaRecord]:
 
 
 def test_nothing_of_pg_tide_is_lost(empty_database: Database, folder: Path) -> None:
-    page = "coming-from/pg-tide"
+    page = "migrating-from/pg-tide"
     pg_tide.install(empty_database, str(folder / "orders.jsonl"))
     renamed, looked = blocks(page, "sql")
     with psycopg.connect(empty_database.url, autocommit=True) as db:

@@ -71,5 +71,5 @@ STOPSIGNAL SIGTERM
 # For a scheduler, workers and relay api alike. Kubernetes does not read it: the chart has probes.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 CMD ["python", "-I", "/app/healthcheck.py"]
 
-# Whoever runs it says which program: relay-scheduler, relay workers, relay api, relay migrate.
+# The command chooses the program: relay-scheduler, relay workers, relay api, relay migrate.
 CMD ["relay", "--help"]

@@ -48,7 +48,7 @@ check-words: .venv/.synced ## spelling, and the words of CONTRIBUTING.md
 	$(RUN) tests.words
 
 .PHONY: fmt
-fmt: .venv/.synced ## format the code and mend what lint can mend
+fmt: .venv/.synced ## format the code and fix what lint can fix
 	$(RUN) ruff format .
 	$(RUN) ruff check --fix .
 

@@ -45,7 +45,7 @@ class Batches:
     session: Connection
     """In the transaction that settles the batch."""
     settles = True
-    """Whether the batch in hand moves the offset. For whoever gathers several."""
+    """Whether the batch in hand moves the offset. For callers that gather several."""
 
     def __init__(self, url: str, outbox_id: int, batch: int) -> None:
         self._url = url

@@ -1,6 +1,6 @@
 """Workers that claim messages of an inbox and mark them, against plain tables, with locks for claims or with leases.
 
-A lock is the least: one transaction and one new version of each row, but nobody may commit while the batch is in hand.
+A lock is the least: one transaction and one new version of each row, but no one may commit while the batch is in hand.
 A lease is what an inbox gives: two transactions and two versions.
 """
 

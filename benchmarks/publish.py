@@ -78,7 +78,7 @@ def _many_clients(stack: Stack, database: Database, effort: Effort) -> Iterator[
         ratio(results["relayed"], results["insert relayed"]), 0.7, f"ours {spread(results['relayed'])}",
     )  # fmt: skip
     yield Figure(
-        f"{CLIENTS} clients: outbox_publish, the relay delivering / plain INSERT that nobody reads",
+        f"{CLIENTS} clients: outbox_publish, the relay delivering / plain INSERT that no one reads",
         f"{ratio(results['relayed'], insert):.2f}", note="the relay delivers meanwhile, on the same cores",
     )  # fmt: skip
     yield Figure(

@@ -81,7 +81,7 @@ def _while_truncating(database: Database, effort: Effort, took_ms: list[float]) 
 
 
 def _horizon(database: Database) -> Iterator[Figure]:
-    """Reading the marks scans all locks of the server, whoever holds them."""
+    """Reading the marks scans all locks of the server, of all holders."""
     database.run("select tide.outbox_create('o')")
     few = _milliseconds(database)
     with database.connect() as holder:

@@ -1,4 +1,4 @@
-"""What a table that is an outbox costs its writers: each statement in a transaction, against a table that is none."""
+"""What a table that is an outbox costs its writers: each statement in a transaction, against a plain table."""
 
 import random
 import time

@@ -1,7 +1,7 @@
 """What a benchmark asks of a backend, for each direction.
 
 A place is a topic, stream, queue, path, inbox or prefix. Each round of each variant has one of its own: what is there
-already must not count, nor slow anybody down.
+already must not count, nor slow anything down.
 """
 
 from abc import ABC, abstractmethod
@@ -40,7 +40,7 @@ class Destination(ABC):
 
 
 class Origin(ABC):
-    """Where messages come from: filled once, read anew in each round by a consumer of its own."""
+    """Where messages come from: filled once, read again in each round by a new consumer."""
 
     @abstractmethod
     def fill(self, payload: str, headers: Sequence[dict[str, str]]) -> None:

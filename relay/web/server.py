@@ -133,7 +133,7 @@ class _Server(uvicorn.Server):
 
 
 class _Protocol(H11Protocol):
-    """Ends connections on which the head of a request does not come to its end: uvicorn would wait for ever."""
+    """Ends connections on which the head of a request does not end: uvicorn would wait indefinitely."""
 
     _impatience: asyncio.TimerHandle | None = None
 

@@ -41,7 +41,7 @@
 sum(tide_relay_drains_waiting{ {{- include "tide-relay.matchers" (list . "queue" (include "tide-relay.queues" . | fromYamlArray)) -}} })
 {{- end }}
 
-{{/* Lag counts only while drains wait: one that is not for want of workers, because a sink is away, say, is not mended by
+{{/* Lag counts only while drains wait: one that is not for want of workers, because a sink is away, say, is not fixed by
      more of them. */}}
 {{- define "tide-relay.lagQuery" -}}
 max(tide_relay_lag_seconds{ {{- include "tide-relay.matchers" (list . "direction" (include "tide-relay.directions" . | fromYamlArray)) -}} }) and on() ({{ include "tide-relay.waitingQuery" . }} > 0)

@@ -1,5 +1,5 @@
 {{/* The migrate job runs before anything else of the release is there; and what it needs before it, as hooks that are made
-     anew each time. A job that failed is kept, for its log. Takes the weight. */}}
+     again each time. A job that failed is kept, for its log. Takes the weight. */}}
 {{- define "tide-relay.hook" -}}
 helm.sh/hook: pre-install,pre-upgrade
 helm.sh/hook-weight: {{ . | quote }}

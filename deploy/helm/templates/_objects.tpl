@@ -24,7 +24,7 @@ metadata:
 spec:
   type: ClusterIP
   clusterIP: None
-  # Also of pods that are not ready: theirs are the metrics that somebody wants to see.
+  # Also of pods that are not ready: theirs are the metrics that matter most.
   publishNotReadyAddresses: true
   selector:
     {{- include "tide-relay.selectorLabels" . | nindent 4 }}

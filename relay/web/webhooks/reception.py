@@ -89,7 +89,7 @@ class Reception:
     async def receive(self, request: Request) -> Response:
         started = time.monotonic()
         found = self._hooks.find(request.path_params["path"])
-        # A label for each path that anybody thinks of would fill the memory.
+        # A label for each path that a client invents would fill the memory.
         pipeline = found.pipeline if found else ""
         try:
             response = await self._receive(request, found)

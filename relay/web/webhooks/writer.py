@@ -1,7 +1,7 @@
 """Many requests, one commit: what waits is written together, in one transaction for each inbox.
 
-No timer: a request that finds nobody waiting is written at once, and whatever comes while that commits makes the next
-batch. So a lone request is quick, and under load the batches grow by themselves.
+No timer: a request that finds no other waiting is written at once, and those that arrive while it commits form the next
+batch. So a lone request is quick, and batches grow with the load.
 """
 
 import threading
@@ -44,7 +44,7 @@ class Waiting(NamedTuple):
 class Writer:
     """`write` from any thread; `run` in a thread of its own, until `close`. At most one session.
 
-    What waits is bounded by whoever calls: see `relay.web.webhooks.limits.Room`.
+    The caller bounds what waits: see `relay.web.webhooks.limits.Room`.
     """
 
     def __init__(self, settings: Settings, metrics: ApiMetrics) -> None:
@@ -95,7 +95,7 @@ class Writer:
                     return []
                 while self._waiting and len(batch) < BATCH_LIMIT and size < BATCH_BYTES_LIMIT:
                     one = self._waiting.popleft()
-                    # Else nobody waits for it any more: its sender comes again.
+                    # Otherwise its sender no longer waits, and will send it again.
                     if one.outcome.set_running_or_notify_cancel():
                         batch.append(one)
                         size += len(one.row.payload)

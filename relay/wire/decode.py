@@ -13,7 +13,7 @@ from relay.errors import ConfigError
 from relay.models import Failure, InboxRow, Received
 from relay.wire.formats import cloudevents, debezium, envelope, raw
 from relay.wire.formats.base import Invalid, Parts
-from relay.wire.json_text import decoder
+from relay.wire.json_text import parse
 from relay.wire.templates import HEADER_VARIABLE, encode_json, header_name, header_text, parse_template
 
 LONGEST_EVENT_ID = 500
@@ -185,16 +185,16 @@ def _path(key: str, text: str) -> Field:
 def _parsed_once(payload: str) -> Payload:
     parsed: list[Any] = []
 
-    def parse() -> Any:
+    def payload_value() -> Any:
         if not parsed:
             try:
-                parsed.append(decoder.decode(payload))
+                parsed.append(parse(payload))
             except (ValueError, RecursionError) as error:
                 why = "nested too deeply" if isinstance(error, RecursionError) else error
                 raise Invalid("not_json", f"the payload, which a path reads, is not JSON: {why}") from None
         return parsed[0]
 
-    return parse
+    return payload_value
 
 
 def _headers_text(headers: Mapping[str, Any]) -> str:

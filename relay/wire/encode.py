@@ -12,6 +12,8 @@ import json
 from collections.abc import Callable, Iterable
 from typing import Any, cast
 
+import msgspec
+
 from relay.errors import ConfigError
 from relay.models import Message, Record
 from relay.wire.formats import cloudevents, debezium, envelope, raw
@@ -20,6 +22,7 @@ from relay.wire.json_text import members, string
 from relay.wire.templates import Headers, compile_template
 
 _EMPTY_HEADERS = b"{}"
+_HEADERS = msgspec.json.Decoder(dict[str, Any])
 _NO_HEADERS: dict[str, str] = {}
 
 FORMATS: dict[str, Callable[[Origin], Encoder]] = {
@@ -91,6 +94,10 @@ class Wire:
 
 def parsed_headers(headers: bytes) -> dict[str, Any]:
     """A message's headers. What Python cannot parse, such as a number of 5000 digits, stays text."""
+    try:
+        return _HEADERS.decode(headers)
+    except (RecursionError, msgspec.DecodeError):
+        pass
     try:
         return cast(dict[str, Any], json.loads(headers))
     except (RecursionError, ValueError):

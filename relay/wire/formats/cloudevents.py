@@ -4,7 +4,6 @@ https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/spec.md and its bind
 """
 
 import base64
-import binascii
 import re
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +11,7 @@ from urllib.parse import quote, unquote
 
 from relay.models import Message, Received
 from relay.wire.formats.base import Encoder, Invalid, Origin, Parts, filled, payload_as_body, relay_headers, rfc3339
-from relay.wire.json_text import members, scalar, string
+from relay.wire.json_text import encode_object, members, scalar, string
 from relay.wire.templates import Headers, encode_json, header_text
 
 PREFIXES = {"kafka": "ce_", "http": "ce-", "nats": "ce-", "amqp": "cloudEvents_"}
@@ -38,7 +37,7 @@ _RESERVED = frozenset({"specversion", "id", "source", "type", "subject", "time",
 _OWN_COLUMNS = frozenset({"specversion", "id", "source", "type"})
 _DATA_TYPE = "application/json"
 
-Attributes = Callable[[str, Message, Headers], dict[str, Any]]
+Attributes = Callable[[str, Message, Headers], dict[str, str | int | bool]]
 
 
 def encoder(origin: Origin) -> Encoder:
@@ -70,7 +69,7 @@ def structured_encoder(origin: Origin) -> Encoder:
     def body(message: Message, own: Headers) -> bytes:
         event = attributes(f"{outbox}:{message.id}", message, own)
         event["datacontenttype"] = _DATA_TYPE
-        return b"".join((encode_json(event)[:-1].encode(), b',"data":', message.payload, b"}"))
+        return b"".join((encode_object(event)[:-1], b',"data":', message.payload, b"}"))
 
     def headers(dedup_id: str, message: Message, own: Headers) -> dict[str, str]:
         made = beside(dedup_id, message, own)
@@ -87,8 +86,8 @@ def _attributes(origin: Origin) -> Attributes:
     source_of, type_of = filled(origin.cloudevents_source, origin), filled(origin.cloudevents_type, origin)
     has_partitionkey = origin.binding == "kafka"
 
-    def attributes(dedup_id: str, message: Message, own: Headers) -> dict[str, Any]:
-        event: dict[str, Any] = {
+    def attributes(dedup_id: str, message: Message, own: Headers) -> dict[str, str | int | bool]:
+        event: dict[str, str | int | bool] = {
             "specversion": "1.0",
             "id": dedup_id,
             "source": source_of(message, own) or f"/tide-relay/{origin.outbox}",
@@ -217,7 +216,7 @@ def _from_base64(slice_: str, content_type: str) -> str:
     """Binary data as JSON text: as it is if it is JSON, as a string if it is other text."""
     try:
         data = base64.b64decode(string(slice_) or "", validate=True)
-    except binascii.Error:
+    except ValueError:  # not ASCII, or not base64
         raise Invalid("bad_cloudevent", "data_base64 of the event is not base64") from None
     try:
         text = data.decode()

@@ -4,12 +4,12 @@ https://debezium.io/documentation/reference/stable/transformations/outbox-event-
 """
 
 from collections.abc import Mapping
-from typing import Any
 
 from relay.models import Message, Received
 from relay.wire.formats.base import Encoder, Invalid, Origin, Parts, own_headers, payload_as_body
-from relay.wire.json_text import members, scalar, skip_blanks, string, value_end
-from relay.wire.templates import Headers, encode_json, header_text
+from relay.wire.json_scanner import BLANKS
+from relay.wire.json_text import encode_object, is_value, members, scalar, string
+from relay.wire.templates import Headers, header_text
 
 
 def encoder(origin: Origin) -> Encoder:
@@ -33,12 +33,12 @@ def encoder(origin: Origin) -> Encoder:
 
     def body(message: Message, own: Headers) -> bytes:
         routed = _routed(own)
-        fields: dict[str, Any] = {"id": header_text(own["id"]) if routed else f"{outbox}:{message.id}"}
+        fields: dict[str, str | None] = {"id": header_text(own["id"]) if routed else f"{outbox}:{message.id}"}
         if "type" in own:
             fields["eventType"] = header_text(own["type"])
         fields["aggregateType"] = header_text(own["aggregate_type"]) if routed else outbox
         fields["aggregateId"] = message.key
-        return b"".join((b'{"payload":', message.payload, b",", encode_json(fields)[1:].encode()))
+        return b"".join((b'{"payload":', message.payload, b",", encode_object(fields)[1:]))
 
     if origin.keeps_headers:
         return Encoder(payload_as_body, headers)
@@ -84,7 +84,7 @@ def _header(headers: Mapping[str, str], name: str) -> str | None:
 
 def _without_schema(text: str) -> str:
     """The payload of Kafka Connect's `{"schema": ..., "payload": ...}`; any other text as it is."""
-    if not text.startswith("{", skip_blanks(text, 0)):
+    if not text.lstrip(BLANKS).startswith("{"):
         return text
     try:
         fields = members(text)
@@ -106,12 +106,11 @@ def _plain(text: str | None) -> str | None:
 
 def _unquoted(text: str) -> str:
     """The router sends JSON columns as a string in a string, unless it was told to expand them."""
-    begin = skip_blanks(text, 0)
-    if not text.startswith('"', begin):
+    value = text.lstrip(BLANKS)
+    if not value.startswith('"'):
         return text
     try:
-        inner = string(text[begin:].rstrip()) or ""
-        complete = inner[:1] in ("{", "[") and value_end(inner, 0) == len(inner)
+        inner = string(value.rstrip()) or ""
     except ValueError:
         return text
-    return inner if complete else text
+    return inner if inner.startswith(("{", "[")) and is_value(inner) else text

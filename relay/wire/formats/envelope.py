@@ -4,7 +4,7 @@ from typing import Any
 
 from relay.models import Message, Received
 from relay.wire.formats.base import Encoder, Invalid, Origin, Parts, relay_headers, rfc3339
-from relay.wire.json_text import decoder, members, string
+from relay.wire.json_text import members, parse, string
 from relay.wire.templates import Headers, encode_json
 
 
@@ -40,10 +40,7 @@ def decode(_received: Received, text: str) -> Parts:
     headers_text = found.get("headers", "{}")
     if not headers_text.startswith("{"):
         raise Invalid("bad_envelope", "the headers of the envelope are not an object")
-    try:
-        headers = {} if headers_text == "{}" else decoder.decode(headers_text)
-    except RecursionError:
-        headers = {}  # headers_text is stored nevertheless
+    headers = _headers(headers_text)
     return Parts(
         event_id,
         _text(headers.get("type")),
@@ -54,6 +51,15 @@ def decode(_received: Received, text: str) -> Parts:
         headers,
         headers_text,
     )
+
+
+def _headers(text: str) -> dict[str, Any]:
+    if text == "{}":
+        return {}
+    try:
+        return {name: parse(value) for name, value in members(text).items()}
+    except (RecursionError, ValueError):  # too deep; the text itself is stored nevertheless
+        return {}
 
 
 def _text(value: Any) -> str | None:

@@ -42,7 +42,7 @@ _VARIABLES: dict[str, Callable[[Received, Parts], str | None]] = {
     "source": lambda _received, parts: parts.source,
 }
 EVENT_VARIABLES = ("pipeline", *_VARIABLES, HEADER_VARIABLE)
-"""Every name that may stand in braces in `event_id`, `event_type` and `aggregate_id`."""
+"""The variables of `event_id`, `event_type` and `aggregate_id`."""
 
 _PATH = re.compile(r'\$(?:\.[^.\[\]"]+|\[\d+\]|\["[^"]+"\])+')
 _STEP = re.compile(r'\.([^.\[\]"]+)|\[(\d+)\]|\["([^"]+)"\]')
@@ -58,7 +58,7 @@ class Decoder:
     """Makes the rows of one drain.
 
     `event_id`, `event_type` and `aggregate_id` are each a template, or a path into the payload that begins with `$.`;
-    None: what the wire format finds. Raises ConfigError for an unknown wire format, a wrong template or a wrong path.
+    None: what the wire format finds. Raises ConfigError for an unknown wire format, template variable or path.
     """
 
     def __init__(

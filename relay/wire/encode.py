@@ -39,7 +39,7 @@ class Wire:
     """Makes the records of one drain.
 
     `keeps_headers` and `binding` are the sink's features: headers are not built for a sink that drops them.
-    Raises ConfigError for an unknown wire format or a wrong template.
+    Raises ConfigError for an unknown wire format or an invalid template.
     """
 
     def __init__(

@@ -94,7 +94,7 @@ def own_headers(own: Headers) -> dict[str, str]:
 
 
 def filled(template: str, origin: Origin) -> Callable[[Message, Headers], str]:
-    """What renders a template for the messages of an origin. Raises ConfigError for a wrong template."""
+    """What renders a template for the messages of an origin. Raises ConfigError for an invalid template."""
     parts = compile_template(template).bind(origin.outbox, origin.pipeline)
     if len(parts) == 1 and isinstance(constant := parts[0], str):
         return lambda _message, _own: constant

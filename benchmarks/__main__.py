@@ -10,6 +10,7 @@ from rich.console import Console
 from benchmarks import (
     consumers,
     debezium,
+    formats,
     forward,
     inboxes,
     latency,
@@ -33,6 +34,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "file": forward.run_file,
     **matrix.SINKS,
     **matrix.SOURCES,
+    "formats": formats.run,
     "latency": latency.run_idle,
     "latency-5000": latency.run_rate,
     "rest": rest.run,

@@ -16,7 +16,8 @@ from relay.backends.sources import Source, SourceConfig, source_class
 from relay.errors import ConfigError
 from relay.masking import resolve
 from relay.pipelines.validation import keys_of, validate
-from relay.wire.encode import FORMATS, compile_template
+from relay.wire.encode import FORMATS
+from relay.wire.templates import compile_template
 
 if TYPE_CHECKING:
     from relay.wire.decode import Decoder

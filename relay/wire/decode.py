@@ -1,7 +1,7 @@
 """Received -> InboxRow: the wire format, the event id and what else a row has, decided once for all sources.
 
-The way back of `relay/wire/encode.py`. A `Decoder` is built once per drain. Whether a payload is JSON is for
-PostgreSQL to say: it is parsed here only where a path reads it.
+The other direction of `relay/wire/encode.py`. A `Decoder` is built once per drain. PostgreSQL decides whether a payload
+is JSON: it is parsed here only if a path reads it.
 """
 
 import re
@@ -11,29 +11,28 @@ from typing import Any
 from relay.database.connection import storable
 from relay.errors import ConfigError
 from relay.models import Failure, InboxRow, Received
-from relay.wire.formats import decode_formats
-from relay.wire.formats.decode_cloudevents import cloudevents
-from relay.wire.formats.decode_formats import Invalid, Parts
-from relay.wire.json_text import decoder
+from relay.wire.formats import cloudevents, debezium, envelope, raw
+from relay.wire.formats.base import Invalid, Parts
+from relay.wire.json_text import parse
 from relay.wire.templates import HEADER_VARIABLE, encode_json, header_name, header_text, parse_template
 
 LONGEST_EVENT_ID = 500
-"""Characters; an index entry of PostgreSQL has an end too."""
+"""Characters; an index entry of PostgreSQL has a limit too."""
 
 DEFAULT_MAX_MESSAGE_BYTES = 1024 * 1024
 
 FORMATS: dict[str, Callable[[Received, str], Parts]] = {
-    "raw": decode_formats.raw,
-    "envelope": decode_formats.envelope,
-    "cloudevents": cloudevents,
-    "cloudevents_structured": cloudevents,
-    "debezium": decode_formats.debezium,
+    "raw": raw.decode,
+    "envelope": envelope.decode,
+    "cloudevents": cloudevents.decode,
+    "cloudevents_structured": cloudevents.decode,
+    "debezium": debezium.decode,
 }
 """The values of a reverse pipeline's `wire_format`."""
 
 CODES = ("too_large", "not_utf8", "not_json", "bad_event_id", "bad_envelope", "bad_cloudevent", "cloudevents_batch",
          "bad_debezium")  # fmt: skip
-"""Why a message can never become a row, as far as it is not PostgreSQL that refuses it."""
+"""Why a message can never become a row. What PostgreSQL refuses has other codes."""
 
 _VARIABLES: dict[str, Callable[[Received, Parts], str | None]] = {
     "id": lambda _received, parts: parts.id,
@@ -43,14 +42,14 @@ _VARIABLES: dict[str, Callable[[Received, Parts], str | None]] = {
     "source": lambda _received, parts: parts.source,
 }
 EVENT_VARIABLES = ("pipeline", *_VARIABLES, HEADER_VARIABLE)
-"""Every name that may stand in braces in `event_id`, `event_type` and `aggregate_id`."""
+"""The variables of `event_id`, `event_type` and `aggregate_id`."""
 
 _PATH = re.compile(r'\$(?:\.[^.\[\]"]+|\[\d+\]|\["[^"]+"\])+')
 _STEP = re.compile(r'\.([^.\[\]"]+)|\[(\d+)\]|\["([^"]+)"\]')
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}.*")
 
 Payload = Callable[[], Any]
-"""The payload, parsed when it is first asked for."""
+"""Parses the payload at the first call."""
 
 Field = Callable[[Received, Parts, Payload], str | None]
 
@@ -59,7 +58,7 @@ class Decoder:
     """Makes the rows of one drain.
 
     `event_id`, `event_type` and `aggregate_id` are each a template, or a path into the payload that begins with `$.`;
-    None: what the wire format says. Raises ConfigError for an unknown wire format, a wrong template or a wrong path.
+    None: what the wire format finds. Raises ConfigError for an unknown wire format, template variable or path.
     """
 
     def __init__(
@@ -118,8 +117,8 @@ def _wrong_id(event_id: str | None) -> str:
     if not event_id:
         return "the event id is empty or missing"
     if "\0" in event_id:
-        return "the event id has a NUL in it"
-    return f"the event id has {len(event_id)} characters, the most is {LONGEST_EVENT_ID}"
+        return "the event id contains a NUL character"
+    return f"the event id has {len(event_id)} characters; at most {LONGEST_EVENT_ID} are allowed"
 
 
 def _field(key: str, text: str | None, pipeline: str) -> Field | None:
@@ -186,16 +185,16 @@ def _path(key: str, text: str) -> Field:
 def _parsed_once(payload: str) -> Payload:
     parsed: list[Any] = []
 
-    def parse() -> Any:
+    def payload_value() -> Any:
         if not parsed:
             try:
-                parsed.append(decoder.decode(payload))
+                parsed.append(parse(payload))
             except (ValueError, RecursionError) as error:
                 why = "nested too deeply" if isinstance(error, RecursionError) else error
                 raise Invalid("not_json", f"the payload, which a path reads, is not JSON: {why}") from None
         return parsed[0]
 
-    return parse
+    return payload_value
 
 
 def _headers_text(headers: Mapping[str, Any]) -> str:

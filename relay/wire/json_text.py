@@ -1,94 +1,75 @@
-"""Taking JSON apart without changing it: members are slices of the text, so numbers keep every digit.
+"""Takes JSON apart without changing it: members are slices of the text, so numbers keep every digit.
 
-Nothing here says whether the inner text is valid in PostgreSQL's eyes; whoever stores it finds out.
+msgspec does this faster than `json_scanner` (benchmarks/formats.py shows by how much). What msgspec refuses goes to the
+scanner, so every answer and every error is the scanner's: tests/unit/test_json_text.py compares the two. PostgreSQL
+may still refuse a value that passes here.
 """
 
-import json
-import re
+from collections.abc import Callable, Mapping
+from typing import Any
 
-BLANKS = " \t\r\n"
+import msgspec
 
-# Numbers stay text: Python would refuse one of more than 4300 digits, and a float of many would change.
-decoder = json.JSONDecoder(parse_int=str, parse_float=str, parse_constant=str)
-"""Every number comes out as the text that it was."""
+from relay.wire import json_scanner
+from relay.wire.json_scanner import BLANKS, decoder
 
-# For what is nested too deeply for the decoder: a string, or whatever opens or closes something.
-_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', re.DOTALL)
+# Too deep for msgspec; a surrogate in the text itself; everything else that it does not accept.
+_REFUSED = (RecursionError, UnicodeEncodeError, msgspec.DecodeError)
+
+_OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_STRING = msgspec.json.Decoder(str)
+_VALUE = msgspec.json.Decoder(msgspec.Raw)
+
+encode_object: Callable[[Mapping[str, str | int | bool | None]], bytes] = msgspec.json.Encoder().encode
+"""Compact JSON, as `encode_json` writes it. It takes no floats: msgspec and Python write 1e22 in different ways."""
 
 
 def members(text: str) -> dict[str, str]:
-    """The members of a JSON object, each with its value as text. Of equal names the last counts, as in jsonb.
+    """The members of a JSON object, each with its value as text. Of equal names the last one counts, as in jsonb.
 
-    Raises ValueError if it is no JSON object, or if something comes after it.
+    Raises ValueError if the text is not a JSON object, or if more text follows it.
     """
-    at = skip_blanks(text, 0)
-    if not text.startswith("{", at):
-        raise ValueError("not a JSON object")
-    found: dict[str, str] = {}
     try:
-        at = skip_blanks(text, at + 1)
-        while text[at] != "}":
-            if text[at] != '"':
-                raise ValueError(f"no name of a member at character {at + 1}")
-            name, at = decoder.raw_decode(text, at)
-            at = skip_blanks(text, at)
-            if text[at] != ":":
-                raise ValueError(f"no colon at character {at + 1}")
-            begin = skip_blanks(text, at + 1)
-            end = value_end(text, begin)
-            found[name] = text[begin:end]
-            at = skip_blanks(text, end)
-            if text[at] == ",":
-                at = skip_blanks(text, at + 1)
-                if text[at] == "}":
-                    raise ValueError(f"a comma without a member after it, at character {at + 1}")
-            elif text[at] != "}":
-                raise ValueError(f"neither a comma nor the end of the object at character {at + 1}")
-    except IndexError:
-        raise ValueError("the object does not end") from None
-    if skip_blanks(text, at + 1) != len(text):
-        raise ValueError(f"more text after the object, at character {at + 2}")
-    return found
+        found = _OBJECT.decode(text)
+    except _REFUSED:
+        return json_scanner.members(text)
+    return {name: str(value, "utf-8") for name, value in found.items()}
 
 
-def value_end(text: str, begin: int) -> int:
-    """Where the value ends that begins here. Raises ValueError."""
-    try:
-        _, end = decoder.raw_decode(text, begin)
-    except RecursionError:
-        return _deep_value_end(text, begin)
-    return end
-
-
-def _deep_value_end(text: str, begin: int) -> int:
-    depth = 0
-    for token in _TOKEN.finditer(text, begin):
-        if token[0] in "[{":
-            depth += 1
-        elif token[0] in "]}":
-            depth -= 1
-            if depth == 0:
-                return token.end()
-    raise ValueError("the value does not end")
-
-
-def skip_blanks(text: str, at: int) -> int:
-    """Where the next character stands that is no white space; the length of the text if there is none."""
-    while at < len(text) and text[at] in BLANKS:
-        at += 1
-    return at
+def parse(text: str) -> Any:
+    """The value; every number in it is the text that it was. Raises ValueError, or RecursionError if it is too deep."""
+    if text.startswith('"'):
+        return string(text)
+    return decoder.decode(text)
 
 
 def string(text: str | None) -> str | None:
-    """The string that a slice stands for; None if it is no string."""
+    """The string that the text stands for; None if it is another value. Raises ValueError if the string is invalid."""
     if text is None or not text.startswith('"'):
         return None
-    value = decoder.decode(text)
-    return value if isinstance(value, str) else None
+    try:
+        return _STRING.decode(text)
+    except _REFUSED:
+        value = decoder.decode(text)
+        return value if isinstance(value, str) else None
 
 
 def scalar(text: str | None) -> str | None:
-    """A string, a number or a truth value as text; None for anything else."""
+    """A string, a number or a truth value as text; None for any other. Raises ValueError if the string is invalid."""
     if text is None or text == "null" or text[:1] in ("{", "["):
         return None
     return string(text) if text.startswith('"') else text
+
+
+def is_value(text: str) -> bool:
+    """Whether the text is one JSON value from its first character to its last."""
+    if not text or text[0] in BLANKS or text[-1] in BLANKS:
+        return False
+    try:
+        _VALUE.decode(text)
+    except _REFUSED:
+        try:
+            return json_scanner.value_end(text, 0) == len(text)
+        except ValueError:
+            return False
+    return True

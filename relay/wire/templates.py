@@ -1,7 +1,7 @@
 """Templates: text with variables in braces, filled in from a message or from a record.
 
-Two kinds. A `Template` makes the subject of a record, and is compiled once per drain because it is on the hot path. A
-`RecordTemplate` makes whatever else a sink wants to compute for itself, such as a Kafka key, from a finished record.
+There are two kinds. A `Template` makes the subject of a record; it is compiled once per drain, because it is on the hot
+path. A `RecordTemplate` makes what a sink computes from a finished record, such as a Kafka key.
 """
 
 import json
@@ -17,10 +17,10 @@ encode_json: Callable[[Any], str] = json.JSONEncoder(ensure_ascii=False, separat
 """Compact JSON, non-ASCII as it is."""
 
 Headers = Mapping[str, Any]
-"""A message's headers, parsed; empty when nobody needed them."""
+"""A message's headers, parsed; empty if nothing reads them."""
 
 Part = str | Callable[[Message, Headers], str]
-"""A piece of a subject: text, or what makes it from a message."""
+"""A piece of a subject: text, or a function that makes the text from a message."""
 
 
 def header_text(value: Any) -> str:
@@ -28,10 +28,10 @@ def header_text(value: Any) -> str:
     return value if isinstance(value, str) else encode_json(value)
 
 
-# What is the same for every message of a drain.
+# The same for every message of a drain.
 _CONSTANTS = ("outbox", "stream_table", "pipeline")
 
-# What a message decides.
+# Different for each message.
 _VARIABLES: dict[str, Callable[[Message, Headers], str]] = {
     "op": lambda _message, headers: header_text(headers.get("op", "insert")),
     "outbox_id": lambda message, _headers: str(message.id),
@@ -40,22 +40,22 @@ _VARIABLES: dict[str, Callable[[Message, Headers], str]] = {
     "aggregate_type": lambda _message, headers: header_text(headers.get("aggregate_type", "")),
     "key": lambda message, _headers: message.key or "",
 }
-_READHEADER_VARIABLES = frozenset({"op", "refresh_id", "type", "aggregate_type"})
+_VARIABLES_OF_HEADERS = frozenset({"op", "refresh_id", "type", "aggregate_type"})
 
 TEMPLATE_VARIABLES = (*_CONSTANTS, *_VARIABLES)
-"""Every name that may stand in braces in a subject template."""
+"""The variables of a subject template."""
 
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """A subject template that was understood: literal text and variable names by turns."""
+    """A parsed subject template: literal text and variable names, alternating."""
 
     text: str
     parts: tuple[tuple[str, str | None], ...]
     """(literal, name of the variable after it or None)."""
 
     def bind(self, outbox: str, pipeline: str) -> tuple[Part, ...]:
-        """The parts with everything constant filled in and joined; one string when nothing else is left."""
+        """The parts, with constants filled in and joined; a single string if nothing else is left."""
         constants = {"outbox": outbox, "stream_table": outbox, "pipeline": pipeline}
         bound: list[Part] = [""]
         for literal, name in self.parts:
@@ -66,7 +66,7 @@ class Template:
 
     @property
     def reads_headers(self) -> bool:
-        return any(name in _READHEADER_VARIABLES for _, name in self.parts)
+        return any(name in _VARIABLES_OF_HEADERS for _, name in self.parts)
 
 
 def _append(bound: list[Part], text: str) -> None:
@@ -78,7 +78,7 @@ def _append(bound: list[Part], text: str) -> None:
 
 
 def compile_template(text: str) -> Template:
-    """Understand a subject template such as `orders.{op}`; `{{` and `}}` stand for braces.
+    """Parses a subject template such as `orders.{op}`; `{{` and `}}` stand for braces.
 
     Raises ConfigError, listing the known variables, for an unknown variable or unbalanced braces.
     """
@@ -86,7 +86,7 @@ def compile_template(text: str) -> Template:
 
 
 def parse_template(what: str, text: str, variables: Collection[str]) -> tuple[tuple[str, str | None], ...]:
-    """(literal, variable after it or None) by turns. `what` names the template in errors.
+    """Pairs of (literal, variable after it or None). `what` names the template in errors.
 
     Raises ConfigError, listing `variables`, for an unknown variable or unbalanced braces.
     """
@@ -95,7 +95,7 @@ def parse_template(what: str, text: str, variables: Collection[str]) -> tuple[tu
         fields = list(string.Formatter().parse(text))
     except ValueError as error:
         raise ConfigError(
-            f"{what} {text!r} has unbalanced braces ({error}); write {{{{ or }}}} for a brace itself; "
+            f"{what} {text!r} has unbalanced braces ({error}); write {{{{ or }}}} for a literal brace; "
             f"known variables: {known}"
         ) from None
     for _, name, spec, conversion in fields:
@@ -110,7 +110,7 @@ def _is_header(name: str, variables: Collection[str]) -> bool:
 
 
 def header_name(variable: str) -> str | None:
-    """The header that `header.NAME` or `headers[NAME]` stands for; None if it is no such variable."""
+    """The header that `header.NAME` or `headers[NAME]` stands for; None for any other variable."""
     if variable.startswith("header."):
         return variable.removeprefix("header.") or None
     if variable.startswith("headers[") and variable.endswith("]"):
@@ -119,7 +119,7 @@ def header_name(variable: str) -> str | None:
 
 
 HEADER_VARIABLE = "header.NAME"
-"""Stands in a list of variables for any header; `headers[NAME]` is another way to write it."""
+"""Stands for any header in a list of variables; `headers[NAME]` means the same."""
 
 _RECORD_VARIABLES: dict[str, Callable[[Record], str]] = {
     "key": lambda record: record.key or "",
@@ -130,11 +130,11 @@ _RECORD_VARIABLES: dict[str, Callable[[Record], str]] = {
 }
 
 RECORD_VARIABLES = (*_RECORD_VARIABLES, HEADER_VARIABLE)
-"""Every name that may stand in braces in a template of a sink's own; `{headers[NAME]}` is `{header.NAME}` too."""
+"""The variables of a `RecordTemplate`; `{headers[NAME]}` means `{header.NAME}`."""
 
 
 class RecordTemplate:
-    """A template of a sink's own, such as a Kafka key: filled in from a finished record.
+    """A template that a sink fills in from a finished record, such as a Kafka key.
 
     A header that a record does not have is empty, and so is a missing key. Raises ConfigError, listing the known
     variables, for an unknown variable or unbalanced braces.

@@ -91,7 +91,7 @@ class TestRefusals:
         ("event_id", "reason"),
         [
             ("", "empty or missing"),
-            ("x" * (LONGEST_EVENT_ID + 1), "501 characters, the most is 500"),
+            ("x" * (LONGEST_EVENT_ID + 1), "501 characters; at most 500"),
             ("a\0b", "NUL"),
         ],
     )

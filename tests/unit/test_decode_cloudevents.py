@@ -138,6 +138,7 @@ def test_text_in_base64_is_data(data: bytes, kind: str, payload: str) -> None:
     [
         (structured(',"data_base64":"/w=="'), "not_utf8"),
         (structured(',"data_base64":"?"'), "bad_cloudevent"),
+        (structured(',"data_base64":"é"'), "bad_cloudevent"),
         (received(b'[{"id":1}]', {"content-type": "application/cloudevents-batch+json"}), "cloudevents_batch"),
         (received(b' [{"id":1}]'), "cloudevents_batch"),
         (received(b"x", {"Content-Type": "application/cloudevents+avro"}), "bad_cloudevent"),

@@ -8,7 +8,8 @@ import pytest
 
 from relay.backends.nats.errors import CLIENT_ERRORS, JETSTREAM_CODES, NEEDS_OPERATOR
 from relay.backends.sinks import SINKS, sink_class
-from relay.wire.encode import FORMATS, TEMPLATE_VARIABLES
+from relay.wire.encode import FORMATS
+from relay.wire.templates import TEMPLATE_VARIABLES
 
 DOCS = Path(__file__).parents[2] / "docs"
 DOCUMENTED = sorted(SINKS.keys() - {"memory"})

@@ -4,8 +4,7 @@ import pytest
 
 from relay.errors import ConfigError
 from relay.models import Record
-from relay.wire.encode import RecordTemplate
-from relay.wire.templates import RECORD_VARIABLES
+from relay.wire.templates import RECORD_VARIABLES, RecordTemplate
 
 RECORD = Record(17, "a:b:17", "orders.paid", "k1", b"{}", {"tenant-id": "ü", "type": "paid", "a.b": "c"})
 

@@ -5,7 +5,9 @@ import pytest
 
 from relay.errors import ConfigError
 from relay.models import Message
-from relay.wire.encode import FORMATS, TEMPLATE_VARIABLES, Wire, compile_template, rfc3339
+from relay.wire.encode import FORMATS, Wire
+from relay.wire.formats.base import rfc3339
+from relay.wire.templates import TEMPLATE_VARIABLES, compile_template
 
 NOON = datetime(2025, 3, 1, 12, 0, 0, 5, tzinfo=UTC)
 

@@ -17,7 +17,7 @@ import zstandard
 from relay.backends.object_storage.config import ObjectStorageConfig
 from relay.backends.object_storage.sink import ObjectStorageSink
 from relay.backends.object_storage.stores import INCOMING
-from relay.backends.sinks import Features
+from relay.backends.sink import Features
 from tests.contract.harness import Harness, Missing, Seen
 from tests.services.moto import REGION, MotoServer
 from tests.services.proxy import Proxy

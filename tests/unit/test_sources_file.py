@@ -9,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from relay.backends.file.source import FileSource, FileSourceConfig
-from relay.backends.sources import source_class
+from relay.backends.registry import source_class
 from relay.errors import ConfigError, NotConnected
 from tests.contract.source_steps import Inbox
 from tests.contract.steps import Limits, start

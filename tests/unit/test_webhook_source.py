@@ -9,7 +9,7 @@ from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.registry import CollectorRegistry
 from pydantic import ValidationError
 
-from relay.backends.sources import source_class
+from relay.backends.registry import source_class
 from relay.backends.webhook.source import WebhookSource, WebhookSourceConfig
 from relay.errors import ConfigError
 from relay.pipelines.config import parse_reverse

@@ -13,7 +13,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar, cast
 
-from relay.backends.kafka.config import LARGEST_RECORD_BYTES, KafkaConfig
+from relay.backends.kafka.config import LARGEST_RECORD_BYTES, KafkaSinkConfig
 from relay.backends.sink import Features, Sink, SinkConfig
 from relay.errors import ConfigError, MissingExtra, NotConnected
 from relay.models import Drain, Failure, Progress, Record
@@ -33,10 +33,10 @@ class KafkaSink(Sink):
         subject_key="topic",
         subject_aliases=("kafka_topic",),
     )
-    config_model: ClassVar[type[SinkConfig]] = KafkaConfig
+    config_model: ClassVar[type[SinkConfig]] = KafkaSinkConfig
 
     def __init__(self, config: SinkConfig, pipeline: str) -> None:
-        self._config = cast(KafkaConfig, config)
+        self._config = cast(KafkaSinkConfig, config)
         self._pipeline = pipeline
         self._where = f"pipeline {pipeline!r}: Kafka at {self._config.brokers}"
         self._connection: KafkaConnection | None = None

@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
-from relay.backends.kafka.source_config import KafkaSourceConfig
+from relay.backends.kafka.config import KafkaSourceConfig
 from relay.backends.source import Source, SourceConfig, SourceFeatures
 from relay.errors import MissingExtra, NotConnected
 from relay.models import Received

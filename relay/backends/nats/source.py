@@ -15,7 +15,7 @@ before anything new is asked for; so it comes first.
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar, cast
 
-from relay.backends.nats.source_config import NatsSourceConfig, consumer_name
+from relay.backends.nats.config import NatsSourceConfig, consumer_name
 from relay.backends.source import Source, SourceConfig, SourceFeatures
 from relay.errors import MissingExtra, NotConnected
 from relay.models import Received

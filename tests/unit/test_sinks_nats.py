@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from relay.backends.nats.client import connect_options
 from relay.backends.nats.config import NatsSinkConfig
 from relay.backends.nats.errors import CLIENT_ERRORS, JETSTREAM_CODES, NEEDS_OPERATOR, verdict
-from relay.backends.nats.sink import NatsSink, _unsendable, _subject_problem
+from relay.backends.nats.sink import NatsSink, _subject_problem, _unsendable
 from relay.errors import ConfigError
 from relay.models import Record
 

@@ -19,7 +19,7 @@ BATCH_BYTES = 1_000_000
 _LONGEST_TRANSACTION_MS = 900_000
 
 # librdkafka's keys that are given by keys of ours, decide what is promised, call back, or load code.
-_TAKEN = frozenset({
+TAKEN = frozenset({
     "acks", "allow.auto.create.topics", "auto.commit.enable", "auto.offset.reset", "bootstrap.servers",
     "builtin.features", "client.id", "compression.codec", "compression.type", "delivery.report.only.error",
     "delivery.timeout.ms", "dr_cb", "dr_msg_cb", "enable.auto.commit", "enable.auto.offset.store",
@@ -41,7 +41,7 @@ def _joined(value: Any) -> Any:
 
 
 def _checked_options(value: dict[str, Any]) -> dict[str, Any]:
-    taken = sorted(key for key in value if key in _TAKEN or key.endswith("_cb"))
+    taken = sorted(key for key in value if key in TAKEN or key.endswith("_cb"))
     if taken:
         raise ValueError(
             f"{', '.join(taken)} cannot be set here: it has a key of its own, or delivery depends on it (see the page "

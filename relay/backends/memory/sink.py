@@ -8,14 +8,10 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import ClassVar, cast
 
+from relay.backends.memory.config import MemorySinkConfig
 from relay.backends.sink import Features, Sink, SinkConfig
 from relay.errors import NotConnected
 from relay.models import Failure, Record
-
-
-class MemoryConfig(SinkConfig):
-    name: str = "default"
-    """Sinks of one name share a store."""
 
 
 class Store:
@@ -49,10 +45,10 @@ class MemorySink(Sink):
         keeps_key=True,
         largest_record_bytes=1024 * 1024,
     )
-    config_model: ClassVar[type[SinkConfig]] = MemoryConfig
+    config_model: ClassVar[type[SinkConfig]] = MemorySinkConfig
 
     def __init__(self, config: SinkConfig, pipeline: str) -> None:
-        self._config = cast(MemoryConfig, config)
+        self._config = cast(MemorySinkConfig, config)
         self._pipeline = pipeline
         self._store: Store | None = None
 

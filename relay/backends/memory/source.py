@@ -10,14 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, cast
 
+from relay.backends.memory.config import MemorySourceConfig
 from relay.backends.source import MAX_HELD_BYTES, Source, SourceConfig, SourceFeatures
 from relay.errors import NotConnected
 from relay.models import Received
-
-
-class MemoryConfig(SourceConfig):
-    name: str = "default"
-    """Sources of one name receive from one log."""
 
 
 @dataclass
@@ -66,10 +62,10 @@ def forget(name: str = "default") -> None:
 
 class MemorySource(Source):
     features: ClassVar[SourceFeatures] = SourceFeatures(has_positions=True, keeps_headers=True, keeps_key=True)
-    config_model: ClassVar[type[SourceConfig]] = MemoryConfig
+    config_model: ClassVar[type[SourceConfig]] = MemorySourceConfig
 
     def __init__(self, config: SourceConfig, pipeline: str) -> None:
-        self._config = cast(MemoryConfig, config)
+        self._config = cast(MemorySourceConfig, config)
         self._where = f"pipeline {pipeline!r}: memory log {self._config.name!r}"
         self._log: Log | None = None
         self._next = 0

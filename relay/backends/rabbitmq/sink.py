@@ -13,7 +13,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar, cast
 
-from relay.backends.rabbitmq.sink_config import RabbitmqConfig
+from relay.backends.rabbitmq.config import RabbitmqSinkConfig
 from relay.backends.sink import Features, Sink, SinkConfig
 from relay.errors import MissingExtra, NotConnected
 from relay.models import Failure, Record
@@ -34,10 +34,10 @@ class RabbitmqSink(Sink):
         subject_key="routing_key",
         subject_aliases=("rabbitmq_routing_key",),
     )
-    config_model: ClassVar[type[SinkConfig]] = RabbitmqConfig
+    config_model: ClassVar[type[SinkConfig]] = RabbitmqSinkConfig
 
     def __init__(self, config: SinkConfig, pipeline: str) -> None:
-        self._config = cast(RabbitmqConfig, config)
+        self._config = cast(RabbitmqSinkConfig, config)
         self._pipeline = pipeline
         name = self._config.exchange
         self._where = f"pipeline {pipeline!r}: RabbitMQ " + (f"exchange {name!r}" if name else "default exchange")

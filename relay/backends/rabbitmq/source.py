@@ -11,27 +11,15 @@ again.
 import contextlib
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, cast
+from typing import TYPE_CHECKING, ClassVar, cast
 
-from pydantic import AliasChoices, Field
-
-from relay.backends.rabbitmq.config import RabbitmqKeys
+from relay.backends.rabbitmq.config import RabbitmqSourceConfig
 from relay.backends.source import Source, SourceConfig, SourceFeatures
 from relay.errors import MissingExtra, NotConnected
 from relay.models import Received
 
 if TYPE_CHECKING:
     from relay.backends.rabbitmq.consumer import RabbitmqConsumer
-
-
-class RabbitmqSourceConfig(RabbitmqKeys, SourceConfig):
-    queue: Annotated[str, Field(min_length=1, max_length=255, validation_alias=AliasChoices("queue", "rabbitmq_queue"))]
-    prefetch: Annotated[int, Field(ge=1, le=65_535, validation_alias=AliasChoices("prefetch", "prefetch_count"))] = 500
-    """Messages on the way to us, or with us, without an acknowledgement."""
-    declare: bool = False
-    """Make the queue, durable, where it does not exist. One that exists is never changed."""
-    queue_type: Literal["classic", "quorum"] = "classic"
-    """Of a queue that is made here."""
 
 
 class RabbitmqSource(Source):

@@ -13,40 +13,20 @@ import zlib
 from collections import deque
 from collections.abc import Iterable, Sequence
 from concurrent.futures import wait
-from typing import Annotated, Any, ClassVar, NamedTuple, cast
-
-from pydantic import AliasChoices, Field, field_validator
+from typing import Any, ClassVar, NamedTuple, cast
 
 from relay.backends.sink import Features, Sink, SinkConfig
+from relay.backends.sqs.config import SqsSinkConfig
 from relay.backends.sqs.errors import entry_verdict
 from relay.backends.sqs.message import fifo_id, pack, size_bytes
-from relay.backends.sqs.queue import PER_REQUEST, Queue, SqsKeys
-from relay.errors import ConfigError, NotConnected
+from relay.backends.sqs.queue import PER_REQUEST, Queue
+from relay.errors import NotConnected
 from relay.masking import mask
 from relay.models import Failure, Record
 from relay.wire.templates import RecordTemplate
 
 _LARGEST_BYTES = 1024 * 1024
 _LARGEST_REQUEST_BYTES = 256 * 1024  # what every server takes; more, where the queue's messages may be larger
-
-
-class SqsSinkConfig(SqsKeys, SinkConfig):
-    message_group_id: Annotated[
-        str | None, Field(validation_alias=AliasChoices("message_group_id", "sqs_message_group_id"))
-    ] = None
-    """A template. Default in a FIFO queue: the key, and the outbox for messages without one."""
-    strict_order: bool = False
-    """Only one message of a group in a request."""
-
-    @field_validator("message_group_id")
-    @classmethod
-    def _is_a_template(cls, value: str | None) -> str | None:
-        if value is not None and "${" not in value:
-            try:
-                RecordTemplate(value, "message_group_id")
-            except ConfigError as error:
-                raise ValueError(str(error)) from None
-        return value
 
 
 class Outgoing(NamedTuple):

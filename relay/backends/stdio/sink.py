@@ -14,6 +14,7 @@ from typing import ClassVar
 
 from relay.backends.common.lines import as_lines, translate, write_whole
 from relay.backends.sink import Features, Sink, SinkConfig
+from relay.backends.stdio.config import StdoutSinkConfig
 from relay.errors import NotConnected
 from relay.models import Failure, Record
 
@@ -24,13 +25,9 @@ _PIECE_BYTES = select.PIPE_BUF
 _one_at_a_time = threading.Lock()
 
 
-class StdoutConfig(SinkConfig):
-    pass
-
-
 class StdoutSink(Sink):
     features: ClassVar[Features] = Features(uses_network=False, default_wire_format="envelope", default_subject="")
-    config_model: ClassVar[type[SinkConfig]] = StdoutConfig
+    config_model: ClassVar[type[SinkConfig]] = StdoutSinkConfig
     fd: ClassVar[int] = 1
 
     def __init__(self, config: SinkConfig, pipeline: str) -> None:

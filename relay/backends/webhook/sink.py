@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar, cast
 
 from relay.backends.sink import Features, Sink, SinkConfig
-from relay.backends.webhook.config import Basic, WebhookConfig
+from relay.backends.webhook.config import Basic, WebhookSinkConfig
 from relay.backends.webhook.lanes import Lanes
 from relay.backends.webhook.url import BAD_URL, UrlTemplate
 from relay.errors import ConfigError, MissingExtra, NotConnected
@@ -28,10 +28,10 @@ _PLAIN_HEADERS = frozenset({"content-type", "accept", "user-agent"})
 
 class WebhookSink(Sink):
     features: ClassVar[Features] = Features(keeps_headers=True, cloudevents_binding="http")
-    config_model: ClassVar[type[SinkConfig]] = WebhookConfig
+    config_model: ClassVar[type[SinkConfig]] = WebhookSinkConfig
 
     def __init__(self, config: SinkConfig, pipeline: str) -> None:
-        self._config = cast(WebhookConfig, config)
+        self._config = cast(WebhookSinkConfig, config)
         try:
             self._url = UrlTemplate(self._config.url)
         except ConfigError as error:

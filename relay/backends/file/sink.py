@@ -14,11 +14,11 @@ import stat
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from typing import ClassVar, cast
+from typing import ClassVar
 
 from relay.backends.common.lines import as_lines, translate, write_whole
 from relay.backends.file.config import FileSinkConfig
-from relay.backends.sink import Features, Sink, SinkConfig
+from relay.backends.sink import Features, Sink
 from relay.errors import ConfigError, NotConnected
 from relay.models import Failure, Record
 
@@ -28,12 +28,12 @@ _REPAIR_BLOCK_BYTES = 64 * 1024
 log = logging.getLogger(__name__)
 
 
-class FileSink(Sink):
+class FileSink(Sink[FileSinkConfig]):
     features: ClassVar[Features] = Features(uses_network=False, default_wire_format="envelope", default_subject="")
-    config_model: ClassVar[type[SinkConfig]] = FileSinkConfig
+    config_model = FileSinkConfig
 
-    def __init__(self, config: SinkConfig, pipeline: str) -> None:
-        self._config = cast(FileSinkConfig, config)
+    def __init__(self, config: FileSinkConfig, pipeline: str) -> None:
+        self._config = config
         self._path = self._config.path
         self._where = f"pipeline {pipeline!r}: file {self._path!r}"
         self._fd: int | None = None

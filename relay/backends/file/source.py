@@ -7,27 +7,27 @@ Lines are read where they stand, in the worker's own file system.
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, cast
+from typing import ClassVar
 
 from relay.backends.common.lines import OS_ERRORS
 from relay.backends.file.config import FileSourceConfig
 from relay.backends.file.lines import Line
 from relay.backends.file.tail import Mark, Tail
-from relay.backends.source import MAX_HELD_BYTES, Source, SourceConfig, SourceFeatures
+from relay.backends.source import MAX_HELD_BYTES, Source, SourceFeatures
 from relay.errors import ConfigError, NotConnected, RelayError
 from relay.models import Received
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
-class FileSource(Source):
+class FileSource(Source[FileSourceConfig]):
     features: ClassVar[SourceFeatures] = SourceFeatures(
         has_positions=True, redelivers=False, needs_source=True, uses_network=False
     )
-    config_model: ClassVar[type[SourceConfig]] = FileSourceConfig
+    config_model = FileSourceConfig
 
-    def __init__(self, config: SourceConfig, pipeline: str) -> None:
-        self._config = cast(FileSourceConfig, config)
+    def __init__(self, config: FileSourceConfig, pipeline: str) -> None:
+        self._config = config
         self._path = self._config.path
         self._where = f"pipeline {pipeline!r}: file {self._path!r}"
         self._tail: Tail | None = None

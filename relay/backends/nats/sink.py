@@ -14,10 +14,10 @@ import re
 import time
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, ClassVar, cast
+from typing import TYPE_CHECKING, ClassVar
 
 from relay.backends.nats.config import NatsSinkConfig
-from relay.backends.sink import Features, Sink, SinkConfig
+from relay.backends.sink import Features, Sink
 from relay.errors import MissingExtra, NotConnected
 from relay.models import Failure, Record
 
@@ -34,7 +34,7 @@ _HEADER_LINE_BYTES = len(": \r\n")
 _CHUNK_BYTES = 4 * 1024 * 1024
 
 
-class NatsSink(Sink):
+class NatsSink(Sink[NatsSinkConfig]):
     features: ClassVar[Features] = Features(
         deduplicates=True,
         keeps_headers=True,
@@ -44,10 +44,10 @@ class NatsSink(Sink):
         needs_destination=True,
         needs_credentials=True,
     )
-    config_model: ClassVar[type[SinkConfig]] = NatsSinkConfig
+    config_model = NatsSinkConfig
 
-    def __init__(self, config: SinkConfig, pipeline: str) -> None:
-        self._config = cast(NatsSinkConfig, config)
+    def __init__(self, config: NatsSinkConfig, pipeline: str) -> None:
+        self._config = config
         self._pipeline = pipeline
         self._where = f"pipeline {pipeline!r}: NATS stream {self._config.stream!r}"
         self._connection: NatsConnection | None = None

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import ClassVar, cast
+from typing import ClassVar
 
 from relay.backends.common.lines import translate
 from relay.backends.object_storage.config import ObjectStorageSinkConfig
@@ -17,7 +17,7 @@ from relay.backends.object_storage.encode import Encoder, LinesEncoder, Spool
 from relay.backends.object_storage.parquet import ParquetEncoder
 from relay.backends.object_storage.s3 import S3Store
 from relay.backends.object_storage.stores import FolderStore, Store
-from relay.backends.sink import Features, ObjectLimits, ObjectSink, SinkConfig
+from relay.backends.sink import Features, ObjectLimits, ObjectSink
 from relay.errors import NotConnected
 from relay.models import Failure, Record
 
@@ -30,12 +30,12 @@ PARQUET_FEATURES = replace(FEATURES, keeps_headers=True, keeps_key=True, default
 """Parquet has columns for them."""
 
 
-class ObjectStorageSink(ObjectSink):
+class ObjectStorageSink(ObjectSink[ObjectStorageSinkConfig]):
     features: ClassVar[Features] = FEATURES
-    config_model: ClassVar[type[SinkConfig]] = ObjectStorageSinkConfig
+    config_model = ObjectStorageSinkConfig
 
-    def __init__(self, config: SinkConfig, pipeline: str) -> None:
-        self._config = cast(ObjectStorageSinkConfig, config)
+    def __init__(self, config: ObjectStorageSinkConfig, pipeline: str) -> None:
+        self._config = config
         self.features = self.features_for(config)  # type: ignore[misc]  # the class's own are those of the default format
         self.limits = ObjectLimits(self._config.max_rows, self._config.max_bytes, self._config.max_age_ms)
         self._store = _store(self._config, pipeline)
@@ -45,9 +45,9 @@ class ObjectStorageSink(ObjectSink):
         self._busy = threading.Lock()
 
     @classmethod
-    def features_for(cls, config: SinkConfig) -> Features:
+    def features_for(cls, config: ObjectStorageSinkConfig) -> Features:
         """What this configuration promises: it depends on the format."""
-        return PARQUET_FEATURES if cast(ObjectStorageSinkConfig, config).format == "parquet" else FEATURES
+        return PARQUET_FEATURES if config.format == "parquet" else FEATURES
 
     def open(self) -> None:
         self.close()

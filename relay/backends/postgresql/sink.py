@@ -7,13 +7,13 @@ In another one each batch is a transaction of its own, and what is sent again af
 import re
 import threading
 from collections.abc import Sequence
-from typing import ClassVar, cast
+from typing import ClassVar
 
 from psycopg import errors as pg
 
 from relay.backends.postgresql.config import InboxSinkConfig
 from relay.backends.postgresql.session import Session, connect, errors
-from relay.backends.sink import Features, SinkConfig, TransactionalSink
+from relay.backends.sink import Features, TransactionalSink
 from relay.database.connection import Connection
 from relay.drains import inbox as inbox_writer
 from relay.errors import ConfigError, NotConnected, RelayError
@@ -25,7 +25,7 @@ from relay.wire.templates import encode_json
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?")
 
 
-class InboxSink(TransactionalSink):
+class InboxSink(TransactionalSink[InboxSinkConfig]):
     features: ClassVar[Features] = Features(
         deduplicates=True,
         keeps_headers=True,
@@ -34,10 +34,10 @@ class InboxSink(TransactionalSink):
         needs_credentials=True,
         default_subject="",
     )
-    config_model: ClassVar[type[SinkConfig]] = InboxSinkConfig
+    config_model = InboxSinkConfig
 
-    def __init__(self, config: SinkConfig, pipeline: str) -> None:
-        self._config = cast(InboxSinkConfig, config)
+    def __init__(self, config: InboxSinkConfig, pipeline: str) -> None:
+        self._config = config
         self.transactional = self._config.postgres_url is None
         self._where = f"pipeline {pipeline!r}: inbox {self._config.inbox!r}"
         self._session: Session | None = None

@@ -8,14 +8,14 @@ import contextlib
 import threading
 import time
 from collections.abc import Generator, Mapping, Sequence
-from typing import ClassVar, cast
+from typing import ClassVar
 
 from psycopg.conninfo import make_conninfo
 
 from relay.backends.postgresql.config import OutboxSourceConfig
 from relay.backends.postgresql.reader import OutboxReader, join_group
 from relay.backends.postgresql.session import connect, errors
-from relay.backends.source import Source, SourceConfig, SourceFeatures
+from relay.backends.source import Source, SourceFeatures
 from relay.errors import ConfigError, NotConnected, RelayError
 from relay.models import Message, Received
 from relay.sql import query
@@ -29,14 +29,14 @@ FIRST_PAUSE_SECONDS = 0.002
 RUNG_PAUSE_SECONDS = 1.0
 
 
-class OutboxSource(Source):
+class OutboxSource(Source[OutboxSourceConfig]):
     features: ClassVar[SourceFeatures] = SourceFeatures(
         has_positions=True, keeps_headers=True, keeps_key=True, needs_source=True, needs_credentials=True
     )
-    config_model: ClassVar[type[SourceConfig]] = OutboxSourceConfig
+    config_model = OutboxSourceConfig
 
-    def __init__(self, config: SourceConfig, pipeline: str) -> None:
-        self._config = cast(OutboxSourceConfig, config)
+    def __init__(self, config: OutboxSourceConfig, pipeline: str) -> None:
+        self._config = config
         self._outbox = self._config.outbox
         self._group = self._config.consumer_group or pipeline
         self._where = f"pipeline {pipeline!r}: outbox {self._outbox!r}"

@@ -11,10 +11,10 @@ again.
 import contextlib
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, ClassVar, cast
+from typing import TYPE_CHECKING, ClassVar
 
 from relay.backends.rabbitmq.config import RabbitmqSourceConfig
-from relay.backends.source import Source, SourceConfig, SourceFeatures
+from relay.backends.source import Source, SourceFeatures
 from relay.errors import MissingExtra, NotConnected
 from relay.models import Received
 
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     from relay.backends.rabbitmq.consumer import RabbitmqConsumer
 
 
-class RabbitmqSource(Source):
+class RabbitmqSource(Source[RabbitmqSourceConfig]):
     features: ClassVar[SourceFeatures] = SourceFeatures(
         keeps_headers=True, keeps_key=True, needs_source=True, needs_credentials=True
     )
-    config_model: ClassVar[type[SourceConfig]] = RabbitmqSourceConfig
+    config_model = RabbitmqSourceConfig
 
-    def __init__(self, config: SourceConfig, pipeline: str) -> None:
-        self._config = cast(RabbitmqSourceConfig, config)
+    def __init__(self, config: RabbitmqSourceConfig, pipeline: str) -> None:
+        self._config = config
         self._pipeline = pipeline
         self._where = f"pipeline {pipeline!r}: RabbitMQ queue {self._config.queue!r}"
         self._consumer: RabbitmqConsumer | None = None

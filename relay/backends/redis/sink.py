@@ -10,12 +10,12 @@ In a cluster a transaction stays within a slot: order holds within each stream, 
 
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from relay.backends.redis.config import RedisSinkConfig
 from relay.backends.redis.entry import add_command, largest_text_bytes
 from relay.backends.redis.errors import verdict
-from relay.backends.sink import Features, Sink, SinkConfig
+from relay.backends.sink import Features, Sink
 from relay.errors import MissingExtra, NotConnected
 from relay.models import Failure, Record
 
@@ -33,7 +33,7 @@ Chunk = dict[int, tuple[Record, list[str | bytes]]]
 """Records by their index in the batch, each with its command."""
 
 
-class RedisSink(Sink):
+class RedisSink(Sink[RedisSinkConfig]):
     features: ClassVar[Features] = Features(
         keeps_headers=True,
         keeps_key=True,
@@ -43,10 +43,10 @@ class RedisSink(Sink):
         subject_key="stream",
         subject_aliases=("redis_stream",),
     )
-    config_model: ClassVar[type[SinkConfig]] = RedisSinkConfig
+    config_model = RedisSinkConfig
 
-    def __init__(self, config: SinkConfig, pipeline: str) -> None:
-        self._config = cast(RedisSinkConfig, config)
+    def __init__(self, config: RedisSinkConfig, pipeline: str) -> None:
+        self._config = config
         self._pipeline = pipeline
         self._where = f"pipeline {pipeline!r}: Redis"
         self._link: RedisLink | None = None

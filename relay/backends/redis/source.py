@@ -12,12 +12,12 @@ that is stored with the rows says only that there was a group before.
 import logging
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from relay.backends.redis.config import RedisSourceConfig
 from relay.backends.redis.entry import Fields, received, size_of
 from relay.backends.redis.errors import verdict
-from relay.backends.source import Source, SourceConfig, SourceFeatures
+from relay.backends.source import Source, SourceFeatures
 from relay.errors import ConfigError, MissingExtra, NotConnected
 from relay.models import Received
 
@@ -40,14 +40,14 @@ Entry = tuple[bytes, Fields | None]
 """Id and fields; None for an entry that was deleted after it had been received."""
 
 
-class RedisSource(Source):
+class RedisSource(Source[RedisSourceConfig]):
     features: ClassVar[SourceFeatures] = SourceFeatures(
         keeps_headers=True, keeps_key=True, needs_source=True, needs_credentials=True
     )
-    config_model: ClassVar[type[SourceConfig]] = RedisSourceConfig
+    config_model = RedisSourceConfig
 
-    def __init__(self, config: SourceConfig, pipeline: str) -> None:
-        self._config = cast(RedisSourceConfig, config)
+    def __init__(self, config: RedisSourceConfig, pipeline: str) -> None:
+        self._config = config
         self._pipeline = pipeline
         self._where = f"pipeline {pipeline!r}: Redis stream {self._config.stream!r}"
         self._consumer = self._config.consumer or pipeline

@@ -13,9 +13,9 @@ import zlib
 from collections import deque
 from collections.abc import Iterable, Sequence
 from concurrent.futures import wait
-from typing import Any, ClassVar, NamedTuple, cast
+from typing import Any, ClassVar, NamedTuple
 
-from relay.backends.sink import Features, Sink, SinkConfig
+from relay.backends.sink import Features, Sink
 from relay.backends.sqs.config import SqsSinkConfig
 from relay.backends.sqs.errors import entry_verdict
 from relay.backends.sqs.message import fifo_id, pack, size_bytes
@@ -37,7 +37,7 @@ class Outgoing(NamedTuple):
     size: int
 
 
-class SqsSink(Sink):
+class SqsSink(Sink[SqsSinkConfig]):
     features: ClassVar[Features] = Features(
         ordered=False,  # a FIFO queue keeps order within a group
         keeps_headers=True,
@@ -47,10 +47,10 @@ class SqsSink(Sink):
         needs_credentials=True,
         default_subject="",
     )
-    config_model: ClassVar[type[SinkConfig]] = SqsSinkConfig
+    config_model = SqsSinkConfig
 
-    def __init__(self, config: SinkConfig, pipeline: str) -> None:
-        self._config = cast(SqsSinkConfig, config)
+    def __init__(self, config: SqsSinkConfig, pipeline: str) -> None:
+        self._config = config
         self._where = f"pipeline {pipeline!r}: SQS queue {self._config.queue_name!r}"
         template = self._config.message_group_id
         self._group = RecordTemplate(template, "message_group_id") if template is not None else None

@@ -8,9 +8,9 @@ it brought, so that nobody has to wait for its visibility timeout.
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
-from relay.backends.source import MAX_HELD_BYTES, Source, SourceConfig, SourceFeatures
+from relay.backends.source import MAX_HELD_BYTES, Source, SourceFeatures
 from relay.backends.sqs.config import LONGEST_POLL_SECONDS, SqsSourceConfig
 from relay.backends.sqs.errors import entry_verdict
 from relay.backends.sqs.held import Holding
@@ -26,7 +26,7 @@ _REQUESTED_BYTES = 3 * 1024 * 1024
 _SYSTEM = ["MessageGroupId", "SequenceNumber"]
 
 
-class SqsSource(Source):
+class SqsSource(Source[SqsSourceConfig]):
     features: ClassVar[SourceFeatures] = SourceFeatures(
         ordered=False,  # a FIFO queue keeps order within a group
         keeps_headers=True,
@@ -35,10 +35,10 @@ class SqsSource(Source):
         needs_credentials=True,
         longest_wait_seconds=float(LONGEST_POLL_SECONDS),
     )
-    config_model: ClassVar[type[SourceConfig]] = SqsSourceConfig
+    config_model = SqsSourceConfig
 
-    def __init__(self, config: SourceConfig, pipeline: str) -> None:
-        self._config = cast(SqsSourceConfig, config)
+    def __init__(self, config: SqsSourceConfig, pipeline: str) -> None:
+        self._config = config
         self._where = f"pipeline {pipeline!r}: SQS queue {self._config.queue_name!r}"
         self._seconds = self._config.timeout_ms / 1000
         self._queue: Queue | None = None

@@ -5,15 +5,15 @@ This source only says what does the work.
 
 from typing import ClassVar
 
-from relay.backends.source import PassiveSource, SourceConfig, SourceFeatures
+from relay.backends.source import PassiveSource, SourceFeatures
 from relay.backends.webhook.config import WebhookSourceConfig
 
 
-class WebhookSource(PassiveSource):
+class WebhookSource(PassiveSource[WebhookSourceConfig]):
     """Passive: see the module's text."""
 
     features: ClassVar[SourceFeatures] = SourceFeatures(
         ordered=False, keeps_headers=True, redelivers=True, needs_credentials=True, passive=True
     )
-    config_model: ClassVar[type[SourceConfig]] = WebhookSourceConfig
+    config_model = WebhookSourceConfig
     brought_by = "relay api"

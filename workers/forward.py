@@ -11,8 +11,7 @@ from typing import Any, Literal
 import psycopg
 import structlog
 
-from relay.backends.sink import ObjectSink, TransactionalSink
-from relay.backends.sinks import Sink
+from relay.backends.sink import ObjectSink, Sink, TransactionalSink
 from relay.database.connection import Connection
 from relay.drains import lease as ownership
 from relay.drains.lease import DrainResult, DrainStart, Lease

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import structlog
 
-from relay.backends.sinks import Sink
+from relay.backends.sink import Sink
 from relay.drains import lease as ownership
 from relay.drains.lease import DrainResult, DrainStart, Lease
 from relay.drains.outbox import Reader, Settlement

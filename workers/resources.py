@@ -5,8 +5,8 @@ from collections.abc import Callable, Hashable
 from threading import Lock
 from typing import Generic, Protocol, TypeVar
 
-from relay.backends.sinks import Sink
-from relay.backends.sources import Source
+from relay.backends.sink import Sink
+from relay.backends.source import Source
 from relay.database.connection import Pool, make_worker_pool
 from relay.database.migrate import Watch
 from relay.process.stop import Stop

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import structlog
 
-from relay.backends.sources import Source
+from relay.backends.source import Source
 from relay.database.connection import Connection
 from relay.drains import lease as ownership
 from relay.drains.inbox import InboundBatch, Stopped, Writer, WriteResult

@@ -31,9 +31,10 @@ another thread is inside `publish`: it waits for it, or makes it raise `NotConne
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+from typing_extensions import TypeVar
 
 from relay.models import Drain, Failure, Progress, Record
 
@@ -89,14 +90,19 @@ class SinkConfig(BaseModel):
     """
 
 
-class Sink(ABC):
+C = TypeVar("C", bound=SinkConfig, default=Any)
+"""The sink's own configuration. Those above the seam know `Sink` alone, of whatever configuration."""
+
+
+class Sink(ABC, Generic[C]):
     """See the module's text: it is the contract."""
 
     features: ClassVar[Features]
     config_model: ClassVar[type[SinkConfig]]
+    """The class of C."""
 
     @abstractmethod
-    def __init__(self, config: SinkConfig, pipeline: str) -> None:
+    def __init__(self, config: C, pipeline: str) -> None:
         """`config` is an instance of `config_model` with every secret resolved; `pipeline` is for messages."""
 
     @abstractmethod
@@ -106,7 +112,7 @@ class Sink(ABC):
     def publish(self, records: Sequence[Record]) -> list[Failure]: ...
 
     @classmethod
-    def features_for(cls, config: SinkConfig) -> Features:  # noqa: ARG003
+    def features_for(cls, config: C) -> Features:  # noqa: ARG003
         """What a sink of this configuration promises, where that depends on it."""
         return cls.features
 
@@ -117,7 +123,7 @@ class Sink(ABC):
     def close(self) -> None: ...
 
 
-class TransactionalSink(Sink):
+class TransactionalSink(Sink[C]):
     """A sink that can write in the very transaction that settles, where it writes to the pipeline's own database."""
 
     transactional: bool
@@ -138,7 +144,7 @@ class ObjectLimits:
     """Of the oldest message: when it is as old as that, what there is becomes an object."""
 
 
-class ObjectSink(Sink):
+class ObjectSink(Sink[C]):
     """A sink that writes many batches as one object. `publish` makes an object of one batch.
 
     The drain (`workers/objects.py`) first commits up to which message the object will reach, so that after a crash the

@@ -34,9 +34,10 @@ another thread is inside `receive`: it waits for it, or makes it raise `NotConne
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar, Generic
 
 from pydantic import BaseModel, ConfigDict, Field
+from typing_extensions import TypeVar
 
 from relay.errors import ConfigError
 from relay.models import Received
@@ -79,14 +80,19 @@ class SourceConfig(BaseModel):
     """How long one `open` or `ack`, or any other question to the server, may take beside the asked-for wait."""
 
 
-class Source(ABC):
+C = TypeVar("C", bound=SourceConfig, default=Any)
+"""The source's own configuration. Those above the seam know `Source` alone, of whatever configuration."""
+
+
+class Source(ABC, Generic[C]):
     """See the module's text: it is the contract."""
 
     features: ClassVar[SourceFeatures]
     config_model: ClassVar[type[SourceConfig]]
+    """The class of C."""
 
     @abstractmethod
-    def __init__(self, config: SourceConfig, pipeline: str) -> None:
+    def __init__(self, config: C, pipeline: str) -> None:
         """`config` is an instance of `config_model` with every secret resolved; `pipeline` is for messages."""
 
     @abstractmethod
@@ -105,7 +111,7 @@ class Source(ABC):
     def close(self) -> None: ...
 
 
-class PassiveSource(Source):
+class PassiveSource(Source[C]):
     """A source that no worker drains: a process of its own brings the messages, and this says which.
 
     Its features say `passive`, so that no scheduler owns its pipelines.
@@ -114,7 +120,7 @@ class PassiveSource(Source):
     brought_by: ClassVar[str]
     """The command that brings them; `{pipeline}` stands for the pipeline's name."""
 
-    def __init__(self, config: SourceConfig, pipeline: str) -> None:  # noqa: ARG002
+    def __init__(self, config: C, pipeline: str) -> None:  # noqa: ARG002
         self._pipeline = pipeline
 
     def open(self, positions: Mapping[str, str]) -> None:  # noqa: ARG002

@@ -9,7 +9,7 @@ from typing import BinaryIO
 import click
 import psycopg
 
-from relay.backends.stdio.source import StdinConfig
+from relay.backends.stdio.config import StdinSourceConfig
 from relay.cli.base import Verb, database, json_option, load_settings, postgres_option, print_json, rows, tell
 from relay.cli.input_lines import InputLine, batches
 from relay.database.connection import Connection, storable
@@ -93,7 +93,7 @@ def receive(pipeline: str, file: BinaryIO, run: str | None, postgres_url: str | 
 def _receive(connection: Connection, pipeline: str, file: BinaryIO, run: str, done: Done) -> str:
     inbox, config = _configured(connection, pipeline)
     decoder = config.make_decoder(pipeline)
-    assert isinstance(config.source, StdinConfig)
+    assert isinstance(config.source, StdinSourceConfig)
     limit_bytes = config.source.max_line_bytes
     for batch in batches(file, limit_bytes, min(TRANSACTION_LINES, config.pipeline.batch_size), TRANSACTION_BYTES):
         work = _Batch(pipeline, inbox, run, decoder, batch, stops=config.pipeline.on_invalid == "stop")

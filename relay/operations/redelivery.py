@@ -2,8 +2,8 @@
 
 from typing import Any
 
+from relay.backends.registry import SOURCES, source_class
 from relay.backends.source import PassiveSource
-from relay.backends.sources import SOURCES, source_class
 from relay.cli.base import rows
 from relay.database.connection import Connection
 from relay.errors import ConfigError

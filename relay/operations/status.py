@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from relay.backends.sources import SOURCES, source_class
+from relay.backends.registry import SOURCES, source_class
 from relay.cli.base import rows, seconds_text
 from relay.database.connection import Connection
 from relay.masking import mask

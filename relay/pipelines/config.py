@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from relay.backends.sinks import Features, Sink, SinkConfig, sink_class
-from relay.backends.sources import Source, SourceConfig, source_class
+from relay.backends.registry import sink_class, source_class
+from relay.backends.sink import Features, Sink, SinkConfig
+from relay.backends.source import Source, SourceConfig
 from relay.errors import ConfigError
 from relay.masking import resolve
 from relay.pipelines.validation import keys_of, validate

@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
-from relay.backends.sinks import Features, Sink
+from relay.backends.sink import Features, Sink
 
 PIPELINE = "contract"
 

@@ -8,7 +8,7 @@ from typing import Any
 from nats.js import JetStreamContext
 
 from relay.backends.nats.source import NatsSource
-from relay.backends.sources import Source
+from relay.backends.source import Source
 from tests.contract.nats_harness import NatsHarness
 from tests.contract.source_harness import MissingSource, Sent, SourceHarness
 from tests.contract.steps import Limits

@@ -14,10 +14,10 @@ from typing import Any
 import pyarrow.parquet  # type: ignore[import-untyped]
 import zstandard
 
-from relay.backends.object_storage.config import ObjectStorageConfig
+from relay.backends.object_storage.config import ObjectStorageSinkConfig
 from relay.backends.object_storage.sink import ObjectStorageSink
 from relay.backends.object_storage.stores import INCOMING
-from relay.backends.sinks import Features
+from relay.backends.sink import Features
 from tests.contract.harness import Harness, Missing, Seen
 from tests.services.moto import REGION, MotoServer
 from tests.services.proxy import Proxy
@@ -48,7 +48,7 @@ class ObjectStorageHarness(Harness):
 
     @property
     def features(self) -> Features:
-        return ObjectStorageSink.features_for(ObjectStorageConfig.model_validate(self.config()))
+        return ObjectStorageSink.features_for(ObjectStorageSinkConfig.model_validate(self.config()))
 
     def config(self) -> dict[str, Any]:
         return {"prefix": "a/b", **self.place(), **self.keys}

@@ -8,7 +8,7 @@ from typing import Any
 import redis
 
 from relay.backends.redis.sink import RedisSink
-from relay.backends.sinks import Features
+from relay.backends.sink import Features
 from relay.local.servers import EmbeddedRedis
 from relay.models import Record
 from tests.contract.harness import Harness, Seen

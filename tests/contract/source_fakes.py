@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import ClassVar
 
 from relay.backends.memory.source import MemorySource, log
-from relay.backends.sources import SourceFeatures
+from relay.backends.source import SourceFeatures
 from relay.errors import NotConnected
 from relay.models import Received
 from tests.contract.test_source_memory import MemoryQueue

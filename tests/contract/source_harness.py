@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
-from relay.backends.sources import Source, SourceFeatures
+from relay.backends.source import Source, SourceFeatures
 
 PIPELINE = "contract"
 

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import pytest
 
-from relay.backends.sources import Source
+from relay.backends.source import Source
 from relay.errors import NotConnected
 from relay.models import Received
 from tests.contract.source_harness import Sent, SourceHarness

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from relay.backends.sinks import Features, Sink
+from relay.backends.sink import Features, Sink
 from relay.backends.sqs.message import unpack
 from relay.backends.sqs.sink import SqsSink
 from tests.contract.harness import Harness, Missing, Seen

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from relay.backends.sources import Source
+from relay.backends.source import Source
 from relay.backends.sqs.message import pack
 from relay.backends.sqs.source import SqsSource
 from tests.contract.source_harness import MissingSource, Sent, SourceHarness

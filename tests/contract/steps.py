@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import pytest
 
-from relay.backends.sinks import Sink
+from relay.backends.sink import Sink
 from relay.errors import NotConnected
 from relay.models import Failure, Record
 from tests.contract.harness import Harness, Seen

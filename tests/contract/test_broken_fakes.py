@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import pytest
 
 from relay.backends.memory.sink import MemorySink, forget, store
-from relay.backends.sinks import Features, Sink
+from relay.backends.sink import Features, Sink
 from relay.errors import NotConnected
 from relay.models import Failure, Record
 from tests.contract.harness import Harness, Missing

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from relay.backends.kafka.sink import KafkaSink
-from relay.backends.sinks import sink_class
+from relay.backends.registry import sink_class
 from relay.errors import ConfigError, NotConnected
 from tests.contract.kafka_harness import KafkaHarness
 from tests.contract.steps import opened, publish

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from relay.backends.sinks import Sink
+from relay.backends.sink import Sink
 from relay.errors import NotConnected
 from relay.models import Drain, Progress
 from tests.contract.kafka_harness import KafkaHarness

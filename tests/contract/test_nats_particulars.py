@@ -7,7 +7,7 @@ import pytest
 from nats.js.api import DiscardPolicy
 
 from relay.backends.nats.sink import NatsSink
-from relay.backends.sinks import sink_class
+from relay.backends.registry import sink_class
 from relay.errors import ConfigError, NotConnected
 from tests.contract.nats_harness import NatsHarness
 from tests.contract.steps import Limits, claims, opened, publish, start

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import pytest
 
 from relay.backends.rabbitmq.sink import RabbitmqSink
-from relay.backends.sinks import Sink, sink_class
+from relay.backends.registry import sink_class
+from relay.backends.sink import Sink
 from relay.errors import NotConnected
 from relay.models import Failure, Record
 from tests.contract.rabbitmq_harness import RabbitmqHarness

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from relay.backends.redis.sink import RedisSink
-from relay.backends.sinks import sink_class
+from relay.backends.registry import sink_class
 from relay.errors import NotConnected
 from relay.local.servers import EmbeddedRedis
 from tests.contract.redis_cluster import RedisCluster

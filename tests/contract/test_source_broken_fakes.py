@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from relay.backends.memory.source import forget
-from relay.backends.sources import Source
+from relay.backends.source import Source
 from tests.contract import source_fakes as fakes
 from tests.contract.source_harness import MissingSource, SourceHarness
 from tests.contract.source_suite import SourceSuite

@@ -6,7 +6,7 @@ import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 
 from relay.backends.kafka.source import KafkaSource
-from relay.backends.sources import source_class
+from relay.backends.registry import source_class
 from relay.errors import ConfigError, NotConnected
 from relay.models import Received
 from tests.contract.kafka_harness import KafkaHarness

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import pytest
 
 from relay.backends.memory.source import MemorySource, forget, log
-from relay.backends.sources import Source, SourceFeatures
+from relay.backends.source import Source, SourceFeatures
 from tests.contract.source_harness import Sent, SourceHarness
 from tests.contract.source_suite import SourceSuite
 

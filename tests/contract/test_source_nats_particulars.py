@@ -8,7 +8,7 @@ import pytest
 from nats.js import JetStreamContext
 
 from relay.backends.nats.source import NatsSource
-from relay.backends.sources import source_class
+from relay.backends.registry import source_class
 from relay.errors import NotConnected
 from relay.models import Received
 from tests.contract.nats_harness import ConfiguredNats

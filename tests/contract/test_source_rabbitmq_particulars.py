@@ -6,7 +6,7 @@ import amqp  # type: ignore[import-untyped]
 import pytest
 
 from relay.backends.rabbitmq.source import RabbitmqSource
-from relay.backends.sources import source_class
+from relay.backends.registry import source_class
 from relay.errors import NotConnected
 from relay.models import Received
 from tests.contract.rabbitmq_source_harness import RabbitmqSourceHarness

@@ -8,8 +8,8 @@ from collections.abc import Callable
 import pytest
 
 from relay.backends.redis.source import RedisSource
+from relay.backends.registry import source_class
 from relay.backends.source import MAX_HELD_BYTES
-from relay.backends.sources import source_class
 from relay.errors import ConfigError, NotConnected
 from relay.local.servers import EmbeddedRedis
 from relay.models import Record

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from standardwebhooks import Webhook
 
-from relay.backends.sinks import sink_class
+from relay.backends.registry import sink_class
 from relay.backends.webhook.sink import WebhookSink
 from relay.errors import ConfigError, NotConnected
 from relay.models import Record

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from relay.backends.webhook.config import WebhookConfig
+from relay.backends.webhook.config import WebhookSinkConfig
 from relay.backends.webhook.sink import WebhookSink
 from relay.models import Message
 from relay.wire.encode import Wire
@@ -61,7 +61,7 @@ def test_every_message_arrives_once_equal_and_in_order(
     sent = messages()
     url = f"http://127.0.0.1:{api.port}/hooks/{name}"
     keys = {"url": url, "allow_http": True, "allow_private_network": True, "signing_secret": SECRET}
-    sink = WebhookSink(WebhookConfig.model_validate(keys | {"timeout_ms": 60_000}), "p")
+    sink = WebhookSink(WebhookSinkConfig.model_validate(keys | {"timeout_ms": 60_000}), "p")
     sink.open()
     try:
         for _ in range(2):

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from relay.backends.sources import source_class
+from relay.backends.registry import source_class
 from relay.backends.stdio.source import StdinSource
 from relay.cli.input_lines import Splitter
 from relay.errors import ConfigError

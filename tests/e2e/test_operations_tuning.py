@@ -2,7 +2,7 @@
 
 import re
 
-from relay.backends.sinks import sink_class
+from relay.backends.registry import sink_class
 from relay.pipelines.config import ForwardPipeline, ReversePipeline
 from relay.settings import Settings
 from tests.e2e.pages import ROOT, text_of

@@ -10,8 +10,7 @@ import pytest
 import redis
 from psycopg.types.json import Jsonb
 
-from relay.backends.sinks import SINKS
-from relay.backends.sources import SOURCES
+from relay.backends.registry import SINKS, SOURCES
 from relay.local.servers import EmbeddedRedis
 from relay.wire.encode import FORMATS
 from tests.e2e import systems

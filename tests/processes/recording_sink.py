@@ -14,7 +14,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import ClassVar, cast
+from typing import ClassVar
 
 from relay.backends.sink import Features, Sink, SinkConfig
 from relay.errors import NotConnected
@@ -56,12 +56,12 @@ class RecordingConfig(SinkConfig):
     """A stand-in for credentials: its length is written into every line."""
 
 
-class RecordingSink(Sink):
+class RecordingSink(Sink[RecordingConfig]):
     features: ClassVar[Features] = Features()
-    config_model: ClassVar[type[SinkConfig]] = RecordingConfig
+    config_model = RecordingConfig
 
-    def __init__(self, config: SinkConfig, pipeline: str) -> None:
-        self._config = cast(RecordingConfig, config)
+    def __init__(self, config: RecordingConfig, pipeline: str) -> None:
+        self._config = config
         self._folder = Path(self._config.folder)
         self._pipeline = pipeline
         self._fd: int | None = None

@@ -6,7 +6,7 @@ TEST_KNOWS_MIGRATION makes the process one of a later version: it knows one migr
 import os
 
 import relay.database.migrate
-from relay.backends.sinks import SINKS
+from relay.backends.registry import SINKS
 from relay.sql import Migration, migrations
 
 SINKS["recording"] = "tests.processes.recording_sink:RecordingSink"

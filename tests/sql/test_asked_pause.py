@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from relay.backends.memory.sink import MemorySink
-from relay.backends.sinks import SINKS
+from relay.backends.registry import SINKS
 from relay.errors import NotConnected
 from relay.models import Failure
 from relay.settings import Settings

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from relay.backends.file.source import FileSource, FileSourceConfig
+from relay.backends.file.config import FileSourceConfig
+from relay.backends.file.source import FileSource
 from relay.models import Received
 from tests.contract.source_steps import Inbox
 

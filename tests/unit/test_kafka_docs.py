@@ -24,7 +24,7 @@ def test_every_code_of_the_source_is_explained() -> None:
 
 @pytest.mark.parametrize("direction", ["sinks", "sources"])
 def test_keys_of_librdkafka_that_are_refused_are_not_recommended(direction: str) -> None:
-    from relay.backends.kafka.client import _TAKEN
+    from relay.backends.kafka.config import TAKEN
 
     page = (DOCS / direction / "kafka.md").read_text()
-    assert {key for key in _TAKEN if f'"{key}"' in page} == set()
+    assert {key for key in TAKEN if f'"{key}"' in page} == set()

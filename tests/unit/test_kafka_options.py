@@ -4,13 +4,12 @@ from typing import Any
 
 import pytest
 
-from relay.backends.kafka.config import KafkaConfig, producer_options
-from relay.backends.kafka.source_config import KafkaSourceConfig, consumer_options
+from relay.backends.kafka.config import KafkaSinkConfig, KafkaSourceConfig, consumer_options, producer_options
 from relay.backends.source import MAX_HELD_BYTES
 
 
 def produced_with(**keys: Any) -> dict[str, Any]:
-    return producer_options(KafkaConfig.model_validate({"brokers": "b:1"} | keys), "orders")
+    return producer_options(KafkaSinkConfig.model_validate({"brokers": "b:1"} | keys), "orders")
 
 
 @pytest.mark.parametrize("timeout_ms", [10, 10_000, 60_000])

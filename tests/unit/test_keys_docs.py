@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 
-from relay.backends.sinks import SINKS, sink_class
-from relay.backends.sources import SOURCES, source_class
+from relay.backends.registry import SINKS, SOURCES, sink_class, source_class
 from relay.pipelines.config import SUBJECT_KEYS, parse_forward, parse_reverse
 
 DOCS = Path(__file__).parents[2] / "docs"

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from relay.backends.sinks import SINKS, sink_class
-from relay.backends.sources import SOURCES, source_class
+from relay.backends.registry import SINKS, SOURCES, sink_class, source_class
 from tests.contract.harness import Harness
 from tests.contract.source_harness import SourceHarness
 from tests.contract.source_suite import SourceSuite

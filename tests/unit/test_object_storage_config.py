@@ -5,15 +5,15 @@ from typing import Any
 
 import pytest
 
-from relay.backends.object_storage.config import ObjectStorageConfig
+from relay.backends.object_storage.config import ObjectStorageSinkConfig
 from relay.errors import ConfigError
 from relay.pipelines.config import parse_forward
 
 NOON = datetime(2025, 3, 1, 12, tzinfo=UTC)
 
 
-def config(**keys: Any) -> ObjectStorageConfig:
-    return ObjectStorageConfig.model_validate({"path": "/data"} | keys)
+def config(**keys: Any) -> ObjectStorageSinkConfig:
+    return ObjectStorageSinkConfig.model_validate({"path": "/data"} | keys)
 
 
 def problem(**keys: Any) -> str:
@@ -55,7 +55,7 @@ def test_a_partition_is_made_of_the_date_in_utc():
 
 @pytest.mark.parametrize("key", ["bucket", "s3_bucket"])
 def test_a_bucket_is_known_by_both_names(key):
-    assert ObjectStorageConfig.model_validate({key: "lake"}).bucket == "lake"
+    assert ObjectStorageSinkConfig.model_validate({key: "lake"}).bucket == "lake"
 
 
 @pytest.mark.parametrize("keys", [{}, {"bucket": "lake", "path": "/data"}])

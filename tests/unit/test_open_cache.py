@@ -4,7 +4,8 @@ import threading
 
 import pytest
 
-from relay.backends.memory.sink import MemoryConfig, MemorySink
+from relay.backends.memory.config import MemorySinkConfig
+from relay.backends.memory.sink import MemorySink
 from relay.errors import NotConnected
 from workers.resources import OpenCache
 
@@ -13,7 +14,7 @@ class Watched(MemorySink):
     """A memory sink that counts."""
 
     def __init__(self, fails: bool = False) -> None:
-        super().__init__(MemoryConfig(), "orders")
+        super().__init__(MemorySinkConfig(), "orders")
         self.fails = fails
         self.opened = self.closed = 0
 

@@ -6,7 +6,7 @@ import pytest
 
 from relay.backends.memory.sink import MemorySink
 from relay.backends.nats.sink import NatsSink
-from relay.backends.sinks import SINKS
+from relay.backends.registry import SINKS
 from relay.errors import ConfigError
 from relay.pipelines.config import ForwardPipeline, parse_forward
 

@@ -7,22 +7,21 @@ import pytest
 from pydantic import ValidationError
 
 from relay.backends.common.tls import tls_context
-from relay.backends.rabbitmq.config import Address, addresses, parse_url
+from relay.backends.rabbitmq.config import Address, RabbitmqSinkConfig, RabbitmqSourceConfig, addresses, parse_url
 from relay.backends.rabbitmq.sink import RabbitmqSink
-from relay.backends.rabbitmq.sink_config import RabbitmqConfig
-from relay.backends.rabbitmq.source import RabbitmqSource, RabbitmqSourceConfig
+from relay.backends.rabbitmq.source import RabbitmqSource
 from relay.errors import ConfigError
 
 
-def config(**keys: Any) -> RabbitmqConfig:
-    return RabbitmqConfig.model_validate({"url": "amqp://localhost"} | keys)
+def config(**keys: Any) -> RabbitmqSinkConfig:
+    return RabbitmqSinkConfig.model_validate({"url": "amqp://localhost"} | keys)
 
 
 class TestKeys:
     @pytest.mark.parametrize("url", ["url", "rabbitmq_url", "amqp_url"])
     @pytest.mark.parametrize("exchange", ["exchange", "rabbitmq_exchange"])
     def test_both_spellings_are_accepted(self, url: str, exchange: str) -> None:
-        made = RabbitmqConfig.model_validate({url: "amqp://a", exchange: "orders"})
+        made = RabbitmqSinkConfig.model_validate({url: "amqp://a", exchange: "orders"})
         assert (made.url, made.exchange) == (["amqp://a"], "orders")
 
     @pytest.mark.parametrize("queue", ["queue", "rabbitmq_queue"])

@@ -10,8 +10,8 @@ import redis.exceptions
 from pydantic import ValidationError
 
 from relay.backends.redis.config import RedisKeys, address_of, connect_options
+from relay.backends.redis.connection import client_name, packed_command
 from relay.backends.redis.errors import CLIENT_ERRORS, NEEDS_OPERATOR, SERVER_WORDS, verdict
-from relay.backends.redis.redis_wire import client_name, packed
 from relay.errors import ConfigError
 
 
@@ -145,7 +145,8 @@ class TestTheTablesOfErrors:
 
 def test_commands_are_packed_as_redis_reads_them() -> None:
     assert (
-        packed(("XADD", "ü", 7, b"\x00\r\n")) == b"*4\r\n$4\r\nXADD\r\n$2\r\n\xc3\xbc\r\n$1\r\n7\r\n$3\r\n\x00\r\n\r\n"
+        packed_command(("XADD", "ü", 7, b"\x00\r\n"))
+        == b"*4\r\n$4\r\nXADD\r\n$2\r\n\xc3\xbc\r\n$1\r\n7\r\n$3\r\n\x00\r\n\r\n"
     )
 
 
@@ -153,10 +154,11 @@ def test_a_name_of_a_client_has_no_spaces() -> None:
     assert client_name("a b\nü-c") == "tide-relay:a_b__-c"
 
 
-def test_importing_sink_and_source_needs_no_client_library() -> None:
+@pytest.mark.parametrize("library", ["redis", "hiredis"])
+def test_importing_sink_and_source_needs_no_client_library(library: str) -> None:
     # sink_class() serves pipelines that never use Redis, where it is not installed.
     program = (
-        "import sys; sys.modules['redis'] = None\n"
+        f"import sys; sys.modules[{library!r}] = None\n"
         "from relay.backends.redis.sink import RedisSink\n"
         "from relay.backends.redis.source import RedisSource\n"
         "from relay.errors import MissingExtra\n"

@@ -4,8 +4,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from relay.backends.redis.source_config import RedisSourceConfig
-from relay.backends.redis.source_entry import received
+from relay.backends.redis.config import RedisSourceConfig
+from relay.backends.redis.entry import received
 from relay.models import Received
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from relay.backends.nats.errors import CLIENT_ERRORS, JETSTREAM_CODES, NEEDS_OPERATOR
-from relay.backends.sinks import SINKS, sink_class
+from relay.backends.registry import SINKS, sink_class
 from relay.wire.encode import FORMATS
 from relay.wire.templates import TEMPLATE_VARIABLES
 

@@ -15,16 +15,18 @@ import pytest
 from pydantic import ValidationError
 
 from relay.backends.common.lines import OS_ERRORS, translate
-from relay.backends.file.sink import FileConfig, FileSink
+from relay.backends.file.config import FileSinkConfig
+from relay.backends.file.sink import FileSink
 from relay.errors import ConfigError, NotConnected
 from relay.models import Record
 
 WRITER = """
 import sys
 from relay.models import Record
-from relay.backends.file.sink import FileConfig, FileSink
+from relay.backends.file.config import FileSinkConfig
+from relay.backends.file.sink import FileSink
 path, name, batches = sys.argv[1], sys.argv[2], int(sys.argv[3])
-sink = FileSink(FileConfig(path=path, fsync=False), name)
+sink = FileSink(FileSinkConfig(path=path, fsync=False), name)
 sink.open()
 print("open", flush=True)
 for number in range(batches):
@@ -34,7 +36,7 @@ for number in range(batches):
 
 
 def sink_for(path: Path, **options: Any) -> FileSink:
-    return FileSink(FileConfig(path=str(path), **options), "to-file")
+    return FileSink(FileSinkConfig(path=str(path), **options), "to-file")
 
 
 def records(*bodies: bytes) -> list[Record]:
@@ -176,15 +178,15 @@ class TestTwoWriters:
 class TestConfiguration:
     def test_a_relative_path_is_refused(self) -> None:
         with pytest.raises(ValidationError, match="absolute"):
-            FileConfig(path="out.jsonl")
+            FileSinkConfig(path="out.jsonl")
 
     def test_a_reference_is_not_judged_before_it_is_resolved(self) -> None:
-        assert FileConfig(path="${env:LOG_DIR}/out.jsonl").path
+        assert FileSinkConfig(path="${env:LOG_DIR}/out.jsonl").path
 
     @pytest.mark.parametrize("permissions", ["rw", "999", "7", "00640"])
     def test_permissions_are_three_octal_digits(self, permissions: str) -> None:
         with pytest.raises(ValidationError):
-            FileConfig(path="/tmp/x", permissions=permissions)
+            FileSinkConfig(path="/tmp/x", permissions=permissions)
 
     def test_a_new_file_gets_the_permissions(self, path: Path) -> None:
         sink = sink_for(path, permissions="0604")

@@ -9,23 +9,23 @@ import nkeys
 import pytest
 from pydantic import ValidationError
 
-from relay.backends.nats.config import connect_options
+from relay.backends.nats.client import connect_options
+from relay.backends.nats.config import NatsSinkConfig
 from relay.backends.nats.errors import CLIENT_ERRORS, JETSTREAM_CODES, NEEDS_OPERATOR, verdict
-from relay.backends.nats.sink import NatsSink, _hopeless, _subject_problem
-from relay.backends.nats.sink_config import NatsConfig
+from relay.backends.nats.sink import NatsSink, _subject_problem, _unsendable
 from relay.errors import ConfigError
 from relay.models import Record
 
 
-def config(**keys: Any) -> NatsConfig:
-    return NatsConfig.model_validate({"url": "nats://localhost:4222", "stream": "orders"} | keys)
+def config(**keys: Any) -> NatsSinkConfig:
+    return NatsSinkConfig.model_validate({"url": "nats://localhost:4222", "stream": "orders"} | keys)
 
 
 class TestKeys:
     @pytest.mark.parametrize("url", ["url", "nats_url", "servers"])
     @pytest.mark.parametrize("stream", ["stream", "nats_stream"])
     def test_both_spellings_are_accepted(self, url: str, stream: str) -> None:
-        made = NatsConfig.model_validate({url: "nats://a:4222", stream: "orders"})
+        made = NatsSinkConfig.model_validate({url: "nats://a:4222", stream: "orders"})
         assert (made.url, made.stream) == (["nats://a:4222"], "orders")
 
     @pytest.mark.parametrize("value", ["nats://a:1, nats://b:2", ["nats://a:1", "nats://b:2"]])
@@ -104,8 +104,8 @@ class TestWhatCanNeverBeSent:
         headers = {"name": value}
         block = b"NATS/1.0\r\nname: " + value.encode() + b"\r\n\r\n"
         fitting = Record(1, "o:1", "a", None, b"x" * (1000 - len(block)), headers)
-        assert _hopeless(0, fitting, headers, 1000) is None
-        failure = _hopeless(0, fitting._replace(body=fitting.body + b"x"), headers, 1000)
+        assert _unsendable(0, fitting, headers, 1000) is None
+        failure = _unsendable(0, fitting._replace(body=fitting.body + b"x"), headers, 1000)
         assert failure is not None
         assert (failure.permanent, failure.code) == (True, "too_large")
 

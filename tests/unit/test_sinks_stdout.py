@@ -8,16 +8,18 @@ from typing import Any, ClassVar
 
 import pytest
 
-from relay.backends.stdio.sink import StdoutConfig, StdoutSink
+from relay.backends.stdio.config import StdoutSinkConfig
+from relay.backends.stdio.sink import StdoutSink
 from relay.errors import ConfigError, NotConnected
 from relay.models import Record
 
 SENDER = """
 import io, sys
 from relay.models import Record
-from relay.backends.stdio.sink import StdoutConfig, StdoutSink
+from relay.backends.stdio.config import StdoutSinkConfig
+from relay.backends.stdio.sink import StdoutSink
 sys.stdout = io.StringIO()  # as inside a worker: something without a descriptor
-sink = StdoutSink(StdoutConfig(), sys.argv[1])
+sink = StdoutSink(StdoutSinkConfig(), sys.argv[1])
 sink.open()
 for _ in range(int(sys.argv[2])):
     sink.publish([Record(1, "", "", None, (sys.argv[1] * 1000).encode(), {})] * 10)
@@ -36,7 +38,7 @@ def records(*bodies: bytes) -> list[Record]:
 def pipe_sink(**options: Any) -> Iterator[tuple[PipeSink, int]]:
     """A sink whose standard output is a pipe, and the end to read from."""
     read_end, PipeSink.fd = os.pipe()
-    sink = PipeSink(StdoutConfig(**options), "to-terminal")
+    sink = PipeSink(StdoutSinkConfig(**options), "to-terminal")
     sink.open()
     try:
         yield sink, read_end
@@ -59,7 +61,7 @@ def test_standard_output_may_be_a_file(tmp_path: Any) -> None:
 def test_a_pipe_is_given_whole_lines_in_pieces_that_the_system_does_not_divide() -> None:
     # So lines of several processes do not mix. In packet mode a read gives what one write gave.
     read_end, PipeSink.fd = os.pipe2(os.O_DIRECT)
-    sink = PipeSink(StdoutConfig(), "to-terminal")
+    sink = PipeSink(StdoutSinkConfig(), "to-terminal")
     sink.open()
     sink.publish(records(*[b"x" * 1000] * 10))
     pieces = [os.read(read_end, 65_536) for _ in range(3)]
@@ -71,7 +73,7 @@ def test_a_pipe_is_given_whole_lines_in_pieces_that_the_system_does_not_divide()
 
 def test_a_reader_that_went_away_is_not_connected() -> None:
     read_end, PipeSink.fd = os.pipe()
-    sink = PipeSink(StdoutConfig(), "to-terminal")
+    sink = PipeSink(StdoutSinkConfig(), "to-terminal")
     sink.open()
     os.close(read_end)
     with pytest.raises(NotConnected) as caught:
@@ -85,7 +87,7 @@ def test_a_closed_standard_output_is_a_matter_of_configuration() -> None:
     os.close(read_end)
     os.close(PipeSink.fd)
     with pytest.raises(ConfigError, match="standard output"):
-        PipeSink(StdoutConfig(), "to-terminal").open()
+        PipeSink(StdoutSinkConfig(), "to-terminal").open()
 
 
 def test_after_a_write_that_stopped_halfway_the_next_line_stands_alone() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from relay.backends.nats.errors import CLIENT_ERRORS, JETSTREAM_CODES, NEEDS_OPERATOR
-from relay.backends.sources import SOURCES, source_class
+from relay.backends.registry import SOURCES, source_class
 
 DOCS = Path(__file__).parents[2] / "docs"
 DOCUMENTED = sorted(SOURCES.keys() - {"memory"})

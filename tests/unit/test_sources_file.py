@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from relay.backends.file.source import FileSource, FileSourceConfig
-from relay.backends.sources import source_class
+from relay.backends.file.config import FileSourceConfig
+from relay.backends.file.source import FileSource
+from relay.backends.registry import source_class
 from relay.errors import ConfigError, NotConnected
 from tests.contract.source_steps import Inbox
 from tests.contract.steps import Limits, start

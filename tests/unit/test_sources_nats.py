@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from relay.backends.nats.source_config import NatsSourceConfig, consumer_name
+from relay.backends.nats.config import NatsSourceConfig, consumer_name
 
 
 def config(**keys: Any) -> NatsSourceConfig:

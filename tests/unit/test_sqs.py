@@ -9,12 +9,11 @@ import pytest
 from pydantic import ValidationError
 
 from relay.backends.common.aws_errors import CODES, EXCEPTIONS, STATUSES
-from relay.backends.sinks import sink_class
-from relay.backends.sources import source_class
+from relay.backends.registry import sink_class, source_class
+from relay.backends.sqs.config import SqsKeys, SqsSinkConfig, SqsSourceConfig
 from relay.backends.sqs.errors import SQS_CODES, sqs_verdict
-from relay.backends.sqs.queue import SqsKeys
-from relay.backends.sqs.sink import Outgoing, SqsSink, SqsSinkConfig
-from relay.backends.sqs.source import SqsSource, SqsSourceConfig
+from relay.backends.sqs.sink import Outgoing, SqsSink
+from relay.backends.sqs.source import SqsSource
 from relay.models import Record
 
 DOCS = Path(__file__).parents[2] / "docs"

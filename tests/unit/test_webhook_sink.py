@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from relay.backends.common.tls import tls_context
 from relay.backends.webhook.client import ERRORS, retry_after_seconds
-from relay.backends.webhook.config import WebhookConfig
+from relay.backends.webhook.config import WebhookSinkConfig
 from relay.backends.webhook.errors import CLIENT_ERRORS, status_verdict, verdict
 from relay.backends.webhook.lanes import Lanes
 from relay.backends.webhook.network import may_reach
@@ -20,14 +20,14 @@ from relay.models import Failure, Record
 from relay.pipelines.config import parse_forward
 
 
-def config(**keys: Any) -> WebhookConfig:
-    return WebhookConfig.model_validate({"url": "https://a.test/x"} | keys)
+def config(**keys: Any) -> WebhookSinkConfig:
+    return WebhookSinkConfig.model_validate({"url": "https://a.test/x"} | keys)
 
 
 class TestKeys:
     @pytest.mark.parametrize("key", ["url", "webhook_url"])
     def test_both_spellings_are_accepted(self, key: str) -> None:
-        assert WebhookConfig.model_validate({key: "https://a.test/"}).url == "https://a.test/"
+        assert WebhookSinkConfig.model_validate({key: "https://a.test/"}).url == "https://a.test/"
 
     @pytest.mark.parametrize(
         ("keys", "told"),

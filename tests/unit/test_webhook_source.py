@@ -9,8 +9,9 @@ from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.registry import CollectorRegistry
 from pydantic import ValidationError
 
-from relay.backends.sources import source_class
-from relay.backends.webhook.source import WebhookSource, WebhookSourceConfig
+from relay.backends.registry import source_class
+from relay.backends.webhook.config import WebhookSourceConfig
+from relay.backends.webhook.source import WebhookSource
 from relay.errors import ConfigError
 from relay.pipelines.config import parse_reverse
 from relay.web import metrics as api_metrics

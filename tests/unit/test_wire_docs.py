@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from relay.backends.postgresql.source import OutboxConfig
+from relay.backends.postgresql.config import OutboxSourceConfig
 from relay.pipelines.config import ForwardPipeline
 from relay.wire.decode import CODES, EVENT_VARIABLES
 from relay.wire.decode import FORMATS as DECODED
@@ -54,7 +54,7 @@ def test_the_keys_of_the_outbox_source_are_those_of_its_model() -> None:
         if line.startswith("|") and len(cells) == 4:
             listed |= {key: cells[2].strip("`") for key in re.findall(r"`(\w+)`", cells[0])}
     choices = {"stream_table"}
-    assert listed.keys() == OutboxConfig.model_fields.keys() | choices
-    for name, field in OutboxConfig.model_fields.items():
+    assert listed.keys() == OutboxSourceConfig.model_fields.keys() | choices
+    for name, field in OutboxSourceConfig.model_fields.items():
         expected = "(required)" if field.is_required() else str(field.default)
         assert listed[name] == ("the pipeline's name" if field.default is None else expected)

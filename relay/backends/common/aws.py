@@ -4,7 +4,6 @@ A client may be used by several threads; it is made from a session of its own, b
 tries again by itself: waiting and trying again are decided once, above the sinks and sources.
 """
 
-import re
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,10 +12,10 @@ from urllib.parse import urlsplit
 from pydantic import AliasChoices, BaseModel, Field, model_validator
 
 from relay.backends.common.aws_errors import verdict
+from relay.backends.common.keys import has_reference
 from relay.errors import ConfigError, MissingExtra
 from relay.masking import MASKED, mask
 
-_REFERENCE = re.compile(r"\$\{(?:env|file):[^{}]+\}")
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 _LONGEST_REASON = 500
 
@@ -63,7 +62,7 @@ class AwsKeys(BaseModel):
 
     def check_url(self, key: str, url: str) -> None:
         """Raises ValueError for what is no URL, and for http to another machine without `allow_http`."""
-        if _REFERENCE.search(url):  # not resolved yet: checked again when it is
+        if has_reference(url):
             return
         parts = urlsplit(url)
         if parts.scheme not in {"http", "https"} or not parts.hostname:

@@ -14,12 +14,11 @@ import stat
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from typing import Annotated, ClassVar, cast
-
-from pydantic import Field, field_validator
+from typing import ClassVar
 
 from relay.backends.common.lines import as_lines, translate, write_whole
-from relay.backends.sink import Features, Sink, SinkConfig
+from relay.backends.file.config import FileSinkConfig
+from relay.backends.sink import Features, Sink
 from relay.errors import ConfigError, NotConnected
 from relay.models import Failure, Record
 
@@ -29,29 +28,12 @@ _REPAIR_BLOCK_BYTES = 64 * 1024
 log = logging.getLogger(__name__)
 
 
-class FileConfig(SinkConfig):
-    path: Annotated[str, Field(min_length=1)]
-    """The file, as an absolute path; its folder must exist."""
-    fsync: bool = True
-    """False: a batch counts as delivered once the system has it; a power failure can then lose it."""
-    permissions: Annotated[str, Field(pattern=r"^0?[0-7]{3}$")] = "0640"
-    """Of a file that the sink creates, in octal; the umask applies."""
-
-    @field_validator("path")
-    @classmethod
-    def _is_absolute(cls, path: str) -> str:
-        # A reference to a secret or a setting is judged when it is resolved.
-        if not os.path.isabs(path) and not path.startswith("${"):
-            raise ValueError("must be an absolute path: workers may be started in any folder")
-        return path
-
-
-class FileSink(Sink):
+class FileSink(Sink[FileSinkConfig]):
     features: ClassVar[Features] = Features(uses_network=False, default_wire_format="envelope", default_subject="")
-    config_model: ClassVar[type[SinkConfig]] = FileConfig
+    config_model = FileSinkConfig
 
-    def __init__(self, config: SinkConfig, pipeline: str) -> None:
-        self._config = cast(FileConfig, config)
+    def __init__(self, config: FileSinkConfig, pipeline: str) -> None:
+        self._config = config
         self._path = self._config.path
         self._where = f"pipeline {pipeline!r}: file {self._path!r}"
         self._fd: int | None = None

@@ -4,53 +4,30 @@ The position stored with the rows says how far the file was read (`file_tail.py`
 Lines are read where they stand, in the worker's own file system.
 """
 
-import os
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from typing import Annotated, ClassVar, cast
-
-from pydantic import Field, field_validator
+from typing import ClassVar
 
 from relay.backends.common.lines import OS_ERRORS
+from relay.backends.file.config import FileSourceConfig
 from relay.backends.file.lines import Line
 from relay.backends.file.tail import Mark, Tail
-from relay.backends.source import MAX_HELD_BYTES, Source, SourceConfig, SourceFeatures
+from relay.backends.source import MAX_HELD_BYTES, Source, SourceFeatures
 from relay.errors import ConfigError, NotConnected, RelayError
 from relay.models import Received
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
-class FileSourceConfig(SourceConfig):
-    path: Annotated[str, Field(min_length=1)]
-    """The file, as an absolute path."""
-    follow: bool = True
-    """False: the file is complete. It is not followed over rotations, and its last line may lack its end."""
-    poll_ms: Annotated[int, Field(ge=1, le=60_000)] = 50
-    """How often to look for more at the end of the file."""
-    rotate_wait_ms: Annotated[int, Field(ge=0, le=600_000)] = 1_000
-    """How long a file that was rotated away must have been silent before the next one is read."""
-    max_line_bytes: Annotated[int, Field(ge=1_024, le=268_435_456)] = 1_048_576
-    """Of a longer line only so much is read, and one byte more."""
-
-    @field_validator("path")
-    @classmethod
-    def _is_absolute(cls, path: str) -> str:
-        # A reference to a secret or a setting is judged when it is resolved.
-        if not os.path.isabs(path) and not path.startswith("${"):
-            raise ValueError("must be an absolute path: workers may be started in any folder")
-        return path
-
-
-class FileSource(Source):
+class FileSource(Source[FileSourceConfig]):
     features: ClassVar[SourceFeatures] = SourceFeatures(
         has_positions=True, redelivers=False, needs_source=True, uses_network=False
     )
-    config_model: ClassVar[type[SourceConfig]] = FileSourceConfig
+    config_model = FileSourceConfig
 
-    def __init__(self, config: SourceConfig, pipeline: str) -> None:
-        self._config = cast(FileSourceConfig, config)
+    def __init__(self, config: FileSourceConfig, pipeline: str) -> None:
+        self._config = config
         self._path = self._config.path
         self._where = f"pipeline {pipeline!r}: file {self._path!r}"
         self._tail: Tail | None = None

@@ -1,16 +1,13 @@
-"""What the Kafka sink and the Kafka source share: the keys of the connection, and how a client comes to be.
+"""How a client of Kafka connects: what the sink and the source share.
 
-librdkafka connects by itself and for ever; what is wrong reaches us by its error callback alone. `connect` waits until
-a broker has answered, and otherwise says why none did.
+librdkafka connects in the background and never gives up; errors reach us through its error callback alone. `connect`
+waits until a broker has answered, and otherwise says why none did.
 """
 
-import os
 import threading
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
-
-from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from relay.backends.kafka.errors import NEEDS_OPERATOR, verdict
 from relay.errors import ConfigError, MissingExtra, NotConnected, RelayError
@@ -25,104 +22,6 @@ Client = TypeVar("Client")
 _LOOK_SECONDS = 0.1
 # A topic that every cluster has. Asking for one topic is cheap, asking for all of a large cluster is not.
 _ANY_TOPIC = "__consumer_offsets"
-
-# librdkafka's keys that are given by keys of ours, decide what is promised, call back, or load code.
-_TAKEN = frozenset({
-    "acks", "allow.auto.create.topics", "auto.commit.enable", "auto.offset.reset", "bootstrap.servers",
-    "builtin.features", "client.id", "compression.codec", "compression.type", "delivery.report.only.error",
-    "delivery.timeout.ms", "dr_cb", "dr_msg_cb", "enable.auto.commit", "enable.auto.offset.store",
-    "enable.gapless.guarantee", "enable.idempotence", "enable.partition.eof", "fetch.max.bytes",
-    "fetch.message.max.bytes", "group.id", "group.instance.id", "group.protocol", "isolation.level", "linger.ms",
-    "max.in.flight", "max.in.flight.requests.per.connection", "max.partition.fetch.bytes", "message.max.bytes",
-    "message.send.max.retries", "message.timeout.ms", "metadata.broker.list", "offset.store.method", "opaque",
-    "plugin.library.paths", "queue.buffering.max.ms", "queued.max.messages.kbytes", "queued.min.messages",
-    "request.required.acks", "request.timeout.ms", "retries", "sasl.mechanism", "sasl.mechanisms", "sasl.password",
-    "sasl.username", "security.protocol", "session.timeout.ms", "socket.timeout.ms", "ssl.ca.location",
-    "ssl.certificate.location", "ssl.endpoint.identification.algorithm", "ssl.engine.id", "ssl.engine.location",
-    "ssl.key.location", "ssl.key.password", "ssl.providers", "enable.ssl.certificate.verification",
-    "transaction.timeout.ms", "transactional.id",
-})  # fmt: skip
-
-
-def _joined(value: Any) -> Any:
-    return ",".join(map(str, value)) if isinstance(value, list) else value
-
-
-def _checked_options(value: dict[str, Any]) -> dict[str, Any]:
-    taken = sorted(key for key in value if key in _TAKEN or key.endswith("_cb"))
-    if taken:
-        raise ValueError(
-            f"{', '.join(taken)} cannot be set here: it has a key of its own, or delivery depends on it (see the page "
-            "of Kafka in the documentation)"
-        )
-    return value
-
-
-class KafkaKeys(BaseModel):
-    """The keys of a connection."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, hide_input_in_errors=True)
-
-    brokers: Annotated[
-        str,
-        BeforeValidator(_joined),
-        Field(min_length=1, validation_alias=AliasChoices("brokers", "kafka_brokers", "bootstrap_servers")),
-    ]
-    """`host:port`, several of one cluster separated by commas, or as a list."""
-    security_protocol: Literal["plaintext", "ssl", "sasl_plaintext", "sasl_ssl"] | None = None
-    """Default: by the other keys. With `sasl_*` and without this key the connection is encrypted."""
-    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = None
-    """Default: PLAIN where there is a user name."""
-    sasl_username: str | None = None
-    sasl_password: Annotated[str | None, Field(repr=False)] = None
-    ssl_ca: str | None = None
-    ssl_cert: str | None = None
-    ssl_key: str | None = None
-    ssl_key_password: Annotated[str | None, Field(repr=False)] = None
-    ssl_verify: bool = True
-    librdkafka: Annotated[
-        dict[str, str | int | float | bool], BeforeValidator(_checked_options), Field(repr=False)
-    ] = {}
-    """More of librdkafka's own configuration, passed on as it is."""
-
-    @model_validator(mode="after")
-    def _connection_is_whole(self) -> "KafkaKeys":
-        if (self.sasl_username is None) != (self.sasl_password is None):
-            raise ValueError("sasl_username and sasl_password need each other")
-        if self.sasl_mechanism is not None and self.sasl_username is None:
-            raise ValueError("sasl_mechanism needs sasl_username and sasl_password")
-        if (self.ssl_cert is None) != (self.ssl_key is None):
-            raise ValueError("ssl_cert and ssl_key need each other")
-        return self
-
-
-def connection_options(config: KafkaKeys, pipeline: str) -> dict[str, Any]:
-    """librdkafka's keys of the connection, with the person's own before them.
-
-    Raises ConfigError for a file that cannot be read, which librdkafka tells in the words of OpenSSL.
-    """
-    for key in ("ssl_ca", "ssl_cert", "ssl_key"):
-        path = getattr(config, key)
-        if path is not None and not os.access(path, os.R_OK):
-            raise ConfigError(f"pipeline {pipeline!r}: {key} {path!r} cannot be read: is it there, and may we read it?")
-    ssl = config.ssl_ca or config.ssl_cert or not config.ssl_verify
-    default = "sasl_ssl" if config.sasl_username else "ssl" if ssl else "plaintext"
-    options = {
-        "bootstrap.servers": config.brokers,
-        "client.id": f"tide-relay {pipeline}",
-        "security.protocol": config.security_protocol or default,
-        "sasl.mechanism": (config.sasl_mechanism or "PLAIN") if config.sasl_username else None,
-        "sasl.username": config.sasl_username,
-        "sasl.password": config.sasl_password,
-        "ssl.ca.location": config.ssl_ca,
-        "ssl.certificate.location": config.ssl_cert,
-        "ssl.key.location": config.ssl_key,
-        "ssl.key.password": config.ssl_key_password,
-        "enable.ssl.certificate.verification": config.ssl_verify,
-        "allow.auto.create.topics": False,
-        "log_level": 0,  # what matters comes by the error callback
-    }
-    return {"reconnect.backoff.max.ms": 1000} | config.librdkafka | {k: v for k, v in options.items() if v is not None}
 
 
 class Troubles:

@@ -1,14 +1,15 @@
-"""The keys of the Kafka sink, beside those of the connection, and what they mean to librdkafka's producer."""
+"""The keys of Kafka: of the connection, the sink and the source, and what they mean to librdkafka."""
 
+import os
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
-from relay.backends.kafka.client import KafkaKeys, connection_options
+from relay.backends.common.keys import Listed, check_template
 from relay.backends.sink import SinkConfig
+from relay.backends.source import MAX_HELD_BYTES, SourceConfig
 from relay.errors import ConfigError
-from relay.wire.templates import RecordTemplate
 
 LARGEST_RECORD_BYTES = 8 * 1024 * 1024
 BATCH_BYTES = 1_000_000
@@ -16,14 +17,111 @@ BATCH_BYTES = 1_000_000
 
 # What a broker allows by default (`transaction.max.timeout.ms`).
 _LONGEST_TRANSACTION_MS = 900_000
-_REFERENCE = re.compile(r"\$\{(?:env|file):[^{}]+\}")
+
+# librdkafka's keys that are given by keys of ours, decide what is promised, call back, or load code.
+TAKEN = frozenset({
+    "acks", "allow.auto.create.topics", "auto.commit.enable", "auto.offset.reset", "bootstrap.servers",
+    "builtin.features", "client.id", "compression.codec", "compression.type", "delivery.report.only.error",
+    "delivery.timeout.ms", "dr_cb", "dr_msg_cb", "enable.auto.commit", "enable.auto.offset.store",
+    "enable.gapless.guarantee", "enable.idempotence", "enable.partition.eof", "fetch.max.bytes",
+    "fetch.message.max.bytes", "group.id", "group.instance.id", "group.protocol", "isolation.level", "linger.ms",
+    "max.in.flight", "max.in.flight.requests.per.connection", "max.partition.fetch.bytes", "message.max.bytes",
+    "message.send.max.retries", "message.timeout.ms", "metadata.broker.list", "offset.store.method", "opaque",
+    "plugin.library.paths", "queue.buffering.max.ms", "queued.max.messages.kbytes", "queued.min.messages",
+    "request.required.acks", "request.timeout.ms", "retries", "sasl.mechanism", "sasl.mechanisms", "sasl.password",
+    "sasl.username", "security.protocol", "session.timeout.ms", "socket.timeout.ms", "ssl.ca.location",
+    "ssl.certificate.location", "ssl.endpoint.identification.algorithm", "ssl.engine.id", "ssl.engine.location",
+    "ssl.key.location", "ssl.key.password", "ssl.providers", "enable.ssl.certificate.verification",
+    "transaction.timeout.ms", "transactional.id",
+})  # fmt: skip
+
+
+def _joined(value: Any) -> Any:
+    return ",".join(map(str, value)) if isinstance(value, list) else value
+
+
+def _checked_options(value: dict[str, Any]) -> dict[str, Any]:
+    taken = sorted(key for key in value if key in TAKEN or key.endswith("_cb"))
+    if taken:
+        raise ValueError(
+            f"{', '.join(taken)} cannot be set here: it has a key of its own, or delivery depends on it (see the page "
+            "of Kafka in the documentation)"
+        )
+    return value
+
+
+class KafkaKeys(BaseModel):
+    """The keys of a connection."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, hide_input_in_errors=True)
+
+    brokers: Annotated[
+        str,
+        BeforeValidator(_joined),
+        Field(min_length=1, validation_alias=AliasChoices("brokers", "kafka_brokers", "bootstrap_servers")),
+    ]
+    """`host:port`, several of one cluster separated by commas, or as a list."""
+    security_protocol: Literal["plaintext", "ssl", "sasl_plaintext", "sasl_ssl"] | None = None
+    """Default: by the other keys. With `sasl_*` and without this key the connection is encrypted."""
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = None
+    """Default: PLAIN where there is a user name."""
+    sasl_username: str | None = None
+    sasl_password: Annotated[str | None, Field(repr=False)] = None
+    ssl_ca: str | None = None
+    ssl_cert: str | None = None
+    ssl_key: str | None = None
+    ssl_key_password: Annotated[str | None, Field(repr=False)] = None
+    ssl_verify: bool = True
+    librdkafka: Annotated[
+        dict[str, str | int | float | bool], BeforeValidator(_checked_options), Field(repr=False)
+    ] = {}
+    """More of librdkafka's own configuration, passed on as it is."""
+
+    @model_validator(mode="after")
+    def _connection_is_whole(self) -> "KafkaKeys":
+        if (self.sasl_username is None) != (self.sasl_password is None):
+            raise ValueError("sasl_username and sasl_password need each other")
+        if self.sasl_mechanism is not None and self.sasl_username is None:
+            raise ValueError("sasl_mechanism needs sasl_username and sasl_password")
+        if (self.ssl_cert is None) != (self.ssl_key is None):
+            raise ValueError("ssl_cert and ssl_key need each other")
+        return self
+
+
+def connection_options(config: KafkaKeys, pipeline: str) -> dict[str, Any]:
+    """librdkafka's keys of the connection, with the person's own before them.
+
+    Raises ConfigError for a file that cannot be read, which librdkafka tells in the words of OpenSSL.
+    """
+    for key in ("ssl_ca", "ssl_cert", "ssl_key"):
+        path = getattr(config, key)
+        if path is not None and not os.access(path, os.R_OK):
+            raise ConfigError(f"pipeline {pipeline!r}: {key} {path!r} cannot be read: is it there, and may we read it?")
+    ssl = config.ssl_ca or config.ssl_cert or not config.ssl_verify
+    default = "sasl_ssl" if config.sasl_username else "ssl" if ssl else "plaintext"
+    options = {
+        "bootstrap.servers": config.brokers,
+        "client.id": f"tide-relay {pipeline}",
+        "security.protocol": config.security_protocol or default,
+        "sasl.mechanism": (config.sasl_mechanism or "PLAIN") if config.sasl_username else None,
+        "sasl.username": config.sasl_username,
+        "sasl.password": config.sasl_password,
+        "ssl.ca.location": config.ssl_ca,
+        "ssl.certificate.location": config.ssl_cert,
+        "ssl.key.location": config.ssl_key,
+        "ssl.key.password": config.ssl_key_password,
+        "enable.ssl.certificate.verification": config.ssl_verify,
+        "allow.auto.create.topics": False,
+        "log_level": 0,  # what matters comes by the error callback
+    }
+    return {"reconnect.backoff.max.ms": 1000} | config.librdkafka | {k: v for k, v in options.items() if v is not None}
 
 
 def _acks(value: Any) -> Any:
     return "all" if value in (-1, "-1") else str(value)
 
 
-class KafkaConfig(KafkaKeys, SinkConfig):
+class KafkaSinkConfig(KafkaKeys, SinkConfig):
     key: str | None = None
     """A template of the record's key; default: the message's own key. What renders empty is no key."""
     acks: Annotated[Literal["all", "1"], BeforeValidator(_acks)] = "all"
@@ -43,15 +141,12 @@ class KafkaConfig(KafkaKeys, SinkConfig):
     @field_validator("key")
     @classmethod
     def _valid_key(cls, value: str | None) -> str | None:
-        if value is not None and not _REFERENCE.search(value):
-            try:
-                RecordTemplate(value, "key")
-            except ConfigError as error:
-                raise ValueError(str(error)) from None
+        if value is not None:
+            check_template(value, "key")
         return value
 
     @model_validator(mode="after")
-    def _promises_hold(self) -> "KafkaConfig":
+    def _promises_hold(self) -> "KafkaSinkConfig":
         if self.transactional and self.acks != "all":
             raise ValueError("transactional needs acks all")
         if self.transactional_id is not None and not self.transactional:
@@ -59,7 +154,7 @@ class KafkaConfig(KafkaKeys, SinkConfig):
         return self
 
 
-def producer_options(config: KafkaConfig, pipeline: str) -> dict[str, Any]:
+def producer_options(config: KafkaSinkConfig, pipeline: str) -> dict[str, Any]:
     """librdkafka's keys of the producer."""
     # No record gives up by itself: a later one of the same key could then be delivered before it.
     patience_ms = min(2 * config.timeout_ms + 10_000, _LONGEST_TRANSACTION_MS)
@@ -84,5 +179,61 @@ def producer_options(config: KafkaConfig, pipeline: str) -> dict[str, Any]:
     return defaults | connection_options(config, pipeline) | options
 
 
-def transactional_id(config: KafkaConfig, pipeline: str) -> str:
+def transactional_id(config: KafkaSinkConfig, pipeline: str) -> str:
     return config.transactional_id or f"tide-relay.{pipeline}"
+
+
+class KafkaSourceConfig(KafkaKeys, SourceConfig):
+    topic: Annotated[
+        Listed,
+        Field(min_length=1, validation_alias=AliasChoices("topic", "topics", "kafka_topic")),
+    ]
+    """One or several, as a list or separated by commas. `^...` is a pattern: all topics whose whole name it matches."""
+    group_id: Annotated[str | None, Field(min_length=1, max_length=249)] = None
+    """Default: `tide-relay.` and the pipeline's name."""
+    auto_offset_reset: Literal["earliest", "latest", "error"] = "earliest"
+    """Where a partition begins of which nothing was received yet."""
+    on_gap: Literal["error", "continue"] = "error"
+    """What to do when messages that were not received yet are gone."""
+    refresh_ms: Annotated[int, Field(ge=100, le=3_600_000)] = 30_000
+    """How often to look for new partitions, and for new topics of a pattern."""
+
+    @field_validator("topic")
+    @classmethod
+    def _valid_topics(cls, value: list[str]) -> list[str]:
+        for name in value:
+            try:
+                re.compile(name if name.startswith("^") else "")
+            except re.error as error:
+                raise ValueError(f"{name!r} begins with ^ and is not a valid pattern: {error}") from None
+            if not name:
+                raise ValueError("a topic has no name")
+        return value
+
+
+def group_id(config: KafkaSourceConfig, pipeline: str) -> str:
+    return config.group_id or f"tide-relay.{pipeline}"
+
+
+def consumer_options(config: KafkaSourceConfig, pipeline: str) -> dict[str, Any]:
+    """librdkafka's keys of the consumer."""
+    options = {
+        "group.id": group_id(config, pipeline),
+        "enable.auto.commit": False,
+        "enable.auto.offset.store": False,
+        "isolation.level": "read_committed",
+        # Also how long the end of the client waits for the answer to a commit.
+        "socket.timeout.ms": min(config.timeout_ms, 60_000),
+        # We never join the group. But so long does a commit, and the end of the client, wait for its coordinator.
+        "session.timeout.ms": min(config.timeout_ms, 3_000),
+        # A position is always given; one that does not exist any more is for us to judge.
+        "auto.offset.reset": "error",
+        # What waits here, and one answer on its way in, whose bytes are counted before they are decompressed.
+        "queued.max.messages.kbytes": MAX_HELD_BYTES // 2 // 1024,
+        "fetch.max.bytes": MAX_HELD_BYTES // 8,
+        "fetch.message.max.bytes": MAX_HELD_BYTES // 32,
+        "queued.min.messages": 10_000,
+    }
+    # The default is to wait a second when the queue is full.
+    defaults = {"fetch.queue.backoff.ms": 5, "fetch.error.backoff.ms": 100}
+    return defaults | connection_options(config, pipeline) | options

@@ -13,7 +13,7 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 from relay.backends.kafka.client import Troubles, connect, translated
-from relay.backends.kafka.config import KafkaConfig, producer_options
+from relay.backends.kafka.config import KafkaSinkConfig, producer_options
 from relay.backends.kafka.errors import verdict
 from relay.errors import NotConnected
 from relay.masking import mask
@@ -28,7 +28,7 @@ _CLOSE_SECONDS = 1.0
 class KafkaConnection:
     """Connects when made: raises NotConnected or ConfigError. `close` may come from another thread at any time."""
 
-    def __init__(self, config: KafkaConfig, pipeline: str, where: str, deadline: float) -> None:
+    def __init__(self, config: KafkaSinkConfig, pipeline: str, where: str, deadline: float) -> None:
         self._config = config
         self._where = where
         self._options = producer_options(config, pipeline)

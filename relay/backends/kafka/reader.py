@@ -15,8 +15,8 @@ import structlog
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from relay.backends.kafka.client import Troubles, connect, translated
+from relay.backends.kafka.config import KafkaSourceConfig, consumer_options
 from relay.backends.kafka.errors import verdict
-from relay.backends.kafka.source_config import KafkaSourceConfig, consumer_options
 from relay.errors import ConfigError, NotConnected
 
 _LAST_COMMIT_SECONDS = 0.3

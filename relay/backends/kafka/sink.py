@@ -11,10 +11,10 @@ Which topics are needed is known only with the records. So it is `publish` that 
 
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar, cast
+from typing import TYPE_CHECKING, ClassVar
 
-from relay.backends.kafka.config import LARGEST_RECORD_BYTES, KafkaConfig
-from relay.backends.sink import Features, Sink, SinkConfig
+from relay.backends.kafka.config import LARGEST_RECORD_BYTES, KafkaSinkConfig
+from relay.backends.sink import Features, Sink
 from relay.errors import ConfigError, MissingExtra, NotConnected
 from relay.models import Drain, Failure, Progress, Record
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from relay.backends.kafka.producer import KafkaConnection
 
 
-class KafkaSink(Sink):
+class KafkaSink(Sink[KafkaSinkConfig]):
     features: ClassVar[Features] = Features(
         keeps_headers=True,
         keeps_key=True,
@@ -33,10 +33,10 @@ class KafkaSink(Sink):
         subject_key="topic",
         subject_aliases=("kafka_topic",),
     )
-    config_model: ClassVar[type[SinkConfig]] = KafkaConfig
+    config_model = KafkaSinkConfig
 
-    def __init__(self, config: SinkConfig, pipeline: str) -> None:
-        self._config = cast(KafkaConfig, config)
+    def __init__(self, config: KafkaSinkConfig, pipeline: str) -> None:
+        self._config = config
         self._pipeline = pipeline
         self._where = f"pipeline {pipeline!r}: Kafka at {self._config.brokers}"
         self._connection: KafkaConnection | None = None

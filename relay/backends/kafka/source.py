@@ -9,10 +9,10 @@ import base64
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from relay.backends.kafka.source_config import KafkaSourceConfig
-from relay.backends.source import Source, SourceConfig, SourceFeatures
+from relay.backends.kafka.config import KafkaSourceConfig
+from relay.backends.source import Source, SourceFeatures
 from relay.errors import MissingExtra, NotConnected
 from relay.models import Received
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _SLICE_SECONDS = 0.25
 
 
-class KafkaSource(Source):
+class KafkaSource(Source[KafkaSourceConfig]):
     features: ClassVar[SourceFeatures] = SourceFeatures(
         has_positions=True,
         redelivers=False,
@@ -34,10 +34,10 @@ class KafkaSource(Source):
         needs_source=True,
         needs_credentials=True,
     )
-    config_model: ClassVar[type[SourceConfig]] = KafkaSourceConfig
+    config_model = KafkaSourceConfig
 
-    def __init__(self, config: SourceConfig, pipeline: str) -> None:
-        self._config = cast(KafkaSourceConfig, config)
+    def __init__(self, config: KafkaSourceConfig, pipeline: str) -> None:
+        self._config = config
         self._pipeline = pipeline
         self._where = f"pipeline {pipeline!r}: Kafka at {self._config.brokers}"
         self._reader: KafkaReader | None = None

@@ -19,7 +19,7 @@ from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaExcepti
 from confluent_kafka.admin import AdminClient
 
 from relay.backends.kafka.client import translated
-from relay.backends.kafka.config import KafkaConfig, transactional_id
+from relay.backends.kafka.config import KafkaSinkConfig, transactional_id
 from relay.backends.kafka.producer import KafkaConnection, left
 from relay.errors import NotConnected
 from relay.models import Drain, Failure, Progress, Record
@@ -55,7 +55,7 @@ class Mark(NamedTuple):
 
 
 class TransactionalConnection(KafkaConnection):
-    def __init__(self, config: KafkaConfig, pipeline: str, where: str, deadline: float) -> None:
+    def __init__(self, config: KafkaSinkConfig, pipeline: str, where: str, deadline: float) -> None:
         super().__init__(config, pipeline, where, deadline)
         self._group = transactional_id(config, pipeline)
         self._membership: Any = None

@@ -6,16 +6,12 @@ down, stall it, and make it refuse records; the sink then behaves as one whose b
 
 import threading
 from collections.abc import Callable, Sequence
-from typing import ClassVar, cast
+from typing import ClassVar
 
-from relay.backends.sink import Features, Sink, SinkConfig
+from relay.backends.memory.config import MemorySinkConfig
+from relay.backends.sink import Features, Sink
 from relay.errors import NotConnected
 from relay.models import Failure, Record
-
-
-class MemoryConfig(SinkConfig):
-    name: str = "default"
-    """Sinks of one name share a store."""
 
 
 class Store:
@@ -43,16 +39,16 @@ def forget(name: str = "default") -> None:
     _stores.pop(name, None)
 
 
-class MemorySink(Sink):
+class MemorySink(Sink[MemorySinkConfig]):
     features: ClassVar[Features] = Features(
         keeps_headers=True,
         keeps_key=True,
         largest_record_bytes=1024 * 1024,
     )
-    config_model: ClassVar[type[SinkConfig]] = MemoryConfig
+    config_model = MemorySinkConfig
 
-    def __init__(self, config: SinkConfig, pipeline: str) -> None:
-        self._config = cast(MemoryConfig, config)
+    def __init__(self, config: MemorySinkConfig, pipeline: str) -> None:
+        self._config = config
         self._pipeline = pipeline
         self._store: Store | None = None
 

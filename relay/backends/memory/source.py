@@ -8,16 +8,12 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, cast
+from typing import ClassVar
 
-from relay.backends.source import MAX_HELD_BYTES, Source, SourceConfig, SourceFeatures
+from relay.backends.memory.config import MemorySourceConfig
+from relay.backends.source import MAX_HELD_BYTES, Source, SourceFeatures
 from relay.errors import NotConnected
 from relay.models import Received
-
-
-class MemoryConfig(SourceConfig):
-    name: str = "default"
-    """Sources of one name receive from one log."""
 
 
 @dataclass
@@ -64,12 +60,12 @@ def forget(name: str = "default") -> None:
     _logs.pop(name, None)
 
 
-class MemorySource(Source):
+class MemorySource(Source[MemorySourceConfig]):
     features: ClassVar[SourceFeatures] = SourceFeatures(has_positions=True, keeps_headers=True, keeps_key=True)
-    config_model: ClassVar[type[SourceConfig]] = MemoryConfig
+    config_model = MemorySourceConfig
 
-    def __init__(self, config: SourceConfig, pipeline: str) -> None:
-        self._config = cast(MemoryConfig, config)
+    def __init__(self, config: MemorySourceConfig, pipeline: str) -> None:
+        self._config = config
         self._where = f"pipeline {pipeline!r}: memory log {self._config.name!r}"
         self._log: Log | None = None
         self._next = 0

@@ -6,6 +6,7 @@ The client never reconnects by itself: a lost connection is NotConnected, and th
 import asyncio
 import binascii
 import contextlib
+import ssl
 import time
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -13,9 +14,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import nats.errors
 import nats.js.errors
 import nkeys
-from nats.aio.client import Client
+from nats.aio.client import Client, RawCredentials
 
-from relay.backends.nats.config import NatsKeys, connect_options
+from relay.backends.common.tls import tls_context
+from relay.backends.nats.config import NatsKeys
 from relay.backends.nats.errors import NEEDS_OPERATOR, verdict
 from relay.backends.nats.loop import LoopThread
 from relay.errors import ConfigError, NotConnected, RelayError
@@ -133,3 +135,46 @@ class NatsClient(ABC):
         _, code = verdict(error)
         text = mask(f"{self._where}: {str(error) or f'no answer within {self._timeout_ms} ms'}")
         return ConfigError(text) if opening and code in NEEDS_OPERATOR else NotConnected(text, code=code)
+
+
+def connect_options(keys: NatsKeys, where: str, timeout_ms: int) -> dict[str, Any]:
+    """The arguments of the client's `connect`. Raises ConfigError for a file that cannot be read or used."""
+    return {
+        "servers": list(keys.url),
+        "user": keys.user,
+        "password": keys.password,
+        "token": keys.token,
+        "user_credentials": _credentials(keys, where),
+        "nkeys_seed_str": keys.nkey_seed,
+        "tls": _tls(keys, where),
+        "tls_handshake_first": keys.tls_first,
+        "allow_reconnect": False,
+        # Every server once and once more; 0 would mean without end.
+        "max_reconnect_attempts": 1,
+        "reconnect_time_wait": 0.05,
+        "connect_timeout": timeout_ms / 1000,
+        "ping_interval": 30,
+    }
+
+
+def _credentials(keys: NatsKeys, where: str) -> RawCredentials | None:
+    if keys.creds_file is None:
+        return None
+    text = _read("creds_file", keys.creds_file, where)
+    if "BEGIN NATS USER JWT" not in text or "BEGIN USER NKEY SEED" not in text:
+        raise ConfigError(f"{where}: creds_file {keys.creds_file!r} has no user JWT or no seed in it")
+    return RawCredentials(text)
+
+
+def _tls(keys: NatsKeys, where: str) -> ssl.SSLContext | None:
+    wanted = keys.asks_for_tls or keys.tls_first or any(url.startswith(("tls://", "wss://")) for url in keys.url)
+    return tls_context(keys, where) if wanted else None
+
+
+def _read(key: str, path: str, where: str) -> str:
+    try:
+        with open(path, encoding="utf-8") as file:
+            return file.read()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or type(error).__name__
+        raise ConfigError(f"{where}: {key} {path!r} cannot be read: {reason}") from None

@@ -1,30 +1,24 @@
-"""The keys by which sink and source of NATS connect, and what they mean to the client.
+"""The keys of NATS: of the connection, the sink and the source."""
 
-Imports nats-py only when it connects.
-"""
+import hashlib
+import re
+from typing import Annotated, Literal, Self
 
-import ssl
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from pydantic import AliasChoices, Field, model_validator
 
-from pydantic import AliasChoices, BeforeValidator, Field, model_validator
+from relay.backends.common.keys import Listed
+from relay.backends.common.tls import TlsKeys
+from relay.backends.sink import SinkConfig
+from relay.backends.source import SourceConfig
 
-from relay.backends.common.tls import TlsKeys, tls_context
-from relay.errors import ConfigError
-
-if TYPE_CHECKING:
-    from nats.aio.client import RawCredentials
-
-
-def _urls(value: Any) -> Any:
-    return [url.strip() for url in value.split(",")] if isinstance(value, str) else value
+_NOT_IN_A_NAME = re.compile(r"[^\w-]")
 
 
 class NatsKeys(TlsKeys):
     """For a configuration to inherit from, beside its own base."""
 
     url: Annotated[
-        list[str],
-        BeforeValidator(_urls),
+        Listed,
         Field(min_length=1, repr=False, validation_alias=AliasChoices("url", "nats_url", "servers")),
     ]
     """One or more servers of one cluster, as a list or separated by commas."""
@@ -46,46 +40,48 @@ class NatsKeys(TlsKeys):
         return self
 
 
-def connect_options(keys: NatsKeys, where: str, timeout_ms: int) -> dict[str, Any]:
-    """The arguments of the client's `connect`. Raises ConfigError for a file that cannot be read or used."""
-    return {
-        "servers": list(keys.url),
-        "user": keys.user,
-        "password": keys.password,
-        "token": keys.token,
-        "user_credentials": _credentials(keys, where),
-        "nkeys_seed_str": keys.nkey_seed,
-        "tls": _tls(keys, where),
-        "tls_handshake_first": keys.tls_first,
-        "allow_reconnect": False,
-        # Every server once and once more; 0 would mean for ever.
-        "max_reconnect_attempts": 1,
-        "reconnect_time_wait": 0.05,
-        "connect_timeout": timeout_ms / 1000,
-        "ping_interval": 30,
-    }
+class NatsSinkConfig(NatsKeys, SinkConfig):
+    create_stream: bool = False
+    """Create the stream if it does not exist; the keys below say how. An existing stream is never changed."""
+    stream_subjects: list[str] | None = None
+    """Default: the stream's name, and everything below it (`orders`, `orders.>`)."""
+    duplicate_window_ms: Annotated[int, Field(ge=100)] = 120_000
+    replicas: Annotated[int, Field(ge=1, le=5)] = 1
+    max_in_flight: Annotated[int, Field(ge=1, le=65_536)] = 1_000
+    """Records on the way without an acknowledgement."""
+    strict_order: bool = False
+    """Only for a stream to which no one else publishes."""
 
 
-def _credentials(keys: NatsKeys, where: str) -> "RawCredentials | None":
-    from nats.aio.client import RawCredentials
+class NatsSourceConfig(NatsKeys, SourceConfig):
+    consumer: Annotated[
+        str | None, Field(pattern=r"^[^\s.*>/\\]+$", validation_alias=AliasChoices("consumer", "nats_consumer"))
+    ] = None
+    """The durable consumer. It belongs to this pipeline alone. Default: made from the pipeline's name."""
+    subject: Annotated[str | None, Field(pattern=r"^[^\s]+$")] = None
+    """Only messages of these subjects (wildcards allowed), of a consumer that is created here."""
+    deliver_policy: Literal["all", "new", "last", "by_start_sequence"] = "all"
+    """Where a consumer begins that is created here for the first time."""
+    start_sequence: Annotated[int | None, Field(ge=1)] = None
+    ack_wait_ms: Annotated[int, Field(ge=1_000, le=86_400_000)] = 30_000
+    """After how long the server sends again what was not acknowledged."""
+    max_ack_pending: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
+    """How many messages may be handed out without an acknowledgement."""
+    create_consumer: bool = True
+    """Create the consumer if it does not exist. An existing one is never changed."""
 
-    if keys.creds_file is None:
-        return None
-    text = _read("creds_file", keys.creds_file, where)
-    if "BEGIN NATS USER JWT" not in text or "BEGIN USER NKEY SEED" not in text:
-        raise ConfigError(f"{where}: creds_file {keys.creds_file!r} has no user JWT or no seed in it")
-    return RawCredentials(text)
+    @model_validator(mode="after")
+    def _start_is_whole(self) -> Self:
+        if (self.deliver_policy == "by_start_sequence") != (self.start_sequence is not None):
+            raise ValueError("start_sequence and deliver_policy 'by_start_sequence' need each other")
+        return self
 
 
-def _tls(keys: NatsKeys, where: str) -> ssl.SSLContext | None:
-    wanted = keys.asks_for_tls or keys.tls_first or any(url.startswith(("tls://", "wss://")) for url in keys.url)
-    return tls_context(keys, where) if wanted else None
-
-
-def _read(key: str, path: str, where: str) -> str:
-    try:
-        with open(path, encoding="utf-8") as file:
-            return file.read()
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or type(error).__name__
-        raise ConfigError(f"{where}: {key} {path!r} cannot be read: {reason}") from None
+def consumer_name(config: NatsSourceConfig, pipeline: str) -> str:
+    """The consumer's name; one made from the pipeline's name is valid for NATS, and no other pipeline's."""
+    if config.consumer is not None:
+        return config.consumer
+    name = _NOT_IN_A_NAME.sub("-", pipeline)
+    if name != pipeline or len(name) > 200:
+        name = f"{name[:200]}-{hashlib.sha256(pipeline.encode()).hexdigest()[:8]}"
+    return f"tide-{name}"

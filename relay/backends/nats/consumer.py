@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import nats.js.errors
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, RetentionPolicy
 
-from relay.backends.nats.source_config import NatsSourceConfig
+from relay.backends.nats.config import NatsSourceConfig
 from relay.errors import ConfigError
 
 if TYPE_CHECKING:

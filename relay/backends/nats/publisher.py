@@ -8,15 +8,15 @@ import asyncio
 import json
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import nats.errors
 import nats.js.errors
 from nats.js.api import StreamConfig
 
 from relay.backends.nats.client import NatsClient
+from relay.backends.nats.config import NatsSinkConfig
 from relay.backends.nats.errors import verdict
-from relay.backends.nats.sink_config import NatsConfig
 from relay.errors import ConfigError
 from relay.models import Failure
 
@@ -24,12 +24,20 @@ if TYPE_CHECKING:
     from nats.aio.msg import Msg
     from nats.js.api import StreamInfo
 
-    from relay.backends.nats.sink import Outgoing
-
 # The largest `max_payload` that a server can have is 64 MiB: one such record, and a chunk of others, fit.
 _OUTGOING_BUFFER_BYTES = 72 * 1024 * 1024
 # How often sending pauses, so that the server works on the first records while later ones are prepared.
 _RECORDS_BETWEEN_PAUSES = 250
+
+
+class Outgoing(NamedTuple):
+    """A record as it goes to the client."""
+
+    position: int
+    """In the batch."""
+    subject: str
+    body: bytes
+    headers: dict[str, str]
 
 
 class NatsConnection(NatsClient):
@@ -38,7 +46,7 @@ class NatsConnection(NatsClient):
     largest_bytes: int
     """Body and headers together; known once open."""
 
-    def __init__(self, config: NatsConfig, pipeline: str, where: str) -> None:
+    def __init__(self, config: NatsSinkConfig, pipeline: str, where: str) -> None:
         super().__init__(config, config.timeout_ms, pipeline, where)
         self._config = config
         self._inbox = ""
@@ -47,7 +55,7 @@ class NatsConnection(NatsClient):
         self._waiting: dict[int, Outgoing] = {}
         self._failures: dict[int, Failure] = {}
 
-    def publish(self, chunk: "Sequence[Outgoing]", deadline: float) -> dict[int, Failure]:
+    def publish(self, chunk: Sequence[Outgoing], deadline: float) -> dict[int, Failure]:
         """What was not stored, by index in the batch. Raises NotConnected if the connection was lost."""
         if not chunk:
             return {}
@@ -84,7 +92,7 @@ class NatsConnection(NatsClient):
         )
         return await self._client.jsm(timeout=wanted.timeout_ms / 1000).add_stream(stream)
 
-    async def _publish(self, chunk: "Sequence[Outgoing]", deadline: float) -> dict[int, Failure]:
+    async def _publish(self, chunk: Sequence[Outgoing], deadline: float) -> dict[int, Failure]:
         self._waiting, self._failures = {}, {}
         for count, outgoing in enumerate(chunk, 1):
             if self._lost is not None:

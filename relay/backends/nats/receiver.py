@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import nats.errors
 
 from relay.backends.nats.client import NatsClient
+from relay.backends.nats.config import NatsSourceConfig
 from relay.backends.nats.consumer import Consumer, find_or_make
-from relay.backends.nats.source_config import NatsSourceConfig
 from relay.backends.source import MAX_HELD_BYTES
 from relay.errors import NotConnected
 from relay.models import Received

@@ -14,15 +14,15 @@ import re
 import time
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, ClassVar, NamedTuple, cast
+from typing import TYPE_CHECKING, ClassVar
 
-from relay.backends.nats.sink_config import NatsConfig
-from relay.backends.sink import Features, Sink, SinkConfig
+from relay.backends.nats.config import NatsSinkConfig
+from relay.backends.sink import Features, Sink
 from relay.errors import MissingExtra, NotConnected
 from relay.models import Failure, Record
 
 if TYPE_CHECKING:
-    from relay.backends.nats.publisher import NatsConnection
+    from relay.backends.nats.publisher import NatsConnection, Outgoing
 
 _WHITE_SPACE = re.compile(r"[\x00-\x20\x7f]")
 _LONGEST_SUBJECT_BYTES = 2048  # the server takes 4096 for the whole control line
@@ -34,17 +34,7 @@ _HEADER_LINE_BYTES = len(": \r\n")
 _CHUNK_BYTES = 4 * 1024 * 1024
 
 
-class Outgoing(NamedTuple):
-    """A record as it goes to the client."""
-
-    position: int
-    """In the batch."""
-    subject: str
-    body: bytes
-    headers: dict[str, str]
-
-
-class NatsSink(Sink):
+class NatsSink(Sink[NatsSinkConfig]):
     features: ClassVar[Features] = Features(
         deduplicates=True,
         keeps_headers=True,
@@ -54,10 +44,10 @@ class NatsSink(Sink):
         needs_destination=True,
         needs_credentials=True,
     )
-    config_model: ClassVar[type[SinkConfig]] = NatsConfig
+    config_model = NatsSinkConfig
 
-    def __init__(self, config: SinkConfig, pipeline: str) -> None:
-        self._config = cast(NatsConfig, config)
+    def __init__(self, config: NatsSinkConfig, pipeline: str) -> None:
+        self._config = config
         self._pipeline = pipeline
         self._where = f"pipeline {pipeline!r}: NATS stream {self._config.stream!r}"
         self._connection: NatsConnection | None = None
@@ -104,6 +94,8 @@ class NatsSink(Sink):
         self, records: Sequence[Record], begin: int, largest_bytes: int, failures: dict[int, Failure]
     ) -> "tuple[list[Outgoing], int]":
         """The next records to send together, and the index after them; unsendable ones go into `failures`."""
+        from relay.backends.nats.publisher import Outgoing
+
         chunk: list[Outgoing] = []
         room_bytes = _CHUNK_BYTES
         index = begin
@@ -112,7 +104,7 @@ class NatsSink(Sink):
             headers = self._headers(record)
             if self._config.strict_order and chunk:
                 headers["Nats-Expected-Last-Msg-Id"] = chunk[-1].headers["Nats-Msg-Id"]
-            failure = _hopeless(index, record, headers, largest_bytes)
+            failure = _unsendable(index, record, headers, largest_bytes)
             if failure is None:
                 chunk.append(Outgoing(index, record.subject, record.body, headers))
                 room_bytes -= len(record.body)
@@ -134,7 +126,7 @@ class NatsSink(Sink):
             raise NotConnected(f"{self._where}: {failures[blocked_by].reason}", code=failures[blocked_by].code)
 
 
-def _hopeless(index: int, record: Record, headers: dict[str, str], largest_bytes: int) -> Failure | None:
+def _unsendable(index: int, record: Record, headers: dict[str, str], largest_bytes: int) -> Failure | None:
     """Why the record can never be sent, or None. Found here, because the server's answer is to hang up."""
     problem = _subject_problem(record.subject)
     if problem is not None:

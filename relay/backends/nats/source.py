@@ -13,10 +13,10 @@ before anything new is asked for; so it comes first.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, ClassVar, cast
+from typing import TYPE_CHECKING, ClassVar
 
-from relay.backends.nats.source_config import NatsSourceConfig, consumer_name
-from relay.backends.source import Source, SourceConfig, SourceFeatures
+from relay.backends.nats.config import NatsSourceConfig, consumer_name
+from relay.backends.source import Source, SourceFeatures
 from relay.errors import MissingExtra, NotConnected
 from relay.models import Received
 
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     from relay.backends.nats.receiver import NatsReceiver
 
 
-class NatsSource(Source):
+class NatsSource(Source[NatsSourceConfig]):
     features: ClassVar[SourceFeatures] = SourceFeatures(keeps_headers=True, needs_source=True, needs_credentials=True)
-    config_model: ClassVar[type[SourceConfig]] = NatsSourceConfig
+    config_model = NatsSourceConfig
 
-    def __init__(self, config: SourceConfig, pipeline: str) -> None:
-        self._config = cast(NatsSourceConfig, config)
+    def __init__(self, config: NatsSourceConfig, pipeline: str) -> None:
+        self._config = config
         self._pipeline = pipeline
         self._consumer = consumer_name(self._config, pipeline)
         self._where = f"pipeline {pipeline!r}: NATS stream {self._config.stream!r}, consumer {self._consumer!r}"

@@ -1,6 +1,5 @@
-"""The keys of the object storage sink. Imports no client library."""
+"""The keys of object storage."""
 
-import os
 import string
 from datetime import UTC, datetime
 from typing import Annotated, Literal
@@ -8,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import AliasChoices, Field, field_validator, model_validator
 
 from relay.backends.common.aws import AwsKeys
+from relay.backends.common.keys import AbsolutePath, has_reference
 from relay.backends.sink import SinkConfig
 
 DATE_VARIABLES = ("year", "month", "day", "hour")
@@ -21,12 +21,12 @@ Compression = Literal["none", "gzip", "zstd"]
 _BUCKET = r"^([A-Za-z0-9._-]{3,255}|arn:\S{1,2000}|.*\$\{.*)$"
 
 
-class ObjectStorageConfig(AwsKeys, SinkConfig):
+class ObjectStorageSinkConfig(AwsKeys, SinkConfig):
     timeout_ms: Annotated[int, Field(ge=10, le=3_600_000)] = 30_000
     """How long writing one object may take, or opening."""
     bucket: Annotated[str | None, Field(pattern=_BUCKET, validation_alias=AliasChoices("bucket", "s3_bucket"))] = None
     """Its name, or the ARN of an access point."""
-    path: Annotated[str | None, Field(min_length=1)] = None
+    path: Annotated[AbsolutePath | None, Field(min_length=1)] = None
     """A folder instead of a bucket, as an absolute path."""
     prefix: Annotated[str, Field(max_length=512, validation_alias=AliasChoices("prefix", "s3_prefix"))] = ""
     create: bool = False
@@ -43,14 +43,6 @@ class ObjectStorageConfig(AwsKeys, SinkConfig):
     partition_by: Annotated[str | None, Field(min_length=1, max_length=200)] = None
     """A folder made from the date of the first message, in UTC."""
 
-    @field_validator("path")
-    @classmethod
-    def _is_absolute(cls, path: str | None) -> str | None:
-        # A reference to a secret or a setting is judged when it is resolved.
-        if path is not None and not os.path.isabs(path) and not path.startswith("${"):
-            raise ValueError("must be an absolute path: workers may be started in any folder")
-        return path
-
     @field_validator("prefix")
     @classmethod
     def _is_inside(cls, prefix: str) -> str:
@@ -62,7 +54,7 @@ class ObjectStorageConfig(AwsKeys, SinkConfig):
     @field_validator("partition_by")
     @classmethod
     def _has_known_variables(cls, text: str | None) -> str | None:
-        if text is None or "${" in text:
+        if text is None or has_reference(text):
             return text
         known = ", ".join(f"{{{name}}}" for name in DATE_VARIABLES)
         try:
@@ -76,7 +68,7 @@ class ObjectStorageConfig(AwsKeys, SinkConfig):
         return text
 
     @model_validator(mode="after")
-    def _has_one_destination(self) -> "ObjectStorageConfig":
+    def _has_one_destination(self) -> "ObjectStorageSinkConfig":
         if (self.bucket is None) == (self.path is None):
             raise ValueError("name either bucket (object storage) or path (a folder), and not both")
         return self

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import IO, Any
 
 from relay.backends.common.aws import advice, described, make_client
-from relay.backends.object_storage.config import ObjectStorageConfig
+from relay.backends.object_storage.config import ObjectStorageSinkConfig
 from relay.backends.object_storage.encode import Spool
 from relay.backends.object_storage.errors import ADVICE, NEEDS_OPERATOR, code_of
 from relay.backends.object_storage.stores import Store
@@ -23,7 +23,7 @@ _SMALL_BYTES = 1024 * 1024
 
 
 class S3Store(Store):
-    def __init__(self, config: ObjectStorageConfig, bucket: str, where: str) -> None:
+    def __init__(self, config: ObjectStorageSinkConfig, bucket: str, where: str) -> None:
         self._config = config
         self._bucket = bucket
         super().__init__(where, f"{where}: spooling in {tempfile.gettempdir()!r}")

@@ -9,15 +9,15 @@ import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import ClassVar, cast
+from typing import ClassVar
 
 from relay.backends.common.lines import translate
-from relay.backends.object_storage.config import ObjectStorageConfig
+from relay.backends.object_storage.config import ObjectStorageSinkConfig
 from relay.backends.object_storage.encode import Encoder, LinesEncoder, Spool
 from relay.backends.object_storage.parquet import ParquetEncoder
 from relay.backends.object_storage.s3 import S3Store
 from relay.backends.object_storage.stores import FolderStore, Store
-from relay.backends.sink import Features, ObjectLimits, ObjectSink, SinkConfig
+from relay.backends.sink import Features, ObjectLimits, ObjectSink
 from relay.errors import NotConnected
 from relay.models import Failure, Record
 
@@ -30,12 +30,12 @@ PARQUET_FEATURES = replace(FEATURES, keeps_headers=True, keeps_key=True, default
 """Parquet has columns for them."""
 
 
-class ObjectStorageSink(ObjectSink):
+class ObjectStorageSink(ObjectSink[ObjectStorageSinkConfig]):
     features: ClassVar[Features] = FEATURES
-    config_model: ClassVar[type[SinkConfig]] = ObjectStorageConfig
+    config_model = ObjectStorageSinkConfig
 
-    def __init__(self, config: SinkConfig, pipeline: str) -> None:
-        self._config = cast(ObjectStorageConfig, config)
+    def __init__(self, config: ObjectStorageSinkConfig, pipeline: str) -> None:
+        self._config = config
         self.features = self.features_for(config)  # type: ignore[misc]  # the class's own are those of the default format
         self.limits = ObjectLimits(self._config.max_rows, self._config.max_bytes, self._config.max_age_ms)
         self._store = _store(self._config, pipeline)
@@ -45,9 +45,9 @@ class ObjectStorageSink(ObjectSink):
         self._busy = threading.Lock()
 
     @classmethod
-    def features_for(cls, config: SinkConfig) -> Features:
+    def features_for(cls, config: ObjectStorageSinkConfig) -> Features:
         """What this configuration promises: it depends on the format."""
-        return PARQUET_FEATURES if cast(ObjectStorageConfig, config).format == "parquet" else FEATURES
+        return PARQUET_FEATURES if config.format == "parquet" else FEATURES
 
     def open(self) -> None:
         self.close()
@@ -104,7 +104,7 @@ class ObjectStorageSink(ObjectSink):
 class _Object:
     """The object in hand."""
 
-    def __init__(self, config: ObjectStorageConfig, spool: Spool) -> None:
+    def __init__(self, config: ObjectStorageSinkConfig, spool: Spool) -> None:
         self._config = config
         self.spool = spool
         self._encoder = _encoder(config, spool)
@@ -131,12 +131,12 @@ class _Object:
         return self._config.object_name(outbox, first_id, self._last_id, published)
 
 
-def _encoder(config: ObjectStorageConfig, spool: Spool) -> Encoder:
+def _encoder(config: ObjectStorageSinkConfig, spool: Spool) -> Encoder:
     kind: type[Encoder] = ParquetEncoder if config.format == "parquet" else LinesEncoder
     return kind(spool, config.compression)
 
 
-def _store(config: ObjectStorageConfig, pipeline: str) -> Store:
+def _store(config: ObjectStorageSinkConfig, pipeline: str) -> Store:
     if config.bucket is not None:
         return S3Store(config, config.bucket, f"pipeline {pipeline!r}: bucket {config.bucket!r}")
     assert config.path is not None

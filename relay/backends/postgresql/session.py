@@ -12,7 +12,6 @@ from typing import Any, TypeVar
 import psycopg
 from psycopg import errors as pg
 from psycopg.abc import PQGen
-from psycopg.conninfo import conninfo_to_dict
 
 from relay.database.connection import database_errors, suit_pooler
 from relay.errors import ConfigError, MigrationError, NotConnected, RelayError
@@ -109,21 +108,3 @@ def errors(where: str) -> Generator[None]:
     except psycopg.Error as error:
         # Such as a server that has become read-only: what is not in the common table must not end as a bug here.
         raise NotConnected(f"{where}: PostgreSQL: {mask(' '.join(str(error).split()))}", code="rejected") from error
-
-
-def check_url(url: str) -> None:
-    """Raises ValueError if it is no connection URL. The text is not quoted: it may hold a password."""
-    if "${" in url:  # not resolved yet: checked again when it is
-        return
-    if not url.startswith(("postgresql://", "postgres://")):
-        raise ValueError("postgres_url must be a URL that begins with postgresql://")
-    try:
-        port = str(conninfo_to_dict(url).get("port") or "")
-    except psycopg.ProgrammingError:
-        port = "none"
-    # A password with a '/' in it makes its beginning the port.
-    if not all(part.isdigit() for part in port.split(",") if part):
-        raise ValueError(
-            "postgres_url cannot be understood: write postgresql://user:password@host:5432/database, with special "
-            "characters in the password percent-encoded"
-        )

@@ -7,13 +7,13 @@ In another one each batch is a transaction of its own, and what is sent again af
 import re
 import threading
 from collections.abc import Sequence
-from typing import Annotated, ClassVar, cast
+from typing import ClassVar
 
 from psycopg import errors as pg
-from pydantic import AliasChoices, Field, field_validator
 
-from relay.backends.postgresql.session import Session, check_url, connect, errors
-from relay.backends.sink import Features, SinkConfig, TransactionalSink
+from relay.backends.postgresql.config import InboxSinkConfig
+from relay.backends.postgresql.session import Session, connect, errors
+from relay.backends.sink import Features, TransactionalSink
 from relay.database.connection import Connection
 from relay.drains import inbox as inbox_writer
 from relay.errors import ConfigError, NotConnected, RelayError
@@ -24,26 +24,8 @@ from relay.wire.templates import encode_json
 # W3C Trace Context: version, trace id, parent id, flags.
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?")
 
-# The name of an inbox, or a reference that is not resolved yet.
-_NAME = r"^([A-Za-z0-9_][A-Za-z0-9_-]{0,49}|.*\$\{.*)$"
 
-
-class InboxConfig(SinkConfig):
-    inbox: Annotated[str, Field(pattern=_NAME, validation_alias=AliasChoices("inbox", "inbox_table"))]
-    postgres_url: Annotated[str | None, Field(repr=False)] = None
-    """Of the database of the inbox; None: the pipeline's own."""
-    create_inbox: bool = False
-    """Make it if it does not exist."""
-
-    @field_validator("postgres_url")
-    @classmethod
-    def _is_url(cls, url: str | None) -> str | None:
-        if url is not None:
-            check_url(url)
-        return url
-
-
-class InboxSink(TransactionalSink):
+class InboxSink(TransactionalSink[InboxSinkConfig]):
     features: ClassVar[Features] = Features(
         deduplicates=True,
         keeps_headers=True,
@@ -52,10 +34,10 @@ class InboxSink(TransactionalSink):
         needs_credentials=True,
         default_subject="",
     )
-    config_model: ClassVar[type[SinkConfig]] = InboxConfig
+    config_model = InboxSinkConfig
 
-    def __init__(self, config: SinkConfig, pipeline: str) -> None:
-        self._config = cast(InboxConfig, config)
+    def __init__(self, config: InboxSinkConfig, pipeline: str) -> None:
+        self._config = config
         self.transactional = self._config.postgres_url is None
         self._where = f"pipeline {pipeline!r}: inbox {self._config.inbox!r}"
         self._session: Session | None = None

@@ -8,22 +8,19 @@ import contextlib
 import threading
 import time
 from collections.abc import Generator, Mapping, Sequence
-from typing import Annotated, ClassVar, cast
+from typing import ClassVar
 
 from psycopg.conninfo import make_conninfo
-from pydantic import AliasChoices, Field, field_validator
 
+from relay.backends.postgresql.config import OutboxSourceConfig
 from relay.backends.postgresql.reader import OutboxReader, join_group
-from relay.backends.postgresql.session import check_url, connect, errors
-from relay.backends.source import Source, SourceConfig, SourceFeatures
+from relay.backends.postgresql.session import connect, errors
+from relay.backends.source import Source, SourceFeatures
 from relay.errors import ConfigError, NotConnected, RelayError
 from relay.models import Message, Received
 from relay.sql import query
 from relay.wire.encode import parsed_headers
 from relay.wire.formats.base import Origin, relay_headers
-
-# A name, or a reference that is not resolved yet.
-_NAME = r"^([A-Za-z0-9_][A-Za-z0-9_.-]{0,99}|.*\$\{.*)$"
 
 # A publisher that is open holds the horizon: its messages come when it commits, which nobody rings.
 FIRST_PAUSE_SECONDS = 0.002
@@ -32,30 +29,14 @@ FIRST_PAUSE_SECONDS = 0.002
 RUNG_PAUSE_SECONDS = 1.0
 
 
-class OutboxConfig(SourceConfig):
-    postgres_url: Annotated[str, Field(repr=False)]
-    """Of the database of the outbox."""
-    outbox: Annotated[str, Field(pattern=_NAME, validation_alias=AliasChoices("outbox", "stream_table"))]
-    consumer_group: Annotated[str | None, Field(pattern=_NAME)] = None
-    """The pipeline's name where it is null."""
-    idle_poll_ms: Annotated[int, Field(ge=1, le=60_000)] = 50
-    """How often to look where no scheduler runs in that database: publishers then do not ring."""
-
-    @field_validator("postgres_url")
-    @classmethod
-    def _is_url(cls, url: str) -> str:
-        check_url(url)
-        return url
-
-
-class OutboxSource(Source):
+class OutboxSource(Source[OutboxSourceConfig]):
     features: ClassVar[SourceFeatures] = SourceFeatures(
         has_positions=True, keeps_headers=True, keeps_key=True, needs_source=True, needs_credentials=True
     )
-    config_model: ClassVar[type[SourceConfig]] = OutboxConfig
+    config_model = OutboxSourceConfig
 
-    def __init__(self, config: SourceConfig, pipeline: str) -> None:
-        self._config = cast(OutboxConfig, config)
+    def __init__(self, config: OutboxSourceConfig, pipeline: str) -> None:
+        self._config = config
         self._outbox = self._config.outbox
         self._group = self._config.consumer_group or pipeline
         self._where = f"pipeline {pipeline!r}: outbox {self._outbox!r}"

@@ -8,10 +8,10 @@ from itertools import islice
 
 from amqp import spec  # type: ignore[import-untyped]
 
+from relay.backends.rabbitmq.config import RabbitmqSourceConfig
 from relay.backends.rabbitmq.connection import LOST, RabbitmqLink
 from relay.backends.rabbitmq.deliveries import Deliveries
 from relay.backends.rabbitmq.errors import translated
-from relay.backends.rabbitmq.source import RabbitmqSourceConfig
 from relay.backends.source import MAX_HELD_BYTES
 from relay.errors import ConfigError, NotConnected
 from relay.models import Received

@@ -4,11 +4,11 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from relay.backends.rabbitmq.config import RabbitmqSinkConfig
 from relay.backends.rabbitmq.confirms import Confirms, Outcome
 from relay.backends.rabbitmq.connection import LOST, RabbitmqLink
 from relay.backends.rabbitmq.errors import largest_message_bytes, translated
 from relay.backends.rabbitmq.frames import Encoder, Unsendable
-from relay.backends.rabbitmq.sink_config import RabbitmqConfig
 from relay.errors import ConfigError, NotConnected
 from relay.models import Record
 
@@ -19,7 +19,7 @@ _WRITE_BYTES = 64 * 1024
 class PublishingChannel:
     """Bound to one exchange. When `lost` is set it stays lost: make a new one."""
 
-    def __init__(self, config: RabbitmqConfig, pipeline: str, where: str) -> None:
+    def __init__(self, config: RabbitmqSinkConfig, pipeline: str, where: str) -> None:
         self.lost: NotConnected | None = None
         self.limit_bytes: int | None = None
         """The server's largest message, once it has closed the channel for a larger one."""

@@ -11,10 +11,10 @@ refused one then follows it. `max_in_flight` 1 closes that gap. docs/sinks/rabbi
 import threading
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar, cast
+from typing import TYPE_CHECKING, ClassVar
 
-from relay.backends.rabbitmq.sink_config import RabbitmqConfig
-from relay.backends.sink import Features, Sink, SinkConfig
+from relay.backends.rabbitmq.config import RabbitmqSinkConfig
+from relay.backends.sink import Features, Sink
 from relay.errors import MissingExtra, NotConnected
 from relay.models import Failure, Record
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from relay.backends.rabbitmq.publisher import PublishingChannel
 
 
-class RabbitmqSink(Sink):
+class RabbitmqSink(Sink[RabbitmqSinkConfig]):
     features: ClassVar[Features] = Features(
         keeps_headers=True,
         keeps_key=True,
@@ -34,10 +34,10 @@ class RabbitmqSink(Sink):
         subject_key="routing_key",
         subject_aliases=("rabbitmq_routing_key",),
     )
-    config_model: ClassVar[type[SinkConfig]] = RabbitmqConfig
+    config_model = RabbitmqSinkConfig
 
-    def __init__(self, config: SinkConfig, pipeline: str) -> None:
-        self._config = cast(RabbitmqConfig, config)
+    def __init__(self, config: RabbitmqSinkConfig, pipeline: str) -> None:
+        self._config = config
         self._pipeline = pipeline
         name = self._config.exchange
         self._where = f"pipeline {pipeline!r}: RabbitMQ " + (f"exchange {name!r}" if name else "default exchange")

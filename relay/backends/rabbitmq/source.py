@@ -11,12 +11,10 @@ again.
 import contextlib
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, cast
+from typing import TYPE_CHECKING, ClassVar
 
-from pydantic import AliasChoices, Field
-
-from relay.backends.rabbitmq.config import RabbitmqKeys
-from relay.backends.source import Source, SourceConfig, SourceFeatures
+from relay.backends.rabbitmq.config import RabbitmqSourceConfig
+from relay.backends.source import Source, SourceFeatures
 from relay.errors import MissingExtra, NotConnected
 from relay.models import Received
 
@@ -24,24 +22,14 @@ if TYPE_CHECKING:
     from relay.backends.rabbitmq.consumer import RabbitmqConsumer
 
 
-class RabbitmqSourceConfig(RabbitmqKeys, SourceConfig):
-    queue: Annotated[str, Field(min_length=1, max_length=255, validation_alias=AliasChoices("queue", "rabbitmq_queue"))]
-    prefetch: Annotated[int, Field(ge=1, le=65_535, validation_alias=AliasChoices("prefetch", "prefetch_count"))] = 500
-    """Messages on the way to us, or with us, without an acknowledgement."""
-    declare: bool = False
-    """Make the queue, durable, where it does not exist. One that exists is never changed."""
-    queue_type: Literal["classic", "quorum"] = "classic"
-    """Of a queue that is made here."""
-
-
-class RabbitmqSource(Source):
+class RabbitmqSource(Source[RabbitmqSourceConfig]):
     features: ClassVar[SourceFeatures] = SourceFeatures(
         keeps_headers=True, keeps_key=True, needs_source=True, needs_credentials=True
     )
-    config_model: ClassVar[type[SourceConfig]] = RabbitmqSourceConfig
+    config_model = RabbitmqSourceConfig
 
-    def __init__(self, config: SourceConfig, pipeline: str) -> None:
-        self._config = cast(RabbitmqSourceConfig, config)
+    def __init__(self, config: RabbitmqSourceConfig, pipeline: str) -> None:
+        self._config = config
         self._pipeline = pipeline
         self._where = f"pipeline {pipeline!r}: RabbitMQ queue {self._config.queue!r}"
         self._consumer: RabbitmqConsumer | None = None

@@ -1,19 +1,18 @@
-"""The keys by which a pipeline reaches Redis, the same for sink and source. Imports redis-py nowhere."""
+"""The keys of Redis: of the connection, the sink and the source."""
 
 from dataclasses import dataclass
 from typing import Annotated, Any
 from urllib.parse import unquote, urlsplit
 
-from pydantic import AliasChoices, BeforeValidator, Field, field_validator, model_validator
+from pydantic import AliasChoices, Field, field_validator, model_validator
 
+from relay.backends.common.keys import Listed, has_reference
 from relay.backends.common.tls import TlsKeys, tls_context
+from relay.backends.sink import SinkConfig
+from relay.backends.source import SourceConfig
 
 _SCHEMES = ("redis", "rediss", "redis+cluster", "rediss+cluster")
 _DEFAULT_PORT = 6379
-
-
-def _urls(value: Any) -> Any:
-    return [url.strip() for url in value.split(",")] if isinstance(value, str) else value
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +29,8 @@ class Address:
 
 
 class RedisKeys(TlsKeys):
-    """Mixed into the configuration of sink and source."""
-
     url: Annotated[
-        list[str],
-        BeforeValidator(_urls),
+        Listed,
         Field(min_length=1, repr=False, validation_alias=AliasChoices("url", "redis_url")),
     ]
     """`redis://`, or `rediss://` for TLS. For a cluster: one or more of its nodes, as a list or separated by commas."""
@@ -48,7 +44,7 @@ class RedisKeys(TlsKeys):
     @classmethod
     def _are_urls(cls, urls: list[str]) -> list[str]:
         for url in urls:
-            if "${" not in url:  # what a reference stands for is seen when it is resolved
+            if not has_reference(url):
                 address_of(url)
         return urls
 
@@ -56,7 +52,7 @@ class RedisKeys(TlsKeys):
     def _is_whole(self) -> "RedisKeys":
         if self.username is not None and self.password is None:
             raise ValueError("username needs password")
-        if any("${" in url for url in self.url):
+        if any(map(has_reference, self.url)):
             return self
         addresses = self.addresses
         if len(addresses) > 1 and not self.is_cluster:
@@ -74,6 +70,33 @@ class RedisKeys(TlsKeys):
     @property
     def is_cluster(self) -> bool:
         return self.cluster or any(address.cluster for address in self.addresses)
+
+
+class RedisSinkConfig(RedisKeys, SinkConfig):
+    maxlen: Annotated[int | None, Field(ge=1)] = None
+    """Keep about so many entries in each stream; None keeps all."""
+    approximate: bool = True
+    """Trim when it costs nothing (`~`), so that a stream may be longer than `maxlen` by some hundred entries."""
+    exactly_once: bool = False
+    """Entry ids are made from message ids, `<id>-0`, which Redis takes once. No one else may write to the streams."""
+    wait_replicas: Annotated[int, Field(ge=0, le=100)] = 0
+    """Delivered means: received by so many replicas."""
+
+
+class RedisSourceConfig(RedisKeys, SourceConfig):
+    stream: Annotated[str, Field(min_length=1, validation_alias=AliasChoices("stream", "redis_stream"))]
+    group: Annotated[str, Field(min_length=1, validation_alias=AliasChoices("group", "consumer_group"))] = "tide-relay"
+    """Made if it does not exist. Two pipelines of one group share the entries between them: give each its own."""
+    consumer: Annotated[str | None, Field(min_length=1)] = None
+    """Default: the pipeline's name, so that each worker goes on with what another one left."""
+    start: Annotated[str, Field(pattern=r"^(0|\$|[0-9]+(-[0-9]+)?)$")] = "0"
+    """Where a new group begins: `0` with the stream, `$` with what comes from now on, or after an entry's id."""
+    create_stream: bool = False
+    """Make the stream if it does not exist, empty."""
+    claim_idle_ms: Annotated[int, Field(ge=1, le=2**53)] = 60_000
+    """What another consumer of the group received and left without acknowledgement for so long is taken over."""
+    body_field: Annotated[str | None, Field(min_length=1)] = None
+    """The field that holds the body, in entries of producers that know nothing of this project."""
 
 
 def address_of(url: str) -> Address:

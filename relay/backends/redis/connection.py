@@ -1,11 +1,12 @@
 """The connection to one Redis server, or one to each node of a Redis Cluster that is asked something.
 
-It speaks through redis-py's `Connection`, one level below its client: that one sends again by itself what may have
-been executed already, and its pipeline takes more time than the rest of a publish together. Here nothing is ever sent
-twice, and every exchange ends at a deadline.
+Why not redis-py's client: it sends a command again after a lost connection, which may have executed it already, and its
+pipeline takes more time than everything else in a publish (`make bench ARGS="--only redis"`, benchmarks/matrix.py). So
+this uses redis-py's `Connection`, one level below, with commands packed by hiredis. Nothing is sent twice, and every
+exchange ends at a deadline.
 
-A cluster's slots are learnt when the link is opened. When they move, the answer is MOVED, which ends the link as a lost
-connection does: to open again learns them anew.
+The slots of a cluster are read when the link opens. When they move, the answer is MOVED, which ends the link as a lost
+connection does: opening again reads them again.
 """
 
 import contextlib
@@ -16,30 +17,31 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import hiredis
 import redis.connection
 from redis.crc import key_slot
 from redis.exceptions import RedisError, ResponseError
 
 from relay.backends.redis.config import Address, RedisKeys, connect_options
 from relay.backends.redis.errors import NEEDS_OPERATOR, verdict
-from relay.backends.redis.redis_wire import packed
 from relay.errors import ConfigError, NotConnected, RelayError
 from relay.masking import mask
 
 Connection = Any  # redis-py's, which has no annotations
+Command = Sequence[str | bytes | int]
 
 _CLOSE_SECONDS = 2.0
 _REPLIES_BETWEEN_LOOKS = 64
 
 
 class RedisLink:
-    """Every method but `close` by one thread at a time. When it was lost it stays lost: make a new one."""
+    """Every method but `close` by one thread at a time. A lost link stays lost: make a new one."""
 
-    def __init__(self, keys: RedisKeys, where: str, name: str) -> None:
+    def __init__(self, keys: RedisKeys, where: str, pipeline: str) -> None:
         self._keys = keys
         self._is_cluster = keys.is_cluster
         self._where = where
-        self._name = name
+        self._name = client_name(pipeline)
         self._connections: dict[tuple[str, int], Connection] = {}
         self._first: Address | None = None
         self._slots: list[tuple[int, int, Address]] = []
@@ -47,7 +49,7 @@ class RedisLink:
         self._closed = False
 
     def open(self, deadline: float) -> None:
-        """Raises NotConnected, or ConfigError when a person must change something."""
+        """Raises NotConnected, or ConfigError when someone must change something."""
         problem: RelayError | None = None
         addresses = self._keys.addresses
         for number, address in enumerate(addresses):
@@ -66,13 +68,13 @@ class RedisLink:
 
     def ask(self, key: str | None, *command: str | bytes | int, deadline: float) -> Any:
         """The answer of the server that has the key; without one, of the first. Raises ResponseError, NotConnected."""
-        answer = self.exchange(key, [packed(command)], 1, deadline)[0]
+        [answer] = self.exchange(key, [command], deadline)
         if isinstance(answer, ResponseError):
             raise answer
         return answer
 
-    def exchange(self, key: str | None, commands: Sequence[bytes], count: int, deadline: float) -> list[Any]:
-        """Sends packed commands together, to the server that has the key, and gives `count` answers, errors as values.
+    def exchange(self, key: str | None, commands: Sequence[Command], deadline: float) -> list[Any]:
+        """Sends the commands together, to the server that has the key, and returns their answers, errors as values.
 
         Raises NotConnected when not all answers came, in which case any of the commands may have been executed.
         """
@@ -81,11 +83,12 @@ class RedisLink:
         except ConfigError as error:
             # Of another node of the cluster: `open` was content.
             raise NotConnected(str(error), code="bad_config") from error
+        packed = b"".join(map(packed_command, commands))
         with self._busy:
             try:
                 self._alive(connection).settimeout(_left(deadline))
-                connection.send_packed_command(list(commands), check_health=False)
-                return [self._answer(connection, number, deadline) for number in range(count)]
+                connection.send_packed_command([packed], check_health=False)
+                return [self._answer(connection, number, deadline) for number in range(len(commands))]
             except (RedisError, OSError) as error:
                 raise self.translated(error) from error
 
@@ -101,7 +104,7 @@ class RedisLink:
         return NotConnected(text, code="closed" if self._closed else code)
 
     def close(self) -> None:
-        """May come from another thread: whoever is inside an exchange gets NotConnected."""
+        """May come from another thread: an exchange under way then raises NotConnected."""
         self._closed = True
         for connection in list(self._connections.values()):
             sock = connection._sock
@@ -162,7 +165,7 @@ class RedisLink:
         return connection
 
     def _introduce(self, connection: Connection) -> None:
-        """Best effort: it helps whoever reads CLIENT LIST, and the ACL user may not be allowed to."""
+        """Best effort: it helps those who read CLIENT LIST, and the ACL user may not be allowed to."""
         connection.send_command("CLIENT", "SETNAME", self._name, check_health=False)
         with contextlib.suppress(ResponseError):
             connection.read_response()
@@ -189,3 +192,16 @@ class RedisLink:
 def _left(deadline: float) -> float:
     """What is left until then, for a socket: 0 would mean that it must not wait at all."""
     return max(0.001, deadline - time.monotonic())
+
+
+def packed_command(command: Command) -> bytes:
+    """A command as it goes over the wire."""
+    # Its annotation is a tuple of one.
+    words: Any = tuple(command)
+    data: bytes = hiredis.pack_command(words)
+    return data
+
+
+def client_name(pipeline: str) -> str:
+    """As CLIENT LIST shows it: Redis takes no spaces there."""
+    return "tide-relay:" + "".join(letter if "!" <= letter <= "~" else "_" for letter in pipeline)

@@ -3,7 +3,7 @@
 With `exactly_once`, entry ids grow with message ids. A refused record was delivered before if the entry of its id is
 there and carries its `relay-id`. If there is no such entry, then it was removed, or the message was passed over when
 its turn was: Redis cannot take it any more, and to call it delivered could lose it, so it becomes a dead letter.
-If the stream's last entry is not one of ours, then somebody else writes to it, and a person has to act.
+If the stream's last entry is not one of ours, then something else writes to it, and an operator has to act.
 """
 
 from collections.abc import Iterator, Mapping
@@ -11,9 +11,8 @@ from typing import Any
 
 from redis.exceptions import ResponseError
 
-from relay.backends.redis.connection import RedisLink
+from relay.backends.redis.connection import Command, RedisLink
 from relay.backends.redis.entry import HEADER_PREFIX, ID_FIELD
-from relay.backends.redis.redis_wire import packed
 from relay.models import Failure, Record
 
 _ID = (HEADER_PREFIX + ID_FIELD).encode()
@@ -29,9 +28,10 @@ def judge(link: RedisLink, refused: Mapping[int, Record], deadline: float) -> di
     failures: dict[int, Failure] = {}
     for some in _portions(refused):
         stream = refused[some[0]].subject
-        commands = [packed(("XRANGE", stream, f"{refused[index].id}-0", f"{refused[index].id}-0")) for index in some]
-        commands.append(packed(("XREVRANGE", stream, "+", "-", "COUNT", 1)))
-        *found, last = link.exchange(stream, commands, len(commands), deadline)
+        ids = [f"{refused[index].id}-0" for index in some]
+        commands: list[Command] = [("XRANGE", stream, entry_id, entry_id) for entry_id in ids]
+        commands.append(("XREVRANGE", stream, "+", "-", "COUNT", 1))
+        *found, last = link.exchange(stream, commands, deadline)
         for index, there in zip(some, found, strict=True):
             failure = _verdict(index, refused[index], there, last)
             if failure is not None:
@@ -67,7 +67,7 @@ def _verdict(index: int, record: Record, there: Any, last: Any) -> Failure | Non
         foreign = entry_id if there else last[0][0].decode()
         return Failure(
             index, False, "foreign_stream",
-            f"entry {foreign} of stream {stream!r} is not of this outbox: with exactly_once nobody else may write to "
+            f"entry {foreign} of stream {stream!r} is not of this outbox: with exactly_once no one else may write to "
             "the stream; give the pipeline a stream of its own, or set exactly_once to false",
         )  # fmt: skip
     return Failure(

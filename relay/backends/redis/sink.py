@@ -10,18 +10,17 @@ In a cluster a transaction stays within a slot: order holds within each stream, 
 
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar
 
+from relay.backends.redis.config import RedisSinkConfig
 from relay.backends.redis.entry import add_command, largest_text_bytes
 from relay.backends.redis.errors import verdict
-from relay.backends.redis.redis_wire import client_name, packed
-from relay.backends.redis.sink_config import RedisConfig
-from relay.backends.sink import Features, Sink, SinkConfig
+from relay.backends.sink import Features, Sink
 from relay.errors import MissingExtra, NotConnected
 from relay.models import Failure, Record
 
 if TYPE_CHECKING:
-    from relay.backends.redis.connection import RedisLink
+    from relay.backends.redis.connection import Command, RedisLink
 
 # Redis keeps a transaction in memory until EXEC, and does nothing else while it runs it: some milliseconds.
 _CHUNK_BYTES = 4 * 1024 * 1024
@@ -30,11 +29,11 @@ _LARGEST_TEXT_BYTES = 512 * 1024 * 1024
 # Of the time that is left: WAIT must answer well before our own patience ends.
 _WAIT_SHARE = 0.5
 
-Chunk = dict[int, tuple[Record, bytes]]
+Chunk = dict[int, tuple[Record, list[str | bytes]]]
 """Records by their index in the batch, each with its command."""
 
 
-class RedisSink(Sink):
+class RedisSink(Sink[RedisSinkConfig]):
     features: ClassVar[Features] = Features(
         keeps_headers=True,
         keeps_key=True,
@@ -44,10 +43,10 @@ class RedisSink(Sink):
         subject_key="stream",
         subject_aliases=("redis_stream",),
     )
-    config_model: ClassVar[type[SinkConfig]] = RedisConfig
+    config_model = RedisSinkConfig
 
-    def __init__(self, config: SinkConfig, pipeline: str) -> None:
-        self._config = cast(RedisConfig, config)
+    def __init__(self, config: RedisSinkConfig, pipeline: str) -> None:
+        self._config = config
         self._pipeline = pipeline
         self._where = f"pipeline {pipeline!r}: Redis"
         self._link: RedisLink | None = None
@@ -60,7 +59,7 @@ class RedisSink(Sink):
             raise MissingExtra("redis", "redis") from error
         self.close()
         deadline = time.monotonic() + self._config.timeout_ms / 1000
-        link = RedisLink(self._config, self._where, client_name(self._pipeline))
+        link = RedisLink(self._config, self._where, self._pipeline)
         try:
             link.open(deadline)
             self._largest_bytes = _largest_text_bytes(link, deadline)
@@ -93,23 +92,23 @@ class RedisSink(Sink):
             link.close()
 
     def _chunk(self, records: Sequence[Record], begin: int, failures: dict[int, Failure]) -> tuple[Chunk, int]:
-        """The next records to send together, packed, and the index after them; unsendable ones go into `failures`."""
+        """The next records to send together, and the index after them; unsendable ones go into `failures`."""
         chunk: Chunk = {}
         room_bytes = _CHUNK_BYTES
         index = begin
         while index < len(records) and len(chunk) < _CHUNK_RECORDS and room_bytes > 0:
             record = records[index]
-            failure = self._hopeless(index, record)
+            failure = self._unsendable(index, record)
             if failure is None:
                 command = add_command(record, self._config)
                 chunk[index] = (record, command)
-                room_bytes -= len(command)
+                room_bytes -= sum(map(len, command))
             else:
                 failures[index] = failure
             index += 1
         return chunk, index
 
-    def _hopeless(self, index: int, record: Record) -> Failure | None:
+    def _unsendable(self, index: int, record: Record) -> Failure | None:
         """Why the record can never be sent, or None. Found here, because the server's answer is to hang up."""
         if not record.subject:
             reason = "the name of the stream is empty: does the template name something that this message lacks?"
@@ -137,13 +136,13 @@ class RedisSink(Sink):
         return failures
 
     def _transaction(self, link: "RedisLink", chunk: Chunk, deadline: float) -> dict[int, Failure]:
-        commands = [packed(("MULTI",)), *[command for _, command in chunk.values()], packed(("EXEC",))]
+        commands: list[Command] = [("MULTI",), *[command for _, command in chunk.values()], ("EXEC",)]
         replicas = self._config.wait_replicas
         if replicas:
             patience_ms = max(1, int((deadline - time.monotonic()) * 1000 * _WAIT_SHARE))
-            commands.append(packed(("WAIT", replicas, patience_ms)))
+            commands.append(("WAIT", replicas, patience_ms))
         stream = next(iter(chunk.values()))[0].subject
-        answers = link.exchange(stream, [b"".join(commands)], len(commands), deadline)
+        answers = link.exchange(stream, commands, deadline)
         failures, refused = _outcome(chunk, answers[1 : len(chunk) + 1], answers[len(chunk) + 1])
         if refused and self._config.exactly_once:
             from relay.backends.redis.exactly_once import judge

@@ -4,26 +4,25 @@ What it reads, in this order: what its consumer received before and did not ackn
 consumers that have fallen silent, by entry id; then new entries. All workers of a pipeline are the same consumer, so
 that one goes on where another stopped, at once.
 
-A group that is gone (the stream was deleted, Redis came back empty) is made again from the stream's beginning: which
-entries were never received, nobody knows any more, and the inbox knows the others by their event ids. The position
+A group that is gone (the stream was deleted, Redis came back empty) is created again from the stream's beginning: no
+record is left of which entries were never received, and the inbox knows the others by their event ids. The position
 that is stored with the rows says only that there was a group before.
 """
 
 import logging
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar
 
+from relay.backends.redis.config import RedisSourceConfig
+from relay.backends.redis.entry import Fields, received, size_of
 from relay.backends.redis.errors import verdict
-from relay.backends.redis.redis_wire import client_name, packed
-from relay.backends.redis.source_config import RedisSourceConfig
-from relay.backends.redis.source_entry import Fields, received, size_of
-from relay.backends.source import Source, SourceConfig, SourceFeatures
+from relay.backends.source import Source, SourceFeatures
 from relay.errors import ConfigError, MissingExtra, NotConnected
 from relay.models import Received
 
 if TYPE_CHECKING:
-    from relay.backends.redis.connection import RedisLink
+    from relay.backends.redis.connection import Command, RedisLink
 
 _log = logging.getLogger(__name__)
 
@@ -41,14 +40,14 @@ Entry = tuple[bytes, Fields | None]
 """Id and fields; None for an entry that was deleted after it had been received."""
 
 
-class RedisSource(Source):
+class RedisSource(Source[RedisSourceConfig]):
     features: ClassVar[SourceFeatures] = SourceFeatures(
         keeps_headers=True, keeps_key=True, needs_source=True, needs_credentials=True
     )
-    config_model: ClassVar[type[SourceConfig]] = RedisSourceConfig
+    config_model = RedisSourceConfig
 
-    def __init__(self, config: SourceConfig, pipeline: str) -> None:
-        self._config = cast(RedisSourceConfig, config)
+    def __init__(self, config: RedisSourceConfig, pipeline: str) -> None:
+        self._config = config
         self._pipeline = pipeline
         self._where = f"pipeline {pipeline!r}: Redis stream {self._config.stream!r}"
         self._consumer = self._config.consumer or pipeline
@@ -68,7 +67,7 @@ class RedisSource(Source):
         except ImportError as error:
             raise MissingExtra("redis", "redis") from error
         self.close()
-        link = RedisLink(self._config, self._where, client_name(self._pipeline))
+        link = RedisLink(self._config, self._where, self._pipeline)
         try:
             deadline = self._deadline()
             link.open(deadline)
@@ -97,7 +96,7 @@ class RedisSource(Source):
         self._held.difference_update(ids)
 
     def release(self) -> None:
-        """Nothing to give back: whoever comes next is the same consumer, and begins with what this one left."""
+        """Nothing to give back: the next worker is the same consumer, and begins with what this one left."""
         self._pending_after = _BEGINNING
         self._held.clear()
 
@@ -148,7 +147,7 @@ class RedisSource(Source):
 
     def _read(self, link: "RedisLink", count: int, after: bytes, wait_ms: int | None) -> list[Entry]:
         config = self._config
-        # BLOCK 0 would wait for ever.
+        # BLOCK 0 would wait without end.
         wait = () if wait_ms is None else ("BLOCK", wait_ms)
         deadline = self._deadline() + (wait_ms or 0) / 1000
         command = ("XREADGROUP", "GROUP", config.group, self._consumer, "COUNT", count, *wait)
@@ -195,15 +194,15 @@ class RedisSource(Source):
                 ) from error
             raise link.translated(error, opening=True) from error
         if again:
-            _log.warning("%s: group %r was gone; it begins anew with the stream", self._where, config.group)
+            _log.warning("%s: group %r was gone; it begins again at the start of the stream", self._where, config.group)
 
     def _acknowledge(self, link: "RedisLink", ids: Sequence[bytes]) -> None:
         from redis.exceptions import ResponseError
 
         config = self._config
         parts = [ids[begin : begin + _IDS_AT_ONCE] for begin in range(0, len(ids), _IDS_AT_ONCE)]
-        commands = [packed(("XACK", config.stream, config.group, *part)) for part in parts]
-        for answer in link.exchange(config.stream, commands, len(commands), self._deadline()) if commands else ():
+        commands: list[Command] = [("XACK", config.stream, config.group, *part) for part in parts]
+        for answer in link.exchange(config.stream, commands, self._deadline()) if commands else ():
             if isinstance(answer, ResponseError):
                 raise link.translated(answer) from answer
 

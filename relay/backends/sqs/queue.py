@@ -1,17 +1,14 @@
-"""Amazon SQS: the keys, the errors and the calls that its sink and its source share."""
+"""One queue of Amazon SQS, and the requests to it that sink and source share."""
 
-import re
 import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from typing import Annotated, Any, TypeVar
-from urllib.parse import urlsplit
+from typing import Any, TypeVar
 
-from pydantic import AliasChoices, Field, model_validator
-
-from relay.backends.common.aws import AwsKeys, advice, described, make_client
+from relay.backends.common.aws import advice, described, make_client
 from relay.backends.common.aws_errors import NEEDS_OPERATOR, verdict
+from relay.backends.sqs.config import SqsKeys
 from relay.backends.sqs.errors import sqs_verdict
 from relay.errors import ConfigError, NotConnected, RelayError
 from relay.masking import mask
@@ -22,41 +19,6 @@ PER_REQUEST = 10
 """Messages in one request, of whatever kind."""
 _CLOSE_SECONDS = 2.0
 _ATTRIBUTES = ["MaximumMessageSize", "VisibilityTimeout", "QueueArn"]
-_AMAZONS = re.compile(r"\.amazonaws\.(com|com\.cn|eu)$")
-_REGION = re.compile(r"(?:(?:^|\.)sqs(?:-fips)?\.|^)([a-z]{2}(?:-[a-z]+)+-\d)\.")
-
-
-class SqsKeys(AwsKeys):
-    queue_url: Annotated[str, Field(validation_alias=AliasChoices("queue_url", "sqs_queue_url"))]
-    create_queue: bool = False
-    """Create the queue if it does not exist, with the service's defaults. An existing queue is never changed."""
-    max_in_flight: Annotated[int, Field(ge=1, le=100)] = 8
-    """Requests at a time, of ten messages each."""
-
-    @model_validator(mode="after")
-    def _is_a_queue(self) -> "SqsKeys":
-        self.check_url("queue_url", self.queue_url)
-        return self
-
-    @property
-    def queue_name(self) -> str:
-        return self.queue_url.rstrip("/").rpartition("/")[2]
-
-    @property
-    def is_fifo(self) -> bool:
-        return self.queue_name.endswith(".fifo")
-
-    def with_defaults(self) -> "SqsKeys":
-        """Region and endpoint as the queue's address says them, where they are not given."""
-        parts = urlsplit(self.queue_url)
-        host = parts.hostname or ""
-        found = _REGION.search(host)
-        own_service = not _AMAZONS.search(host) or ".vpce." in host
-        update = {
-            "region": self.region or (found[1] if found else None),
-            "endpoint_url": self.endpoint_url or (f"{parts.scheme}://{parts.netloc}" if own_service else None),
-        }
-        return self.model_copy(update=update)
 
 
 class Queue:

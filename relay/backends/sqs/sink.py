@@ -13,40 +13,20 @@ import zlib
 from collections import deque
 from collections.abc import Iterable, Sequence
 from concurrent.futures import wait
-from typing import Annotated, Any, ClassVar, NamedTuple, cast
+from typing import Any, ClassVar, NamedTuple
 
-from pydantic import AliasChoices, Field, field_validator
-
-from relay.backends.sink import Features, Sink, SinkConfig
+from relay.backends.sink import Features, Sink
+from relay.backends.sqs.config import SqsSinkConfig
 from relay.backends.sqs.errors import entry_verdict
 from relay.backends.sqs.message import fifo_id, pack, size_bytes
-from relay.backends.sqs.queue import PER_REQUEST, Queue, SqsKeys
-from relay.errors import ConfigError, NotConnected
+from relay.backends.sqs.queue import PER_REQUEST, Queue
+from relay.errors import NotConnected
 from relay.masking import mask
 from relay.models import Failure, Record
 from relay.wire.templates import RecordTemplate
 
 _LARGEST_BYTES = 1024 * 1024
 _LARGEST_REQUEST_BYTES = 256 * 1024  # what every server takes; more, where the queue's messages may be larger
-
-
-class SqsSinkConfig(SqsKeys, SinkConfig):
-    message_group_id: Annotated[
-        str | None, Field(validation_alias=AliasChoices("message_group_id", "sqs_message_group_id"))
-    ] = None
-    """A template. Default in a FIFO queue: the key, and the outbox for messages without one."""
-    strict_order: bool = False
-    """Only one message of a group in a request."""
-
-    @field_validator("message_group_id")
-    @classmethod
-    def _is_a_template(cls, value: str | None) -> str | None:
-        if value is not None and "${" not in value:
-            try:
-                RecordTemplate(value, "message_group_id")
-            except ConfigError as error:
-                raise ValueError(str(error)) from None
-        return value
 
 
 class Outgoing(NamedTuple):
@@ -57,7 +37,7 @@ class Outgoing(NamedTuple):
     size: int
 
 
-class SqsSink(Sink):
+class SqsSink(Sink[SqsSinkConfig]):
     features: ClassVar[Features] = Features(
         ordered=False,  # a FIFO queue keeps order within a group
         keeps_headers=True,
@@ -67,10 +47,10 @@ class SqsSink(Sink):
         needs_credentials=True,
         default_subject="",
     )
-    config_model: ClassVar[type[SinkConfig]] = SqsSinkConfig
+    config_model = SqsSinkConfig
 
-    def __init__(self, config: SinkConfig, pipeline: str) -> None:
-        self._config = cast(SqsSinkConfig, config)
+    def __init__(self, config: SqsSinkConfig, pipeline: str) -> None:
+        self._config = config
         self._where = f"pipeline {pipeline!r}: SQS queue {self._config.queue_name!r}"
         template = self._config.message_group_id
         self._group = RecordTemplate(template, "message_group_id") if template is not None else None

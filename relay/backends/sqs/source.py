@@ -8,46 +8,37 @@ it brought, so that nobody has to wait for its visibility timeout.
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, ClassVar, cast
+from typing import Any, ClassVar
 
-from pydantic import Field
-
-from relay.backends.source import MAX_HELD_BYTES, Source, SourceConfig, SourceFeatures
+from relay.backends.source import MAX_HELD_BYTES, Source, SourceFeatures
+from relay.backends.sqs.config import LONGEST_POLL_SECONDS, SqsSourceConfig
 from relay.backends.sqs.errors import entry_verdict
 from relay.backends.sqs.held import Holding
 from relay.backends.sqs.message import unpack
-from relay.backends.sqs.queue import PER_REQUEST, Queue, SqsKeys
+from relay.backends.sqs.queue import PER_REQUEST, Queue
 from relay.errors import NotConnected
 from relay.masking import mask
 from relay.models import Received
 
-_LONGEST_POLL_SECONDS = 20
 _SHORTEST_POLL_SECONDS = 0.5  # SQS counts in seconds; for less one question is asked, and the time waited out
 # Of bodies, in requests under way together: parsing an answer takes four times as much for a moment.
 _REQUESTED_BYTES = 3 * 1024 * 1024
 _SYSTEM = ["MessageGroupId", "SequenceNumber"]
 
 
-class SqsSourceConfig(SqsKeys, SourceConfig):
-    wait_time_seconds: Annotated[int, Field(ge=1, le=_LONGEST_POLL_SECONDS)] = _LONGEST_POLL_SECONDS
-    """How long one request waits for messages, at most."""
-    visibility_timeout: Annotated[int, Field(ge=1, le=43_200)] = 30
-    """Seconds until what was received by a worker that is gone comes again."""
-
-
-class SqsSource(Source):
+class SqsSource(Source[SqsSourceConfig]):
     features: ClassVar[SourceFeatures] = SourceFeatures(
         ordered=False,  # a FIFO queue keeps order within a group
         keeps_headers=True,
         keeps_key=True,
         needs_source=True,
         needs_credentials=True,
-        longest_wait_seconds=float(_LONGEST_POLL_SECONDS),
+        longest_wait_seconds=float(LONGEST_POLL_SECONDS),
     )
-    config_model: ClassVar[type[SourceConfig]] = SqsSourceConfig
+    config_model = SqsSourceConfig
 
-    def __init__(self, config: SourceConfig, pipeline: str) -> None:
-        self._config = cast(SqsSourceConfig, config)
+    def __init__(self, config: SqsSourceConfig, pipeline: str) -> None:
+        self._config = config
         self._where = f"pipeline {pipeline!r}: SQS queue {self._config.queue_name!r}"
         self._seconds = self._config.timeout_ms / 1000
         self._queue: Queue | None = None

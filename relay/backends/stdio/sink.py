@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from relay.backends.common.lines import as_lines, translate, write_whole
-from relay.backends.sink import Features, Sink, SinkConfig
+from relay.backends.sink import Features, Sink
+from relay.backends.stdio.config import StdoutSinkConfig
 from relay.errors import NotConnected
 from relay.models import Failure, Record
 
@@ -24,16 +25,12 @@ _PIECE_BYTES = select.PIPE_BUF
 _one_at_a_time = threading.Lock()
 
 
-class StdoutConfig(SinkConfig):
-    pass
-
-
-class StdoutSink(Sink):
+class StdoutSink(Sink[StdoutSinkConfig]):
     features: ClassVar[Features] = Features(uses_network=False, default_wire_format="envelope", default_subject="")
-    config_model: ClassVar[type[SinkConfig]] = StdoutConfig
+    config_model = StdoutSinkConfig
     fd: ClassVar[int] = 1
 
-    def __init__(self, config: SinkConfig, pipeline: str) -> None:
+    def __init__(self, config: StdoutSinkConfig, pipeline: str) -> None:
         self._timeout_seconds = config.timeout_ms / 1000
         self._where = f"pipeline {pipeline!r}: standard output"
         self._open = False

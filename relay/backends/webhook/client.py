@@ -18,7 +18,7 @@ import httpcore
 
 import relay
 from relay.backends.common.tls import tls_context
-from relay.backends.webhook.config import OURS, Basic, WebhookConfig, is_header_name
+from relay.backends.webhook.config import OURS, Basic, WebhookSinkConfig, is_header_name
 from relay.backends.webhook.errors import NEEDS_OPERATOR, status_verdict, verdict
 from relay.backends.webhook.network import ForbiddenAddress, Network
 from relay.backends.webhook.signatures import sign_standard, standard_key
@@ -56,7 +56,7 @@ class Outgoing(NamedTuple):
 class WebhookClient:
     """`open` and `send` block the caller; `send` may be used by several threads; `close` may come from any thread."""
 
-    def __init__(self, config: WebhookConfig, origin: Origin, where: str) -> None:
+    def __init__(self, config: WebhookSinkConfig, origin: Origin, where: str) -> None:
         self._config = config
         self._origin = origin
         self._where = where
@@ -176,7 +176,7 @@ class WebhookClient:
         return Failure(position, permanent, code, mask(reason), pause)
 
 
-def _constant_headers(config: WebhookConfig) -> dict[str, str]:
+def _constant_headers(config: WebhookSinkConfig) -> dict[str, str]:
     headers = dict(config.headers)
     if isinstance(config.auth, Basic):
         pair = f"{config.auth.user}:{config.auth.password}".encode()

@@ -1,18 +1,20 @@
-"""The keys of the webhook sink."""
+"""The keys of webhooks: of the sink and the source."""
 
 import re
 from typing import Annotated, Literal, Self
 
 from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
+from relay.backends.common.keys import has_reference
 from relay.backends.common.tls import TlsKeys
 from relay.backends.sink import SinkConfig
-from relay.backends.webhook.signatures import standard_key
+from relay.backends.source import SourceConfig
+from relay.backends.webhook.signatures import Scheme, standard_key
 from relay.backends.webhook.url import UrlTemplate
 from relay.errors import ConfigError
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_REFERENCE = re.compile(r"\$\{(?:env|file):[^{}]+\}")
+_PATH = re.compile(r"[A-Za-z0-9_~-][A-Za-z0-9_.~-]*(?:/[A-Za-z0-9_~-][A-Za-z0-9_.~-]*)*")
 
 OURS = frozenset({"host", "content-length", "transfer-encoding", "connection", "keep-alive", "te", "trailer", "upgrade",
                   "expect", "proxy-authorization", "proxy-connection", "webhook-id", "webhook-timestamp",
@@ -38,9 +40,10 @@ class Basic(BaseModel):
 
 
 Secret = Annotated[str, Field(min_length=1)]
+HeaderName = Annotated[str, Field(pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$", max_length=100)]
 
 
-class WebhookConfig(TlsKeys, SinkConfig):
+class WebhookSinkConfig(TlsKeys, SinkConfig):
     url: Annotated[str, Field(repr=False, validation_alias=AliasChoices("url", "webhook_url"))]
     """A template of the sink's own, not the subject template: what stands for a variable has to be percent-encoded."""
     method: Annotated[
@@ -82,7 +85,7 @@ class WebhookConfig(TlsKeys, SinkConfig):
     @field_validator("signing_secret")
     @classmethod
     def _secret_is_a_key(cls, secret: str | None) -> str | None:
-        if secret is not None and not _REFERENCE.search(secret):
+        if secret is not None and not has_reference(secret):
             standard_key(secret)
         return secret
 
@@ -97,7 +100,7 @@ class WebhookConfig(TlsKeys, SinkConfig):
     def _is_whole(self) -> Self:
         if self.auth is not None and any(name.lower() == "authorization" for name in self.headers):
             raise ValueError("auth and a header Authorization: keep one of the two")
-        if not _REFERENCE.search(self.url):
+        if not has_reference(self.url):
             self._check_url()
         return self
 
@@ -111,3 +114,46 @@ class WebhookConfig(TlsKeys, SinkConfig):
             raise ValueError(
                 "url begins with http://, which anybody on the way can read: use https://, or set allow_http"
             )
+
+
+class WebhookSourceConfig(SourceConfig):
+    path: Annotated[str | None, Field(max_length=200)] = None
+    """After `/hooks/`; the name of the pipeline where it is null."""
+    scheme: Scheme = "standard"
+    signing_secret: Annotated[Secret | None, Field(repr=False)] = None
+    signing_secrets: Annotated[list[Secret], Field(repr=False, max_length=8)] = Field(default=[])
+    """Several, while one replaces another: a signature by any of them is good."""
+    signature_header: HeaderName = "X-Signature-256"
+    """Of the scheme `hmac`."""
+    tolerance_seconds: Annotated[int, Field(ge=1, le=86_400)] = 300
+    """How old, or new, a signature may be; for `standard` and `stripe`, which sign the time."""
+    idempotency_header: HeaderName | None = None
+    """Has the event id; the scheme's own where it is null."""
+    max_body_bytes: Annotated[int, Field(ge=1, le=64 * 1024 * 1024)] = 1024 * 1024
+    rate_limit: Annotated[float | None, Field(gt=0, le=1_000_000)] = None
+    """Requests a second, in each process."""
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """Every signing secret, once."""
+        return tuple(dict.fromkeys([*([self.signing_secret] if self.signing_secret else []), *self.signing_secrets]))
+
+    @field_validator("path")
+    @classmethod
+    def _path_is_plain(cls, path: str | None) -> str | None:
+        if path is None or has_reference(path):
+            return path
+        plain = path.removeprefix("/").removeprefix("hooks/")
+        if not _PATH.fullmatch(plain):
+            raise ValueError("must be letters, digits and - _ . ~, in parts separated by /, such as shop/orders")
+        return plain
+
+    @model_validator(mode="after")
+    def _has_a_secret(self) -> Self:
+        if not self.secrets:
+            raise ValueError("signing_secret is missing: nobody could tell who is calling")
+        if self.scheme == "standard":
+            for secret in self.secrets:
+                if not has_reference(secret):
+                    standard_key(secret)
+        return self

@@ -7,10 +7,10 @@ the private network; docs/sinks/webhook.md says what a receiver gets.
 
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar, cast
+from typing import TYPE_CHECKING, ClassVar
 
-from relay.backends.sink import Features, Sink, SinkConfig
-from relay.backends.webhook.config import Basic, WebhookConfig
+from relay.backends.sink import Features, Sink
+from relay.backends.webhook.config import Basic, WebhookSinkConfig
 from relay.backends.webhook.lanes import Lanes
 from relay.backends.webhook.url import BAD_URL, UrlTemplate
 from relay.errors import ConfigError, MissingExtra, NotConnected
@@ -26,12 +26,12 @@ CONNECTION_CODES = frozenset({"not_connected", "timeout", "tls", "forbidden_addr
 _PLAIN_HEADERS = frozenset({"content-type", "accept", "user-agent"})
 
 
-class WebhookSink(Sink):
+class WebhookSink(Sink[WebhookSinkConfig]):
     features: ClassVar[Features] = Features(keeps_headers=True, cloudevents_binding="http")
-    config_model: ClassVar[type[SinkConfig]] = WebhookConfig
+    config_model = WebhookSinkConfig
 
-    def __init__(self, config: SinkConfig, pipeline: str) -> None:
-        self._config = cast(WebhookConfig, config)
+    def __init__(self, config: WebhookSinkConfig, pipeline: str) -> None:
+        self._config = config
         try:
             self._url = UrlTemplate(self._config.url)
         except ConfigError as error:

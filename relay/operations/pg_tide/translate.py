@@ -9,8 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from relay.backends.sinks import sink_class
-from relay.backends.sources import source_class
+from relay.backends.registry import sink_class, source_class
 from relay.errors import ConfigError
 from relay.pipelines.config import SUBJECT_KEYS, ForwardPipeline, ReversePipeline, parse
 from relay.pipelines.validation import keys_of

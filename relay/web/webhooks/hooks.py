@@ -13,8 +13,9 @@ from typing import Any
 import structlog
 from psycopg.rows import dict_row
 
+from relay.backends.webhook.config import WebhookSourceConfig
 from relay.backends.webhook.signatures import Verifier, signature_headers
-from relay.backends.webhook.source import WebhookSource, WebhookSourceConfig
+from relay.backends.webhook.source import WebhookSource
 from relay.database import migrate
 from relay.database.connection import Connection, connect, database_errors
 from relay.errors import ConfigError, MigrationError, NotConnected

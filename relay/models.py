@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
+MAX_BATCH_BYTES = 2 * 1024 * 1024
+"""How much of an outbox is read at once. Two batches are in memory for each thread: one at the sink, one read ahead."""
+
 
 class Message(NamedTuple):
     """One row of an outbox."""

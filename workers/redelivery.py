@@ -16,10 +16,10 @@ import structlog
 
 from relay.backends.sink import ObjectSink, TransactionalSink
 from relay.database.connection import Connection, database_errors
-from relay.drains.inbox import write_each
 from relay.drains.lease import DrainResult, DrainStart, Lease
 from relay.drains.outbox import settlement
 from relay.drains.redelivery import Again, Redeliveries
+from relay.inbox.rows import write_each
 from relay.models import Failure, InboxRow, Received
 from workers.publisher import Delivery
 

@@ -1,10 +1,8 @@
-"""Writing to inboxes: a message becomes a row once, whoever writes it and however often.
+"""Writing a received batch to its inbox, once, with its positions.
 
-Two rules bind this module:
-
-- Rows, dead letters and positions of a batch are one transaction, which names the fence of its drain.
-- PostgreSQL alone judges what can be stored. A batch is written as it is; only when it is refused are the rows that
-  PostgreSQL cannot take searched for, by halves, and become dead letters.
+The rule that binds this module: rows, dead letters and positions of a batch are one transaction, which names the fence
+of its drain. A batch is written as it is; only when PostgreSQL refuses it are the rows that are to blame searched for
+(`relay/inbox/rows.py`), and become dead letters.
 """
 
 import contextlib
@@ -15,26 +13,14 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-import psycopg
 from psycopg import Cursor
-from psycopg import errors as pg
 
 from relay.database.connection import Connection, database_errors, storable
 from relay.drains.lease import DrainStart, Lease
 from relay.errors import Fenced
-from relay.masking import mask
+from relay.inbox.rows import REFUSALS, columns, write, write_each
 from relay.models import Failure, InboxRow, Received
 from relay.sql import query
-
-# What PostgreSQL says of a row, not of itself: it would say the same again.
-REFUSALS = (
-    pg.DataError,
-    pg.IntegrityError,
-    pg.ProgramLimitExceeded,
-    pg.StatementTooComplex,
-    pg.RaiseException,
-    UnicodeEncodeError,
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,38 +36,6 @@ class InboundBatch:
     @property
     def positions(self) -> dict[str, str]:
         return {message.partition: message.position for message in self.received if message.partition}
-
-
-def write(connection: Connection, inbox: str, rows: Sequence[InboxRow]) -> int:
-    """Writes rows in one statement and returns how many were new. Raises one of `REFUSALS` if any cannot be stored."""
-    if not rows:
-        return 0
-    [(new,)] = connection.execute(query("inbox_write"), {"inbox": inbox, **_columns(rows)}).fetchall()
-    return int(new)
-
-
-def write_each(connection: Connection, inbox: str, rows: Sequence[InboxRow]) -> list[tuple[int, str]]:
-    """Writes what can be stored, and returns (index, reason) of each row that cannot. Call it in a transaction."""
-    refused: list[tuple[int, str]] = []
-    parts = [range(len(rows))]
-    while parts:
-        part = parts.pop()
-        try:
-            with connection.transaction():
-                write(connection, inbox, [rows[index] for index in part])
-        except REFUSALS as error:
-            if len(part) == 1:
-                refused.append((part[0], reason(error)))
-            else:
-                middle = len(part) // 2
-                parts += [part[middle:], part[:middle]]
-    return sorted(refused)
-
-
-def reason(error: Exception) -> str:
-    """What PostgreSQL has against a row, for people."""
-    primary = error.diag.message_primary if isinstance(error, psycopg.Error) else None
-    return "PostgreSQL: " + mask(primary or " ".join(str(error).split()))
 
 
 class Writer:
@@ -120,7 +74,7 @@ class Writer:
                 self._connection.execute("begin")
                 self._connection.execute(query("durably"))
                 rows = [row for _, row in arrived.rows]
-                new = self._execute("receive_write", _columns(rows)) if rows else None
+                new = self._execute("receive_write", columns(rows)) if rows else None
                 fence = self._finish(arrived, len(rows))
                 self._connection.execute("commit")
                 return _Sent(arrived, sent_at, stack.pop_all(), new, fence)
@@ -241,22 +195,6 @@ class _Sent:
     pipeline: ExitStack = field(default_factory=ExitStack)
     new: "Cursor[Any] | None" = None
     fence: "Cursor[Any] | None" = None
-
-
-def _columns(rows: Sequence[InboxRow]) -> dict[str, list[Any]]:
-    return dict(zip(_ROW_PARAMETERS, map(list, zip(*rows, strict=True)), strict=True))
-
-
-_ROW_PARAMETERS = (
-    "event_ids",
-    "event_types",
-    "sources",
-    "aggregate_ids",
-    "event_sequences",
-    "payloads",
-    "headers",
-    "trace_ids",
-)
 
 
 def _dead_columns(dead: Sequence[tuple[Received, Failure]]) -> dict[str, list[Any]]:

@@ -22,11 +22,8 @@ from psycopg.rows import args_row
 from relay.database.connection import Connection, database_errors, storable
 from relay.drains.lease import DrainStart, Lease
 from relay.errors import Fenced
-from relay.models import Failure, Message
+from relay.models import MAX_BATCH_BYTES, Failure, Message
 from relay.sql import query
-
-# Two batches are in memory at once for each thread: one at the sink, one read ahead.
-MAX_BATCH_BYTES = 2 * 1024 * 1024
 
 Bell = Literal["arm", "disarm"]
 

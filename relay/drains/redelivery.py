@@ -11,9 +11,8 @@ from typing import Any
 
 from relay.database.connection import Connection, database_errors, storable
 from relay.drains.lease import DrainStart, Lease
-from relay.drains.outbox import MAX_BATCH_BYTES
 from relay.errors import Fenced
-from relay.models import Failure, Message, Received
+from relay.models import MAX_BATCH_BYTES, Failure, Message, Received
 from relay.sql import query
 
 

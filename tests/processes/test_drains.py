@@ -161,19 +161,19 @@ def test_a_drain_that_was_given_up_stops_waiting(bench):
 
 
 def test_a_drain_that_waits_asks_for_changes_once_a_second_at_most(bench):
-    looks = []
+    checks = []
 
     class Counting(Writer):
-        def look(self):
-            looks.append(time.monotonic())
-            super().look()
+        def check_pipeline(self):
+            checks.append(time.monotonic())
+            super().check_pipeline()
 
     bench.receive_into("commands", slice_ms=3500)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(reverse, "Writer", Counting)
         assert bench.drain() == "more"
-    assert 1 <= len(looks) <= 3
-    assert all(later - earlier >= 1.0 for earlier, later in itertools.pairwise(looks))
+    assert 1 <= len(checks) <= 3
+    assert all(later - earlier >= 1.0 for earlier, later in itertools.pairwise(checks))
 
 
 # Sharing threads -----------------------------------------------------------------------------------------------------

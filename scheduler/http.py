@@ -1,4 +1,4 @@
-"""What machines ask of a scheduler: `/metrics` for Prometheus, `/health` and `/ready` for whoever runs it."""
+"""What machines ask of a scheduler: `/metrics` for Prometheus, `/health` and `/ready` for what runs it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ class Health:
     failures: tuple[str, ...] = ()
     """What is wrong with the process itself, for people; without secrets, like the troubles."""
     troubles: tuple[str, ...] = ()
-    """What keeps it from its work and lies outside: it is alive, and not ready."""
+    """What outside keeps it from its work: it is alive, and not ready."""
 
 
 class SchedulerHttp:

@@ -7,7 +7,7 @@ from functools import partial
 
 import pytest
 
-from relay.backends.memory import source as sources
+from relay.backends.memory.source import forget
 from relay.drains.inbox import Writer
 from tests.processes.single_drains import Bench
 from tests.waiting import wait_until
@@ -20,7 +20,7 @@ def bench(database):
     yield made
     made.close()
     for name in ("commands", "others"):
-        sources.forget(name)
+        forget(name)
 
 
 # Reverse -------------------------------------------------------------------------------------------------------------
@@ -208,4 +208,4 @@ def test_whoever_waits_gives_its_thread_to_a_drain_that_has_none(database):
         assert bench.last("outcome") == "later"
     finally:
         bench.close()
-        sources.forget("commands")
+        forget("commands")

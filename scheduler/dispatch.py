@@ -31,7 +31,7 @@ class Dispatch:
         self._is_lost = False
 
     def emit(self, drain: Drain, direction: str) -> bool:
-        """Whether the queue has taken the drain. If not, it may have it nevertheless; nothing is emitted for a moment."""
+        """Whether the queue has taken the drain. If not, it may have it nevertheless; then it is paused."""
         return self._put(lambda: enqueue_drain(self._broker, drain, direction))
 
     def maintain(self, max_age_seconds: float) -> bool:

@@ -16,13 +16,13 @@ class Health:
     pipelines_owned: int
     uptime_seconds: float
     failures: tuple[str, ...] = ()
-    """What is wrong with the process itself, for people; without secrets, like the troubles."""
+    """What is wrong with the process itself, for people; like the troubles, without secrets."""
     troubles: tuple[str, ...] = ()
     """What outside keeps it from its work: it is alive, and not ready."""
 
 
 class SchedulerHttp:
-    """Serves in threads of its own between `start` and `stop`.
+    """Serves in its own threads between `start` and `stop`.
 
     `snapshot` is called for every request, from those threads: it must be thread-safe and must not wait.
     """

@@ -1,4 +1,4 @@
-"""The forward drain: opens the sink, chooses the loop that suits it, and then redelivers what is asked for."""
+"""The forward drain: opens the sink, chooses the loop that suits it, and then redelivers what was requested."""
 
 from collections.abc import Callable
 

@@ -58,7 +58,7 @@ class ObjectDrain:
         wait_seconds = limits.max_age_ms / 1000 - backlog.seconds
         if backlog.messages >= limits.max_rows or backlog.bytes >= limits.max_bytes or wait_seconds <= 0:
             return backlog.end_id
-        # Publishers need not ring for each message that is waited for.
+        # Until then publishers do not need to ring for each message.
         self._reader.set_bell("disarm")
         return DrainResult("later", self._publisher.progressed, min(wait_seconds, self._poll_seconds))
 

@@ -1,4 +1,4 @@
-"""What a pipeline is asked to deliver once more, beside its live messages.
+"""What a pipeline is requested to deliver once more, besides its live messages.
 
 A drain comes here after its live messages, so that they wait for nothing, and stays for at most half a slice. The same
 sink is used, in the same way: what is delivered is settled, what is refused is a dead letter (again), and anything else
@@ -44,7 +44,10 @@ class Redelivery:
         self._publisher = publisher
 
     def run(self, live: DrainResult) -> DrainResult:
-        """For as long as something is asked for. When nothing is any more, the drain ends as its live part did."""
+        """Delivers for as long as something is requested. When nothing is left, the drain ends as its live part did.
+
+        Raises Fenced, NotConnected (PostgreSQL), ConfigError.
+        """
         # An object is named after its first and last message: one that is made of single dead letters must not take the
         # name of one that is made of everything between them.
         max_messages = self._config.pipeline.batch_size

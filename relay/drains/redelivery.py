@@ -1,4 +1,4 @@
-"""What a pipeline is asked to deliver once more: dead letters that are retried, ranges that are replayed.
+"""What a pipeline is requested to deliver once more: dead letters that are retried, ranges that are replayed.
 
 Requests are made in SQL. The rule that binds this module: every write names the fence of the drain, and none moves the
 offset of the group.
@@ -37,13 +37,13 @@ class ReceivedDeadLetter:
 
 
 class Redeliveries:
-    """Reads for a drain what is asked of its pipeline, and settles. Raises Fenced, and NotConnected for PostgreSQL."""
+    """Reads for a drain what its pipeline is to redeliver, and settles. Raises Fenced, NotConnected (PostgreSQL)."""
 
     def __init__(self, session: FencedSession) -> None:
         self._session = session
 
     def next(self, max_messages: int, max_dead_letters: int) -> RedeliveryBatch | None:
-        """The next batch: dead letters first, then the current replay. None if nothing is asked for any more.
+        """The next batch: dead letters first, then the current replay. None if nothing is requested any more.
 
         A batch of a replay is empty when nothing of the rest of its range is kept; it is to be settled all the same.
         """

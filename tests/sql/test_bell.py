@@ -174,7 +174,7 @@ def test_a_publisher_that_came_before_the_bell_was_armed_is_seen_by_the_second_l
 
 
 def test_a_disarm_waits_for_a_change_of_its_fence(database, publisher):
-    """Otherwise a drain that was given up could silence the bell that the next one trusts in."""
+    """Otherwise a drain that was abandoned could silence the bell that the next one trusts in."""
     make_pipeline(database)
     with relay_session(database.url) as session:
         drain = begin(session)

@@ -1,12 +1,15 @@
-"""The values that travel along the data paths. All are immutable.
+"""The values on the data paths. All are immutable.
 
-`Message` and `Record` are named tuples because a batch makes thousands of them: a frozen dataclass
-costs three times as much to build.
+`Message` and `Record` are named tuples because a batch has thousands of them, and a frozen dataclass takes three times
+as long to build.
 """
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
+
+MAX_BATCH_BYTES = 2 * 1024 * 1024
+"""How much of an outbox is read at once. Two batches are in memory for each thread: one at the sink, one read ahead."""
 
 
 class Message(NamedTuple):
@@ -28,7 +31,7 @@ class Record(NamedTuple):
 
     id: int
     dedup_id: str
-    """`<outbox>:<id>`: stable over retries, unique for ever (design section 7)."""
+    """`<outbox>:<id>`: the same in every retry, never used for another message."""
     subject: str
     """Where it goes inside the sink (subject, topic, routing key, URL); empty where the sink has one destination."""
     key: str | None
@@ -42,14 +45,14 @@ class Received(NamedTuple):
     """One message as a source hands it out; nothing in it is interpreted yet."""
 
     id: str
-    """The source's own id of it, the same each time it comes, such as `orders/3/1042`: the default event id."""
+    """The source's own id of it, the same at each delivery, such as `orders/3/1042`: the default event id."""
     body: bytes
     headers: dict[str, str]
     key: str | None = None
     subject: str = ""
     """Topic, subject, stream, routing key, queue or path that it came by."""
     partition: str = ""
-    """Whose position it moves, such as `orders/3`; empty where the source has no positions."""
+    """What its position belongs to, such as `orders/3`; empty where the source has no positions."""
     position: str = ""
     """In the source's own notation; `open` gets the last one that was committed."""
     token: Any = None
@@ -76,24 +79,24 @@ class Failure:
     """One record of a batch that was not delivered."""
 
     index: int
-    """Its position in the list given to `publish`."""
+    """Its position in the list that `publish` was given."""
     permanent: bool
-    """True: this record will never be accepted and becomes a dead letter. False: try again later."""
+    """True: this record will never be accepted and becomes a dead letter. False: it is retried later."""
     code: str
     """A short stable word for metrics, such as `too_large`."""
     reason: str
     """For people; carries no secret."""
     retry_after_seconds: float | None = None
-    """The receiver asked to be left alone for so long; None where it said nothing."""
+    """The pause that the receiver asked for; None if it asked for none."""
 
 
 class Progress(NamedTuple):
     """How far a group has come, as a sink knows it."""
 
     offset_id: int
-    """Every message up to here was delivered or refused for good."""
+    """Every message up to here was delivered or permanently refused."""
     dead: tuple[tuple[int, Failure], ...] = ()
-    """(message id, why) of those that were refused for good and may not be settled yet."""
+    """(message id, why) of those that were permanently refused and may not be settled yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,4 +108,4 @@ class Drain:
     number: int
     """Grows by one with every drain of an epoch."""
     lease_ms: int
-    """How long it may stay silent; a message that waits longer in the queue is stale."""
+    """How long the drain may stay silent. A drain message that waits longer in the queue is stale."""

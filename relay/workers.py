@@ -1,4 +1,4 @@
-"""The front door of `dramatiq relay.workers`, and the only importer of the package `workers`.
+"""The entry point of `dramatiq relay.workers`, and the only importer of the package `workers`.
 
 Reads the settings, makes the broker, and binds plain functions to queues. Dramatiq imports it once in each process.
 """
@@ -27,8 +27,8 @@ from relay.process.stop import wait_for_end_of_parent  # noqa: E402
 from relay.process.worker_health import Heartbeat  # noqa: E402
 from relay.process.worker_metrics import WorkerMetricsEndpoint  # noqa: E402
 from relay.settings import Settings  # noqa: E402
-from workers import drain as drains  # noqa: E402
 from workers import maintenance  # noqa: E402
+from workers.drain import WrongSchema, run  # noqa: E402
 from workers.resources import Resources  # noqa: E402
 
 try:
@@ -37,20 +37,20 @@ except ConfigError as error:
     sys.exit(f"relay.workers: {error}")
 configure_logging(settings)
 
-# A batch of 1,000 messages is some 4,000 tuples and dicts, in no cycle: by Python's default of 700 they are searched
-# for cycles several times a batch, and with them all that a client library has loaded.
+# A batch of 1,000 messages is some 4,000 tuples and dicts, in no cycle: with Python's default of 700,
+# the collector searches them for cycles several times a batch, and with them all that a client library has loaded.
 gc.set_threshold(20_000)
 
 log = structlog.get_logger(__name__)
 
 
 class Equip(Middleware):
-    """Gives the drains of a process their resources; at a shutdown they settle the batch in hand and end."""
+    """Gives the drains of a process their resources; at a shutdown they settle the current batch and end."""
 
     resources: Resources
 
     def before_worker_boot(self, _broker: dramatiq.Broker, worker: dramatiq.Worker) -> None:
-        # Only here threads and queues are known: the dramatiq command takes them as options of its own.
+        # Only here threads and queues are known: they are options of the dramatiq command.
         served = _served(worker)
         self.resources = Resources(
             settings,
@@ -67,16 +67,16 @@ class Equip(Middleware):
 
 
 def _served(worker: dramatiq.Worker) -> set[str]:
-    """The queues of this process. Told to serve some, it serves what belongs to them as well."""
+    """The queues of this process: all, or those of the option --queues."""
     try:
-        worker.consumer_whitelist = worker.consumer_whitelist and queues.served_with(worker.consumer_whitelist)
+        queues.check_queues(worker.consumer_whitelist or ())
     except ConfigError as error:
         sys.exit(f"relay.workers: --queues: {error}")
     return worker.consumer_whitelist or broker.get_declared_queues()
 
 
 class EndWithMaster(Middleware):
-    """Ends a process whose Dramatiq master was killed: nobody would stop it, and its logs go nowhere any more."""
+    """Ends a process whose Dramatiq master was killed: nothing else would stop it, and its logs go nowhere any more."""
 
     def after_process_boot(self, _broker: dramatiq.Broker) -> None:
         if multiprocessing.parent_process():
@@ -91,15 +91,15 @@ def drain(*arguments: object) -> None:
     """One drain message, as `relay.broker.queues` puts it on the queue."""
     with worker_metrics().drains_running.track_inprogress():
         try:
-            drains.run(equip.resources, queues.drain_from(arguments))
-        except drains.WrongSchema as error:
-            # The drain is given up, and emitted anew when its lease has run out: for workers of the right version.
+            run(equip.resources, queues.drain_from(arguments))
+        except WrongSchema as error:
+            # The drain is abandoned. The next is emitted when its lease has run out, for workers of the right version.
             log.critical("worker stops", reason=str(error))
             os.kill(os.getpid(), signal.SIGTERM)
 
 
 def maintain() -> None:
-    """One turn of looking after the database."""
+    """One turn of maintenance of the database."""
     maintenance.run(equip.resources)
 
 
@@ -110,5 +110,4 @@ broker = make_broker(
 dramatiq.set_broker(broker)
 dramatiq.actor(broker=broker, actor_name=queues.DRAIN_ACTOR, queue_name=queues.DRAIN_QUEUES["forward"])(drain)
 broker.declare_queue(queues.DRAIN_QUEUES["reverse"])
-broker.declare_queue(queues.FORMER_DRAIN_QUEUE)
 dramatiq.actor(broker=broker, actor_name=queues.MAINTENANCE_ACTOR, queue_name=queues.MAINTENANCE_QUEUE)(maintain)

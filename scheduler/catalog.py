@@ -1,4 +1,4 @@
-"""Which pipelines there are for this scheduler, read from the database and checked."""
+"""What this scheduler can own: the pipelines, read from the database and checked."""
 
 from typing import Any
 
@@ -21,11 +21,11 @@ class Catalog:
         self._judged: dict[tuple[str, int], Spec | str] = {}
         self.specs: dict[str, Spec] = {}
         self.groups: dict[str, str] = {}
-        """Of every pipeline that somebody should own: the group that it names; empty if it names none."""
+        """Of every pipeline that some scheduler should own: the group that it names; empty if it names none."""
         self.invalid = 0
 
     def read(self, session: Session) -> None:
-        """Reads all pipelines. Each revision is checked once, and the database told if it is bad."""
+        """Reads all pipelines. Checks each revision once, and records in the database why it is invalid."""
         judged: dict[tuple[str, int], Spec | str] = {}
         self.specs, self.groups, self.invalid = {}, {}, 0
         for row in session.pipelines():

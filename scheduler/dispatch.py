@@ -1,4 +1,4 @@
-"""Puts drains on the queue. When the broker does not take them, everything waits a moment and then one is tried."""
+"""Puts drains on the queue. When the broker does not take them, all wait a moment, and then one is tried."""
 
 import time
 from collections.abc import Callable
@@ -31,14 +31,14 @@ class Dispatch:
         self._is_lost = False
 
     def emit(self, drain: Drain, direction: str) -> bool:
-        """Whether the queue has taken the drain. If not, it may have it even so, and is paused."""
+        """Whether the queue has taken the drain. If not, it may have it nevertheless; then it is paused."""
         return self._put(lambda: enqueue_drain(self._broker, drain, direction))
 
     def maintain(self, max_age_seconds: float) -> bool:
         """Whether the queue has taken the maintenance. If not, the next turn will do."""
         return self._put(lambda: enqueue_maintenance(self._broker, max_age_seconds))
 
-    def look(self) -> None:
+    def check_broker(self) -> None:
         """Asks the broker whether it is there, so that its loss is known before a drain is due."""
         if time.monotonic() < self.paused_until:
             return

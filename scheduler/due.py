@@ -4,7 +4,7 @@ import heapq
 
 
 class DueList:
-    """One time for each name; setting it anew replaces the old one."""
+    """One time for each name; a new one replaces the old one."""
 
     def __init__(self) -> None:
         self._times: dict[str, float] = {}

@@ -1,4 +1,4 @@
-"""What machines ask of a scheduler: `/metrics` for Prometheus, `/health` and `/ready` for whoever runs it."""
+"""What machines ask of a scheduler: `/metrics` for Prometheus, `/health` and `/ready` for what runs it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,13 +16,13 @@ class Health:
     pipelines_owned: int
     uptime_seconds: float
     failures: tuple[str, ...] = ()
-    """What is wrong with the process itself, for people; without secrets, like the troubles."""
+    """What is wrong with the process itself, for people; like the troubles, without secrets."""
     troubles: tuple[str, ...] = ()
-    """What keeps it from its work and lies outside: it is alive, and not ready."""
+    """What outside keeps it from its work: it is alive, and not ready."""
 
 
 class SchedulerHttp:
-    """Serves in threads of its own between `start` and `stop`.
+    """Serves in its own threads between `start` and `stop`.
 
     `snapshot` is called for every request, from those threads: it must be thread-safe and must not wait.
     """

@@ -1,6 +1,6 @@
 """The scheduler's loop: wait for a notification or the next due time, then act. One thread, one PostgreSQL session.
 
-Losing the session loses every pipeline at once; the loop forgets all it knew and starts again with a new one.
+When the session is lost, so is every pipeline; the loop forgets all it knew and starts again with a new session.
 """
 
 import random
@@ -91,13 +91,13 @@ class Scheduler:
         self._session = session
         self._groups_measured: set[str] = set()
         self._catalog = Catalog(self._settings.relay_group_id)
-        self._portfolio = Ownership(session, self._dispatch, self._metrics)
+        self._ownership = Ownership(session, self._dispatch, self._metrics)
         self._discovery = Chore(self._settings.discovery_interval_seconds, self._discover)
         self._chores = [
             Chore(HEARTBEAT_SECONDS, self._heartbeat),
             self._discovery,
             Chore(HEARTBEAT_SECONDS, self._share),
-            Chore(MEASURE_SECONDS, self._dispatch.look),
+            Chore(MEASURE_SECONDS, self._dispatch.check_broker),
             Chore(MEASURE_SECONDS, self._measure),
             Chore(EXTEND_SECONDS, self._extend),
             Chore(self._settings.maintenance_interval_seconds, self._maintain),
@@ -107,7 +107,7 @@ class Scheduler:
                 self._turn()
             log.info("scheduler stopping")
         finally:
-            self._portfolio.forget()
+            self._ownership.forget()
             self._metrics.pipelines_unowned.clear()
             self._pipelines_owned = 0
 
@@ -119,19 +119,19 @@ class Scheduler:
                 chore.run()
                 chore.next_at = time.monotonic() + chore.interval_seconds
         self._moved_at = time.monotonic()
-        self._portfolio.act()
-        self._pipelines_owned = len(self._portfolio)
+        self._ownership.act()
+        self._pipelines_owned = len(self._ownership)
         for notification in self._session.wait(self._stop, self._idle_seconds()):
             if notification.channel == "tide_relay_config":
                 self._discovery.next_at = 0.0
             elif notification.channel == "tide_relay_maintenance":
                 self._maintained_at = time.monotonic()
             else:
-                self._portfolio.hear(notification)
+                self._ownership.hear(notification)
 
     def _idle_seconds(self) -> float:
         wakes = [chore.next_at for chore in self._chores]
-        if (due_at := self._portfolio.next_at()) is not None:
+        if (due_at := self._ownership.next_at()) is not None:
             wakes.append(due_at)
         return min(LONGEST_WAIT_SECONDS, min(wakes) - time.monotonic())
 
@@ -151,22 +151,22 @@ class Scheduler:
         self._session.require_schema()
         self._catalog.read(self._session)
         self._metrics.pipelines_invalid.set(self._catalog.invalid)
-        self._portfolio.follow(self._catalog.specs)
+        self._ownership.follow(self._catalog.specs)
         self._share()
         self._database_trouble = None
 
     def _share(self) -> None:
-        self._portfolio.share(self._catalog.specs, self._session.schedulers_alive())
+        self._ownership.share(self._catalog.specs, self._session.schedulers_alive())
 
     def _measure(self) -> None:
-        self._portfolio.measure_lag()
-        self._portfolio.measure_waiting()
+        self._ownership.measure_lag()
+        self._ownership.measure_waiting()
         self._measure_unowned()
 
     def _measure_unowned(self) -> None:
-        """Of every group: a pipeline whose group nobody serves is missed by nobody else."""
+        """Of every group: no other scheduler would notice a pipeline whose group is not served."""
         groups = self._catalog.groups
-        unowned = self._session.unowned([name for name in groups if name not in self._portfolio])
+        unowned = self._session.unowned([name for name in groups if name not in self._ownership])
         counted = Counter(groups[name] for name in unowned)
         gauge = self._metrics.pipelines_unowned
         for group in {"", self._settings.relay_group_id, *groups.values()}:

@@ -72,11 +72,11 @@ class Session:
         self.close()
 
     def close(self) -> None:
-        """Lets go of everything; says goodbye if the session is alive."""
+        """Releases everything; signs off if the session is alive."""
         try:
             self._run("scheduler_leave")
         except NotConnected:
-            pass  # nothing to say goodbye to: the row goes when another scheduler finds the session gone
+            pass  # another scheduler removes the row when it finds the session gone
         finally:
             self._connection.close()
 
@@ -96,7 +96,7 @@ class Session:
         migrate.require_current(self._connection)
 
     def heartbeat(self) -> None:
-        """Raises NotConnected if another scheduler took this one for dead, or a pooler gave it another session."""
+        """Raises NotConnected if another scheduler declared this one dead, or a pooler gave it another session."""
         beat = self._run("scheduler_heartbeat")
         if not beat:
             raise NotConnected("another scheduler ended this one, which had been silent for too long", code="evicted")
@@ -104,7 +104,7 @@ class Session:
             raise NotConnected(f"its session was given to others: {_SHARED}", code="session")
 
     def _require_own_session(self, settings: Settings) -> None:
-        """Raises ConfigError if a pooler shares sessions: others would be given the same locks."""
+        """Raises ConfigError if a pooler shares sessions: other programs would get the same locks."""
         with database_errors():
             if pooler.is_between(self._connection) and is_shared(self._connection, settings):
                 raise ConfigError(f"this scheduler would not own what it takes: {_SHARED}")
@@ -127,8 +127,8 @@ class Session:
     def unowned(self, names: list[str]) -> list[str]:
         return [row[0] for row in self._run("pipelines_unowned", names=names)]
 
-    def begun(self, drains: Sequence[Drain]) -> set[str]:
-        """The pipelines of those of these drains that a worker has begun."""
+    def started(self, drains: Sequence[Drain]) -> set[str]:
+        """The pipelines of those of these drains that a worker has started."""
         parameters: dict[str, list[Any]] = {
             "names": [drain.pipeline for drain in drains],
             "epochs": [drain.epoch for drain in drains],
@@ -148,7 +148,7 @@ class Session:
         return self._run("epoch_raise", names=names)
 
     def silence(self, drain: Drain) -> None:
-        """Silences the bell of a pipeline whose drain is in the queue and has not begun."""
+        """Silences the bell of a pipeline whose drain is in the queue and has not started."""
         self._run("bell_silence", pipeline=drain.pipeline, epoch=drain.epoch, number=drain.number)
 
     def behind(self, names: list[str]) -> set[str]:

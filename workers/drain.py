@@ -1,12 +1,12 @@
-"""The life of a drain: begin, drain in its direction, end. Whatever happens in between, the owner is told."""
+"""The life of a drain: begin, drain in its direction, end. Whatever happens in between, the owner hears of it."""
 
 import time
 
 import structlog
 
 from relay.database.connection import database_errors
-from relay.drains import lease as ownership
-from relay.drains.lease import DrainResult, Lease
+from relay.drains.fence import FencedSession, end
+from relay.drains.lease import DrainResult, Lease, begin, failed
 from relay.errors import ConfigError, Fenced, MigrationError, NotConnected, RelayError
 from relay.models import Drain
 from relay.process.metrics import PipelineLabels, worker_metrics
@@ -19,7 +19,7 @@ DIRECTIONS = {"forward": forward.drain, "reverse": reverse.drain}
 
 
 class WrongSchema(Exception):
-    """The schema is one that this version cannot work with: the process must touch nothing more, and end."""
+    """This version cannot work with the schema of the database: the process must touch nothing more, and end."""
 
 
 def run(resources: Resources, drain: Drain) -> None:
@@ -30,28 +30,28 @@ def run(resources: Resources, drain: Drain) -> None:
         except Fenced as error:
             log.warning("drain fenced", reason=str(error))
         except RelayError as error:
-            # Before begin or after every try to end it: the scheduler finds the lease run out, and emits anew.
-            log.error("drain given up", reason=str(error))
+            # Before begin or after every try to end it: the scheduler sees that the lease ran out, and emits the next.
+            log.error("drain abandoned", reason=str(error))
 
 
 def _run(resources: Resources, drain: Drain) -> None:
     asked_at = time.monotonic()
     with database_errors(), resources.pool.connection() as connection:
         try:
-            resources.schema.look(connection)
+            resources.schema.check(connection)
         except MigrationError as error:
             raise WrongSchema(str(error)) from error
-        begun = ownership.begin(connection, drain)
-        if begun is None:
+        start = begin(connection, drain)
+        if start is None:
             worker_metrics().stale_drains.labels(drain.pipeline).inc()
             return
-        backend = begun.config.get("sink_type") or begun.config.get("source_type")
-        labels = PipelineLabels(drain.pipeline, begun.direction, str(backend))
+        backend = start.config.get("sink_type") or start.config.get("source_type")
+        labels = PipelineLabels(drain.pipeline, start.direction, str(backend))
         lease = Lease(drain, drain.lease_ms / 1000, asked_at)
         try:
-            ended = DIRECTIONS[begun.direction](resources, connection, lease, begun)
-            ownership.end(connection, drain, ended)
-            _count(labels, ended)
+            result = DIRECTIONS[start.direction](resources, FencedSession(connection, lease, start))
+            end(connection, drain, result)
+            _count(labels, result)
             return
         except Fenced:
             worker_metrics().drains.labels(*labels, "fenced").inc()
@@ -61,27 +61,27 @@ def _run(resources: Resources, drain: Drain) -> None:
             log.warning("database lost during a drain", reason=str(error))
             # Cut off in the middle of something, it would fail once more on its way back to the pool.
             connection.close()
-            ended = ownership.failed(begun.failures, f"database_{error.code}", str(error))
+            result = failed(start.failures, f"database_{error.code}", str(error))
         except (ConfigError, MigrationError) as error:
             log.error("drain failed", reason=str(error))
-            ended = ownership.failed(begun.failures, "config", str(error))
-    _end_later(resources, lease, ended)
-    _count(labels, ended)
+            result = failed(start.failures, "config", str(error))
+    _end_later(resources, lease, result)
+    _count(labels, result)
 
 
-def _count(labels: PipelineLabels, ended: DrainResult) -> None:
-    worker_metrics().drains.labels(*labels, ended.outcome).inc()
-    if ended.error_code:
-        worker_metrics().failures.labels(*labels, ended.error_code).inc()
+def _count(labels: PipelineLabels, result: DrainResult) -> None:
+    worker_metrics().drains.labels(*labels, result.outcome).inc()
+    if result.error_code:
+        worker_metrics().failures.labels(*labels, result.error_code).inc()
 
 
-def _end_later(resources: Resources, lease: Lease, ended: DrainResult) -> None:
-    """Ends a drain whose connection was lost, so that its pipeline need not wait for the lease to run out."""
+def _end_later(resources: Resources, lease: Lease, result: DrainResult) -> None:
+    """Ends a drain whose connection was lost, so that its pipeline does not wait for the lease to run out."""
     pause_seconds = 0.05
     while True:
         try:
             with database_errors(), resources.pool.connection() as connection:
-                ownership.end(connection, lease.drain, ended)
+                end(connection, lease.drain, result)
                 return
         except NotConnected:
             if resources.stop.wait(pause_seconds) or not lease.covers(0):

@@ -1,7 +1,7 @@
-"""What the fleet does for the database every so often: removes what is settled and old, and looks after consumers.
+"""Maintenance of the database by the fleet: removes what is settled and old, and consumers that are dead.
 
-Every step is a transaction of its own, bounded in rows, and harmless at any time, also twice at once. What is not done
-in this turn is done in a later one: so a turn may be lost, cut short, or find somebody in its way.
+Every step is its own transaction, bounded in rows, and harmless at any time, even twice at once. What is not done in
+this turn is done in a later one: so a turn may be lost, cut short, or find a lock in its way.
 """
 
 import random
@@ -21,7 +21,7 @@ from workers.resources import Resources
 
 log = structlog.get_logger(__name__)
 
-# A thread that looks after the database drains nothing meanwhile.
+# A thread that does maintenance drains nothing meanwhile.
 TURN_SECONDS = 10.0
 MAX_ROWS = 10_000
 
@@ -35,7 +35,7 @@ class Counts:
     dropped: int = 0
     """Partitions, emptied in an earlier turn, that are gone."""
     lost: int = 0
-    """Messages let go that a consumer group had not settled."""
+    """Messages removed that a consumer group had not settled."""
     inbox_rows: int = 0
     dead_letters: int = 0
     history: int = 0
@@ -55,7 +55,7 @@ def run(resources: Resources) -> None:
             if not (counts.busy or counts.failed or resources.stop.is_set()):
                 connection.execute(query("maintenance_done"))
     except RelayError as error:
-        log.error("maintenance given up until the next turn", reason=str(error))
+        log.error("maintenance abandoned until the next turn", reason=str(error))
     else:
         log.debug("maintenance", **{name: getattr(counts, name) for name in Counts.__slots__})
 
@@ -63,7 +63,7 @@ def run(resources: Resources) -> None:
 def run_once(
     connection: Connection, *, seconds: float = TURN_SECONDS, stopping: Callable[[], bool] = lambda: False
 ) -> Counts:
-    """One turn, on a session in autocommit. Begins nothing new after `seconds`, or when `stopping()`.
+    """One turn, on a session in autocommit. Starts no step after `seconds`, or when `stopping()`.
 
     Raises NotConnected when the session is lost; what PostgreSQL refuses is logged, and the next step is taken.
     """
@@ -86,7 +86,7 @@ class _Turn:
         self.counts = Counts()
 
     def names(self, statement: str) -> list[str]:
-        """In any order, so that no outbox and no inbox is always the one for which no time is left."""
+        """In random order, so that time does not always run out for the same outbox or inbox."""
         names = [row[0] for row in self._rows(statement)]
         random.shuffle(names)
         return names
@@ -116,11 +116,9 @@ class _Turn:
         if found.truncated or found.dropped:
             log.info("partitions removed", outbox=name, truncated=found.truncated, dropped=found.dropped)
         if found.lost:
-            log.error(
-                "messages let go that were not settled: see tide.retention_loss", outbox=name, messages=found.lost
-            )
+            log.error("unsettled messages removed: see tide.retention_loss", outbox=name, messages=found.lost)
         if found.warning:
-            log.warning("messages that are not settled will be let go", outbox=name, holds=found.warning)
+            log.warning("unsettled messages will be removed", outbox=name, holds=found.warning)
 
     def inbox(self, name: str) -> None:
         removed = self._all("inbox_retain", name=name)
@@ -160,7 +158,7 @@ class _Turn:
         except RelayError as error:
             if self._connection.closed:
                 raise
-            # An outbox that was dropped since, a lock, a statement too slow: the others need not wait for it.
+            # An outbox that was dropped since, a lock, a statement too slow: the others do not wait for it.
             log.warning("a step of maintenance was left out", step=statement, reason=str(error), **parameters)
             self.counts.failed += 1
             return []

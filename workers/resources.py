@@ -1,4 +1,4 @@
-"""What the drains of one process share: connections, open sinks and sources, the right to wait."""
+"""What the drains of one process share: connections, open sinks and sources, slots to wait in."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
@@ -27,7 +27,7 @@ class OpenCache(Generic[T]):
     """Open sinks, or sources, between drains. A drain takes one out while it uses it: no two threads share one.
 
     Each is kept with a state: of a sink the pipeline's revision, of a source also the drain that used it last. It is
-    used again only in the very same state, and closed otherwise.
+    used again only in the same state, and closed otherwise.
     """
 
     def __init__(self, limit: int = MAX_IDLE) -> None:
@@ -88,7 +88,7 @@ class Resources:
         self.schema = Watch()
         self.sinks: OpenCache[Sink] = OpenCache()
         self.sources: OpenCache[Source] = OpenCache()
-        # With other work about, one thread never waits on a source, so that the work finds it free.
+        # Where there is other work, one thread never waits on a source, so that the work finds it free.
         self.wait_slots = WaitSlots(threads if all_may_wait else max(1, threads - 1), others_wait)
         self.stop = Stop()
 

@@ -11,17 +11,18 @@ from collections.abc import Sequence
 import structlog
 
 from relay.backends.source import Source
-from relay.database.connection import Connection
-from relay.drains import lease as ownership
+from relay.drains.fence import FencedSession
 from relay.drains.inbox import InboundBatch, Stopped, Writer, WriteResult
-from relay.drains.lease import DrainResult, DrainStart, Lease
+from relay.drains.lease import DrainResult, failed
 from relay.errors import NotConnected
 from relay.masking import mask
 from relay.models import Failure, InboxRow, Received
 from relay.pipelines.config import ReverseConfig, parse_reverse
 from relay.process.metrics import PipelineLabels, worker_metrics
+from relay.process.stop import Stop
 from workers.redelivery import retry_received
 from workers.resources import Resources
+from workers.wait_slots import WaitSlots
 
 log = structlog.get_logger(__name__)
 
@@ -30,45 +31,45 @@ CONTENDED_WAIT_SECONDS = 0.1
 CONTENDED_SLICE_SECONDS = 2.0
 
 # How often a drain that waits asks whether its pipeline was changed. What comes is written with the answer to that.
-LOOK_SECONDS = 1.0
+CHECK_SECONDS = 1.0
 
 
-def drain(resources: Resources, connection: Connection, lease: Lease, begun: DrainStart) -> DrainResult:
+def drain(resources: Resources, session: FencedSession) -> DrainResult:
     """Receives until the slice is over, the configuration changes, or the process stops.
 
     Raises Fenced, NotConnected (PostgreSQL), ConfigError. A source's failure is in the value returned.
     """
-    config = parse_reverse(begun.config, resolved=True)
-    lease.seconds = config.pipeline.visibility_timeout_ms / 1000
-    drain = lease.drain
-    before = (begun.revision, drain.epoch, drain.number - 1)
+    start, drain = session.start, session.lease.drain
+    config = parse_reverse(start.config, resolved=True)
+    session.lease.seconds = config.pipeline.visibility_timeout_ms / 1000
+    before = (start.revision, drain.epoch, drain.number - 1)
     try:
         source = resources.sources.take(
             drain.pipeline,
             before,
             lambda: config.make_source(drain.pipeline),
-            lambda made: made.open(begun.positions),
+            lambda made: made.open(start.positions),
         )
     except NotConnected as error:
         log.warning("source cannot be opened", reason=str(error))
-        return ownership.failed(begun.failures, error.code, str(error))
-    writer = Writer(connection, lease, begun, config.pipeline.on_invalid)
-    work = ReverseDrain(resources, connection, lease, begun, config, source, writer)
+        return failed(start.failures, error.code, str(error))
+    writer = Writer(session, config.pipeline.on_invalid)
+    work = ReverseDrain(resources.stop, resources.wait_slots, session, config, source, writer)
     keep = False
     try:
-        if begun.redeliver:
+        if start.redeliver:
             work.retry_dead_letters()
-        ended = work.run()
-        keep = work.source_works and _rests(source)
+        result = work.run()
+        keep = work.source_works and _release(source)
     finally:
         if keep:
-            resources.sources.give_back(drain.pipeline, (begun.revision, drain.epoch, drain.number), source)
+            resources.sources.give_back(drain.pipeline, (start.revision, drain.epoch, drain.number), source)
         else:
             source.close()
-    return ended
+    return result
 
 
-def _rests(source: Source) -> bool:
+def _release(source: Source) -> bool:
     try:
         source.release()
     except NotConnected as error:
@@ -78,28 +79,26 @@ def _rests(source: Source) -> bool:
 
 
 class ReverseDrain:
-    """One drain in progress."""
+    """One reverse drain in progress."""
 
     def __init__(
         self,
-        resources: Resources,
-        connection: Connection,
-        lease: Lease,
-        begun: DrainStart,
+        stop: Stop,
+        wait_slots: WaitSlots,
+        session: FencedSession,
         config: ReverseConfig,
         source: Source,
         writer: Writer,
     ) -> None:
-        self._tools = resources
-        self._connection = connection
-        self._lease = lease
-        self._begun = begun
+        self._stop = stop
+        self._wait_slots = wait_slots
+        self._session = session
         self._config = config
         self._source = source
         self._writer = writer
-        self._decode = config.make_decoder(lease.drain.pipeline).decode
-        self._began = self._looked_at = time.monotonic()
-        self._labels = PipelineLabels(lease.drain.pipeline, "reverse", config.pipeline.source_type)
+        self._decode = config.make_decoder(session.lease.drain.pipeline).decode
+        self._began = self._checked_at = time.monotonic()
+        self._labels = PipelineLabels(session.lease.drain.pipeline, "reverse", config.pipeline.source_type)
         self._sent = False
         """Whether a batch is on its way to PostgreSQL."""
         self._progressed = False
@@ -120,38 +119,37 @@ class ReverseDrain:
             return DrainResult("more", self._progressed)
         failure = self._failure
         log.warning("receiving failed", code=failure.code, reason=failure.reason)
-        return ownership.failed(self._begun.failures, failure.code, failure.reason, progressed=self._progressed)
+        return failed(self._session.start.failures, failure.code, failure.reason, progressed=self._progressed)
 
     def retry_dead_letters(self) -> None:
-        """What people asked to be tried again, for at most half a slice: it needs no source."""
-        again = True
+        """Retries the dead letters for which that was requested, for at most half a slice. It needs no source."""
+        more = True
         ends_at = time.monotonic() + self._slice_seconds() / 2
-        parts = (self._connection, self._lease, self._begun, self._decode, self._config.pipeline.batch_size)
-        while again and time.monotonic() < ends_at and not self._tools.stop.is_set():
-            again = retry_received(*parts)
+        while more and time.monotonic() < ends_at and not self._stop.is_set():
+            more = retry_received(self._session, self._decode, self._config.pipeline.batch_size)
 
     # Receiving --------------------------------------------------------------------------------------------------
 
     def _wait(self) -> bool:
         """Waits on the idle source until something came or the slice is over. False: others need the thread more."""
-        with self._tools.wait_slots.slot(self._lease.drain.pipeline) as given:
+        with self._wait_slots.slot(self._session.lease.drain.pipeline) as given:
             while given and not self._is_over():
-                contended = self._tools.wait_slots.is_contended()
+                contended = self._wait_slots.is_contended()
                 received = self._receive(self._longest_wait(contended))
                 if received:
                     self._send(*self._decoded(received))
                     return True
                 if contended and self._failure is None:
                     return False
-                self._look()
+                self._check_pipeline()
             return given
 
-    def _look(self) -> None:
-        """A wait was in vain. No wait is cut short for this: a source that is paid by the question sets its own."""
+    def _check_pipeline(self) -> None:
+        """A wait was in vain. No wait is cut short for this: a source that is paid for each request sets its own."""
         now = time.monotonic()
-        if self._failure is None and now - self._looked_at >= LOOK_SECONDS:
-            self._looked_at = now
-            self._writer.look()
+        if self._failure is None and now - self._checked_at >= CHECK_SECONDS:
+            self._checked_at = now
+            self._writer.check_pipeline()
             if self._writer.redeliver and not self._is_over():
                 self.retry_dead_letters()
 
@@ -162,7 +160,7 @@ class ReverseDrain:
         if contended:
             wait_seconds = min(wait_seconds, CONTENDED_WAIT_SECONDS)
         wait_seconds = max(0.0, wait_seconds)
-        if not self._lease.covers(wait_seconds + self._config.source.timeout_ms / 1000):
+        if not self._session.lease.covers(wait_seconds + self._config.source.timeout_ms / 1000):
             self._writer.renew()
         return wait_seconds
 
@@ -196,12 +194,12 @@ class ReverseDrain:
                 return InboundBatch(received[:index], rows, dead), Stopped(message, decoded)
         return InboundBatch(received, rows, dead), None
 
-    def _send(self, arrived: InboundBatch, stopped: Stopped | None) -> None:
+    def _send(self, batch: InboundBatch, stopped: Stopped | None) -> None:
         if stopped is not None:
             self._stopped(stopped)
-        self._sent = bool(arrived.received)
+        self._sent = bool(batch.received)
         if self._sent:
-            self._writer.send(arrived)
+            self._writer.send(batch)
 
     def _confirm(self) -> None:
         """Waits until the batch on its way is committed, and only then acknowledges it."""
@@ -209,40 +207,40 @@ class ReverseDrain:
             return
         self._sent = False
         started = time.monotonic()
-        written = self._writer.confirm()
-        self._progressed |= bool(written.received)
-        self._count(written, time.monotonic() - started)
-        if written.stopped:
-            self._stopped(written.stopped)
-        if not self.source_works or not written.received:
+        result = self._writer.confirm()
+        self._progressed |= bool(result.received)
+        self._count(result, time.monotonic() - started)
+        if result.stopped:
+            self._stopped(result.stopped)
+        if not self.source_works or not result.received:
             return  # what is written and not acknowledged comes again, and the inbox knows it
         try:
-            self._source.ack(written.received)
+            self._source.ack(result.received)
         except NotConnected as error:
             self._lost(error.code, str(error))
 
     def _stopped(self, stopped: Stopped) -> None:
-        hint = "; mend it at its source, or let it become a dead letter: on_invalid"
+        hint = "; fix it at its source, or let it become a dead letter: on_invalid"
         self._failure = Failure(0, False, stopped.failure.code, f"{stopped}{hint}")
 
     def _is_over(self) -> bool:
         return (
             self._failure is not None
             or time.monotonic() - self._began >= self._slice_seconds()
-            or self._writer.config_changed
-            or self._tools.stop.is_set()
+            or self._session.config_changed
+            or self._stop.is_set()
         )
 
     def _slice_seconds(self) -> float:
         whole = self._config.pipeline.slice_ms / 1000
-        return min(whole, CONTENDED_SLICE_SECONDS) if self._tools.wait_slots.is_contended() else whole
+        return min(whole, CONTENDED_SLICE_SECONDS) if self._wait_slots.is_contended() else whole
 
-    def _count(self, written: WriteResult, seconds: float) -> None:
+    def _count(self, result: WriteResult, seconds: float) -> None:
         metrics = worker_metrics()
         metrics.write_seconds.labels(*self._labels).observe(seconds)
-        metrics.messages_received.labels(*self._labels).inc(written.new)
-        metrics.duplicates.labels(*self._labels).inc(written.stored - written.new)
-        for message, failure in written.dead:
+        metrics.messages_received.labels(*self._labels).inc(result.new)
+        metrics.duplicates.labels(*self._labels).inc(result.stored - result.new)
+        for message, failure in result.dead:
             metrics.dead_letters.labels(*self._labels).inc()
             metrics.failures.labels(*self._labels, failure.code).inc()
             log.error("dead letter", message=message.id, code=failure.code, reason=failure.reason)

@@ -1,7 +1,8 @@
 """The right to wait on an idle source: a few drains at a time, in turn, so that each pipeline has its share of threads.
 
-A drain that waits holds a thread. With more reverse pipelines than threads, those that find no place end at once and
-come again, at most after their poll interval; they are let in in the order in which they were first turned away.
+A drain that waits holds a thread. With more reverse pipelines than threads, those that find no free slot end at once
+and are drained again, at most after their poll interval. They get a slot in the order in which they were first turned
+away.
 """
 
 import time
@@ -9,18 +10,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Lock
 
-# Who has not come again for so long is not waiting any more.
+# A pipeline that has not asked again for so long is not waiting any more.
 FORGET_SECONDS = 5.0
 
 
 class WaitSlots:
-    """`places` drains may wait at the same time."""
+    """So many drains may wait at the same time."""
 
-    def __init__(self, places: int, others_wait: Callable[[], bool]) -> None:
-        self._free = places
+    def __init__(self, slots: int, others_wait: Callable[[], bool]) -> None:
+        self._free = slots
         self._others_wait = others_wait
         self._turned_away: dict[str, tuple[int, float]] = {}
-        """pipeline -> (its turn, when it came last)."""
+        """pipeline -> (its turn, when it last asked)."""
         self._turns = 0
         self._lock = Lock()
 
@@ -36,7 +37,7 @@ class WaitSlots:
                     self._free += 1
 
     def is_contended(self) -> bool:
-        """Whether whoever waits should make room: a drain is queued without a thread, or was turned away."""
+        """Whether a drain that waits should make room: another is queued without a thread, or was turned away."""
         if self._others_wait():
             return True
         with self._lock:
@@ -59,5 +60,5 @@ class WaitSlots:
 
     def _forget(self) -> None:
         oldest = time.monotonic() - FORGET_SECONDS
-        for pipeline in [name for name, (_, came_at) in self._turned_away.items() if came_at < oldest]:
+        for pipeline in [name for name, (_, asked_at) in self._turned_away.items() if asked_at < oldest]:
             del self._turned_away[pipeline]

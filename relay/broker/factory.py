@@ -38,9 +38,9 @@ class PrefetchThreads(Middleware):
 def make_broker(url: str, *, middleware: Sequence[Middleware] = ()) -> dramatiq.Broker:
     """A broker that connects when it is first used. Its `enqueue` raises NotConnected, within about 5 seconds.
 
-    `middleware` is added to that of every broker. The dramatiq command uses the global broker: a worker's front door
-    passes the result to `dramatiq.set_broker`. Actors are bound explicitly, `dramatiq.actor(broker=...)`.
-    Raises ConfigError for a URL that is wrong or of an unknown scheme, MissingExtra if the client library is missing.
+    `middleware` is added to that of every broker. The dramatiq command uses the global broker: the entry point of the
+    workers passes the result to `dramatiq.set_broker`. Actors are bound explicitly, `dramatiq.actor(broker=...)`.
+    Raises ConfigError for an invalid URL or an unknown scheme, MissingExtra if the client library is missing.
     """
     scheme = url.partition("://")[0] if "://" in url else ""
     if scheme not in BROKERS:

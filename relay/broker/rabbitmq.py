@@ -19,20 +19,20 @@ except ImportError as error:
 REFUSED = (pika.exceptions.AuthenticationError, pika.exceptions.ProbableAuthenticationError)
 LOST = (BrokerConnectionError, pika.exceptions.AMQPError, OSError)
 
-# Seconds; pika waits for ever by default when the server blocks publishers.
+# Seconds; by default pika waits indefinitely when the server blocks publishers.
 LIMITS = {"socket_timeout": "2", "stack_timeout": "4", "blocked_connection_timeout": "5", "heartbeat": "30"}
 
 
 def make(url: str, middleware: list[Middleware]) -> "ConfirmingRabbitmqBroker":
-    """Raises ConfigError if the URL cannot be read. Connects to nothing."""
+    """Raises ConfigError if the URL cannot be parsed. Does not connect."""
     try:
         return ConfirmingRabbitmqBroker(url, middleware)
     except ValueError as error:
-        raise ConfigError(mask(f"wrong broker URL {url}: {error}")) from None
+        raise ConfigError(mask(f"invalid broker URL {url}: {error}")) from None
 
 
 class ConfirmingRabbitmqBroker(RabbitmqBroker):
-    """`enqueue` returns when RabbitMQ has the message, and makes the queue again if somebody deleted it."""
+    """`enqueue` returns when RabbitMQ has the message, and recreates the queue if it was deleted."""
 
     def __init__(self, url: str, middleware: list[Middleware]) -> None:
         self.url = url
@@ -52,7 +52,7 @@ class ConfirmingRabbitmqBroker(RabbitmqBroker):
         try:
             self.connection.process_data_events(time_limit=0)
         except LOST as error:
-            del self.connection  # so that the next try connects anew
+            del self.connection  # so that the next try reconnects
             raise self._lost(error) from error
 
     def _lost(self, error: Exception) -> NotConnected:

@@ -33,10 +33,10 @@ from relay.masking import mask
 NAMESPACE = "tide"
 CALL_TIMEOUT_SECONDS = 2.0
 RECONNECT_SECONDS = 0.5
-# Nobody needs more wakes than there are consumers about to wait; the rest would only make idle consumers look in vain.
+# More wakes than consumers that are about to wait are useless: they would only make idle consumers look in vain.
 WAKES_KEPT = 64
 WAKE_LIFETIME_SECONDS = 60
-# A drain that died in the queue is of no use to anybody; it is kept a while for people to look at.
+# A drain that died in the queue is useless; it is kept for a while for diagnosis.
 DEAD_MESSAGE_LIFETIME_MS = 3_600_000
 OWED_ACKS_LIMIT = 10_000
 
@@ -44,11 +44,11 @@ LOST = (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError)
 
 
 def make(url: str, middleware: list[Middleware]) -> "WakingRedisBroker":
-    """Raises ConfigError if the URL cannot be read. Connects to nothing."""
+    """Raises ConfigError if the URL cannot be parsed. Does not connect."""
     try:
         return WakingRedisBroker(url, middleware)
     except ValueError as error:
-        raise ConfigError(mask(f"wrong broker URL {url}: {error}")) from None
+        raise ConfigError(mask(f"invalid broker URL {url}: {error}")) from None
 
 
 class WakingRedisBroker(RedisBroker):
@@ -124,7 +124,7 @@ class _StopTaking(Middleware):
 
 
 class Room:
-    """How many messages a process has in hand, waiting or worked on, of the queues that share its threads."""
+    """How many messages of the queues that share its threads a process has taken, waiting or running."""
 
     def __init__(self) -> None:
         self._taken = 0
@@ -211,7 +211,7 @@ class _WakingConsumer(_RedisConsumer):
     def _wait(self) -> None:
         woken = self._waiting.blpop([self.broker.wake_key(self.queue_name)], timeout=self._timeout_seconds)
         if woken and self.broker.stopping.is_set():
-            # This one will not look any more: somebody else must.
+            # This one takes nothing any more: another consumer must.
             self.broker.wake(self.queue_name)
 
     def _settle(self, command: str, message: MessageProxy) -> None:
@@ -234,13 +234,13 @@ class _WakingConsumer(_RedisConsumer):
     def _outage(self, error: Exception) -> None:
         if self.is_connected:
             self.is_connected = False
-            self.logger.error(mask(f"Lost the broker {self.broker.url}; trying until it is back: {error}"))
+            self.logger.error(mask(f"Lost the broker {self.broker.url}; retrying until it is back: {error}"))
         time.sleep(min(self._timeout_seconds, RECONNECT_SECONDS))
 
 
 def _client(url: str, timeout_seconds: float) -> redis.Redis:
-    # Nothing is tried again here: the callers know how long they may wait, and a pooled connection that the server
-    # closed meanwhile is noticed and replaced before it is used.
+    # No retries here: the callers know how long they may wait, and a pooled connection that the server closed
+    # meanwhile is detected and replaced before it is used.
     return redis.Redis.from_url(
         url,
         socket_timeout=timeout_seconds,

@@ -20,7 +20,7 @@ from relay.sql import Migration, migrations, query, roles
 # again. Below PostgreSQL's deadlock_timeout of 1 s: should the two wait for each other, the migration is who yields.
 LOCK_SECONDS = 0.5
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.1, 2.0
-LOOK_SECONDS = 10.0
+CHECK_SECONDS = 10.0
 _IN_THE_WAY = (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected)
 
 
@@ -99,11 +99,11 @@ def require_compatible(connection: Connection) -> None:
 class Watch:
     """Asks every so often whether this version can still work: the schema may change under a program that runs."""
 
-    def __init__(self, interval_seconds: float = LOOK_SECONDS) -> None:
+    def __init__(self, interval_seconds: float = CHECK_SECONDS) -> None:
         self._interval_seconds = interval_seconds
         self._next_at = 0.0
 
-    def look(self, connection: Connection) -> None:
+    def check(self, connection: Connection) -> None:
         """Raises MigrationError, each time, unless it can. Threads may share one."""
         if time.monotonic() >= self._next_at:
             require_current(connection)

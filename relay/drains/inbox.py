@@ -1,40 +1,23 @@
-"""Writing to inboxes: a message becomes a row once, whoever writes it and however often.
+"""Writing a received batch to its inbox, once, with its positions.
 
-Two rules bind this module:
-
-- Rows, dead letters and positions of a batch are one transaction, which names the fence of its drain.
-- PostgreSQL alone judges what can be stored. A batch is written as it is; only when it is refused are the rows that
-  PostgreSQL cannot take searched for, by halves, and become dead letters.
+The rule that binds this module: rows, dead letters and positions of a batch are one transaction, which names the fence
+of its drain. A batch is written as it is; only when PostgreSQL refuses it are the rows that are to blame searched for
+(`relay/inbox/rows.py`), and become dead letters.
 """
 
 import contextlib
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-import psycopg
-from psycopg import Cursor
-from psycopg import errors as pg
-
-from relay.database.connection import Connection, database_errors, storable
-from relay.drains.lease import DrainStart, Lease
-from relay.errors import Fenced
-from relay.masking import mask
+from relay.database.connection import database_errors, storable
+from relay.drains.fence import Cursor, FencedSession
+from relay.inbox.rows import REFUSALS, columns, write, write_each
 from relay.models import Failure, InboxRow, Received
 from relay.sql import query
-
-# What PostgreSQL says of a row, not of itself: it would say the same again.
-REFUSALS = (
-    pg.DataError,
-    pg.IntegrityError,
-    pg.ProgramLimitExceeded,
-    pg.StatementTooComplex,
-    pg.RaiseException,
-    UnicodeEncodeError,
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,161 +35,106 @@ class InboundBatch:
         return {message.partition: message.position for message in self.received if message.partition}
 
 
-def write(connection: Connection, inbox: str, rows: Sequence[InboxRow]) -> int:
-    """Writes rows in one statement and returns how many were new. Raises one of `REFUSALS` if any cannot be stored."""
-    if not rows:
-        return 0
-    [(new,)] = connection.execute(query("inbox_write"), {"inbox": inbox, **_columns(rows)}).fetchall()
-    return int(new)
-
-
-def write_each(connection: Connection, inbox: str, rows: Sequence[InboxRow]) -> list[tuple[int, str]]:
-    """Writes what can be stored, and returns (index, reason) of each row that cannot. Call it in a transaction."""
-    refused: list[tuple[int, str]] = []
-    parts = [range(len(rows))]
-    while parts:
-        part = parts.pop()
-        try:
-            with connection.transaction():
-                write(connection, inbox, [rows[index] for index in part])
-        except REFUSALS as error:
-            if len(part) == 1:
-                refused.append((part[0], reason(error)))
-            else:
-                middle = len(part) // 2
-                parts += [part[middle:], part[:middle]]
-    return sorted(refused)
-
-
-def reason(error: Exception) -> str:
-    """What PostgreSQL has against a row, for people."""
-    primary = error.diag.message_primary if isinstance(error, psycopg.Error) else None
-    return "PostgreSQL: " + mask(primary or " ".join(str(error).split()))
-
-
 class Writer:
-    """One drain's session with its inbox. Every write names the fence of its lease, and renews the lease.
+    """Writes batches to one inbox for a drain. Every write names the fence, and renews the lease.
 
-    Methods raise Fenced when the drain was given up, NotConnected when PostgreSQL is lost. One thread at a time.
+    Methods raise Fenced when the drain was abandoned, NotConnected when PostgreSQL is lost. One thread at a time.
     """
 
-    config_changed = False
-    """Whether the pipeline was changed since the drain began, as of the last write or look."""
     redeliver = False
-    """Whether dead letters are to be tried again, as of the last look."""
+    """Whether dead letters are to be retried, as of the last `check_pipeline`."""
 
-    def __init__(
-        self, connection: Connection, lease: Lease, begun: DrainStart, on_refused: Literal["dead_letter", "stop"]
-    ) -> None:
-        self._connection = connection
-        self._lease = lease
+    def __init__(self, session: FencedSession, on_refused: Literal["dead_letter", "stop"]) -> None:
+        self._session = session
+        self._connection = session.connection
+        self._inbox = session.start.inbox
         self._on_refused = on_refused
-        self._revision = begun.revision
-        self._inbox = begun.inbox
-        self._parameters = {**lease.fence, "lease_seconds": lease.seconds, "inbox": begun.inbox}
         self._sent: _Sent | None = None
 
-    def send(self, arrived: InboundBatch) -> None:
+    def send(self, batch: InboundBatch) -> None:
         """Sends a batch in one round trip, and does not wait: PostgreSQL works while the caller receives the next."""
         assert self._sent is None
         sent_at = time.monotonic()
         with database_errors():
-            self._sent = self._try_to_send(arrived, sent_at)
+            self._sent = self._try_to_send(batch, sent_at)
 
-    def _try_to_send(self, arrived: InboundBatch, sent_at: float) -> "_Sent":
+    def _try_to_send(self, batch: InboundBatch, sent_at: float) -> "_Sent":
         try:
             with ExitStack() as stack:
                 stack.enter_context(self._connection.pipeline())
                 self._connection.execute("begin")
                 self._connection.execute(query("durably"))
-                rows = [row for _, row in arrived.rows]
-                new = self._execute("receive_write", _columns(rows)) if rows else None
-                fence = self._finish(arrived, len(rows))
+                rows = [row for _, row in batch.rows]
+                new = self._session.execute("receive_write", **columns(rows)) if rows else None
+                fence = self._finish(batch, len(rows))
                 self._connection.execute("commit")
-                return _Sent(arrived, sent_at, stack.pop_all(), new, fence)
+                return _Sent(batch, sent_at, stack.pop_all(), new, fence)
         except REFUSALS:  # a text that cannot even be sent
-            return _Sent(arrived, sent_at)
+            return _Sent(batch, sent_at)
 
     def confirm(self) -> "WriteResult":
-        """Waits for the batch that was sent: it is committed now."""
+        """Waits until the batch that was sent is committed."""
         sent, self._sent = self._sent, None
         assert sent is not None
         if sent.fence is not None:
             # The refusals first: some of them would pass for trouble with the server.
             with database_errors(), contextlib.suppress(*REFUSALS):
                 sent.pipeline.close()
-                self._check(sent.fence, sent.sent_at)
+                self._session.check_renewal(sent.fence, sent.sent_at)
                 new = sent.new.fetchall()[0][0] if sent.new else 0
-                return WriteResult(sent.arrived.received, len(sent.arrived.rows), new, tuple(sent.arrived.dead))
+                return WriteResult(sent.batch.received, len(sent.batch.rows), new, tuple(sent.batch.dead))
         self._connection.rollback()
-        return self._write_what_can_be(sent.arrived)
+        return self._write_what_can_be(sent.batch)
 
     def renew(self) -> None:
-        """Nothing came, and the lease is short."""
-        sent_at = time.monotonic()
+        """Renews the lease, when nothing came that would do it."""
         with database_errors():
-            self._check(self._execute("receive_settle", {"delivered": 0, "dead_letters": 0}), sent_at)
+            self._settle(0, 0)
 
-    def look(self) -> None:
-        """Nothing comes: what people have changed or asked for, or whether the drain was given up. Writes nothing."""
+    def check_pipeline(self) -> None:
+        """Reads whether the pipeline was changed, or dead letters are to be retried. Writes nothing."""
         with database_errors():
-            row = self._execute("receive_look", {}).fetchone()
-        self.config_changed = row is None or row[0] != self._revision
-        self.redeliver = row is not None and row[1]
+            self.redeliver = self._session.check_revision(self._session.execute("receive_look"))[1]
 
-    def _write_what_can_be(self, arrived: InboundBatch) -> "WriteResult":
+    def _write_what_can_be(self, batch: InboundBatch) -> "WriteResult":
         """Searches for the rows that PostgreSQL refuses, and does with them what the pipeline says."""
         try:
-            with database_errors(), self._connection.transaction():
-                self._hold_fence()
-                rows = [row for _, row in arrived.rows]
+            with self._session.transaction():
+                self._settle(0, 0)  # locks the fence, so that no abandoned drain writes after this
+                rows = [row for _, row in batch.rows]
                 refused = [
-                    (arrived.rows[index][0], Failure(index, True, "refused", why))
+                    (batch.rows[index][0], Failure(index, True, "refused", why))
                     for index, why in write_each(self._connection, self._inbox, rows)
                 ]
                 if refused and self._on_refused == "stop":
                     raise Stopped(*refused[0])
-                return self._written(
-                    InboundBatch(arrived.received, arrived.rows, [*arrived.dead, *refused]), len(refused)
-                )
+                return self._finished(InboundBatch(batch.received, batch.rows, [*batch.dead, *refused]), len(refused))
         except Stopped as stopped:
             end = stopped.failure.index
-            before = InboundBatch(arrived.received[:end], arrived.rows[:end])
-            with database_errors(), self._connection.transaction():
-                self._hold_fence()
+            before = InboundBatch(batch.received[:end], batch.rows[:end])
+            with self._session.transaction():
+                self._settle(0, 0)
                 write(self._connection, self._inbox, [row for _, row in before.rows])
-                return replace(self._written(before, 0), stopped=stopped)
+                return replace(self._finished(before, 0), stopped=stopped)
 
-    def _hold_fence(self) -> None:
-        """Locks it, so that nothing after this is written by a drain that was given up."""
+    def _settle(self, delivered: int, dead_letters: int) -> None:
         sent_at = time.monotonic()
-        self._connection.execute(query("durably"))
-        self._check(self._execute("receive_settle", {"delivered": 0, "dead_letters": 0}), sent_at)
+        fence = self._session.execute("receive_settle", delivered=delivered, dead_letters=dead_letters)
+        self._session.check_renewal(fence, sent_at)
 
-    def _written(self, arrived: InboundBatch, refused: int) -> "WriteResult":
+    def _finished(self, batch: InboundBatch, refused: int) -> "WriteResult":
         sent_at = time.monotonic()
-        stored = len(arrived.rows) - refused
-        self._check(self._finish(arrived, stored), sent_at)
-        return WriteResult(arrived.received, stored, stored, tuple(arrived.dead))
+        stored = len(batch.rows) - refused
+        self._session.check_renewal(self._finish(batch, stored), sent_at)
+        return WriteResult(batch.received, stored, stored, tuple(batch.dead))
 
-    def _finish(self, arrived: InboundBatch, stored: int) -> "Cursor[Any]":
-        if arrived.dead:
-            self._execute("receive_dead_letters", _dead_columns(arrived.dead))
-        if arrived.positions:
-            positions = {"partitions": list(arrived.positions), "positions": list(arrived.positions.values())}
-            self._execute("receive_positions", positions)
-        return self._execute("receive_settle", {"delivered": stored, "dead_letters": len(arrived.dead)})
-
-    def _execute(self, name: str, parameters: Mapping[str, object]) -> "Cursor[Any]":
-        return self._connection.execute(query(name), {**self._parameters, **parameters})
-
-    def _check(self, fence: "Cursor[Any]", sent_at: float) -> None:
-        row = fence.fetchone()
-        if row is None:
-            drain = self._lease.drain
-            raise Fenced(f"drain {drain.number} of pipeline {drain.pipeline!r} was given up")
-        self._lease.renewed(sent_at)
-        self.config_changed = row[0] != self._revision
+    def _finish(self, batch: InboundBatch, stored: int) -> Cursor:
+        if batch.dead:
+            self._session.execute("receive_dead_letters", **_dead_columns(batch.dead))
+        if batch.positions:
+            positions = {"partitions": list(batch.positions), "positions": list(batch.positions.values())}
+            self._session.execute("receive_positions", **positions)
+        return self._session.execute("receive_settle", delivered=stored, dead_letters=len(batch.dead))
 
 
 class Stopped(Exception):
@@ -236,27 +164,11 @@ class WriteResult:
 class _Sent:
     """A batch on its way; without a fence, one that could not be sent as a whole."""
 
-    arrived: InboundBatch
+    batch: InboundBatch
     sent_at: float
     pipeline: ExitStack = field(default_factory=ExitStack)
-    new: "Cursor[Any] | None" = None
-    fence: "Cursor[Any] | None" = None
-
-
-def _columns(rows: Sequence[InboxRow]) -> dict[str, list[Any]]:
-    return dict(zip(_ROW_PARAMETERS, map(list, zip(*rows, strict=True)), strict=True))
-
-
-_ROW_PARAMETERS = (
-    "event_ids",
-    "event_types",
-    "sources",
-    "aggregate_ids",
-    "event_sequences",
-    "payloads",
-    "headers",
-    "trace_ids",
-)
+    new: Cursor | None = None
+    fence: Cursor | None = None
 
 
 def _dead_columns(dead: Sequence[tuple[Received, Failure]]) -> dict[str, list[Any]]:

@@ -1,11 +1,12 @@
-"""Fences: who may drain a pipeline, and until when.
+"""Leases: who may drain a pipeline, and until when.
 
 A pipeline's row in `tide.drain` holds its epoch, the number of its last drain and that drain's lease. The invariant:
 
     Every write of a drain names epoch and number, and an epoch is raised only while no lease runs.
 
-So a worker that finds its row changed is fenced and stops, and two drains of one pipeline never publish at once: a
-publish is begun only if its time limit ends within the lease (`Lease.covers`), and nobody else begins before that.
+So a worker that finds its row changed is fenced and stops (`relay/drains/fence.py`), and two drains of one pipeline
+never publish at once: a publish starts only if its time limit ends within the lease (`Lease.covers`), and no other
+drain starts before that.
 """
 
 import random
@@ -15,8 +16,7 @@ from typing import Any, Literal
 
 from psycopg.rows import dict_row
 
-from relay.database.connection import Connection, database_errors, storable
-from relay.errors import Fenced
+from relay.database.connection import Connection, database_errors
 from relay.models import Drain
 from relay.sql import query
 
@@ -26,7 +26,7 @@ LONGEST_ASKED_SECONDS = 3600.0
 
 Outcome = Literal["idle", "more", "again", "later", "failed"]
 """How a drain ends: nothing left; its slice is over; only messages of open publishers left; nothing is due yet, or no
-thread is free to wait; it failed. All but the first two look again after a pause."""
+thread is free to wait; it failed. After all but the first two, the scheduler pauses before the next drain."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,21 +73,19 @@ class Lease:
         time limit of the configuration that the drain works by may be longer, or nothing could be done within it."""
         self._until = granted_at + seconds
 
-    @property
-    def fence(self) -> dict[str, Any]:
-        """The parameters that every write names."""
-        return {"pipeline": self.drain.pipeline, "epoch": self.drain.epoch, "number": self.drain.number}
-
     def renewed(self, sent_at: float) -> None:
         self._until = max(self._until, sent_at + self.seconds)
 
     def covers(self, seconds: float) -> bool:
-        """Whether something that takes so long, begun now, ends within the lease."""
+        """Whether something that takes so long ends within the lease if it starts now."""
         return time.monotonic() + seconds <= self._until
 
 
 def begin(connection: Connection, drain: Drain) -> DrainStart | None:
-    """Takes the lease. None if the message is stale, came twice, or its pipeline is disabled or gone: drop it."""
+    """Takes the lease. None if the drain message is stale or a duplicate, or its pipeline is disabled or gone: drop it.
+
+    Raises NotConnected, ConfigError, MigrationError.
+    """
     parameters = {
         "pipeline": drain.pipeline,
         "epoch": drain.epoch,
@@ -103,31 +101,13 @@ def begin(connection: Connection, drain: Drain) -> DrainStart | None:
         return DrainStart(**{name: value for name, value in row.items() if value is not None}) if row else None
 
 
-def end(connection: Connection, drain: Drain, ended: DrainResult) -> None:
-    """Gives the lease back and tells the owner. Raises Fenced, NotConnected."""
-    parameters = {
-        "pipeline": drain.pipeline,
-        "epoch": drain.epoch,
-        "number": drain.number,
-        "outcome": ended.outcome,
-        "failures": ended.failures,
-        "retry_seconds": ended.retry_seconds,
-        "progressed": ended.progressed,
-        "error_code": ended.error_code,
-        "error": ended.error and storable(ended.error[:2000]),
-    }
-    with database_errors():
-        if connection.execute(query("drain_end"), parameters).fetchone() is None:
-            raise Fenced(f"drain {drain.number} of pipeline {drain.pipeline!r} was given up before it ended")
-
-
 def failed(
     failures_before: int, code: str, reason: str, *, progressed: bool = False, asked_seconds: float | None = None
 ) -> DrainResult:
-    """The end of a drain that must be tried again: exponential from 100 ms to 30 s, full jitter.
+    """The result of a drain that must be retried: after 100 ms, then doubled up to 30 s, with full jitter.
 
-    `asked_seconds` is how long the receiver asked to be left alone: it is not tried earlier than that, but within an
-    hour. The jitter comes on top, so that pipelines that were sent away together do not come back together.
+    `asked_seconds` is the pause that the receiver asked for: no retry comes earlier, except that one hour is the limit.
+    The jitter comes on top, so that pipelines that were sent away together do not come back together.
     """
     failures_before = 0 if progressed else failures_before
     ceiling = min(LONGEST_RETRY_SECONDS, FIRST_RETRY_SECONDS * 2 ** min(failures_before, 16))

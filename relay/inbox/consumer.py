@@ -1,4 +1,4 @@
-"""Working an inbox off: a handler for each message, in the same transaction as its mark.
+"""Processing an inbox: a handler for each message, in the same transaction as its mark.
 
     from relay import inbox
 
@@ -8,9 +8,9 @@
     inbox.run("postgresql://...", "payments", handle)
 
 What a handler does through its connection happens exactly once: it is committed together with the mark, or neither is.
-What it does elsewhere can happen again, when its process dies before the commit. A message is marked first and handled
-then: the row's lock keeps it from everybody else for as long as the handler needs, and a mark that fails because the
-lease was over, and another worker has the message now, keeps the handler from beginning at all.
+What it does elsewhere can happen again, when its process dies before the commit. A message is marked first, and then
+handled: the lock of the row keeps other workers away for as long as the handler runs. If the lease has run out and
+another worker has the message now, the mark fails and the handler does not start.
 """
 
 import logging
@@ -37,14 +37,14 @@ Connection = psycopg.Connection[Any]
 
 _log = logging.getLogger(__name__)
 # How long a stop may go unnoticed while there is nothing to do.
-_LOOK_SECONDS = 0.2
+_STOP_POLL_SECONDS = 0.2
 _MAX_PAUSE_SECONDS = 30.0
 _MAX_ERROR_CHARACTERS = 2000
 
 
 @dataclass(frozen=True, slots=True)
 class InboxMessage:
-    """A message as its handler gets it."""
+    """A message, as a handler receives it."""
 
     event_id: str
     inbox_seq: int
@@ -86,14 +86,14 @@ def run(
 ) -> int:
     """Handles messages until `stop` is set, or, with `until_empty`, until none can be claimed; returns how many.
 
-    `handler` uses the connection that it is given, and leaves begin and commit alone. When it raises, what it did is
-    rolled back and the failure is counted: the message comes again after a pause, and is dead after the inbox's
-    max_retries. `worker` must differ between workers; by default it does. `batch_size` messages are leased at a time
-    for `visibility_seconds`, which must suffice until the last of them is begun, not until it is done. New messages
-    are heard of at once, those that wait for a retry within `poll_seconds`.
+    `handler` uses the connection that it is given, and does not begin or commit. When it raises, what it did is rolled
+    back and the failure is counted: the message is retried after a pause, and is dead after the inbox's `max_retries`.
+    `worker` must differ between workers; by default it does. `batch_size` messages are leased at a time for
+    `visibility_seconds`, which must be enough until the last of them starts, not until it is done. New messages are
+    noticed at once, those that wait for a retry within `poll_seconds`.
 
-    `database` is a URL, and a lost connection is made anew; or a connection in autocommit, which is used by nobody else
-    meanwhile, and then NotConnected is raised. Raises ConfigError for an inbox that is not there, or no right to it.
+    `database` is a URL, and a lost connection is replaced; or a connection in autocommit, which nothing else uses
+    meanwhile, and whose loss raises NotConnected. Raises ConfigError if the inbox does not exist or access is denied.
     """
     name = worker or f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
     work = _Work(inbox, handler, name, batch_size, visibility_seconds, poll_seconds, stop, until_empty)
@@ -115,7 +115,7 @@ def run(
         except NotConnected as error:
             failures = 1 if work.handled > before else failures + 1
             pause = min(_MAX_PAUSE_SECONDS, 0.1 * 2 ** min(failures, 9)) * random.uniform(0.5, 1)
-            _log.warning("inbox %s: %s; trying again in %.1f s", inbox, error, pause)
+            _log.warning("inbox %s: %s; retrying in %.1f s", inbox, error, pause)
             work.pause(pause)
     return work.handled
 
@@ -153,7 +153,7 @@ class _Work:
     def pause(self, seconds: float) -> None:
         until = time.monotonic() + seconds
         while not self.stopped() and (left := until - time.monotonic()) > 0:
-            time.sleep(min(left, _LOOK_SECONDS))
+            time.sleep(min(left, _STOP_POLL_SECONDS))
 
     def _claim(self, connection: Connection) -> list[InboxMessage]:
         limits = {"batch_size": self.batch_size, "visibility_seconds": self.visibility_seconds}
@@ -167,7 +167,7 @@ class _Work:
                 if held:
                     self.handler(connection, message)
                     if connection.info.transaction_status is not TransactionStatus.INTRANS:
-                        raise RuntimeError("the handler went on after an error had ended its transaction")
+                        raise RuntimeError("the handler continued after an error had ended its transaction")
                     done = True
         except Exception as error:  # noqa: BLE001  whatever a handler raises is a failure of its message
             done = False
@@ -185,7 +185,7 @@ class _Work:
         until = time.monotonic() + self.poll_seconds
         while not self.stopped() and (left := until - time.monotonic()) > 0:
             with database_errors():
-                for notify in connection.notifies(timeout=min(left, _LOOK_SECONDS), stop_after=1):
+                for notify in connection.notifies(timeout=min(left, _STOP_POLL_SECONDS), stop_after=1):
                     if notify.payload == self.inbox:
                         return
 

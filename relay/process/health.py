@@ -1,7 +1,7 @@
-"""How a process says that it is well: the answers at `/health` and `/ready`, the same for every program.
+"""The health of a process: the answers at `/health` and `/ready`, the same for every program.
 
-`/health` asks whether to start the process anew: it fails for nothing that a new start would not heal. `/ready` asks
-whether the process can do its work now. Reasons are for people, and carry no secret.
+`/health` tells whether to restart the process: it fails only for what a restart would fix. `/ready` tells whether the
+process can do its work now. Reasons are for people, and contain no secret.
 """
 
 import json
@@ -19,9 +19,9 @@ FRESH_SECONDS = 5.0
 def health_response(
     facts: Mapping[str, object], failures: Sequence[str], troubles: Sequence[str] = (), *, public: bool = False
 ) -> Response:
-    """`failures` are of the process itself; `troubles` are outside, and no reason to start it anew.
+    """`failures` are of the process itself; `troubles` are outside, and no reason to restart it.
 
-    The public is told no reasons: which database, and why not, is nobody's business out there.
+    With `public`, the reasons are left out: which database fails, and why, is not disclosed publicly.
     """
     status = "unhealthy" if failures else "degraded" if troubles else "healthy"
     body = {"status": status, **facts} | _told([*failures, *troubles], public)
@@ -29,7 +29,7 @@ def health_response(
 
 
 def ready_response(reasons: Sequence[str], *, public: bool = False) -> Response:
-    """Ready if nothing speaks against it."""
+    """Ready if there is no reason against it."""
     return _json(503, {"ready": False} | _told(reasons, public)) if reasons else _json(200, {"ready": True})
 
 
@@ -38,9 +38,9 @@ def _told(reasons: Sequence[str], public: bool) -> dict[str, object]:
 
 
 class Probe:
-    """Asks a server outside whether it answers: not more often than every few seconds, and never twice at a time.
+    """Asks an external server whether it answers: at most every few seconds, and once at a time.
 
-    `ask` raises a RelayError if it does not. However long that takes, `trouble` comes back in time.
+    `ask` raises a RelayError if it does not. However long that takes, `trouble` returns in time.
     """
 
     def __init__(self, name: str, ask: Callable[[], None]) -> None:
@@ -59,7 +59,7 @@ class Probe:
                 self._running.start()
 
     def trouble(self, until: float) -> str | None:
-        """What is wrong, None if nothing. Waits for an answer until then, in `time.monotonic()` seconds."""
+        """What is wrong; None if nothing is. Waits for an answer until then, in `time.monotonic()` seconds."""
         with self._lock:
             running = self._running
         if running:
@@ -69,7 +69,7 @@ class Probe:
         return self._trouble
 
     def _run(self) -> None:
-        trouble: str | None = f"{self._name} could not be asked: the log says why"
+        trouble: str | None = f"{self._name} could not be checked: the log says why"
         try:
             self._ask()
             trouble = None
@@ -81,7 +81,7 @@ class Probe:
 
 
 def troubles(probes: Sequence[Probe]) -> list[str]:
-    """Of all of them, asked at the same time."""
+    """What is wrong with any of them. They are asked at the same time."""
     for probe in probes:
         probe.begin()
     until = time.monotonic() + ANSWER_SECONDS

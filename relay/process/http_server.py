@@ -48,7 +48,7 @@ class HttpServer:
 
     @property
     def address(self) -> tuple[str, int]:
-        """Where it listens; tells the port when 0 was asked for."""
+        """Where it listens, with the port that was chosen if 0 was given."""
         host, port = self._server.server_address[:2]
         return str(host), port
 
@@ -92,7 +92,7 @@ class _Server(ThreadingHTTPServer):
             self._places.release()
 
     def handle_error(self, _request: Any, client_address: Any) -> None:
-        # A client that hangs up is its own affair, but nothing is swallowed.
+        # A client that hangs up is no error of ours; the debug log has it.
         _log.debug("HTTP request of %s failed", client_address, exc_info=True)
 
 
@@ -110,7 +110,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         try:
             response = route()
-        except Exception:  # noqa: BLE001  whatever a route raises, its caller gets an answer and the log the reason
+        except Exception:  # noqa: BLE001  whatever a route raises, the client gets an answer and the log the reason
             _log.exception("GET %s failed", path)
             response = text(HTTPStatus.INTERNAL_SERVER_ERROR, "internal error; the log says more")
         self._send(response)

@@ -1,6 +1,6 @@
 """Structured logs: one line for each event, for people (`text`) or for machines (`json`), on standard error.
 
-What dependencies log through the standard library takes the same way, so that no line misses the mask.
+What dependencies log through the standard library goes the same way, so that every line is masked.
 """
 
 import logging
@@ -14,7 +14,7 @@ from structlog.typing import EventDict, Processor
 from relay.masking import mask
 from relay.settings import Settings
 
-# Below a warning they tell of their own insides only.
+# Below a warning they report only internals.
 CHATTY = ("asyncio", "nats", "pika", "urllib3")
 
 
@@ -22,7 +22,7 @@ def configure_logging(settings: Settings) -> None:
     """Sets up structlog and the standard library's root logger. May be called again.
 
     In a Dramatiq worker, call it when the module of the workers is imported: Dramatiq has then put a pipe to its master
-    in the place of standard error, and a handler of its own on the root logger, which this replaces.
+    in the place of standard error, and its own handler on the root logger, which this replaces.
     """
     level = logging.getLevelNamesMapping()[settings.log_level.upper()]
     structlog.configure(

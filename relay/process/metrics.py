@@ -6,7 +6,7 @@ name                                      kind       labels     served by  meani
 tide_relay_messages_published_total       counter    P          workers    messages that the sink confirmed
 tide_relay_messages_received_total        counter    P          workers    messages that were new to an inbox
 tide_relay_duplicates_total               counter    P          workers    received messages that an inbox had already
-tide_relay_failures_total                 counter    P, code    workers    failures, temporary and for good, by code
+tide_relay_failures_total                 counter    P, code    workers    failures, temporary and permanent, by code
 tide_relay_dead_letters_total             counter    P          workers    messages that became dead letters
 tide_relay_drains_total                   counter    P, outcome workers    drains that ended, by outcome
 tide_relay_publish_seconds                histogram  P          workers    time of one publish of a batch
@@ -16,18 +16,18 @@ tide_relay_stale_drains_total             counter    pipeline   workers    drain
 tide_relay_drains_running                 gauge      (none)     workers    drains in progress, over all processes
 tide_relay_retention_partitions_total     counter    outbox, action workers partitions of outboxes truncated, or dropped
 tide_relay_retention_rows_total           counter    what       workers    old rows removed from elsewhere
-tide_relay_retention_lost_total           counter    outbox     workers    messages let go that a group had not settled
+tide_relay_retention_lost_total           counter    outbox     workers    messages removed before a group settled them
 tide_relay_hold_seconds_left              gauge      outbox, consumer_group scheduler until unsettled messages may go
 tide_relay_lag_messages                   gauge      P          scheduler  messages not settled yet
 tide_relay_lag_seconds                    gauge      P          scheduler  age of the oldest message not settled
 tide_relay_pipelines_owned                gauge      (none)     scheduler  pipelines this scheduler owns
 tide_relay_pipelines_invalid              gauge      (none)     scheduler  enabled pipelines with a wrong configuration
-tide_relay_pipelines_unowned              gauge      relay_group_id scheduler  enabled pipelines that nobody owns
-tide_relay_drains_waiting                 gauge      queue      scheduler  drains it emitted that no worker has begun
+tide_relay_pipelines_unowned              gauge      relay_group_id scheduler  enabled pipelines without an owner
+tide_relay_drains_waiting                 gauge      queue      scheduler  drains it emitted that have not started
 tide_relay_wakeups_total                  counter    P, cause   scheduler  why a pipeline became due
 tide_relay_horizon_stalls_total           counter    P          scheduler  drains that found only messages still open
 tide_relay_oldest_publisher_seconds       gauge      P          scheduler  age of the outbox's oldest open publisher
-tide_relay_lost_drains_total              counter    P          scheduler  drains that fell silent and were given up
+tide_relay_lost_drains_total              counter    P          scheduler  drains that fell silent and were abandoned
 tide_relay_epochs_total                   counter    P          scheduler  times this scheduler became the owner
 tide_relay_broker_errors_total            counter    code       scheduler  drains that the broker did not take
 tide_relay_database_losses_total          counter    (none)     scheduler  times the session and all ownership was lost
@@ -82,7 +82,7 @@ class WorkerMetrics:
             "tide_relay_duplicates_total", "Received messages that an inbox had already.", P, registry=registry
         )
         self.failures = Counter(
-            "tide_relay_failures_total", "Failures, temporary and for good, by code.", (*P, "code"), registry=registry
+            "tide_relay_failures_total", "Failures, temporary and permanent, by code.", (*P, "code"), registry=registry
         )
         self.dead_letters = Counter(
             "tide_relay_dead_letters_total", "Messages that became dead letters.", P, registry=registry
@@ -137,14 +137,14 @@ class WorkerMetrics:
         )
         self.retention_lost = Counter(
             "tide_relay_retention_lost_total",
-            "Messages that were let go though a consumer group had not settled them.",
+            "Messages that were removed before a consumer group had settled them.",
             ("outbox",),
             registry=registry,
         )
 
 
 class SchedulerMetrics:
-    """What a scheduler counts, in a registry of its own."""
+    """What a scheduler counts, in its own registry."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.registry = registry
@@ -171,7 +171,7 @@ class SchedulerMetrics:
         )
         self.drains_waiting = Gauge(
             "tide_relay_drains_waiting",
-            "Drains of this scheduler that no worker has begun.",
+            "Drains of this scheduler that no worker has started.",
             ("queue",),
             registry=registry,
         )
@@ -188,7 +188,7 @@ class SchedulerMetrics:
             registry=registry,
         )
         self.lost_drains = Counter(
-            "tide_relay_lost_drains_total", "Drains that fell silent and were given up.", P, registry=registry
+            "tide_relay_lost_drains_total", "Drains that fell silent and were abandoned.", P, registry=registry
         )
         self.epochs = Counter("tide_relay_epochs_total", "Times this scheduler became the owner.", P, registry=registry)
         self.broker_errors = Counter(

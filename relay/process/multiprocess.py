@@ -1,10 +1,10 @@
 """The folder that the processes of one `dramatiq relay.workers` share: their metrics, and signs of life.
 
-Two traps: prometheus_client reads `PROMETHEUS_MULTIPROC_DIR` when it is first imported, and nobody clears the folder,
+Two traps: prometheus_client reads `PROMETHEUS_MULTIPROC_DIR` when it is first imported, and never clears the folder,
 so that the numbers of the previous run would come back. A run is known by the authkey of the Dramatiq master, which is
 random and inherited by its children, forked or spawned. Without a folder from outside, its name comes from that key;
 a folder that was given is cleared by the first process of a run. Every process holds a shared lock on its folder: one
-that somebody of another run still holds is not touched, and one of ours that nobody holds is removed by the next start.
+that another run still holds is not touched, and one of ours that no process holds is removed by the next start.
 
 Nothing here imports prometheus_client.
 """
@@ -26,7 +26,7 @@ _LOCK_NAME = "lock"
 _LEFT = re.compile(r"(counter|gauge_\w+|histogram|summary)_\d+\.db|alive-\d+(\.new)?")
 
 _log = logging.getLogger(__name__)
-# Kept open for the life of the process: closing it would give up the lock on the folder.
+# Kept open for the life of the process: closing it would release the lock on the folder.
 _held: list[int] = []
 
 
@@ -64,7 +64,7 @@ def _run() -> str:
 
 
 def _hold_given(folder: Path) -> None:
-    """Clears the folder if it is another run's and nobody of that is left; holds it in any case.
+    """Clears the folder if it belongs to another run, which has ended; holds it in any case.
 
     The lock's file names the run. The first process of ours finds another name, and no later one does.
     """
@@ -79,10 +79,12 @@ def _hold_given(folder: Path) -> None:
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, _run().encode(), 0)
     except BlockingIOError:
-        pass  # a sibling, which sees to it; or another run, whose living numbers are not ours to remove
+        pass  # a sibling, which does it; or another run, which still needs its numbers
     fcntl.flock(descriptor, fcntl.LOCK_SH)
     if os.pread(descriptor, 64, 0).decode() != _run():
-        _log.warning("%s is in use by other workers: metrics and health are of both. Give each its own.", folder)
+        _log.warning(
+            "%s is in use by other workers: metrics and health are those of both. Give each its own folder.", folder
+        )
 
 
 def _run_folder() -> Path:
@@ -97,7 +99,7 @@ def _hold(folder: Path) -> None:
         except FileNotFoundError:
             continue
         fcntl.flock(descriptor, fcntl.LOCK_SH)
-        # Somebody may have removed the folder between the two lines above: then the lock is on nothing.
+        # Another process may have removed the folder between the two lines above: then the lock is useless.
         if os.fstat(descriptor).st_nlink:
             _held.append(descriptor)
             return

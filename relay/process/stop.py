@@ -6,7 +6,7 @@
             ...
 
 Not a `threading.Event`: setting one from a signal handler can deadlock with the very wait that it interrupts.
-A pipe cannot, and a `select` that watches a PostgreSQL connection can watch it as well.
+A pipe cannot, and a `select` that watches a PostgreSQL connection can watch it too.
 """
 
 import multiprocessing
@@ -21,7 +21,7 @@ from typing import Self
 
 
 class Stop:
-    """An event that is set once and for good, by `set()` or by a signal. Every method is safe from any thread."""
+    """An event that is set once and stays set, by `set()` or by a signal. Every method is safe from any thread."""
 
     signal_number: int | None
     """The first signal that came, for logs; None if there was none."""

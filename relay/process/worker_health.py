@@ -1,8 +1,7 @@
-"""Whether the processes of one `dramatiq relay.workers` live and move, told through files of their common folder.
+"""Whether the processes of one `dramatiq relay.workers` are alive and working, as files in their common folder tell.
 
-Every worker process writes a beat, from a thread of its own, in the folder of its metrics; the process that serves the
-metrics reads them. A process that is gone, stopped or stuck leaves its beat to grow old; one that ends in good order
-takes it away.
+In each worker process a thread writes a beat to the folder of its metrics; the process that serves the metrics reads
+them. The beat of a process that is gone, stopped or stuck grows old; a process that ends normally removes its own.
 """
 
 import json
@@ -26,7 +25,7 @@ from relay.process.multiprocess import is_alive
 from relay.settings import Settings
 
 BEAT_SECONDS = 2.0
-# A machine that is busy or swaps may hold a process up for a while: a restart would not make it faster.
+# A machine that is busy or swaps may delay a process for a while: a restart would not make it faster.
 SILENT_SECONDS = 30.0
 PROBE_SECONDS = 2.0
 PREFIX = "alive-"
@@ -34,7 +33,7 @@ PREFIX = "alive-"
 
 @dataclass(frozen=True, slots=True)
 class Beat:
-    """What a worker process says of itself."""
+    """What a worker process reports about itself."""
 
     pid: int
     at: float

@@ -72,7 +72,7 @@ def serve_worker_metrics() -> int:
 
 
 def _bind(address: tuple[str, int], routes: dict[str, Callable[[], Response]]) -> HttpServer:
-    """Tries until the address is free: the workers go on meanwhile, and a predecessor may be about to leave it."""
+    """Tries until the address is free: the workers run on, and an earlier process may be about to release it."""
     said = False
     while True:
         try:
@@ -81,7 +81,7 @@ def _bind(address: tuple[str, int], routes: dict[str, Callable[[], Response]]) -
             if not said:
                 _log.error(
                     "The metrics and the health of the workers are not served: %s:%s: %s. The workers run on. Choose"
-                    " another address with %s; trying again every %.0f s.",
+                    " another address with %s; retrying every %.0f s.",
                     *address,
                     error.strerror,
                     variables("worker_metrics_addr")[0],

@@ -18,7 +18,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
-from relay.process import http_server as httpd
+from relay.process import http_server
 from relay.process.stop import Stop
 from relay.settings import Settings, parse_address
 from relay.web.health import ApiHealth
@@ -53,7 +53,7 @@ class Api:
         self._hooks.check()
         with contextlib.ExitStack() as stack:
             listening = stack.enter_context(_listen(parse_address(self._settings.api_addr)))
-            machines = httpd.HttpServer(
+            machines = http_server.HttpServer(
                 parse_address(self._settings.api_metrics_addr),
                 {"/metrics": self._serve_metrics, "/health": self._health.health, "/ready": self._health.ready},
             )
@@ -102,11 +102,11 @@ class Api:
         app.add_route("/ready", _route(lambda: self._health.ready(public=True)), methods=["GET"])
         return app
 
-    def _serve_metrics(self) -> httpd.Response:
-        return httpd.Response(200, CONTENT_TYPE_LATEST, generate_latest(self._metrics.registry))
+    def _serve_metrics(self) -> http_server.Response:
+        return http_server.Response(200, CONTENT_TYPE_LATEST, generate_latest(self._metrics.registry))
 
 
-def _route(answer: Callable[[], httpd.Response]) -> Callable[[Request], Awaitable[Response]]:
+def _route(answer: Callable[[], http_server.Response]) -> Callable[[Request], Awaitable[Response]]:
     async def respond(_request: Request) -> Response:
         found = answer()
         return Response(found.body, found.status, media_type=found.content_type)

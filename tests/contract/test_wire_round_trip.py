@@ -8,7 +8,7 @@ import pytest
 from psycopg.rows import args_row
 
 from relay.backends.postgresql.source import OutboxSource
-from relay.drains import inbox as inbox_writer
+from relay.inbox.rows import write
 from relay.models import InboxRow, Message, Received
 from relay.sql import query
 from relay.wire.decode import Decoder
@@ -49,11 +49,9 @@ def published(connection: Any) -> list[Message]:
     return list(cursor.execute(query("outbox_read"), parameters, binary=True))
 
 
-def write(connection: Any, received: Sequence[Received], decoder: Decoder) -> None:
+def store(connection: Any, received: Sequence[Received], decoder: Decoder) -> None:
     rows = [decoder.decode(message) for message in received]
-    assert inbox_writer.write(connection, "arrived", [row for row in rows if isinstance(row, InboxRow)]) == len(
-        PAYLOADS
-    )
+    assert write(connection, "arrived", [row for row in rows if isinstance(row, InboxRow)]) == len(PAYLOADS)
 
 
 def assert_arrived(connection: Any, *, has_tenant: bool = True) -> None:
@@ -100,7 +98,7 @@ def test_every_wire_format_brings_it_unchanged(
     records = wire.records(published(connection))
     # What keeps no headers keeps no key beside the body either, such as a file.
     received = [Received("x", of.body, of.headers, of.key if keeps_headers else None) for of in records]
-    write(connection, received, decoder)
+    store(connection, received, decoder)
     assert_arrived(connection, has_tenant=(wire_format, keeps_headers) != ("debezium", False))
 
 
@@ -112,7 +110,7 @@ def test_the_outbox_source_brings_it_unchanged(connection: Any, database: Databa
         received: list[Received] = []
         while found := source.receive(1000, 0):
             received += found
-        write(connection, received, Decoder("p", max_message_bytes=10_000_000))
+        store(connection, received, Decoder("p", max_message_bytes=10_000_000))
     finally:
         source.close()
     assert_arrived(connection)

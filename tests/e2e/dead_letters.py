@@ -1,6 +1,6 @@
 """What the tests of the verbs for dead letters and replays share: a pipeline whose sink refuses what it is told to."""
 
-from relay.backends.memory import sink as memory
+from relay.backends.memory.sink import forget, store
 from relay.models import Failure, Record
 from tests.e2e.drains import Drains
 from tests.services.postgres import Database
@@ -17,7 +17,7 @@ class Refusing(Drains):
 
     def close(self) -> None:
         super().close()
-        memory.forget(STORE)
+        forget(STORE)
 
     def refuse(self, *ids: int, code: str = "bad") -> None:
         """The sink has something against these messages, and nothing against others."""
@@ -25,11 +25,11 @@ class Refusing(Drains):
         def judged(index: int, record: Record) -> Failure | None:
             return Failure(index, True, code, f"no {record.id}") if record.id in ids else None
 
-        memory.store(STORE).refuse = judged
+        store(STORE).refuse = judged
 
     def received(self) -> list[int]:
         """The ids that arrived, in order."""
-        return [record.id for record in memory.store(STORE).received]
+        return [record.id for record in store(STORE).received]
 
     def bury(self, count: int = 1, code: str = "bad") -> list[int]:
         """Publishes messages, and has all of them refused; the ids of the dead letters."""

@@ -84,8 +84,7 @@ def drain(database: Database, settings: Settings, name: str) -> Iterator[Reader]
     """What a worker reads an outbox of that name with, two messages at a time."""
     Pipelines(database.url, Path("unused")).make(name)
     with closing(connect(settings, "test")) as connection:
-        lease, begun = begin(connection, name)
-        yield Reader(connection, lease, begun, max_messages=2)
+        yield Reader(begin(connection, name), max_messages=2)
 
 
 def test_a_drain_reads_up_to_its_own_horizon_in_whatever_session_it_is(database: Database, pooled: Pooled) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from relay.backends.memory import sink as memory
+from relay.backends.memory import sink
 from tests.processes.fleet import Fleet, running_fleet
 from tests.processes.pipelines import Pipelines
 from tests.processes.single_drains import Bench
@@ -32,8 +32,8 @@ def bench(database) -> Iterator[Bench]:
 
 
 @pytest.fixture
-def store(bench) -> Iterator[memory.Store]:
+def store(bench) -> Iterator[sink.Store]:
     """What the sink of the pipeline `p` of the bench has got, and what it has something against."""
     bench.publish_to(sink_type="memory", name="redelivery", batch_size=10)
-    yield memory.store("redelivery")
-    memory.forget("redelivery")
+    yield sink.store("redelivery")
+    sink.forget("redelivery")

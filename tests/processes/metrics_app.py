@@ -7,7 +7,7 @@ from relay.process.multiprocess import prepare_multiprocess
 
 folder = prepare_multiprocess()
 
-import threading  # noqa: E402  after the folder is named, as in the front door of the workers
+import threading  # noqa: E402  after the folder is named, as in the entry point of the workers
 
 import dramatiq  # noqa: E402
 

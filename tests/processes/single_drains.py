@@ -5,10 +5,10 @@ from contextlib import contextmanager
 
 from psycopg.types.json import Jsonb
 
-from relay.backends.memory import source as sources
+from relay.backends.memory.source import log
 from relay.models import Drain
 from relay.settings import Settings
-from workers import drain as drains
+from workers.drain import run
 from workers.resources import Resources
 
 # One drain is to do all there is, however slow the machine.
@@ -39,7 +39,7 @@ class Bench:
         )
         config = {"source_type": "memory", "name": inbox, "batch_size": 10} | SLICE | config
         self.query("select tide.relay_set_inbox(%s, %s, %s)", pipeline, inbox, Jsonb(config))
-        return sources.log(config["name"])
+        return log(config["name"])
 
     def publish_to(self, pipeline="p", **config):
         self.query("select tide.outbox_create_if_not_exists('orders')")
@@ -52,7 +52,7 @@ class Bench:
     def drain(self, pipeline="p", lease_ms=30_000):
         """One drain; how it ended."""
         number = self.numbers[pipeline] = self.numbers.get(pipeline, 0) + 1
-        drains.run(self.resources, Drain(pipeline, 0, number, lease_ms))
+        run(self.resources, Drain(pipeline, 0, number, lease_ms))
         return self.query("select outcome from tide.drain where pipeline = %s", pipeline)[0][0]
 
     @contextmanager

@@ -7,7 +7,7 @@ from functools import partial
 
 import pytest
 
-from relay.backends.memory import source as sources
+from relay.backends.memory.source import forget
 from relay.drains.inbox import Writer
 from tests.processes.single_drains import Bench
 from tests.waiting import wait_until
@@ -20,7 +20,7 @@ def bench(database):
     yield made
     made.close()
     for name in ("commands", "others"):
-        sources.forget(name)
+        forget(name)
 
 
 # Reverse -------------------------------------------------------------------------------------------------------------
@@ -161,19 +161,19 @@ def test_a_drain_that_was_given_up_stops_waiting(bench):
 
 
 def test_a_drain_that_waits_asks_for_changes_once_a_second_at_most(bench):
-    looks = []
+    checks = []
 
     class Counting(Writer):
-        def look(self):
-            looks.append(time.monotonic())
-            super().look()
+        def check_pipeline(self):
+            checks.append(time.monotonic())
+            super().check_pipeline()
 
     bench.receive_into("commands", slice_ms=3500)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(reverse, "Writer", Counting)
         assert bench.drain() == "more"
-    assert 1 <= len(looks) <= 3
-    assert all(later - earlier >= 1.0 for earlier, later in itertools.pairwise(looks))
+    assert 1 <= len(checks) <= 3
+    assert all(later - earlier >= 1.0 for earlier, later in itertools.pairwise(checks))
 
 
 # Sharing threads -----------------------------------------------------------------------------------------------------
@@ -208,4 +208,4 @@ def test_whoever_waits_gives_its_thread_to_a_drain_that_has_none(database):
         assert bench.last("outcome") == "later"
     finally:
         bench.close()
-        sources.forget("commands")
+        forget("commands")

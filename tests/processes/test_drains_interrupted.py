@@ -62,7 +62,8 @@ def test_a_lease_that_is_too_short_however_often_it_is_renewed_is_told(bench, tm
 
 
 def test_a_drain_that_is_cut_off_in_the_middle_of_a_round_trip_ends_as_failed(bench, tmp_path, monkeypatch):
-    def cut_off(_tools, connection, _lease, _begun):
+    def cut_off(_resources, session):
+        connection = session.connection
         connection.pgconn.enter_pipeline_mode()
         connection.pgconn.send_query_params(b"select 1", None)
         raise NotConnected("PostgreSQL: cannot exit pipeline mode while busy", code="lost")

@@ -5,7 +5,7 @@ import json
 import pytest
 from psycopg.types.json import Jsonb
 
-from relay.backends.memory import source as sources
+from relay.backends.memory.source import forget
 from relay.models import Failure
 from tests.waiting import wait_until
 
@@ -261,7 +261,7 @@ def test_a_fenced_drain_leaves_nothing_in_a_local_inbox(bench):
 @pytest.fixture
 def commands(bench):
     yield bench.receive_into("commands", slice_ms=1000)
-    sources.forget("commands")
+    forget("commands")
 
 
 def test_a_dead_letter_of_a_source_is_decoded_again_and_stored(bench, commands):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from relay.backends.memory import source as sources
+from relay.backends.memory.source import forget
 from relay.models import Failure
 from tests.waiting import wait_until
 
@@ -10,7 +10,7 @@ from tests.waiting import wait_until
 @pytest.fixture
 def commands(bench):
     yield bench.receive_into("commands")
-    sources.forget("commands")
+    forget("commands")
 
 
 def received(store):

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from relay.database import migrate as migrations
+from relay.database.migrate import LOCK_SECONDS
 from tests.processes.fleet import ROOT, Fleet, running_fleet
 from tests.processes.pipelines import Pipelines
 from tests.sql.support import publish
@@ -159,7 +159,7 @@ def test_publishers_and_an_old_fleet_run_while_the_schema_is_migrated_and_a_new_
     assert set(pipelines.delivered("orders")) == set(publishers.ids)
     assert pipelines.dead_letters("orders") == []
     # As in the test of migrations: twice the lock's limit would be enough on a machine that has nothing else to do.
-    assert publishers.slowest < 10 * migrations.LOCK_SECONDS
+    assert publishers.slowest < 10 * LOCK_SECONDS
 
 
 def refused(fleet: Fleet) -> None:

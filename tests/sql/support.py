@@ -10,8 +10,9 @@ import pytest
 from psycopg.types.json import Jsonb
 
 from relay.database.connection import Connection, connect
-from relay.drains import lease as ownership
-from relay.drains.lease import DrainStart, Lease
+from relay.drains import lease
+from relay.drains.fence import FencedSession
+from relay.drains.lease import Lease
 from relay.drains.outbox import Batch, Reader, Settlement
 from relay.models import Drain
 from relay.settings import Settings
@@ -78,20 +79,19 @@ def make_outbox(connection: "psycopg.Connection[Any]", name: str = "orders", **o
     return int(row[0])
 
 
-def begin(connection: Connection, pipeline: str = "p", number: int = 1, epoch: int = 0) -> tuple[Lease, DrainStart]:
-    """The lease of a drain, which must be free."""
+def begin(connection: Connection, pipeline: str = "p", number: int = 1, epoch: int = 0) -> FencedSession:
+    """The session of a drain, which takes the lease: that must be free."""
     drain = Drain(pipeline, epoch, number, LEASE_MS)
-    begun = ownership.begin(connection, drain)
-    assert begun, f"drain {number} of epoch {epoch} of {pipeline} cannot begin"
-    return Lease(drain, LEASE_MS / 1000, time.monotonic()), begun
+    start = lease.begin(connection, drain)
+    assert start, f"drain {number} of epoch {epoch} of {pipeline} cannot begin"
+    return FencedSession(connection, Lease(drain, LEASE_MS / 1000, time.monotonic()), start)
 
 
 @contextmanager
 def reader_of(database: Database, pipeline: str = "p", batch_size: int = 100) -> Iterator[Reader]:
     """The reader of a drain that has just begun."""
     with relay_session(database.url) as connection:
-        lease, begun = begin(connection, pipeline)
-        yield Reader(connection, lease, begun, batch_size)
+        yield Reader(begin(connection, pipeline), batch_size)
 
 
 class Follower:

@@ -38,6 +38,6 @@ def test_the_drain_is_tried_again_no_earlier(database, resources, monkeypatch):
     with database.connect() as owner:
         publish_many(owner, 3)
     with relay_session(database.url) as connection:
-        ended = forward.drain(resources, connection, *begin(connection))
-    assert (ended.outcome, ended.error_code, ended.progressed) == ("failed", "throttled", True)
-    assert 900 <= (ended.retry_seconds or 0) <= 930
+        result = forward.drain(resources, begin(connection))
+    assert (result.outcome, result.error_code, result.progressed) == ("failed", "throttled", True)
+    assert 900 <= (result.retry_seconds or 0) <= 930

@@ -15,7 +15,6 @@ from tests.sql.support import (
     reader_of,
     refused,
     relay_session,
-    run,
 )
 from tests.waiting import wait_until
 
@@ -50,12 +49,12 @@ def publisher(database):
         yield connection
 
 
-def disarm(session, lease, begun):
-    return run(session, "bell_disarm", **lease.fence, group_id=begun.group_id).rowcount
+def disarm(fenced):
+    return fenced.execute("bell_disarm").rowcount
 
 
-def arm(session, lease, begun):
-    return run(session, "bell_arm", **lease.fence, group_id=begun.group_id).rowcount
+def arm(fenced):
+    return fenced.execute("bell_arm").rowcount
 
 
 def test_a_new_group_sleeps(database, listener, publisher):
@@ -68,7 +67,7 @@ def test_nobody_notifies_while_the_group_is_awake(database, listener, publisher)
     make_pipeline(database)
     with relay_session(database.url) as session:
         drain = begin(session)
-        assert disarm(session, *drain) == 1
+        assert disarm(drain) == 1
         for _ in range(20):
             publish(publisher)
         publisher.execute("select tide.outbox_publish_many('orders', '{1,2,3}')")
@@ -79,9 +78,9 @@ def test_each_transaction_notifies_once_while_the_group_sleeps(database, listene
     make_pipeline(database)
     with relay_session(database.url) as session:
         drain = begin(session)
-        disarm(session, *drain)
+        disarm(drain)
         publish(publisher)
-        assert arm(session, *drain) == 1
+        assert arm(drain) == 1
         with publisher.transaction():
             publish(publisher)
             publish(publisher)
@@ -93,16 +92,16 @@ def test_arming_an_armed_bell_and_disarming_a_silent_one_write_nothing(database)
     make_pipeline(database)
     with relay_session(database.url) as session:
         drain = begin(session)
-        assert arm(session, *drain) == 0
-        assert disarm(session, *drain) == 1
-        assert disarm(session, *drain) == 0
+        assert arm(drain) == 0
+        assert disarm(drain) == 1
+        assert disarm(drain) == 0
 
 
 @pytest.mark.parametrize("isolation", ["repeatable read", "serializable"])
 def test_with_an_old_snapshot_publishers_always_notify(database, listener, publisher, isolation):
     make_pipeline(database)
     with relay_session(database.url) as session:
-        disarm(session, *begin(session))
+        disarm(begin(session))
         publisher.execute(f"begin isolation level {isolation}")
         publish(publisher)
         publisher.execute("commit")
@@ -122,13 +121,13 @@ def test_groups_of_one_outbox_have_a_bell_each(database, listener, publisher):
     make_pipeline(database, "second")
     with relay_session(database.url) as session:
         first, second = begin(session, "first"), begin(session, "second")
-        disarm(session, *first)
+        disarm(first)
         publish(publisher)
         assert listener.heard_since(publisher) == ["orders"], "the second group sleeps"
-        disarm(session, *second)
+        disarm(second)
         publish(publisher)
         assert listener.heard_since(publisher) == [], "both are awake"
-        arm(session, *first)
+        arm(first)
         publish(publisher)
         assert listener.heard_since(publisher) == ["orders"], "the first group sleeps"
 
@@ -137,7 +136,7 @@ def test_outboxes_have_bells_of_their_own(database, listener, publisher):
     make_pipeline(database, "p", "orders")
     make_pipeline(database, "q", "events")
     with relay_session(database.url) as session:
-        disarm(session, *begin(session, "p"))
+        disarm(begin(session, "p"))
         with publisher.transaction():
             publish(publisher, "orders")
             publish(publisher, "events")
@@ -175,16 +174,16 @@ def test_a_publisher_that_came_before_the_bell_was_armed_is_seen_by_the_second_l
 
 
 def test_a_disarm_waits_for_a_change_of_its_fence(database, publisher):
-    """Otherwise a drain that was given up could silence the bell that the next one trusts in."""
+    """Otherwise a drain that was abandoned could silence the bell that the next one trusts in."""
     make_pipeline(database)
     with relay_session(database.url) as session:
         drain = begin(session)
         session.execute("set lock_timeout = '50ms'")
         publisher.execute("begin; update tide.drain set epoch = epoch + 1")
         with refused("55P03"):
-            disarm(session, *drain)
+            disarm(drain)
         publisher.execute("commit")
-        assert disarm(session, *drain) == 0
+        assert disarm(drain) == 0
 
 
 def test_a_prepared_transaction_may_publish_if_it_says_so_and_leaves_its_messages_to_the_timer(
@@ -215,13 +214,13 @@ def test_a_publisher_takes_its_mark_then_its_id_then_looks_at_the_bell(database,
     publish(publisher)
     with relay_session(database.url) as session, database.connect() as held, ThreadPoolExecutor(1) as pool:
         drain = begin(session)
-        disarm(session, *drain)
+        disarm(drain)
         listener.heard_since(publisher)
         publisher.execute("select pg_advisory_lock(tide.lock_class(outbox_id), 1) from tide.outbox")
         publishing = pool.submit(publish, held)
         wait_until(lambda: publisher.execute("select from pg_locks where not granted").rowcount == 1)
         assert publisher.execute("select pg_sequence_last_value(ids) from tide.outbox").fetchone()[0] == 1
-        assert arm(session, *drain) == 1
+        assert arm(drain) == 1
         publisher.execute("select pg_advisory_unlock_all()")
         assert publishing.result() == 2
         assert listener.heard_since(publisher) == ["orders"]

@@ -2,7 +2,9 @@
 
 import pytest
 
-from relay.drains import lease as ownership
+from relay.drains import lease
+from relay.drains.fence import end
+from relay.drains.lease import DrainResult, failed
 from relay.models import Drain
 from relay.sql import query
 
@@ -22,7 +24,7 @@ def session(database):
 def begin(session):
     epoch = session.execute("update tide.drain set number = 0 returning epoch").fetchone()[0]
     drain = Drain("p", epoch, 1, 30_000)
-    assert ownership.begin(session, drain)
+    assert lease.begin(session, drain)
     return drain
 
 
@@ -31,12 +33,12 @@ def armed(session):
 
 
 def test_a_failed_drain_leaves_the_bell_silent_because_only_its_retry_can_help(session):
-    ownership.end(session, begin(session), ownership.failed(0, "down", "the sink is down"))
+    end(session, begin(session), failed(0, "down", "the sink is down"))
     assert not armed(session)
 
 
 def test_an_idle_drain_leaves_the_bell_armed(session):
-    ownership.end(session, begin(session), ownership.DrainResult("idle"))
+    end(session, begin(session), DrainResult("idle"))
     assert armed(session)
 
 
@@ -49,7 +51,7 @@ def test_a_drain_that_armed_the_bell_of_a_pipeline_disabled_meanwhile_silences_i
     drain = begin(session)
     session.execute("select tide.relay_disable('p')")
     session.execute("update tide.bell set armed = true")
-    ownership.end(session, drain, ownership.DrainResult("idle"))
+    end(session, drain, DrainResult("idle"))
     assert not armed(session)
 
 

@@ -1,4 +1,4 @@
-"""Fences: a drain that was given up writes nothing, anywhere."""
+"""Fences: a drain that was abandoned writes nothing, anywhere."""
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -6,7 +6,8 @@ from uuid import uuid4
 
 import pytest
 
-from relay.drains import lease as ownership
+from relay.drains import lease
+from relay.drains.fence import FencedSession, end
 from relay.drains.lease import DrainResult, Lease
 from relay.drains.outbox import Reader, Settlement
 from relay.errors import Fenced
@@ -43,15 +44,15 @@ def drain(**changes):
 
 
 def test_begin_takes_the_lease_and_says_what_to_do(session):
-    begun = ownership.begin(session, drain())
-    assert (begun.direction, begun.outbox, begun.offset_id, begun.revision, begun.failures) == (
+    start = lease.begin(session, drain())
+    assert (start.direction, start.outbox, start.offset_id, start.revision, start.failures) == (
         "forward",
         "orders",
         0,
         1,
         0,
     )
-    assert begun.config == {"sink_type": "memory"}
+    assert start.config == {"sink_type": "memory"}
     row = session.execute("select number, lease_until - clock_timestamp() from tide.drain").fetchone()
     assert row[0] == 3
     assert LEASE_MS / 1000 - 10 < row[1].total_seconds() <= LEASE_MS / 1000
@@ -64,68 +65,68 @@ def test_begin_takes_the_lease_and_says_what_to_do(session):
 )
 def test_stale_and_doubled_drains_do_not_begin(session, snapshot, changes):
     before = snapshot()
-    assert ownership.begin(session, drain(**changes)) is None
+    assert lease.begin(session, drain(**changes)) is None
     assert snapshot() == before
 
 
 def test_a_message_that_comes_twice_begins_once(database, session):
     def begin_one(_):
         with relay_session(database.url) as connection:
-            return ownership.begin(connection, drain())
+            return lease.begin(connection, drain())
 
     with ThreadPoolExecutor(4) as pool:
-        begun = list(pool.map(begin_one, range(4)))
-    assert sum(found is not None for found in begun) == 1
+        starts = list(pool.map(begin_one, range(4)))
+    assert sum(start is not None for start in starts) == 1
 
 
 def test_a_disabled_pipeline_does_not_begin(session, snapshot):
     session.execute("select tide.relay_disable('p')")
     before = snapshot()
-    assert ownership.begin(session, drain()) is None
+    assert lease.begin(session, drain()) is None
     assert snapshot() == before
 
 
 def test_no_drain_begins_while_another_holds_the_lease(session, snapshot):
     begin(session, number=3, epoch=5)
     before = snapshot()
-    assert ownership.begin(session, drain(number=4)) is None
+    assert lease.begin(session, drain(number=4)) is None
     assert snapshot() == before
 
 
 @pytest.mark.parametrize("changes", WRONG, ids=str)
 def test_no_write_of_a_wrong_drain_changes_anything(session, snapshot, changes):
-    _, begun = begin(session, number=3, epoch=5)
+    start = begin(session, number=3, epoch=5).start
     stale = Lease(drain(**changes), 60, 0)
-    reader = Reader(session, stale, begun, 10)
+    reader = Reader(FencedSession(session, stale, start), 10)
     for armed in (True, False):
         session.execute("update tide.bell set armed = %s", [armed])
         before = snapshot()
-        with pytest.raises(Fenced, match="was given up"):
+        with pytest.raises(Fenced, match="was abandoned"):
             reader.settle(DEAD)
         with pytest.raises(Fenced):
             reader.read(2, DEAD, "arm")
         with pytest.raises(Fenced):
             reader.read(2, DEAD, "disarm")
-        with pytest.raises(Fenced, match="before it ended"):
-            ownership.end(session, stale.drain, DrainResult("idle"))
+        with pytest.raises(Fenced, match="was abandoned"):
+            end(session, stale.drain, DrainResult("idle"))
         reader.read(2, None, "arm")
         reader.read(2, None, "disarm")
         assert snapshot() == before
 
 
 def test_a_fenced_settle_does_not_seem_to_renew_the_lease(session):
-    _, begun = begin(session, number=3, epoch=5)
+    start = begin(session, number=3, epoch=5).start
     stale = Lease(drain(epoch=4), 60, -1000)
     with pytest.raises(Fenced):
-        Reader(session, stale, begun, 10).settle(DEAD)
+        Reader(FencedSession(session, stale, start), 10).settle(DEAD)
     assert not stale.covers(0)
 
 
 def test_dead_letters_are_kept_whole(database, session):
     with database.connect() as owner:
         owner.execute("select tide.outbox_publish('orders', '{\"n\": [1]}', '{\"type\": \"t\"}', 'k')")
-    lease, begun = begin(session, number=3, epoch=5)
-    reader = Reader(session, lease, begun, 10)
+    fenced = begin(session, number=3, epoch=5)
+    reader = Reader(fenced, 10)
     reader.settle(Settlement(6, 5, ((6, Failure(5, True, "too_large", "9 bytes; 8 at most")),)))
     row = session.execute("""
         select d.pipeline, d.outbox, d.message_id, d.key, d.headers, d.payload, d.published_at = m.created_at,
@@ -136,8 +137,8 @@ def test_dead_letters_are_kept_whole(database, session):
 
 
 def test_a_dead_letter_is_kept_once_however_often_it_is_settled(session):
-    lease, begun = begin(session, number=3, epoch=5)
-    reader = Reader(session, lease, begun, 10)
+    fenced = begin(session, number=3, epoch=5)
+    reader = Reader(fenced, 10)
     reader.settle(DEAD)
     reader.settle(replace(DEAD, dead=((1, Failure(0, True, "other", "later")), (2, Failure(1, True, "no", "no")))))
     assert session.execute("select message_id, code, attempts from tide.dead_letter order by 1").fetchall() == [
@@ -147,25 +148,25 @@ def test_a_dead_letter_is_kept_once_however_often_it_is_settled(session):
 
 
 def test_the_offset_never_goes_back(session):
-    lease, begun = begin(session, number=3, epoch=5)
-    reader = Reader(session, lease, begun, 10)
+    fenced = begin(session, number=3, epoch=5)
+    reader = Reader(fenced, 10)
     reader.settle(Settlement(4, 4))
     reader.settle(Settlement(2, 0))
     assert session.execute("select offset_id from tide.consumer_group").fetchone() == (4,)
 
 
 def test_a_settle_renews_the_lease(session):
-    lease, begun = begin(session, number=3, epoch=5)
+    fenced = begin(session, number=3, epoch=5)
     session.execute("update tide.drain set lease_until = now() - interval '1 hour'")
-    Reader(session, lease, begun, 10).settle(Settlement(1, 1))
+    Reader(fenced, 10).settle(Settlement(1, 1))
     assert session.execute("select lease_until > now() from tide.drain").fetchone() == (True,)
 
 
 def test_the_end_gives_the_lease_back_and_tells_the_owner(database, session):
-    lease, _ = begin(session, number=3, epoch=5)
+    fenced = begin(session, number=3, epoch=5)
     with database.connect() as owner:
         owner.execute("listen tide_relay_drain")
-        ownership.end(session, lease.drain, DrainResult("failed", True, 1.5, 2, "timeout", "x" * 3000))
+        end(session, fenced.lease.drain, DrainResult("failed", True, 1.5, 2, "timeout", "x" * 3000))
         [heard] = owner.notifies(timeout=10, stop_after=1)
         assert heard.payload == '["p", 5, 3, "failed", 1.5, true]'
     row = session.execute("""
@@ -175,23 +176,23 @@ def test_the_end_gives_the_lease_back_and_tells_the_owner(database, session):
 
 
 def test_a_good_end_clears_what_went_wrong_before(session):
-    lease, _ = begin(session, number=3, epoch=5)
-    ownership.end(session, lease.drain, ownership.failed(0, "timeout", "slow"))
-    lease, begun = begin(session, number=4, epoch=5)
-    assert begun.failures == 1
-    ownership.end(session, lease.drain, DrainResult("idle"))
+    fenced = begin(session, number=3, epoch=5)
+    end(session, fenced.lease.drain, lease.failed(0, "timeout", "slow"))
+    fenced = begin(session, number=4, epoch=5)
+    assert fenced.start.failures == 1
+    end(session, fenced.lease.drain, DrainResult("idle"))
     row = session.execute("select failures, error_code, error, retry_at from tide.drain").fetchone()
     assert row == (0, None, None, None)
 
 
 def test_a_drain_ends_once(session):
     """The second end would tell the owner of a drain that is over."""
-    lease, _ = begin(session, number=3, epoch=5)
-    ownership.end(session, lease.drain, DrainResult("idle"))
-    assert ownership.begin(session, lease.drain) is None
+    fenced = begin(session, number=3, epoch=5)
+    end(session, fenced.lease.drain, DrainResult("idle"))
+    assert lease.begin(session, fenced.lease.drain) is None
     begin(session, number=4, epoch=5)
     with pytest.raises(Fenced):
-        ownership.end(session, lease.drain, DrainResult("idle"))
+        end(session, fenced.lease.drain, DrainResult("idle"))
 
 
 class TestEpochs:
@@ -221,11 +222,11 @@ class TestEpochs:
         assert snapshot() == before
 
     def test_the_lease_ran_out(self, session, owner):
-        lease, begun = begin(session, number=3, epoch=5)
+        fenced = begin(session, number=3, epoch=5)
         session.execute("update tide.drain set lease_until = clock_timestamp() - interval '1 ms'")
         assert self.raise_(session, owner)[0] == 6
         with pytest.raises(Fenced):
-            Reader(session, lease, begun, 10).settle(Settlement(1, 1))
+            Reader(fenced, 10).settle(Settlement(1, 1))
 
     def test_somebody_else_owns_it(self, session, owner, snapshot):
         before = snapshot()
@@ -233,10 +234,10 @@ class TestEpochs:
         assert snapshot() == before
 
     def test_the_retry_time_survives_the_new_epoch(self, session, owner):
-        lease, _ = begin(session, number=3, epoch=5)
-        ownership.end(
+        fenced = begin(session, number=3, epoch=5)
+        end(
             session,
-            lease.drain,
+            fenced.lease.drain,
             DrainResult("failed", retry_seconds=100.0, failures=1, error_code="timeout", error="slow"),
         )
         assert 90 < self.raise_(session, owner)[1] <= 100
@@ -251,7 +252,7 @@ class TestEpochs:
             if begins:
                 begin(worker, number=3, epoch=5)
             else:
-                ownership.end(worker, drain(), DrainResult("idle"))
+                end(worker, drain(), DrainResult("idle"))
             raising = pool.submit(self.raise_, session, owner)
             wait_until(lambda: worker.execute("select from pg_locks where not granted").rowcount)
             worker.execute("commit")
@@ -261,11 +262,9 @@ class TestEpochs:
 
 
 def test_whatever_an_error_says_a_drain_ends_and_a_dead_letter_is_kept(session, snapshot):
-    begun = ownership.begin(session, drain())
-    assert begun
-    lease = Lease(drain(), 60, 0)
+    fenced = begin(session, number=3, epoch=5)
     odd = Failure(0, True, "rejected", "NUL \0 and \ud800")
-    Reader(session, lease, begun, 10).settle(Settlement(1, 0, ((1, odd),)))
-    ownership.end(session, drain(), ownership.failed(0, "odd", odd.reason))
+    Reader(fenced, 10).settle(Settlement(1, 0, ((1, odd),)))
+    end(session, drain(), lease.failed(0, "odd", odd.reason))
     assert snapshot()["dead_letter"][0]
     assert session.execute("select error from tide.drain").fetchone() == ("NUL \ufffd and ?",)

@@ -85,8 +85,8 @@ def test_what_is_about_to_go_and_what_has_gone_is_said_aloud(db, relay):
     db.execute("select tide.relay_disable('p')")
     maintenance.run_once(relay)
     for hours, level, event in (
-        (160, "warning", "messages that are not settled will be let go"),
-        (169, "error", "messages let go that were not settled: see tide.retention_loss"),
+        (160, "warning", "unsettled messages will be removed"),
+        (169, "error", "unsettled messages removed: see tide.retention_loss"),
     ):
         age(db, "0", hours)
         stand_for(db, "p", hours)
@@ -127,7 +127,7 @@ def test_a_worker_without_its_database_does_not_fall_over():
     try:
         with capture_logs() as logs:
             maintenance.run(resources)
-        assert [log["event"] for log in logs] == ["maintenance given up until the next turn"]
+        assert [log["event"] for log in logs] == ["maintenance abandoned until the next turn"]
     finally:
         resources.close()
 

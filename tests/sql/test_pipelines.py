@@ -6,8 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from psycopg.types.json import Jsonb
 
-from relay.drains.lease import DrainResult, end
-from relay.drains.outbox import Settlement
+from relay.drains.fence import end
+from relay.drains.lease import DrainResult
+from relay.drains.outbox import Reader, Settlement
 from relay.errors import Fenced
 from tests.sql.support import begin, make_outbox, make_pipeline, publish, reader_of, refused, relay_session
 from tests.waiting import wait_until
@@ -253,22 +254,24 @@ def test_deleting_pipeline_and_outbox_while_a_drain_runs_fences_it(database, db)
 def test_a_drain_ends_fenced_after_its_pipeline_was_deleted(database, db):
     make_pipeline(database)
     with relay_session(database.url) as session:
-        lease, _ = begin(session)
+        fenced = begin(session)
         call(db, "tide.relay_delete('p')")
         with pytest.raises(Fenced):
-            end(session, lease.drain, DrainResult("idle"))
+            end(session, fenced.lease.drain, DrainResult("idle"))
 
 
 def test_a_running_drain_learns_of_a_change_with_its_next_settle(database, db):
     make_pipeline(database)
     first = publish(db)
-    with reader_of(database) as reader:
+    with relay_session(database.url) as session:
+        fenced = begin(session)
+        reader = Reader(fenced, 100)
         reader.read(0)
         reader.settle(Settlement(first, 1))
-        assert not reader.config_changed
+        assert not fenced.config_changed
         set_outbox(db, "p", "orders")
         reader.settle(Settlement(first, 0))
-        assert reader.config_changed
+        assert fenced.config_changed
 
 
 def test_secrets_stay_references_in_the_database(db):

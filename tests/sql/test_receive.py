@@ -27,8 +27,7 @@ def session(database, db):
 
 @pytest.fixture
 def writer(session):
-    lease, begun = begin(session)
-    return Writer(session, lease, begun, "dead_letter")
+    return Writer(begin(session), "dead_letter")
 
 
 def received(name, body=b"{}", position=None):
@@ -41,7 +40,7 @@ def row(name, payload='{"n": 1}', **fields):
     return InboxRow(name, "type", "source", "key", 7, payload, '{"h": "ü"}', "trace")._replace(**fields)
 
 
-def arrived(*names, dead=(), position=None, **fields):
+def batch(*names, dead=(), position=None, **fields):
     messages = [received(name, position=position) for name in names]
     return InboundBatch(messages, [(message, row(message.id[4:], **fields)) for message in messages], list(dead))
 
@@ -66,8 +65,8 @@ def dead_letters(db):
 
 
 def test_a_batch_is_written_with_its_positions_and_counted(db, writer):
-    written = write(writer, arrived("a", "b", position=2))
-    assert (written.stored, written.new, written.dead) == (2, 2, ())
+    result = write(writer, batch("a", "b", position=2))
+    assert (result.stored, result.new, result.dead) == (2, 2, ())
     assert ids(db) == ["a", "b"]
     assert position(db) == {"log": "2"}
     assert db.execute("""select event_type, source, aggregate_id, event_sequence, payload, headers, trace_id
@@ -78,17 +77,17 @@ def test_a_batch_is_written_with_its_positions_and_counted(db, writer):
 
 
 def test_what_comes_again_is_not_written_again(db, writer):
-    write(writer, arrived("a", "b"))
-    written = write(writer, arrived("b", "c"))
-    assert (written.stored, written.new) == (2, 1)
+    write(writer, batch("a", "b"))
+    result = write(writer, batch("b", "c"))
+    assert (result.stored, result.new) == (2, 1)
     assert ids(db) == ["a", "b", "c"]
 
 
 def test_a_batch_of_dead_letters_alone_is_kept_and_moves_the_position(db, writer):
     bad = received("x", b"\xff\0", position=9)
     refused = (bad, Failure(0, True, "not_utf8", "no text"))
-    written = write(writer, InboundBatch([bad], [], [refused]))
-    assert written.dead == (refused,)
+    result = write(writer, InboundBatch([bad], [], [refused]))
+    assert result.dead == (refused,)
     write(writer, InboundBatch([bad], [], [refused]))  # it comes again
     assert dead_letters(db) == [("log/x", "commands", "log", "key", {"trace": "1"}, b"\xff\0", "not_utf8")]
     assert position(db) == {"log": "9"}
@@ -113,28 +112,28 @@ def test_what_postgresql_refuses_is_a_dead_letter_and_its_neighbours_are_written
     good = [f"g{n}" for n in range(6)]
     rows = [(received(name, position=5), row(name)) for name in good]
     rows.insert(place, (received("bad", b"as it came", 5), bad))
-    written = write(writer, InboundBatch([message for message, _ in rows], rows))
-    assert [(message.id, failure.code) for message, failure in written.dead] == [("log/bad", "refused")]
-    assert written.stored == 6
+    result = write(writer, InboundBatch([message for message, _ in rows], rows))
+    assert [(message.id, failure.code) for message, failure in result.dead] == [("log/bad", "refused")]
+    assert result.stored == 6
     assert ids(db) == good
     assert dead_letters(db) == [("log/bad", "commands", "log", "key", {"trace": "1"}, b"as it came", "refused")]
     assert position(db) == {"log": "5"}
     assert db.execute("select delivered, dead_letters from tide.drain").fetchone() == (6, 1)
-    assert write(writer, arrived("later")).new == 1, "the session goes on"
+    assert write(writer, batch("later")).new == 1, "the session goes on"
 
 
 def test_a_constraint_of_the_users_own_refuses_a_row_alone(db, writer):
     db.execute("alter table tide.commands add check (event_type is not null)")
     rows = [(received(name), row(name, event_type=kind)) for name, kind in zip("abc", ("x", None, "y"), strict=True)]
-    written = write(writer, InboundBatch([message for message, _ in rows], rows))
-    assert [message.id for message, _ in written.dead] == ["log/b"]
-    assert "violates check constraint" in written.dead[0][1].reason
+    result = write(writer, InboundBatch([message for message, _ in rows], rows))
+    assert [message.id for message, _ in result.dead] == ["log/b"]
+    assert "violates check constraint" in result.dead[0][1].reason
     assert ids(db) == ["a", "c"]
 
 
 def test_every_row_of_a_batch_may_be_refused(db, writer):
-    written = write(writer, arrived("a", "b", "c", payload="no"))
-    assert len(written.dead) == 3
+    result = write(writer, batch("a", "b", "c", payload="no"))
+    assert len(result.dead) == 3
     assert ids(db) == []
 
 
@@ -149,15 +148,15 @@ def test_a_fenced_drain_writes_nothing(db, writer, payload):
     db.execute("update tide.drain set epoch = epoch + 1")
     good, bad = received("a", position=3), received("x")
     writer.send(InboundBatch([good, bad], [(good, row("a", payload))], [(bad, Failure(0, True, "not_json", "no"))]))
-    with pytest.raises(Fenced, match="given up"):
+    with pytest.raises(Fenced, match="was abandoned"):
         writer.confirm()
     assert (ids(db), position(db), dead_letters(db)) == ([], {}, [])
 
 
 def test_a_write_and_an_idle_renewal_renew_the_lease(db, session):
-    lease, begun = begin(session)
-    writer = Writer(session, lease, begun, "dead_letter")
-    for step in (lambda: write(writer, arrived("a")), writer.renew):
+    fenced = begin(session)
+    lease, writer = fenced.lease, Writer(fenced, "dead_letter")
+    for step in (lambda: write(writer, batch("a")), writer.renew):
         db.execute("update tide.drain set lease_until = clock_timestamp() + interval '1 ms'")
         lease._until = time.monotonic()
         step()
@@ -166,30 +165,40 @@ def test_a_write_and_an_idle_renewal_renew_the_lease(db, session):
         assert left > LEASE_MS / 1000 - 10
 
 
-def test_a_change_of_the_pipeline_is_seen(db, writer):
-    write(writer, arrived("a"))
-    assert not writer.config_changed
-    db.execute("select tide.relay_disable('p')")
-    write(writer, arrived("b"))
-    assert writer.config_changed
+def test_a_change_of_the_pipeline_is_seen(db, session):
+    fenced = begin(session)
+    writer = Writer(fenced, "dead_letter")
+    steps = (lambda: write(writer, batch("a", "b")), writer.check_pipeline)
+    seen = []
+    for step in (*steps, lambda: db.execute("select tide.relay_disable('p')"), *steps):
+        fenced.config_changed = False
+        step()
+        seen.append(fenced.config_changed)
+    assert seen == [False, False, False, True, True]
+
+
+def test_an_abandoned_drain_that_waits_learns_it(db, session):
+    writer = Writer(begin(session), "dead_letter")
+    db.execute("update tide.drain set epoch = epoch + 1")
+    with pytest.raises(Fenced, match="was abandoned"):
+        writer.check_pipeline()
 
 
 def test_a_drain_begins_with_the_positions(db, session, writer):
-    write(writer, arrived("a", position=4))
+    write(writer, batch("a", position=4))
     db.execute("update tide.drain set lease_until = null")
-    _, begun = begin(session, number=2)
-    assert (begun.direction, begun.inbox, begun.positions) == ("reverse", "commands", {"log": "4"})
+    start = begin(session, number=2).start
+    assert (start.direction, start.inbox, start.positions) == ("reverse", "commands", {"log": "4"})
 
 
 @pytest.mark.parametrize("place", [0, 3, 6])
 def test_a_refused_row_may_stop_all_that_follow(db, session, place):
-    lease, begun = begin(session)
-    writer = Writer(session, lease, begun, "stop")
+    writer = Writer(begin(session), "stop")
     rows = [(received(f"g{n}", position=n + 1), row(f"g{n}")) for n in range(6)]
     rows.insert(place, (received("bad", position=9), row("bad", "{no json")))
-    written = write(writer, InboundBatch([message for message, _ in rows], rows))
-    assert [message.id for message in written.received] == [f"log/g{n}" for n in range(place)]
-    assert "log/bad" in str(written.stopped)
+    result = write(writer, InboundBatch([message for message, _ in rows], rows))
+    assert [message.id for message in result.received] == [f"log/g{n}" for n in range(place)]
+    assert "log/bad" in str(result.stopped)
     assert ids(db) == [f"g{n}" for n in range(place)]
     assert position(db) == ({"log": str(place)} if place else {})
     assert dead_letters(db) == []
@@ -198,11 +207,11 @@ def test_a_refused_row_may_stop_all_that_follow(db, session, place):
 def test_losing_the_table_is_no_refusal_of_rows(db, writer):
     db.execute("drop table tide.commands cascade")
     with pytest.raises(ConfigError, match="is gone HINT: Forget it"):
-        write(writer, arrived("a"))
+        write(writer, batch("a"))
 
 
 def test_a_lost_session_is_not_taken_for_a_refusal(db, session, writer):
     db.execute("select pg_terminate_backend(%s)", [session.info.backend_pid])
     with pytest.raises(NotConnected):
-        write(writer, arrived("a"))
+        write(writer, batch("a"))
     assert (ids(db), dead_letters(db)) == ([], [])

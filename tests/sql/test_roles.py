@@ -8,14 +8,24 @@ import pytest
 from psycopg import sql
 
 from relay.database import migrate
-from relay.drains import lease as ownership
+from relay.drains.fence import end
 from relay.drains.lease import DrainResult
 from relay.drains.outbox import Reader, Settlement
 from relay.models import Drain, Failure
 from relay.settings import Settings
 from relay.sql import query, statements
 from scheduler.session import Session
-from tests.sql.support import LEASE_MS, make_outbox, make_pipeline, publish, publish_many, reader_of, relay_session, run
+from tests.sql.support import (
+    LEASE_MS,
+    begin,
+    make_outbox,
+    make_pipeline,
+    publish,
+    publish_many,
+    reader_of,
+    relay_session,
+    run,
+)
 
 EXPLAINED = re.compile(r"^(select|with|insert|update|delete)\b", re.MULTILINE)
 # Statements of people on duty, which an operator may run.
@@ -134,15 +144,13 @@ def test_a_relay_runs_drains(database, role):
     with relay_session(url) as session:
         session.execute(query("worker_session"))
         migrate.require_current(session)
-        drain = Drain("p", 0, 1, LEASE_MS)
-        begun = ownership.begin(session, drain)
-        assert begun
-        reader = Reader(session, ownership.Lease(drain, 60, 0), begun, 10)
+        fenced = begin(session)
+        reader = Reader(fenced, 10)
         batch = reader.read(0)
         assert len(batch.messages) == 4
         reader.read(4, Settlement(4, 3, ((2, Failure(1, True, "rejected", "no")),)), "disarm")
         reader.read(4, None, "arm")
-        ownership.end(session, drain, DrainResult("idle"))
+        end(session, fenced.lease.drain, DrainResult("idle"))
 
 
 def test_a_relay_runs_a_scheduler(database, role):

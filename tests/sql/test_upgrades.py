@@ -262,9 +262,9 @@ def test_a_role_that_may_not_look_is_not_refused(database):
 def test_the_watch_looks_again_only_after_its_interval(database):
     with database.connect() as db:
         patient, eager = relay.database.migrate.Watch(3600), relay.database.migrate.Watch(0)
-        patient.look(db)
-        eager.look(db)
+        patient.check(db)
+        eager.check(db)
         db.execute("insert into tide.migration (version, name) values (9999, 'last')")
-        patient.look(db)
+        patient.check(db)
         with pytest.raises(MigrationError):
-            eager.look(db)
+            eager.check(db)

@@ -40,7 +40,7 @@ def test_a_bug_is_trouble_and_not_health():
     def ask() -> None:
         raise RuntimeError("a bug")
 
-    assert troubles([Probe("PostgreSQL", ask)]) == ["PostgreSQL could not be asked: the log says why"]
+    assert troubles([Probe("PostgreSQL", ask)]) == ["PostgreSQL could not be checked: the log says why"]
     # Else the end of the thread is noticed in another test.
     wait_until(lambda: not any(thread.name == "probe-PostgreSQL" for thread in threading.enumerate()), what="it ends")
 

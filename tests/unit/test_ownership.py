@@ -5,7 +5,6 @@ import time
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.drains import lease as ownership
 from relay.drains.lease import Lease, failed
 from relay.models import Drain
 
@@ -14,10 +13,15 @@ DRAIN = Drain("p", 3, 7, 1000)
 
 @given(st.integers(0, 10_000))
 def test_a_retry_waits_up_to_100_ms_doubling_to_30_s(failures):
-    ended = failed(failures, "timeout", "slow")
-    assert ended.retry_seconds is not None
-    assert 0 <= ended.retry_seconds <= min(30.0, 0.1 * 2 ** min(failures, 20))
-    assert (ended.outcome, ended.failures, ended.error_code, ended.error) == ("failed", failures + 1, "timeout", "slow")
+    result = failed(failures, "timeout", "slow")
+    assert result.retry_seconds is not None
+    assert 0 <= result.retry_seconds <= min(30.0, 0.1 * 2 ** min(failures, 20))
+    assert (result.outcome, result.failures, result.error_code, result.error) == (
+        "failed",
+        failures + 1,
+        "timeout",
+        "slow",
+    )
 
 
 def test_the_jitter_is_full(monkeypatch):
@@ -27,22 +31,22 @@ def test_the_jitter_is_full(monkeypatch):
         bounds.append((low, high))
         return high
 
-    monkeypatch.setattr(ownership.random, "uniform", uniform)
+    monkeypatch.setattr("relay.drains.lease.random.uniform", uniform)
     for failures in (0, 1, 2, 8, 9, 100):
         failed(failures, "x", "y")
     assert bounds == [(0, 0.1), (0, 0.2), (0, 0.4), (0, 25.6), (0, 30.0), (0, 30.0)]
 
 
-def test_progress_starts_the_count_anew():
+def test_progress_starts_the_count_again():
     assert failed(9, "x", "y", progressed=True).failures == 1
 
 
 @given(st.integers(0, 100), st.floats(-10, 1e9))
 def test_a_receiver_that_asks_for_a_pause_gets_it_within_an_hour(failures, asked):
-    ended = failed(failures, "throttled", "later", asked_seconds=asked)
-    assert ended.retry_seconds is not None
-    assert min(asked, 3600.0) <= ended.retry_seconds <= 3600.0
-    assert 0 <= ended.retry_seconds <= max(0.0, asked) + 30.0
+    result = failed(failures, "throttled", "later", asked_seconds=asked)
+    assert result.retry_seconds is not None
+    assert min(asked, 3600.0) <= result.retry_seconds <= 3600.0
+    assert 0 <= result.retry_seconds <= max(0.0, asked) + 30.0
 
 
 def test_a_lease_covers_what_ends_before_it():
@@ -67,7 +71,3 @@ def test_a_renewal_that_is_reported_late_does_not_shorten_a_lease():
     lease = Lease(DRAIN, 10.0, now)
     lease.renewed(now - 8)
     assert lease.covers(9)
-
-
-def test_the_fence_names_pipeline_epoch_and_number():
-    assert Lease(DRAIN, 1.0, 0.0).fence == {"pipeline": "p", "epoch": 3, "number": 7}

@@ -5,8 +5,9 @@ import time
 
 import pytest
 
-from relay.drains import lease as ownership
-from relay.errors import MigrationError, NotConnected
+from relay.drains import fence, lease
+from relay.drains.lease import DrainResult
+from relay.errors import Fenced, MigrationError, NotConnected
 from relay.models import Drain
 from relay.process.stop import Stop
 from relay.settings import Settings
@@ -39,12 +40,12 @@ def other(settings):
 
 def begin(database, drain: Drain):
     with database.connect() as connection:
-        return ownership.begin(connection, drain)
+        return lease.begin(connection, drain)
 
 
 def end(database, drain: Drain):
     with database.connect() as connection:
-        ownership.end(connection, drain, ownership.DrainResult("idle"))
+        fence.end(connection, drain, DrainResult("idle"))
 
 
 def test_lock_keys_are_64_bits_of_a_hash_that_will_never_change():
@@ -89,7 +90,7 @@ def test_a_lease_that_ran_out_is_no_obstacle_and_its_drain_is_fenced(session, da
     drain = Drain("a", claimed.epoch, 1, 1)
     assert begin(database, drain)
     wait_until(lambda: session.raise_epochs(["a"])[0].epoch, 5, "the lease has run out")
-    with pytest.raises(ownership.Fenced):
+    with pytest.raises(Fenced):
         end(database, drain)
 
 

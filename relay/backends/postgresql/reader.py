@@ -14,9 +14,8 @@ from psycopg import errors as pg
 from psycopg.rows import args_row
 
 from relay.backends.postgresql.session import Session, errors
-from relay.drains.outbox import MAX_BATCH_BYTES
 from relay.errors import ConfigError
-from relay.models import Message
+from relay.models import MAX_BATCH_BYTES, Message
 from relay.sql import query
 
 

@@ -15,8 +15,8 @@ from relay.backends.postgresql.config import InboxSinkConfig
 from relay.backends.postgresql.session import Session, connect, errors
 from relay.backends.sink import Features, TransactionalSink
 from relay.database.connection import Connection
-from relay.drains import inbox as inbox_writer
 from relay.errors import ConfigError, NotConnected, RelayError
+from relay.inbox.rows import REFUSALS, write, write_each
 from relay.models import Failure, InboxRow, Record
 from relay.sql import query
 from relay.wire.templates import encode_json
@@ -95,14 +95,14 @@ class InboxSink(TransactionalSink[InboxSinkConfig]):
 
     def _write(self, connection: Connection, rows: Sequence[InboxRow]) -> list[tuple[int, str]]:
         if not isinstance(connection, Session):
-            return inbox_writer.write_each(connection, self._config.inbox, rows)
+            return write_each(connection, self._config.inbox, rows)
         connection.begin_call()
         try:
             # One statement is one transaction, in one round trip.
-            inbox_writer.write(connection, self._config.inbox, rows)
-        except inbox_writer.REFUSALS:
+            write(connection, self._config.inbox, rows)
+        except REFUSALS:
             with connection.transaction():
-                return inbox_writer.write_each(connection, self._config.inbox, rows)
+                return write_each(connection, self._config.inbox, rows)
         return []
 
     def _check(self, connection: Connection) -> None:

@@ -1,7 +1,7 @@
 """Which pipelines receive webhooks, as configured now.
 
-A thread with a session of its own reads them, and again when it is notified of a change; in case a notification was lost,
-also every so often. While PostgreSQL is away, what was read last holds.
+A thread with a session of its own reads them, and again when it is notified of a change; in case a notification was
+lost, also every so often. While PostgreSQL is away, what was read last holds.
 """
 
 import select

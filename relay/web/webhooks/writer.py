@@ -14,8 +14,8 @@ import psycopg
 import structlog
 
 from relay.database.connection import Connection, connect, database_errors
-from relay.drains.inbox import REFUSALS, reason, write
 from relay.errors import NotConnected, RelayError
+from relay.inbox.rows import REFUSALS, reason, write
 from relay.models import InboxRow
 from relay.settings import Settings
 from relay.sql import query

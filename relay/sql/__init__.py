@@ -8,6 +8,7 @@ from importlib.resources import files
 from importlib.resources.abc import Traversable
 from typing import LiteralString, cast
 
+_HEADING = re.compile(r"^-- .* -{10,}\n", re.MULTILINE)
 _NAME = re.compile(r"^-- name: (\w+)$", re.MULTILINE)
 _MIGRATION = re.compile(r"(\d{4})_(\w+)\.sql")
 _COMPATIBLE = re.compile(r"^-- compatible: yes$", re.MULTILINE)
@@ -39,7 +40,7 @@ def parse_statements(texts: Iterable[str]) -> dict[str, LiteralString]:
     """One statement after each line `-- name: NAME`. Raises ValueError if two have the same name."""
     found: dict[str, LiteralString] = {}
     for text in texts:
-        _, *rest = _NAME.split(text)
+        _, *rest = _NAME.split(_HEADING.sub("", text))
         for name, statement in zip(rest[::2], rest[1::2], strict=True):
             if name in found:
                 raise ValueError(f"two statements are named {name}")

@@ -23,6 +23,11 @@ def test_every_statement_is_found_by_its_name():
     assert query("listen").endswith("listen tide_relay_config")
 
 
+def test_headings_between_statements_belong_to_none():
+    text = "-- name: one\nselect 1\n\n-- Others --------------\n\n-- name: two\nselect 2\n"
+    assert parse_statements([text]) == {"one": "select 1", "two": "select 2"}
+
+
 def test_a_name_that_is_used_twice_is_refused():
     with pytest.raises(ValueError, match="two statements are named listen"):
         parse_statements(["-- name: listen\nlisten a", "-- name: other\nselect 1\n\n-- name: listen\nlisten b"])

@@ -158,31 +158,50 @@ select l.changed_at, l.pipeline, l.action, l.changed_by, l.program, l.old, l.new
 -- Status -----------------------------------------------------------------------------------------------------------
 
 -- name: status_pipelines
--- Everything that tells how a pipeline is and why it does not move. Messages are counted up to count_limit.
+-- Every pipeline, or only those of these names, and how its last drain ended. Reads no message.
 select p.name, p.direction, p.enabled, p.invalid_reason, p.config ->> 'relay_group_id' as relay_group_id,
-       p.config ->> 'sink_type' as sink_type, p.config ->> 'source_type' as source_type, i.name as inbox, o.name as outbox, o.enabled as outbox_enabled, g.name as consumer_group,
-       g.offset_id, tide.outbox_last_id(g.outbox_id) as last_id, h.horizon, h.open_publishers,
-       w.messages as waiting_messages, w.readable as readable_messages, coalesce(w.seconds, 0)::float8 as waiting_seconds,
+       p.config ->> 'sink_type' as sink_type, p.config ->> 'source_type' as source_type, i.name as inbox,
+       o.outbox_id, o.name as outbox, o.enabled as outbox_enabled, g.name as consumer_group, g.offset_id,
        extract(epoch from d.lease_until - clock_timestamp())::float8 as lease_seconds, d.lease_until,
        extract(epoch from d.retry_at - clock_timestamp())::float8 as retry_seconds, d.retry_at,
        d.outcome, d.failures, d.error_code, d.error, d.error_at, d.ended_at, d.delivered, d.dead_letters,
-       d.owner::text as owner, hold.seconds_left as hold_seconds
+       d.owner::text as owner
   from tide.pipeline p
   left join tide.drain d on d.pipeline = p.name
   left join tide.consumer_group g on g.group_id = p.group_id
   left join tide.outbox o on o.outbox_id = g.outbox_id
   left join tide.inbox i on i.inbox_id = p.inbox_id
-  left join lateral tide.outbox_horizon(g.outbox_id) h on true
-  left join lateral (
-        select count(*) as messages, count(*) filter (where m.id <= h.horizon) as readable,
-               extract(epoch from clock_timestamp() - min(m.created_at)) as seconds
-          from (select m.id, m.created_at from tide.message m
-                 where m.outbox_id = g.outbox_id and m.id > g.offset_id order by m.id limit %(count_limit)s) m) w on true
-  left join lateral (
-        select k.seconds_left
-          from tide.outbox held cross join lateral tide.outbox_holds(held.name) k
-         where held.outbox_id = g.outbox_id and k.pipeline = p.name and k.ending) hold on true
+ where %(names)s::text[] is null or p.name = any(%(names)s)
  order by p.name
+
+-- name: status_last_ids
+-- The last id of each of these outboxes, asked once for each.
+select o.outbox_id, tide.outbox_last_id(o.outbox_id) as last_id from unnest(%(outbox_ids)s::int[]) o (outbox_id)
+
+-- name: status_horizons
+-- The horizon of each of these outboxes, read once for each. What is readable must be read in a later statement.
+select o.outbox_id, h.horizon
+  from unnest(%(outbox_ids)s::int[]) o (outbox_id) cross join lateral tide.outbox_horizon(o.outbox_id) h
+
+-- name: status_holds
+-- Pipelines that do not run and whose messages in these outboxes retention may soon remove.
+select h.pipeline, h.seconds_left
+  from tide.outbox o cross join lateral tide.outbox_holds(o.name) h
+ where o.outbox_id = any(%(outbox_ids)s) and h.ending and h.pipeline is not null
+
+-- name: outbox_lag
+-- What lies above each of these offsets of one outbox, counted up to count_limit; no row where there is nothing.
+-- The outbox and the bounds are constants when this is planned: the planner sees the partitions between them, no others.
+select w.offset_id, b.messages, b.first_id, b.seconds
+  from unnest(%(offset_ids)s::bigint[]) w (offset_id)
+  cross join lateral (
+        select count(*) as messages, min(m.id) as first_id,
+               extract(epoch from clock_timestamp() - min(m.created_at))::float8 as seconds
+          from (select m.id, m.created_at from tide.message m
+                 where m.outbox_id = %(outbox_id)s::int and m.id > w.offset_id
+                   and m.id > %(lowest_id)s::bigint and m.id <= %(last_id)s::bigint
+                 order by m.id limit %(count_limit)s) m) b
+ where b.messages > 0
 
 -- name: status_publishers
 -- The open transactions that hold a horizon, the oldest first. The class of the marks is that of tide.lock_class.

@@ -135,22 +135,41 @@ select n.name from unnest(%(names)s::text[]) as n (name)
 -- Measuring --------------------------------------------------------------------------------------------------------
 
 -- name: pipelines_lag
--- Lag in ids and in seconds, and the age of the oldest open publisher, of these pipelines; only of those that have any.
-select p.name, tide.outbox_last_id(g.outbox_id) - g.offset_id as messages,
-       extract(epoch from clock_timestamp() - oldest.created_at)::float8 as seconds,
-       tide.outbox_oldest_publisher_seconds(g.outbox_id) as publisher_seconds
-  from tide.pipeline p
-  join tide.consumer_group g on g.group_id = p.group_id
-  left join lateral (
-        select m.created_at from tide.message m
-         where m.outbox_id = g.outbox_id and m.id > g.offset_id order by m.id limit 1) oldest on true
- where p.name = any(%(names)s) and tide.outbox_last_id(g.outbox_id) > g.offset_id
+-- Those of these pipelines whose offset is below the last id of their outbox. Asks each outbox once, and reads no message.
+with measured as materialized (
+    select p.name, g.outbox_id, g.offset_id
+      from tide.pipeline p join tide.consumer_group g on g.group_id = p.group_id
+     where p.name = any(%(names)s)
+), ends as materialized (
+    select outbox_id, tide.outbox_last_id(outbox_id) as last_id from measured group by outbox_id
+)
+select m.name, m.outbox_id, m.offset_id, e.last_id
+  from measured m join ends e on e.outbox_id = m.outbox_id
+ where e.last_id > m.offset_id
+
+-- name: publisher_ages
+-- How long the oldest open publisher has been open, for those of these outboxes that have one. The class of the marks is
+-- that of tide.lock_class; pg_locks is read once to find them, not once for each outbox.
+with marked as materialized (
+    select distinct l.classid::bigint as class from pg_locks l
+     where l.locktype = 'advisory' and l.objsubid = 2
+       and l.database = (select d.oid from pg_database d where d.datname = current_database())
+)
+select o.outbox_id, tide.outbox_oldest_publisher_seconds(o.outbox_id) as seconds
+  from unnest(%(outbox_ids)s::int[]) o (outbox_id)
+ where 1952670720 + mod(o.outbox_id, 1000000) in (select m.class from marked m)
 
 -- name: holds
 -- What consumer groups keep retention from removing, and only for some time yet; the first to end first.
 select o.name as outbox, h.consumer_group, h.pipeline, h.state, h.messages, h.seconds_left, h.ending
   from tide.outbox o cross join lateral tide.outbox_holds(o.name) h
  where h.messages > 0 and h.seconds_left is not null
+   -- Where every group has settled everything nothing is held: to see that costs a twentieth of asking.
+   and exists (select from tide.consumer_group g
+                where g.outbox_id = o.outbox_id
+                  and (g.offset_id < tide.outbox_last_id(o.outbox_id)
+                       or exists (select from tide.pipeline p join tide.replay r on r.pipeline = p.name
+                                   where p.group_id = g.group_id and r.ended_at is null)))
  order by h.seconds_left
 
 -- Chores -----------------------------------------------------------------------------------------------------------

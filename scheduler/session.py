@@ -18,6 +18,7 @@ from relay.database import migrate, pooler
 from relay.database.connection import connect, database_errors, is_shared
 from relay.errors import ConfigError, NotConnected
 from relay.models import Drain
+from relay.operations.lag import Behind, read_lags
 from relay.process.stop import Stop
 from relay.settings import Settings
 from relay.sql import query
@@ -31,6 +32,18 @@ _SHARED = (
 class Notification(NamedTuple):
     channel: str
     payload: str
+
+
+class PipelineLag(NamedTuple):
+    """How far a pipeline is behind."""
+
+    name: str
+    messages: int
+    """In ids: those rolled back count too."""
+    seconds: float | None
+    """Age of the oldest message; None if there is none among these ids."""
+    publisher_seconds: float
+    """How long the oldest open publisher of its outbox has been open; 0 if there is none."""
 
 
 def lock_key(name: str) -> int:
@@ -154,9 +167,22 @@ class Session:
     def behind(self, names: list[str]) -> set[str]:
         return {row[0] for row in self._run("pipelines_behind", names=names)}
 
-    def lag(self, names: list[str]) -> list[Any]:
-        """For each that is behind: name, messages, seconds, publisher_seconds."""
-        return self._run("pipelines_lag", names=names)
+    def lag(self, names: list[str]) -> list[PipelineLag]:
+        """Of those that are behind."""
+        found = self._run("pipelines_lag", names=names)
+        with database_errors():
+            behind = (Behind(row.outbox_id, row.offset_id, row.last_id) for row in found)
+            lags = read_lags(self._connection, behind, count_limit=1)
+        ages = dict(self._run("publisher_ages", outbox_ids=list({row.outbox_id for row in found}))) if found else {}
+        return [
+            PipelineLag(
+                row.name,
+                row.last_id - row.offset_id,
+                lag.seconds if (lag := lags.get((row.outbox_id, row.offset_id))) else None,
+                ages.get(row.outbox_id, 0.0),
+            )
+            for row in found
+        ]
 
     def extend_outboxes(self) -> None:
         """Makes partitions ahead of need. Raises NotConnected with code `locked` if a publisher is in the way."""

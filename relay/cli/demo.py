@@ -22,7 +22,7 @@ from relay.local.demo.orders import OUTBOX, WRITERS, Budget, Ledger, Writer
 from relay.local.demo.view import View, table
 from relay.local.programs import Program, make_scheduler, make_workers
 from relay.local.servers import EmbeddedPostgres, EmbeddedRedis
-from relay.operations import status as standing
+from relay.operations.status import read_status
 from relay.process.stop import Stop
 from relay.settings import Settings
 from relay.sql import query
@@ -172,7 +172,7 @@ def _wait_until_idle(stop: Stop, settings: Settings, fleet: Fleet) -> None:
     """Until each pipeline was drained once and found empty: what is measured then is delivery, not the start."""
     deadline = time.monotonic() + START_SECONDS
     with database(settings, "demo") as connection:
-        while not all(pipeline.last_drain_at for pipeline in standing.read(connection)):
+        while not all(pipeline.last_drain_at for pipeline in read_status(connection)):
             fleet.check()
             if time.monotonic() > deadline:
                 raise NotConnected(f"scheduler and workers did not get ready in {START_SECONDS:.0f} s", code="timeout")

@@ -1,11 +1,14 @@
-"""Loads the project's SQL: named statements of `queries.sql`, numbered migrations. No SQL is built at run time."""
+"""Loads the project's SQL: named statements of `queries/`, numbered migrations. No SQL is built at run time."""
 
 import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 from typing import LiteralString, cast
 
+_HEADING = re.compile(r"^-- .* -{10,}\n", re.MULTILINE)
 _NAME = re.compile(r"^-- name: (\w+)$", re.MULTILINE)
 _MIGRATION = re.compile(r"(\d{4})_(\w+)\.sql")
 _COMPATIBLE = re.compile(r"^-- compatible: yes$", re.MULTILINE)
@@ -27,11 +30,23 @@ class Migration:
 
 @cache
 def statements() -> dict[str, LiteralString]:
-    """Every statement of `queries.sql` by its name."""
-    _, *rest = _NAME.split(files(__name__).joinpath("queries.sql").read_text("utf-8"))
-    pairs = zip(rest[::2], rest[1::2], strict=True)
-    # Files of the package are literals as far as injection is concerned.
-    return {name: cast(LiteralString, text.strip()) for name, text in pairs}
+    """Every statement of `queries/` by its name. Raises ValueError if two have the same name."""
+    return parse_statements(
+        entry.read_text("utf-8") for entry in sorted(_folder("queries"), key=lambda entry: entry.name)
+    )
+
+
+def parse_statements(texts: Iterable[str]) -> dict[str, LiteralString]:
+    """One statement after each line `-- name: NAME`. Raises ValueError if two have the same name."""
+    found: dict[str, LiteralString] = {}
+    for text in texts:
+        _, *rest = _NAME.split(_HEADING.sub("", text))
+        for name, statement in zip(rest[::2], rest[1::2], strict=True):
+            if name in found:
+                raise ValueError(f"two statements are named {name}")
+            # Files of the package are literals as far as injection is concerned.
+            found[name] = cast(LiteralString, statement.strip())
+    return found
 
 
 def query(name: str) -> LiteralString:
@@ -48,6 +63,10 @@ def roles() -> LiteralString:
 @cache
 def migrations() -> tuple[Migration, ...]:
     """All migrations in their order."""
-    entries = ((entry, _MIGRATION.fullmatch(entry.name)) for entry in files(__name__).joinpath("migrations").iterdir())
+    entries = ((entry, _MIGRATION.fullmatch(entry.name)) for entry in _folder("migrations"))
     found = [Migration(int(match[1]), match[2], entry.read_text("utf-8")) for entry, match in entries if match]
     return tuple(sorted(found, key=lambda migration: migration.version))
+
+
+def _folder(name: str) -> Iterator[Traversable]:
+    return (entry for entry in files(__name__).joinpath(name).iterdir() if entry.name.endswith(".sql"))

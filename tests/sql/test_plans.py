@@ -100,11 +100,30 @@ def test_a_batch_across_a_border_stays_in_order(stale):
     assert ids[0] < 60_000 < ids[-1]
 
 
-def test_the_lag_of_a_pipeline_reads_one_row_along_the_index(stale):
-    stale.execute("update tide.consumer_group set offset_id = 45000")
-    plan = Plan(stale, "pipelines_lag", names=["p"])
+LAG = {"outbox_id": 1, "offset_ids": [45_000, 65_000], "lowest_id": 45_000, "last_id": 70_000, "count_limit": 1}
+
+
+def test_the_lag_of_an_outbox_reads_one_row_for_each_offset_along_the_index(stale, database):
+    with database.connect() as owner:
+        make_outbox(owner, "other")
+    plan = Plan(stale, "outbox_lag", **LAG)
     assert_along_the_index(plan)
     assert plan.most_rows <= 1
+    for partition in ("message_1_0", "message_1_20000", "message_1_80000", "message_1_100000"):
+        assert f'"{partition}"' not in plan.text, "partitions outside the bounds are not even planned"
+    assert "message_2" not in plan.text, "nor are those of other outboxes"
+
+
+def test_the_lag_of_an_outbox_is_planned_for_its_number_when_it_was_prepared(stale):
+    """With a generic plan, planning looks at every partition of every outbox."""
+    for _ in range(12):
+        stale.execute(query("outbox_lag"), LAG)
+    found = stale.execute("select generic_plans from pg_prepared_statements where statement like '%tide.message%'")
+    assert found.fetchall() == [(0,)]
+
+
+def test_which_pipelines_lag_is_seen_without_messages(stale):
+    assert "message_" not in Plan(stale, "pipelines_lag", names=["p"]).text
 
 
 def test_the_timers_look_opens_no_messages(stale):

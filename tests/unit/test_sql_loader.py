@@ -1,15 +1,14 @@
 """The loader, and that the SQL files hold to its rules."""
 
 import re
-from importlib.resources import files
 from pathlib import Path
 
 import pytest
 
-from relay.sql import migrations, query, statements
+from relay.sql import migrations, parse_statements, query, statements
 
 ROOT = Path(__file__).parents[2]
-TEXT = files("relay.sql").joinpath("queries.sql").read_text("utf-8")
+FILES = [path.read_text("utf-8") for path in (ROOT / "relay/sql/queries").glob("*.sql")]
 
 
 def test_migrations_are_numbered_from_one_without_gaps_and_in_order():
@@ -18,10 +17,20 @@ def test_migrations_are_numbered_from_one_without_gaps_and_in_order():
 
 
 def test_every_statement_is_found_by_its_name():
-    names = re.findall(r"^-- name: (\w+)", TEXT, re.MULTILINE)
-    assert len(names) == len(set(names))
-    assert list(statements()) == names
+    names = [name for text in FILES for name in re.findall(r"^-- name: (\w+)", text, re.MULTILINE)]
+    assert len(FILES) > 5
+    assert sorted(statements()) == sorted(names)
     assert query("listen").endswith("listen tide_relay_config")
+
+
+def test_headings_between_statements_belong_to_none():
+    text = "-- name: one\nselect 1\n\n-- Others --------------\n\n-- name: two\nselect 2\n"
+    assert parse_statements([text]) == {"one": "select 1", "two": "select 2"}
+
+
+def test_a_name_that_is_used_twice_is_refused():
+    with pytest.raises(ValueError, match="two statements are named listen"):
+        parse_statements(["-- name: listen\nlisten a", "-- name: other\nselect 1\n\n-- name: listen\nlisten b"])
 
 
 def test_a_statement_that_does_not_exist():

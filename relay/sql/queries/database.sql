@@ -1,0 +1,58 @@
+-- Settings of every session, and migrations.
+
+-- Sessions ---------------------------------------------------------------------------------------------------------
+
+-- name: session
+-- Settings of every session. Plans are made for the values at hand, so that a read opens only the partitions it needs;
+-- and always along an index: on a partition that has grown since it was analysed, the planner would rather sort it whole.
+-- READ COMMITTED whatever the database's default: messages must be read with a later snapshot than the horizon.
+select set_config('statement_timeout', %(statement_timeout)s, false), set_config('timezone', 'UTC', false),
+       set_config('search_path', 'pg_catalog', false), set_config('plan_cache_mode', 'force_custom_plan', false),
+       set_config('enable_seqscan', 'off', false), set_config('enable_bitmapscan', 'off', false),
+       set_config('enable_sort', 'off', false), set_config('default_transaction_isolation', 'read committed', false)
+
+-- name: worker_session
+-- What a crash of PostgreSQL may take back of bell and end is harmless: every owner starts anew after it.
+select set_config('synchronous_commit', 'off', false)
+
+-- Migrations -------------------------------------------------------------------------------------------------------
+
+-- name: migration_wait
+-- How long a migration waits for locks.
+select set_config('lock_timeout', %(timeout)s, true)
+
+-- name: migration_lock
+-- One migration at a time in this database; released with the transaction.
+select pg_advisory_xact_lock(8388617265747561)
+
+-- name: migration_table
+-- Where the applied migrations are recorded.
+create schema if not exists tide;
+create table if not exists tide.migration (
+    version int primary key, name text not null, applied_at timestamptz not null default now()
+);
+alter table tide.migration add column if not exists compatible boolean not null default false
+
+-- name: migration_exists
+-- Whether anything was ever applied.
+select to_regclass('tide.migration') is not null
+
+-- name: migration_applied
+-- The versions that were applied, in order, and whether programs that do not know them go on working. The first
+-- databases did not say.
+select m.version, m.name, coalesce((to_jsonb(m) ->> 'compatible')::boolean, false) as compatible
+  from tide.migration m order by m.version
+
+-- name: migration_readable
+-- Whether this role may see what was applied: applications may not. By object identity: names need rights to be looked up.
+select coalesce(bool_or(has_schema_privilege(n.oid, 'usage') and has_table_privilege(c.oid, 'select')), false)
+  from pg_class c join pg_namespace n on n.oid = c.relnamespace
+ where n.nspname = 'tide' and c.relname = 'migration'
+
+-- name: migration_tell
+-- Has the schedulers that run look at once whether they can work with the schema that it has become.
+select pg_notify('tide_relay_config', '')
+
+-- name: migration_record
+-- A migration was applied.
+insert into tide.migration (version, name, compatible) values (%(version)s, %(name)s, %(compatible)s)

@@ -1,0 +1,285 @@
+-- What people ask and do.
+
+-- Publishing and receiving -----------------------------------------------------------------------------------------
+
+-- name: outbox_create
+-- Creates an outbox where it is missing. True if it did.
+select tide.outbox_create_if_not_exists(%(outbox)s)
+
+-- name: publish
+-- Publishes one JSON text; returns its id.
+select tide.outbox_publish(%(outbox)s, %(payload)s::jsonb, %(headers)s::jsonb, %(key)s)
+
+-- name: publish_many
+-- Publishes JSON texts, in their order; returns the ids.
+select tide.outbox_publish_many(
+    %(outbox)s, %(payloads)b::text[]::jsonb[], %(keys)b::text[], %(headers)b::text[]::jsonb[])
+
+-- name: publish_one_try
+-- Whether PostgreSQL takes these texts as JSON: fails if not.
+select %(payload)s::jsonb, %(headers)s::jsonb
+
+-- name: receive_dead_letter
+-- Keeps a line of `relay receive` that no inbox can hold. Nobody drains such a pipeline, so there is no fence.
+insert into tide.dead_letter (pipeline, inbox, event_id, subject, body, code, reason)
+values (%(pipeline)s, %(inbox)s, %(event_id)s, %(subject)s, %(body)s, %(code)s, %(reason)s)
+on conflict do nothing
+
+-- Pipelines --------------------------------------------------------------------------------------------------------
+
+-- name: pipeline_list
+-- Every pipeline for people, or only those of these names.
+select p.name, p.direction, o.name as outbox, g.name as consumer_group, i.name as inbox, p.enabled, p.revision,
+       p.invalid_reason, p.config, p.updated_at
+  from tide.pipeline p
+  left join tide.consumer_group g on g.group_id = p.group_id
+  left join tide.outbox o on o.outbox_id = g.outbox_id
+  left join tide.inbox i on i.inbox_id = p.inbox_id
+ where %(names)s::text[] is null or p.name = any(%(names)s)
+ order by p.name
+
+-- name: pipeline_set
+-- Creates or changes a forward pipeline. Without a group it keeps the one it has, and with it its offset.
+select tide.relay_set_outbox(%(name)s, %(outbox)s,
+           coalesce(%(group)s::text,
+                    (select g.name
+                       from tide.pipeline p
+                       join tide.consumer_group g on g.group_id = p.group_id
+                       join tide.outbox o on o.outbox_id = g.outbox_id
+                      where p.name = %(name)s and o.name = %(outbox)s),
+                    %(name)s),
+           %(config)s::jsonb)
+
+-- name: pipeline_set_inbox
+-- Creates or changes a reverse pipeline.
+select tide.relay_set_inbox(%(name)s, %(inbox)s, %(config)s::jsonb)
+
+-- name: pipeline_enable
+-- Lets a pipeline run.
+select tide.relay_enable(%(name)s)
+
+-- name: pipeline_disable
+-- Stops a pipeline after the batch in hand.
+select tide.relay_disable(%(name)s)
+
+-- name: pipeline_delete
+-- Removes a pipeline with its offset.
+select tide.relay_delete(%(name)s)
+
+-- name: table_route
+-- Routes a table to an outbox; the outbox's name.
+select tide.table_outbox_route(%(source)s::regclass, %(outbox)s, %(columns)s, %(headers)s, %(existing)s, %(existing_order)s)
+
+-- After a restore to an earlier time -------------------------------------------------------------------------------
+
+-- name: skip_outboxes
+-- Every outbox.
+select o.name from tide.outbox o order by o.name
+
+-- name: skip_plan
+-- The last id that an outbox gave, and the first after a skip.
+select o.name as outbox, tide.outbox_last_id(o.outbox_id) as last_id, s.first_id
+  from tide.outbox_skip_ids(%(outbox)s, %(margin)s, true) s (first_id) join tide.outbox o on o.name = %(outbox)s
+
+-- name: skip_ids
+-- Has an outbox skip ids; the first of the new ones.
+select tide.outbox_skip_ids(%(outbox)s, %(margin)s) as first_id
+
+-- name: skip_epochs
+-- Has epochs and revisions skip.
+select tide.relay_skip_epochs(%(margin)s)
+
+-- Dead letters -----------------------------------------------------------------------------------------------------
+
+-- name: dead_letter_list
+-- Dead letters in the order of their ids, without what can be large.
+select d.dead_letter_id, d.pipeline, coalesce(d.outbox || ':' || d.message_id, d.event_id) as message, d.code, d.reason,
+       d.attempts, d.failed_at, d.retry_requested_at
+  from tide.relay_dlq_list(%(pipeline)s::text, %(max_rows)s::int, %(after_id)s::bigint) d
+
+-- name: dead_letter_show
+-- One dead letter whole; JSON as PostgreSQL prints it, so that no number loses a digit.
+select d.dead_letter_id, d.pipeline, d.outbox, d.message_id, d.inbox, d.event_id, d.subject, d.key,
+       jsonb_pretty(d.headers) as headers, jsonb_pretty(d.payload) as payload, d.body, d.code, d.reason, d.attempts,
+       d.published_at, d.first_failed_at, d.failed_at, d.retry_requested_at
+  from tide.relay_dlq_list(null, 1, %(dead_letter_id)s::bigint - 1) d
+ where d.dead_letter_id = %(dead_letter_id)s
+
+-- name: dead_letter_retry
+-- Has its pipeline deliver a dead letter once more.
+select tide.relay_dlq_retry(%(dead_letter_id)s::bigint) as asked
+
+-- name: dead_letter_retry_all
+-- The same for all of a pipeline.
+select tide.relay_dlq_retry(%(pipeline)s::text) as asked
+
+-- name: dead_letter_discard
+-- Forgets a dead letter.
+select tide.relay_dlq_discard(%(dead_letter_id)s::bigint) as discarded
+
+-- name: dead_letter_purge
+-- Forgets those of a pipeline that were refused so long ago.
+select tide.relay_dlq_purge(%(pipeline)s::text, %(older_than)s::interval) as purged
+
+-- name: dead_letter_stats
+-- How many there are, by pipeline and code.
+select * from tide.relay_dlq_stats(%(pipeline)s::text)
+
+-- Replays ----------------------------------------------------------------------------------------------------------
+
+-- name: replay_preview
+-- What a replay would deliver.
+select * from tide.relay_replay_preview(%(pipeline)s::text, %(from_id)s::bigint, %(to_id)s::bigint)
+
+-- name: replay_ask
+-- Has a pipeline deliver a range once more.
+select tide.relay_replay(%(pipeline)s::text, %(from_id)s::bigint, %(to_id)s::bigint) as replay_id
+
+-- name: replay_list
+-- The replays of a pipeline, or of all.
+select * from tide.relay_replays(%(pipeline)s::text)
+
+-- name: replay_cancel
+-- Ends a replay. False: it had ended.
+select tide.relay_replay_cancel(%(replay_id)s::bigint) as was_open
+
+-- History ----------------------------------------------------------------------------------------------------------
+
+-- name: history
+-- The last changes of a pipeline, or of all, in their order.
+select l.changed_at, l.pipeline, l.action, l.changed_by, l.program, l.old, l.new
+  from (select h.*
+          from tide.relay_config_history(%(pipeline)s::text) with ordinality
+               as h (changed_at, pipeline, action, changed_by, program, old, new, number)
+         order by h.number desc
+         limit %(max_rows)s) l
+ order by l.number
+
+-- Status -----------------------------------------------------------------------------------------------------------
+
+-- name: status_pipelines
+-- Every pipeline, or only those of these names, and how its last drain ended. Reads no message.
+select p.name, p.direction, p.enabled, p.invalid_reason, p.config ->> 'relay_group_id' as relay_group_id,
+       p.config ->> 'sink_type' as sink_type, p.config ->> 'source_type' as source_type, i.name as inbox,
+       o.outbox_id, o.name as outbox, o.enabled as outbox_enabled, g.name as consumer_group, g.offset_id,
+       extract(epoch from d.lease_until - clock_timestamp())::float8 as lease_seconds, d.lease_until,
+       extract(epoch from d.retry_at - clock_timestamp())::float8 as retry_seconds, d.retry_at,
+       d.outcome, d.failures, d.error_code, d.error, d.error_at, d.ended_at, d.delivered, d.dead_letters,
+       d.owner::text as owner
+  from tide.pipeline p
+  left join tide.drain d on d.pipeline = p.name
+  left join tide.consumer_group g on g.group_id = p.group_id
+  left join tide.outbox o on o.outbox_id = g.outbox_id
+  left join tide.inbox i on i.inbox_id = p.inbox_id
+ where %(names)s::text[] is null or p.name = any(%(names)s)
+ order by p.name
+
+-- name: status_last_ids
+-- The last id of each of these outboxes, asked once for each.
+select o.outbox_id, tide.outbox_last_id(o.outbox_id) as last_id from unnest(%(outbox_ids)s::int[]) o (outbox_id)
+
+-- name: status_horizons
+-- The horizon of each of these outboxes, read once for each. What is readable must be read in a later statement.
+select o.outbox_id, h.horizon
+  from unnest(%(outbox_ids)s::int[]) o (outbox_id) cross join lateral tide.outbox_horizon(o.outbox_id) h
+
+-- name: status_holds
+-- Pipelines that do not run and whose messages in these outboxes retention may soon remove.
+select h.pipeline, h.seconds_left
+  from tide.outbox o cross join lateral tide.outbox_holds(o.name) h
+ where o.outbox_id = any(%(outbox_ids)s) and h.ending and h.pipeline is not null
+
+-- name: outbox_lag
+-- What lies above each of these offsets of one outbox, counted up to count_limit; no row where there is nothing.
+-- The outbox and the bounds are constants when this is planned: the planner sees the partitions between them, no others.
+select w.offset_id, b.messages, b.first_id, b.seconds
+  from unnest(%(offset_ids)s::bigint[]) w (offset_id)
+  cross join lateral (
+        select count(*) as messages, min(m.id) as first_id,
+               extract(epoch from clock_timestamp() - min(m.created_at))::float8 as seconds
+          from (select m.id, m.created_at from tide.message m
+                 where m.outbox_id = %(outbox_id)s::int and m.id > w.offset_id
+                   and m.id > %(lowest_id)s::bigint and m.id <= %(last_id)s::bigint
+                 order by m.id limit %(count_limit)s) m) b
+ where b.messages > 0
+
+-- name: status_publishers
+-- The open transactions that hold a horizon, the oldest first. The class of the marks is that of tide.lock_class.
+select o.name as outbox, l.pid, a.usename as role, a.application_name, a.state, x.gid,
+       extract(epoch from clock_timestamp() - coalesce(a.xact_start, x.prepared))::float8 as open_seconds
+  from tide.outbox o
+  join pg_locks l on l.locktype = 'advisory' and l.objsubid = 2
+       and l.classid::bigint = 1952670720 + mod(o.outbox_id, 1000000)
+       and l.database = (select d.oid from pg_database d where d.datname = current_database())
+  left join pg_stat_activity a on a.pid = l.pid
+  left join pg_locks t on l.pid is null and t.locktype = 'transactionid' and t.virtualtransaction = l.virtualtransaction
+  left join pg_prepared_xacts x on x.transaction = t.transactionid
+ order by open_seconds desc nulls last, l.pid
+
+-- name: status_schedulers
+-- The schedulers, how long they have been silent, and whether their sessions live.
+select s.scheduler_id::text, s.relay_group_id, s.host, s.pid, s.version,
+       extract(epoch from clock_timestamp() - s.seen_at)::float8 as silent_seconds,
+       exists (select from pg_stat_activity a
+                where a.pid = s.backend_pid and coalesce(a.backend_start = s.backend_start, true)) as connected,
+       (select count(*) from tide.drain d where d.owner = s.scheduler_id) as pipelines
+  from tide.scheduler s
+ order by s.host, s.pid
+
+-- Doctor -----------------------------------------------------------------------------------------------------------
+
+-- name: doctor_server
+-- The server and the room in it, as this role sees them. Others' backend types may be hidden: they count as clients.
+select current_setting('server_version_num')::int as version_number, current_setting('server_version') as version,
+       pg_encoding_to_char(d.encoding) as encoding, current_user as role, current_database() as database,
+       pg_backend_pid() as backend_pid, pg_is_in_recovery() as in_recovery,
+       current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int
+           - coalesce(current_setting('reserved_connections', true)::int, 0) as connection_slots,
+       (select count(*) from pg_stat_activity a
+         where a.datid is not null and coalesce(a.backend_type, 'client backend') = 'client backend') as connections,
+       nullif(r.rolconnlimit, -1) as role_limit, nullif(d.datconnlimit, -1) as database_limit
+  from pg_database d, pg_roles r
+ where d.datname = current_database() and r.rolname = current_user
+
+-- name: doctor_rights
+-- What this role lacks of what tide.grant_relay gives. By object identity: names need rights to be looked up; so the
+-- list is written out here, and a test holds it against tide.permission.
+with tide as (select n.oid from pg_namespace n where n.nspname = 'tide')
+select 'usage on schema tide' as lacking from tide where not has_schema_privilege(tide.oid, 'usage')
+ union all
+select w.privilege || ' on tide.' || c.relname
+  from (values ('outbox', 'select'), ('message', 'select'), ('consumer_group', 'select'), ('consumer_group', 'update'),
+               ('bell', 'select'), ('bell', 'update'), ('pipeline', 'select'), ('drain', 'select'), ('drain', 'update'),
+               ('dead_letter', 'select'), ('dead_letter', 'insert'), ('dead_letter', 'update'), ('dead_letter', 'delete'),
+               ('replay', 'select'), ('replay', 'update'), ('redelivery_waiting', 'select'), ('setting', 'select'),
+               ('chore', 'select'), ('chore', 'update'), ('retention_loss', 'select'), ('hold', 'select'),
+               ('inbox', 'select'), ('position', 'select'), ('position', 'insert'), ('position', 'update'), ('position', 'delete'),
+               ('scheduler', 'select'), ('scheduler', 'insert'), ('scheduler', 'update'), ('scheduler', 'delete'), ('migration', 'select')) as w (relation, privilege)
+  join pg_class c on c.relname = w.relation and c.relnamespace = (select oid from tide)
+ where not has_table_privilege(c.oid, w.privilege)
+ union all
+select 'update (invalid_reason) on tide.pipeline'
+  from pg_class c
+ where c.relname = 'pipeline' and c.relnamespace = (select oid from tide)
+   and not has_column_privilege(c.oid, 'invalid_reason', 'update')
+ union all
+select 'usage on sequence tide.epochs'
+  from pg_class c
+ where c.relname = 'epochs' and c.relnamespace = (select oid from tide) and not has_sequence_privilege(c.oid, 'usage')
+ union all
+select 'execute on ' || f.oid::regprocedure
+  from pg_proc f
+ where f.pronamespace = (select oid from tide)
+   and f.proname in ('outbox_horizon', 'outbox_last_id', 'outbox_needs_partition', 'outbox_extend',
+                     'outbox_oldest_publisher_seconds', 'inbox_write', 'inbox_look', 'outbox_retain', 'outbox_holds',
+                     'inbox_retain', 'dead_letter_retain', 'config_history_retain', 'consumers_reap')
+   and not has_function_privilege(f.oid, 'execute')
+
+-- name: retention_losses
+-- What went unsettled within the last day.
+select l.outbox, l.consumer_group, l.reason, sum(l.messages)::bigint as messages, min(l.first_id) as first_id,
+       max(l.last_id) as last_id, max(l.lost_at) as lost_at
+  from tide.retention_loss l
+ where l.lost_at > clock_timestamp() - interval '1 day'
+ group by l.outbox, l.consumer_group, l.reason
+ order by l.outbox, l.consumer_group, l.reason

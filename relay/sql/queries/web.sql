@@ -1,0 +1,9 @@
+-- Receiving webhooks; rows are written by `inbox_write` of drains.sql.
+
+-- name: api_listen
+-- What the API hears: changed configurations.
+listen tide_relay_config
+
+-- name: api_look
+-- After writing rows of which some were there already: which of them are new, and which are what is stored.
+select is_new, is_same from tide.inbox_look(%(inbox)s, %(event_ids)b::text[], %(payloads)b::text[])

@@ -1,0 +1,33 @@
+-- Maintenance: one worker at a time removes what is old.
+
+-- name: maintenance_outboxes
+-- Every outbox.
+select o.name from tide.outbox o
+
+-- name: maintenance_inboxes
+-- Every inbox.
+select i.name from tide.inbox i
+
+-- name: outbox_retain
+-- Removes what is settled and old of one outbox.
+select truncated, dropped, lost, busy, more, warning from tide.outbox_retain(%(name)s)
+
+-- name: inbox_retain
+-- Removes old rows of one inbox, at most so many.
+select tide.inbox_retain(%(name)s, %(max_rows)s)
+
+-- name: dead_letter_retain
+-- Removes old dead letters, at most so many.
+select tide.dead_letter_retain(%(max_rows)s)
+
+-- name: config_history_retain
+-- Removes old history of configurations, at most so many rows.
+select tide.config_history_retain(%(max_rows)s)
+
+-- name: consumers_reap
+-- Removes dead consumers; what they hold goes to others.
+select tide.consumers_reap()
+
+-- name: maintenance_done
+-- Tells all schedulers that a turn was taken, and that nothing was in its way.
+select pg_notify('tide_relay_maintenance', '')

@@ -56,7 +56,7 @@ class WhatComesAgain:
         with opened(harness) as tired:
             received = take(tired, 20)
             store(tired, inbox, received[:5])
-            within(Limits.moment_seconds, tired.rest)
+            within(Limits.moment_seconds, tired.release)
             with opened(harness, inbox.positions) as other:
                 rest = within(Limits.moment_seconds, lambda: take(other, 55, batch=10))
                 assert_in_order(harness, rest)

@@ -23,7 +23,7 @@ class TestSqs(SinkSuite):
     @pytest.fixture
     def harness(self, request: pytest.FixtureRequest, moto_server: MotoServer, proxy: MakeProxy) -> Harness:
         if "credentials" in request.node.name:
-            server = request.getfixturevalue("own_moto")(authenticated=True)
+            server = request.getfixturevalue("strict_moto")
             return Refusing(server, proxy(server.url))
         return SqsHarness(moto_server, proxy(moto_server.url))
 

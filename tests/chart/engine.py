@@ -34,13 +34,13 @@ async def install(kubeconfig: str, namespace: str, release: str, chart: str, val
     action = helm_sdkpy.Install(configuration(kubeconfig, namespace))
     # Server-side apply, as `helm install` does from version 4 on. Only hooks are waited for: nothing becomes ready.
     done = await action.run(release, chart, values=values, wait=False, timeout=60, server_side_apply=True)
-    return {"status": done["info"]["status"], "notes": done["info"].get("notes", "")}
+    return {"tests": [hook["manifest"] for hook in done.get("hooks", []) if "test" in hook["events"]]}
 
 
 async def upgrade(kubeconfig: str, namespace: str, release: str, chart: str, values: Answer) -> Answer:
     action = helm_sdkpy.Upgrade(configuration(kubeconfig, namespace))
-    done = await action.run(release, chart, values=values, wait=False, timeout=60)
-    return {"status": done["info"]["status"], "notes": done["info"].get("notes", "")}
+    await action.run(release, chart, values=values, wait=False, timeout=60)
+    return {}
 
 
 async def test(kubeconfig: str, namespace: str, release: str) -> Answer:

@@ -1,16 +1,37 @@
-"""Walking the schema of the chart's values."""
+"""The schema of the chart's values: walking it, and what it refuses."""
 
 import json
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+import jsonschema
 
 from tests.chart.discovery import Object
-from tests.chart.helm import CHART
+from tests.chart.values import CHART, in_full
 
 SCHEMA: Object = json.loads((CHART / "values.schema.json").read_text())
+_VALIDATOR = jsonschema.Draft7Validator(SCHEMA)
 
 # The keys of these are the user's, or Kubernetes' own, which checks them itself.
 FREE = {"global", "affinity", "nodeAffinity", "podAffinity", "podAntiAffinity"}
+
+
+class Refusal(NamedTuple):
+    pointer: str
+    """Where in the values, as a JSON pointer: `/config/logLevel`."""
+    keyword: str
+    """Which rule of the schema."""
+    message: str
+
+
+def refusals(values: Object) -> list[Refusal]:
+    """What the schema says against an installation with these values. `test_schema_engine.py`: Helm says the same."""
+    errors = _VALIDATOR.iter_errors(in_full(values))
+    return [Refusal(pointer(error.absolute_path), str(error.validator), error.message) for error in errors]
+
+
+def pointer(path: Iterable[str | int]) -> str:
+    return "".join(f"/{key}" for key in path)
 
 
 def resolved(schema: Object) -> Object:

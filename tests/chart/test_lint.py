@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.chart.helm import CHART, Helm
+from tests.chart.helm import Helm
 from tests.chart.objects import names
-from tests.chart.values import CI_FILES, ci_values, write_with_values
+from tests.chart.values import CHART, CI_FILES, ci_values, write_with_values
 
 pytestmark = [pytest.mark.xdist_group("chart"), pytest.mark.timeout(900)]
 with_helm = pytest.mark.skipif(not shutil.which("helm"), reason="no helm on the PATH; the engine alone has to do")

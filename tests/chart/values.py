@@ -1,6 +1,5 @@
 """The values that the tests install the chart with: each file of its folder ci/, and small changes of the least."""
 
-import copy
 import re
 import shutil
 from functools import cache
@@ -9,9 +8,9 @@ from typing import Any
 
 import yaml
 
-from tests.chart.api_server import Object
-from tests.chart.helm import CHART
+from tests.chart.discovery import Object
 
+CHART = Path(__file__).parents[2] / "deploy" / "helm"
 CHART_YAML: Object = yaml.safe_load((CHART / "Chart.yaml").read_text())
 DEFAULTS: Object = yaml.safe_load((CHART / "values.yaml").read_text())
 CI_FILES = sorted(path.name for path in (CHART / "ci").glob("*.yaml"))
@@ -32,16 +31,21 @@ def ci_values(name: str) -> Object:
 
 
 def merged(base: Object, change: Object) -> Object:
-    """As Helm merges: key by key, a list as a whole, null removes."""
-    result = copy.deepcopy(base)
+    """As Helm merges: key by key, a list as a whole, null removes. It shares what it did not change: change nothing."""
+    result = dict(base)
     for key, value in change.items():
         if isinstance(value, dict) and isinstance(result.get(key), dict):
             result[key] = merged(result[key], value)
         elif value is None:
             result.pop(key, None)
         else:
-            result[key] = copy.deepcopy(value)
+            result[key] = value
     return result
+
+
+def in_full(values: Object) -> Object:
+    """The values that the templates see: those of the chart, changed by these."""
+    return merged(DEFAULTS, values)
 
 
 def nested(path: str, value: Any) -> Object:

@@ -10,8 +10,17 @@ from relay.local.servers import EmbeddedRedis
 from tests.contract.nats_harness import ConfiguredNats, NatsHarness
 from tests.contract.redis_cluster import RedisCluster
 from tests.contract.redis_server import DurableRedis
+from tests.services.moto import MotoServer
 from tests.services.nats import NatsServer
 from tests.services.postgres import Database, PostgresServer
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """One process has all tests of RabbitMQ, whose server takes ten times as long to start as any other."""
+    for item in items:
+        if "_rabbitmq" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group("rabbitmq"))
 
 
 @pytest.fixture
@@ -25,6 +34,18 @@ def configured_nats(own_dirs: Callable[[], Path]) -> Iterator[Callable[..., Nats
     """Makes servers for this test alone: `configured_nats(max_payload=4096)`."""
     with ExitStack() as stack:
         yield lambda **extra: NatsHarness(stack.enter_context(ConfiguredNats(own_dirs(), **extra)))
+
+
+@pytest.fixture(scope="session")
+def _strict_moto(run_dir: Path) -> Iterator[MotoServer]:
+    with MotoServer(run_dir / "strict-moto", authenticated=True) as server:
+        yield server
+
+
+@pytest.fixture
+def strict_moto(_strict_moto: MotoServer) -> MotoServer:
+    """Amazon's services, on a server that asks who we are. Name what you make for your test."""
+    return _strict_moto.start()
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,8 @@
 """The contract of a sink, as scenarios. Each backend passes all; one is skipped only by a declared feature.
 
-A backend's test file subclasses `SinkSuite` and gives it a `harness` fixture. `test_broken_fakes.py` shows that
-sinks which break the contract fail here.
+A backend's test file subclasses `SinkSuite` and gives it a `harness` fixture. Another configuration of the same backend
+runs the scenarios that may end otherwise with it (variants.py). `test_broken_fakes.py` shows that sinks which break the
+contract fail here.
 """
 
 import pytest
@@ -24,11 +25,12 @@ from tests.contract.steps import (
     start,
     within,
 )
+from tests.contract.variants import Suite
 
 STALL_TIMEOUT_MS = 300
 
 
-class SinkSuite:
+class SinkSuite(Suite):
     def test_bodies_arrive_unchanged(self, harness: Harness) -> None:
         large = 512 * 1024
         bodies = [

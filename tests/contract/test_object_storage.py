@@ -29,12 +29,14 @@ EMPTY_LISTING = '<ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01
 
 @pytest.fixture
 def bucket(
-    moto_server: MotoServer, proxy: Callable[[str], Proxy], own_moto: Callable[..., MotoServer]
+    moto_server: MotoServer, proxy: Callable[[str], Proxy], request: pytest.FixtureRequest
 ) -> Callable[..., BucketHarness]:
     """Makes a bucket for this test: `bucket(format="parquet")`."""
 
     def make(**keys: Any) -> BucketHarness:
-        return BucketHarness(moto_server, proxy(moto_server.url), lambda: own_moto(authenticated=True), **keys)
+        return BucketHarness(
+            moto_server, proxy(moto_server.url), lambda: request.getfixturevalue("strict_moto"), **keys
+        )
 
     return make
 
@@ -165,8 +167,8 @@ class TestAnswers:
         assert [each.method for each in http_receiver.requests(path)] == ["GET", "PUT"]
 
 
-def test_credentials_and_permissions_are_for_a_person(own_moto: Callable[..., MotoServer]) -> None:
-    server = own_moto(authenticated=True)
+def test_credentials_and_permissions_are_for_a_person(strict_moto: MotoServer) -> None:
+    server = strict_moto
     s3 = server.client("s3")
     s3.create_bucket(Bucket="lake", CreateBucketConfiguration={"LocationConstraint": REGION})
     iam = server.client("iam")

@@ -15,6 +15,7 @@ from relay.backends.object_storage.sink import ObjectStorageSink
 from relay.backends.object_storage.stores import INCOMING
 from relay.backends.sink import ObjectLimits, ObjectSink
 from relay.errors import ConfigError, NotConnected
+from tests.contract import test_object_storage
 from tests.contract.harness import Harness
 from tests.contract.object_storage_harness import FolderHarness
 from tests.contract.steps import numbers, opened, publish, record, records
@@ -26,13 +27,41 @@ def folder(tmp_path: Path) -> FolderHarness:
     return FolderHarness(tmp_path / "objects", prefix="")
 
 
-class TestLinesInAFolder(SinkSuite):
+class TestLinesInAFolder(
+    SinkSuite,
+    variant_of=test_object_storage.TestLinesInABucket,
+    because="a folder takes an object by renaming a file, and has no network and no credentials",
+    runs=[
+        SinkSuite.test_bodies_arrive_unchanged,
+        SinkSuite.test_batches_arrive_whole_and_in_order,
+        SinkSuite.test_what_is_sent_again_is_suppressed_where_promised,
+        SinkSuite.test_closing_is_harmless_at_any_time,
+        SinkSuite.test_a_sink_that_is_not_open_says_so,
+        SinkSuite.test_a_sink_opens_again_after_close_and_over_itself,
+        SinkSuite.test_closing_leaves_no_thread_and_no_descriptor,
+        SinkSuite.test_a_missing_destination_is_a_clear_error_or_is_made_when_configured_so,
+    ],
+):
     @pytest.fixture
     def harness(self, tmp_path: Path) -> Harness:
         return FolderHarness(tmp_path / "objects")
 
 
-class TestParquetInAFolder(SinkSuite):
+class TestParquetInAFolder(
+    SinkSuite,
+    variant_of=test_object_storage.TestLinesInABucket,
+    because="what an object holds is another format, which has keys and headers; where it goes is the same",
+    runs=[
+        SinkSuite.test_bodies_arrive_unchanged,
+        SinkSuite.test_keys_arrive_beside_the_body,
+        SinkSuite.test_headers_arrive_beside_the_body,
+        SinkSuite.test_an_empty_batch_is_delivered_at_once,
+        SinkSuite.test_batches_arrive_whole_and_in_order,
+        SinkSuite.test_a_record_that_is_too_large_is_refused_for_good_and_its_neighbours_arrive,
+        SinkSuite.test_what_is_sent_again_is_suppressed_where_promised,
+        SinkSuite.test_closing_leaves_no_thread_and_no_descriptor,
+    ],
+):
     @pytest.fixture
     def harness(self, tmp_path: Path) -> Harness:
         return FolderHarness(tmp_path / "objects", format="parquet", compression="zstd")

@@ -136,21 +136,21 @@ class TestHowItWaits:
     def test_the_bell_of_another_outbox_does_not_end_a_wait(
         self, harness: OutboxSourceHarness, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        looks: list[int] = []
-        look = OutboxReader.look
+        peeked: list[int] = []
+        peek = OutboxReader.peek
 
         def counted(reader: OutboxReader, after: int, max_messages: int) -> Backlog:
-            looks.append(after)
-            return look(reader, after, max_messages)
+            peeked.append(after)
+            return peek(reader, after, max_messages)
 
-        monkeypatch.setattr(OutboxReader, "look", counted)
+        monkeypatch.setattr(OutboxReader, "peek", counted)
         with opened(harness) as source, harness.database.connect() as connection:
             coming = start(lambda: receive(source, 10, 1.0))
             wait_until(lambda: (group_of(harness.database) or (0, False))[1])
             connection.execute("select pg_notify('tide_outbox_notify', 'another')")
             assert coming(Limits.moment_seconds) == []
         # Before the bell was armed, after it, and when the time was over.
-        assert len(looks) == 3
+        assert len(peeked) == 3
 
     def test_a_busy_source_silences_the_bell_and_so_does_one_that_rests(self, harness: OutboxSourceHarness) -> None:
         with opened(harness) as source:

@@ -1,6 +1,8 @@
 """Who may use Redis, and how: credentials, permissions, databases, TLS. What is true of the sink's connection is true
 of the source's: they share it."""
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -150,3 +152,20 @@ class TestTls:
     def test_a_server_without_tls_is_refused(self, harness: RedisHarness) -> None:
         with pytest.raises((ConfigError, NotConnected)):
             harness.make_sink(url=self.url(harness, harness.server.port), timeout_ms=500).open()
+
+
+@pytest.mark.parametrize("library", ["redis", "hiredis"])
+def test_importing_sink_and_source_needs_no_client_library(library: str) -> None:
+    # sink_class() serves pipelines that never use Redis, where it is not installed.
+    program = (
+        f"import sys; sys.modules[{library!r}] = None\n"
+        "from relay.backends.redis.sink import RedisSink\n"
+        "from relay.backends.redis.source import RedisSource\n"
+        "from relay.errors import MissingExtra\n"
+        "for kind, keys in ((RedisSink, {}), (RedisSource, {'stream': 'a'})):\n"
+        "    made = kind(kind.config_model.model_validate({'url': 'redis://h'} | keys), 'p')\n"
+        "    try: made.open(*([{}] if keys else []))\n"
+        "    except MissingExtra as error: print(error)\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    assert ended.stdout.count("tide-relay[redis]") == 2

@@ -9,6 +9,8 @@ from relay.backends.memory.source import MemorySource, forget, log
 from relay.backends.source import Source, SourceFeatures
 from tests.contract.source_harness import Sent, SourceHarness
 from tests.contract.source_suite import SourceSuite
+from tests.contract.source_suite_redelivery import Trouble, WhatComesAgain
+from tests.contract.variants import all_of
 
 
 class MemorySourceHarness(SourceHarness):
@@ -51,7 +53,12 @@ class TestMemory(SourceSuite):
         forget("contract")
 
 
-class TestMemoryWithoutPositions(SourceSuite):
+class TestMemoryWithoutPositions(
+    SourceSuite,
+    variant_of=TestMemory,
+    because="acknowledgements alone decide what comes again",
+    runs=[*all_of(WhatComesAgain), *all_of(Trouble)],
+):
     @pytest.fixture
     def harness(self) -> Iterator[SourceHarness]:
         yield MemorySourceHarness(MemoryQueue)

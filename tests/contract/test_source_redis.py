@@ -5,7 +5,9 @@ from tests.contract.redis_cluster import RedisCluster
 from tests.contract.redis_harness import RedisClusterHarness, RedisHarness
 from tests.contract.redis_source_harness import RedisSourceHarness
 from tests.contract.source_harness import SourceHarness
-from tests.contract.source_suite import SourceSuite
+from tests.contract.source_suite import HowLongItWaits, SourceSuite
+from tests.contract.source_suite_redelivery import Trouble
+from tests.contract.variants import all_of
 
 
 class TestRedis(SourceSuite):
@@ -14,7 +16,17 @@ class TestRedis(SourceSuite):
         return RedisSourceHarness(RedisHarness(durable_redis))
 
 
-class TestRedisCluster(SourceSuite):
+class TestRedisCluster(
+    SourceSuite,
+    variant_of=TestRedis,
+    because="it has a connection to each node, and goes where a node says that the stream is; an entry is the same",
+    runs=[
+        *all_of(HowLongItWaits),
+        *all_of(Trouble),
+        SourceSuite.test_batches_arrive_whole_and_in_order,
+        SourceSuite.test_after_a_rest_another_worker_receives_everything_at_once,
+    ],
+):
     @pytest.fixture
     def harness(self, redis_cluster: RedisCluster) -> SourceHarness:
         return RedisSourceHarness(RedisClusterHarness(redis_cluster))

@@ -23,6 +23,6 @@ class TestSqsSource(SourceSuite):
         self, request: pytest.FixtureRequest, moto_server: MotoServer, proxy: Callable[[str], Proxy]
     ) -> SourceHarness:
         if "credentials" in request.node.name:
-            server = request.getfixturevalue("own_moto")(authenticated=True)
+            server = request.getfixturevalue("strict_moto")
             return Refusing(server, proxy(server.url))
         return SqsSourceHarness(moto_server, proxy(moto_server.url))

@@ -23,7 +23,7 @@ class TestSqs(SinkSuite):
     @pytest.fixture
     def harness(self, request: pytest.FixtureRequest, moto_server: MotoServer, proxy: MakeProxy) -> Harness:
         if "credentials" in request.node.name:
-            server = request.getfixturevalue("own_moto")(authenticated=True)
+            server = request.getfixturevalue("strict_moto")
             return Refusing(server, proxy(server.url))
         return SqsHarness(moto_server, proxy(moto_server.url))
 
@@ -35,12 +35,17 @@ class OneGroup(SqsHarness):
         return super().config() | {"message_group_id": "{outbox}"}
 
 
-ABOUT_ORDER = ("in_order", "sent_again", "one_thread", "stalls", "mid_batch")
-
-
-class TestSqsFifo(SinkSuite):
+class TestSqsFifo(
+    SinkSuite,
+    variant_of=TestSqs,
+    because="a FIFO queue keeps the order of a group, and leaves out what it was sent before",
+    runs=[
+        SinkSuite.test_batches_arrive_whole_and_in_order,
+        SinkSuite.test_what_is_sent_again_is_suppressed_where_promised,
+        SinkSuite.test_a_backend_that_stalls_does_not_hold_the_caller_beyond_the_time_limit,
+        SinkSuite.test_nothing_reported_delivered_is_missing_after_a_restart_in_mid_batch,
+    ],
+):
     @pytest.fixture
-    def harness(self, moto_server: MotoServer, proxy: MakeProxy, request: pytest.FixtureRequest) -> Harness:
-        if not any(word in request.node.name for word in ABOUT_ORDER):
-            pytest.skip("the same for every queue: TestSqs")
+    def harness(self, moto_server: MotoServer, proxy: MakeProxy) -> Harness:
         return OneGroup(moto_server, proxy(moto_server.url), fifo=True)

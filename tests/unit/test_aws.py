@@ -19,7 +19,7 @@ from relay.backends.common.aws import AwsKeys, described, make_client
 from relay.backends.common.aws_errors import CODES, EXCEPTIONS, NEEDS_OPERATOR, STATUSES, verdict
 from relay.errors import ConfigError
 from relay.masking import remember
-from tests.services.moto import REGION, MotoServer
+from tests.services.moto import REGION
 
 KEYS = {"access_key_id": "AKIAHIDDEN", "secret_access_key": "hidden-secret", "region": REGION}
 
@@ -102,13 +102,6 @@ class TestMakingAClient:
             made.list_queues()
         made.close()
         assert len(sent) == 1
-
-    def test_it_acts_as_a_role(self, moto_server: MotoServer, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setenv("AWS_ENDPOINT_URL_STS", moto_server.url)
-        keys = AwsKeys.model_validate(moto_server.config | {"role_arn": "arn:aws:iam::123456789012:role/relay"})
-        made = client_of(keys, "sts")
-        assert ":assumed-role/relay/tide-relay" in made.get_caller_identity()["Arn"]
-        made.close()
 
 
 class TestTheTableOfErrors:

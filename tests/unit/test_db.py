@@ -5,7 +5,7 @@ import psycopg_pool
 import pytest
 from psycopg import errors as pg
 
-from relay.database.connection import connect, connection_options, database_errors, make_worker_pool, storable
+from relay.database.connection import connect, connection_options, database_errors, storable
 from relay.errors import ConfigError, MigrationError, NotConnected, RelayError
 from relay.settings import Settings
 
@@ -90,71 +90,6 @@ def test_every_wait_for_the_server_has_a_limit():
     assert options["tcp_user_timeout"] == 30_000
     assert options["autocommit"] is True
     assert connection_options(Settings(postgres_url=CLOSED, connect_timeout_seconds=0.1), "")["connect_timeout"] == 2
-
-
-def test_a_session_has_our_settings_whatever_the_database_says(database):
-    with database.connect() as owner:
-        for setting in (
-            "default_transaction_isolation = 'serializable'",
-            "enable_seqscan = on",
-            "search_path = public",
-            "statement_timeout = 0",
-            "timezone = 'Asia/Tokyo'",
-        ):
-            owner.execute(f"alter database {database.name} set {setting}")
-    session = connect(Settings(postgres_url=database.url, statement_timeout_seconds=4), "test name")
-    try:
-        shown = {
-            name: session.execute(f"show {name}").fetchone()[0]
-            for name in (
-                "application_name",
-                "default_transaction_isolation",
-                "enable_seqscan",
-                "plan_cache_mode",
-                "search_path",
-                "statement_timeout",
-                "timezone",
-            )
-        }
-    finally:
-        session.close()
-    assert shown == {
-        "application_name": "test name",
-        "default_transaction_isolation": "read committed",
-        "enable_seqscan": "off",
-        "plan_cache_mode": "force_custom_plan",
-        "search_path": "pg_catalog",
-        "statement_timeout": "4s",
-        "timezone": "UTC",
-    }
-
-
-def test_a_wrong_password_is_for_a_person_to_change(database):
-    url = database.server.process.url_of(database.name, "tide_owner", "not-the-password")
-    with pytest.raises((ConfigError, NotConnected)) as caught:
-        connect(Settings(postgres_url=url), "test")
-    assert "password authentication failed" in str(caught.value)
-    assert "not-the-password" not in str(caught.value)
-
-
-def test_a_statement_that_takes_too_long_is_ended(database):
-    session = connect(Settings(postgres_url=database.url, statement_timeout_seconds=0.05), "test")
-    try:
-        with pytest.raises(NotConnected) as caught, database_errors():
-            session.execute("select pg_sleep(10)")
-    finally:
-        session.close()
-    assert caught.value.code == "timeout"
-
-
-def test_workers_do_not_wait_for_the_disk_but_where_they_say_so(database):
-    pool = make_worker_pool(Settings(postgres_url=database.url), threads=1)
-    try:
-        with pool.connection() as connection:
-            assert connection.execute("show synchronous_commit").fetchone() == ("off",)
-            assert connection.autocommit
-    finally:
-        pool.close()
 
 
 def test_any_text_can_be_made_storable():

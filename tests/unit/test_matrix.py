@@ -12,6 +12,7 @@ from tests.contract.harness import Harness
 from tests.contract.source_harness import SourceHarness
 from tests.contract.source_suite import SourceSuite
 from tests.contract.suite import SinkSuite
+from tests.contract.variants import Suite, scenarios
 
 ROOT = Path(__file__).parents[2]
 CONTRACT = ROOT / "tests" / "contract"
@@ -99,13 +100,21 @@ def test_the_guarantee_of_a_source_is_what_its_class_promises(source_type: str) 
         assert features.ordered
 
 
-def kinds_under(suite: type, harness: type) -> set[type]:
-    """The classes that a suite runs on: those of the harnesses which stand in one module with a subclass of it."""
+def runs_all(suite: type[Suite], test_class: type) -> bool:
+    return (
+        issubclass(test_class, suite)
+        and test_class.__name__.startswith("Test")
+        and scenarios(test_class) >= scenarios(suite)
+    )
+
+
+def kinds_under(suite: type[Suite], harness: type) -> set[type]:
+    """The classes that a whole suite runs on: those of the harnesses in one module with a subclass that runs all."""
     found: set[type] = set()
     for path in CONTRACT.glob("test_*.py"):
         names = vars(importlib.import_module(f"tests.contract.{path.stem}")).values()
         classes = [value for value in names if isinstance(value, type)]
-        if any(issubclass(each, suite) and each.__name__.startswith("Test") for each in classes):
+        if any(runs_all(suite, each) for each in classes):
             kinds = {getattr(each, "kind", None) for each in classes if issubclass(each, harness)}
             found |= {base for kind in kinds if isinstance(kind, type) for base in kind.mro()}
     return found

@@ -1,7 +1,5 @@
 import inspect
 import ssl
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -152,20 +150,3 @@ def test_commands_are_packed_as_redis_reads_them() -> None:
 
 def test_a_name_of_a_client_has_no_spaces() -> None:
     assert client_name("a b\nü-c") == "tide-relay:a_b__-c"
-
-
-@pytest.mark.parametrize("library", ["redis", "hiredis"])
-def test_importing_sink_and_source_needs_no_client_library(library: str) -> None:
-    # sink_class() serves pipelines that never use Redis, where it is not installed.
-    program = (
-        f"import sys; sys.modules[{library!r}] = None\n"
-        "from relay.backends.redis.sink import RedisSink\n"
-        "from relay.backends.redis.source import RedisSource\n"
-        "from relay.errors import MissingExtra\n"
-        "for kind, keys in ((RedisSink, {}), (RedisSource, {'stream': 'a'})):\n"
-        "    made = kind(kind.config_model.model_validate({'url': 'redis://h'} | keys), 'p')\n"
-        "    try: made.open(*([{}] if keys else []))\n"
-        "    except MissingExtra as error: print(error)\n"
-    )
-    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
-    assert ended.stdout.count("tide-relay[redis]") == 2

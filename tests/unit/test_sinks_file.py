@@ -2,10 +2,6 @@ import errno
 import fcntl
 import os
 import resource
-import signal
-import subprocess
-import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,20 +15,6 @@ from relay.backends.file.config import FileSinkConfig
 from relay.backends.file.sink import FileSink
 from relay.errors import ConfigError, NotConnected
 from relay.models import Record
-
-WRITER = """
-import sys
-from relay.models import Record
-from relay.backends.file.config import FileSinkConfig
-from relay.backends.file.sink import FileSink
-path, name, batches = sys.argv[1], sys.argv[2], int(sys.argv[3])
-sink = FileSink(FileSinkConfig(path=path, fsync=False), name)
-sink.open()
-print("open", flush=True)
-for number in range(batches):
-    body = (name * 3000).encode()
-    sink.publish([Record(number, "", "", None, body, {}) for _ in range(5)])
-"""
 
 
 def sink_for(path: Path, **options: Any) -> FileSink:
@@ -86,18 +68,6 @@ class TestAPartialLastLine:
             other.write(b"torn")
         sink.publish(records(b"two"))
         assert path.read_bytes() == b"one\ntwo\n"
-
-    def test_never_outlives_the_next_open_however_a_writer_was_killed(self, path: Path) -> None:
-        for _ in range(5):
-            with writer(path, "a", 1_000_000) as process:
-                size = path.stat().st_size
-                wait_until(lambda size=size: path.stat().st_size > size + 100_000)  # type: ignore[misc]
-                process.send_signal(signal.SIGKILL)
-            sink = sink_for(path)
-            sink.open()
-            sink.close()
-            assert set(path.read_bytes().splitlines()) == {b"a" * 3000}
-            assert path.read_bytes().endswith(b"\n")
 
 
 class TestRotation:
@@ -167,12 +137,6 @@ class TestTwoWriters:
         sink.open()
         assert sink.publish(records(b"one")) == []
         sink.close()
-
-    def test_never_mix_within_a_line(self, path: Path) -> None:
-        with writer(path, "a", 200) as one, writer(path, "b", 200) as other:
-            assert (one.wait(60), other.wait(60)) == (0, 0)
-        lines = path.read_bytes().splitlines()
-        assert sorted(lines) == [b"a" * 3000] * 1000 + [b"b" * 3000] * 1000
 
 
 class TestConfiguration:
@@ -247,19 +211,6 @@ class TestTheTableOfSystemErrors:
 
 
 @contextmanager
-def writer(path: Path, name: str, batches: int) -> "Iterator[subprocess.Popen[bytes]]":
-    """Another process that writes lines of 3,000 times its name; it has the file open when this returns."""
-    command = [sys.executable, "-c", WRITER, str(path), name, str(batches)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
-        try:
-            assert process.stdout is not None
-            assert process.stdout.readline() == b"open\n"
-            yield process
-        finally:
-            process.kill()
-
-
-@contextmanager
 def file_size_limit(limit_bytes: int) -> Iterator[None]:
     """The system writes up to the limit, and then refuses: what a full disk does, without filling one."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -268,14 +219,6 @@ def file_size_limit(limit_bytes: int) -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
-def wait_until(condition: Any) -> None:
-    for _ in range(10_000):
-        if condition():
-            return
-        threading.Event().wait(0.001)
-    raise AssertionError("it did not come to that within ten seconds")
 
 
 def current_umask() -> int:

@@ -1,6 +1,4 @@
 import os
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,18 +10,6 @@ from relay.backends.stdio.config import StdoutSinkConfig
 from relay.backends.stdio.sink import StdoutSink
 from relay.errors import ConfigError, NotConnected
 from relay.models import Record
-
-SENDER = """
-import io, sys
-from relay.models import Record
-from relay.backends.stdio.config import StdoutSinkConfig
-from relay.backends.stdio.sink import StdoutSink
-sys.stdout = io.StringIO()  # as inside a worker: something without a descriptor
-sink = StdoutSink(StdoutSinkConfig(), sys.argv[1])
-sink.open()
-for _ in range(int(sys.argv[2])):
-    sink.publish([Record(1, "", "", None, (sys.argv[1] * 1000).encode(), {})] * 10)
-"""
 
 
 class PipeSink(StdoutSink):
@@ -45,17 +31,6 @@ def pipe_sink(**options: Any) -> Iterator[tuple[PipeSink, int]]:
     finally:
         os.close(PipeSink.fd)
         os.close(read_end)
-
-
-def test_it_writes_to_the_real_standard_output_whatever_sys_stdout_is() -> None:
-    run = subprocess.run([sys.executable, "-c", SENDER, "a", "2"], capture_output=True, check=True, timeout=60)
-    assert run.stdout == (b"a" * 1000 + b"\n") * 20
-
-
-def test_standard_output_may_be_a_file(tmp_path: Any) -> None:
-    with (tmp_path / "out").open("wb") as file:
-        subprocess.run([sys.executable, "-c", SENDER, "a", "2"], stdout=file, check=True, timeout=60)
-    assert (tmp_path / "out").read_bytes() == (b"a" * 1000 + b"\n") * 20
 
 
 def test_a_pipe_is_given_whole_lines_in_pieces_that_the_system_does_not_divide() -> None:

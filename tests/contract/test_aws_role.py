@@ -1,0 +1,14 @@
+"""Acting as a role, on a server that gives the keys for it."""
+
+import pytest
+
+from relay.backends.common.aws import AwsKeys, make_client
+from tests.services.moto import MotoServer
+
+
+def test_it_acts_as_a_role(moto_server: MotoServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL_STS", moto_server.url)
+    keys = AwsKeys.model_validate(moto_server.config | {"role_arn": "arn:aws:iam::123456789012:role/relay"})
+    made = make_client("sts", "sts", keys, "pipeline 'p'", timeout_seconds=10)
+    assert ":assumed-role/relay/tide-relay" in made.get_caller_identity()["Arn"]
+    made.close()

@@ -45,13 +45,11 @@ def encoder(origin: Origin) -> Encoder:
     if origin.binding is None or not origin.keeps_headers:
         return structured_encoder(origin)
     binding, prefix = origin.binding, PREFIXES[origin.binding]
-    attributes, beside = _attributes(origin), relay_headers(origin)
+    attributes, beside = _attributes(origin), _headers_beside(origin)
     encodes = binding in PERCENT_ENCODED
 
     def headers(dedup_id: str, message: Message, own: Headers) -> dict[str, str]:
         made = beside(dedup_id, message, own)
-        if own:
-            made = _without_events(made)
         for name, value in attributes(dedup_id, message, own).items():
             text = header_text(value)
             made[prefix + name] = quote(text, safe=_SAFE) if encodes else text
@@ -63,7 +61,7 @@ def encoder(origin: Origin) -> Encoder:
 
 def structured_encoder(origin: Origin) -> Encoder:
     """The event as one JSON object, the payload in it as it was published."""
-    attributes, beside = _attributes(origin), relay_headers(origin)
+    attributes, beside = _attributes(origin), _headers_beside(origin)
     outbox = origin.outbox
 
     def body(message: Message, own: Headers) -> bytes:
@@ -73,8 +71,6 @@ def structured_encoder(origin: Origin) -> Encoder:
 
     def headers(dedup_id: str, message: Message, own: Headers) -> dict[str, str]:
         made = beside(dedup_id, message, own)
-        if own:
-            made = _without_events(made)
         made["content-type"] = STRUCTURED_TYPE
         return made
 
@@ -113,13 +109,21 @@ def _extension(value: Any) -> str | int | bool:
     return header_text(value)
 
 
-def _without_events(headers: dict[str, str]) -> dict[str, str]:
-    """No header of a message may pass for an attribute of the event."""
-    return {
-        name: value
-        for name, value in headers.items()
-        if not (lower := name.lower()).startswith(_RECEIVED_PREFIXES) and lower != "content-type"
-    }
+def _headers_beside(origin: Origin) -> Callable[[str, Message, Headers], dict[str, str]]:
+    """As `relay_headers`, without those that a receiver would take for attributes of the event."""
+    relay = relay_headers(origin)
+
+    def headers(dedup_id: str, message: Message, own: Headers) -> dict[str, str]:
+        made = relay(dedup_id, message, own)
+        if not own:
+            return made
+        return {
+            name: text
+            for name, text in made.items()
+            if not (lower := name.lower()).startswith(_RECEIVED_PREFIXES) and lower != "content-type"
+        }
+
+    return headers
 
 
 def decode(received: Received, text: str) -> Parts:

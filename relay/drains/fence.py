@@ -57,19 +57,19 @@ class FencedSession:
             self.connection.execute(query("durably"))
             yield
 
-    def check(self, written: Cursor) -> Any:
+    def check(self, cursor: Cursor) -> Any:
         """The row that a fenced statement returned. Raises Fenced if there is none."""
-        return _row(written, self.lease.drain)
+        return _row(cursor, self.lease.drain)
 
-    def check_revision(self, written: Cursor) -> Any:
+    def check_revision(self, cursor: Cursor) -> Any:
         """`check` of a statement whose row starts with the revision of the pipeline."""
-        row = self.check(written)
+        row = self.check(cursor)
         self.config_changed = row[0] != self.start.revision
         return row
 
-    def check_renewal(self, written: Cursor, sent_at: float) -> None:
+    def check_renewal(self, cursor: Cursor, sent_at: float) -> None:
         """`check_revision` of a statement that renewed the lease, sent at this `time.monotonic()` or later."""
-        self.check_revision(written)
+        self.check_revision(cursor)
         self.lease.renewed(sent_at)
 
 
@@ -90,8 +90,8 @@ def end(connection: Connection, drain: Drain, result: DrainResult) -> None:
         _row(connection.execute(query("drain_end"), parameters), drain)
 
 
-def _row(written: Cursor, drain: Drain) -> Any:
-    row = written.fetchone()
+def _row(cursor: Cursor, drain: Drain) -> Any:
+    row = cursor.fetchone()
     if row is None:
         raise Fenced(f"drain {drain.number} of pipeline {drain.pipeline!r} was abandoned")
     return row

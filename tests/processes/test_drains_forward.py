@@ -84,14 +84,6 @@ def test_an_offset_that_is_set_back_makes_the_plan_of_the_last_object_void(bench
     assert [found for name, found in again.items() if name not in written] == [ids[5:15]]
 
 
-def test_an_object_that_an_earlier_release_planned_is_written_as_it_was_planned(bench, folder):
-    gather(bench, folder, max_rows=10)
-    ids = bench.publish(10)
-    bench.query("insert into tide.position values ('p', 'object', %s)", str(ids[3]))
-    bench.drain()
-    assert list(objects(folder).values()) == [ids[:4]]
-
-
 def test_a_bad_record_is_a_dead_letter_of_the_object(bench, folder):
     gather(bench, folder, max_age_ms=1000, wire_format="raw", max_rows=3)
     ids = bench.publish(3)

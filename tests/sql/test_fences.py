@@ -10,12 +10,13 @@ from relay.drains import lease
 from relay.drains.fence import FencedSession, end
 from relay.drains.lease import DrainResult, Lease
 from relay.drains.outbox import Reader, Settlement
+from relay.drains.redelivery import Redeliveries, RedeliveryBatch
 from relay.errors import Fenced
 from relay.models import Drain, Failure
 from tests.sql.support import LEASE_MS, begin, make_pipeline, publish_many, relay_session, run
 from tests.waiting import wait_until
 
-TABLES = ("outbox", "consumer_group", "bell", "pipeline", "drain", "dead_letter", "scheduler")
+TABLES = ("outbox", "consumer_group", "bell", "pipeline", "drain", "dead_letter", "position", "replay", "scheduler")
 WRONG = [{"epoch": 4}, {"epoch": 6}, {"number": 2}, {"number": 4}, {"pipeline": "other"}]
 DEAD = Settlement(2, 1, ((1, Failure(0, True, "rejected", "no")),))
 
@@ -97,7 +98,8 @@ def test_no_drain_begins_while_another_holds_the_lease(session, snapshot):
 def test_no_write_of_a_wrong_drain_changes_anything(session, snapshot, changes):
     start = begin(session, number=3, epoch=5).start
     stale = Lease(drain(**changes), 60, 0)
-    reader = Reader(FencedSession(session, stale, start), 10)
+    fenced = FencedSession(session, stale, start)
+    reader, redeliveries = Reader(fenced, 10), Redeliveries(fenced)
     for armed in (True, False):
         session.execute("update tide.bell set armed = %s", [armed])
         before = snapshot()
@@ -107,6 +109,14 @@ def test_no_write_of_a_wrong_drain_changes_anything(session, snapshot, changes):
             reader.read(2, DEAD, "arm")
         with pytest.raises(Fenced):
             reader.read(2, DEAD, "disarm")
+        with pytest.raises(Fenced), fenced.transaction():
+            reader.settle_inside(DEAD)
+        with pytest.raises(Fenced):
+            reader.plan(0, 2)
+        with pytest.raises(Fenced):
+            redeliveries.settle_dead_letters([1], [(2, DEAD.dead[0][1])])
+        with pytest.raises(Fenced):
+            redeliveries.settle_replay(RedeliveryBatch([], "orders", (), 1, 3), [1], DEAD.dead)
         with pytest.raises(Fenced, match="was abandoned"):
             end(session, stale.drain, DrainResult("idle"))
         reader.read(2, None, "arm")

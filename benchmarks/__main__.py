@@ -20,6 +20,7 @@ from benchmarks import (
     rest,
     retention,
     scaling,
+    status,
     storage,
     table_outboxes,
 )
@@ -41,6 +42,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "table-outboxes": table_outboxes.run,
     "retention": retention.run,
     "memory": memory.run,
+    "status": status.run,
     "scaling": scaling.run,
 }
 

@@ -21,6 +21,7 @@ from benchmarks import (
     rest,
     retention,
     scaling,
+    status,
     storage,
     table_outboxes,
 )
@@ -43,6 +44,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "table-outboxes": table_outboxes.run,
     "retention": retention.run,
     "memory": memory.run,
+    "status": status.run,
     "scaling": scaling.run,
 }
 

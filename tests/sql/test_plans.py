@@ -6,6 +6,7 @@ import re
 import pytest
 
 from relay.sql import query
+from tests.sql.consumers import consumer_group
 from tests.sql.support import make_outbox, make_pipeline, publish_many, relay_session
 
 NEEDED_MANY = "select tide.outbox_publish('orders', to_jsonb(repeat('x', 50))) from generate_series(1, %s)"
@@ -120,6 +121,32 @@ def test_the_lag_of_an_outbox_is_planned_for_its_number_when_it_was_prepared(sta
         stale.execute(query("outbox_lag"), LAG)
     found = stale.execute("select generic_plans from pg_prepared_statements where statement like '%tide.message%'")
     assert found.fetchall() == [(0,)]
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "select * from tide.outbox_holds('orders')",
+        "select * from tide.relay_replay_preview('p', 1, 1)",
+        "select tide.seek_offset('polled', 'c', 0)",
+        "select * from tide.consumer_lag('polled')",
+    ],
+)
+def test_a_function_that_reads_one_outbox_leaves_the_others_alone(database, call):
+    """In a session without our settings, the sixth call of PL/pgSQL would make a generic plan, of every partition."""
+    make_pipeline(database)
+    with database.connect(autocommit=False) as owner:
+        make_outbox(owner, "other")
+        consumer_group(owner, "polled", "orders")
+        publish_many(owner, 3)
+        owner.execute("update tide.consumer_group set offset_id = 2 where name = 'p'")
+        owner.commit()
+        for _ in range(7):
+            owner.execute(call, prepare=False)
+        locked = owner.execute("""
+            select c.relname from pg_locks l join pg_class c on c.oid = l.relation
+             where l.pid = pg_backend_pid() and c.relname like 'message_2%'""")
+        assert locked.fetchall() == []
 
 
 def test_which_pipelines_lag_is_seen_without_messages(stale):

@@ -64,10 +64,9 @@ def kafka(server: KafkaServer, *, transactional: bool = False) -> System:
     return System(sink, {"source_type": "kafka", **access}, order="keys", raw_id="{header.relay-id}")
 
 
-def redis(server: EmbeddedRedis, *, exactly_once: bool = False) -> System:
+def redis(server: EmbeddedRedis) -> System:
     access = {"url": server.url, "stream": "{name}"}
-    sink = {"sink_type": "redis", "exactly_once": exactly_once, **access}
-    return System(sink, {"source_type": "redis", **access}, raw_id="{header.relay-id}")
+    return System({"sink_type": "redis", **access}, {"source_type": "redis", **access}, raw_id="{header.relay-id}")
 
 
 def rabbitmq(server: RabbitmqServer) -> System:

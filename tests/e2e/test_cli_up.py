@@ -42,7 +42,7 @@ class Up:
 
     def wait_until_ready(self) -> "Up":
         # The scheduler was told to take any free port, so it is asked through the database.
-        wait_until(lambda: self.status is not None and "scheduler started" in self.text, 90)
+        wait_until(lambda: "scheduler started" in self.text and self.status is not None, 90)
         return self
 
     @property
@@ -144,8 +144,10 @@ def received_from(server: NatsServer, stream: str) -> list[tuple[str, bytes]]:
     return asyncio.run(read())
 
 
-def test_ctrl_c_stops_every_process_and_the_next_start_goes_on_with_the_data(up: Callable[..., Up]) -> None:
+def test_one_runs_in_a_folder_until_ctrl_c_and_the_next_goes_on_with_the_data(up: Callable[..., Up]) -> None:
     running = up().wait_until_ready()
+    second = running.verb("up")
+    assert (second.returncode, "another relay up runs in tide-data" in second.stderr) == (1, True)
     assert running.verb("publish", "o", "--create", "--file", DATA / "awkward.jsonl").returncode == 0
     processes = children(running.process.pid)
     assert len(processes) > 10
@@ -163,15 +165,7 @@ def test_ctrl_c_stops_every_process_and_the_next_start_goes_on_with_the_data(up:
         again.stop(signal.SIGTERM)
 
 
-def test_killed_itself_it_leaves_nothing_running(up: Callable[..., Up]) -> None:
-    running = up().wait_until_ready()
-    processes = children(running.process.pid)
-    running.process.kill()
-    running.process.wait(10)
-    wait_until(lambda: not [pid for pid in processes if is_running(pid)], 60)
-
-
-def test_a_part_that_dies_is_started_again(up: Callable[..., Up]) -> None:
+def test_a_part_that_dies_is_started_again_and_all_end_when_it_is_killed_itself(up: Callable[..., Up]) -> None:
     running = up().wait_until_ready()
     running.verb("publish", "o", "--create", "--file", DATA / "awkward.jsonl")
     running.verb("pipeline", "set", "p", "o", "--config", '{"sink_type": "stdout"}')
@@ -184,6 +178,10 @@ def test_a_part_that_dies_is_started_again(up: Callable[..., Up]) -> None:
     running.verb("publish", "o", "--file", DATA / "awkward.jsonl")
     wait_until(lambda: running.status["p"]["delivered"] >= AWKWARD_LINES * 2, 90)
     assert 'workers   | {"version":1,"id":"o:' in running.text
+    processes = children(running.process.pid)
+    running.process.kill()
+    running.process.wait(10)
+    wait_until(lambda: not [pid for pid in processes if is_running(pid)], 60)
 
 
 def command_of(pid: int) -> str:
@@ -191,12 +189,6 @@ def command_of(pid: int) -> str:
         return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
     except FileNotFoundError:
         return ""
-
-
-def test_a_second_one_in_the_same_folder_is_refused(up: Callable[..., Up]) -> None:
-    running = up().wait_until_ready()
-    second = running.verb("up")
-    assert (second.returncode, "another relay up runs in tide-data" in second.stderr) == (1, True)
 
 
 def test_given_urls_are_used_instead(

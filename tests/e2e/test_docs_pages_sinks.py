@@ -25,6 +25,13 @@ from tests.services.rabbitmq import RabbitmqServer
 PUBLISHED = {"order": 42}
 
 
+@pytest.fixture(scope="module")
+def moto(run_dir: Path) -> Iterator[MotoServer]:
+    """Without the queues and buckets of other tests."""
+    with MotoServer(run_dir / "moto-of-the-pages") as server:
+        yield server
+
+
 @pytest.fixture
 def drains(database: Database) -> Iterator[Drains]:
     with draining(database) as made:
@@ -61,10 +68,9 @@ def test_rabbitmq(drains: Drains, rabbitmq_server: RabbitmqServer) -> None:
     assert [json.loads(message.body) for message in broker.read_all("orders")] == [PUBLISHED]
 
 
-def test_sqs(drains: Drains, own_moto: Callable[[], MotoServer]) -> None:
-    server = own_moto()
-    deliver(drains, "sinks/sqs", {"http://localhost:5000": server.url})
-    client = server.client("sqs", server.url)
+def test_sqs(drains: Drains, moto: MotoServer) -> None:
+    deliver(drains, "sinks/sqs", {"http://localhost:5000": moto.url})
+    client = moto.client("sqs", moto.url)
     [url] = client.list_queues()["QueueUrls"]
     [message] = client.receive_message(QueueUrl=url)["Messages"]
     assert json.loads(message["Body"]) == PUBLISHED
@@ -106,13 +112,12 @@ def test_the_inbox_of_another_database(drains: Drains, database: Database, monke
         database.server.drop_database(billing)
 
 
-def test_object_storage(drains: Drains, own_moto: Callable[[], MotoServer]) -> None:
-    server = own_moto()
-    keys = {"http://localhost:9000": server.url, "minioadmin": "tide"}
+def test_object_storage(drains: Drains, moto: MotoServer) -> None:
+    keys = {"http://localhost:9000": moto.url, "minioadmin": "tide"}
     name = run(drains, "sinks/object_storage", keys)
     drains.query("update tide.message set created_at = created_at - interval '10 s'")  # else the test waits for it
     drains.until_idle(name)
-    s3 = server.client("s3")
+    s3 = moto.client("s3")
     [found] = s3.list_objects_v2(Bucket="lake")["Contents"]
     assert found["Key"] == f"raw/orders/orders-{1:019}-{1:019}.jsonl.gz"
     [line] = gzip.decompress(s3.get_object(Bucket="lake", Key=found["Key"])["Body"].read()).splitlines()

@@ -2,7 +2,6 @@
 equal as JSON, with key and headers, in the order that is promised, and once even if it was sent twice."""
 
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -69,9 +68,7 @@ def api(database: Database, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 SYSTEMS: dict[str, tuple[Callable[[Any], System], str]] = {
     "nats": (systems.nats, "large_nats_server"),
     "kafka": (systems.kafka, "kafka_server"),
-    "kafka_transactional": (partial(systems.kafka, transactional=True), "kafka_server"),
     "redis": (systems.redis, "large_redis_server"),
-    "redis_exactly_once": (partial(systems.redis, exactly_once=True), "large_redis_server"),
     "rabbitmq": (systems.rabbitmq, "rabbitmq_server"),
     "sqs": (systems.sqs, "moto_server"),
     "sqs_fifo": (systems.sqs_fifo, "moto_server"),
@@ -83,15 +80,12 @@ SYSTEMS: dict[str, tuple[Callable[[Any], System], str]] = {
 """How to reach each, and the fixture that this needs."""
 
 WAYS = [
-    ("nats", "raw"), ("nats", "cloudevents"), ("nats", "debezium"),
-    ("kafka", "raw"), ("kafka", "cloudevents"), ("kafka", "debezium"), ("kafka_transactional", "raw"),
-    ("redis", "raw"), ("redis", "envelope"), ("redis_exactly_once", "cloudevents"),
-    ("rabbitmq", "raw"), ("rabbitmq", "cloudevents"), ("rabbitmq", "envelope"),
-    ("sqs", "raw"), ("sqs", "cloudevents_structured"), ("sqs_fifo", "raw"),
-    ("file", "raw"), ("file", "envelope"), ("file", "cloudevents_structured"), ("file", "debezium"),
-    ("webhook", "raw"), ("webhook", "envelope"), ("webhook", "cloudevents"), ("webhook", "debezium"),
+    ("nats", "cloudevents"), ("kafka", "cloudevents"), ("redis", "envelope"), ("rabbitmq", "cloudevents"),
+    ("sqs", "cloudevents_structured"), ("sqs_fifo", "raw"), ("file", "debezium"), ("webhook", "cloudevents"),
     ("inbox", "raw"), ("remote_inbox", "raw"),
 ]  # fmt: skip
+"""Each system once, in the format that it has most to do with: an event's attributes are headers of its own kind there.
+How each format travels with headers and without, whatever the system: tests/contract/test_wire_round_trip.py."""
 
 
 @pytest.mark.parametrize(("system_name", "wire_format"), WAYS)
@@ -113,8 +107,6 @@ def test_everything_comes_back_as_it_was(
         drains.until_idle(f"to-{name}")
         receive(drains, target, inbox, len(sent), is_drained=bool(system.source) and system_name != "webhook")
         assert_arrived(database, target, name, inbox, system, wire_format)
-        if not system.keeps_headers and wire_format == "raw":
-            break  # without any id, nobody can tell
         drains.query("update tide.consumer_group set offset_id = 0 where name = %s", f"to-{name}")
     dead = "select message_id, code, reason from tide.dead_letter where pipeline in (%s, %s)"
     assert drains.query(dead, f"to-{name}", inbox) == []

@@ -8,23 +8,19 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, TypeVar, cast
 
 import click
-import psycopg
-from psycopg.rows import dict_row
 from rich.console import Console
 
 import relay
-from relay.database.connection import Connection, connect, database_errors
-from relay.database.migrate import require_compatible
-from relay.errors import ConfigError, RelayError
+from relay.errors import RelayError
 from relay.local import env_file
 from relay.masking import mask
+from relay.operations.base import Connection, session
 from relay.settings import Settings, option, variables
-from relay.sql import query
 
 FAILED = 1
 INTERRUPTED = 130
@@ -146,35 +142,9 @@ def _in_environment(field: str) -> bool:
 
 @contextmanager
 def database(settings: Settings, verb: str) -> Iterator[Connection]:
-    """A session in autocommit for one verb, in which the errors of psycopg become ours. Raises RelayError."""
-    with closing(connect(settings, f"tide-relay {verb}")) as connection, refusals():
-        require_compatible(connection)
+    """A session in autocommit for one verb. Raises RelayError, also for its body."""
+    with session(settings, f"tide-relay {verb}") as connection:
         yield connection
-
-
-@contextmanager
-def refusals() -> Iterator[None]:
-    """What our SQL functions refuse is told in their words, with their hint; other errors as everywhere."""
-    with database_errors():
-        try:
-            yield
-        except psycopg.DataError as error:
-            raise ConfigError(_said(error)) from error
-        except psycopg.Error as error:
-            if error.diag.source_function == "exec_stmt_raise":
-                raise ConfigError(_said(error)) from error
-            raise
-
-
-def _said(error: psycopg.Error) -> str:
-    parts = (error.diag.message_primary or str(error), error.diag.message_detail, error.diag.message_hint)
-    return ". ".join(part.rstrip(".") for part in parts if part)
-
-
-def rows(connection: Connection, statement: str, /, **parameters: Any) -> list[dict[str, Any]]:
-    """The rows of a named statement."""
-    with connection.cursor(row_factory=dict_row) as cursor:
-        return cursor.execute(query(statement), parameters).fetchall()
 
 
 # Speaking --------------------------------------------------------------------------------------------------------
@@ -196,16 +166,3 @@ def print_json(value: Any, *, indent: int | None = 2) -> None:
 
 def _as_json(value: Any) -> Any:
     return value.isoformat() if isinstance(value, datetime) else str(value)
-
-
-def seconds_text(seconds: float) -> str:
-    """A duration for people: `0.4 s`, `12 s`, `3 min`, `2.5 h`, `4 d`."""
-    for limit, unit, divisor, digits in (
-        (10, "s", 1, 1),
-        (120, "s", 1, 0),
-        (7200, "min", 60, 0),
-        (172_800, "h", 3600, 1),
-    ):
-        if seconds < limit:
-            return f"{seconds / divisor:.{digits}f} {unit}"
-    return f"{seconds / 86_400:.0f} d"

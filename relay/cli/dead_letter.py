@@ -1,23 +1,21 @@
-"""`relay dead-letter ...`: what was refused for good, and what is to become of it."""
+"""`relay dead-letter ...`: list, show, retry, discard and count dead letters."""
 
 import re
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import timedelta
-from typing import Any
 
 import click
 from rich.table import Table
 from rich.text import Text
 
-from relay.cli.base import Verbs, database, json_option, load_settings, output, postgres_option, print_json, rows, tell
-from relay.cli.dead_letter_json import whole
-from relay.database.connection import Connection
+from relay.cli.base import Verbs, database, json_option, load_settings, output, postgres_option, print_json, tell
+from relay.cli.dead_letter_json import as_json_text
 from relay.errors import ConfigError
-from relay.masking import mask
-from relay.operations.redelivery import LARGEST_ID, configured, require_known, require_redelivering
-
-PAGE = 1000
+from relay.operations import dead_letters
+from relay.operations.base import LARGEST_ID, Connection
+from relay.operations.dead_letters import Summary
 
 _HELP = """Messages that a sink refused for good, or that no inbox can hold: shows, retries and discards them.
 
@@ -68,57 +66,38 @@ def list_dead_letters(
       relay dead-letter list to-nats --code too_large --limit 10 --json
     """
     with database(load_settings(postgres_url=postgres_url), "dead-letter") as connection:
-        found = _listed(connection, pipeline, code, limit + 1, after)
-        if not found:
-            require_known(connection, pipeline)
+        page = dead_letters.list_dead_letters(connection, pipeline, code=code, limit=limit, after_id=after)
         if as_json:
-            _print_whole(connection, found[:limit])
-        elif not found:
+            _print_json(connection, page.dead_letters)
+        elif not page.dead_letters:
             tell("there are no dead letters")
         else:
-            output().print(_table(found[:limit]))
-    if len(found) > limit:
-        tell(f"there are more: go on with --after {found[limit - 1]['dead_letter_id']}")
+            output().print(_table(page.dead_letters))
+    if page.next_after_id is not None:
+        tell(f"there are more: continue with --after {page.next_after_id}")
 
 
-def _listed(
-    connection: Connection, pipeline: str | None, code: str | None, limit: int, after: int
-) -> list[dict[str, Any]]:
-    """At most `limit`, read in pages, because the database does not choose by code."""
-    found: list[dict[str, Any]] = []
-    page_rows = PAGE if code else min(limit, PAGE)
-    while len(found) < limit:
-        page = rows(connection, "dead_letter_list", pipeline=pipeline, after_id=after, max_rows=page_rows)
-        found += [row for row in page if code in (None, row["code"])]
-        if len(page) < page_rows:
-            break
-        after = page[-1]["dead_letter_id"]
-    return found[:limit]
-
-
-def _table(found: Sequence[dict[str, Any]]) -> Table:
+def _table(found: Sequence[Summary]) -> Table:
     table = Table(box=None, pad_edge=False)
     for title in ("id", "pipeline", "message", "code", "attempts", "last refused", "retry", "reason"):
         number = title in ("id", "attempts")
         table.add_column(title, justify="right" if number else "left", no_wrap=number, overflow="fold")
-    for row in found:
+    for letter in found:
         table.add_row(
-            str(row["dead_letter_id"]), row["pipeline"], Text(row["message"]), Text(row["code"]), str(row["attempts"]),
-            f"{row['failed_at']:%Y-%m-%d %H:%M:%S}", "asked for" if row["retry_requested_at"] else "",
-            Text(mask(row["reason"])),
+            str(letter.dead_letter_id), letter.pipeline, Text(letter.message), Text(letter.code), str(letter.attempts),
+            f"{letter.failed_at:%Y-%m-%d %H:%M:%S}", "requested" if letter.retry_requested_at else "",
+            Text(letter.reason),
         )  # fmt: skip
     return table
 
 
-def _print_whole(connection: Connection, found: Sequence[dict[str, Any]]) -> None:
+def _print_json(connection: Connection, found: Sequence[Summary]) -> None:
     """One after the other, so that only one payload at a time is in memory."""
     click.echo("[", nl=False)
     separator = "\n"
-    for row in found:
-        # It may have been delivered, or discarded, since it was listed.
-        for letter in rows(connection, "dead_letter_show", dead_letter_id=row["dead_letter_id"]):
-            click.echo(separator + whole(letter), nl=False)
-            separator = ",\n"
+    for letter in dead_letters.read_each(connection, [summary.dead_letter_id for summary in found]):
+        click.echo(separator + as_json_text(letter), nl=False)
+        separator = ",\n"
     click.echo("\n]" if found else "]")
 
 
@@ -137,7 +116,7 @@ def show(dead_letter_id: int, postgres_url: str | None) -> None:
       relay dead-letter show 17 | jq .payload
     """
     with database(load_settings(postgres_url=postgres_url), "dead-letter") as connection:
-        click.echo(whole(_one(connection, dead_letter_id)))
+        click.echo(as_json_text(dead_letters.show(connection, dead_letter_id)))
 
 
 @dead_letter.command()
@@ -158,19 +137,11 @@ def retry(ids: tuple[int, ...], pipeline: str | None, postgres_url: str | None) 
       relay dead-letter retry --pipeline to-nats
     """
     _one_of(ids, pipeline)
-    with database(load_settings(postgres_url=postgres_url), "dead-letter") as connection, connection.transaction():
-        pipelines = [pipeline] if pipeline else sorted({_one(connection, number)["pipeline"] for number in ids})
-        for name in pipelines:
-            require_redelivering(connection, name)
-        if pipeline:
-            [asked] = rows(connection, "dead_letter_retry_all", pipeline=pipeline)
-            count = asked["asked"]
-        else:
-            count = len([rows(connection, "dead_letter_retry", dead_letter_id=number) for number in dict.fromkeys(ids)])
-        disabled = [name for name in pipelines if not configured(connection, name)["enabled"]]
-    click.echo(f"asked {', '.join(pipelines)} to deliver {_count(count)} once more")
-    for name in disabled:
-        tell(f"pipeline {name} is disabled, and does it when it is enabled: relay pipeline enable {name}")
+    with database(load_settings(postgres_url=postgres_url), "dead-letter") as connection:
+        asked = dead_letters.retry_all(connection, pipeline) if pipeline else dead_letters.retry(connection, ids)
+    click.echo(f"asked {', '.join(asked.pipelines)} to deliver {_count(asked.dead_letters)} again")
+    for name in asked.disabled:
+        tell(f"pipeline {name} is disabled; it delivers them when you enable it: relay pipeline enable {name}")
 
 
 @dead_letter.command()
@@ -200,13 +171,11 @@ def discard(
     numbers = list(dict.fromkeys(ids))
     what = f"the dead letters of pipeline {pipeline}" if pipeline else f"dead letter {', '.join(map(str, numbers))}"
     _confirm(f"{what}{f', refused {older_than} ago or earlier' if older_than else ''}", yes)
-    with database(load_settings(postgres_url=postgres_url), "dead-letter") as connection, connection.transaction():
+    with database(load_settings(postgres_url=postgres_url), "dead-letter") as connection:
         if pipeline:
-            age = older_than or timedelta()
-            [purged] = rows(connection, "dead_letter_purge", pipeline=pipeline, older_than=age)
-            count = purged["purged"]
+            count = dead_letters.discard_all(connection, pipeline, older_than or timedelta())
         else:
-            count = len([rows(connection, "dead_letter_discard", dead_letter_id=number) for number in numbers])
+            count = dead_letters.discard(connection, ids)
     click.echo(f"discarded {_count(count)}")
 
 
@@ -225,11 +194,9 @@ def stats(pipeline: str | None, postgres_url: str | None, as_json: bool) -> None
       relay dead-letter stats
     """
     with database(load_settings(postgres_url=postgres_url), "dead-letter") as connection:
-        found = rows(connection, "dead_letter_stats", pipeline=pipeline)
-        if not found:
-            require_known(connection, pipeline)
+        found = dead_letters.stats(connection, pipeline)
     if as_json:
-        print_json(found)
+        print_json([asdict(count) for count in found])
     elif not found:
         tell("there are no dead letters")
     else:
@@ -237,18 +204,10 @@ def stats(pipeline: str | None, postgres_url: str | None, as_json: bool) -> None
         for title in ("pipeline", "code", "dead letters", "retrying", "most attempts", "first refused", "last refused"):
             table.add_column(title, justify="left" if title in ("pipeline", "code") else "right")
         for row in found:
-            times = [f"{row[name]:%Y-%m-%d %H:%M:%S}" for name in ("oldest_at", "newest_at")]
-            counts = [str(row[name]) for name in ("dead_letters", "retrying", "most_attempts")]
-            table.add_row(row["pipeline"], Text(row["code"]), *counts, *times)
+            times = [f"{moment:%Y-%m-%d %H:%M:%S}" for moment in (row.oldest_at, row.newest_at)]
+            counts = [str(number) for number in (row.dead_letters, row.retrying, row.most_attempts)]
+            table.add_row(row.pipeline, Text(row.code), *counts, *times)
         output().print(table)
-
-
-def _one(connection: Connection, dead_letter_id: int) -> dict[str, Any]:
-    found = rows(connection, "dead_letter_show", dead_letter_id=dead_letter_id)
-    if not found:
-        raise ConfigError(f"dead letter {dead_letter_id} does not exist: it may have been delivered or discarded; "
-                          "see relay dead-letter list")  # fmt: skip
-    return found[0]
 
 
 def _one_of(ids: Sequence[int], pipeline: str | None) -> None:

@@ -10,12 +10,13 @@ import click
 import psycopg
 
 from relay.backends.stdio.source import StdinConfig
-from relay.cli.base import Verb, database, json_option, load_settings, postgres_option, print_json, rows, tell
+from relay.cli.base import Verb, database, json_option, load_settings, postgres_option, print_json, tell
 from relay.cli.input_lines import InputLine, batches
 from relay.database.connection import Connection, storable
 from relay.drains.inbox import REFUSALS, write, write_each
 from relay.errors import ConfigError, NotConnected, RelayError
 from relay.models import Failure, InboxRow, Received
+from relay.operations.base import rows
 from relay.pipelines.config import ReverseConfig, parse_reverse
 from relay.sql import query
 from relay.wire.decode import Decoder

@@ -6,9 +6,9 @@ from datetime import datetime
 from typing import Any
 
 from relay.backends.sources import SOURCES, source_class
-from relay.cli.base import rows, seconds_text
 from relay.database.connection import Connection
 from relay.masking import mask
+from relay.operations.base import rows, seconds_text
 
 Row = dict[str, Any]
 

@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator
 
-from relay.cli.base import rows, seconds_text
 from relay.database import migrate, pooler
 from relay.database.connection import Connection, is_shared
 from relay.masking import mask
+from relay.operations.base import rows, seconds_text
 from relay.operations.doctor.findings import Check, Finding, failed, ok, warning
 from relay.operations.status import is_alive, publisher_text
 from relay.settings import Settings

@@ -4,10 +4,10 @@ import re
 from collections.abc import Iterator
 from importlib import metadata
 
-from relay.cli.base import rows
 from relay.database.connection import Connection
 from relay.errors import ConfigError
 from relay.masking import mask, resolve
+from relay.operations.base import rows
 from relay.operations.doctor.findings import Check, Finding, failed, ok, warning
 from relay.pipelines.config import parse
 from relay.settings import Settings

@@ -14,7 +14,7 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field, field_validator
 from relay.backends.sinks import Features, Sink, SinkConfig, sink_class
 from relay.backends.sources import Source, SourceConfig, source_class
 from relay.errors import ConfigError
-from relay.masking import resolve
+from relay.pipelines.secret_refs import resolve
 from relay.pipelines.validation import keys_of, validate
 from relay.wire.encode import FORMATS, compile_template
 

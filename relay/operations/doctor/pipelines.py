@@ -6,10 +6,11 @@ from importlib import metadata
 
 from relay.database.connection import Connection
 from relay.errors import ConfigError
-from relay.masking import mask, resolve
+from relay.masking import mask
 from relay.operations.base import rows
 from relay.operations.doctor.findings import Check, Finding, failed, ok, warning
 from relay.pipelines.config import parse
+from relay.pipelines.secret_refs import resolve
 from relay.settings import Settings
 
 DISTRIBUTION = "tide-relay"

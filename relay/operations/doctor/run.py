@@ -35,9 +35,7 @@ def _run(check: Check, connection: Connection, settings: Settings) -> Iterator[F
         with refusals():
             yield from check(connection, settings)
     except RelayError as error:
-        yield failed(
-            check.__name__.replace("_", " "), str(error), "fix this, and run relay doctor again"
-        )
+        yield failed(check.__name__.replace("_", " "), str(error), "fix this, and run relay doctor again")
 
 
 def _broker(settings: Settings) -> Iterator[Finding]:

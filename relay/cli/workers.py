@@ -2,13 +2,12 @@
 
 import os
 import sys
-from collections.abc import Sequence
 
 import click
 
 from relay.broker.queues import served_with
 from relay.cli.base import Verb, broker_option, load_settings, postgres_option
-from relay.settings import Settings, variables
+from relay.local.programs import worker_environment, workers_command
 
 
 @click.command(cls=Verb, short_help="Runs the workers.")
@@ -51,24 +50,7 @@ def workers(queues: tuple[str, ...], **given: str | None) -> None:
     names = [name.strip() for given_names in queues for name in given_names.split(",") if name.strip()]
     served_with(names)
     settings = load_settings(**given)
-    os.environ.update(environment(settings))
-    command = command_line(settings, names)
+    os.environ.update(worker_environment(settings))
+    command = workers_command(settings, names)
     sys.stdout.flush()
     os.execv(command[0], command)  # noqa: S606
-
-
-def command_line(settings: Settings, queues: Sequence[str] = ()) -> list[str]:
-    """The command that runs the workers. URLs are not on it: every user of the machine can read a command line."""
-    # -P, and --path with nothing: a folder `workers` where somebody stands must not be taken for ours.
-    return [
-        sys.executable, "-P", "-m", "dramatiq", "relay.workers", "--path",
-        "--processes", str(settings.worker_processes), "--threads", str(settings.worker_threads),
-        "--worker-shutdown-timeout", str(round(settings.worker_shutdown_timeout_seconds * 1000)),
-        *(["--queues", *queues] if queues else []),
-    ]  # fmt: skip
-
-
-def environment(settings: Settings) -> dict[str, str]:
-    """What the worker processes must find in their environment."""
-    fields = ("postgres_url", "broker_url", "worker_processes", "worker_threads")
-    return {variables(field)[0]: str(getattr(settings, field)) for field in fields}

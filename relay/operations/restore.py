@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from psycopg import errors as pg
 
-from relay.errors import NotConnected
+from relay.errors import RelayError
 from relay.operations.base import Connection, one, rows
 from relay.operations.pipelines import StoredPipeline, stored
 from relay.operations.status import is_alive
@@ -100,7 +100,7 @@ def _skip(connection: Connection, skip: Skip, margin: int, deadline: float) -> S
     while True:
         try:
             return replace(skip, first_id=one(connection, "skip_ids", outbox=skip.outbox, margin=margin))
-        except NotConnected as error:
+        except RelayError as error:
             locked = error.__cause__
             if not isinstance(locked, pg.LockNotAvailable):
                 raise

@@ -11,9 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from relay.cli.base import Verb, database, json_option, load_settings, output, postgres_option, print_json
-from relay.database.connection import Connection
 from relay.errors import ConfigError
-from relay.operations.base import seconds_text
+from relay.operations.base import Connection, seconds_text
 from relay.operations.status import Status, read
 from relay.process.stop import Stop
 

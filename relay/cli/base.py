@@ -1,6 +1,6 @@
-"""What the verbs share: the group that they hang in, their options, their session, how they speak.
+"""What the verbs share: their group, their options, their session, their output.
 
-What a verb found goes to standard output, what it has to say about its work to standard error.
+Results go to standard output, remarks about the work to standard error.
 """
 
 import importlib
@@ -25,16 +25,16 @@ from relay.settings import Settings, option, variables
 FAILED = 1
 INTERRUPTED = 130
 
-_HELP = """Moves messages between PostgreSQL and the world, and loses none.
+_HELP = """Moves messages between PostgreSQL and other systems, and loses none.
 
 \b
-The database is, of these, the first that is given:
+The database is the first of these that is set:
   --postgres-url, RELAY_POSTGRES_URL, ./tide-data/env (which relay up writes)
 
 \b
 Exit codes of every verb:
-  0    done, and all is right
-  1    an error, or (doctor, migrate --check, pipeline validate, demo) something is not right
+  0    success
+  1    an error, or (doctor, migrate --check, pipeline validate, demo) a check failed
   2    wrong usage
   130  interrupted with Ctrl-C
 
@@ -81,7 +81,7 @@ class Verb(click.Command):
 
 
 class Verbs(click.Group):
-    """A group of verbs, in their order. `lazy`: verb -> "module:command" of those imported when they are used."""
+    """A group of verbs, in their order. `lazy`: verb -> "module:command", imported when the verb is used."""
 
     command_class = Verb
 
@@ -120,7 +120,7 @@ def json_option(command: F) -> F:
 
 
 def load_settings(**given: Any) -> Settings:
-    """Settings from options and environment; where neither names a database, from what `relay up` runs here.
+    """Settings from options and environment; if neither names a database, from what `relay up` runs here.
 
     Raises ConfigError.
     """
@@ -151,7 +151,7 @@ def database(settings: Settings, verb: str) -> Iterator[Connection]:
 
 
 def output() -> Console:
-    """Standard output, for tables: as wide as they need where nobody's window limits them."""
+    """Standard output, for tables: as wide as they need unless it is a terminal."""
     return Console(soft_wrap=False, highlight=False, width=None if sys.stdout.isatty() else 220)
 
 

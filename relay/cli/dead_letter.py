@@ -17,7 +17,7 @@ from relay.operations import dead_letters
 from relay.operations.base import LARGEST_ID, Connection
 from relay.operations.dead_letters import Summary
 
-_HELP = """Messages that a sink refused for good, or that no inbox can hold: shows, retries and discards them.
+_HELP = """Shows, retries and discards messages that a sink refused permanently, or that no inbox can hold.
 
 \b
 Example:
@@ -37,7 +37,7 @@ def _age(_ctx: click.Context, _param: click.Parameter, value: str | None) -> tim
         return None
     found = re.fullmatch(r"(\d{1,6})([smhd])", value, re.ASCII)
     if not found:
-        raise click.BadParameter(f"{value!r} is no age: seconds, minutes, hours or days, such as 90s, 30m, 12h or 7d")
+        raise click.BadParameter(f"{value!r} is not an age: give one such as 90s, 30m, 12h or 7d")
     return timedelta(**{_UNITS[found[2]]: int(found[1])})
 
 
@@ -48,17 +48,17 @@ _ids = click.argument("ids", nargs=-1, type=_ID, metavar="[ID]...")
 @dead_letter.command("list")
 @click.argument("pipeline", required=False)
 @click.option("--code", metavar="C", help="Only those with this code.")
-@click.option("--limit", type=click.IntRange(1), default=100, metavar="N", help="At most so many; default 100.")
-@click.option("--after", type=click.IntRange(0, LARGEST_ID), default=0, metavar="ID", help="Only those above this id.")
+@click.option("--limit", type=click.IntRange(1), default=100, metavar="N", help="How many at most; default 100.")
+@click.option("--after", type=click.IntRange(0, LARGEST_ID), default=0, metavar="ID", help="Only with a higher id.")
 @postgres_option
 @json_option
 def list_dead_letters(
     pipeline: str | None, code: str | None, limit: int, after: int, postgres_url: str | None, as_json: bool
 ) -> None:
-    """Lists dead letters in the order of their ids, of one pipeline or of all; with --json each one whole.
+    """Lists the dead letters of one pipeline or of all, by id; with --json in full.
 
     \b
-    Exit codes: 0 listed, also if there are none; 1 no such pipeline, or cannot; 2 wrong usage.
+    Exit codes: 0 listed, also if there are none; 1 no such pipeline, or an error; 2 wrong usage.
 
     \b
     Example:
@@ -105,10 +105,10 @@ def _print_json(connection: Connection, found: Sequence[Summary]) -> None:
 @click.argument("dead_letter_id", type=_ID, metavar="ID")
 @postgres_option
 def show(dead_letter_id: int, postgres_url: str | None) -> None:
-    """Shows everything that is kept of one, as JSON. A message that was received has body, or body_base64.
+    """Shows one dead letter in full, as JSON. A message that was received has body, or body_base64.
 
     \b
-    Exit codes: 0 shown; 1 there is none, or cannot; 2 wrong usage.
+    Exit codes: 0 shown; 1 it does not exist, or an error; 2 wrong usage.
 
     \b
     Example:
@@ -124,12 +124,12 @@ def show(dead_letter_id: int, postgres_url: str | None) -> None:
 @click.option("--pipeline", metavar="P", help="All dead letters of this pipeline.")
 @postgres_option
 def retry(ids: tuple[int, ...], pipeline: str | None, postgres_url: str | None) -> None:
-    """Has the pipeline itself send dead letters again, after its live messages. Refused again, one stays.
+    """Has the pipeline deliver dead letters again, after its live messages. One that is refused again stays.
 
-    Either all that are named are asked for, or none. The verb does not wait: see relay dead-letter list.
+    All that you name are requested, or none. The verb does not wait for them: see relay dead-letter list.
 
     \b
-    Exit codes: 0 asked for; 1 one is not there or nobody can retry it, nothing was asked for; 2 wrong usage.
+    Exit codes: 0 requested; 1 one does not exist or cannot be retried, nothing was requested; 2 wrong usage.
 
     \b
     Example:
@@ -148,17 +148,17 @@ def retry(ids: tuple[int, ...], pipeline: str | None, postgres_url: str | None) 
 @_ids
 @click.option("--pipeline", metavar="P", help="All dead letters of this pipeline.")
 @click.option(
-    "--older-than", callback=_age, metavar="AGE", help="With --pipeline: only those last refused so long ago."
+    "--older-than", callback=_age, metavar="AGE", help="With --pipeline: only those last refused this long ago."
 )
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @postgres_option
 def discard(
     ids: tuple[int, ...], pipeline: str | None, older_than: timedelta | None, yes: bool, postgres_url: str | None
 ) -> None:
-    """Forgets dead letters for good. Asks first, at a terminal; elsewhere it needs --yes. AGE: 90s, 30m, 12h, 7d.
+    """Deletes dead letters permanently. Asks first at a terminal; elsewhere it needs --yes. AGE: 90s, 30m, 12h, 7d.
 
     \b
-    Exit codes: 0 discarded; 1 one is not there, or not confirmed, nothing was discarded; 2 wrong usage.
+    Exit codes: 0 discarded; 1 one does not exist, or not confirmed, nothing was discarded; 2 wrong usage.
 
     \b
     Example:
@@ -170,7 +170,7 @@ def discard(
         raise click.UsageError("--older-than is for --pipeline")
     numbers = list(dict.fromkeys(ids))
     what = f"the dead letters of pipeline {pipeline}" if pipeline else f"dead letter {', '.join(map(str, numbers))}"
-    _confirm(f"{what}{f', refused {older_than} ago or earlier' if older_than else ''}", yes)
+    _confirm(f"{what}{f', last refused {older_than} ago or earlier' if older_than else ''}", yes)
     with database(load_settings(postgres_url=postgres_url), "dead-letter") as connection:
         if pipeline:
             count = dead_letters.discard_all(connection, pipeline, older_than or timedelta())
@@ -184,10 +184,10 @@ def discard(
 @postgres_option
 @json_option
 def stats(pipeline: str | None, postgres_url: str | None, as_json: bool) -> None:
-    """Counts dead letters by pipeline and by the code of what was wrong.
+    """Counts dead letters by pipeline and code.
 
     \b
-    Exit codes: 0 counted, also if there are none; 1 no such pipeline, or cannot; 2 wrong usage.
+    Exit codes: 0 counted, also if there are none; 1 no such pipeline, or an error; 2 wrong usage.
 
     \b
     Example:
@@ -212,15 +212,15 @@ def stats(pipeline: str | None, postgres_url: str | None, as_json: bool) -> None
 
 def _one_of(ids: Sequence[int], pipeline: str | None) -> None:
     if bool(ids) == bool(pipeline):
-        raise click.UsageError("name dead letters by their ids, or give --pipeline: one of the two")
+        raise click.UsageError("give the ids of dead letters, or --pipeline: one of the two")
 
 
 def _confirm(what: str, yes: bool) -> None:
     if yes:
         return
     if not sys.stdin.isatty():
-        raise ConfigError(f"{what} would be lost for good: give --yes to discard them")
-    if not click.confirm(f"Forget {what} for good?", err=True):
+        raise ConfigError(f"this deletes {what} permanently: give --yes to confirm")
+    if not click.confirm(f"Delete {what} permanently?", err=True):
         raise ConfigError("nothing was discarded")
 
 

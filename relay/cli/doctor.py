@@ -1,4 +1,4 @@
-"""`relay doctor`: is everything there that the relay needs, and if not, what to do."""
+"""`relay doctor`: whether the relay has everything that it needs, and how to fix what is missing."""
 
 from dataclasses import asdict
 
@@ -21,16 +21,16 @@ from relay.operations.doctor.run import examine
 MARKS = {"ok": ("✓", "green"), "warning": ("!", "yellow"), "failed": ("✗", "bold red")}
 
 
-@click.command(cls=Verb, short_help="Checks everything, and says how to mend it.")
+@click.command(cls=Verb, short_help="Checks everything, and says how to fix it.")
 @postgres_option
 @broker_option
 @json_option
 @click.pass_context
 def doctor(ctx: click.Context, postgres_url: str | None, broker_url: str | None, as_json: bool) -> None:
-    """Checks database, broker, schedulers, outboxes and pipelines; each check with its result and its fix.
+    """Checks database, broker, schedulers, outboxes and pipelines, and prints each result with its fix.
 
-    Run it with the settings of the schedulers and workers, where they run: it looks with their eyes (their role, their
-    libraries, their secrets).
+    Run it where the schedulers and workers run, with their settings: it checks with their role, their libraries and
+    their secrets.
 
     \b
     Exit codes: 0 nothing failed (there may be warnings); 1 a check failed; 2 wrong usage.

@@ -17,17 +17,17 @@ from relay.operations.history import Change
 @click.command(cls=Verb, short_help="Shows who changed which pipeline, and what.")
 @click.argument("pipeline", required=False)
 @click.option(
-    "--limit", type=click.IntRange(1, 1_000_000), default=100, metavar="N", help="The last so many; default 100."
+    "--limit", type=click.IntRange(1, 1_000_000), default=100, metavar="N", help="How many at most; default 100."
 )
 @postgres_option
 @json_option
 def history(pipeline: str | None, limit: int, postgres_url: str | None, as_json: bool) -> None:
-    """Shows every change of the pipelines, or of one, also of one that is gone: when, by whom, old and new.
+    """Shows every change of all pipelines, or of one, also of one that was deleted: when, by whom, old and new.
 
-    Only what differs is shown, the last change last. Secrets are masked; that one has changed is told.
+    Shows only what differs, the last change last. Secrets are masked; that a secret has changed is shown.
 
     \b
-    Exit codes: 0 shown, also if nothing is known; 1 no such pipeline, or cannot; 2 wrong usage.
+    Exit codes: 0 shown, also if there is no change; 1 no such pipeline, or an error; 2 wrong usage.
 
     \b
     Example:

@@ -8,9 +8,9 @@ from relay.operations import schema
 
 @click.command(cls=Verb, short_help="Brings the schema to this version.")
 @postgres_option
-@click.option("--print", "print_sql", is_flag=True, help="Write the SQL, for a tool of your own; touches no database.")
+@click.option("--print", "print_sql", is_flag=True, help="Print the SQL, for your own tool; uses no database.")
 @click.option("--check", is_flag=True, help="Change nothing; exit code 1 if this version cannot work on the database.")
-@click.option("--roles", "with_roles", is_flag=True, help="Make the roles tide_admin, tide_relay ... too; see below.")
+@click.option("--roles", "with_roles", is_flag=True, help="Also create the roles tide_admin ...; see above.")
 @click.option(
     "--timeout",
     "timeout_seconds",
@@ -18,7 +18,7 @@ from relay.operations import schema
     type=click.FloatRange(min=0, min_open=True),
     default=60.0,
     show_default=True,
-    help="How long to try again while transactions are in the way.",
+    help="How long to retry while other transactions block it.",
 )
 @json_option
 @click.pass_context
@@ -33,15 +33,15 @@ def migrate(
 ) -> None:
     """Brings the schema tide to this version: forward only, all or nothing, one at a time.
 
-    The role needs CREATE on the database and nothing more. May be run again, by several at once, and while applications
-    publish and a fleet runs: it waits half a second for a lock, lets go of everything, and tries again.
+    The role needs CREATE on the database and nothing more. It is safe to run it repeatedly, concurrently, and while
+    applications publish and a fleet runs: it waits half a second for a lock, releases everything, and retries.
 
-    --roles makes the roles tide_admin, tide_operator, tide_reader, tide_publisher, tide_consumer and tide_relay where
-    they are missing, which needs CREATEROLE, and gives each its rights anew.
+    --roles creates the roles tide_admin, tide_operator, tide_reader, tide_publisher, tide_consumer and tide_relay if
+    they are missing, which needs CREATEROLE, and grants each its rights again.
 
     \b
-    Exit codes: 0 current, or ahead by what this version can work with; 1 cannot, or (--check) behind or too far ahead;
-    2 wrong usage.
+    Exit codes: 0 current, or ahead by what this version can work with; 1 an error, or (--check) behind or too far
+    ahead; 2 wrong usage.
 
     \b
     Example:

@@ -43,7 +43,7 @@ def list_pipelines(postgres_url: str | None, as_json: bool) -> None:
     """Lists the pipelines.
 
     \b
-    Exit codes: 0 listed, also if there are none; 1 cannot; 2 wrong usage.
+    Exit codes: 0 listed, also if there are none; 1 an error; 2 wrong usage.
 
     \b
     Example:
@@ -76,7 +76,7 @@ def show(name: str, postgres_url: str | None) -> None:
     """Shows one pipeline as JSON: its configuration, outbox and consumer group or inbox, and state.
 
     \b
-    Exit codes: 0 shown; 1 there is none, or cannot; 2 wrong usage.
+    Exit codes: 0 shown; 1 it does not exist, or an error; 2 wrong usage.
 
     \b
     Example:
@@ -92,19 +92,19 @@ def show(name: str, postgres_url: str | None) -> None:
 @click.option("--config", required=True, metavar="JSON|@FILE|-", help="The configuration; @FILE or - (standard input).")
 @click.option("--group", metavar="G", help="Consumer group.  [default: the one it has, else the pipeline's name]")
 @from_table_options
-@click.option("--dry-run", is_flag=True, help="Only say whether it would be set: everything is tried, and undone.")
+@click.option("--dry-run", is_flag=True, help="Only check whether it could be set: tries everything, and undoes it.")
 @postgres_option
 def set_pipeline(
     name: str, box: str | None, config: str, group: str | None, dry_run: bool, postgres_url: str | None, **table: Any
 ) -> None:
     """Creates the pipeline NAME, or changes it: from OUTBOX to a sink, or from a source to INBOX.
 
-    Which of the two is told by sink_type or source_type in the configuration. It is checked first; a wrong one changes
-    nothing. It takes effect within a second. A new pipeline is enabled; a forward one begins at the oldest message
-    kept. A change of --group or OUTBOX forgets the old offset. Put secrets as ${env:NAME} or ${file:PATH}.
+    The configuration has a sink_type or a source_type. It is checked first; an invalid one changes nothing. It takes
+    effect within a second. A new pipeline is enabled; a forward one begins at the oldest message that is kept. A change
+    of --group or OUTBOX discards the old offset. Write secrets as ${env:NAME} or ${file:PATH}.
 
     \b
-    Exit codes: 0 set; 1 refused, or cannot; 2 wrong usage.
+    Exit codes: 0 set; 1 refused, or an error; 2 wrong usage.
 
     \b
     Example:
@@ -171,10 +171,10 @@ def disable(name: str, postgres_url: str | None) -> None:
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @postgres_option
 def delete(name: str, yes: bool, postgres_url: str | None) -> None:
-    """Removes a pipeline and its offset. Asks first, at a terminal; elsewhere it needs --yes.
+    """Removes a pipeline and its offset. Asks first at a terminal; elsewhere it needs --yes.
 
     \b
-    Exit codes: 0 removed; 1 there is none, not confirmed, or cannot; 2 wrong usage.
+    Exit codes: 0 removed; 1 it does not exist, not confirmed, or an error; 2 wrong usage.
 
     \b
     Example:
@@ -182,8 +182,8 @@ def delete(name: str, yes: bool, postgres_url: str | None) -> None:
     """
     if not yes:
         if not sys.stdin.isatty():
-            raise ConfigError(f"pipeline {name} would forget its offset: give --yes to delete it")
-        if not click.confirm(f"Delete pipeline {name} and forget its offset?", err=True):
+            raise ConfigError(f"this deletes pipeline {name} and its offset: give --yes to confirm")
+        if not click.confirm(f"Delete pipeline {name} and its offset?", err=True):
             raise ConfigError("nothing was deleted")
     with database(load_settings(postgres_url=postgres_url), "pipeline") as connection:
         pipelines.delete(connection, name)
@@ -192,17 +192,17 @@ def delete(name: str, yes: bool, postgres_url: str | None) -> None:
 
 @pipeline.command()
 @click.argument("names", nargs=-1, metavar="[NAME]...")
-@click.option("--file", "files", multiple=True, metavar="F", help="A configuration from a file, or - ; no database.")
+@click.option("--file", "files", multiple=True, metavar="F", help="A configuration in a file, or -; uses no database.")
 @postgres_option
 @json_option
 @click.pass_context
 def validate(
     ctx: click.Context, names: tuple[str, ...], files: tuple[str, ...], postgres_url: str | None, as_json: bool
 ) -> None:
-    """Checks configurations: those of all pipelines, of those named, or in files. Every wrong key is named.
+    """Checks the configurations of all pipelines, of those named, or in files. Names every invalid key.
 
     \b
-    Exit codes: 0 all are valid; 1 one is not, or cannot; 2 wrong usage.
+    Exit codes: 0 all are valid; 1 one is not, or an error; 2 wrong usage.
 
     \b
     Example:

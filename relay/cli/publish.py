@@ -22,14 +22,14 @@ from relay.operations.publish import Published, publish_lines
 @postgres_option
 @json_option
 def publish(outbox: str, file: BinaryIO, create: bool, postgres_url: str | None, as_json: bool) -> None:
-    """Publishes JSON lines to OUTBOX, in their order, in transactions of 500 lines (fewer where they are large).
+    """Publishes JSON lines to OUTBOX, in their order, in transactions of 500 lines (fewer if they are large).
 
     A line that is an object with a member "payload" may also have "key", "headers" and "type" (which becomes the header
     "type"); any other line is itself the payload. Values keep their text: no number loses a digit. Blank lines are
-    passed over. A bad line ends it: nothing of its transaction is published, the transactions before it are.
+    skipped. An invalid line ends the run: nothing of its transaction is published, earlier transactions are.
 
     \b
-    Exit codes: 0 everything published; 1 not everything (it says up to which line); 2 wrong usage.
+    Exit codes: 0 everything published; 1 an error (the message says up to which line is published); 2 wrong usage.
 
     \b
     Example:

@@ -22,16 +22,16 @@ from relay.operations.receive import Stored, receive_lines
 def receive(pipeline: str, file: BinaryIO, run: str | None, postgres_url: str | None, as_json: bool) -> None:
     """Stores lines in the inbox of PIPELINE, a reverse pipeline whose source_type is stdin.
 
-    Each line is one message, decoded as the pipeline says (wire_format, event_id ...). They are stored in transactions
-    of 500 lines, or of what came within a moment. A line that cannot be stored becomes a dead letter; where on_invalid
-    is "stop" it ends the input, and nothing of its transaction is stored. Blank lines are passed over.
+    Each line is one message, decoded as the pipeline is configured (wire_format, event_id ...). Lines are stored in
+    transactions of 500, or of what arrives within a moment. A line that cannot be stored becomes a dead letter; if
+    on_invalid is "stop", it ends the run, and nothing of its transaction is stored. Blank lines are skipped.
 
-    The event id is stdin/RUN/LINE NUMBER. Without --run each call is an input of its own; the name that it took is
-    printed, and a call that was cut short is repeated with it: what is stored already is known by its id.
+    The event id is stdin/RUN/LINE NUMBER. Without --run each call has a name of its own, which is printed. Repeat an
+    interrupted call with that name: lines that are already stored are recognized by their id.
 
     \b
-    Exit codes: 0 every line was stored, was known or is a dead letter; 1 not every line (it says up to which one, and
-    how to go on); 2 wrong usage.
+    Exit codes: 0 every line was stored, was known or is a dead letter; 1 an error (the message says up to which line is
+    stored, and how to continue); 2 wrong usage.
 
     \b
     Example:

@@ -13,11 +13,11 @@ from relay.operations.replays import Preview, Replay
 _ID = click.IntRange(1, LARGEST_ID)
 
 
-@click.command(cls=Verb, short_help="Delivers messages once more.")
+@click.command(cls=Verb, short_help="Delivers messages again.")
 @click.argument("pipeline")
 @click.argument("from_id", type=_ID, metavar="FROM")
 @click.argument("to_id", type=_ID, metavar="[TO]", required=False)
-@click.option("--dry-run", is_flag=True, help="Only say what would be delivered.")
+@click.option("--dry-run", is_flag=True, help="Only show what would be delivered.")
 @click.option("--wait", "wait_seconds", type=click.FloatRange(0, 86_400), metavar="S", help="Wait until it has ended.")
 @postgres_option
 @json_option
@@ -25,13 +25,13 @@ def replay(
     pipeline: str, from_id: int, to_id: int | None, dry_run: bool, wait_seconds: float | None, postgres_url: str | None,
     as_json: bool,
 ) -> None:  # fmt: skip
-    """Has PIPELINE deliver the messages of its outbox from id FROM to id TO once more, beside what is new.
+    """Has PIPELINE deliver the messages of its outbox from id FROM to id TO again, beside new messages.
 
-    Both ids are delivered; without TO it is everything settled so far. The offset does not move. Messages that
-    retention has removed are gone. See relay replays for how far it is, and to end it.
+    Both ids are delivered; without TO, everything that is settled so far. The offset does not move. Messages that
+    retention has removed are gone. relay replays shows its progress, and cancels it.
 
     \b
-    Exit codes: 0 asked for (or, with --wait, ended); 1 refused, cancelled, not ended in S seconds; 2 wrong usage.
+    Exit codes: 0 requested (or, with --wait, ended); 1 refused, cancelled, not ended in S seconds; 2 wrong usage.
 
     \b
     Example:
@@ -39,7 +39,7 @@ def replay(
       relay replay to-nats 1200 1300 --wait 60
     """
     if dry_run and wait_seconds is not None:
-        raise click.UsageError("--dry-run asks for nothing that could be waited for")
+        raise click.UsageError("--dry-run requests nothing to wait for")
     with database(load_settings(postgres_url=postgres_url), "replay") as connection:
         if dry_run:
             _show_preview(operations.preview(connection, pipeline, from_id, to_id), as_json)
@@ -68,7 +68,7 @@ def _show_preview(preview: Preview, as_json: bool) -> None:
     click.echo("the outbox keeps no message" if kept is None else f"the outbox keeps messages from {kept} on")
 
 
-_HELP = """Lists and cancels replays, which relay replay asks for.
+_HELP = """Lists and cancels the replays that relay replay requests.
 
 \b
 Example:
@@ -84,10 +84,10 @@ replays = Verbs("replays", _HELP)
 @postgres_option
 @json_option
 def list_replays(pipeline: str | None, postgres_url: str | None, as_json: bool) -> None:
-    """Lists replays, of one pipeline or of all, and how far each has come.
+    """Lists the replays of one pipeline or of all, with their progress.
 
     \b
-    Exit codes: 0 listed, also if there are none; 1 no such pipeline, or cannot; 2 wrong usage.
+    Exit codes: 0 listed, also if there are none; 1 no such pipeline, or an error; 2 wrong usage.
 
     \b
     Example:
@@ -119,10 +119,10 @@ def _table(found: list[Replay]) -> Table:
 @click.argument("replay_id", type=_ID, metavar="ID")
 @postgres_option
 def cancel(replay_id: int, postgres_url: str | None) -> None:
-    """Ends a replay after the batch in hand. What it has delivered stays delivered.
+    """Ends a replay after its current batch. What it has delivered stays delivered.
 
     \b
-    Exit codes: 0 it is over, or was already; 1 there is none, or cannot; 2 wrong usage.
+    Exit codes: 0 it has ended, or had already; 1 it does not exist, or an error; 2 wrong usage.
 
     \b
     Example:

@@ -1,4 +1,4 @@
-"""`relay restored`: what must be moved ahead after the database went back to an earlier time."""
+"""`relay restored`: after a database went back to an earlier time, no id is given twice."""
 
 from dataclasses import asdict
 
@@ -9,16 +9,16 @@ from relay.operations import restore
 from relay.operations.restore import Restored
 
 
-@click.command(cls=Verb, short_help="After a restore to an earlier time: no id is given twice.")
+@click.command(cls=Verb, short_help="After a restore to an earlier time: skips the ids that were given since.")
 @click.argument("outboxes", nargs=-1, metavar="[OUTBOX]...")
 @click.option(
     "--margin",
     type=click.IntRange(1000, 1_000_000_000),
     default=1_000_000,
     show_default=True,
-    help="How many ids and epochs are skipped: more than were given since that time.",
+    help="How many ids and epochs to skip: more than were given since that time.",
 )
-@click.option("--dry-run", is_flag=True, help="Only say what would be done.")
+@click.option("--dry-run", is_flag=True, help="Only show what would be done.")
 @click.option(
     "--timeout",
     "timeout_seconds",
@@ -26,7 +26,7 @@ from relay.operations.restore import Restored
     type=click.FloatRange(min=0),
     default=60.0,
     show_default=True,
-    help="How long to try again while transactions are in the way.",
+    help="How long to retry while transactions block it.",
 )
 @postgres_option
 @json_option
@@ -35,17 +35,17 @@ def restored(
     ctx: click.Context, outboxes: tuple[str, ...], margin: int, dry_run: bool, timeout_seconds: float,
     postgres_url: str | None, as_json: bool,
 ) -> None:  # fmt: skip
-    """Has every OUTBOX (all of them by default) skip ids, so that new messages get none that were given before.
+    """Makes every OUTBOX (default: all) skip ids, so that no new message gets an id that was given before.
 
-    For a database that went back to an earlier time: a restore, or the promotion of an asynchronous standby. Receivers
-    know a message by its id, and drop a new one under an old id without a word. Epochs skip as well, so that no drain
-    from before fits. Then it says what each pipeline does about the time that is gone.
+    For a database that went back to an earlier time: after a restore, or the promotion of an asynchronous standby.
+    Receivers identify a message by its id, and silently drop a new one under an old id. Epochs skip as well, so that
+    every drain from before is stale. Then it says what each pipeline does about the lost time.
 
-    Publishers, schedulers and workers may run: nothing is delivered twice or lost by it. But only what is published
-    after it has new ids, so call it first. Calling it again skips once more, and harms nothing: ids have 63 bits.
+    Publishers, schedulers and workers may run: this neither duplicates nor loses a message. But only messages that are
+    published afterwards have new ids, so run it first. Running it again skips again, and is harmless: ids have 63 bits.
 
     \b
-    Exit codes: 0 every outbox skipped; 1 transactions were in the way of one, or it is not there; 2 wrong usage.
+    Exit codes: 0 every outbox skipped; 1 transactions blocked one, or it does not exist; 2 wrong usage.
 
     \b
     Example:

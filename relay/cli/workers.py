@@ -18,26 +18,26 @@ from relay.local.programs import worker_environment, workers_command
     "--processes",
     "worker_processes",
     metavar="N",
-    help="Default: the CPUs that this process may use.",
+    help="Default: the number of CPUs that this process may use.",
 )
 @click.option(
     "--worker-threads",
     "--threads",
     "worker_threads",
     metavar="N",
-    help="Drains that each process runs at a time; default 8.",
+    help="How many drains each process runs at a time; default 8.",
 )
 @click.option(
     "--queues",
     multiple=True,
     metavar="NAMES",
-    help="Serve these only: of tide.forward, tide.reverse and tide.maintenance, with commas between; default all.",
+    help="Serve only these of tide.forward, tide.reverse and tide.maintenance, separated by commas; default all.",
 )
 def workers(queues: tuple[str, ...], **given: str | None) -> None:
     """Runs the workers: dramatiq relay.workers, with processes, threads and shutdown timeout from the settings.
 
-    On its own, dramatiq starts one process for each CPU of the host and gives a stopping worker ten minutes.
-    Replaces this process by dramatiq, so SIGTERM and SIGINT stop it in good order, and a second one at once.
+    Without these settings, dramatiq starts one process for each CPU of the host, and waits ten minutes for a worker
+    that stops. This process becomes dramatiq: SIGTERM or SIGINT stops it gracefully, a second one immediately.
 
     \b
     Exit codes: those of dramatiq; 1 cannot start; 2 wrong usage.

@@ -20,7 +20,7 @@ Line = Callable[[bytes], object]
 
 
 class Program:
-    """One program. Its session is its own, so that Ctrl-C reaches us alone; it ends when we end, however we do.
+    """One program. It has its own session, so that Ctrl-C reaches only us; it ends when we end, however we end.
 
     `on_output` and `on_log` get its lines of standard output and standard error, each on a thread of its own.
     One thread at a time may call the methods.
@@ -36,7 +36,7 @@ class Program:
 
     @property
     def pid(self) -> int | None:
-        """Of the running program; None when there is none."""
+        """Of the running program; None if it does not run."""
         return self._process.pid if self._process is not None and self._process.poll() is None else None
 
     @property
@@ -44,7 +44,7 @@ class Program:
         return self._process.returncode if self._process is not None else None
 
     def start(self) -> None:
-        """Clears away what is left of an earlier run first."""
+        """Stops what is left of an earlier run first."""
         self.stop()
         self._process = process = subprocess.Popen(
             self._command, env=self._environment, start_new_session=True, stdin=subprocess.DEVNULL,
@@ -63,7 +63,7 @@ class Program:
             self._process.terminate()
 
     def stop(self) -> None:
-        """In good order if it can within its time. Every line that it wrote has been handed on when this returns."""
+        """Gracefully, if it stops in time. Every line that it wrote has been passed on when this returns."""
         if self._process is None:
             return
         self.ask_to_stop()

@@ -273,7 +273,7 @@ def test_at_a_terminal_it_asks(bench: Refusing, tmp_path: Path, answer: bytes, c
         return b"[y/N]" in said
 
     wait_until(asked, 20)
-    assert f"Forget dead letter {number} for good?".encode() in said
+    assert f"Delete dead letter {number} permanently?".encode() in said
     os.write(terminal, answer)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == code
     os.close(terminal)
@@ -287,8 +287,8 @@ def test_at_a_terminal_it_asks(bench: Refusing, tmp_path: Path, answer: bytes, c
         (("retry", "1", "--pipeline", "p"), "one of the two"),
         (("discard", "--yes"), "one of the two"),
         (("discard", "1", "--older-than", "7d", "--yes"), "--older-than is for --pipeline"),
-        (("discard", "--pipeline", "p", "--older-than", "7", "--yes"), "is no age"),
-        (("discard", "--pipeline", "p", "--older-than", "7 days", "--yes"), "is no age"),
+        (("discard", "--pipeline", "p", "--older-than", "7", "--yes"), "is not an age"),
+        (("discard", "--pipeline", "p", "--older-than", "7 days", "--yes"), "is not an age"),
         (("show", "0"), "not in the range"),
         (("show", "9223372036854775808"), "not in the range"),
     ],

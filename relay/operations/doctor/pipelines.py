@@ -35,7 +35,7 @@ def _pipeline(name: str, config: dict[str, object]) -> Iterator[Finding]:
     try:
         parse(config)
     except ConfigError as error:
-        yield failed(check, mask(f"invalid: {error}"), f"relay pipeline set {name} ... with a right configuration")
+        yield failed(check, mask(f"invalid: {error}"), f"relay pipeline set {name} ... with a valid configuration")
         return
     backend = str(config.get("sink_type") or config["source_type"])
     extra = _RECEIVED_BY_API if config.get("source_type") == "webhook" else backend.replace("_", "-")
@@ -45,13 +45,13 @@ def _pipeline(name: str, config: dict[str, object]) -> Iterator[Finding]:
     try:
         resolve(config)
     except ConfigError as error:
-        # Warned of only: the secrets of the workers need not be ours.
-        fix = "set it where workers run; if it is set there, nothing is wrong"
+        # A warning only: this process may lack the secrets of the workers.
+        fix = "set it where the workers run; if it is set there, all is well"
         yield warning(check, f"unresolved secret in this process: {error}", fix)
 
 
 def missing_distributions(extra: str) -> list[str]:
-    """What an extra asks for that is not installed. An extra has the name of its backend."""
+    """The distributions of an extra that are not installed. An extra has the name of its backend."""
     wanted = (_REQUIREMENT.match(line) for line in metadata.requires(DISTRIBUTION) or ())
     names = [match[1] for match in wanted if match and match[2] == extra]
     return [name for name in names if not _is_installed(name)]

@@ -21,7 +21,9 @@ def examine(settings: Settings) -> Iterator[Finding]:
     try:
         connection = connect(settings, "tide-relay doctor")
     except RelayError as error:
-        yield failed("connection", str(error), "check the URL, that PostgreSQL runs there, and that it lets us in")
+        yield failed(
+            "connection", str(error), "check the URL, that PostgreSQL runs there, and that it accepts this role"
+        )
         return
     with connection:
         yield ok("connection", mask(settings.postgres_url))

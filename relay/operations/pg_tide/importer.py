@@ -64,10 +64,10 @@ class _Import:
             self._pipeline(row, reverse(row["config"]), "inbox", None)
 
     def _outbox(self, row: Row, pipelines: list[tuple[Row, Translated]]) -> int | None:
-        """The id that it begins above, where it is new; None where it is here already."""
+        """The id above which a new outbox begins; None if it exists already."""
         name = row["outbox_name"]
         if self._exists("select from tide.outbox o where o.name = %s", name):
-            self.done.append(f"outbox {name} is here already: left as it is, no messages copied")
+            self.done.append(f"outbox {name} exists already: not changed, no messages copied")
             return None
         readers = [self._offset(other["name"], made) for other, made in pipelines if made.box == name]
         readers += [
@@ -80,10 +80,10 @@ class _Import:
         if self.messages:
             catalogs.copy_messages(self.connection, self.catalog, name, floor)
             self.done.append(
-                f"outbox {name}: made, {waiting} messages copied with their ids; the next has id {last + 1}"
+                f"outbox {name}: created, {waiting} messages copied with their ids; the next has id {last + 1}"
             )
         else:
-            self.done.append(f"outbox {name}: made; the next message has id {last + 1}")
+            self.done.append(f"outbox {name}: created; the next message has id {last + 1}")
             if waiting:
                 self.by_hand.append(f"{waiting} messages of outbox {name} are not copied: see --messages")
         return last
@@ -91,20 +91,20 @@ class _Import:
     def _group(self, row: Row, last: int | None) -> None:
         name, outbox = row["group_name"], row["outbox_name"]
         if last is None:
-            self.done.append(f"consumer group {name}: left as it is, as its outbox")
+            self.done.append(f"consumer group {name}: not changed, like its outbox")
             return
         reset = "latest" if row["auto_offset_reset"] == "latest" else "earliest"
         self.connection.execute("select tide.create_consumer_group(%s, %s, %s)", [name, outbox, reset])
         offset = self.catalog.group_offsets.get(name, last if reset == "latest" else 0) if self.messages else last
         catalogs.set_offset(self.connection, outbox, name, offset)
-        self.done.append(f"consumer group {name} of outbox {outbox}: made, offset {offset}")
+        self.done.append(f"consumer group {name} of outbox {outbox}: created, offset {offset}")
 
     def _inbox(self, row: Row) -> None:
         name = row["inbox_name"]
         theirs = catalogs.inbox_table(self.connection, self.catalog, row)
         schema = "tide" if row["inbox_schema"] in ("tide", self.catalog.schema) else row["inbox_schema"]
         if self._exists("select from tide.inbox i where i.name = %s", name):
-            self.done.append(f"inbox {name} is here already: left as it is")
+            self.done.append(f"inbox {name} exists already: not changed")
             return
         self.connection.execute(
             "select tide.inbox_create(%s, %s, max_retries => %s, processed_retention_hours => %s,"
@@ -114,24 +114,22 @@ class _Import:
         copied = ""
         if self.messages and theirs is not None:
             copied = f", {catalogs.copy_inbox(self.connection, name, schema, theirs)} rows copied"
-        self.done.append(f"inbox {name}: made, table {schema}.{name}{copied}")
-        self.by_hand.append(
-            f"whatever reads table {row['inbox_schema']}.{name}_inbox reads {schema}.{name} from now on"
-        )
+        self.done.append(f"inbox {name}: created, table {schema}.{name}{copied}")
+        self.by_hand.append(f"change what reads table {row['inbox_schema']}.{name}_inbox to read {schema}.{name}")
 
     def _pipeline(self, row: Row, made: Translated, direction: str, last: int | None) -> None:
         name = row["name"]
         if self._exists("select from tide.pipeline p where p.name = %s", name):
-            self.done.append(f"pipeline {name} is here already: left as it is")
+            self.done.append(f"pipeline {name} exists already: not changed")
             return
         number: int | None = None
         if made.left_out:
-            self.by_hand.append(f"pipeline {name}: no key here for {', '.join(made.left_out)}")
+            self.by_hand.append(f"pipeline {name}: there is no key for {', '.join(made.left_out)}")
         if last is not None and made.box:
             number = self._offset(name, made) if self.messages else last
             catalogs.set_offset(self.connection, made.box, made.group or name, number)
         if made.problem:
-            self.by_hand.append(f"pipeline {name} is not made: {made.problem}; its configuration there, translated: "
+            self.by_hand.append(f"pipeline {name} was not created: {made.problem}; its configuration, translated: "
                                 f"{json.dumps(mask_config(made.config))}")  # fmt: skip
             return
         if direction == "outbox":
@@ -145,10 +143,10 @@ class _Import:
         offset = "" if number is None else f", offset {number}"
         state = "enabled" if enabled else "disabled: relay pipeline enable " + name
         way = "from outbox" if direction == "outbox" else "into inbox"
-        self.done.append(f"pipeline {name} {way} {made.box}: made{offset}, {state}")
+        self.done.append(f"pipeline {name} {way} {made.box}: created{offset}, {state}")
 
     def _offset(self, pipeline: str, made: Translated) -> int:
-        """How far a pipeline came: its own offset, or that of the group that it polled as."""
+        """The offset of a pipeline: its own, or that of the group as which it polled."""
         offsets = self.catalog.pipeline_offsets
         return offsets.get(pipeline, self.catalog.group_offsets.get(made.group or "", 0))
 

@@ -1,15 +1,15 @@
 """Every error that the relay raises on purpose.
 
 RelayError
-├── ConfigError          the configuration is wrong: a person must change it
+├── ConfigError          the configuration is invalid: a person must change it
 │   └── MissingExtra     a backend's client library is not installed
-├── NotConnected         a server cannot be reached or refused us: reopen and try later
+├── NotConnected         a server is unreachable or refused the connection: reconnect and retry later
 ├── Fenced               another drain owns this pipeline now: stop at once, publish nothing more
-└── MigrationError       the database's schema is not the one that this version needs
+└── MigrationError       the schema of the database is not the one that this version needs
 
-A caller asks two questions only: try again or not (is it a ConfigError), reconnect or not (is it NotConnected).
-Messages say what happened, to which pipeline or message, and what to do next. They never carry a secret:
-whoever builds one from foreign text passes it through `relay.masking.mask`.
+A caller asks two questions only: retry or not (is it a ConfigError), reconnect or not (is it NotConnected).
+Messages say what happened, to which pipeline or message, and what to do next. They never hold a secret: code that
+builds one from foreign text passes it through `relay.masking.mask`.
 """
 
 
@@ -18,11 +18,11 @@ class RelayError(Exception):
 
 
 class ConfigError(RelayError):
-    """The configuration is wrong; trying again does not help until a person changes it."""
+    """The configuration is invalid; a retry does not help until a person changes it."""
 
 
 class MissingExtra(ConfigError):
-    """A backend was configured whose client library is not installed."""
+    """The client library of a configured backend is not installed."""
 
     def __init__(self, backend: str, extra: str) -> None:
         super().__init__(
@@ -31,7 +31,7 @@ class MissingExtra(ConfigError):
 
 
 class NotConnected(RelayError):
-    """A backend cannot be reached, or dropped the connection; reopen it and try again after a pause.
+    """A server is unreachable, or dropped the connection; reconnect and retry after a pause.
 
     `code` is a short stable word for metrics and listings, such as `timeout` or `auth`.
     """
@@ -42,8 +42,8 @@ class NotConnected(RelayError):
 
 
 class Fenced(RelayError):
-    """This drain is no longer the pipeline's drain; whatever it holds belongs to another now."""
+    """This drain no longer owns the pipeline; what it holds belongs to another drain."""
 
 
 class MigrationError(RelayError):
-    """The schema in the database is behind, ahead of, or different from the one this version needs."""
+    """The schema of the database is behind, ahead of, or different from the one that this version needs."""

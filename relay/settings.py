@@ -1,8 +1,8 @@
-"""Settings of a process, read once where it starts and frozen from then on.
+"""Settings of a process, read once at its start and then frozen.
 
-Each has a command line option and two environment variables, `RELAY_X` and, for people who come from
-pgtrickle-relay, `PGTRICKLE_RELAY_X`. The order is: option, `RELAY_X`, `PGTRICKLE_RELAY_X`, default.
-An empty variable counts as not set. docs/reference/settings.md lists them all; a test keeps it true.
+Each has a command line option and two environment variables: `RELAY_X` and, if you are migrating from pgtrickle-relay,
+`PGTRICKLE_RELAY_X`. The order is: option, `RELAY_X`, `PGTRICKLE_RELAY_X`, default. An empty variable counts as not set.
+docs/reference/settings.md lists them all; a test keeps the list complete.
 """
 
 import os
@@ -18,20 +18,19 @@ from relay.errors import ConfigError
 from relay.masking import mask
 
 PREFIXES = ("RELAY_", "PGTRICKLE_RELAY_")
-_SECRET_FIELDS = ("postgres_url", "broker_url")
 
 _UNITS_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _ADDRESS = re.compile(r"(\[[\w:.%]+\]|[^\s:\[\]]*):([0-9]+)")
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h)?")
 
-# Kubernetes adds such variables for every service of the namespace; those of a service "relay-..." look like ours.
+# Kubernetes sets such variables for every service of the namespace; those of a service "relay-..." look like ours.
 _SERVICE_LINK = re.compile(r"_SERVICE_HOST$|_SERVICE_PORT(_\w+)?$|_PORT(_\d+_(TCP|UDP|SCTP)(_\w+)?)?$")
 
 
 def parse_duration_seconds(value: object) -> object:
     """`500ms`, `10s`, `1m`, `1h`, or a number of seconds, as a number of seconds.
 
-    Anything that is not text is returned as it is, for pydantic to judge. Raises ValueError.
+    Returns anything that is not text unchanged, for pydantic to check. Raises ValueError.
     """
     if not isinstance(value, str):
         return value
@@ -42,7 +41,7 @@ def parse_duration_seconds(value: object) -> object:
 
 
 def parse_address(value: str) -> tuple[str, int]:
-    """`host:port` as (host, port); an IPv6 host stands in brackets, an empty one means every interface.
+    """`host:port` as (host, port); an IPv6 host is in brackets, an empty one means every interface.
 
     Port 0 lets the system choose. Raises ValueError.
     """
@@ -72,7 +71,7 @@ def _available_cpus() -> int:
 
 
 def variables(field: str) -> tuple[str, ...]:
-    """The environment variables of a field, the strongest first."""
+    """The environment variables of a field, by precedence."""
     stem = field.removeprefix("relay_").removesuffix("_seconds").upper()
     return tuple(prefix + stem for prefix in PREFIXES)
 
@@ -104,36 +103,36 @@ class Settings(BaseSettings):
     broker_url: str = "redis://127.0.0.1:6379/0"
     """`redis://`, `rediss://`, `unix://`, `amqp://` or `amqps://`."""
     metrics_addr: Address = "0.0.0.0:9090"
-    """Where the scheduler serves `/metrics`, `/health` and `/ready`."""
+    """The address where the scheduler serves `/metrics`, `/health` and `/ready`."""
     worker_metrics_addr: Address = "0.0.0.0:9191"
     """Where one `dramatiq relay.workers` serves `/metrics`, `/health` and `/ready` for all its processes."""
     api_addr: Address = "0.0.0.0:8080"
     """Where `relay api` receives webhooks."""
     api_metrics_addr: Address = "0.0.0.0:9292"
-    """Where `relay api` serves `/metrics`, `/health` and `/ready`: not on the address that faces the world."""
+    """Where `relay api` serves `/metrics`, `/health` and `/ready`: not on the public address."""
     log_format: Annotated[Literal["text", "json"], BeforeValidator(_lower)] = "text"
     log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_level)] = "info"
     relay_group_id: Annotated[str, Field(min_length=1, max_length=200)] = "default"
-    """A scheduler owns pipelines that name its group, and those that name none; its group shares them."""
+    """A scheduler owns pipelines of its group, and those without a group; the schedulers of a group share them."""
     discovery_interval_seconds: Seconds = 10.0
-    """How often the pipelines are read again, in case a notification was lost."""
+    """How often to read the pipelines again, in case a notification was lost."""
     maintenance_interval_seconds: Seconds = 30.0
-    """How often a scheduler asks for what is settled and old to be removed; of many schedulers one does."""
+    """How often to remove old settled messages; of many schedulers, one requests it."""
     worker_processes: Annotated[int, Field(ge=1, le=1024)] = Field(default_factory=_available_cpus)
     worker_threads: Annotated[int, Field(ge=1, le=1024)] = 8
-    """In each process: how many drains it runs at a time."""
+    """How many drains each process runs at a time."""
     worker_shutdown_timeout_seconds: Seconds = 30.0
     connect_timeout_seconds: Seconds = 5.0
     """To PostgreSQL."""
     statement_timeout_seconds: Seconds = 30.0
-    """Longest that one statement may run in PostgreSQL."""
+    """How long one statement may run in PostgreSQL."""
 
     @classmethod
     def load(cls, **overrides: Any) -> Self:
         """Reads the environment. `overrides` are command line options by field name, None where not given.
 
         `_seconds` may be left out of a name, as in `discovery_interval="500ms"`.
-        Raises ConfigError that names each wrong option or variable, its value unless it is secret, and what is known.
+        Raises ConfigError that names each invalid option or variable, its value unless it is secret, and those known.
         """
         given = {_field(name): value for name, value in overrides.items() if value is not None}
         _refuse_unknown(os.environ)
@@ -173,7 +172,7 @@ def _refuse_unknown(environ: Mapping[str, str]) -> None:
 
 
 def _shown(name: str, value: object) -> str:
-    # The value of a variable that nobody knows could be anything, so it is shown only when it cannot be a secret.
+    # An unknown variable could hold anything, so its value is shown only if its name does not suggest a secret.
     secret = re.search(r"URL|PASS|SECRET|TOKEN|KEY|CRED|DSN", name.upper())
     return "(not shown)" if secret else repr(mask(str(value)))
 

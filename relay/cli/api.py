@@ -16,19 +16,18 @@ from relay.settings import parse_address, variables
 @click.option(
     "--api-addr", metavar="HOST:PORT", help=f"Where it listens; default 0.0.0.0:8080.  [{variables('api_addr')[0]}]"
 )
-@click.option("--host", metavar="HOST", help="The host of that address alone.")
-@click.option("--port", metavar="PORT", type=click.IntRange(0, 65535), help="The port of that address alone.")
+@click.option("--host", metavar="HOST", help="Only the host of that address.")
+@click.option("--port", metavar="PORT", type=click.IntRange(0, 65535), help="Only the port of that address.")
 @click.option(
     "--api-metrics-addr", metavar="HOST:PORT",
-    help=f"Where /metrics, /health and /ready are; default 0.0.0.0:9292.  [{variables('api_metrics_addr')[0]}]",
+    help=f"Where it serves /metrics, /health and /ready; default 0.0.0.0:9292.  [{variables('api_metrics_addr')[0]}]",
 )  # fmt: skip
 def api(host: str | None, port: int | None, **given: str | None) -> None:
     """Receives webhooks over HTTP and writes them to inboxes: POST /hooks/PIPELINE.
 
-    Which pipelines receive, and how their senders prove who they are, is read from the database; changes take effect
-    by themselves. A message is answered with 200 when it is committed. Run as many as you like behind a load balancer,
-    which also does TLS. Stops with SIGTERM or SIGINT, after finishing what it has in hand; the second signal ends it
-    at once.
+    Reads from the database which pipelines receive and how their senders are authenticated; changes take effect
+    automatically. Answers 200 when a message is committed. Run as many as you like behind a load balancer, which also
+    terminates TLS. SIGTERM or SIGINT stops it after the current requests, a second one immediately.
 
     \b
     Exit codes: 0 stopped; 1 cannot start; 2 wrong usage.

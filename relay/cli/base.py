@@ -1,6 +1,6 @@
-"""What the verbs share: the group that they hang in, their options, their session, how they speak.
+"""What the verbs share: their group, their options, their session, their output.
 
-What a verb found goes to standard output, what it has to say about its work to standard error.
+Results go to standard output, remarks about the work to standard error.
 """
 
 import importlib
@@ -8,37 +8,33 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, TypeVar, cast
 
 import click
-import psycopg
-from psycopg.rows import dict_row
 from rich.console import Console
 
 import relay
-from relay.database.connection import Connection, connect, database_errors
-from relay.database.migrate import require_compatible
-from relay.errors import ConfigError, RelayError
+from relay.errors import RelayError
 from relay.local import env_file
 from relay.masking import mask
+from relay.operations.base import Connection, session
 from relay.settings import Settings, option, variables
-from relay.sql import query
 
 FAILED = 1
 INTERRUPTED = 130
 
-_HELP = """Moves messages between PostgreSQL and the world, and loses none.
+_HELP = """Moves messages between PostgreSQL and other systems, and loses none.
 
 \b
-The database is, of these, the first that is given:
+The database is the first of these that is set:
   --postgres-url, RELAY_POSTGRES_URL, ./tide-data/env (which relay up writes)
 
 \b
 Exit codes of every verb:
-  0    done, and all is right
-  1    an error, or (doctor, migrate --check, pipeline validate, demo) something is not right
+  0    success
+  1    an error, or (doctor, migrate --check, pipeline validate, demo) a check failed
   2    wrong usage
   130  interrupted with Ctrl-C
 
@@ -85,7 +81,7 @@ class Verb(click.Command):
 
 
 class Verbs(click.Group):
-    """A group of verbs, in their order. `lazy`: verb -> "module:command" of those imported when they are used."""
+    """A group of verbs, in their order. `lazy`: verb -> "module:command", imported when the verb is used."""
 
     command_class = Verb
 
@@ -124,7 +120,7 @@ def json_option(command: F) -> F:
 
 
 def load_settings(**given: Any) -> Settings:
-    """Settings from options and environment; where neither names a database, from what `relay up` runs here.
+    """Settings from options and environment; if neither names a database, from what `relay up` runs here.
 
     Raises ConfigError.
     """
@@ -146,42 +142,16 @@ def _in_environment(field: str) -> bool:
 
 @contextmanager
 def database(settings: Settings, verb: str) -> Iterator[Connection]:
-    """A session in autocommit for one verb, in which the errors of psycopg become ours. Raises RelayError."""
-    with closing(connect(settings, f"tide-relay {verb}")) as connection, refusals():
-        require_compatible(connection)
+    """A session in autocommit for one verb. Raises RelayError, also for its body."""
+    with session(settings, f"tide-relay {verb}") as connection:
         yield connection
-
-
-@contextmanager
-def refusals() -> Iterator[None]:
-    """What our SQL functions refuse is told in their words, with their hint; other errors as everywhere."""
-    with database_errors():
-        try:
-            yield
-        except psycopg.DataError as error:
-            raise ConfigError(_said(error)) from error
-        except psycopg.Error as error:
-            if error.diag.source_function == "exec_stmt_raise":
-                raise ConfigError(_said(error)) from error
-            raise
-
-
-def _said(error: psycopg.Error) -> str:
-    parts = (error.diag.message_primary or str(error), error.diag.message_detail, error.diag.message_hint)
-    return ". ".join(part.rstrip(".") for part in parts if part)
-
-
-def rows(connection: Connection, statement: str, /, **parameters: Any) -> list[dict[str, Any]]:
-    """The rows of a named statement."""
-    with connection.cursor(row_factory=dict_row) as cursor:
-        return cursor.execute(query(statement), parameters).fetchall()
 
 
 # Speaking --------------------------------------------------------------------------------------------------------
 
 
 def output() -> Console:
-    """Standard output, for tables: as wide as they need where nobody's window limits them."""
+    """Standard output, for tables: as wide as they need unless it is a terminal."""
     return Console(soft_wrap=False, highlight=False, width=None if sys.stdout.isatty() else 220)
 
 
@@ -196,16 +166,3 @@ def print_json(value: Any, *, indent: int | None = 2) -> None:
 
 def _as_json(value: Any) -> Any:
     return value.isoformat() if isinstance(value, datetime) else str(value)
-
-
-def seconds_text(seconds: float) -> str:
-    """A duration for people: `0.4 s`, `12 s`, `3 min`, `2.5 h`, `4 d`."""
-    for limit, unit, divisor, digits in (
-        (10, "s", 1, 1),
-        (120, "s", 1, 0),
-        (7200, "min", 60, 0),
-        (172_800, "h", 3600, 1),
-    ):
-        if seconds < limit:
-            return f"{seconds / divisor:.{digits}f} {unit}"
-    return f"{seconds / 86_400:.0f} d"

@@ -2,26 +2,24 @@
 
 import json
 from base64 import b64encode
-from collections.abc import Mapping
 from datetime import datetime
 from textwrap import indent
 from typing import Any
 
-from relay.masking import mask
+from relay.operations.dead_letters import DeadLetter
 
 _FORWARD = ("outbox", "message_id", "published_at")
 _REVERSE = ("inbox", "event_id", "subject")
 _WHY = ("code", "reason", "attempts", "first_failed_at", "failed_at", "retry_requested_at")
 
 
-def whole(letter: Mapping[str, Any]) -> str:
-    """A row of `dead_letter_show` as an object over several lines."""
-    forward = letter["outbox"] is not None
-    names = ("dead_letter_id", "pipeline", *(_FORWARD if forward else _REVERSE), "key")
-    members = {name: _text(letter[name]) for name in names}
-    members |= {name: _text(letter[name]) for name in _WHY} | {"reason": _text(mask(letter["reason"]))}
-    members["headers"] = letter["headers"] or "null"
-    members |= {"payload": letter["payload"]} if forward else _body(letter["body"])
+def as_json_text(letter: DeadLetter) -> str:
+    """An object over several lines."""
+    forward = letter.outbox is not None
+    names = ("dead_letter_id", "pipeline", *(_FORWARD if forward else _REVERSE), "key", *_WHY)
+    members = {name: _text(getattr(letter, name)) for name in names}
+    members["headers"] = letter.headers or "null"
+    members |= {"payload": letter.payload or "null"} if forward else _body(letter.body or b"")
     inner = ",\n".join(f"{json.dumps(name)}: {text}" for name, text in members.items())
     return f"{{\n{indent(inner, '  ')}\n}}"
 

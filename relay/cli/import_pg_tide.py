@@ -1,20 +1,11 @@
-"""`relay import ...`: what other systems know of outboxes, inboxes, consumers and pipelines, made here."""
-
-import json
-from dataclasses import dataclass
-from typing import Any
+"""`relay import ...`: imports outboxes, inboxes, consumer groups and pipelines from other systems."""
 
 import click
-from psycopg.types.json import Jsonb
 
 from relay.cli.base import Verbs, database, load_settings, postgres_option, tell
-from relay.database.connection import Connection
-from relay.masking import mask_config
-from relay.operations.pg_tide import catalog as catalogs
-from relay.operations.pg_tide.catalog import Catalog, Row
-from relay.operations.pg_tide.translate import Translated, forward, reverse
+from relay.operations.pg_tide.importer import import_pg_tide
 
-_HELP = """Takes over from other systems.
+_HELP = """Imports from other systems.
 
 \b
 Example:
@@ -25,154 +16,31 @@ imports = Verbs("import", _HELP)
 
 
 @imports.command("pg-tide")
-@click.option("--schema", metavar="S", help="Where pg_tide is.  [default: found by its tables]")
-@click.option("--messages", is_flag=True, help="Copy what is still to be delivered, and what is in inboxes.")
+@click.option("--schema", metavar="S", help="The schema of pg_tide.  [default: found by its tables]")
+@click.option("--messages", is_flag=True, help="Copy messages that are not delivered yet, and the rows of inboxes.")
 @click.option("--enable", is_flag=True, help="Enable the pipelines that are enabled there.")
-@click.option("--dry-run", is_flag=True, help="Only say what would be done.")
+@click.option("--dry-run", is_flag=True, help="Only show what would be done.")
 @postgres_option
 def pg_tide(schema: str | None, messages: bool, enable: bool, dry_run: bool, postgres_url: str | None) -> None:
-    """Makes the outboxes, inboxes, consumer groups and pipelines of pg_tide here, in one transaction.
+    """Imports the outboxes, inboxes, consumer groups and pipelines of pg_tide, in one transaction.
 
-    Its schema was renamed before, because both are called tide: alter schema tide rename to old_tide. Stop its relay
-    and its publishers first. Nothing of it is changed. What is here already is left as it is. Messages keep their ids,
-    groups and pipelines their offsets; pipelines are disabled without --enable. Run it as the owner of schema tide.
+    First stop its relay and its publishers, and rename its schema, because both are called tide: alter schema tide
+    rename to old_tide. Nothing in it is changed. What exists here already is not changed either. Messages keep their
+    ids, groups and pipelines their offsets; pipelines are disabled without --enable. Run it as owner of schema tide.
 
     \b
-    Exit codes: 0 done, also if something has to be done by hand; 1 cannot, nothing was changed; 2 wrong usage.
+    Exit codes: 0 done, also if something is left to do by hand; 1 an error, nothing was changed; 2 wrong usage.
 
     \b
     Example:
       relay import pg-tide --messages --dry-run
       relay import pg-tide --messages
     """
-    outcome = "nothing was changed: --dry-run" if dry_run else "pg_tide is as it was; drop it when all is well"
-    work = Import([], [], messages, enable)
-    with (
-        database(load_settings(postgres_url=postgres_url), "import") as connection,
-        connection.transaction(force_rollback=dry_run),
-    ):
-        work.run(connection, catalogs.read(connection, schema))
-    for line in work.done:
+    outcome = "nothing was changed: --dry-run" if dry_run else "pg_tide was not changed; drop it when everything works"
+    with database(load_settings(postgres_url=postgres_url), "import") as connection:
+        imported = import_pg_tide(connection, schema=schema, messages=messages, enable=enable, dry_run=dry_run)
+    for line in imported.done:
         click.echo(line)
-    for line in work.by_hand:
+    for line in imported.by_hand:
         click.echo(f"by hand: {line}")
     tell(outcome)
-
-
-@dataclass
-class Import:
-    """One run: what is done, and what people have to do."""
-
-    done: list[str]
-    by_hand: list[str]
-    messages: bool
-    enable: bool
-
-    def run(self, connection: Connection, catalog: Catalog) -> None:
-        self.connection, self.catalog = connection, catalog
-        if self.messages:
-            catalogs.keep_out_writers(self.connection, self.catalog)
-        pipelines = [(row, forward(row["config"])) for row in self.catalog.forward]
-        new = {row["outbox_name"]: self._outbox(row, pipelines) for row in self.catalog.outboxes}
-        taken = {made.group for _, made in pipelines}
-        for row in self.catalog.groups:
-            if row["group_name"] not in taken:
-                self._group(row, new.get(row["outbox_name"]))
-        for row in self.catalog.inboxes:
-            self._inbox(row)
-        for row, made in pipelines:
-            self._pipeline(row, made, "outbox", new.get(made.box or ""))
-        for row in self.catalog.reverse:
-            self._pipeline(row, reverse(row["config"]), "inbox", None)
-
-    def _outbox(self, row: Row, pipelines: list[tuple[Row, Translated]]) -> int | None:
-        """The id that it begins above, where it is new; None where it is here already."""
-        name = row["outbox_name"]
-        if self._exists("select from tide.outbox o where o.name = %s", name):
-            self.done.append(f"outbox {name} is here already: left as it is, no messages copied")
-            return None
-        readers = [self._offset(other["name"], made) for other, made in pipelines if made.box == name]
-        readers += [
-            self.catalog.group_offsets.get(g["group_name"], 0) for g in self.catalog.groups if g["outbox_name"] == name
-        ]
-        floor = min(readers) if readers else None
-        last = max([catalogs.last_id(self.connection, self.catalog, name), *readers])
-        waiting, first = catalogs.count_messages(self.connection, self.catalog, name, floor)
-        catalogs.create_outbox(self.connection, row, first if self.messages and waiting else last, last)
-        if self.messages:
-            catalogs.copy_messages(self.connection, self.catalog, name, floor)
-            self.done.append(
-                f"outbox {name}: made, {waiting} messages copied with their ids; the next has id {last + 1}"
-            )
-        else:
-            self.done.append(f"outbox {name}: made; the next message has id {last + 1}")
-            if waiting:
-                self.by_hand.append(f"{waiting} messages of outbox {name} are not copied: see --messages")
-        return last
-
-    def _group(self, row: Row, last: int | None) -> None:
-        name, outbox = row["group_name"], row["outbox_name"]
-        if last is None:
-            self.done.append(f"consumer group {name}: left as it is, as its outbox")
-            return
-        reset = "latest" if row["auto_offset_reset"] == "latest" else "earliest"
-        self.connection.execute("select tide.create_consumer_group(%s, %s, %s)", [name, outbox, reset])
-        offset = self.catalog.group_offsets.get(name, last if reset == "latest" else 0) if self.messages else last
-        catalogs.set_offset(self.connection, outbox, name, offset)
-        self.done.append(f"consumer group {name} of outbox {outbox}: made, offset {offset}")
-
-    def _inbox(self, row: Row) -> None:
-        name = row["inbox_name"]
-        theirs = catalogs.inbox_table(self.connection, self.catalog, row)
-        schema = "tide" if row["inbox_schema"] in ("tide", self.catalog.schema) else row["inbox_schema"]
-        if self._exists("select from tide.inbox i where i.name = %s", name):
-            self.done.append(f"inbox {name} is here already: left as it is")
-            return
-        self.connection.execute(
-            "select tide.inbox_create(%s, %s, max_retries => %s, processed_retention_hours => %s,"
-            " dead_retention_hours => %s)",
-            [name, schema, row["max_retries"], row["processed_retention_hours"], row["dlq_retention_hours"]],
-        )
-        copied = ""
-        if self.messages and theirs is not None:
-            copied = f", {catalogs.copy_inbox(self.connection, name, schema, theirs)} rows copied"
-        self.done.append(f"inbox {name}: made, table {schema}.{name}{copied}")
-        self.by_hand.append(
-            f"whatever reads table {row['inbox_schema']}.{name}_inbox reads {schema}.{name} from now on"
-        )
-
-    def _pipeline(self, row: Row, made: Translated, direction: str, last: int | None) -> None:
-        name = row["name"]
-        if self._exists("select from tide.pipeline p where p.name = %s", name):
-            self.done.append(f"pipeline {name} is here already: left as it is")
-            return
-        number: int | None = None
-        if made.left_out:
-            self.by_hand.append(f"pipeline {name}: no key here for {', '.join(made.left_out)}")
-        if last is not None and made.box:
-            number = self._offset(name, made) if self.messages else last
-            catalogs.set_offset(self.connection, made.box, made.group or name, number)
-        if made.problem:
-            self.by_hand.append(f"pipeline {name} is not made: {made.problem}; its configuration there, translated: "
-                                f"{json.dumps(mask_config(made.config))}")  # fmt: skip
-            return
-        if direction == "outbox":
-            given = [name, made.box, made.group or name, Jsonb(made.config)]
-            self.connection.execute("select tide.relay_set_outbox(%s, %s, %s, %s)", given)
-        else:
-            self.connection.execute("select tide.relay_set_inbox(%s, %s, %s)", [name, made.box, Jsonb(made.config)])
-        enabled = self.enable and row.get("enabled", True)
-        if not enabled:
-            self.connection.execute("select tide.relay_disable(%s)", [name])
-        offset = "" if number is None else f", offset {number}"
-        state = "enabled" if enabled else "disabled: relay pipeline enable " + name
-        way = "from outbox" if direction == "outbox" else "into inbox"
-        self.done.append(f"pipeline {name} {way} {made.box}: made{offset}, {state}")
-
-    def _offset(self, pipeline: str, made: Translated) -> int:
-        """How far a pipeline came: its own offset, or that of the group that it polled as."""
-        offsets = self.catalog.pipeline_offsets
-        return offsets.get(pipeline, self.catalog.group_offsets.get(made.group or "", 0))
-
-    def _exists(self, statement: Any, name: str) -> bool:
-        return self.connection.execute(statement, [name]).fetchone() is not None

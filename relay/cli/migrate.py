@@ -1,20 +1,16 @@
 """`relay migrate`: the schema of the database."""
 
-from contextlib import closing
-
 import click
 
 from relay.cli.base import FAILED, Verb, json_option, load_settings, postgres_option, print_json
-from relay.database import migrate as migrations
-from relay.database.connection import connect
-from relay.sql import Migration
+from relay.operations import schema
 
 
 @click.command(cls=Verb, short_help="Brings the schema to this version.")
 @postgres_option
-@click.option("--print", "print_sql", is_flag=True, help="Write the SQL, for a tool of your own; touches no database.")
+@click.option("--print", "print_sql", is_flag=True, help="Print the SQL, for your own tool; uses no database.")
 @click.option("--check", is_flag=True, help="Change nothing; exit code 1 if this version cannot work on the database.")
-@click.option("--roles", "with_roles", is_flag=True, help="Make the roles tide_admin, tide_relay ... too; see below.")
+@click.option("--roles", "with_roles", is_flag=True, help="Also create the roles tide_admin ...; see above.")
 @click.option(
     "--timeout",
     "timeout_seconds",
@@ -22,7 +18,7 @@ from relay.sql import Migration
     type=click.FloatRange(min=0, min_open=True),
     default=60.0,
     show_default=True,
-    help="How long to try again while transactions are in the way.",
+    help="How long to retry while other transactions block it.",
 )
 @json_option
 @click.pass_context
@@ -37,15 +33,15 @@ def migrate(
 ) -> None:
     """Brings the schema tide to this version: forward only, all or nothing, one at a time.
 
-    The role needs CREATE on the database and nothing more. May be run again, by several at once, and while applications
-    publish and a fleet runs: it waits half a second for a lock, lets go of everything, and tries again.
+    The role needs CREATE on the database and nothing more. It is safe to run it repeatedly, concurrently, and while
+    applications publish and a fleet runs: it waits half a second for a lock, releases everything, and retries.
 
-    --roles makes the roles tide_admin, tide_operator, tide_reader, tide_publisher, tide_consumer and tide_relay where
-    they are missing, which needs CREATEROLE, and gives each its rights anew.
+    --roles creates the roles tide_admin, tide_operator, tide_reader, tide_publisher, tide_consumer and tide_relay if
+    they are missing, which needs CREATEROLE, and grants each its rights again.
 
     \b
-    Exit codes: 0 current, or ahead by what this version can work with; 1 cannot, or (--check) behind or too far ahead;
-    2 wrong usage.
+    Exit codes: 0 current, or ahead by what this version can work with; 1 an error, or (--check) behind or too far
+    ahead; 2 wrong usage.
 
     \b
     Example:
@@ -55,37 +51,32 @@ def migrate(
     if check and (print_sql or with_roles):
         raise click.UsageError("give --check alone: it changes nothing")
     if print_sql:
-        click.echo(migrations.script(with_roles=with_roles), nl=False)
+        click.echo(schema.script(with_roles=with_roles), nl=False)
     elif check:
         ctx.exit(_check(postgres_url, as_json))
     else:
-        url = load_settings(postgres_url=postgres_url).postgres_url
-        applied = migrations.migrate(url, timeout_seconds=timeout_seconds, with_roles=with_roles)
+        settings = load_settings(postgres_url=postgres_url)
+        applied = schema.migrate(settings, timeout_seconds=timeout_seconds, with_roles=with_roles)
         if as_json:
-            print_json({"applied": [_name(migration) for migration in applied]})
+            print_json({"applied": applied})
         else:
-            click.echo("\n".join(f"applied {_name(m)}" for m in applied) or "the database is current")
+            click.echo("\n".join(f"applied {name}" for name in applied) or "the database is current")
 
 
 def _check(postgres_url: str | None, as_json: bool) -> int:
-    with closing(connect(load_settings(postgres_url=postgres_url), "tide-relay migrate")) as connection:
-        state = migrations.check(connection)
-    missing = [_name(migration) for migration in state.missing]
-    unknown = [f"{version:04}" for version in state.unknown]
-    incompatible = [f"{version:04}" for version in state.incompatible]
+    state = schema.check(load_settings(postgres_url=postgres_url))
     if as_json:
-        found = {"current": state.current, "missing": missing, "unknown": unknown, "incompatible": incompatible}
-        print_json(found)
-    elif state.current:
+        names = ("current", "missing", "unknown", "incompatible")
+        print_json({name: getattr(state, name) for name in names})
+        return 0 if state.workable else FAILED
+    if state.current:
         click.echo("the database is current")
     elif state.workable:
-        click.echo(f"the database is ahead, this version can work with it: it has migration {', '.join(unknown)}")
-    if missing and not as_json:
-        click.echo(f"the database is behind, it lacks {', '.join(missing)}: run relay migrate", err=True)
-    if incompatible and not as_json:
-        click.echo(f"the database is ahead, it has migration {', '.join(incompatible)}: upgrade tide-relay", err=True)
+        numbers = ", ".join(state.unknown)
+        click.echo(f"the database is ahead, this version can work with it: it has migration {numbers}")
+    if state.missing:
+        click.echo(f"the database is behind, it lacks {', '.join(state.missing)}: run relay migrate", err=True)
+    if state.incompatible:
+        numbers = ", ".join(state.incompatible)
+        click.echo(f"the database is ahead, it has migration {numbers}: upgrade tide-relay", err=True)
     return 0 if state.workable else FAILED
-
-
-def _name(migration: Migration) -> str:
-    return f"{migration.version:04}_{migration.name}"

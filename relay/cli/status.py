@@ -10,8 +10,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from relay.cli.base import Verb, database, json_option, load_settings, output, postgres_option, print_json, seconds_text
-from relay.database.connection import Connection
+from relay.cli.base import Verb, database, json_option, load_settings, output, postgres_option, print_json
+from relay.operations.base import Connection, seconds_text
 from relay.operations.status import Status, read_status
 from relay.process.stop import Stop
 

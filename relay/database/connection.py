@@ -17,7 +17,7 @@ from relay.sql import query
 Connection = psycopg.Connection[tuple[Any, ...]]
 Pool = psycopg_pool.ConnectionPool[Connection]
 
-# The first line that fits decides. What fits none is a bug and goes through as it is.
+# The first line that matches decides. What matches none is a bug, and is not translated.
 _ERRORS: tuple[tuple[type[Exception], type[RelayError], str], ...] = (
     (pg.QueryCanceled, NotConnected, "timeout"),
     (pg.LockNotAvailable, NotConnected, "locked"),
@@ -42,7 +42,7 @@ _HINTS: dict[type[RelayError], str] = {
 
 @contextmanager
 def database_errors() -> Iterator[None]:
-    """Turns psycopg's errors into NotConnected, MigrationError or ConfigError. Bugs stay what they are."""
+    """Translates psycopg's errors into NotConnected, MigrationError or ConfigError. Bugs are not translated."""
     try:
         yield
     except (psycopg.Error, psycopg_pool.PoolClosed, psycopg_pool.PoolTimeout) as error:
@@ -56,12 +56,12 @@ def database_errors() -> Iterator[None]:
 
 
 def storable(text: str) -> str:
-    """The text as PostgreSQL can hold it, without NUL and lone surrogates: a foreign error may say anything."""
+    """The text as PostgreSQL can hold it, without NUL and lone surrogates: a foreign error may hold any text."""
     return text.replace("\0", "\N{REPLACEMENT CHARACTER}").encode(errors="replace").decode()
 
 
 def connection_options(settings: Settings, application_name: str) -> dict[str, Any]:
-    """Keyword arguments of psycopg: every wait has a limit, and a dead peer is noticed within half a minute."""
+    """Keyword arguments of psycopg: every wait has a limit, and a dead peer is detected within half a minute."""
     return {
         "autocommit": True,
         "application_name": application_name,
@@ -74,12 +74,12 @@ def connection_options(settings: Settings, application_name: str) -> dict[str, A
 
 
 def configure(connection: Connection, settings: Settings) -> None:
-    """Session settings. Not sent as start-up options, which connection poolers refuse."""
+    """Sets the session. Not by start-up options, which connection poolers refuse."""
     connection.execute(query("session"), {"statement_timeout": f"{round(settings.statement_timeout_seconds * 1000)}ms"})
 
 
 def connect(settings: Settings, application_name: str) -> Connection:
-    """One connection in autocommit. Raises NotConnected, or ConfigError when the server refuses us for good."""
+    """One connection in autocommit. Raises NotConnected, or ConfigError if the server refuses the role."""
     with database_errors():
         connection = _open(settings, application_name)
         try:
@@ -92,9 +92,9 @@ def connect(settings: Settings, application_name: str) -> Connection:
 
 
 def suit_pooler(connection: Connection) -> bool:
-    """Whether a pooler stands between; if so, this connection asks nothing of a session that the next may not have.
+    """Whether a pooler is in between; if so, this connection then relies on nothing that its next session may lack.
 
-    Statements that one client prepares are met by others, in a pool of whole sessions too if it does not reset them.
+    Other clients meet the statements that one prepares, also in session mode if the pool does not reset sessions.
     Messages must be read with a later snapshot than the horizon, whatever the database's default.
     """
     if not pooler.is_between(connection):
@@ -105,7 +105,7 @@ def suit_pooler(connection: Connection) -> bool:
 
 
 def is_shared(connection: Connection, settings: Settings) -> bool:
-    """Whether that pooler gives each transaction another session: then settings of one would be met by others."""
+    """Whether that pooler gives each transaction another session: then other clients would meet its settings."""
     another = "tide-relay looks for a pooler"
     return pooler.shares_sessions(connection, lambda: _open(settings, another), settings.connect_timeout_seconds)
 
@@ -117,7 +117,7 @@ def _open(settings: Settings, application_name: str) -> Connection:
 def make_worker_pool(settings: Settings, threads: int) -> Pool:
     """The sessions of a worker process, one for each thread, opened lazily; waiting for one has a limit."""
 
-    # Asked once: a pool of whole sessions that has none left takes its time to answer.
+    # Checked once: a pool in session mode that has no session left is slow to answer.
     shared: list[bool] = []
 
     def prepare(connection: Connection) -> None:
@@ -134,7 +134,7 @@ def make_worker_pool(settings: Settings, threads: int) -> Pool:
         settings.postgres_url,
         kwargs=connection_options(settings, name),
         configure=prepare,
-        # A round trip for each drain, so that none fails on a connection that a restart of the server has left dead.
+        # One round trip per drain, so that none fails on a connection that a restart of the server has broken.
         check=psycopg_pool.ConnectionPool.check_connection,
         min_size=0,
         max_size=threads,

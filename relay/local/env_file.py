@@ -1,8 +1,8 @@
-"""Where `relay up` leaves the URLs of what it runs, so that the verbs started in the same folder find them.
+"""Where `relay up` writes the URLs of what it runs, so that the verbs started in the same folder find them.
 
-Lines of `export NAME='value'`, for shells too. The file is ours to read and nobody else's (mode 600), because the URLs
-hold passwords. It is only believed if it belongs to the user that reads it: a file that somebody else left in a shared
-folder must not lead a verb to a database of theirs.
+Lines of `export NAME='value'`, for shells too. Only its owner can read the file (mode 600), because the URLs hold
+passwords. It is used only if it belongs to the user that reads it: a file that another user left in a shared folder
+must not lead a verb to another database.
 """
 
 import os
@@ -26,7 +26,7 @@ def exports(values: Mapping[str, str]) -> list[str]:
 
 
 def write(folder: Path, values: Mapping[str, str]) -> Path:
-    """Replaces the file of that folder at once: a reader sees the old or the new one whole."""
+    """Replaces the file of that folder atomically: a reader sees the old one or the new one."""
     path, new = folder / NAME, folder / f"{NAME}.new"
     new.unlink(missing_ok=True)
     with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
@@ -40,12 +40,14 @@ def remove(folder: Path) -> None:
 
 
 def read(path: Path = DEFAULT) -> dict[str, str]:
-    """The settings in the file by field name; empty if there is none. Raises ConfigError for one that is not ours."""
+    """The settings in the file by field name; empty if there is no file. Raises ConfigError if it is not our own."""
     try:
         with path.open() as file:
             status = os.fstat(file.fileno())
             if status.st_uid != os.geteuid() or stat.S_IMODE(status.st_mode) & 0o077:
-                raise ConfigError(f"{path} is not used: it must be yours, and of mode 600; else give --postgres-url")
+                raise ConfigError(
+                    f"{path} is not used: it must belong to you and have mode 600; or give --postgres-url"
+                )
             words = shlex.split(file.read(), comments=True)
     except (FileNotFoundError, NotADirectoryError):
         return {}

@@ -10,7 +10,7 @@ from relay.errors import ConfigError
 
 @contextmanager
 def only_one(path: Path, otherwise: str) -> Iterator[None]:
-    """Holds the lock; raises ConfigError, saying `otherwise`, if another process does. It ends with its process."""
+    """Holds the lock; raises ConfigError with the text `otherwise` if another process does. Ends with its process."""
     with path.open("ab") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

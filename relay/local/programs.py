@@ -5,11 +5,10 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from threading import Thread
 from typing import IO
 
-from relay.cli.workers import command_line
 from relay.local.server_process import guard
 from relay.settings import PREFIXES, Settings, variables
 
@@ -21,7 +20,7 @@ Line = Callable[[bytes], object]
 
 
 class Program:
-    """One program. Its session is its own, so that Ctrl-C reaches us alone; it ends when we end, however we do.
+    """One program. It has its own session, so that Ctrl-C reaches only us; it ends when we end, however we end.
 
     `on_output` and `on_log` get its lines of standard output and standard error, each on a thread of its own.
     One thread at a time may call the methods.
@@ -37,7 +36,7 @@ class Program:
 
     @property
     def pid(self) -> int | None:
-        """Of the running program; None when there is none."""
+        """Of the running program; None if it does not run."""
         return self._process.pid if self._process is not None and self._process.poll() is None else None
 
     @property
@@ -45,7 +44,7 @@ class Program:
         return self._process.returncode if self._process is not None else None
 
     def start(self) -> None:
-        """Clears away what is left of an earlier run first."""
+        """Stops what is left of an earlier run first."""
         self.stop()
         self._process = process = subprocess.Popen(
             self._command, env=self._environment, start_new_session=True, stdin=subprocess.DEVNULL,
@@ -64,7 +63,7 @@ class Program:
             self._process.terminate()
 
     def stop(self) -> None:
-        """In good order if it can within its time. Every line that it wrote has been handed on when this returns."""
+        """Gracefully, if it stops in time. Every line that it wrote has been passed on when this returns."""
         if self._process is None:
             return
         self.ask_to_stop()
@@ -88,14 +87,14 @@ class Program:
 
 def make_scheduler(settings: Settings, *, on_output: Line, on_log: Line, inherit: bool) -> Program:
     """`relay-scheduler`. With `inherit` it sees the other RELAY_ variables of our environment too."""
-    # -P: a folder `scheduler` where somebody stands must not be taken for ours.
+    # -P: a folder `scheduler` in the current one must not be taken for ours.
     command = [sys.executable, "-P", "-m", "scheduler.cli"]
     return Program(command, environment(settings, inherit=inherit), on_output, on_log)
 
 
 def make_workers(settings: Settings, *, on_output: Line, on_log: Line, inherit: bool) -> Program:
     """`dramatiq relay.workers`."""
-    return Program(command_line(settings), environment(settings, inherit=inherit), on_output, on_log)
+    return Program(workers_command(settings), environment(settings, inherit=inherit), on_output, on_log)
 
 
 def make_api(settings: Settings, *, on_output: Line, on_log: Line, inherit: bool) -> Program:
@@ -104,14 +103,33 @@ def make_api(settings: Settings, *, on_output: Line, on_log: Line, inherit: bool
     return Program(command, environment(settings, inherit=inherit), on_output, on_log)
 
 
+def workers_command(settings: Settings, queues: Sequence[str] = ()) -> list[str]:
+    """The command that runs the workers. No URL is on it: every user of the machine can read a command line."""
+    # -P, and --path with nothing: a folder `workers` in the current one must not be taken for ours.
+    return [
+        sys.executable, "-P", "-m", "dramatiq", "relay.workers", "--path",
+        "--processes", str(settings.worker_processes), "--threads", str(settings.worker_threads),
+        "--worker-shutdown-timeout", str(round(settings.worker_shutdown_timeout_seconds * 1000)),
+        *(["--queues", *queues] if queues else []),
+    ]  # fmt: skip
+
+
+def worker_environment(settings: Settings) -> dict[str, str]:
+    """What worker processes that replace this one must find in their environment."""
+    return _variables(settings, "postgres_url", "broker_url", "worker_processes", "worker_threads")
+
+
 def environment(settings: Settings, *, inherit: bool) -> dict[str, str]:
     """The environment of a program with these settings."""
     kept = {name: value for name, value in os.environ.items() if inherit or not name.startswith(PREFIXES)}
-    ours = (
-        "postgres_url", "broker_url", "metrics_addr", "worker_metrics_addr", "worker_processes", "worker_threads",
-        "api_addr", "api_metrics_addr",
+    return kept | _variables(
+        settings, "postgres_url", "broker_url", "metrics_addr", "worker_metrics_addr", "worker_processes",
+        "worker_threads", "api_addr", "api_metrics_addr",
     )  # fmt: skip
-    return kept | {variables(field)[0]: str(getattr(settings, field)) for field in ours}
+
+
+def _variables(settings: Settings, *fields: str) -> dict[str, str]:
+    return {variables(field)[0]: str(getattr(settings, field)) for field in fields}
 
 
 def _pump(stream: IO[bytes], on_line: Line) -> None:

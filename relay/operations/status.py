@@ -10,10 +10,10 @@ from datetime import datetime
 from typing import Any
 
 from relay.backends.registry import SOURCES, source_class
-from relay.cli.base import rows, seconds_text
 from relay.database.connection import Connection, database_errors
 from relay.errors import ConfigError
 from relay.masking import mask
+from relay.operations.base import rows, seconds_text
 from relay.operations.lag import Behind, Lag, Lags, read_lags
 
 Row = dict[str, Any]

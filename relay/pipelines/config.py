@@ -1,8 +1,8 @@
 """The configuration of a pipeline, as the database holds it in JSON and as the code uses it.
 
-The database judges what it can (a known outbox, a `sink_type`, an object); everything else is judged here, with
-errors that name the key. The keys of a pipeline stand beside those of its sink in one flat object:
-this module knows the former, each sink's `config_model` the latter.
+The database checks what it can (a known outbox, a `sink_type`, an object); everything else is checked here, with
+errors that name the key. The keys of a pipeline and those of its sink are in one flat object: this module defines the
+former, each sink's `config_model` the latter.
 """
 
 import re
@@ -15,7 +15,7 @@ from relay.backends.registry import sink_class, source_class
 from relay.backends.sink import Features, Sink, SinkConfig
 from relay.backends.source import Source, SourceConfig
 from relay.errors import ConfigError
-from relay.masking import resolve
+from relay.pipelines.secret_refs import resolve
 from relay.pipelines.validation import keys_of, validate
 from relay.wire.encode import FORMATS
 from relay.wire.templates import compile_template
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 SUBJECT_KEYS = ("subject_template", "subject")
 """The names of the subject template that every sink understands."""
 
-# A configuration is also checked before its references are resolved: what one stands for may be anything then.
+# A configuration is also checked before its references are resolved: then a reference may stand for anything.
 _REFERENCE = re.compile(r"\$\{(?:env|file):[^{}]+\}")
 
 
@@ -38,14 +38,14 @@ class Pipeline(BaseModel):
     batch_size: Annotated[int, Field(ge=1, le=10_000)] = 100
     """Messages in one publish, or in one write to an inbox."""
     poll_interval_ms: Annotated[int, Field(ge=10, le=3_600_000)] = 1_000
-    """How often the timer looks when no notification came, and the longest wait for a slow publisher, or for a thread
-    that may wait on a source."""
+    """How often to check if no notification came, and the longest wait for a slow publisher, or for a thread that may
+    wait on a source."""
     visibility_timeout_ms: Annotated[int, Field(ge=100, le=3_600_000)] = 30_000
-    """The lease: how long a drain may stay silent before its pipeline is drained by another."""
+    """The lease: how long a drain may stay silent before another may drain its pipeline."""
     slice_ms: Annotated[int, Field(ge=10, le=600_000)] = 2_000
-    """How long a drain may last before it hands its thread back."""
+    """How long a drain may last before it gives its thread back."""
     relay_group_id: Annotated[str | None, Field(min_length=1, max_length=200)] = None
-    """Only schedulers of this group may own the pipeline; any may where it is null."""
+    """Only schedulers of this group may own the pipeline; if null, any may."""
 
     @model_validator(mode="after")
     def _slice_within_reason(self) -> Self:
@@ -100,7 +100,7 @@ class ReversePipeline(Pipeline):
     event_type: str | None = None
     aggregate_id: str | None = None
     on_invalid: Literal["dead_letter", "stop"] = "dead_letter"
-    """What a message that cannot be stored does: becomes a dead letter, or stops the pipeline until a person acts."""
+    """A message that cannot be stored becomes a dead letter, or stops the pipeline until a person acts."""
 
     @model_validator(mode="after")
     def _can_be_decoded(self) -> Self:
@@ -147,8 +147,8 @@ class ForwardConfig:
 def parse_forward(config: dict[str, Any], *, resolved: bool = False) -> ForwardConfig:
     """Checks a forward pipeline's configuration.
 
-    With `resolved`, secret references are replaced by their values first, as the worker needs it; without, they are
-    only checked to stand where text is expected. Raises ConfigError that names every wrong key.
+    With `resolved`, secret references are replaced by their values first, as the worker needs it; without, only
+    their place is checked: they must be where text is expected. Raises ConfigError that names every wrong key.
     """
     if resolved:
         config = resolve(config)
@@ -222,7 +222,7 @@ def parse_reverse(config: dict[str, Any], *, resolved: bool = False) -> ReverseC
 
 
 def parse(config: dict[str, Any], *, resolved: bool = False) -> ForwardConfig | ReverseConfig:
-    """Checks a configuration of either direction, which its `sink_type` or `source_type` tells."""
+    """Checks a configuration of either direction, which is known by its `sink_type` or `source_type`."""
     if "source_type" in config and "sink_type" in config:
         raise ConfigError("sink_type, source_type: name one of the two; a pipeline has one direction")
     if "source_type" not in config and "sink_type" not in config:
@@ -237,7 +237,7 @@ def parse(config: dict[str, Any], *, resolved: bool = False) -> ForwardConfig | 
 def _rest(
     config: dict[str, Any], ours: set[str], pipeline: Pipeline | None, model: type[SinkConfig] | type[SourceConfig]
 ) -> dict[str, Any]:
-    """The keys of the sink or source. Its time limit, where nobody says one, is at most half the lease."""
+    """The keys of the sink or source. The default of its time limit is at most half the lease."""
     theirs = {k: v for k, v in config.items() if k not in ours}
     if pipeline and "timeout_ms" not in theirs:
         default = model.model_fields["timeout_ms"].default
@@ -246,14 +246,14 @@ def _rest(
 
 
 def _one_subject(config: dict[str, Any], features: Features, problems: list[str]) -> dict[str, Any]:
-    """The configuration with its subject template under that name only, whichever of its names was used."""
+    """The configuration with its subject template under that name only, whatever name was used."""
     own = [features.subject_key] if features.subject_key else []
     given = {name: config[name] for name in (*own, *features.subject_aliases, *SUBJECT_KEYS) if name in config}
     if not given:
         return config
     first, *others = given
     problems += [
-        f"{name}: is another name for {first} and says something else; keep one of the two"
+        f"{name}: is another name for {first}, with a different value; keep one of the two"
         for name in others
         if given[name] != given[first]
     ]

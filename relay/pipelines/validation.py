@@ -1,4 +1,4 @@
-"""Checking a configuration against a pydantic model, with problems that name the key and what to do."""
+"""Checks a configuration against a pydantic model; each problem names the key and what to do."""
 
 import difflib
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ M = TypeVar("M", bound=BaseModel)
 
 
 def keys_of(model: type[BaseModel]) -> set[str]:
-    """Every name by which a model knows its keys."""
+    """Every name of every key of a model, aliases included."""
     keys = set(model.model_fields)
     for field in model.model_fields.values():
         if isinstance(field.validation_alias, AliasChoices):
@@ -31,9 +31,9 @@ def validate(
     problems: list[str],
     shown: Mapping[str, str] = MappingProxyType({}),
 ) -> M | None:
-    """The model, or None, with what is wrong added to `problems`.
+    """The model, or None with the problems added to `problems`.
 
-    `shown` gives the name of a key as the user knows it, where that is another one.
+    `shown` maps a key to the name that the user knows, if that differs.
     """
     try:
         return model.model_validate(values)

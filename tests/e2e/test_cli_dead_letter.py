@@ -76,14 +76,14 @@ def test_a_long_list_is_read_in_parts(bench: Refusing) -> None:
     numbers = bench.bury(5)
     first = verb(bench, "list", "--json", "--limit", 2)
     assert [letter["dead_letter_id"] for letter in json.loads(first.stdout)] == numbers[:2]
-    assert first.stderr == f"there are more: go on with --after {numbers[1]}\n"
+    assert first.stderr == f"there are more: continue with --after {numbers[1]}\n"
     rest = verb(bench, "list", "--json", "--limit", 3, "--after", numbers[1])
     assert [letter["dead_letter_id"] for letter in json.loads(rest.stdout)] == numbers[2:]
     assert rest.stderr == ""
 
 
 def test_a_code_is_found_on_a_later_page_too(bench: Refusing, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("relay.cli.dead_letter.PAGE", 2)
+    monkeypatch.setattr("relay.operations.dead_letters.PAGE_ROWS", 2)
     bench.bury(4, code="common")
     rare = bench.bury(3, code="rare")
     bench.bury(2, code="common")
@@ -157,8 +157,8 @@ def test_the_numbers_are_told_by_code(bench: Refusing) -> None:
 def test_those_that_are_named_are_delivered_by_their_pipeline(bench: Refusing) -> None:
     numbers = bench.bury(3)
     result = verb(bench, "retry", numbers[2], numbers[0], numbers[0])
-    assert (result.exit_code, result.stdout) == (0, "asked p to deliver 2 dead letters once more\n")
-    assert "asked for" in verb(bench, "list").stdout
+    assert (result.exit_code, result.stdout) == (0, "asked p to deliver 2 dead letters again\n")
+    assert "requested" in verb(bench, "list").stdout
     bench.drain()
     assert bench.received() == [1, 3]
     assert bench.dead() == [numbers[1]]
@@ -166,7 +166,7 @@ def test_those_that_are_named_are_delivered_by_their_pipeline(bench: Refusing) -
 
 def test_a_whole_pipeline_is_retried(bench: Refusing) -> None:
     bench.bury(3)
-    assert verb(bench, "retry", "--pipeline", "p").stdout == "asked p to deliver 3 dead letters once more\n"
+    assert verb(bench, "retry", "--pipeline", "p").stdout == "asked p to deliver 3 dead letters again\n"
     bench.drain()
     assert (bench.received(), bench.dead()) == ([1, 2, 3], [])
 
@@ -273,7 +273,7 @@ def test_at_a_terminal_it_asks(bench: Refusing, tmp_path: Path, answer: bytes, c
         return b"[y/N]" in said
 
     wait_until(asked, 20)
-    assert f"Forget dead letter {number} for good?".encode() in said
+    assert f"Delete dead letter {number} permanently?".encode() in said
     os.write(terminal, answer)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == code
     os.close(terminal)
@@ -287,8 +287,8 @@ def test_at_a_terminal_it_asks(bench: Refusing, tmp_path: Path, answer: bytes, c
         (("retry", "1", "--pipeline", "p"), "one of the two"),
         (("discard", "--yes"), "one of the two"),
         (("discard", "1", "--older-than", "7d", "--yes"), "--older-than is for --pipeline"),
-        (("discard", "--pipeline", "p", "--older-than", "7", "--yes"), "is no age"),
-        (("discard", "--pipeline", "p", "--older-than", "7 days", "--yes"), "is no age"),
+        (("discard", "--pipeline", "p", "--older-than", "7", "--yes"), "is not an age"),
+        (("discard", "--pipeline", "p", "--older-than", "7 days", "--yes"), "is not an age"),
         (("show", "0"), "not in the range"),
         (("show", "9223372036854775808"), "not in the range"),
     ],

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from relay.cli.history import changes
+from relay.operations.history import changes
 from tests.e2e.command import invoke
 from tests.services.postgres import Database
 

@@ -86,9 +86,9 @@ def test_the_messages_lie_in_partitions_of_their_own(theirs: Database) -> None:
 
 def test_what_is_left_to_people_is_told(theirs: Database) -> None:
     said = "\n".join(imported(theirs, "--messages"))
-    assert "by hand: pipeline to-slack is not made: " in said
-    assert "mails-to-nats is not made: stream: is missing" in said
-    assert "reads tide.commands from now on" in said
+    assert "by hand: pipeline to-slack was not created: " in said
+    assert "mails-to-nats was not created: stream: is missing" in said
+    assert "to read tide.commands" in said
     config = {"sink_type": "nats", "url": "nats://localhost", "stream": "mails"}
     made = invoke("pipeline", "set", "mails-to-nats", "mails", "--config", json.dumps(config), url=theirs.url)
     assert made.exit_code == 0
@@ -109,7 +109,7 @@ def test_a_second_call_changes_nothing_and_a_dry_run_neither(theirs: Database) -
     assert imported(theirs, "--messages") == told
     state = [rows(theirs, statement) for statement in (MESSAGES, OFFSETS, "select * from tide.pipeline order by 1")]
     again = imported(theirs, "--messages", "--enable")
-    assert "pipeline orders-to-file is here already: left as it is" in again
+    assert "pipeline orders-to-file exists already: not changed" in again
     assert state == [
         rows(theirs, statement) for statement in (MESSAGES, OFFSETS, "select * from tide.pipeline order by 1")
     ]

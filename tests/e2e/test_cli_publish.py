@@ -94,7 +94,7 @@ def test_large_lines_make_transactions_of_fewer(database: Database) -> None:
     [
         ('{"a": 1', "not JSON"),
         ("{}  {}", "more text after the value, at column 5"),
-        ("NaN", "NaN is no JSON value"),
+        ("NaN", "NaN is not a JSON value"),
         ('{"payload": 1, "key": 7}', "key must be a string or null"),
         ('{"payload": 1, "headers": [1]}', "headers must be an object or null"),
         ('{"payload": 1, "type": 7}', "type must be a string or null"),

@@ -10,8 +10,8 @@ import pytest
 
 from relay.backends.registry import source_class
 from relay.backends.stdio.source import StdinSource
-from relay.cli.input_lines import Splitter
 from relay.errors import ConfigError
+from relay.operations.input_lines import Splitter
 from tests.e2e.command import RELAY, environment, invoke
 from tests.services.postgres import Database
 from tests.waiting import wait_until
@@ -96,7 +96,7 @@ def test_or_it_ends_the_input_and_says_how_to_go_on(database: Database) -> None:
     result = invoke("receive", "lines", "--run", "r", url=database.url, stdin=b'{"n": 1}\nnot json\n{"n": 2}\n')
     assert result.exit_code == 1
     assert "line 2 cannot be stored" in result.stderr
-    assert "Stored up to line 1. Go on with --run r" in result.stderr
+    assert "Stored up to line 1. Continue with --run r" in result.stderr
     assert (stored(database), dead_letters(database)) == ([{"n": 1}], [])
 
 
@@ -124,7 +124,7 @@ def test_what_a_program_writes_is_stored_while_it_runs(database: Database, pipel
 @pytest.mark.parametrize(
     ("spoil", "complaint"),
     [
-        ("select tide.relay_delete('lines')", "there is no pipeline 'lines'"),
+        ("select tide.relay_delete('lines')", "pipeline lines does not exist"),
         ("select tide.relay_disable('lines')", "is disabled"),
         ("""select tide.relay_set_inbox('lines', 'orders_in', '{"source_type": "memory"}')""", "standard input"),
     ],

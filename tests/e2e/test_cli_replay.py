@@ -1,4 +1,4 @@
-"""`relay replay` and `relay replays`: the pipeline itself delivers a range once more; it is watched, and cancelled."""
+"""`relay replay` and `relay replays`: the pipeline itself delivers a range again; it is watched, and cancelled."""
 
 import json
 import subprocess
@@ -41,7 +41,7 @@ def replays(bench: Refusing) -> Any:
 def test_a_range_is_delivered_once_more(bench: Refusing) -> None:
     ids = delivered(bench, 5)
     result = verb(bench, "replay", "p", ids[1], ids[3])
-    assert (result.exit_code, result.stdout) == (0, "replay 1 of p, ids 2 to 4, is asked for\n")
+    assert (result.exit_code, result.stdout) == (0, "replay 1 of p, ids 2 to 4, is requested\n")
     assert [row["state"] for row in replays(bench)] == ["waiting"]
     bench.drain()
     assert bench.received() == [*ids, *ids[1:4]]
@@ -126,7 +126,7 @@ def test_a_replay_is_cancelled_and_delivers_nothing_more(bench: Refusing) -> Non
     ids = delivered(bench, 3)
     verb(bench, "replay", "p", 1, 3)
     assert verb(bench, "replays", "cancel", 1).stdout == "replay 1 is cancelled\n"
-    assert verb(bench, "replays", "cancel", 1).stdout == "replay 1 had ended already\n"
+    assert verb(bench, "replays", "cancel", 1).stdout == "replay 1 had already ended\n"
     assert [row["state"] for row in replays(bench)] == ["cancelled"]
     bench.drain()
     assert bench.received() == ids

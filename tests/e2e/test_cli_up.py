@@ -172,7 +172,7 @@ def test_a_part_that_dies_is_started_again_and_all_end_when_it_is_killed_itself(
     wait_until(lambda: running.status["p"]["delivered"] == AWKWARD_LINES, 60)
     for part, word in (("scheduler", "scheduler.cli"), ("workers", "dramatiq"), ("Redis", "redis-server")):
         os.kill(next(pid for pid in children(running.process.pid) if word in command_of(pid)), signal.SIGKILL)
-        said = f"{part} has ended; it is started again in 1 s"
+        said = f"{part} has ended; restarting it in 1 s"
         wait_until(partial(lambda said: said in running.text, said), 60)
 
     running.verb("publish", "o", "--file", DATA / "awkward.jsonl")

@@ -144,7 +144,7 @@ def test_a_scheduler_refuses_a_pool_in_transaction_mode(
     with pytest.raises(ConfigError, match="Give relay-scheduler the URL of PostgreSQL itself"):
         Session(Settings(postgres_url=url))
     found = invoke("doctor", url=url, RELAY_BROKER_URL=redis_server.url)
-    assert "! pooler: a connection pooler in transaction mode stands between" in found.output
+    assert "! pooler: a connection pooler in transaction mode is in between" in found.output
 
 
 @pytest.mark.parametrize("size", [1, 4])

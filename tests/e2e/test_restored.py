@@ -140,8 +140,8 @@ def test_what_would_be_done_is_said_and_not_done(database: Database, tmp_path: P
         planned = invoke("restored", "--dry-run", "--margin", "5000", url=database.url)
         assert planned.exit_code == 0
         assert "outbox orders: new ids would begin at 5002 (last given: 1)" in planned.output
-        assert "pipeline out (stdout): goes on from its restored offset" in planned.output
-        assert "pipeline in (redis): cannot go back by itself" in planned.output and "XGROUP SETID" in planned.output
+        assert "pipeline out (stdout): continues from its restored offset" in planned.output
+        assert "pipeline in (redis): cannot go back on its own" in planned.output and "XGROUP SETID" in planned.output
         assert db.execute("select tide.outbox_publish('orders', '2')").fetchall() == [(2,)]
         done = json.loads(invoke("restored", "orders", "--json", url=database.url).stdout)
         assert [(skip["outbox"], skip["last_id"], skip["error"]) for skip in done["outboxes"]] == [("orders", 2, None)]

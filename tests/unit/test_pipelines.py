@@ -210,9 +210,9 @@ class TestASinksOwnNameOfTheSubject:
 
     def test_two_names_that_disagree_are_refused(self):
         text = problem({"sink_type": "topics", "subject": "b", "topic": "a"})
-        assert text == "subject: is another name for topic and says something else; keep one of the two"
+        assert text == "subject: is another name for topic, with a different value; keep one of the two"
         text = problem({"sink_type": "memory", "subject": "b", "subject_template": "a"})
-        assert text == "subject: is another name for subject_template and says something else; keep one of the two"
+        assert text == "subject: is another name for subject_template, with a different value; keep one of the two"
 
     def test_errors_and_the_list_of_known_keys_show_the_sinks_name(self):
         assert problem({"sink_type": "topics", "topic": "{colour}"}).startswith("topic: template '{colour}'")

@@ -1,4 +1,4 @@
-"""What arrived in `relay demo`, and whether it is what was committed."""
+"""What arrived in `relay demo`, compared with what was committed."""
 
 import json
 import math
@@ -42,7 +42,7 @@ class Arrivals:
         if message_id in self.first:
             self.duplicates += 1
             return
-        # A repeated run may come twice, but what is new must be above everything before it.
+        # A repeated run may come twice, but a new id must be above all before it.
         self.out_of_order += message_id < self._highest
         self._highest = max(self._highest, message_id)
         self.first[message_id] = (number, now)
@@ -51,7 +51,7 @@ class Arrivals:
 
 
 class FileTail(threading.Thread):
-    """Hands on the whole lines of a growing file until `finish`, which returns after its last line."""
+    """Passes on the complete lines of a growing file until `finish`, which returns after the last line."""
 
     def __init__(self, path: Path, on_line: Callable[[bytes], None]) -> None:
         super().__init__(daemon=True)
@@ -83,7 +83,7 @@ class FileTail(threading.Thread):
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """How one pipeline did."""
+    """The result of one pipeline."""
 
     pipeline: str
     published: int
@@ -93,9 +93,9 @@ class Verdict:
     out_of_order: int
     duplicates: int
     uncommitted: int
-    """Delivered although it was rolled back, or published by nobody."""
+    """Delivered although it was rolled back, or never published."""
     altered: int
-    """Delivered with another content, or unreadable."""
+    """Delivered with different content, or unreadable."""
     p50_ms: float
     p99_ms: float
 

@@ -33,7 +33,7 @@ class Budget:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def take(self, wanted: int) -> list[int]:
-        """Numbers of orders to publish, as soon as their time has come; none when there are no more."""
+        """Numbers of orders to publish, as soon as they are due; none when there are no more."""
         while not self.stop.is_set():
             with self._lock:
                 if self.taken >= self.events:
@@ -57,7 +57,7 @@ class Budget:
 
 @dataclass(slots=True)
 class Ledger:
-    """What became of each message, as its writer knows it."""
+    """The outcome of each message, as its writer knows it."""
 
     committed: dict[int, tuple[int, float]] = field(default_factory=dict)
     """id -> (number of the order, when COMMIT was sent on the monotonic clock)."""
@@ -128,7 +128,7 @@ class Writer:
         return dict(zip(row[0], numbers, strict=True))
 
     def _with_savepoint(self, connection: Connection, numbers: list[int]) -> dict[int, int]:
-        """A part of it is given up, and the rest is committed."""
+        """A part of it is rolled back, and the rest is committed."""
         published = self._one_by_one(connection, numbers[:1])
         self._roll_back_savepoint(connection)
         return published | self._one_by_one(connection, numbers[1:])
@@ -154,6 +154,6 @@ class Writer:
         return json.dumps({"order": number, "customer": customer, "items": items, "total": total}), customer
 
     def _pause(self) -> None:
-        """Transactions end in another order than they began; a few are slow."""
+        """Transactions end in a different order than they began; a few are slow."""
         longest = 0.1 if self._random.random() < 0.03 else 0.006
         self._budget.stop.wait(self._random.uniform(0, longest))

@@ -23,7 +23,7 @@ COLOURS = ("cyan", "magenta")
 
 @dataclass(slots=True)
 class View:
-    """Shows ledger and arrivals; `refresh` as often as you like, it draws as often as it should."""
+    """Shows ledger and arrivals. Call `refresh` often: it limits how often it draws."""
 
     console: Console
     budget: Budget

@@ -2,21 +2,21 @@
 
 from collections.abc import Iterator
 
-from relay.cli.base import rows, seconds_text
 from relay.database import migrate, pooler
 from relay.database.connection import Connection, is_shared
 from relay.masking import mask
+from relay.operations.base import rows, seconds_text
 from relay.operations.doctor.findings import Check, Finding, failed, ok, warning
 from relay.operations.status import is_alive, publisher_text
 from relay.settings import Settings
 
 OLDEST_VERSION, NEWEST_VERSION = 14, 18
-# A transaction that publishes takes milliseconds as a rule; what waits behind one of a minute is noticed by people.
+# A publishing transaction usually takes milliseconds; people notice what waits behind one of a minute.
 STALL_SECONDS = 60.0
 
 
 def server(connection: Connection, settings: Settings) -> Iterator[Finding]:
-    """Version, encoding, connections, and whether we talk to PostgreSQL itself."""
+    """Version, encoding, connections, and whether a pooler stands in between."""
     [row] = rows(connection, "doctor_server")
     major = row["version_number"] // 10_000
     if major < OLDEST_VERSION:
@@ -26,11 +26,11 @@ def server(connection: Connection, settings: Settings) -> Iterator[Finding]:
     else:
         yield ok("server version", row["version"])
     if row["in_recovery"]:
-        yield failed("primary", "this server is a standby, which cannot be written to", "give the URL of the primary")
+        yield failed("primary", "this server is a standby, which is read-only", "give the URL of the primary")
     if row["encoding"] == "UTF8":
         yield ok("encoding", "UTF8")
     else:
-        fix = "make the database anew with ENCODING 'UTF8': JSON cannot be kept whole in another"
+        fix = "recreate the database with ENCODING 'UTF8': no other encoding holds all JSON"
         yield failed("encoding", row["encoding"], fix)
     yield _headroom(row["connection_slots"], row["connections"], row["role_limit"], row["database_limit"], settings)
     yield _pooler(connection, settings)
@@ -38,17 +38,17 @@ def server(connection: Connection, settings: Settings) -> Iterator[Finding]:
 
 def _pooler(connection: Connection, settings: Settings) -> Finding:
     if not pooler.is_between(connection):
-        return ok("pooler", "none between")
+        return ok("pooler", "none")
     if is_shared(connection, settings):
         return warning(
             "pooler",
-            "a connection pooler in transaction mode stands between: schedulers refuse it (advisory locks, LISTEN)",
+            "a connection pooler in transaction mode is in between: schedulers refuse it (advisory locks, LISTEN)",
             "give schedulers and relay api the URL of PostgreSQL itself, or a pool in session mode; workers may use "
             "this one, if their role has the settings that docs/operations/pgbouncer.md lists",
         )
     return warning(
         "pooler",
-        "a connection pooler stands between, in session mode as it seems",
+        "a connection pooler is in between, apparently in session mode",
         "schedulers and workers may use it, as long as it stays in session mode",
     )
 
@@ -56,7 +56,7 @@ def _pooler(connection: Connection, settings: Settings) -> Finding:
 def _headroom(slots: int, used: int, role: int | None, database: int | None, settings: Settings) -> Finding:
     room = slots - used
     limits = [limit for limit in (role, database) if limit is not None]
-    # What others of this role or database use already is counted against their limits: on the safe side.
+    # Connections of other roles and databases count against these limits too: on the safe side.
     room = min([room, *(limit - 1 for limit in limits)])
     wanted = settings.worker_processes * settings.worker_threads + 1
     found = f"{used} of {slots} in use, room for {max(0, room)} more"
@@ -71,7 +71,7 @@ def _headroom(slots: int, used: int, role: int | None, database: int | None, set
 
 
 def rights(connection: Connection, _settings: Settings) -> Iterator[Finding]:
-    """What tide.grant_relay gives."""
+    """The rights that tide.grant_relay gives."""
     role = connection.info.user
     if lacking := [row["lacking"] for row in rows(connection, "doctor_rights")]:
         yield failed(
@@ -92,7 +92,7 @@ def migrations(connection: Connection, _settings: Settings) -> Iterator[Finding]
             yield failed("migrations", f"the database is ahead, it has {numbers}", "upgrade tide-relay")
         else:
             found = f"the database is ahead, it has {numbers}, with which this version can work"
-            yield warning("migrations", found, "upgrade tide-relay when it suits you")
+            yield warning("migrations", found, "upgrade tide-relay at a convenient time")
     if state.missing:
         names = ", ".join(f"{migration.version:04}_{migration.name}" for migration in state.missing)
         yield failed("migrations", f"the database lacks {names}", "relay migrate, as the owner of the schema")
@@ -101,7 +101,7 @@ def migrations(connection: Connection, _settings: Settings) -> Iterator[Finding]
 
 
 def horizon(connection: Connection, _settings: Settings) -> Iterator[Finding]:
-    """Publishers left open, and prepared transactions that nobody ends."""
+    """Publishing transactions that are left open, and forgotten prepared transactions."""
     open_long = [
         row for row in rows(connection, "status_publishers")
         if row["gid"] is not None or (row["open_seconds"] or 0) >= STALL_SECONDS
@@ -112,14 +112,14 @@ def horizon(connection: Connection, _settings: Settings) -> Iterator[Finding]:
         else:
             state = f"it is {row['state']}: " if row["state"] else ""
             fix = f"{state}end it in the application, or: select pg_terminate_backend({row['pid']});"
-        found = f"{publisher_text(row)} holds back what was published to outbox {row['outbox']} after it"
+        found = f"{publisher_text(row)} holds back messages of outbox {row['outbox']} that were published after it"
         yield (warning if (row["open_seconds"] or 0) < STALL_SECONDS else failed)("horizon", found, fix)
     if not open_long:
         yield ok("horizon", f"no publisher open for {seconds_text(STALL_SECONDS)} or longer, none prepared")
 
 
 def schedulers(connection: Connection, _settings: Settings) -> Iterator[Finding]:
-    """Who owns pipelines."""
+    """Whether schedulers are alive, which own the pipelines."""
     found = rows(connection, "status_schedulers")
     alive = [row for row in found if is_alive(row)]
     for row in alive:
@@ -130,7 +130,7 @@ def schedulers(connection: Connection, _settings: Settings) -> Iterator[Finding]
             yield warning(
                 "scheduler",
                 f"{row['host']}:{row['pid']} has been silent for {seconds_text(row['silent_seconds'])}",
-                "look at its log; another scheduler ends its session and takes over",
+                "check its log; another scheduler ends its session and takes over",
             )
     if not alive:
         enabled = [row for row in rows(connection, "pipeline_list", names=None) if row["enabled"]]
@@ -145,40 +145,40 @@ def partitions(connection: Connection, _settings: Settings) -> Iterator[Finding]
         yield warning(
             "partitions",
             f"outbox {name} has no unused partition ahead",
-            f"a running scheduler makes one within seconds; by hand: select tide.outbox_extend('{mask(name)}');",
+            f"a running scheduler creates one within seconds; manually: select tide.outbox_extend('{mask(name)}');",
         )
     if not behind:
         yield ok("partitions", "every outbox has one ahead")
 
 
 def retention(connection: Connection, _settings: Settings) -> Iterator[Finding]:
-    """Messages that went unsettled within the last day, and those that will go soon."""
+    """Messages that retention removed unsettled within the last day, or is about to."""
     lost, ending = rows(connection, "retention_losses"), [r for r in rows(connection, "holds") if r["ending"]]
     for row in lost:
         yield warning(
             "retention",
-            f"{row['messages']} messages of outbox {row['outbox']}, {row['first_id']} to {row['last_id']}, were let go "
-            f"though consumer group {row['consumer_group']} had not settled them ({row['reason']})",
-            "see tide.retention_loss; raise max_retention_hours, or drop groups and pipelines that nobody needs",
+            f"{row['messages']} messages of outbox {row['outbox']}, {row['first_id']} to {row['last_id']}, were "
+            f"removed although consumer group {row['consumer_group']} had not settled them ({row['reason']})",
+            "see tide.retention_loss; raise max_retention_hours, or drop groups and pipelines that are not needed",
         )
     for row in ending:
         yield warning(
             "retention",
             f"{row['messages']} messages of outbox {row['outbox']} wait for consumer group {row['consumer_group']} "
-            f"({row['state']}); the oldest may be let go in {seconds_text(max(0.0, row['seconds_left']))}",
+            f"({row['state']}); the oldest may be removed in {seconds_text(max(0.0, row['seconds_left']))}",
             _release(row["state"], row["pipeline"]),
         )
     if not lost and not ending:
-        yield ok("retention", "nothing was let go unsettled within a day, and nothing is about to be")
+        yield ok("retention", "nothing was removed unsettled within a day, and nothing is about to be")
 
 
 def _release(state: str, pipeline: str | None) -> str:
     if state == "active":
         return "keep them until they are settled: select tide.setting_set('outbox_force_retention', 'true');"
     if pipeline is None:
-        return "poll the group, or drop it if nobody needs it"
-    mend = f"relay pipeline enable {pipeline}" if state == "disabled" else f"mend the configuration of {pipeline}"
-    return f"{mend}; or relay pipeline delete {pipeline} if nobody needs it"
+        return "poll the group, or drop it if it is not needed"
+    fix = f"relay pipeline enable {pipeline}" if state == "disabled" else f"fix the configuration of {pipeline}"
+    return f"{fix}; or relay pipeline delete {pipeline} if it is not needed"
 
 
 CHECKS: tuple[Check, ...] = (server, rights, migrations, horizon, schedulers, partitions, retention)

@@ -1,4 +1,4 @@
-"""What a check of `relay doctor` gives."""
+"""The results of the checks of `relay doctor`."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass

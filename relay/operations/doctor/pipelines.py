@@ -4,12 +4,13 @@ import re
 from collections.abc import Iterator
 from importlib import metadata
 
-from relay.cli.base import rows
 from relay.database.connection import Connection
 from relay.errors import ConfigError
-from relay.masking import mask, resolve
+from relay.masking import mask
+from relay.operations.base import rows
 from relay.operations.doctor.findings import Check, Finding, failed, ok, warning
 from relay.pipelines.config import parse
+from relay.pipelines.secret_refs import resolve
 from relay.settings import Settings
 
 DISTRIBUTION = "tide-relay"
@@ -34,7 +35,7 @@ def _pipeline(name: str, config: dict[str, object]) -> Iterator[Finding]:
     try:
         parse(config)
     except ConfigError as error:
-        yield failed(check, mask(f"invalid: {error}"), f"relay pipeline set {name} ... with a right configuration")
+        yield failed(check, mask(f"invalid: {error}"), f"relay pipeline set {name} ... with a valid configuration")
         return
     backend = str(config.get("sink_type") or config["source_type"])
     extra = _RECEIVED_BY_API if config.get("source_type") == "webhook" else backend.replace("_", "-")
@@ -44,13 +45,13 @@ def _pipeline(name: str, config: dict[str, object]) -> Iterator[Finding]:
     try:
         resolve(config)
     except ConfigError as error:
-        # Warned of only: the secrets of the workers need not be ours.
-        fix = "set it where workers run; if it is set there, nothing is wrong"
+        # A warning only: this process may lack the secrets of the workers.
+        fix = "set it where the workers run; if it is set there, all is well"
         yield warning(check, f"unresolved secret in this process: {error}", fix)
 
 
 def missing_distributions(extra: str) -> list[str]:
-    """What an extra asks for that is not installed. An extra has the name of its backend."""
+    """The distributions of an extra that are not installed. An extra has the name of its backend."""
     wanted = (_REQUIREMENT.match(line) for line in metadata.requires(DISTRIBUTION) or ())
     names = [match[1] for match in wanted if match and match[2] == extra]
     return [name for name in names if not _is_installed(name)]

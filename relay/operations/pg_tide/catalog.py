@@ -45,7 +45,7 @@ _LARGEST_PART = 1_000_000_000
 
 @dataclass
 class Catalog:
-    """Everything that pg_tide knows of itself."""
+    """Everything that pg_tide has."""
 
     schema: str
     outboxes: list[Row]
@@ -61,7 +61,7 @@ class Catalog:
 
 def read(connection: Connection, schema: str | None) -> Catalog:
     schema = schema or _find(connection)
-    # A policy may hide what belongs to others: an error is better than a part.
+    # A policy may hide the rows of others: an error is better than a partial import.
     connection.execute("set local row_security = off")
 
     def table(name: str) -> list[Row]:
@@ -98,7 +98,7 @@ def _find(connection: Connection) -> str:
     found = [name for (name,) in connection.execute(_FIND)]
     if len(found) != 1:
         what = f"several: {', '.join(found)}" if found else "none"
-        raise ConfigError(f"no schema can be told to be that of pg_tide ({what}); name it: --schema old_tide")
+        raise ConfigError(f"cannot find the schema of pg_tide ({what}); name it: --schema old_tide")
     return str(found[0])
 
 
@@ -117,12 +117,12 @@ def last_id(connection: Connection, catalog: Catalog, outbox: str) -> int:
 
 
 def waiting(floor: int | None) -> sql.Composable:
-    """The condition of what somebody has still to get: above the lowest offset, or not consumed where there is none."""
+    """The condition of messages still to be delivered: above the lowest offset, or not consumed if there is none."""
     return sql.SQL("m.consumed_at is null") if floor is None else sql.SQL("m.id > {}").format(sql.Literal(floor))
 
 
 def count_messages(connection: Connection, catalog: Catalog, outbox: str, floor: int | None) -> tuple[int, int]:
-    """How many wait, and the first of them (0 if there is none)."""
+    """How many wait, and the id of the first (0 if there is none)."""
     relation = sql.Identifier(catalog.schema, "tide_outbox_messages")
     statement = sql.SQL("select count(*), coalesce(min(m.id), 0) from {} m where m.outbox_name = %s and {}")
     row = connection.execute(statement.format(relation, waiting(floor)), [outbox]).fetchone()
@@ -131,7 +131,7 @@ def count_messages(connection: Connection, catalog: Catalog, outbox: str, floor:
 
 
 def create_outbox(connection: Connection, row: Row, first: int, last: int) -> None:
-    """An outbox whose next message has the id after `last`, and with partitions from `first` on."""
+    """An outbox whose next message has the id after `last`, with partitions from `first` on."""
     size = min(max(1_000_000, (last - first) // 50), _LARGEST_PART)
     connection.execute(
         "select tide.outbox_create(%s, retention_hours => %s, partition_size => %s)",
@@ -156,7 +156,7 @@ def copy_messages(connection: Connection, catalog: Catalog, outbox: str, floor: 
 
 
 def set_offset(connection: Connection, outbox: str, group: str, offset: int) -> None:
-    """Makes the group where it is missing: from then on retention keeps what it has still to get."""
+    """Creates the group if it is missing: from then on retention keeps what it has not received."""
     parameters = {"outbox": outbox, "name": group, "offset": offset}
     connection.execute(
         "insert into tide.consumer_group as g (outbox_id, name, offset_id)"

@@ -1,4 +1,4 @@
-"""What a pipeline of pg_tide is here: its configuration in our keys, and what of it has none.
+"""Translates the configuration of a pipeline of pg_tide into our keys, and names the keys that have none.
 
 pg_tide keeps one JSON object for each pipeline, which had several shapes over its versions: the parts of source and
 sink in objects of their own (`source`, `sink`, or `config`), or the sink's name in `sink` and its keys in `params`, or
@@ -38,7 +38,7 @@ _VALUES: dict[str, Callable[[Any], Any]] = {
     "timeout_secs": lambda value: value * 1000 if isinstance(value, int) else value,
     "ssrf_protection": lambda value: not value,
 }
-# What says no more than how the other system works, or what is a matter of course here.
+# Keys that only describe how the other system works, or what always holds here.
 _NEEDLESS = {
     "schema_version", "outbox", "stream_table", "consumer_group", "consumer_id", "idempotent", "visibility_seconds",
     "name", "raw", "payload_mode", "signing_algorithm",
@@ -48,7 +48,7 @@ _SHAPE = {"source_type", "source", "sink_type", "sink", "config", "params", "inb
 
 @dataclass
 class Translated:
-    """A pipeline in our words. `box` is its outbox or its inbox; `problem` says why it cannot be made."""
+    """A pipeline in our keys. `box` is its outbox or its inbox; `problem` says why it cannot be created."""
 
     box: str | None
     config: Config

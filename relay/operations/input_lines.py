@@ -1,4 +1,4 @@
-"""Standard input in batches of lines: whole lines, in bounded memory, and no line waits for more than it must."""
+"""Standard input in batches of lines: complete lines, in bounded memory, without waiting longer than necessary."""
 
 import io
 import select
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
 
 _READ_BYTES = 256 * 1024
-# A program that writes line by line is given so long for its next one, before what came is written.
+# How long to wait for the next line of a program that writes line by line, before storing what came.
 _PAUSE_SECONDS = 0.05
 
 
@@ -14,17 +14,17 @@ class InputLine(NamedTuple):
     number: int
     """From 1; blank lines count too."""
     body: bytes
-    """Of a line that is too long: one byte more than the most."""
+    """Of a line that is too long: one byte more than the limit."""
 
 
 class Splitter:
-    """Bytes as they come -> lines."""
+    """Splits bytes, as they arrive, into lines."""
 
     def __init__(self, max_line_bytes: int) -> None:
         self._most = max_line_bytes
         self._number = 0
         self._begun = b""
-        """Of the last line, as far as it is kept."""
+        """Of the unfinished last line, up to the limit."""
 
     def feed(self, data: bytes) -> list[InputLine]:
         *ended, begun = data.split(b"\n")
@@ -32,7 +32,7 @@ class Splitter:
         for text in ended:
             lines += self._line(self._begun + text)
             self._begun = b""
-        # One byte for a carriage return, and one that tells that it is too long.
+        # One byte for a carriage return, and one that shows that the line is too long.
         self._begun = (self._begun + begun)[: self._most + 2]
         return lines
 
@@ -51,7 +51,7 @@ class Splitter:
 
 
 def batches(file: BinaryIO, max_line_bytes: int, max_lines: int, max_bytes: int) -> Iterator[list[InputLine]]:
-    """The lines, in batches that end when they are large enough or when nothing more comes for now."""
+    """The lines, in batches that end when they are large enough or when no more input is ready."""
     splitter = Splitter(max_line_bytes)
     batch: list[InputLine] = []
     size = 0
@@ -71,7 +71,7 @@ def batches(file: BinaryIO, max_line_bytes: int, max_lines: int, max_bytes: int)
 
 
 def _read(file: BinaryIO) -> bytes:
-    """What is there, as soon as there is something; empty at the end."""
+    """What is ready, as soon as something is; empty at the end."""
     if isinstance(file, io.BufferedReader):
         return file.read1(_READ_BYTES)
     return file.read(_READ_BYTES)
@@ -80,5 +80,5 @@ def _read(file: BinaryIO) -> bytes:
 def _more_comes(file: BinaryIO) -> bool:
     try:
         return bool(select.select([file], [], [], _PAUSE_SECONDS)[0])
-    except (OSError, ValueError):  # no descriptor to wait for: it does not make anybody wait either
+    except (OSError, ValueError):  # no descriptor to wait for: reading it does not block either
         return True

@@ -1,10 +1,10 @@
-"""Lines of JSON -> messages, by text: no payload is decoded and encoded again, so no number loses a digit."""
+"""Lines of JSON -> messages. Payloads stay text: none is decoded and encoded again, so no number loses a digit."""
 
 import json
 from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
 
-# As in PostgreSQL's largest `max_payload_bytes`: a longer line is no message, and need not be held in memory.
+# As in PostgreSQL's largest `max_payload_bytes`: a longer line is not a message, and is not kept in memory.
 LONGEST_LINE_BYTES = 256 * 1024 * 1024
 BLANKS = " \t\r\n"
 MEMBERS = ("key", "headers", "type", "payload")
@@ -18,7 +18,7 @@ class BadLine(ValueError):
 
 
 class Line(NamedTuple):
-    """One message, as it stands on its line."""
+    """The message on one line."""
 
     number: int
     """From 1."""
@@ -27,7 +27,7 @@ class Line(NamedTuple):
     headers: str
     """A JSON object."""
     ignored: tuple[str, ...] = ()
-    """Members beside the payload that mean nothing here."""
+    """Members beside the payload that have no meaning."""
 
 
 def read_lines(file: BinaryIO) -> Iterator[tuple[Line, int]]:
@@ -95,7 +95,7 @@ def _key(number: int, parts: dict[str, str], key: str | None) -> str | None:
 
 
 def _headers(number: int, parts: dict[str, str]) -> str:
-    """The headers with the type in them, which wins over one that is there: in jsonb the last of equal names counts."""
+    """The headers with the type, which wins over one that they have: in jsonb the last of equal names counts."""
     headers, kind = parts.get("headers", "null"), parts.get("type", "null")
     if headers == "null":
         headers = "{}"
@@ -110,7 +110,7 @@ def _headers(number: int, parts: dict[str, str]) -> str:
 
 
 def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON value")
+    raise ValueError(f"{name} is not a JSON value")
 
 
 # Numbers stay text: Python would refuse one of more than 4300 digits.

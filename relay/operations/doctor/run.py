@@ -1,0 +1,53 @@
+"""All checks of `relay doctor`."""
+
+from collections.abc import Iterator
+
+from relay.broker.factory import make_broker, ping
+from relay.database.connection import Connection, connect
+from relay.errors import RelayError
+from relay.masking import mask
+from relay.operations.base import refusals
+from relay.operations.doctor import database, pipelines
+from relay.operations.doctor.findings import Check, Finding, failed, ok
+from relay.settings import Settings
+
+
+def examine(settings: Settings) -> Iterator[Finding]:
+    """All findings, as the checks make them. Without a database, the checks that need one are left out.
+
+    Needs more than a connection: it looks as the processes with these settings do. Raises nothing of ours.
+    """
+    yield from _broker(settings)
+    try:
+        connection = connect(settings, "tide-relay doctor")
+    except RelayError as error:
+        yield failed(
+            "connection", str(error), "check the URL, that PostgreSQL runs there, and that it accepts this role"
+        )
+        return
+    with connection:
+        yield ok("connection", mask(settings.postgres_url))
+        for check in (*database.CHECKS, *pipelines.CHECKS):
+            yield from _run(check, connection, settings)
+
+
+def _run(check: Check, connection: Connection, settings: Settings) -> Iterator[Finding]:
+    """A check that fails to run is a finding too, and does not keep the others from running."""
+    try:
+        with refusals():
+            yield from check(connection, settings)
+    except RelayError as error:
+        yield failed(check.__name__.replace("_", " "), str(error), "fix this, and run relay doctor again")
+
+
+def _broker(settings: Settings) -> Iterator[Finding]:
+    try:
+        broker = make_broker(settings.broker_url)
+        try:
+            ping(broker)
+        finally:
+            broker.close()
+    except RelayError as error:
+        yield failed("broker", str(error), "check --broker-url (RELAY_BROKER_URL), and that the broker runs there")
+    else:
+        yield ok("broker", mask(settings.broker_url))

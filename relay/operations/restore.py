@@ -1,0 +1,115 @@
+"""After a database went back to an earlier time: outboxes skip ids, and what each pipeline does about the lost time."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from psycopg import errors as pg
+
+from relay.errors import RelayError
+from relay.operations.base import Connection, one, rows
+from relay.operations.pipelines import StoredPipeline, stored
+from relay.operations.status import is_alive
+
+POLL_SECONDS = 0.2
+
+_AGAIN = "continues from its restored offset: delivers again, under the same ids, what it delivered since"
+_POSITION = "continues from its restored position: stores again what the source still has, without duplicates"
+_ACKNOWLEDGED = "cannot go back on its own: the source does not repeat what was acknowledged since"
+_SENDER = "has nothing to go back to: the sender must send again what was answered since"
+_FORWARD = {
+    "kafka": f"{_AGAIN}; with transactional, skips what Kafka already has of the last batches",
+    "redis": f"{_AGAIN}; with exactly_once, entries that were trimmed become dead letters (id_passed)",
+    "object_storage": f"{_AGAIN}; the current object keeps its name, other objects may be cut differently and overlap",
+    "inbox": f"{_AGAIN}; the inbox skips what it already has",
+}
+_REVERSE = {
+    "kafka": _POSITION,
+    "file": _POSITION,
+    "outbox": _POSITION,
+    "redis": f"{_ACKNOWLEDGED}; set its group back: XGROUP SETID",
+    "nats": f"{_ACKNOWLEDGED}; give it another consumer with deliver_policy by_start_sequence",
+    "rabbitmq": f"{_ACKNOWLEDGED}; the sender must send it again",
+    "sqs": f"{_ACKNOWLEDGED}; the sender must send it again",
+    "webhook": _SENDER,
+    "stdin": _SENDER,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Skip:
+    """How far one outbox skips."""
+
+    outbox: str
+    last_id: int
+    """The last id before the skip."""
+    first_id: int
+    """The first id after it."""
+    error: str | None = None
+    """Why it did not skip."""
+
+
+@dataclass(frozen=True, slots=True)
+class Consequence:
+    """What a pipeline does about the time that is lost."""
+
+    pipeline: str
+    type: str
+    """Of its sink or source."""
+    then: str
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """What was done, or (dry run) would be done."""
+
+    dry_run: bool
+    outboxes: list[Skip]
+    pipelines: list[Consequence]
+    running_schedulers: int
+
+
+def restored(
+    connection: Connection,
+    outboxes: Sequence[str] = (),
+    *,
+    margin: int = 1_000_000,
+    timeout_seconds: float = 60.0,
+    dry_run: bool = False,
+) -> Restored:
+    """Has these outboxes (default: all) and all epochs skip `margin` ids, so that no id is given twice.
+
+    An outbox whose transactions are in the way is tried again for `timeout_seconds` in all, and then named in its
+    `Skip`; the others skip. Raises ConfigError if an outbox does not exist; then nothing has skipped.
+    """
+    skips = _planned(connection, outboxes, margin)
+    if not dry_run:
+        one(connection, "skip_epochs", margin=margin)
+        deadline = time.monotonic() + timeout_seconds
+        skips = [_skip(connection, skip, margin, deadline) for skip in skips]
+    alive = sum(is_alive(row) for row in rows(connection, "status_schedulers"))
+    return Restored(dry_run, skips, [_consequence(pipeline) for pipeline in stored(connection)], alive)
+
+
+def _planned(connection: Connection, outboxes: Sequence[str], margin: int) -> list[Skip]:
+    names = list(dict.fromkeys(outboxes)) or [row["name"] for row in rows(connection, "skip_outboxes")]
+    return [Skip(**row) for name in names for row in rows(connection, "skip_plan", outbox=name, margin=margin)]
+
+
+def _skip(connection: Connection, skip: Skip, margin: int, deadline: float) -> Skip:
+    while True:
+        try:
+            return replace(skip, first_id=one(connection, "skip_ids", outbox=skip.outbox, margin=margin))
+        except RelayError as error:
+            locked = error.__cause__
+            if not isinstance(locked, pg.LockNotAvailable):
+                raise
+            if time.monotonic() + POLL_SECONDS >= deadline:
+                return replace(skip, error=f"{locked.diag.message_primary}. {locked.diag.message_hint}")
+        time.sleep(POLL_SECONDS)
+
+
+def _consequence(pipeline: StoredPipeline) -> Consequence:
+    forward = pipeline.direction == "forward"
+    known, otherwise = (_FORWARD, _AGAIN) if forward else (_REVERSE, _ACKNOWLEDGED)
+    return Consequence(pipeline.name, pipeline.type, known.get(pipeline.type, otherwise))

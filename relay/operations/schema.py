@@ -1,0 +1,51 @@
+"""The schema of the database: check it, bring it to this version, or write the SQL that does."""
+
+from contextlib import closing
+from dataclasses import dataclass
+
+from relay.database import migrate as migrations
+from relay.database.connection import connect
+from relay.settings import Settings
+from relay.sql import Migration
+
+
+@dataclass(frozen=True, slots=True)
+class SchemaState:
+    """What the database has of the migrations of this version, by their names."""
+
+    current: bool
+    workable: bool
+    """The programs of this version can work on it."""
+    missing: list[str]
+    unknown: list[str]
+    """Numbers of migrations of later versions."""
+    incompatible: list[str]
+    """Those of the unknown that this version cannot work with."""
+
+
+def check(settings: Settings) -> SchemaState:
+    """Changes nothing. Raises NotConnected, or ConfigError if the server refuses us."""
+    with closing(connect(settings, "tide-relay migrate")) as connection:
+        state = migrations.check(connection)
+    return SchemaState(
+        state.current,
+        state.workable,
+        [_name(migration) for migration in state.missing],
+        [f"{version:04}" for version in state.unknown],
+        [f"{version:04}" for version in state.incompatible],
+    )
+
+
+def migrate(settings: Settings, *, timeout_seconds: float = 60.0, with_roles: bool = False) -> list[str]:
+    """Applies what is missing; the names of what was applied. Raises as `relay.database.migrate.migrate` does."""
+    applied = migrations.migrate(settings.postgres_url, timeout_seconds=timeout_seconds, with_roles=with_roles)
+    return [_name(migration) for migration in applied]
+
+
+def script(*, with_roles: bool = False) -> str:
+    """The SQL of all migrations, for a tool of your own."""
+    return migrations.script(with_roles=with_roles)
+
+
+def _name(migration: Migration) -> str:
+    return f"{migration.version:04}_{migration.name}"

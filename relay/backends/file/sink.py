@@ -16,7 +16,8 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
-from relay.backends.common.lines import as_lines, translate, write_whole
+from relay.backends.common.lines import as_lines, write_whole
+from relay.backends.common.os_errors import translate
 from relay.backends.file.config import FileSinkConfig
 from relay.backends.sink import Features, Sink
 from relay.errors import ConfigError, NotConnected

@@ -18,10 +18,9 @@ from nats.aio.client import Client, RawCredentials
 
 from relay.backends.common.tls import tls_context
 from relay.backends.nats.config import NatsKeys
-from relay.backends.nats.errors import NEEDS_OPERATOR, verdict
+from relay.backends.nats.errors import ERRORS
 from relay.backends.nats.loop import LoopThread
 from relay.errors import ConfigError, NotConnected, RelayError
-from relay.masking import mask
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -120,7 +119,7 @@ class NatsClient(ABC):
     async def _on_error(self, error: Exception) -> None:
         self._last_error = error
         # What is not permitted gets this line and never an answer.
-        if verdict(error)[1] == "forbidden":
+        if ERRORS.verdict(error).code == "forbidden":
             self._lost = error
             self._news.set()
 
@@ -132,9 +131,8 @@ class NatsClient(ABC):
         if isinstance(error, TimeoutError | nats.errors.NoServersError):
             # What came before says why.
             error = self._lost or self._last_error or error
-        _, code = verdict(error)
-        text = mask(f"{self._where}: {str(error) or f'no answer within {self._timeout_ms} ms'}")
-        return ConfigError(text) if opening and code in NEEDS_OPERATOR else NotConnected(text, code=code)
+        reason = str(error) or f"no answer within {self._timeout_ms} ms"
+        return ERRORS.translated(error, self._where, opening=opening, reason=reason)
 
 
 def connect_options(keys: NatsKeys, where: str, timeout_ms: int) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AliasChoices, BaseModel, Field, model_validator
 
-from relay.backends.common.aws_errors import verdict
+from relay.backends.common.aws_errors import AWS_ERRORS
 from relay.backends.common.keys import has_reference
 from relay.errors import ConfigError, MissingExtra
 from relay.masking import MASKED, mask
@@ -123,7 +123,7 @@ def make_client(
             verify=(config.tls_ca or True) if config.tls_verify else False,
         )
     except (botocore.exceptions.BotoCoreError, ValueError) as error:
-        raise ConfigError(f"{where}: {described(error, config)}{advice(verdict(error)[1])}") from error
+        raise ConfigError(f"{where}: {described(error, config)}{advice(AWS_ERRORS.verdict(error).code)}") from error
 
 
 def _session() -> Any:

@@ -17,6 +17,7 @@ from typing import NamedTuple
 import httpcore
 
 import relay
+from relay.backends.common.deadline import in_ms
 from relay.backends.common.tls import tls_context
 from relay.backends.webhook.config import OURS, Basic, WebhookSinkConfig, is_header_name
 from relay.backends.webhook.errors import ERRORS, status_verdict
@@ -83,7 +84,7 @@ class WebhookClient:
     def open(self) -> None:
         """Connects once, to see that name, address and certificate are good. Raises NotConnected or ConfigError."""
         try:
-            with self._network.until(time.monotonic() + self._config.timeout_ms / 1000):
+            with self._network.until(in_ms(self._config.timeout_ms)):
                 stream = self._network.connect_tcp(self._origin.host, self._origin.port)
                 try:
                     if self._context is not None:

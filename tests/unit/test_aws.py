@@ -1,6 +1,5 @@
 """The keys that Amazon's services share, their table of errors, and making a client."""
 
-import inspect
 import socket
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from botocore.retries.standard import (  # type: ignore[import-untyped]
 from pydantic import ValidationError
 
 from relay.backends.common.aws import AwsKeys, described, make_client
-from relay.backends.common.aws_errors import CODES, EXCEPTIONS, NEEDS_OPERATOR, STATUSES, verdict
+from relay.backends.common.aws_errors import AWS_ERRORS, aws_table
 from relay.errors import ConfigError
 from relay.masking import remember
 from tests.services.moto import REGION
@@ -106,25 +105,19 @@ class TestMakingAClient:
 
 class TestTheTableOfErrors:
     def test_names_every_exception_of_botocore_and_none_besides(self) -> None:
-        theirs = {
-            name
-            for name, kind in vars(botocore.exceptions).items()
-            if inspect.isclass(kind) and issubclass(kind, Exception) and kind.__module__ == "botocore.exceptions"
-        }
-        assert theirs == set(EXCEPTIONS)
+        assert AWS_ERRORS.differences(botocore.exceptions) == set()
 
     def test_names_every_code_that_botocore_itself_would_try_again(self) -> None:
         theirs = {
             *ThrottledRetryableChecker._THROTTLED_ERROR_CODES,
             *TransientRetryableChecker._TRANSIENT_ERROR_CODES,
         }
-        assert {CODES[name][1] for name in theirs} == {"throttled", "timeout"}
-        assert not {STATUSES[status][1] for status in TransientRetryableChecker._TRANSIENT_STATUS_CODES} - {
-            "unavailable"
-        }
+        assert {AWS_ERRORS.answers[name] for name in theirs} == {"throttled", "timeout"}
+        statuses = {AWS_ERRORS.answers[status] for status in TransientRetryableChecker._TRANSIENT_STATUS_CODES}
+        assert statuses == {"unavailable"}
 
     def test_nothing_in_it_is_permanent(self) -> None:
-        assert not any(permanent for permanent, _ in (*EXCEPTIONS.values(), *CODES.values(), *STATUSES.values()))
+        assert AWS_ERRORS.permanent == set()
 
     @pytest.mark.parametrize(
         ("code", "status", "meaning"),
@@ -140,12 +133,12 @@ class TestTheTableOfErrors:
     )
     def test_answers_have_a_code(self, code: str, status: int, meaning: str) -> None:
         answer = {"Error": {"Code": code, "Message": "m"}, "ResponseMetadata": {"HTTPStatusCode": status}}
-        assert verdict(botocore.exceptions.ClientError(answer, "Send")) == (False, meaning)
+        assert AWS_ERRORS.verdict(botocore.exceptions.ClientError(answer, "Send")) == (False, meaning)
 
     def test_a_services_own_codes_go_first(self) -> None:
         answer = {"Error": {"Code": "AccessDenied", "Message": "m"}}
         error = botocore.exceptions.ClientError(answer, "Send")
-        assert verdict(error, {"AccessDenied": (True, "mine")}) == (True, "mine")
+        assert aws_table({"AccessDenied": "mine"}, permanent={"mine"}).verdict(error) == (True, "mine")
 
     @pytest.mark.parametrize(
         ("error", "meaning"),
@@ -160,7 +153,7 @@ class TestTheTableOfErrors:
         ],
     )
     def test_errors_of_the_connection_have_a_code(self, error: Exception, meaning: str) -> None:
-        assert verdict(error) == (False, meaning)
+        assert AWS_ERRORS.verdict(error) == (False, meaning)
 
     def test_a_request_that_cannot_be_sent_in_time_ran_out_of_time(self) -> None:
         """boto3 says of it that the connection was closed."""
@@ -169,11 +162,11 @@ class TestTheTableOfErrors:
             request = AWSRequest(method="PUT", url=url, data=bytes(64 * 1024 * 1024)).prepare()
             with pytest.raises(botocore.exceptions.ConnectionClosedError) as caught:
                 URLLib3Session(timeout=0.2).send(request)
-        assert verdict(caught.value) == (False, "timeout")
+        assert AWS_ERRORS.verdict(caught.value) == (False, "timeout")
 
     def test_who_we_are_and_what_we_may_is_for_a_person(self) -> None:
-        assert {"auth", "forbidden", "tls"} < NEEDS_OPERATOR
-        assert not {"timeout", "throttled", "unavailable", "not_connected", "rejected"} & NEEDS_OPERATOR
+        assert {"auth", "forbidden", "tls"} < AWS_ERRORS.needs_operator
+        assert not {"timeout", "throttled", "unavailable", "not_connected", "rejected"} & AWS_ERRORS.needs_operator
 
     def test_secrets_are_not_in_what_is_said(self) -> None:
         remember("secret")  # of somebody else, and a part of ours

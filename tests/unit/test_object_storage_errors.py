@@ -11,8 +11,7 @@ from botocore.exceptions import (  # type: ignore[import-untyped]
     NoCredentialsError,
 )
 
-from relay.backends.common import aws_errors
-from relay.backends.object_storage.errors import CODES, NEEDS_OPERATOR, code_of
+from relay.backends.object_storage.errors import ERRORS
 
 OPERATIONS = ("ListObjectsV2", "PutObject", "CreateBucket")
 PAGE = (Path(__file__).parents[2] / "docs" / "sinks" / "object_storage.md").read_text()
@@ -27,15 +26,15 @@ def test_every_error_that_s3_models_for_what_we_ask_is_known():
     model = botocore.loaders.create_loader().load_service_model("s3", "service-2")
     named = {error["shape"] for operation in OPERATIONS for error in model["operations"][operation].get("errors", [])}
     assert named, "the model has changed its form"
-    assert named <= CODES.keys() | aws_errors.CODES.keys()
+    assert named <= ERRORS.answers.keys()
 
 
 def test_every_error_that_is_sent_as_s3_says_it_should_be_is_known():
-    assert {"InternalError", "ServiceUnavailable", "SlowDown"} <= aws_errors.CODES.keys()
+    assert {"InternalError", "ServiceUnavailable", "SlowDown"} <= ERRORS.answers.keys()
 
 
 def test_no_error_gives_a_message_up():
-    assert not any(permanent for permanent, _ in CODES.values())
+    assert ERRORS.permanent == set()
 
 
 @pytest.mark.parametrize(
@@ -57,14 +56,18 @@ def test_no_error_gives_a_message_up():
     ],
 )
 def test_an_error_is_one_short_word(error, code):
-    assert code_of(error) == code
+    assert ERRORS.verdict(error).code == code
 
 
 def test_what_a_person_must_change_is_not_what_passes_by_itself():
-    assert {"no_bucket", "bucket_taken", "auth", "forbidden", "bad_config", "tls", "no_region"} == NEEDS_OPERATOR
+    assert {"no_bucket", "bucket_taken", "auth", "forbidden", "bad_config", "tls", "no_region"} == ERRORS.needs_operator
 
 
 def test_every_word_is_explained():
-    words = {code for _, code in (*CODES.values(), *aws_errors.CODES.values(), *aws_errors.EXCEPTIONS.values())}
-    shown = words - {"bucket_exists", "bucket_taken", "tls", "no_region"}  # only when opening, where the error says all
+    shown = ERRORS.codes - {
+        "bucket_exists",
+        "bucket_taken",
+        "tls",
+        "no_region",
+    }  # only when opening, where the error says all
     assert not {word for word in shown if f"`{word}`" not in PAGE}

@@ -1,4 +1,3 @@
-import inspect
 import re
 import ssl
 from pathlib import Path
@@ -6,44 +5,31 @@ from pathlib import Path
 import amqp.exceptions  # type: ignore[import-untyped]
 import pytest
 
-from relay.backends.rabbitmq.errors import (
-    ANSWERS,
-    CLIENT_ERRORS,
-    NEEDS_OPERATOR,
-    largest_message_bytes,
-    translated,
-    verdict,
-)
+from relay.backends.rabbitmq.errors import ERRORS, largest_message_bytes
 from relay.errors import ConfigError, NotConnected
 
 DOCS = Path(__file__).parents[2] / "docs"
-SYSTEM = {"SSLCertVerificationError", "SSLError", "TimeoutError", "OSError"}
 
 
 def test_the_table_names_every_exception_of_the_client_and_none_besides() -> None:
-    theirs = {
-        name
-        for name, kind in vars(amqp.exceptions).items()
-        if inspect.isclass(kind) and issubclass(kind, Exception) and not issubclass(kind, Warning)
-    }
-    assert theirs | SYSTEM == CLIENT_ERRORS.keys()
+    assert ERRORS.differences(amqp.exceptions) == set()
 
 
 def test_every_reply_code_of_the_server_has_an_answer() -> None:
     for code, kind in amqp.exceptions.ERROR_MAP.items():
-        assert verdict(kind("any text", reply_code=code)) == CLIENT_ERRORS[kind.__name__]
+        known = ERRORS.exceptions[f"amqp.exceptions.{kind.__name__}"]
+        assert ERRORS.verdict(kind("any text", reply_code=code)).code == known
 
 
 def test_only_what_a_record_itself_does_wrong_is_permanent() -> None:
-    assert {code for permanent, code in CLIENT_ERRORS.values() if permanent} == {"too_large"}
+    assert ERRORS.permanent == {"too_large"}
 
 
 @pytest.mark.parametrize("page", ["sinks", "sources"])
 def test_every_code_is_explained(page: str) -> None:
     text = (DOCS / page / "rabbitmq.md").read_text()
-    codes = {code for _, code in CLIENT_ERRORS.values()} | {code for _, (_, code) in ANSWERS}
     only = {"sinks": {"cancelled"}, "sources": {"too_large", "nacked", "blocked"}}
-    assert {code for code in codes if not re.search(f"`{code}`", text)} == only[page]
+    assert {code for code in ERRORS.codes if not re.search(f"`{code}`", text)} == only[page]
 
 
 @pytest.mark.parametrize(
@@ -63,21 +49,22 @@ def test_every_code_is_explained(page: str) -> None:
     ],
 )
 def test_answers_and_errors_of_the_system_have_a_code(error: Exception, code: str) -> None:
-    assert verdict(error) == (False, code)
+    assert ERRORS.verdict(error) == (False, code)
 
 
 @pytest.mark.parametrize("opening", [True, False])
 def test_a_person_is_called_only_when_it_opens(opening: bool) -> None:
     for kind in amqp.exceptions.ERROR_MAP.values():
-        error = translated(kind("text", reply_code=1), "pipeline 'p'", opening=opening)
-        expected = ConfigError if opening and CLIENT_ERRORS[kind.__name__][1] in NEEDS_OPERATOR else NotConnected
+        code = ERRORS.exceptions[f"amqp.exceptions.{kind.__name__}"]
+        error = ERRORS.translated(kind("text", reply_code=1), "pipeline 'p'", opening=opening)
+        expected = ConfigError if opening and code in ERRORS.needs_operator | ERRORS.permanent else NotConnected
         assert type(error) is expected
         assert "pipeline 'p'" in str(error)
 
 
 def test_the_consumers_name_is_not_the_reason() -> None:
     error = amqp.exceptions.ConsumerCancelled("tide-relay p", (60, 30))
-    assert "queue was deleted" in str(translated(error, "here", opening=False))
+    assert "queue was deleted" in str(ERRORS.lost(error, "here"))
 
 
 @pytest.mark.parametrize(

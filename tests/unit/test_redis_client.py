@@ -1,4 +1,3 @@
-import inspect
 import ssl
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,7 @@ from pydantic import ValidationError
 
 from relay.backends.redis.config import RedisKeys, address_of, connect_options
 from relay.backends.redis.connection import client_name, packed_command
-from relay.backends.redis.errors import CLIENT_ERRORS, NEEDS_OPERATOR, SERVER_WORDS, verdict
+from relay.backends.redis.errors import ERRORS
 from relay.errors import ConfigError
 
 
@@ -104,16 +103,10 @@ class TestTls:
 
 class TestTheTablesOfErrors:
     def test_name_every_exception_of_the_client_and_none_besides(self) -> None:
-        theirs = {
-            name
-            for name, kind in vars(redis.exceptions).items()
-            if inspect.isclass(kind) and issubclass(kind, Exception) and kind.__module__ == "redis.exceptions"
-        }
-        assert theirs == set(CLIENT_ERRORS)
+        assert ERRORS.differences(redis.exceptions) == set()
 
     def test_only_what_a_record_itself_does_wrong_is_permanent(self) -> None:
-        answers = [*CLIENT_ERRORS.values(), *(answer for _, answer in SERVER_WORDS)]
-        assert {code for permanent, code in answers if permanent} == {"too_large"}
+        assert ERRORS.permanent == {"too_large"}
 
     @pytest.mark.parametrize(
         ("error", "code"),
@@ -134,11 +127,11 @@ class TestTheTablesOfErrors:
         ],
     )
     def test_answers_of_the_server_and_errors_of_the_system_have_a_code(self, error: Exception, code: str) -> None:
-        assert verdict(error) == (False, code)
+        assert ERRORS.verdict(error) == (False, code)
 
     def test_a_person_is_not_asked_for_what_passes(self) -> None:
         passing = {"not_connected", "timeout", "loading", "read_only", "moved", "cluster_down", "out_of_memory"}
-        assert not NEEDS_OPERATOR & passing
+        assert not ERRORS.needs_operator & passing
 
 
 def test_commands_are_packed_as_redis_reads_them() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from relay.backends.nats.errors import CLIENT_ERRORS, JETSTREAM_CODES, NEEDS_OPERATOR
+from relay.backends.nats.errors import ERRORS
 from relay.backends.registry import SINKS, sink_class
 from relay.wire.encode import FORMATS
 from relay.wire.templates import TEMPLATE_VARIABLES
@@ -48,9 +48,7 @@ def test_defaults_of_the_pipeline_are_true(sink_type: str) -> None:
 
 def test_every_code_of_nats_is_explained() -> None:
     page = (DOCS / "sinks" / "nats.md").read_text()
-    codes = {code for _, code in (*CLIENT_ERRORS.values(), *JETSTREAM_CODES.values())} - (
-        NEEDS_OPERATOR - {"no_stream"}
-    )
+    codes = ERRORS.codes - (ERRORS.needs_operator - {"no_stream"})
     assert not {code for code in codes | {"forbidden", "not_sent"} if f"`{code}`" not in page}
 
 

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from relay.backends.nats.client import connect_options
 from relay.backends.nats.config import NatsSinkConfig
-from relay.backends.nats.errors import CLIENT_ERRORS, JETSTREAM_CODES, NEEDS_OPERATOR, verdict
+from relay.backends.nats.errors import ERRORS
 from relay.backends.nats.sink import NatsSink, _subject_problem, _unsendable
 from relay.errors import ConfigError
 from relay.models import Record
@@ -85,7 +85,7 @@ class TestCredentialsAndTls:
     def test_a_seed_that_is_none_is_a_matter_of_configuration(self, seed: str) -> None:
         with pytest.raises((nkeys.NkeysError, ValueError)) as caught:
             nkeys.from_seed(seed.encode())
-        assert verdict(caught.value)[1] in NEEDS_OPERATOR
+        assert ERRORS.verdict(caught.value).code in ERRORS.needs_operator
 
 
 class TestWhatCanNeverBeSent:
@@ -113,23 +113,15 @@ class TestWhatCanNeverBeSent:
 class TestTheTablesOfErrors:
     @pytest.mark.parametrize("module", [nats.errors, nats.js.errors])
     def test_name_every_exception_of_the_client_and_none_besides(self, module: Any) -> None:
-        theirs = {
-            f"{module.__name__}.{name}"
-            for name, kind in vars(module).items()
-            if inspect.isclass(kind) and issubclass(kind, Exception) and kind.__module__ == module.__name__
-        }
-        assert theirs == {name for name in CLIENT_ERRORS if name.rpartition(".")[0] == module.__name__}
+        assert ERRORS.differences(module) == set()
 
     def test_only_what_a_record_itself_does_wrong_is_permanent(self) -> None:
-        permanent = {
-            code for is_permanent, code in (*CLIENT_ERRORS.values(), *JETSTREAM_CODES.values()) if is_permanent
-        }
-        assert permanent == {"too_large", "bad_subject", "bad_header"}
+        assert ERRORS.permanent == {"too_large", "bad_subject", "bad_header"}
 
     def test_a_code_of_jetstream_says_more_than_the_class(self) -> None:
         error = nats.js.errors.BadRequestError(code=400, err_code=10054, description="too big")
-        assert verdict(error) == (True, "too_large")
-        assert verdict(nats.js.errors.BadRequestError(code=400, err_code=1)) == (False, "rejected")
+        assert ERRORS.verdict(error) == (True, "too_large")
+        assert ERRORS.verdict(nats.js.errors.BadRequestError(code=400, err_code=1)) == (False, "rejected")
 
     @pytest.mark.parametrize(
         ("error", "code"),
@@ -143,7 +135,7 @@ class TestTheTablesOfErrors:
         ],
     )
     def test_lines_of_the_server_and_errors_of_the_system_have_a_code(self, error: Exception, code: str) -> None:
-        assert verdict(error) == (False, code)
+        assert ERRORS.verdict(error) == (False, code)
 
 
 def test_importing_the_sink_needs_no_client_library() -> None:

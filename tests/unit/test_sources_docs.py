@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from relay.backends.nats.errors import CLIENT_ERRORS, JETSTREAM_CODES, NEEDS_OPERATOR
+from relay.backends.nats.errors import ERRORS
 from relay.backends.registry import SOURCES, source_class
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -48,6 +48,7 @@ def test_the_default_format_is_the_one_that_is_named(source_type: str) -> None:
 
 def test_every_code_of_nats_is_explained() -> None:
     page = (DOCS / "sources" / "nats.md").read_text()
-    codes = {code for _, code in (*CLIENT_ERRORS.values(), *JETSTREAM_CODES.values())}
-    assert {code for code in codes - NEEDS_OPERATOR - OF_THE_NATS_SINK if f"`{code}`" not in page} == set()
+    assert {
+        code for code in ERRORS.codes - ERRORS.needs_operator - OF_THE_NATS_SINK if f"`{code}`" not in page
+    } == set()
     assert "`no_consumer`" in page

@@ -8,10 +8,9 @@ import botocore.session  # type: ignore[import-untyped]
 import pytest
 from pydantic import ValidationError
 
-from relay.backends.common.aws_errors import CODES, EXCEPTIONS, STATUSES
 from relay.backends.registry import sink_class, source_class
 from relay.backends.sqs.config import SqsKeys, SqsSinkConfig, SqsSourceConfig
-from relay.backends.sqs.errors import SQS_CODES, sqs_verdict
+from relay.backends.sqs.errors import CODES, ERRORS, entry_verdict
 from relay.backends.sqs.sink import Outgoing, SqsSink
 from relay.backends.sqs.source import SqsSource
 from relay.models import Record
@@ -87,24 +86,23 @@ class TestKeys:
 class TestTheTableOfErrors:
     def test_names_every_error_that_the_service_defines(self) -> None:
         model = botocore.session.get_session().get_service_model("sqs")
-        assert {shape.name for shape in model.error_shapes} <= set(SQS_CODES)
+        assert {shape.name for shape in model.error_shapes} <= set(" ".join(CODES.values()).split())
 
     def test_only_what_a_message_itself_does_wrong_is_permanent(self) -> None:
-        assert {code for permanent, code in SQS_CODES.values() if permanent} == {"bad_message", "too_large"}
+        assert ERRORS.permanent == {"bad_message", "too_large"}
 
     def test_the_older_spelling_of_a_code_is_known(self) -> None:
-        assert sqs_verdict("AWS.SimpleQueueService.NonExistentQueue", "") == (False, "no_queue")
-        assert sqs_verdict("Unheard", "") is None
+        assert entry_verdict("AWS.SimpleQueueService.NonExistentQueue", "") == (False, "no_queue")
+        assert entry_verdict("Unheard", "") == (False, "rejected")
 
     def test_a_server_without_groups_is_no_fault_of_a_message(self) -> None:
         text = "The request include parameter that is not valid for this queue type"
-        assert sqs_verdict("InvalidParameterValue", text) == (False, "bad_config")
+        assert entry_verdict("InvalidParameterValue", text) == (False, "bad_config")
 
     @pytest.mark.parametrize("page", ["sinks", "sources"])
     def test_every_code_is_explained(self, page: str) -> None:
         text = (DOCS / page / "sqs.md").read_text()
-        tables = (*SQS_CODES.values(), *CODES.values(), *EXCEPTIONS.values(), *STATUSES.values())
-        codes = {code for _, code in tables} - {"tls", "no_region"}
+        codes = ERRORS.codes - {"tls", "no_region"}
         codes -= {"receipt"} if page == "sinks" else {"too_large"}
         assert not {code for code in codes if f"`{code}`" not in text}
 
@@ -115,7 +113,7 @@ class TestRequests:
     def outgoing(self, sink: SqsSink, records: list[Record]) -> list[Outgoing]:
         from relay.backends.sqs.sink import Sending
 
-        made = [sink._outgoing(n, record, Sending(None)) for n, record in enumerate(records)]  # type: ignore[arg-type]
+        made = [sink._outgoing(n, record, Sending(None, len(records))) for n, record in enumerate(records)]  # type: ignore[arg-type]
         return [outgoing for outgoing in made if outgoing is not None]
 
     def records(self, *keys: str | None, body: bytes = b"{}") -> list[Record]:

@@ -33,10 +33,10 @@ def taken(*positions: int) -> list[dict[str, Any]]:
 
 
 def send(queue: Played, *requests: list[int]) -> list[Failure]:
-    sending = Sending(queue)
+    sending = Sending(queue, sum(map(len, requests)))
     sending.waiting = {position for request in requests for position in request}
     sending.run(deque([Outgoing(position, {"Id": str(position)}, 1) for position in request] for request in requests))
-    return sending.end(100)
+    return sending.end(100).result()
 
 
 class TestMessagesOfARequest:

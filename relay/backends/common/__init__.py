@@ -1,1 +1,1 @@
-"""What the sink and the source of one system share: connection keys, making a client, the table of its errors."""
+"""What several backends need: the meaning of errors, batches, deadlines, TLS, types of keys, Amazon's services."""

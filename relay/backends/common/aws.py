@@ -5,14 +5,14 @@ tries again by itself: waiting and trying again are decided once, above the sink
 """
 
 from functools import cache
-from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 from pydantic import AliasChoices, BaseModel, Field, model_validator
 
-from relay.backends.common.aws_errors import verdict
+from relay.backends.common.aws_errors import AWS_ERRORS
 from relay.backends.common.keys import has_reference
+from relay.backends.common.tls import check_readable
 from relay.errors import ConfigError, MissingExtra
 from relay.masking import MASKED, mask
 
@@ -95,8 +95,7 @@ def make_client(
         from botocore.config import Config  # type: ignore[import-untyped]
     except ImportError as error:
         raise MissingExtra(service, extra) from error
-    if config.tls_ca is not None:
-        _check_readable(config.tls_ca, where)
+    check_readable(config, ("tls_ca",), where)
     settings = Config(
         connect_timeout=timeout_seconds,
         read_timeout=timeout_seconds if read_timeout_seconds is None else read_timeout_seconds,
@@ -123,7 +122,7 @@ def make_client(
             verify=(config.tls_ca or True) if config.tls_verify else False,
         )
     except (botocore.exceptions.BotoCoreError, ValueError) as error:
-        raise ConfigError(f"{where}: {described(error, config)}{advice(verdict(error)[1])}") from error
+        raise ConfigError(f"{where}: {described(error, config)}{advice(AWS_ERRORS.verdict(error).code)}") from error
 
 
 def _session() -> Any:
@@ -164,13 +163,6 @@ _ADVICE = {
     "no_region": " (set region)",
     "tls": " (name the authority in tls_ca)",
 }
-
-
-def _check_readable(path: str, where: str) -> None:
-    try:
-        Path(path).open("rb").close()
-    except OSError as error:
-        raise ConfigError(f"{where}: tls_ca {path!r} cannot be read: {error.strerror}") from None
 
 
 def _assume_role(session: Any, role_arn: str, region: str | None, settings: Any) -> None:

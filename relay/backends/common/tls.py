@@ -1,6 +1,7 @@
 """TLS, for every client that takes a context or files: the keys, and what they mean. Verified unless told otherwise."""
 
 import ssl
+from collections.abc import Iterable
 from typing import Self
 
 from pydantic import BaseModel, model_validator
@@ -30,16 +31,26 @@ class TlsKeys(BaseModel):
         return bool(self.tls_ca or self.tls_cert or not self.tls_verify)
 
 
+def check_readable(keys: BaseModel, paths: Iterable[str], where: str) -> None:
+    """Raises ConfigError for a file that cannot be read: clients report it without its name. `paths` names keys."""
+    for key in paths:
+        if getattr(keys, key) is not None:
+            read_file(getattr(keys, key), key, where)
+
+
+def read_file(path: str, key: str, where: str) -> bytes:
+    """Raises ConfigError, which names the key."""
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or type(error).__name__
+        raise ConfigError(f"{where}: {key} {path!r} cannot be read: {reason}") from None
+
+
 def tls_context(keys: TlsKeys, where: str) -> ssl.SSLContext:
     """Raises ConfigError, which names the key, for a file that cannot be read or used."""
-    for key in ("tls_ca", "tls_cert", "tls_key"):
-        path = getattr(keys, key)
-        try:
-            if path is not None:
-                open(path, "rb").close()
-        except (OSError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or type(error).__name__
-            raise ConfigError(f"{where}: {key} {path!r} cannot be read: {reason}") from None
+    check_readable(keys, ("tls_ca", "tls_cert", "tls_key"), where)
     try:
         context = ssl.create_default_context(cafile=keys.tls_ca)
         if keys.tls_cert is not None:

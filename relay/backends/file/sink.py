@@ -16,7 +16,9 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
-from relay.backends.common.lines import as_lines, translate, write_whole
+from relay.backends.common.deadline import in_ms, is_over
+from relay.backends.common.lines import as_lines, write_whole
+from relay.backends.common.os_errors import translate
 from relay.backends.file.config import FileSinkConfig
 from relay.backends.sink import Features, Sink
 from relay.errors import ConfigError, NotConnected
@@ -90,13 +92,13 @@ class FileSink(Sink[FileSinkConfig]):
 
         Raises NotConnected if another keeps the lock for `timeout_ms`.
         """
-        deadline = time.monotonic() + self._config.timeout_ms / 1000
+        deadline = in_ms(self._config.timeout_ms)
         while True:
             fd = self._current()
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                if time.monotonic() >= deadline:
+                if is_over(deadline):
                     raise NotConnected(
                         f"{self._where}: another process holds the lock for more than {self._config.timeout_ms} ms",
                         code="locked",

@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
-from relay.backends.common.lines import OS_ERRORS
+from relay.backends.common.os_errors import OS_ERRORS
 from relay.backends.file.config import FileSourceConfig
 from relay.backends.file.lines import Line
 from relay.backends.file.tail import Mark, Tail
@@ -127,12 +127,10 @@ class FileSource(Source[FileSourceConfig]):
         return Received(name, body, {}, None, self._path, self._path, str(mark), self._number)
 
     def _translated(self, error: OSError, *, opening: bool) -> RelayError:
-        for_a_person, code = OS_ERRORS.get(error.errno or 0, (False, "io"))
         if isinstance(error, FileNotFoundError):
             hint = "; create it (touch), or correct path; workers read it in their own file system"
         elif isinstance(error, PermissionError):
             hint = "; let the user that runs the workers read it"
         else:
             hint = ""
-        text = f"{self._where}: {error.strerror or error}{hint}"
-        return ConfigError(text) if opening and for_a_person else NotConnected(text, code=code)
+        return OS_ERRORS.translated(error, self._where, opening=opening, reason=f"{error.strerror or error}{hint}")

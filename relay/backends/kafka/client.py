@@ -5,12 +5,12 @@ waits until a broker has answered, and otherwise says why none did.
 """
 
 import threading
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from relay.backends.kafka.errors import NEEDS_OPERATOR, verdict
-from relay.errors import ConfigError, MissingExtra, NotConnected, RelayError
+from relay.backends.common.deadline import is_over, left
+from relay.backends.kafka.errors import ERRORS
+from relay.errors import ConfigError, MissingExtra, NotConnected
 from relay.masking import mask
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class Troubles:
 
     def __call__(self, error: "KafkaError") -> None:
         with self._lock:
-            # That all brokers are down says less than what came before it; a person's matter says most.
+            # That all brokers are down says less than what came before it; what an operator must fix says most.
             self._all = [*self._all[-9:], error]
 
     def forget(self) -> None:
@@ -42,11 +42,11 @@ class Troubles:
 
     @property
     def gravest(self) -> "KafkaError | None":
-        """What a person must mend; else the last that says something; None when there was nothing."""
+        """What an operator must fix; else the last that says something; None when there was nothing."""
         with self._lock:
             seen = list(self._all)
         for error in reversed(seen):
-            if verdict(error)[1] in NEEDS_OPERATOR:
+            if _needs_operator(error):
                 return error
         telling = [error for error in seen if error.name() != "_ALL_BROKERS_DOWN"]
         return telling[-1] if telling else seen[-1] if seen else None
@@ -55,21 +55,18 @@ class Troubles:
     def unsendable(self) -> bool:
         """Waiting longer will not connect us."""
         with self._lock:
-            return any(e.name() == "_ALL_BROKERS_DOWN" or verdict(e)[1] in NEEDS_OPERATOR for e in self._all)
+            return any(e.name() == "_ALL_BROKERS_DOWN" or _needs_operator(e) for e in self._all)
 
 
-def translated(error: "KafkaError", where: str, *, opening: bool = False) -> RelayError:
-    """Our error for the client's: ConfigError only while opening, NotConnected otherwise."""
-    _, code = verdict(error)
-    text = mask(f"{where}: {error.str()}")
-    return ConfigError(text) if opening and code in NEEDS_OPERATOR else NotConnected(text, code=code)
+def _needs_operator(error: "KafkaError") -> bool:
+    return ERRORS.verdict(error).code in ERRORS.needs_operator
 
 
 def connect(
     make: Callable[[dict[str, Any]], Client],
     options: dict[str, Any],
     where: str,
-    seconds: float,
+    deadline: float,
     troubles: Troubles | None = None,
 ) -> Client:
     """A client that some broker has answered. Raises ConfigError or NotConnected, and leaves nothing behind.
@@ -82,7 +79,7 @@ def connect(
         raise MissingExtra("kafka", "kafka") from error
 
     troubles = troubles or Troubles()
-    deadline = time.monotonic() + seconds
+    seconds = left(deadline)
     try:
         client: Any = make(options | {"error_cb": troubles})
     except KafkaException as error:
@@ -90,14 +87,14 @@ def connect(
         raise ConfigError(mask(f"{where}: {error.args[0].str()}")) from None
     while True:
         try:
-            client.list_topics(_ANY_TOPIC, timeout=min(_LOOK_SECONDS, max(0.01, deadline - time.monotonic())))
+            client.list_topics(_ANY_TOPIC, timeout=min(_LOOK_SECONDS, left(deadline)))
         except KafkaException as error:
             client.poll(0)
-            if not troubles.unsendable and time.monotonic() < deadline:
+            if not troubles.unsendable and not is_over(deadline):
                 continue
             known = troubles.gravest
             if known is not None:
-                raise translated(known, where, opening=True) from None
+                raise ERRORS.translated(known, where, opening=True) from None
             text = f"{where}: no broker of {options['bootstrap.servers']} answered within {seconds:.1f} s"
             raise NotConnected(mask(f"{text} ({error.args[0].str()})"), code="timeout") from None
         else:

@@ -1,15 +1,14 @@
 """The keys of Kafka: of the connection, the sink and the source, and what they mean to librdkafka."""
 
-import os
 import re
 from typing import Annotated, Any, Literal
 
 from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from relay.backends.common.keys import Listed, check_template
+from relay.backends.common.tls import check_readable
 from relay.backends.sink import SinkConfig
 from relay.backends.source import MAX_HELD_BYTES, SourceConfig
-from relay.errors import ConfigError
 
 LARGEST_RECORD_BYTES = 8 * 1024 * 1024
 BATCH_BYTES = 1_000_000
@@ -91,12 +90,9 @@ class KafkaKeys(BaseModel):
 def connection_options(config: KafkaKeys, pipeline: str) -> dict[str, Any]:
     """librdkafka's keys of the connection, with the person's own before them.
 
-    Raises ConfigError for a file that cannot be read, which librdkafka tells in the words of OpenSSL.
+    Raises ConfigError for a file that cannot be read, which librdkafka reports in the words of OpenSSL.
     """
-    for key in ("ssl_ca", "ssl_cert", "ssl_key"):
-        path = getattr(config, key)
-        if path is not None and not os.access(path, os.R_OK):
-            raise ConfigError(f"pipeline {pipeline!r}: {key} {path!r} cannot be read: is it there, and may we read it?")
+    check_readable(config, ("ssl_ca", "ssl_cert", "ssl_key"), f"pipeline {pipeline!r}")
     ssl = config.ssl_ca or config.ssl_cert or not config.ssl_verify
     default = "sasl_ssl" if config.sasl_username else "ssl" if ssl else "plaintext"
     options = {

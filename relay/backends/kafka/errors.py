@@ -1,25 +1,11 @@
-"""What an error of Kafka means: one table from the names of librdkafka's error codes to (permanent, code).
+"""What an error of Kafka means, by the name that librdkafka gives to its code."""
 
-Permanent: this record will never be accepted and becomes a dead letter. Everything else is sent again; where trying
-again cannot help until a person acts, the code is in `NEEDS_OPERATOR`, and `open` then raises ConfigError. Unknown
-errors count as temporary: a blocked pipeline can be seen and fixed, a message thrown away by mistake cannot.
-"""
+from relay.backends.common.error_table import ErrorTable
 
-from functools import cache
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from confluent_kafka import KafkaError
-
-NEEDS_OPERATOR = frozenset({"auth", "forbidden", "tls", "bad_config", "no_topic", "unsupported"})
-
-_PERMANENT = {
+_CODES = {
     "too_large": "MSG_SIZE_TOO_LARGE INVALID_MSG_SIZE RECORD_LIST_TOO_LARGE",
     # The broker's own check of the record: a compacted topic wants a key, an interceptor or a schema said no.
     "bad_record": "INVALID_RECORD INVALID_TIMESTAMP",
-}
-
-_TEMPORARY = {
     "not_connected": """_TRANSPORT _ALL_BROKERS_DOWN _RESOLVE _DESTROY _DESTROY_BROKER _NODE_UPDATE _FAIL _WAIT_COORD
         _UNKNOWN_BROKER NETWORK_EXCEPTION BROKER_NOT_AVAILABLE REBOOTSTRAP_REQUIRED LISTENER_NOT_FOUND""",
     "timeout": "_TIMED_OUT _MSG_TIMED_OUT _TIMED_OUT_QUEUE REQUEST_TIMED_OUT _PURGE_QUEUE _PURGE_INFLIGHT _QUEUE_FULL",
@@ -46,9 +32,9 @@ _TEMPORARY = {
         UNSUPPORTED_COMPRESSION_TYPE MISMATCHED_ENDPOINT_TYPE UNSUPPORTED_ENDPOINT_TYPE UNSUPPORTED_ASSIGNOR""",
     # Another drain uses our transactional id now.
     "fenced": "_FENCED PRODUCER_FENCED INVALID_PRODUCER_EPOCH INVALID_PRODUCER_ID_MAPPING FENCED_INSTANCE_ID",
-    # What was to be read is gone: retention was faster than we.
+    # What was to be read is gone: retention was faster than the pipeline.
     "out_of_range": "OFFSET_OUT_OF_RANGE _AUTO_OFFSET_RESET",
-    # Nothing that these two directions ask for, or a bug of one side: seen, and tried again.
+    # Nothing that sink or source asks for, or a bug of one side: shown, and retried.
     "rejected": """UNKNOWN INVALID_MSG _BAD_MSG _BAD_COMPRESSION _CRIT_SYS_RESOURCE _FS _IN_PROGRESS _PREV_IN_PROGRESS
         _EXISTING_SUBSCRIPTION _ASSIGN_PARTITIONS _REVOKE_PARTITIONS _CONFLICT _STATE _NO_OFFSET _OUTDATED _WAIT_CACHE
         _INTR _KEY_SERIALIZATION _VALUE_SERIALIZATION _KEY_DESERIALIZATION _VALUE_DESERIALIZATION _PARTIAL _READ_ONLY
@@ -65,28 +51,14 @@ _TEMPORARY = {
         STREAMS_INVALID_TOPOLOGY STREAMS_INVALID_TOPOLOGY_EPOCH STREAMS_TOPOLOGY_FENCED SHARE_SESSION_LIMIT_REACHED""",
 }
 
-ERRORS: dict[str, tuple[bool, str]] = {
-    name: (permanent, code)
-    for permanent, table in ((True, _PERMANENT), (False, _TEMPORARY))
-    for code, names in table.items()
-    for name in names.split()
-}
-"""By the names that `confluent_kafka.KafkaError` gives to its codes."""
-
-
-# A handshake that fails while the client is busy with something else is told as a connection that was lost.
-_BAD_CERTIFICATE = "certificate verify failed"
-
-
-def verdict(error: "KafkaError | Any") -> tuple[bool, str]:
-    """(permanent, code) of a KafkaError."""
-    permanent, code = _by_number().get(error.code(), (False, "rejected"))
-    return permanent, "tls" if code == "not_connected" and _BAD_CERTIFICATE in error.str() else code
-
-
-@cache
-def _by_number() -> dict[int, tuple[bool, str]]:
-    from confluent_kafka import KafkaError
-
-    # An older client lacks the newest names.
-    return {getattr(KafkaError, name): answer for name, answer in ERRORS.items() if hasattr(KafkaError, name)}
+ERRORS = ErrorTable(
+    answers={name: code for code, names in _CODES.items() for name in names.split()},
+    # A handshake that fails while the client does something else is reported as a lost connection.
+    words={"certificate verify failed": "tls"},
+    permanent={"too_large", "bad_record"},
+    needs_operator={"auth", "forbidden", "tls", "bad_config", "no_topic", "unsupported"},
+    unknown="rejected",
+    answers_of=lambda error: (error.name(),),
+    text_of=lambda error: error.str(),
+)
+"""Of `confluent_kafka.KafkaError`."""

@@ -1,8 +1,7 @@
-"""One producer, and what it knows of its topics. When something went wrong with it, make a new one."""
+"""One producer, and what it knows of its topics. After an error, make a new one."""
 
 import contextlib
 import re
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
@@ -12,9 +11,11 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
-from relay.backends.kafka.client import Troubles, connect, translated
+from relay.backends.common.batch import Batch
+from relay.backends.common.deadline import is_over, left
+from relay.backends.kafka.client import Troubles, connect
 from relay.backends.kafka.config import KafkaSinkConfig, producer_options
-from relay.backends.kafka.errors import verdict
+from relay.backends.kafka.errors import ERRORS
 from relay.errors import NotConnected
 from relay.masking import mask
 from relay.models import Drain, Failure, Progress, Record
@@ -37,9 +38,9 @@ class KafkaConnection:
         self._errors: dict[int, KafkaError] = {}
         self._reporters: list[partial[None]] = []
         self._troubles = Troubles()
-        self._producer: Any = connect(Producer, self._options, where, left(deadline), self._troubles)
+        self._producer: Any = connect(Producer, self._options, where, deadline, self._troubles)
         self.missing_topic: str | None = None
-        """What made `publish` fail, if a person must see to a topic."""
+        """What made `publish` fail, if an operator must see to a topic."""
 
     def goes_on(self, drain: Drain) -> bool:  # noqa: ARG002
         """Whether this connection may serve the drain without asking the cluster anything."""
@@ -48,30 +49,24 @@ class KafkaConnection:
     def begin(self, drain: Drain, offset_id: int, deadline: float) -> Progress:  # noqa: ARG002
         return Progress(offset_id)
 
-    def publish(self, records: Sequence[Record], deadline: float) -> dict[int, Failure]:
-        """What was not delivered, by index. Raises NotConnected when nothing was."""
+    def publish(self, records: Sequence[Record], deadline: float) -> list[Failure]:
+        """What was not delivered. Raises NotConnected when nothing was."""
         if not records:
-            return {}
+            return []
         self._troubles.forget()
+        batch = Batch(len(records))
+        ready: Sequence[int] = range(len(records))
         topics = {record.subject for record in records}
         problems = {} if topics <= self._topics else self._problems(topics, deadline)
-        failures: dict[int, Failure] = {}
-        ready: Sequence[int] = range(len(records))
         if problems:
-            failures = {
-                i: replace(problems[r.subject], index=i) for i, r in enumerate(records) if r.subject in problems
-            }
-            blocked_by = min((i for i, failure in failures.items() if not failure.permanent), default=len(records))
-            ready = [index for index in range(blocked_by) if index not in failures]
-            if blocked_by < len(records):
-                self.missing_topic = records[blocked_by].subject
-            for index in range(blocked_by, len(records)):
-                failures.setdefault(index, Failure(index, False, "not_sent", f"waits for record {blocked_by}"))
+            batch.add(replace(problems[r.subject], index=i) for i, r in enumerate(records) if r.subject in problems)
+            if batch.blocked_by is not None:
+                self.missing_topic = records[batch.blocked_by].subject
+                batch.hold_back_from(batch.blocked_by)
+            ready = [index for index in ready if index not in batch.failures]
         if ready:
-            failures |= self._deliver(records, ready, deadline)
-        if len(failures) == len(records) and not any(failure.permanent for failure in failures.values()):
-            raise NotConnected(f"{self._where}: {failures[0].reason}", code=failures[0].code)
-        return failures
+            batch.add(self._deliver(records, ready, deadline).values())
+        return batch.result_unless_stuck(self._where)
 
     def check_topic(self, topic: str, deadline: float) -> Failure | None:
         """Why nothing can be sent there now, or None. Makes the topic where configured so. Raises NotConnected."""
@@ -80,16 +75,16 @@ class KafkaConnection:
             if found.error is None and found.partitions:
                 self._topics.add(topic)
                 return None
-            if found.error is None or verdict(found.error)[1] != "no_topic":
-                reason = f"topic {topic!r}: {found.error or 'it has no partitions'}"
-                return Failure(0, False, verdict(found.error)[1] if found.error else "unavailable", reason)
+            code = "unavailable" if found.error is None else ERRORS.verdict(found.error).code
+            if code != "no_topic":
+                return Failure(0, False, code, f"topic {topic!r}: {found.error or 'it has no partitions'}")
             if not self._config.create_topic:
                 advice = f"kafka-topics.sh --create --topic {topic} --bootstrap-server {self._config.brokers}"
                 reason = f"topic {topic!r} does not exist: create it ({advice}), or set create_topic"
                 return Failure(0, False, "no_topic", mask(reason))
             return self._create(topic, deadline)
         except KafkaException as error:
-            raise translated(error.args[0], self._where) from None
+            raise ERRORS.lost(error.args[0], self._where) from None
 
     def close(self) -> None:
         """Nothing that is still in the producer is sent any more."""
@@ -145,16 +140,16 @@ class KafkaConnection:
         try:
             unfinished = self._producer.flush(left(deadline))
         except KafkaException as error:
-            raise translated(error.args[0], self._where) from None
+            raise ERRORS.lost(error.args[0], self._where) from None
         if isinstance(self._producer, _Closed):
             raise NotConnected(f"{self._where}: closed", code="closed")
         if unfinished:
             self.close()
-            text = f"{self._where}: not everything was acknowledged within {self._config.timeout_ms} ms"
+            late = f"not everything was acknowledged within {self._config.timeout_ms} ms"
             known = self._troubles.gravest
             if known is None:
-                raise NotConnected(text, code="timeout")
-            raise NotConnected(mask(f"{text}: {known.str()}"), code=verdict(known)[1])
+                raise NotConnected(f"{self._where}: {late}", code="timeout")
+            raise ERRORS.lost(known, f"{self._where}: {late}")
 
     def _report(self, index: int, error: KafkaError | None, _message: Any) -> None:
         if error is not None:
@@ -166,7 +161,7 @@ class KafkaConnection:
         return {index: self._failure(index, records[index], error) for index, error in errors.items()}
 
     def _failure(self, index: int, record: Record, error: KafkaError) -> Failure:
-        permanent, code = verdict(error)
+        permanent, code = ERRORS.verdict(error)
         if code == "no_topic":
             self._topics.discard(record.subject)
             self.missing_topic = record.subject
@@ -194,9 +189,9 @@ class KafkaConnection:
         except KafkaException as error:
             if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
                 reason = f"topic {topic!r} does not exist, and create_topic failed: {error.args[0].str()}"
-                return Failure(0, False, verdict(error.args[0])[1], mask(reason))
+                return Failure(0, False, ERRORS.verdict(error.args[0]).code, mask(reason))
         # The broker that we ask next may not have heard of it yet.
-        while left(deadline) > 0.01:
+        while not is_over(deadline):
             if self._producer.list_topics(topic, timeout=left(deadline)).topics[topic].partitions:
                 self._topics.add(topic)
                 return None
@@ -218,10 +213,5 @@ class _Closed:
 def bad_topic(topic: str) -> str | None:
     """Why no topic can have this name."""
     if topic in (".", "..") or not _TOPIC.fullmatch(topic):
-        return f"{topic!r} is no name of a topic: 1 to 249 of A-Z, a-z, 0-9, '.', '_' and '-'"
+        return f"{topic!r} cannot be the name of a topic: 1 to 249 of A-Z, a-z, 0-9, '.', '_' and '-'"
     return None
-
-
-def left(deadline: float) -> float:
-    """Seconds; a moment at least."""
-    return max(0.01, deadline - time.monotonic())

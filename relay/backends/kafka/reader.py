@@ -14,9 +14,10 @@ from typing import Any
 import structlog
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from relay.backends.kafka.client import Troubles, connect, translated
+from relay.backends.common.deadline import in_ms, left
+from relay.backends.kafka.client import Troubles, connect
 from relay.backends.kafka.config import KafkaSourceConfig, consumer_options
-from relay.backends.kafka.errors import verdict
+from relay.backends.kafka.errors import ERRORS
 from relay.errors import ConfigError, NotConnected
 
 _LAST_COMMIT_SECONDS = 0.3
@@ -37,7 +38,7 @@ class KafkaReader:
         self._commits = Commits(pipeline)
         options = consumer_options(config, pipeline) | {"on_commit": self._commits}
         self._troubles = Troubles()
-        self._consumer: Any = connect(Consumer, options, where, config.timeout_ms / 1000, self._troubles)
+        self._consumer: Any = connect(Consumer, options, where, in_ms(config.timeout_ms), self._troubles)
         self._next: dict[Place, int] = {}
         """The offset after what is done, of every partition that we read; OFFSET_BEGINNING when nothing is."""
         self._resting = True
@@ -45,14 +46,14 @@ class KafkaReader:
 
     def begin(self, positions: Mapping[str, str]) -> None:
         """Raises ConfigError when a topic is missing, or what should come next is gone."""
-        deadline = time.monotonic() + self._config.timeout_ms / 1000
+        deadline = in_ms(self._config.timeout_ms)
         try:
             places = self._places(deadline)
             known = {place: int(positions[_name(place)]) + 1 for place in places if _name(place) in positions}
             self._next = {place: self._checked(place, offset, deadline) for place, offset in known.items()}
             self._next |= self._first([place for place in places if place not in known], deadline)
         except KafkaException as error:
-            raise translated(error.args[0], self._where, opening=True) from None
+            raise ERRORS.translated(error.args[0], self._where, opening=True) from None
         self._refresh_at = time.monotonic() + self._config.refresh_ms / 1000
 
     def read(self, max_messages: int, wait_seconds: float) -> list[Message]:
@@ -69,7 +70,7 @@ class KafkaReader:
                 if messages and max_messages > 1:
                     messages += self._consumer.consume(max_messages - 1, 0)
         except KafkaException as error:
-            raise translated(error.args[0], self._where) from None
+            raise ERRORS.lost(error.args[0], self._where) from None
         if any(message.error() is not None for message in messages):
             # Those before the error are lost with the connection, and come again.
             raise self._trouble(message.error() for message in messages)
@@ -110,12 +111,12 @@ class KafkaReader:
         patterns = [re.compile(name) for name in self._config.topic if name.startswith("^")]
         found: dict[str, Any] = {}
         if patterns:
-            everything = self._consumer.list_topics(timeout=_left(deadline)).topics
+            everything = self._consumer.list_topics(timeout=left(deadline)).topics
             found = {n: t for n, t in everything.items() if any(pattern.fullmatch(n) for pattern in patterns)}
         for name in self._config.topic:
             if not name.startswith("^"):
-                topic = found[name] = self._consumer.list_topics(name, timeout=_left(deadline)).topics[name]
-                if topic.error is not None and verdict(topic.error)[1] == "no_topic":
+                topic = found[name] = self._consumer.list_topics(name, timeout=left(deadline)).topics[name]
+                if topic.error is not None and ERRORS.verdict(topic.error).code == "no_topic":
                     advice = f"kafka-topics.sh --create --topic {name} --bootstrap-server {self._config.brokers}"
                     raise ConfigError(f"{self._where}: topic {name!r} does not exist: create it ({advice})")
                 if topic.error is not None:
@@ -128,14 +129,14 @@ class KafkaReader:
         begun: dict[Place, int] = {}
         if places and (config.group_id is not None or config.auto_offset_reset == "latest"):
             asked = [TopicPartition(*place) for place in places]
-            stored = self._consumer.committed(asked, timeout=_left(deadline))
+            stored = self._consumer.committed(asked, timeout=left(deadline))
             begun = {(at.topic, at.partition): at.offset for at in stored if at.error is None and at.offset >= 0}
         met = {topic for topic, _ in self._next} | {topic for topic, _ in begun}
         latest: dict[Place, int] = {}
         for place in places:
             if place in begun:
                 continue
-            low, high = self._consumer.get_watermark_offsets(TopicPartition(*place), timeout=_left(deadline))
+            low, high = self._consumer.get_watermark_offsets(TopicPartition(*place), timeout=left(deadline))
             if place[0] in met or config.auto_offset_reset == "earliest":
                 begun[place] = low
             elif config.auto_offset_reset == "latest":
@@ -152,7 +153,7 @@ class KafkaReader:
 
     def _checked(self, place: Place, offset: int, deadline: float) -> int:
         """The offset, if it can be read from; else what `on_gap` says."""
-        low, high = self._consumer.get_watermark_offsets(TopicPartition(*place), timeout=_left(deadline))
+        low, high = self._consumer.get_watermark_offsets(TopicPartition(*place), timeout=left(deadline))
         if low <= offset <= high:
             return offset
         gap = f"{_name(place)} holds offsets {low} to {high}, and {offset} was to come next: "
@@ -179,9 +180,7 @@ class KafkaReader:
 
     def _trouble(self, errors: Iterable[KafkaError | None]) -> NotConnected:
         gravest = next((error for error in errors if error is not None), None) or self._troubles.gravest
-        problem = translated(gravest, self._where) if gravest else NotConnected(f"{self._where}: connection lost")
-        assert isinstance(problem, NotConnected)
-        return problem
+        return ERRORS.lost(gravest, self._where) if gravest else NotConnected(f"{self._where}: connection lost")
 
 
 class Commits:
@@ -207,7 +206,3 @@ def _name(place: Place) -> str:
 def _place(name: str) -> Place:
     topic, _, number = name.rpartition("/")
     return topic, int(number)
-
-
-def _left(deadline: float) -> float:
-    return max(0.01, deadline - time.monotonic())

@@ -9,10 +9,10 @@ Which topics are needed is known only with the records. So it is `publish` that 
 `no_topic`), and the next `open` that says ConfigError if it is missing still.
 """
 
-import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
+from relay.backends.common.deadline import in_ms
 from relay.backends.kafka.config import LARGEST_RECORD_BYTES, KafkaSinkConfig
 from relay.backends.sink import Features, Sink
 from relay.errors import ConfigError, MissingExtra, NotConnected
@@ -75,14 +75,13 @@ class KafkaSink(Sink[KafkaSinkConfig]):
         if connection is None:
             raise NotConnected(f"{self._where}: not open", code="closed")
         try:
-            failures = connection.publish(records, self._deadline())
+            return connection.publish(records, self._deadline())
         except NotConnected:
-            # Whatever is still in the producer must not arrive after what is sent again.
+            # What is still in the producer must not arrive after what is sent again.
             connection.close()
             self._connection = None
             self._missing_topic = connection.missing_topic
             raise
-        return [failures[index] for index in sorted(failures)]
 
     def close(self) -> None:
         connection, self._connection = self._connection, None
@@ -90,4 +89,4 @@ class KafkaSink(Sink[KafkaSinkConfig]):
             connection.close()
 
     def _deadline(self) -> float:
-        return time.monotonic() + self._config.timeout_ms / 1000
+        return in_ms(self._config.timeout_ms)

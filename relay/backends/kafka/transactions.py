@@ -10,7 +10,6 @@ that only just lost its way can have left it: then a person has set it back, to 
 """
 
 import threading
-import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -18,9 +17,10 @@ from typing import Any, NamedTuple
 from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from relay.backends.kafka.client import translated
+from relay.backends.common.deadline import is_over, left
 from relay.backends.kafka.config import KafkaSinkConfig, transactional_id
-from relay.backends.kafka.producer import KafkaConnection, left
+from relay.backends.kafka.errors import ERRORS
+from relay.backends.kafka.producer import KafkaConnection
 from relay.errors import NotConnected
 from relay.models import Drain, Failure, Progress, Record
 
@@ -146,7 +146,7 @@ class TransactionalConnection(KafkaConnection):
             if topic is not None:
                 self._commit(topic, records[end - 1].id, {records[i].id: code for i, code in codes.items()}, deadline)
         except KafkaException as error:
-            raise translated(error.args[0], self._where) from None
+            raise ERRORS.lost(error.args[0], self._where) from None
         return refused, True
 
     def _commit(self, topic: str, reached: int, dead: dict[int, str], deadline: float) -> None:
@@ -163,7 +163,7 @@ class TransactionalConnection(KafkaConnection):
             try:
                 self._bounded(step, deadline)
             except KafkaException as error:
-                if not error.args[0].retriable() or time.monotonic() >= deadline:
+                if not error.args[0].retriable() or is_over(deadline):
                     raise
                 self._producer.poll(0.05)
             else:
@@ -193,7 +193,7 @@ class TransactionalConnection(KafkaConnection):
     def _wait(self, deadline: float) -> None:
         # After an error the producer keeps the rest back until the transaction is aborted.
         while not self._errors and self._producer.flush(min(_LOOK_SECONDS, left(deadline))):
-            if time.monotonic() >= deadline:
+            if is_over(deadline):
                 break
         if not self._errors:
             super()._wait(deadline)
@@ -206,7 +206,7 @@ class TransactionalConnection(KafkaConnection):
             self._membership = member.consumer_group_metadata()
             member.close()
         except KafkaException as error:
-            raise translated(error.args[0], self._where, opening=True) from None
+            raise ERRORS.translated(error.args[0], self._where, opening=True) from None
 
     def _read_back(self, deadline: float) -> tuple[int, Mark | None]:
         """How far Kafka says that we are, and the mark beside it; -1 where nothing is stored."""
@@ -218,7 +218,7 @@ class TransactionalConnection(KafkaConnection):
             )
             stored = answers[self._group].result(left(deadline) + 1).topic_partitions
         except KafkaException as error:
-            raise translated(error.args[0], self._where, opening=True) from None
+            raise ERRORS.translated(error.args[0], self._where, opening=True) from None
         known = [place for place in stored if place.error is None and place.offset >= 0]
         newest = max(known, key=lambda place: place.offset, default=None)
         return (-1, None) if newest is None else (newest.offset, Mark.parse(newest.metadata or ""))

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import ClassVar
 
+from relay.backends.common.batch import Batch
 from relay.backends.memory.config import MemorySinkConfig
 from relay.backends.sink import Features, Sink
 from relay.errors import NotConnected
@@ -61,18 +62,18 @@ class MemorySink(Sink[MemorySinkConfig]):
         if self._store is None:
             raise NotConnected(f"pipeline {self._pipeline!r}: the memory sink is not open", code="closed")
         self._wait(self._store)
-        failures: list[Failure] = []
+        batch = Batch(len(records))
         for index, record in enumerate(records):
             failure = self._too_large(index, record) or self._store.refuse(index, record)
             if failure is None:
                 self._store.received.append(record)
                 continue
-            failures.append(failure)
-            if not failure.permanent:
+            batch.add((failure,))
+            if batch.blocked_by is not None:
                 # Nothing may overtake a record that is to be sent again.
-                rest = range(index + 1, len(records))
-                return failures + [Failure(i, False, "not_sent", f"waits for record {index}") for i in rest]
-        return failures
+                batch.hold_back_from(index)
+                break
+        return batch.result()
 
     def close(self) -> None:
         self._store = None

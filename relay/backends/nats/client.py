@@ -16,12 +16,11 @@ import nats.js.errors
 import nkeys
 from nats.aio.client import Client, RawCredentials
 
-from relay.backends.common.tls import tls_context
+from relay.backends.common.tls import read_file, tls_context
 from relay.backends.nats.config import NatsKeys
-from relay.backends.nats.errors import NEEDS_OPERATOR, verdict
+from relay.backends.nats.errors import ERRORS
 from relay.backends.nats.loop import LoopThread
 from relay.errors import ConfigError, NotConnected, RelayError
-from relay.masking import mask
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -120,7 +119,7 @@ class NatsClient(ABC):
     async def _on_error(self, error: Exception) -> None:
         self._last_error = error
         # What is not permitted gets this line and never an answer.
-        if verdict(error)[1] == "forbidden":
+        if ERRORS.verdict(error).code == "forbidden":
             self._lost = error
             self._news.set()
 
@@ -132,9 +131,8 @@ class NatsClient(ABC):
         if isinstance(error, TimeoutError | nats.errors.NoServersError):
             # What came before says why.
             error = self._lost or self._last_error or error
-        _, code = verdict(error)
-        text = mask(f"{self._where}: {str(error) or f'no answer within {self._timeout_ms} ms'}")
-        return ConfigError(text) if opening and code in NEEDS_OPERATOR else NotConnected(text, code=code)
+        reason = str(error) or f"no answer within {self._timeout_ms} ms"
+        return ERRORS.translated(error, self._where, opening=opening, reason=reason)
 
 
 def connect_options(keys: NatsKeys, where: str, timeout_ms: int) -> dict[str, Any]:
@@ -160,7 +158,7 @@ def connect_options(keys: NatsKeys, where: str, timeout_ms: int) -> dict[str, An
 def _credentials(keys: NatsKeys, where: str) -> RawCredentials | None:
     if keys.creds_file is None:
         return None
-    text = _read("creds_file", keys.creds_file, where)
+    text = read_file(keys.creds_file, "creds_file", where).decode(errors="replace")
     if "BEGIN NATS USER JWT" not in text or "BEGIN USER NKEY SEED" not in text:
         raise ConfigError(f"{where}: creds_file {keys.creds_file!r} has no user JWT or no seed in it")
     return RawCredentials(text)
@@ -169,12 +167,3 @@ def _credentials(keys: NatsKeys, where: str) -> RawCredentials | None:
 def _tls(keys: NatsKeys, where: str) -> ssl.SSLContext | None:
     wanted = keys.asks_for_tls or keys.tls_first or any(url.startswith(("tls://", "wss://")) for url in keys.url)
     return tls_context(keys, where) if wanted else None
-
-
-def _read(key: str, path: str, where: str) -> str:
-    try:
-        with open(path, encoding="utf-8") as file:
-            return file.read()
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or type(error).__name__
-        raise ConfigError(f"{where}: {key} {path!r} cannot be read: {reason}") from None

@@ -16,7 +16,7 @@ from nats.js.api import StreamConfig
 
 from relay.backends.nats.client import NatsClient
 from relay.backends.nats.config import NatsSinkConfig
-from relay.backends.nats.errors import verdict
+from relay.backends.nats.errors import ERRORS
 from relay.errors import ConfigError
 from relay.models import Failure
 
@@ -121,7 +121,7 @@ class NatsConnection(NatsClient):
                 outgoing.subject, outgoing.body, reply=f"{self._inbox}.{self._number}", headers=outgoing.headers
             )
         except nats.errors.Error as error:
-            permanent, code = verdict(error)
+            permanent, code = ERRORS.verdict(error)
             if not permanent:
                 raise
             del self._waiting[self._number]
@@ -150,7 +150,7 @@ class NatsConnection(NatsClient):
             if answer["stream"] == self._config.stream:
                 return None
         except nats.js.errors.APIError as error:
-            permanent, code = verdict(error)
+            permanent, code = ERRORS.verdict(error)
             return Failure(outgoing.position, permanent, code, f"{error.description} ({error.err_code})")
         except (ValueError, TypeError, KeyError):
             pass

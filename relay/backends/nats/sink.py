@@ -11,11 +11,12 @@ a change of leader), and the refused one then follows it. `strict_order` closes 
 """
 
 import re
-import time
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, ClassVar
 
+from relay.backends.common.batch import Batch
+from relay.backends.common.deadline import in_ms
 from relay.backends.nats.config import NatsSinkConfig
 from relay.backends.sink import Features, Sink
 from relay.errors import MissingExtra, NotConnected
@@ -67,23 +68,17 @@ class NatsSink(Sink[NatsSinkConfig]):
         self._connection = connection
 
     def publish(self, records: Sequence[Record]) -> list[Failure]:
-        deadline = time.monotonic() + self._config.timeout_ms / 1000
+        deadline = in_ms(self._config.timeout_ms)
         connection = self._connection
         if connection is None:
             raise NotConnected(f"{self._where}: not open", code="closed")
-        failures: dict[int, Failure] = {}
+        batch = Batch(len(records))
         begin = 0
-        while begin < len(records):
-            chunk, begin = self._chunk(records, begin, connection.largest_bytes, failures)
-            answers = connection.publish(chunk, deadline)
-            failures.update(answers)
-            blocked_by = min((index for index, failure in answers.items() if not failure.permanent), default=None)
-            if blocked_by is not None:
-                for index in range(begin, len(records)):
-                    failures[index] = Failure(index, False, "not_sent", f"waits for record {blocked_by}")
-                self._raise_if_nothing_happened(failures, len(records), blocked_by)
-                break
-        return [failures[index] for index in sorted(failures)]
+        while begin < len(records) and batch.blocked_by is None:
+            chunk, begin = self._chunk(records, begin, connection.largest_bytes, batch)
+            batch.add(connection.publish(chunk, deadline).values())
+        batch.hold_back_from(begin)
+        return batch.result_unless_stuck(self._where)
 
     def close(self) -> None:
         connection, self._connection = self._connection, None
@@ -91,9 +86,9 @@ class NatsSink(Sink[NatsSinkConfig]):
             connection.close()
 
     def _chunk(
-        self, records: Sequence[Record], begin: int, largest_bytes: int, failures: dict[int, Failure]
+        self, records: Sequence[Record], begin: int, largest_bytes: int, batch: Batch
     ) -> "tuple[list[Outgoing], int]":
-        """The next records to send together, and the index after them; unsendable ones go into `failures`."""
+        """The next records to send together, and the index after them; those that can never be sent fail in `batch`."""
         from relay.backends.nats.publisher import Outgoing
 
         chunk: list[Outgoing] = []
@@ -109,7 +104,7 @@ class NatsSink(Sink[NatsSinkConfig]):
                 chunk.append(Outgoing(index, record.subject, record.body, headers))
                 room_bytes -= len(record.body)
             else:
-                failures[index] = failure
+                batch.add((failure,))
             index += 1
         return chunk, index
 
@@ -119,11 +114,6 @@ class NatsSink(Sink[NatsSinkConfig]):
         headers["Nats-Msg-Id"] = record.dedup_id
         headers["Nats-Expected-Stream"] = self._config.stream
         return headers
-
-    def _raise_if_nothing_happened(self, failures: dict[int, Failure], size: int, blocked_by: int) -> None:
-        """A batch of which nothing was delivered says NotConnected: to open again checks, or makes, the stream."""
-        if len(failures) == size and not any(failure.permanent for failure in failures.values()):
-            raise NotConnected(f"{self._where}: {failures[blocked_by].reason}", code=failures[blocked_by].code)
 
 
 def _unsendable(index: int, record: Record, headers: dict[str, str], largest_bytes: int) -> Failure | None:

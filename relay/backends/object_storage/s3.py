@@ -14,7 +14,7 @@ from typing import IO, Any
 from relay.backends.common.aws import advice, described, make_client
 from relay.backends.object_storage.config import ObjectStorageSinkConfig
 from relay.backends.object_storage.encode import Spool
-from relay.backends.object_storage.errors import ADVICE, NEEDS_OPERATOR, code_of
+from relay.backends.object_storage.errors import ADVICE, ERRORS
 from relay.backends.object_storage.stores import Store
 from relay.errors import ConfigError, NotConnected
 
@@ -81,7 +81,7 @@ class S3Store(Store):
                 # Unlike head_bucket it says which of the reasons it is.
                 self._client.list_objects_v2(Bucket=self._bucket, Prefix=self._config.prefix, MaxKeys=1)
         except ConfigError as error:
-            if error.__cause__ is None or code_of(error.__cause__) != "no_bucket":
+            if error.__cause__ is None or ERRORS.verdict(error.__cause__).code != "no_bucket":
                 raise
             if not self._config.create:
                 raise ConfigError(
@@ -105,17 +105,18 @@ class S3Store(Store):
 
     @contextmanager
     def _errors(self, what: str, *, opening: bool, upload: "_Upload | None" = None) -> Iterator[None]:
-        """The client's errors as ours. A ConfigError is for `open` alone, which gives the verdict. Bugs stay bugs."""
+        """The client's errors as ours. A ConfigError is for `open` alone. Bugs stay bugs."""
         import botocore.exceptions  # type: ignore[import-untyped]
 
         try:
             yield
         except (botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError) as error:
-            code = "timeout" if upload is not None and upload.late else code_of(error)
+            code = "timeout" if upload is not None and upload.late else ERRORS.verdict(error).code
             text = f"{self.where}: {what}: {described(error, self._config)}{ADVICE.get(code) or advice(code)}"
             if code == "timeout":
                 text += "; make timeout_ms longer, or max_bytes smaller, if the network is slow"
-            raise ConfigError(text) if opening and code in NEEDS_OPERATOR else NotConnected(text, code=code) from error
+            is_for_operator = opening and code in ERRORS.needs_operator
+            raise (ConfigError(text) if is_for_operator else NotConnected(text, code=code)) from error
 
 
 class _Upload:

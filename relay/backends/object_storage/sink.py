@@ -11,7 +11,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import ClassVar
 
-from relay.backends.common.lines import translate
+from relay.backends.common.os_errors import translate
 from relay.backends.object_storage.config import ObjectStorageSinkConfig
 from relay.backends.object_storage.encode import Encoder, LinesEncoder, Spool
 from relay.backends.object_storage.parquet import ParquetEncoder

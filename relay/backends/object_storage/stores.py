@@ -12,7 +12,7 @@ import stat
 from abc import ABC, abstractmethod
 from contextlib import suppress
 
-from relay.backends.common.lines import translate
+from relay.backends.common.os_errors import translate
 from relay.backends.object_storage.encode import Spool
 from relay.errors import ConfigError
 

@@ -15,7 +15,7 @@ from amqp.exceptions import AMQPError, NotFound  # type: ignore[import-untyped]
 from relay import __version__
 from relay.backends.common.tls import tls_context
 from relay.backends.rabbitmq.config import Address, RabbitmqKeys, addresses
-from relay.backends.rabbitmq.errors import translated
+from relay.backends.rabbitmq.errors import ERRORS
 from relay.backends.rabbitmq.transport import Channel, Connection, TimeLimit
 from relay.errors import NotConnected
 
@@ -73,7 +73,7 @@ class RabbitmqLink:
         try:
             yield
         except LOST as error:
-            raise translated(error, self.where, opening=opening) from error
+            raise ERRORS.translated(error, self.where, opening=opening) from error
 
     def exists(self, ask: Callable[[Channel], object]) -> bool:
         """Whether what a passive declaration asks for is there."""

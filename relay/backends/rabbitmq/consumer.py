@@ -11,7 +11,7 @@ from amqp import spec  # type: ignore[import-untyped]
 from relay.backends.rabbitmq.config import RabbitmqSourceConfig
 from relay.backends.rabbitmq.connection import LOST, RabbitmqLink
 from relay.backends.rabbitmq.deliveries import Deliveries
-from relay.backends.rabbitmq.errors import translated
+from relay.backends.rabbitmq.errors import ERRORS
 from relay.backends.source import MAX_HELD_BYTES
 from relay.errors import ConfigError, NotConnected
 from relay.models import Received
@@ -126,12 +126,10 @@ class RabbitmqConsumer:
         try:
             yield
         except LOST as error:
-            reason = translated(error, self._where, opening=False)
-            assert isinstance(reason, NotConnected)
-            self.lost = reason
-            # Nobody reads from it any more: let the server give everything to others at once.
+            self.lost = ERRORS.lost(error, self._where)
+            # Nothing is read from it any more: let the server give everything to others at once.
             self._link.close(in_good_order=False)
-            raise reason from error
+            raise self.lost from error
 
     def _consume(self) -> None:
         self._forget()

@@ -7,7 +7,7 @@ from typing import Any
 from relay.backends.rabbitmq.config import RabbitmqSinkConfig
 from relay.backends.rabbitmq.confirms import Confirms, Outcome
 from relay.backends.rabbitmq.connection import LOST, RabbitmqLink
-from relay.backends.rabbitmq.errors import largest_message_bytes, translated
+from relay.backends.rabbitmq.errors import ERRORS, largest_message_bytes
 from relay.backends.rabbitmq.frames import Encoder, Unsendable
 from relay.errors import ConfigError, NotConnected
 from relay.models import Record
@@ -66,7 +66,8 @@ class PublishingChannel:
             while confirms.waits_for(dedup_ids) and (seconds := deadline - time.monotonic()) > 0:
                 heard += self._link.connection.pump(seconds)
         except LOST as error:
-            self.lost = self._reason(error)
+            self.limit_bytes = largest_message_bytes(error)
+            self.lost = ERRORS.lost(error, self._where)
         else:
             # Silent for two whole publishes: whatever is at the other end, it has forgotten us.
             if left_over and confirms.waits_for(dedup_ids) and not heard and not self._link.blocked:
@@ -130,12 +131,6 @@ class PublishingChannel:
 
     def _late(self) -> Outcome:
         return Outcome("timeout", f"no confirmation within {self._config.timeout_ms} ms")
-
-    def _reason(self, error: Exception) -> NotConnected:
-        self.limit_bytes = largest_message_bytes(error)
-        reason = translated(error, self._where, opening=False)
-        assert isinstance(reason, NotConnected)
-        return reason
 
     def _on_return(self, error: Exception, _exchange: str, routing_key: str, message: Any) -> None:
         reason = f"no queue takes routing key {routing_key!r}: {getattr(error, 'reply_text', error)}"

@@ -9,10 +9,11 @@ refused one then follows it. `max_in_flight` 1 closes that gap. docs/sinks/rabbi
 """
 
 import threading
-import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
+from relay.backends.common.batch import Batch
+from relay.backends.common.deadline import in_ms
 from relay.backends.rabbitmq.config import RabbitmqSinkConfig
 from relay.backends.sink import Features, Sink
 from relay.errors import MissingExtra, NotConnected
@@ -61,26 +62,24 @@ class RabbitmqSink(Sink[RabbitmqSinkConfig]):
         self._channel = channel
 
     def publish(self, records: Sequence[Record]) -> list[Failure]:
-        deadline = time.monotonic() + self._config.timeout_ms / 1000
+        deadline = in_ms(self._config.timeout_ms)
         with self._in_use:
             channel = self._channel
             if channel is None:
                 raise NotConnected(f"{self._where}: not open", code="closed")
             if channel.lost is not None:
                 raise channel.lost
-            failures: list[Failure] = []
+            batch = Batch(len(records))
             for begin in range(0, len(records), self._config.max_in_flight):
                 end = begin + self._config.max_in_flight
-                failures += self._publish_chunk(channel, records[begin:end], begin, deadline)
-                blocked_by = next((failure.index for failure in failures if not failure.permanent), None)
-                if blocked_by is not None:
-                    if blocked_by == 0 and channel.lost is not None:
+                batch.add(self._publish_chunk(channel, records[begin:end], begin, deadline))
+                if batch.blocked_by is not None:
+                    if batch.blocked_by == 0 and channel.lost is not None:
                         raise channel.lost
-                    reason = f"waits for record {blocked_by}"
-                    failures += [Failure(index, False, "not_sent", reason) for index in range(end, len(records))]
-                    return failures
+                    batch.hold_back_from(end)
+                    return batch.result()
             channel.forget()
-        return failures
+        return batch.result()
 
     def close(self) -> None:
         channel = self._channel

@@ -12,7 +12,6 @@ connection does: opening again reads them again.
 import contextlib
 import socket
 import threading
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -22,10 +21,10 @@ import redis.connection
 from redis.crc import key_slot
 from redis.exceptions import RedisError, ResponseError
 
+from relay.backends.common.deadline import left
 from relay.backends.redis.config import Address, RedisKeys, connect_options
-from relay.backends.redis.errors import NEEDS_OPERATOR, verdict
+from relay.backends.redis.errors import ERRORS
 from relay.errors import ConfigError, NotConnected, RelayError
-from relay.masking import mask
 
 Connection = Any  # redis-py's, which has no annotations
 Command = Sequence[str | bytes | int]
@@ -54,7 +53,7 @@ class RedisLink:
         addresses = self._keys.addresses
         for number, address in enumerate(addresses):
             # One that does not answer leaves time for the others.
-            turn_ends = deadline - _left(deadline) * (len(addresses) - number - 1) / (len(addresses) - number)
+            turn_ends = deadline - left(deadline) * (len(addresses) - number - 1) / (len(addresses) - number)
             try:
                 self._connect(address, turn_ends)
                 self._first = address
@@ -86,7 +85,7 @@ class RedisLink:
         packed = b"".join(map(packed_command, commands))
         with self._busy:
             try:
-                self._alive(connection).settimeout(_left(deadline))
+                self._alive(connection).settimeout(left(deadline))
                 connection.send_packed_command([packed], check_health=False)
                 return [self._answer(connection, number, deadline) for number in range(len(commands))]
             except (RedisError, OSError) as error:
@@ -97,11 +96,10 @@ class RedisLink:
         return key_slot(key.encode()) if self._is_cluster else 0
 
     def translated(self, error: BaseException, *, opening: bool = False) -> RelayError:
-        code = verdict(error)[1]
-        text = f"{self._where}: {mask(str(error)) or type(error).__name__}"
-        if opening and code in NEEDS_OPERATOR:
-            return ConfigError(text)
-        return NotConnected(text, code="closed" if self._closed else code)
+        problem = ERRORS.translated(error, self._where, opening=opening)
+        if self._closed and isinstance(problem, NotConnected):
+            problem.code = "closed"
+        return problem
 
     def close(self) -> None:
         """May come from another thread: an exchange under way then raises NotConnected."""
@@ -122,7 +120,7 @@ class RedisLink:
 
     def _answer(self, connection: Connection, number: int, deadline: float) -> Any:
         if number % _REPLIES_BETWEEN_LOOKS == 0:
-            self._alive(connection).settimeout(_left(deadline))
+            self._alive(connection).settimeout(left(deadline))
         try:
             return connection.read_response()
         except ResponseError as error:
@@ -150,7 +148,7 @@ class RedisLink:
             return known
         kind: Any = redis.connection.SSLConnection if address.encrypted else redis.connection.Connection
         options = connect_options(self._keys, address, self._where)
-        seconds = _left(deadline)
+        seconds = left(deadline)
         connection = kind(socket_timeout=seconds, socket_connect_timeout=seconds, socket_keepalive=True, **options)
         with self._busy:
             try:
@@ -177,7 +175,7 @@ class RedisLink:
         connection = self._connect(address, deadline)
         try:
             with self._busy:
-                self._alive(connection).settimeout(_left(deadline))
+                self._alive(connection).settimeout(left(deadline))
                 connection.send_command("CLUSTER", "SLOTS", check_health=False)
                 ranges = connection.read_response()
         except (RedisError, OSError) as error:
@@ -187,11 +185,6 @@ class RedisLink:
             (first, last, replace(address, host=(node[0] or b"?").decode().replace("?", address.host), port=node[1]))
             for first, last, node, *_ in ranges
         ]
-
-
-def _left(deadline: float) -> float:
-    """What is left until then, for a socket: 0 would mean that it must not wait at all."""
-    return max(0.001, deadline - time.monotonic())
 
 
 def packed_command(command: Command) -> bytes:

@@ -8,13 +8,14 @@ for now.
 In a cluster a transaction stays within a slot: order holds within each stream, not between streams.
 """
 
-import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from relay.backends.common.batch import Batch
+from relay.backends.common.deadline import in_ms, left
 from relay.backends.redis.config import RedisSinkConfig
 from relay.backends.redis.entry import add_command, largest_text_bytes
-from relay.backends.redis.errors import verdict
+from relay.backends.redis.errors import ERRORS
 from relay.backends.sink import Features, Sink
 from relay.errors import MissingExtra, NotConnected
 from relay.models import Failure, Record
@@ -58,7 +59,7 @@ class RedisSink(Sink[RedisSinkConfig]):
         except ImportError as error:
             raise MissingExtra("redis", "redis") from error
         self.close()
-        deadline = time.monotonic() + self._config.timeout_ms / 1000
+        deadline = in_ms(self._config.timeout_ms)
         link = RedisLink(self._config, self._where, self._pipeline)
         try:
             link.open(deadline)
@@ -69,30 +70,25 @@ class RedisSink(Sink[RedisSinkConfig]):
         self._link = link
 
     def publish(self, records: Sequence[Record]) -> list[Failure]:
-        deadline = time.monotonic() + self._config.timeout_ms / 1000
+        deadline = in_ms(self._config.timeout_ms)
         link = self._link
         if link is None:
             raise NotConnected(f"{self._where}: not open", code="closed")
-        failures: dict[int, Failure] = {}
+        batch = Batch(len(records))
         begin = 0
-        while begin < len(records):
-            chunk, begin = self._chunk(records, begin, failures)
-            answers = self._publish(link, chunk, deadline)
-            failures.update(answers)
-            blocked_by = min((index for index, failure in answers.items() if not failure.permanent), default=None)
-            if blocked_by is not None:
-                failures.update({index: _not_sent(index, blocked_by) for index in range(begin, len(records))})
-                self._raise_if_nothing_happened(failures, len(records), blocked_by)
-                break
-        return [failures[index] for index in sorted(failures)]
+        while begin < len(records) and batch.blocked_by is None:
+            chunk, begin = self._chunk(records, begin, batch)
+            self._publish(link, chunk, batch, deadline)
+        batch.hold_back_from(begin)
+        return batch.result_unless_stuck(self._where)
 
     def close(self) -> None:
         link, self._link = self._link, None
         if link is not None:
             link.close()
 
-    def _chunk(self, records: Sequence[Record], begin: int, failures: dict[int, Failure]) -> tuple[Chunk, int]:
-        """The next records to send together, and the index after them; unsendable ones go into `failures`."""
+    def _chunk(self, records: Sequence[Record], begin: int, batch: Batch) -> tuple[Chunk, int]:
+        """The next records to send together, and the index after them; those that can never be sent fail in `batch`."""
         chunk: Chunk = {}
         room_bytes = _CHUNK_BYTES
         index = begin
@@ -104,7 +100,7 @@ class RedisSink(Sink[RedisSinkConfig]):
                 chunk[index] = (record, command)
                 room_bytes -= sum(map(len, command))
             else:
-                failures[index] = failure
+                batch.add((failure,))
             index += 1
         return chunk, index
 
@@ -119,27 +115,22 @@ class RedisSink(Sink[RedisSinkConfig]):
             return Failure(index, True, "too_large", reason)
         return None
 
-    def _publish(self, link: "RedisLink", chunk: Chunk, deadline: float) -> dict[int, Failure]:
+    def _publish(self, link: "RedisLink", chunk: Chunk, batch: Batch, deadline: float) -> None:
         """One transaction for each slot; after one in which something failed for now, nothing is sent."""
         slots: dict[int, list[int]] = {}
         for index, (record, _) in chunk.items():
             slots.setdefault(link.slot(record.subject), []).append(index)
-        failures: dict[int, Failure] = {}
-        blocked_by: int | None = None
         for indexes in slots.values():
-            if blocked_by is not None:
-                failures.update({index: _not_sent(index, blocked_by) for index in indexes})
-                continue
-            answers = self._transaction(link, {index: chunk[index] for index in indexes}, deadline)
-            failures.update(answers)
-            blocked_by = min((index for index, failure in answers.items() if not failure.permanent), default=None)
-        return failures
+            if batch.blocked_by is None:
+                batch.add(self._transaction(link, {index: chunk[index] for index in indexes}, deadline).values())
+            else:
+                batch.hold_back(indexes)
 
     def _transaction(self, link: "RedisLink", chunk: Chunk, deadline: float) -> dict[int, Failure]:
         commands: list[Command] = [("MULTI",), *[command for _, command in chunk.values()], ("EXEC",)]
         replicas = self._config.wait_replicas
         if replicas:
-            patience_ms = max(1, int((deadline - time.monotonic()) * 1000 * _WAIT_SHARE))
+            patience_ms = max(1, int(left(deadline) * 1000 * _WAIT_SHARE))
             commands.append(("WAIT", replicas, patience_ms))
         stream = next(iter(chunk.values()))[0].subject
         answers = link.exchange(stream, commands, deadline)
@@ -154,11 +145,6 @@ class RedisSink(Sink[RedisSinkConfig]):
         if replicas:
             failures = _not_replicated(chunk, answers[-1], replicas) | failures
         return failures
-
-    def _raise_if_nothing_happened(self, failures: dict[int, Failure], size: int, blocked_by: int) -> None:
-        """A batch of which nothing was delivered says NotConnected: opening finds a new primary, or moved slots."""
-        if len(failures) == size and not any(failure.permanent for failure in failures.values()):
-            raise NotConnected(f"{self._where}: {failures[blocked_by].reason}", code=failures[blocked_by].code)
 
 
 def _largest_text_bytes(link: "RedisLink", deadline: float) -> int:
@@ -184,7 +170,7 @@ def _outcome(chunk: Chunk, queued: Sequence[Any], executed: Any) -> tuple[dict[i
         answers = [cause] * len(chunk)
     for (index, (record, _)), answer in zip(chunk.items(), answers, strict=True):
         if isinstance(answer, Exception):
-            permanent, code = verdict(answer)
+            permanent, code = ERRORS.verdict(answer)
             if code == "id_passed":
                 refused[index] = record
             else:
@@ -192,10 +178,6 @@ def _outcome(chunk: Chunk, queued: Sequence[Any], executed: Any) -> tuple[dict[i
                 permanent = permanent and not aborted
                 failures[index] = Failure(index, permanent, code, f"stream {record.subject!r}: {answer}")
     return failures, refused
-
-
-def _not_sent(index: int, blocked_by: int) -> Failure:
-    return Failure(index, False, "not_sent", f"waits for record {blocked_by}")
 
 
 def _not_replicated(chunk: Chunk, reached: Any, wanted: int) -> dict[int, Failure]:

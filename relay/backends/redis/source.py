@@ -14,9 +14,10 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from relay.backends.common.deadline import in_ms
 from relay.backends.redis.config import RedisSourceConfig
 from relay.backends.redis.entry import Fields, received, size_of
-from relay.backends.redis.errors import verdict
+from relay.backends.redis.errors import ERRORS
 from relay.backends.source import Source, SourceFeatures
 from relay.errors import ConfigError, MissingExtra, NotConnected
 from relay.models import Received
@@ -188,7 +189,7 @@ class RedisSource(Source[RedisSourceConfig]):
         except ResponseError as error:
             if str(error).startswith("BUSYGROUP"):
                 return
-            if verdict(error)[1] == "no_stream":
+            if ERRORS.verdict(error).code == "no_stream":
                 raise ConfigError(
                     f"{self._where}: there is no such stream; add an entry to it, or set create_stream to true"
                 ) from error
@@ -220,4 +221,4 @@ class RedisSource(Source[RedisSourceConfig]):
         return self._link
 
     def _deadline(self) -> float:
-        return time.monotonic() + self._config.timeout_ms / 1000
+        return in_ms(self._config.timeout_ms)

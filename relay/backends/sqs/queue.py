@@ -7,9 +7,8 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Any, TypeVar
 
 from relay.backends.common.aws import advice, described, make_client
-from relay.backends.common.aws_errors import NEEDS_OPERATOR, verdict
 from relay.backends.sqs.config import SqsKeys
-from relay.backends.sqs.errors import sqs_verdict
+from relay.backends.sqs.errors import ERRORS
 from relay.errors import ConfigError, NotConnected, RelayError
 from relay.masking import mask
 
@@ -94,27 +93,14 @@ class Queue:
         wait([self._closed], seconds)
 
     def translated(self, error: BaseException, *, opening: bool = False) -> RelayError:
-        permanent, code = self.meaning(error)
-        text = f"{self._where}: {described(error, self._keys)}{advice(code)}"
+        code = ERRORS.verdict(error).code
         if opening and code == "no_queue":
             kind = " --attributes FifoQueue=true" if self._keys.is_fifo else ""
             return ConfigError(
                 f"{self._where}: there is no such queue at {mask(self._keys.queue_url)}; create it "
                 f"(aws sqs create-queue --queue-name {self._keys.queue_name}{kind}), or set create_queue to true"
             )
-        if opening and (permanent or code in NEEDS_OPERATOR):
-            return ConfigError(text)
-        return NotConnected(text, code=code)
-
-    def meaning(self, error: BaseException) -> tuple[bool, str]:
-        """(permanent, code) of what a call raised."""
-        response = getattr(error, "response", None)
-        if isinstance(response, dict):
-            said = response.get("Error", {})
-            own = sqs_verdict(str(said.get("Code")), str(said.get("Message")))
-            if own is not None:
-                return own
-        return verdict(error)
+        return ERRORS.translated(error, self._where, opening=opening, reason=self.described(error) + advice(code))
 
     def described(self, error: BaseException) -> str:
         return described(error, self._keys)

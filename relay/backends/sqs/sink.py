@@ -8,16 +8,18 @@ One gap remains in a FIFO queue: SQS answers for each message of a request, and 
 one of the same group. `strict_order` closes it with one message of a group in a request. docs/sinks/sqs.md says more.
 """
 
-import time
+import threading
 import zlib
 from collections import deque
 from collections.abc import Iterable, Sequence
 from concurrent.futures import wait
 from typing import Any, ClassVar, NamedTuple
 
+from relay.backends.common.batch import Batch
+from relay.backends.common.deadline import in_ms, left
 from relay.backends.sink import Features, Sink
 from relay.backends.sqs.config import SqsSinkConfig
-from relay.backends.sqs.errors import entry_verdict
+from relay.backends.sqs.errors import ERRORS, entry_verdict
 from relay.backends.sqs.message import fifo_id, pack, size_bytes
 from relay.backends.sqs.queue import PER_REQUEST, Queue
 from relay.errors import NotConnected
@@ -69,23 +71,22 @@ class SqsSink(Sink[SqsSinkConfig]):
         self._queue = queue
 
     def publish(self, records: Sequence[Record]) -> list[Failure]:
-        deadline = time.monotonic() + self._config.timeout_ms / 1000
+        deadline = in_ms(self._config.timeout_ms)
         queue = self._queue
         if queue is None:
             raise NotConnected(f"{self._where}: not open", code="closed")
-        sending = Sending(queue)
+        sending = Sending(queue, len(records))
         messages = [self._outgoing(position, record, sending) for position, record in enumerate(records)]
         lanes = self._lanes([message for message in messages if message is not None])
         try:
             running = [queue.submit(sending.run, lane) for lane in lanes]
-            done, _ = wait(running, max(0.0, deadline - time.monotonic()))
+            done, _ = wait(running, left(deadline))
         finally:
-            failures = sending.end(self._config.timeout_ms)
+            batch = sending.end(self._config.timeout_ms)
         for future in done:
             if not future.cancelled():
                 future.result()  # raises nothing but bugs
-        self._raise_if_nothing_happened(failures, len(records))
-        return failures
+        return batch.result_unless_stuck(self._where)
 
     def close(self) -> None:
         queue, self._queue = self._queue, None
@@ -97,7 +98,7 @@ class SqsSink(Sink[SqsSinkConfig]):
         size = size_bytes(text, attributes)
         if size > self._largest_bytes:
             reason = f"{size} bytes with attributes; the queue takes {self._largest_bytes} at most"
-            sending.failures[position] = Failure(position, True, "too_large", reason)
+            sending.batch.fail(position, True, "too_large", reason)
             return None
         entry: dict[str, Any] = {"Id": str(position), "MessageBody": text}
         if attributes:
@@ -139,19 +140,14 @@ class SqsSink(Sink[SqsSinkConfig]):
         if request:
             yield request
 
-    def _raise_if_nothing_happened(self, failures: Sequence[Failure], size: int) -> None:
-        """A batch of which nothing was delivered says NotConnected: to open again checks, or makes, the queue."""
-        if failures and len(failures) == size and not any(failure.permanent for failure in failures):
-            first = next((failure for failure in failures if failure.code != "not_sent"), failures[0])
-            raise NotConnected(f"{self._where}: {first.reason}", code=first.code)
-
 
 class Sending:
     """One batch on its way. Lanes run in threads; a position leaves `waiting` once, when its answer is there."""
 
-    def __init__(self, queue: Queue) -> None:
+    def __init__(self, queue: Queue, size: int) -> None:
         self._queue = queue
-        self.failures: dict[int, Failure] = {}
+        self._lock = threading.Lock()
+        self.batch = Batch(size)
         self.waiting: set[int] = set()
         self._sent: set[int] = set()
         self._halted = False
@@ -164,21 +160,24 @@ class Sending:
                 return
             self._send(request)
 
-    def end(self, timeout_ms: int) -> list[Failure]:
-        """What was not delivered, as far as the answers tell by now."""
+    def end(self, timeout_ms: int) -> Batch:
+        """As far as the answers tell by now; what comes later changes nothing."""
         self._halted = True
-        for position in list(self.waiting):
-            sent = position in self._sent
-            reason = f"no answer within {timeout_ms} ms" if sent else "an earlier record has to be delivered first"
-            self.failures.setdefault(position, Failure(position, False, "timeout" if sent else "not_sent", reason))
-        return [self.failures[position] for position in sorted(self.failures)]
+        with self._lock:
+            batch, self.batch = self.batch, Batch(0)
+            late = self.waiting & self._sent
+            for position in sorted(late):
+                batch.fail(position, False, "timeout", f"no answer within {timeout_ms} ms")
+            batch.hold_back(self.waiting - late)
+        return batch
 
     def _send(self, request: list[Outgoing]) -> None:
-        self._sent.update(message.position for message in request)
+        with self._lock:
+            self._sent.update(message.position for message in request)
         try:
             answer = self._queue.call("send_message_batch", Entries=[message.entry for message in request])
         except self._queue.errors() as error:
-            permanent, code = self._queue.meaning(error)
+            permanent, code = ERRORS.verdict(error)
             if permanent and len(request) > 1:
                 # One of them is at fault, and this does not tell which.
                 for message in request:
@@ -192,10 +191,12 @@ class Sending:
             code_of_sqs, text = str(refused.get("Code")), str(refused.get("Message") or "refused")
             permanent, code = entry_verdict(code_of_sqs, text)
             self._fail(int(refused["Id"]), permanent, code, mask(f"{text} ({code_of_sqs})"))
-        self.waiting.difference_update(int(taken["Id"]) for taken in answer.get("Successful", []))
+        with self._lock:
+            self.waiting.difference_update(int(taken["Id"]) for taken in answer.get("Successful", []))
 
     def _fail(self, position: int, permanent: bool, code: str, reason: str) -> None:
-        self.failures[position] = Failure(position, permanent, code, reason)
-        self.waiting.discard(position)
+        with self._lock:
+            self.batch.fail(position, permanent, code, reason)
+            self.waiting.discard(position)
         if not permanent:
             self._halted = True

@@ -12,7 +12,8 @@ import time
 from collections.abc import Sequence
 from typing import ClassVar
 
-from relay.backends.common.lines import as_lines, translate, write_whole
+from relay.backends.common.lines import as_lines, write_whole
+from relay.backends.common.os_errors import translate
 from relay.backends.sink import Features, Sink
 from relay.backends.stdio.config import StdoutSinkConfig
 from relay.errors import NotConnected

@@ -6,8 +6,10 @@ neighbours are delivered.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Protocol
 
+from relay.backends.common.batch import Batch
 from relay.backends.webhook.client import Outgoing
 from relay.backends.webhook.errors import ABOUT_THE_BODY
 from relay.backends.webhook.url import BAD_URL
@@ -24,15 +26,14 @@ class Client(Protocol):
 
 def send_in_arrays(
     client: Client, records: Sequence[Record], targets: Sequence[bytes | None], max_body_bytes: int, deadline: float
-) -> dict[int, Failure]:
-    """The failures by index."""
-    failures: dict[int, Failure] = {}
+) -> Batch:
+    batch = Batch(len(records))
     waiting = list(_arrays(records, targets, max_body_bytes))[::-1]
-    while waiting:
+    while waiting and batch.blocked_by is None:
         begin, end = waiting.pop()
         target = targets[begin]
         if target is None:
-            failures[begin] = Failure(begin, True, "bad_url", BAD_URL)
+            batch.fail(begin, True, "bad_url", BAD_URL)
             continue
         failure = _mistake(begin, records[begin]) or client.send(_outgoing(records[begin:end], target, begin), deadline)
         if failure is None:
@@ -41,13 +42,11 @@ def send_in_arrays(
             middle = (begin + end) // 2
             waiting += [(middle, end), (begin, middle)]
         elif failure.permanent:
-            failures |= {i: Failure(i, True, failure.code, failure.reason) for i in range(begin, end)}
+            batch.add(replace(failure, index=index) for index in range(begin, end))
         else:
-            failures[begin] = failure
-            later = Failure(begin, False, "not_sent", f"waits for record {begin}")
-            failures |= {i: Failure(i, False, later.code, later.reason) for i in range(begin + 1, len(records))}
-            break
-    return failures
+            batch.add((failure,))
+            batch.hold_back_from(begin)
+    return batch
 
 
 def _arrays(records: Sequence[Record], targets: Sequence[bytes | None], limit: int) -> Iterator[tuple[int, int]]:

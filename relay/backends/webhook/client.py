@@ -17,17 +17,17 @@ from typing import NamedTuple
 import httpcore
 
 import relay
+from relay.backends.common.deadline import in_ms
 from relay.backends.common.tls import tls_context
 from relay.backends.webhook.config import OURS, Basic, WebhookSinkConfig, is_header_name
-from relay.backends.webhook.errors import NEEDS_OPERATOR, status_verdict, verdict
+from relay.backends.webhook.errors import ERRORS, status_verdict
 from relay.backends.webhook.network import ForbiddenAddress, Network
 from relay.backends.webhook.signatures import sign_standard, standard_key
 from relay.backends.webhook.url import Origin
-from relay.errors import ConfigError, NotConnected
 from relay.masking import mask
 from relay.models import Failure
 
-ERRORS = (
+CLIENT_ERRORS = (
     httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError, httpcore.UnsupportedProtocol,
     httpcore.ProxyError, httpcore.ConnectionNotAvailable, ForbiddenAddress,
 )  # fmt: skip
@@ -84,7 +84,7 @@ class WebhookClient:
     def open(self) -> None:
         """Connects once, to see that name, address and certificate are good. Raises NotConnected or ConfigError."""
         try:
-            with self._network.until(time.monotonic() + self._config.timeout_ms / 1000):
+            with self._network.until(in_ms(self._config.timeout_ms)):
                 stream = self._network.connect_tcp(self._origin.host, self._origin.port)
                 try:
                     if self._context is not None:
@@ -92,10 +92,8 @@ class WebhookClient:
                         stream = stream.start_tls(self._context, self._origin.host)
                 finally:
                     stream.close()
-        except ERRORS as error:
-            _, code = verdict(error)
-            text = mask(f"{self._where}: {_text_of(error)}")
-            raise (ConfigError(text) if code in NEEDS_OPERATOR else NotConnected(text, code=code)) from error
+        except CLIENT_ERRORS as error:
+            raise ERRORS.translated(error, self._where, opening=True) from error
 
     def send(self, outgoing: Outgoing, deadline: float) -> Failure | None:
         """None when it was delivered. `deadline` of the monotonic clock."""
@@ -115,9 +113,9 @@ class WebhookClient:
                     return self._judge(outgoing.position, response)
                 finally:
                     response.close()
-        except ERRORS as error:
-            permanent, code = verdict(error)
-            return Failure(outgoing.position, permanent, code, mask(_text_of(error)))
+        except CLIENT_ERRORS as error:
+            permanent, code = ERRORS.verdict(error)
+            return Failure(outgoing.position, permanent, code, mask(str(error) or type(error).__name__))
 
     def close(self) -> None:
         """Ends what is being sent. May be called twice."""
@@ -203,7 +201,7 @@ def _read(response: httpcore.Response, limit_bytes: int) -> bytes:
             read += piece
             if len(read) >= limit_bytes:
                 break
-    except ERRORS:
+    except CLIENT_ERRORS:
         return read[:limit_bytes]
     return read[:limit_bytes]
 
@@ -227,7 +225,3 @@ def _phrase(status: int) -> str:
         return HTTPStatus(status).phrase
     except ValueError:
         return ""
-
-
-def _text_of(error: BaseException) -> str:
-    return str(error) or type(error).__name__

@@ -1,8 +1,8 @@
 """Several requests at a time, and the order of each key kept.
 
 Records of one key make a lane (those without a key make one together): they go one after the other. Lanes go side by
-side; whoever is free takes the record that came first of all that may go now. After a temporary failure nothing
-later than it begins, because all of that would be sent again.
+side; a free thread takes the first record of all that may go now. After a temporary failure nothing later than it
+begins, because all of that would be sent again.
 """
 
 import heapq
@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Executor
 
+from relay.backends.common.batch import Batch
 from relay.models import Failure
 
 Send = Callable[[int], Failure | None]
@@ -28,11 +29,10 @@ class Lanes:
         self._ready = sorted(self._lanes)
         self._lock = threading.Lock()
         self._left = set(range(len(keys)))
-        self._held_up_by = len(keys)
-        self._failures: dict[int, Failure] = {}
+        self._batch = Batch(len(keys))
 
-    def run(self, send: Send, width: int, helpers: Executor | None) -> dict[int, Failure]:
-        """The failures by index. `width` at a time, one of them in this thread. Raises what `send` raises."""
+    def run(self, send: Send, width: int, helpers: Executor | None) -> Batch:
+        """Sends the batch, `width` records at a time, one of them in this thread. Raises what `send` raises."""
         count = min(width, len(self._lanes)) - 1
         others = [helpers.submit(self._work, send) for _ in range(count)] if helpers else []
         try:
@@ -43,9 +43,8 @@ class Lanes:
         for error in errors:
             if error is not None:
                 raise error
-        for index in self._left:
-            self._failures[index] = Failure(index, False, "not_sent", f"waits for record {self._held_up_by}")
-        return self._failures
+        self._batch.hold_back(self._left)
+        return self._batch
 
     def _work(self, send: Send) -> None:
         lane: list[int] | None = None
@@ -56,9 +55,7 @@ class Lanes:
                 lane.pop()
                 self._left.discard(index)
                 if failure is not None:
-                    self._failures[index] = failure
-                    if not failure.permanent:
-                        self._held_up_by = min(self._held_up_by, index)
+                    self._batch.add((failure,))
 
     def _next(self, done: list[int] | None) -> list[int] | None:
         """Puts a lane back and takes the one that is first. No lane left means that others have those that remain."""
@@ -66,6 +63,7 @@ class Lanes:
             if done:
                 heapq.heappush(self._ready, done[-1])
                 self._lanes[done[-1]] = done
-            if not self._ready or self._ready[0] > self._held_up_by:
+            blocked_by = self._batch.blocked_by
+            if not self._ready or (blocked_by is not None and self._ready[0] > blocked_by):
                 return None
             return self._lanes.pop(heapq.heappop(self._ready))

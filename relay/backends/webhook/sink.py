@@ -5,10 +5,11 @@ requests are on the way; `webhook_client.py` makes one request; `webhook_network
 the private network; docs/sinks/webhook.md says what a receiver gets.
 """
 
-import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
+from relay.backends.common.batch import Batch
+from relay.backends.common.deadline import in_ms
 from relay.backends.sink import Features, Sink
 from relay.backends.webhook.config import Basic, WebhookSinkConfig
 from relay.backends.webhook.lanes import Lanes
@@ -56,23 +57,25 @@ class WebhookSink(Sink[WebhookSinkConfig]):
         self._client = client
 
     def publish(self, records: Sequence[Record]) -> list[Failure]:
-        deadline = time.monotonic() + self._config.timeout_ms / 1000
+        deadline = in_ms(self._config.timeout_ms)
         client = self._client
         if client is None:
             raise NotConnected(f"{self._where}: not open", code="closed")
         with client.hold():
-            failures = self._send(client, records, deadline)
-        if client.closed and failures:
+            batch = self._send(client, records, deadline)
+        if client.closed and batch.failures:
             raise NotConnected(f"{self._where}: the sink was closed", code="closed")
-        self._raise_if_nothing_happened(failures, len(records))
-        return [failures[index] for index in sorted(failures)]
+        standstill = batch.standstill
+        if standstill is not None and standstill.code in CONNECTION_CODES:
+            raise NotConnected(f"{self._where}: {standstill.reason}", code=standstill.code)
+        return batch.result()
 
     def close(self) -> None:
         client, self._client = self._client, None
         if client is not None:
             client.close()
 
-    def _send(self, client: "WebhookClient", records: Sequence[Record], deadline: float) -> dict[int, Failure]:
+    def _send(self, client: "WebhookClient", records: Sequence[Record], deadline: float) -> Batch:
         from relay.backends.webhook.batches import send_in_arrays
         from relay.backends.webhook.client import Outgoing
 
@@ -92,14 +95,6 @@ class WebhookSink(Sink[WebhookSinkConfig]):
             if client.closed:  # no thread is to be had any more
                 raise NotConnected(f"{self._where}: the sink was closed", code="closed") from None
             raise
-
-    def _raise_if_nothing_happened(self, failures: dict[int, Failure], size: int) -> None:
-        """A batch of which nothing was delivered, nor answered, says NotConnected: to open again looks anew."""
-        if len(failures) < size or not failures or any(failure.permanent for failure in failures.values()):
-            return
-        first = failures[min(failures)]
-        if first.code in CONNECTION_CODES:
-            raise NotConnected(f"{self._where}: {first.reason}", code=first.code)
 
     def _remember_secrets(self) -> None:
         """A receiver may repeat in its answer what it was sent."""

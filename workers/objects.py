@@ -88,10 +88,10 @@ class ObjectDrain:
             failures = self._publisher.send(self._sink.append, batch)
             following = self._receive(end_id) if after < end_id else []
             temporary = next((failure for failure in failures if not failure.permanent), None)
-            if temporary or self._publisher.stop.is_set():
-                return (
-                    self._publisher.failed(temporary) if temporary else DrainResult("more", self._publisher.progressed)
-                )
+            if temporary:
+                return self._publisher.failed(temporary)
+            if self._publisher.stop.is_set():
+                return DrainResult("more", self._publisher.progressed)
             dead += [(batch[failure.index].id, failure) for failure in failures]
             messages += len(batch)
             oldest = oldest or batch[0].created_at

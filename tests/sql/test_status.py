@@ -1,16 +1,19 @@
 """The status of many pipelines at once: the same as of each alone, with each outbox asked once."""
 
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from typing import Any, NamedTuple
 
 import psycopg
 import pytest
+from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
 from relay.operations import status
 from relay.operations.status import Status, read_status
+from relay.settings import Settings
 from relay.sql import query
+from scheduler.session import Session as Scheduler
 from tests.services.postgres import Database
 from tests.sql.support import make_outbox, publish, publish_many, relay_session
 
@@ -41,7 +44,7 @@ def varied(database: Database) -> Iterator[Database]:
         publish(owner, "quiet")
         owner.execute("update tide.message set created_at = created_at - (100 - id) * interval '1000 s'")
         owner.execute("update tide.consumer_group set offset_id = right(name, 1)::int")
-        owner.execute("update tide.consumer_group set offset_id = 7 where name = 'gap2'")
+        owner.execute("update tide.consumer_group set offset_id = 5 where name = 'gap2'")
         _stop_some(owner)
         owner.execute("select tide.inbox_create('i')")
         owner.execute("select tide.relay_set_inbox('reverse', 'i', %s)", [Jsonb({"source_type": "memory"})])
@@ -149,6 +152,45 @@ def test_only_the_named_pipelines_are_read(varied: Database) -> None:
         assert [(found.name, found.lag_messages) for found in named] == [
             (name, everything[name]) for name in ("large0", "mixed1")
         ]
+
+
+def test_the_lag_for_metrics_is_that_of_each_alone(varied: Database) -> None:
+    with closing(Scheduler(Settings(postgres_url=varied.url))) as scheduler, varied.connect() as owner:
+        pipelines = owner.execute("""
+            select p.name, g.outbox_id, g.offset_id, tide.outbox_last_id(g.outbox_id) - g.offset_id
+              from tide.pipeline p join tide.consumer_group g using (group_id)""").fetchall()
+        found = {row.name: row for row in scheduler.lag([name for name, *_ in pipelines])}
+        assert set(found) == {name for name, _, _, behind in pipelines if behind > 0}
+        assert {row.seconds is None for row in found.values()} == {False, True}, "some ids were rolled back"
+        for name, outbox_id, offset_id, behind in pipelines:
+            if name in found:
+                seconds, open_seconds = one_row(
+                    owner,
+                    "select extract(epoch from clock_timestamp() - min(created_at))::float8,"
+                    "       tide.outbox_oldest_publisher_seconds(%s)"
+                    "  from tide.message where outbox_id = %s and id > %s",
+                    outbox_id, outbox_id, offset_id,
+                )  # fmt: skip
+                assert found[name].messages == behind
+                assert found[name].seconds == (None if seconds is None else pytest.approx(seconds, abs=100))
+                assert found[name].publisher_seconds == pytest.approx(open_seconds, abs=100)
+                assert (found[name].publisher_seconds > 0) == (open_seconds > 0)
+
+
+def test_an_outbox_that_is_settled_is_left_out_of_the_holds_unless_it_is_replayed(varied: Database) -> None:
+    with varied.connect() as owner:
+        owner.execute("update tide.consumer_group set offset_id = 9 where name like 'large_'")
+        assert "large1" not in held(owner)
+        assert held(owner) == held(owner, "select h.pipeline from tide.outbox o, tide.outbox_holds(o.name) h"
+                                          " where h.messages > 0 and h.seconds_left is not null")  # fmt: skip
+        owner.execute("select tide.relay_replay('large1', 2, 5)")
+        assert "large1" in held(owner)
+
+
+def held(session: Session, statement: str = query("holds")) -> set[str]:
+    """The pipelines that hold messages for some time only."""
+    with session.cursor(row_factory=dict_row) as cursor:
+        return {row["pipeline"] for row in cursor.execute(statement.encode()).fetchall()}
 
 
 def test_each_outbox_is_asked_once_however_many_pipelines_read_it(varied: Database) -> None:

@@ -9,7 +9,7 @@ import pytest
 T = TypeVar("T")
 
 
-def wait_until(predicate: Callable[[], T], timeout_seconds: float = 10, what: str = "") -> T:
+def wait_until(predicate: Callable[[], T], timeout_seconds: float = 30, what: str = "") -> T:
     """Asks again and again, and returns the first answer that is true.
 
     Fails the test when there is none in `timeout_seconds`, saying `what` was waited for and the last answer.

@@ -21,7 +21,7 @@ T = TypeVar("T")
 class Limits:
     """How long things may take on a loaded machine."""
 
-    moment_seconds = 3.0
+    moment_seconds = 5.0
     """What "plus a moment" means."""
     patience_seconds = 30.0
     """After which whatever is waited for will not come."""

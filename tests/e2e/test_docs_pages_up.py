@@ -1,4 +1,4 @@
-"""The README's first pipelines, and pages that need no server, used with `relay up` as they are printed."""
+"""The README's first pipelines, used with `relay up` as they are printed."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -9,7 +9,7 @@ import pytest
 
 from tests.contract.nats_source_harness import NatsSourceHarness
 from tests.contract.source_harness import Sent
-from tests.e2e.pages import blocks, first_example, substituted
+from tests.e2e.pages import blocks, substituted
 from tests.e2e.test_cli_up import Up
 from tests.services.nats import NatsServer
 from tests.waiting import wait_until
@@ -27,9 +27,7 @@ def running(own_dirs: Callable[[], Path]) -> Iterator[Up]:
         up.stop()
 
 
-def test_the_readme_and_the_pages_work_as_printed(
-    running: Up, own_nats: Callable[[], NatsServer], tmp_path: Path
-) -> None:
+def test_the_readme_works_as_printed(running: Up, own_nats: Callable[[], NatsServer]) -> None:
     nats = own_nats()
     harness = NatsSourceHarness(nats, name="orders")
     with psycopg.connect(running.url, autocommit=True) as db:
@@ -58,17 +56,5 @@ def test_the_readme_and_the_pages_work_as_printed(
         [(changed,)] = db.execute("select payload -> 'inserted' from tide.message order by created_at desc limit 1")
         assert changed == [{"id": 43, "total": 1}]
 
-        # A file into an inbox, and an outbox into an inbox and into a file; all of them run beside one another.
-        incoming = tmp_path / "orders"
-        incoming.mkdir()
-        (incoming / "orders.jsonl").write_text('{"n": 1}\n')
-        db.execute(first_example("sources/file", {"/var/spool": str(tmp_path)}))
-        wait_until(lambda: rows("orders_in") == [{"n": 1}], 60, "the line is a row")
-        db.execute("select tide.relay_delete('file-to-orders'), tide.inbox_drop('orders_in')")
-        db.execute(first_example("sinks/inbox"))
-        wait_until(lambda: {"order": 42} in rows("orders_in"), 60, "the message is a row of the inbox")
-        db.execute(first_example("sinks/file", {"/var/lib/tide": str(tmp_path)}))
-        path = tmp_path / "orders.jsonl"
-        wait_until(lambda: path.exists() and '"payload":{"order": 42}' in path.read_text(), 60, "it is a line")
         doctor = running.verb("doctor")
         assert doctor.returncode == 0, doctor.stdout

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.packaging.test_wheel import wheel
+from tests.packaging.test_wheel import CHECKOUT, wheel
 
 __all__ = ["wheel"]
 
@@ -18,10 +18,16 @@ pytestmark = [pytest.mark.timeout(600), pytest.mark.xdist_group("packaging")]
 def programs(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the programs of a new virtual environment into which the wheel was installed."""
     home = tmp_path_factory.mktemp("installed") / "venv"
-    subprocess.run([sys.executable, "-m", "venv", str(home)], check=True, capture_output=True, timeout=120)
-    install = [str(home / "bin" / "python"), "-m", "pip", "install", "--quiet", str(wheel)]
-    done = subprocess.run(install, capture_output=True, text=True, timeout=400, check=False)
-    assert done.returncode == 0, done.stderr
+    python = str(home / "bin" / "python")
+    install: list[Path | str]
+    # uv, where the checkout has it, does the work of pip in a tenth of the time.
+    if uv := next(CHECKOUT.glob(".cache/uv-*[0-9]/bin/uv"), None):
+        make, install = [uv, "venv", "--python", sys.executable, home], [uv, "pip", "install", "--python", python]
+    else:
+        make, install = [sys.executable, "-m", "venv", home], [python, "-m", "pip", "install"]
+    for step in (make, [*install, "--quiet", wheel]):
+        done = subprocess.run([*map(str, step)], capture_output=True, text=True, timeout=400, check=False)
+        assert done.returncode == 0, done.stderr
     return home / "bin"
 
 

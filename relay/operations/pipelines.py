@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
+from psycopg import errors as pg
 from psycopg.types.json import Jsonb
 
-from relay.errors import ConfigError
+from relay.errors import ConfigError, MigrationError
 from relay.masking import mask, mask_config
 from relay.operations.base import Connection, execute, one, rows, transaction
 from relay.pipelines.config import ForwardConfig, ReverseConfig, parse
@@ -215,12 +216,18 @@ def _validated(name: str, config: dict[str, Any]) -> Validation:
 
 
 def _route(connection: Connection, table: RoutedTable, outbox: str | None) -> str:
-    return str(
-        one(
-            connection, "table_route", source=table.table, outbox=outbox, columns=Jsonb(table.columns),
-            headers=Jsonb(table.headers), existing=table.existing, existing_order=table.existing_order,
-        )
-    )  # fmt: skip
+    try:
+        return str(
+            one(
+                connection, "table_route", source=table.table, outbox=outbox, columns=Jsonb(table.columns),
+                headers=Jsonb(table.headers), existing=table.existing, existing_order=table.existing_order,
+            )
+        )  # fmt: skip
+    except MigrationError as error:
+        missing = error.__cause__
+        if isinstance(missing, pg.UndefinedTable | pg.InvalidSchemaName):
+            raise ConfigError(f"cannot route table {table.table}: {missing.diag.message_primary}") from error
+        raise
 
 
 def _object(text: str) -> dict[str, Any]:

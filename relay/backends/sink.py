@@ -5,8 +5,8 @@ the offset) is decided above it, once, for all sinks.
 
 `open()`
     Connects and checks that the destination exists. Called before the first `publish`, and again after
-    `NotConnected`. Raises `NotConnected` when the backend cannot be reached now, `ConfigError` when a person
-    must change something (no such stream, wrong credentials), saying what.
+    `NotConnected`. Raises `NotConnected` when the backend cannot be reached now, `ConfigError` when someone
+    must change something (no such stream, wrong credentials), and says what.
 `publish(records)`
     Sends a batch in order and returns only when the backend has confirmed every record durably, or said
     otherwise. An empty list means that all were delivered; a `Failure` names each record that was not.
@@ -18,13 +18,13 @@ the offset) is decided above it, once, for all sinks.
     Takes at most `config.timeout_ms` plus a moment.
 `begin(drain, offset_id)`
     A drain begins on this open sink; `offset_id` is what PostgreSQL has settled. Only a sink whose backend keeps the
-    offset in one transaction with the records has anything to do: it fences whoever used it before, and returns how far
+    offset in one transaction with the records has anything to do: it fences the drain before it, and returns how far
     it has come, at least `offset_id`. The drain goes on from there. Raises what `open` raises.
 `close()`
     Releases everything within a bounded time. May be called twice, and on a sink that never opened.
     Loses nothing: what `publish` confirmed is already durable. The sink can be opened again.
 
-Thread safety: one thread at a time; it need not always be the same thread. `close` alone may also be called while
+Thread safety: one thread at a time; not always the same one. `close` alone may also be called while
 another thread is inside `publish`: it waits for it, or makes it raise `NotConnected`.
 """
 
@@ -161,7 +161,7 @@ class ObjectSink(Sink[C]):
     def seal(self) -> None:
         """Writes the object in hand, named after its first and last message; nothing if it is empty.
 
-        Returns when it is durable. Raises `NotConnected`, after which the object is gone, and is gathered anew.
+        Returns when it is durable. Raises `NotConnected`, after which the object is gone, and is gathered again.
         """
 
     def publish(self, records: Sequence[Record]) -> list[Failure]:

@@ -8,7 +8,7 @@ commit, `ack`.
     Connects and checks that what it receives from exists. `positions` is what PostgreSQL holds: for each `partition`
     the `position` of the last message whose row is committed; empty at first. A source that declares `has_positions`
     goes on right after them, whatever the server remembers. Raises `NotConnected` when the server cannot be reached
-    now, `ConfigError` when a person must change something (no such stream, wrong credentials), saying what.
+    now, `ConfigError` when someone must change something (no such stream, wrong credentials), and says what.
 `receive(max_messages, wait_seconds)`
     The next messages, in order, as soon as there are any: it waits at most `wait_seconds` for the first (0: not at all)
     and not for more than that one. An empty list means that none came. What it handed out, it does not hand out again
@@ -27,7 +27,7 @@ commit, `ack`.
     `release`, and releases everything within a bounded time. May be called twice, and on a source that never opened.
     The source can be opened again.
 
-Thread safety: one thread at a time; it need not always be the same thread. `close` alone may also be called while
+Thread safety: one thread at a time; not always the same one. `close` alone may also be called while
 another thread is inside `receive`: it waits for it, or makes it raise `NotConnected`.
 """
 
@@ -65,7 +65,7 @@ class SourceFeatures:
     """The server can refuse us for who we are; `open` then raises `ConfigError`."""
     uses_network: bool = True
     passive: bool = False
-    """Nobody drains it: messages are brought by a process of its own."""
+    """No worker drains it: a process of its own brings the messages."""
     default_wire_format: str = "raw"
     longest_wait_seconds: float = 1.0
     """How long one `receive` should be asked to wait: longer where each asking costs money. It delays a shutdown."""

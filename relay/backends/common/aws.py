@@ -1,7 +1,7 @@
 """Amazon's services: the keys that all of them share, and how a client of boto3 is made from them.
 
 A client may be used by several threads; it is made from a session of its own, because sessions may not. botocore never
-tries again by itself: waiting and trying again are decided once, above the sinks and sources.
+retries: waiting and retrying are decided once, above the sinks and sources.
 """
 
 from functools import cache
@@ -61,7 +61,7 @@ class AwsKeys(BaseModel):
         return self
 
     def check_url(self, key: str, url: str) -> None:
-        """Raises ValueError for what is no URL, and for http to another machine without `allow_http`."""
+        """Raises ValueError for an invalid URL, and for http to another machine without `allow_http`."""
         if has_reference(url):
             return
         parts = urlsplit(url)
@@ -87,7 +87,7 @@ def make_client(
     """A client of boto3 for `service`, such as `s3`; nothing is sent yet, except to assume a role.
 
     `options` are those of botocore's `Config`, such as `max_pool_connections`. Raises MissingExtra, and ConfigError
-    when a person must change something.
+    when someone must change something.
     """
     try:
         import boto3  # type: ignore[import-untyped]

@@ -1,6 +1,6 @@
 """The file sink: one line for each record, appended; on disk before a batch counts as delivered.
 
-The invariant: whoever holds the lock on the file finds it ending in a newline, or makes it so, and leaves it so.
+The invariant: the holder of the lock on the file finds it ending in a newline, or makes it so, and leaves it so.
 A batch is one write under that lock, undone if it fails. So two writers (a paused worker that was fenced, and the
 new owner of its pipeline) never mix within a line, and a crash leaves at most one partial last line,
 which the next writer removes.
@@ -39,7 +39,8 @@ class FileSink(Sink[FileSinkConfig]):
         self._path = self._config.path
         self._where = f"pipeline {pipeline!r}: file {self._path!r}"
         self._fd: int | None = None
-        # Lets close() come from another thread: a descriptor closed under a write could be somebody else's by then.
+        # Lets close() come from another thread: a descriptor that is closed under a write could belong to another file
+        # by then.
         self._busy = threading.Lock()
 
     def open(self) -> None:
@@ -122,7 +123,7 @@ class FileSink(Sink[FileSinkConfig]):
         return self._fd
 
     def _open_file(self) -> int:
-        # O_NONBLOCK: opening a named pipe would wait for its reader for ever.
+        # O_NONBLOCK: opening a named pipe would wait for its reader without end.
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
         fd = os.open(self._path, flags, int(self._config.permissions, 8))
         try:

@@ -1,6 +1,6 @@
 """The file source: one message for each line of a file, followed over its rotations, each once.
 
-The position stored with the rows says how far the file was read (`file_tail.py`), so nothing has to be acknowledged.
+The position stored with the rows says how far the file was read (`tail.py`), so nothing has to be acknowledged.
 Lines are read where they stand, in the worker's own file system.
 """
 

@@ -3,10 +3,10 @@
 A position names the inode, the offset, and the last line before the offset by its checksum. Bytes that were read never
 change in a file that is only appended to; so a file in which they differ, or which is shorter, has other content now.
 
-- Renamed and created anew: the old file is found by its inode among the files beside it, and read to its end first.
+- Renamed and created again: the old file is found by its inode among the files beside it, and read to its end first.
 - Copied and truncated: the copy is found by that line, and the rest is read from it. What was written between the copy
   and the truncation is lost with any reader; this one cannot even see it.
-- Files in between, rotated while nobody read, follow in order of their last change.
+- Files in between, rotated while nothing read them, follow in order of their last change.
 """
 
 import contextlib
@@ -84,7 +84,7 @@ class Tail:
         self.mark = Mark(0, 0, 0, 0, 0, 0, 0)
 
     def open(self, position: str | None) -> None:
-        """Raises OSError, and ConfigError for what is no regular file."""
+        """Raises OSError, and ConfigError for anything but a regular file."""
         if position is None:
             self._begin(self._path, 0)
         else:
@@ -130,7 +130,7 @@ class Tail:
         return status.st_size >= self._lines.searched and self.mark.fits(self._fd)
 
     def _next(self) -> str | None:
-        """The file after this one, once nobody writes to this one any more."""
+        """The file after this one, once nothing writes to this one any more."""
         status, at_path = os.fstat(self._fd), _status(self._path)
         if at_path is not None and at_path.st_ino == status.st_ino:
             return None
@@ -206,7 +206,7 @@ class Tail:
         self.mark = Mark(status.st_ino, generation, 0, 0, 0, 0, status.st_mtime_ns)
 
     def _open_at(self, path: str, mark: Mark | None) -> None:
-        # O_NONBLOCK: opening a named pipe would wait for its writer for ever.
+        # O_NONBLOCK: opening a named pipe would wait for its writer without end.
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         self.close()
         self._fd = fd
@@ -236,7 +236,7 @@ class Tail:
 
 
 def _status(path: str) -> os.stat_result | None:
-    """None: there is no regular file."""
+    """None: it is not there, or not a regular file."""
     try:
         status = os.stat(path)
     except FileNotFoundError:

@@ -1,9 +1,9 @@
-"""One consumer, and where it stands in each partition. When something went wrong with it, make a new one.
+"""One consumer, and where it stands in each partition. After an error, make a new one.
 
 Where a partition begins: after the position that PostgreSQL holds. Without one, where the group's committed offset
-says, but only if a person named the group, or with `latest`. Else a partition of a topic of which others have positions
-is new, or was empty so far, and begins at its beginning; if nothing of the topic was ever received, `auto_offset_reset`
-decides. What `latest` meant is committed to the group at once, so that it holds over a restart.
+says, but only if the pipeline names the group, or with `latest`. Else, if other partitions of its topic have positions,
+it is new, or was empty so far, and begins at its beginning; if nothing of the topic was ever received,
+`auto_offset_reset` decides. What `latest` meant is committed to the group at once, so that it holds over a restart.
 """
 
 import re
@@ -157,7 +157,7 @@ class KafkaReader:
         if low <= offset <= high:
             return offset
         gap = f"{_name(place)} holds offsets {low} to {high}, and {offset} was to come next: "
-        gap += "messages were removed unread" if offset < low else "the topic was made anew, or lost messages"
+        gap += "messages were removed unread" if offset < low else "the topic was recreated, or lost messages"
         if self._config.on_gap == "error":
             raise ConfigError(f'{self._where}: {gap}; to go on at {low}, set on_gap to "continue"')
         log.error("messages are missing", pipeline=self._pipeline, gap=gap, goes_on_at=low)

@@ -2,11 +2,11 @@
 
 The offset is a committed offset of the consumer group `tide-relay.<pipeline>` (or `transactional_id`), in partition 0
 of a topic of the batch: the number is the id of the last message, the text beside it a `Mark`. It is read back when a
-drain begins on a new producer, after `init_transactions` has ended the transaction of whoever was there before and
+drain begins on a new producer, after `init_transactions` has ended the transaction of the drain before and
 fenced it. So a worker that ends between Kafka's commit and PostgreSQL's leaves nothing to be sent again.
 
 PostgreSQL's offset wins when it is higher (the group's offset has expired), and also when it is lower than a worker
-that only just lost its way can have left it: then a person has set it back, to have messages delivered again.
+that only just lost its way can have left it: then someone has set it back, to have messages delivered again.
 """
 
 import threading
@@ -66,7 +66,7 @@ class TransactionalConnection(KafkaConnection):
 
     def goes_on(self, drain: Drain) -> bool:
         last = self._drain
-        # Else somebody else may have used the transactional id meanwhile: only a new producer can tell.
+        # Else another drain may have used the transactional id meanwhile: only a new producer can tell.
         return self._membership is None or (
             last is not None and last.epoch == drain.epoch and last.number + 1 == drain.number
         )
@@ -172,7 +172,7 @@ class TransactionalConnection(KafkaConnection):
     def _bounded(self, step: Callable[[float], object], deadline: float) -> None:
         """librdkafka can forget the time it was given (its issues 5456 and 5511): we wait no longer than that.
 
-        The thread then ends when the producer, which nobody uses any more, hears from its brokers again.
+        The thread then ends when the producer, which is not used any more, hears from its brokers again.
         """
         problems: list[Exception] = []
 
@@ -199,7 +199,7 @@ class TransactionalConnection(KafkaConnection):
             super()._wait(deadline)
 
     def _initialise(self, deadline: float) -> None:
-        """Fences whoever used the transactional id before, and ends what it left. Raises what `open` raises."""
+        """Fences the one that used the transactional id before, and ends what it left. Raises what `open` raises."""
         try:
             self._until(self._producer.init_transactions, deadline)
             member = Consumer(self._options | {"group.id": self._group})

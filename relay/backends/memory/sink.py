@@ -22,7 +22,7 @@ class Store:
         self.received: list[Record] = []
         self.up = True
         self.running = threading.Event()
-        """Clear it and the store answers nobody until it is set again."""
+        """Clear it and the store does not answer until it is set again."""
         self.running.set()
         self.refuse: Callable[[int, Record], Failure | None] = lambda _index, _record: None
         """Asked for each record with its index in the batch; a Failure that it returns is reported."""

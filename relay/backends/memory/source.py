@@ -26,7 +26,7 @@ class Log:
     """Indexes of entries."""
     up: bool = True
     running: threading.Event = field(default_factory=threading.Event)
-    """Clear it and the log answers nobody until it is set again."""
+    """Clear it and the log does not answer until it is set again."""
     news: threading.Condition = field(default_factory=threading.Condition)
 
     def __post_init__(self) -> None:

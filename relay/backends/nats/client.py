@@ -38,7 +38,7 @@ CLIENT_FAILURES = (nats.errors.Error, nkeys.NkeysError, binascii.Error, OSError)
 class NatsClient(ABC):
     """`open` and `close` block the caller; `close` may come from another thread at any time.
 
-    Bound to one stream. When it was lost it stays lost: make a new one.
+    Bound to one stream. A lost connection stays lost: make a new one.
     """
 
     def __init__(self, keys: NatsKeys, timeout_ms: int, pipeline: str, where: str) -> None:
@@ -53,7 +53,7 @@ class NatsClient(ABC):
         self._lost: Exception | None = None
 
     def open(self) -> None:
-        """Raises NotConnected, or ConfigError when a person must change something."""
+        """Raises NotConnected, or ConfigError when someone must change something."""
         options = connect_options(self._keys, self._where, self._timeout_ms) | {
             "name": f"tide-relay {self._pipeline}",
             "error_cb": self._on_error,
@@ -109,7 +109,7 @@ class NatsClient(ABC):
         except nats.js.errors.ServiceUnavailableError as error:
             if error.err_code is not None:
                 raise
-            # Not an answer: nobody serves JetStream's requests here.
+            # Not an answer: nothing serves JetStream's requests here.
             raise ConfigError(
                 f"{self._where}: the server has no JetStream; enable it (nats-server -js), and for this account"
             ) from error

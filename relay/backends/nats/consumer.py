@@ -1,4 +1,4 @@
-"""The durable consumer of a NATS source: found, judged, made, and made anew where it was lost."""
+"""The durable consumer of a NATS source: found, judged, created, and recreated where it was lost."""
 
 import json
 import logging
@@ -22,7 +22,7 @@ _CONSUMER_NOT_FOUND = 10014
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a consumer that somebody configured lets one request ask for; 0: as much as it likes."""
+    """What a consumer that someone configured lets one request ask for; 0: as much as it likes."""
 
     most: int
     most_bytes: int
@@ -145,15 +145,15 @@ def _start(
         return {"deliver_policy": DeliverPolicy(config.deliver_policy), "opt_start_seq": config.start_sequence}
     sequence, _, of_stream = position.partition("@")
     if of_stream != made:
-        log.warning("%s: the stream was made anew; reading all of it", where)
+        log.warning("%s: the stream was recreated; reading all of it", where)
         return {"deliver_policy": DeliverPolicy.ALL}
-    log.warning("%s: the consumer was lost; creating it anew after sequence %s", where, sequence)
+    log.warning("%s: the consumer was lost; recreating it after sequence %s", where, sequence)
     return {"deliver_policy": DeliverPolicy.BY_START_SEQUENCE, "opt_start_seq": int(sequence) + 1}
 
 
 def _judge(found: dict[str, Any], config: NatsSourceConfig, where: str) -> None:
     """Raises ConfigError for a consumer with which messages would be lost, or could not be received."""
-    hint = "name another consumer, or delete it so that it is created anew"
+    hint = "name another consumer, or delete it so that it is recreated"
     if found.get("deliver_subject"):
         raise ConfigError(f"{where}: it is a push consumer, and this needs a pull consumer; {hint}")
     if found.get("ack_policy") != "explicit":

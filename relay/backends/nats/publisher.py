@@ -128,7 +128,7 @@ class NatsConnection(NatsClient):
             self._failures[outgoing.position] = Failure(outgoing.position, True, code, str(error))
 
     async def _on_answer(self, message: "Msg") -> None:
-        # A late answer to an earlier batch has a number that nobody waits for any more.
+        # A late answer to an earlier batch has a number that nothing waits for any more.
         outgoing = self._waiting.pop(int(message.subject[len(self._inbox) + 1 :]), None)
         if outgoing is None:
             return
@@ -154,6 +154,6 @@ class NatsConnection(NatsClient):
             return Failure(outgoing.position, permanent, code, f"{error.description} ({error.err_code})")
         except (ValueError, TypeError, KeyError):
             pass
-        # Somebody else subscribes to this subject and answers.
+        # Something else subscribes to this subject and answers.
         reason = f"an answer that is not from stream {self._config.stream!r}: {message.data[:100]!r}"
         return Failure(outgoing.position, False, "rejected", reason)

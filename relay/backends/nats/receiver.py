@@ -73,7 +73,7 @@ class NatsReceiver(NatsClient):
                 self._held.pop(token.sequence, None)
 
     def release(self) -> None:
-        """Whatever cannot be given back now is given back by whoever opens next, or comes when `ack_wait` is over."""
+        """What cannot be given back now is given back at the next `open`, or comes when `ack_wait` is over."""
         if self._held or self._floor is not None:
             with contextlib.suppress(NotConnected):
                 self._call(self._give_back(), _GIVE_BACK_SECONDS + 1)
@@ -128,7 +128,7 @@ class NatsReceiver(NatsClient):
                     self._news.clear()
                     await self._news.wait()
         except TimeoutError:
-            # What it still sends would come to nobody: this connection has no use any more.
+            # What it still sends would be lost: this connection has no use any more.
             self._lost = nats.errors.TimeoutError(f"no answer within {self._timeout_ms} ms")
         self._raise_if_lost()
         self._arrived, arrived = [], self._arrived
@@ -157,7 +157,7 @@ class NatsReceiver(NatsClient):
 
     def _received(self, message: "Msg", sequence: int, stored_at: str) -> Received:
         headers = message.headers or {}
-        # The time tells it from a message of a stream that was made anew and counts from 1 again.
+        # The time tells it from a message of a recreated stream, which counts from 1 again.
         name = headers.get("Nats-Msg-Id") or f"{self._config.stream}/{sequence}/{stored_at}"
         floor = sequence if self._floor is None else self._floor
         position = f"{floor}@{self._consumer.stream_made}"

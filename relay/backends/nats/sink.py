@@ -1,6 +1,6 @@
 """The NATS sink: a JetStream stream, to which a batch is published at once and every acknowledgement awaited.
 
-nats-py is asyncio. Its loop runs in one private thread for each open sink (`nats_connection.py`), so that pings are
+nats-py is asyncio. Its loop runs in one private thread for each open sink (`loop.py`), so that pings are
 answered between batches. The client never reconnects by itself: a lost connection is NotConnected, and the caller
 decides when to open again.
 

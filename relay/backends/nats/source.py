@@ -5,10 +5,10 @@ Skipping by the highest sequence seen would lose messages that come again, so no
 
 The position is a floor: every message of the stream at or below it that this consumer selects was handed out before,
 and so is committed when this message is. It serves for one thing: a consumer that was lost with its server is created
-anew there. It reads `<sequence>@<when the stream was made>`, because a stream that is made anew counts from 1 again.
+again there. It reads `<sequence>@<when the stream was made>`, because a recreated stream counts from 1 again.
 
-Order: one request for messages is on its way at a time, and none while nobody receives. Whatever was handed out and not
-acknowledged is given back when the drain rests, and by the next worker when this one was killed (`nats_receiver.py`),
+Order: one request for messages is on its way at a time, and none while no one receives. What was handed out and not
+acknowledged is given back when the drain rests, and by the next worker when this one was killed (`receiver.py`),
 before anything new is asked for; so it comes first.
 """
 

@@ -44,7 +44,7 @@ class Spool:
         return len(data)
 
     def flush(self) -> None:
-        """For pyarrow, which asks for it. Whoever stores the spool flushes the file."""
+        """For pyarrow, which asks for it. The store flushes the file."""
 
     @property
     def md5(self) -> bytes:

@@ -1,7 +1,7 @@
 """The object storage sink: many messages become one object, in a bucket or in a local folder.
 
 The invariant: an object is named after its first and its last message and nothing else, and its bytes follow from its
-messages alone. So whoever writes the same messages again overwrites the object with itself.
+messages alone. So writing the same messages again overwrites the object with itself.
 """
 
 import io

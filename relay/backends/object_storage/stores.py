@@ -1,7 +1,7 @@
-"""Where objects are kept: the seam, and a local folder. S3 is in object_storage_s3.py.
+"""Where objects are kept: the seam, and a local folder. S3 is in `s3.py`.
 
 In a folder an object is there whole or not at all: it is written under `.incoming`, synced, renamed to its place, and
-the folder synced. A crash leaves a file in `.incoming`; whoever opens the folder next removes those that no process
+the folder synced. A crash leaves a file in `.incoming`; the next `open` of the folder removes those that no process
 has locked any more.
 """
 

@@ -16,7 +16,7 @@ _OUTBOX = r"^([A-Za-z0-9_][A-Za-z0-9_.-]{0,99}|.*\$\{.*)$"
 
 
 def _check_url(url: str) -> str:
-    """Raises ValueError if it is no connection URL. The text is not quoted: it may hold a password."""
+    """Raises ValueError for an invalid connection URL. The text is not quoted: it may hold a password."""
     if has_reference(url):
         return url
     if not url.startswith(("postgresql://", "postgres://")):

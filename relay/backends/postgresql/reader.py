@@ -115,14 +115,14 @@ class OutboxReader:
         self._armed = True
 
     def silence(self) -> None:
-        """Nobody waits here any more."""
+        """Nothing waits here any more."""
         if self._armed:
             self._session.begin_call()
             self._session.execute(query("source_bell"), {**self._parameters, "armed": False})
             self._armed = False
 
     def is_rung(self) -> bool:
-        """Whether anybody there rings the bell: publishers do while a scheduler runs in that database."""
+        """Whether anything there rings the bell: publishers do while a scheduler runs in that database."""
         self._session.begin_call()
         [(rung,)] = self._session.execute(query("source_rung")).fetchall()
         return bool(rung)
@@ -141,7 +141,7 @@ class OutboxReader:
                 return
 
     def wake(self) -> None:
-        """Ends the wait of another thread, now and for ever."""
+        """Ends the wait of another thread, now and later."""
         self._theirs.send(b"x")
 
     def close(self) -> None:

@@ -24,7 +24,7 @@ R = TypeVar("R")
 _GRACE_SECONDS = 0.5
 
 # What a server says before a session has begun has no code that the client could read.
-_FOR_A_PERSON = (
+_NEEDS_OPERATOR = (
     "password authentication failed",
     "no password supplied",
     "authentication failed",
@@ -64,7 +64,7 @@ def _until(deadline: float, gen: PQGen[R]) -> Generator[Any, Any, R]:
 
 
 def connect(url: str, where: str, timeout_ms: int, application_name: str) -> Session:
-    """A session of ours. Raises NotConnected, or ConfigError when a person must change something."""
+    """A session of ours. Raises NotConnected, or ConfigError when someone must change something."""
     try:
         with errors(where):
             session = Session.connect(
@@ -78,7 +78,7 @@ def connect(url: str, where: str, timeout_ms: int, application_name: str) -> Ses
                 tcp_user_timeout=timeout_ms,
             )
     except NotConnected as error:
-        if any(words in str(error) for words in _FOR_A_PERSON):
+        if any(words in str(error) for words in _NEEDS_OPERATOR):
             raise ConfigError(f"{error}; correct postgres_url") from error
         raise
     session.limit_seconds = timeout_ms / 1000

@@ -22,7 +22,7 @@ from relay.sql import query
 from relay.wire.encode import parsed_headers
 from relay.wire.formats.base import Origin, relay_headers
 
-# A publisher that is open holds the horizon: its messages come when it commits, which nobody rings.
+# A publisher that is open holds the horizon: its messages come when it commits, which rings no bell.
 FIRST_PAUSE_SECONDS = 0.002
 
 # Where publishers ring, a look now and then finds what a bell that was lost would have told.
@@ -43,12 +43,12 @@ class OutboxSource(Source[OutboxSourceConfig]):
         self._headers = relay_headers(Origin(self._outbox, pipeline, keeps_headers=True))
         self._reader: OutboxReader | None = None
         self._settled = 0
-        """Everything up to here is stored, or is no message."""
+        """Every message up to here is stored."""
         self._handed = 0
         """The last message that was handed out; `_settled` if there was none since."""
         self._after = 0
         """Nothing up to here is left to hand out."""
-        # Lets close() come from another thread: it wakes whoever waits, and waits for whoever works.
+        # Lets close() come from another thread: it wakes a thread that waits, and waits for one that works.
         self._busy = threading.Lock()
         self._closing = threading.Event()
 
@@ -65,7 +65,7 @@ class OutboxSource(Source[OutboxSourceConfig]):
                 if start > group.last_id:
                     raise ConfigError(
                         f"{self._where}: message {start} is stored, and the outbox has come to {group.last_id} only: "
-                        "it was made anew, or set back. Make a new pipeline, with another event_id: ids come again"
+                        "it was recreated, or set back. Create another pipeline with another event_id, as ids repeat"
                     )
                 with errors(self._where):
                     session.execute(query("source_listen"))
@@ -146,7 +146,7 @@ class OutboxSource(Source[OutboxSourceConfig]):
 
     def _arm(self, reader: OutboxReader) -> None:
         reader.arm()
-        if self._after > self._settled == self._handed:  # ids that were rolled back need not hold up retention
+        if self._after > self._settled == self._handed:  # ids that were rolled back must not hold up retention
             reader.settle(self._after)
             self._settled = self._handed = self._after
 

@@ -141,12 +141,12 @@ def parse_url(url: str) -> Address:
     try:
         port = parts.port
     except ValueError:
-        raise ValueError("url has a port that is no number; percent-encode special characters of a password") from None
+        raise ValueError("url has an invalid port; percent-encode special characters of a password") from None
     host = parts.hostname or "localhost"
     try:
         host.encode("idna")
     except UnicodeError:
-        raise ValueError("url has a host that cannot be one") from None
+        raise ValueError("url has an invalid host") from None
     return Address(
         host=host,
         port=port or (5671 if parts.scheme == "amqps" else 5672),

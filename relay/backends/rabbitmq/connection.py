@@ -53,7 +53,7 @@ class RabbitmqLink:
         self._connected: Connection | None = None
 
     def open(self) -> None:
-        """Connects, and opens the channel. Raises NotConnected, or ConfigError when a person must change something."""
+        """Connects, and opens the channel. Raises NotConnected, or ConfigError when someone must change something."""
         self.limit.begin(self._timeout_seconds)
         nodes = addresses(self._keys, self.where)
         context = tls_context(self._keys, self.where) if any(node.tls for node in nodes) else None
@@ -86,7 +86,7 @@ class RabbitmqLink:
         return True
 
     def abort(self) -> None:
-        """Ends the connection under whoever uses it."""
+        """Ends the connection under the thread that uses it."""
         if self._connected is not None:
             self._connected.abort()
 

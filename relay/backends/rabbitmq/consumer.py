@@ -22,7 +22,7 @@ _BATCH_BYTES = MAX_HELD_BYTES // 2
 
 
 class RabbitmqConsumer:
-    """When `lost` is set it stays lost: make a new one."""
+    """Once `lost` is set, make a new one."""
 
     def __init__(self, config: RabbitmqSourceConfig, pipeline: str, where: str) -> None:
         self.lost: NotConnected | None = None
@@ -47,7 +47,7 @@ class RabbitmqConsumer:
         )
 
     def open(self) -> None:
-        """Raises NotConnected, or ConfigError when a person must change something."""
+        """Raises NotConnected, or ConfigError when someone must change something."""
         wanted, link = self._config, self._link
         link.open()
         with link.errors(opening=True):

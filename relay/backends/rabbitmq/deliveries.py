@@ -1,7 +1,7 @@
 """Deliveries as they come from the socket: frames put together, and properties and headers read as far as they can be.
 
-py-amqp's own reader raises on a property that is no UTF-8 or a header of an unknown type, and the connection is of no
-use then: one such message would stop its queue for ever. Here what cannot be read is left out, and the body arrives.
+py-amqp's own reader raises on a property that is not UTF-8 or a header of an unknown type, which makes the connection
+useless: one such message would stop its queue. Here what cannot be read is left out, and the body arrives.
 """
 
 import base64

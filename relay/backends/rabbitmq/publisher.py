@@ -26,14 +26,14 @@ class PublishingChannel:
         self._config = config
         self._where = where
         self._confirms = Confirms()
-        # No heartbeats: nobody could send them between batches. Keepalive finds a dead server.
+        # No heartbeats: nothing could send them between batches. Keepalive finds a dead server.
         self._link = RabbitmqLink(
             config, pipeline, where, timeout_seconds=config.timeout_ms / 1000, heartbeat_seconds=0
         )
         self._encoder: Encoder
 
     def open(self) -> None:
-        """Raises NotConnected, or ConfigError when a person must change something."""
+        """Raises NotConnected, or ConfigError when someone must change something."""
         self._link.open()
         with self._link.errors(opening=True):
             self._declare()
@@ -76,7 +76,7 @@ class PublishingChannel:
         return {record.dedup_id: confirms.take(record.dedup_id) or missing for record in chunk}
 
     def forget(self) -> None:
-        """Nothing of what was published will be tried again: whoever sends it once more means it."""
+        """Nothing of what was published will be retried: a record that comes again is meant to be sent again."""
         self._confirms.keep_only(())
 
     def abort(self) -> None:

@@ -1,7 +1,7 @@
 """The RabbitMQ sink: an exchange, to which a batch is published at once and every publisher confirm awaited.
 
-py-amqp is a synchronous client, so everything happens in the caller's thread; `rabbitmq_channel.py` holds the
-connection, `rabbitmq_frames.py` the bytes, `rabbitmq_confirms.py` what became of them.
+py-amqp is a synchronous client, so everything happens in the caller's thread; `publisher.py` holds the
+connection, `frames.py` the bytes, `confirms.py` what became of them.
 
 Order: records leave in order over one channel, in chunks of `max_in_flight`, and nothing is sent after a chunk in which
 something failed for now. Inside a chunk the server may refuse one record (a full queue) and take the next, and the
@@ -44,7 +44,7 @@ class RabbitmqSink(Sink[RabbitmqSinkConfig]):
         self._where = f"pipeline {pipeline!r}: RabbitMQ " + (f"exchange {name!r}" if name else "default exchange")
         self._limit_bytes = self._config.max_message_bytes
         self._channel: PublishingChannel | None = None
-        # Held by whoever uses the channel.
+        # Held by the thread that uses the channel.
         self._in_use = threading.Lock()
 
     def open(self) -> None:

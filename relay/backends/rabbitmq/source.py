@@ -3,7 +3,7 @@
 The server sends up to `prefetch` messages ahead. They wait in the socket: what is not asked for is not read, and so
 holds no memory here. Between drains there is no consumer, and nothing is held on the server either.
 
-A heartbeat lets the server notice a worker that is gone without a farewell, and give its messages to the next one. It
+A heartbeat lets the server notice a worker that has crashed, and give its messages to the next one. It
 is answered in `receive` and `ack`; a drain that is stuck for two minutes loses the connection, and its messages come
 again.
 """
@@ -33,7 +33,7 @@ class RabbitmqSource(Source[RabbitmqSourceConfig]):
         self._pipeline = pipeline
         self._where = f"pipeline {pipeline!r}: RabbitMQ queue {self._config.queue!r}"
         self._consumer: RabbitmqConsumer | None = None
-        # Held by whoever uses the consumer.
+        # Held by the thread that uses the consumer.
         self._in_use = threading.Lock()
 
     def open(self, positions: Mapping[str, str]) -> None:  # noqa: ARG002 (the server remembers)

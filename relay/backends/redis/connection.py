@@ -1,9 +1,10 @@
 """The connection to one Redis server, or one to each node of a Redis Cluster that is asked something.
 
-Why not redis-py's client: it sends a command again after a lost connection, which may have executed it already, and its
-pipeline takes more time than everything else in a publish (`make bench ARGS="--only redis"`, benchmarks/matrix.py). So
-this uses redis-py's `Connection`, one level below, with commands packed by hiredis. Nothing is sent twice, and every
-exchange ends at a deadline.
+Why not redis-py's client: it sends a command again after a lost connection, which may have executed it already, its
+time limits count for single reads, and its pipeline takes half as much CPU time again. The bare loop of
+`benchmarks/backends/redis_streams.py` is that pipeline (`make bench ARGS="--only redis"` compares the two). So this is
+redis-py's `Connection`, one level below, with commands packed by hiredis. Nothing is sent twice, and every exchange
+ends at a deadline.
 
 The slots of a cluster are read when the link opens. When they move, the answer is MOVED, which ends the link as a lost
 connection does: opening again reads them again.

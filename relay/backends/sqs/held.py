@@ -16,7 +16,7 @@ _LONGEST_EXTENSION_SECONDS = 1.0
 
 
 class Holding:
-    """`extend` gets receipt handles, ten at most, and returns those that are hidden anew. Safe for several threads."""
+    """`extend` gets receipt handles, ten at most, and returns those that are hidden again. Safe for several threads."""
 
     def __init__(self, visibility_seconds: float, extend: Callable[[Sequence[str]], Sequence[str]]) -> None:
         self._half_seconds = visibility_seconds / 2

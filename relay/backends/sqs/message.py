@@ -55,7 +55,7 @@ def pack(body: bytes, key: str | None, headers: Mapping[str, str]) -> tuple[str,
 
 
 def unpack(text: str, attributes: Mapping[str, Mapping[str, Any]]) -> tuple[bytes, str | None, dict[str, str]]:
-    """(body, key, headers) of a message, whoever sent it. What only looks like ours is taken as it is."""
+    """(body, key, headers) of a message of any sender. What only looks like ours is taken as it is."""
     values = {name: _value(attribute) for name, attribute in attributes.items()}
     encoding, key, packed = values.pop(ENCODING, None), values.pop(KEY, None), values.pop(HEADERS, None)
     headers = {**values, **_unpacked_headers(packed)}

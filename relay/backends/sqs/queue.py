@@ -41,7 +41,7 @@ class Queue:
         self._client: Any = None
 
     def open(self) -> None:
-        """Checks that the queue is there, or creates it. Raises NotConnected, or ConfigError for a person."""
+        """Checks that the queue is there, or creates it. Raises NotConnected, ConfigError."""
         self._client = make_client(
             "sqs",
             "sqs",

@@ -2,7 +2,7 @@
 
 The wait for the first message is one long poll. When it brings as many as it may, the rest of the batch is fetched by
 several requests that do not wait. A request that comes back too late, after `close` or the time limit, gives back what
-it brought, so that nobody has to wait for its visibility timeout.
+it brought, so that no worker has to wait for its visibility timeout.
 """
 
 import threading
@@ -236,7 +236,7 @@ def _change_visibility(queue: Queue, handles: Sequence[str], seconds: int) -> li
 
 
 def _delete(queue: Queue, where: str, handles: Sequence[str]) -> None:
-    """A handle that SQS no longer knows is no failure: deleted already, or it comes again and the inbox knows it."""
+    """A handle that SQS no longer knows is not a failure: deleted already, or it comes again and the inbox knows it."""
     entries = [{"Id": str(number), "ReceiptHandle": handle} for number, handle in enumerate(handles)]
     for refused in queue.call("delete_message_batch", Entries=entries).get("Failed", []):
         code_of_sqs, text = str(refused.get("Code")), str(refused.get("Message"))

@@ -1,7 +1,7 @@
 """The standard output sink: one line for each record, for demos, containers and pipes.
 
 It writes to descriptor 1 itself: inside a worker `sys.stdout` is Dramatiq's wrapper, whose text goes through the
-logging of the master process. Delivered means that the system took the bytes; nobody can say who read them.
+logging of the master process. Delivered means that the system took the bytes; it is not known who read them.
 """
 
 import os
@@ -84,7 +84,7 @@ class StdoutSink(Sink[StdoutSinkConfig]):
 
     def _stuck(self) -> NotConnected:
         return NotConnected(
-            f"{self._where}: whoever reads it took nothing for {self._timeout_seconds * 1000:.0f} ms", code="timeout"
+            f"{self._where}: its reader took nothing for {self._timeout_seconds * 1000:.0f} ms", code="timeout"
         )
 
 

@@ -19,7 +19,7 @@ _PATH = re.compile(r"[A-Za-z0-9_~-][A-Za-z0-9_.~-]*(?:/[A-Za-z0-9_~-][A-Za-z0-9_
 OURS = frozenset({"host", "content-length", "transfer-encoding", "connection", "keep-alive", "te", "trailer", "upgrade",
                   "expect", "proxy-authorization", "proxy-connection", "webhook-id", "webhook-timestamp",
                   "webhook-signature", "idempotency-key"})  # fmt: skip
-"""Headers, in lower case, that nobody else may give: they frame the request, or the sink sets them."""
+"""Headers, in lower case, that no one else may set: they frame the request, or the sink sets them."""
 
 
 def is_header_name(name: str) -> bool:
@@ -75,7 +75,7 @@ class WebhookSinkConfig(TlsKeys, SinkConfig):
     def _headers_can_be_sent(cls, headers: dict[str, str]) -> dict[str, str]:
         for name, value in headers.items():
             if not is_header_name(name):
-                raise ValueError(f"{name!r} is no name of a header")
+                raise ValueError(f"{name!r} cannot be the name of a header")
             if name.lower() in OURS:
                 raise ValueError(f"{name} is set by the relay itself")
             if any(ord(character) < 32 or ord(character) == 127 for character in value):
@@ -112,7 +112,7 @@ class WebhookSinkConfig(TlsKeys, SinkConfig):
             raise ValueError(text if text.startswith("url") else f"url {text}") from None
         if scheme == "http" and not self.allow_http:
             raise ValueError(
-                "url begins with http://, which anybody on the way can read: use https://, or set allow_http"
+                "url begins with http://, which anyone on the way can read: use https://, or set allow_http"
             )
 
 
@@ -151,7 +151,7 @@ class WebhookSourceConfig(SourceConfig):
     @model_validator(mode="after")
     def _has_a_secret(self) -> Self:
         if not self.secrets:
-            raise ValueError("signing_secret is missing: nobody could tell who is calling")
+            raise ValueError("signing_secret is missing: without it, anyone could call")
         if self.scheme == "standard":
             for secret in self.secrets:
                 if not has_reference(secret):

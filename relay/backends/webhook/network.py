@@ -1,8 +1,10 @@
 """The network below a webhook: it checks every address when it connects, and every wait ends with the request's time.
 
-A name is looked up here, each address of it is judged, and the connection goes to an address that was judged: what DNS
-says a moment later changes nothing. TLS still verifies the name. Neither proxies of the environment nor Unix sockets
-are used.
+Why not httpcore's own: it gives the name to the system, which may resolve it to a private address after a check of ours
+has seen a public one. Here the name is looked up, each of its addresses is judged, and the connection goes to an
+address that was judged. TLS still verifies the name. httpcore's time limits count for single reads and writes. Neither
+proxies of the environment nor Unix sockets are used. `make bench ARGS="--only webhook"` compares the sink with a bare
+loop over httpx, which has httpcore's own network.
 """
 
 import contextlib
@@ -156,7 +158,7 @@ class Network(httpcore.NetworkBackend):
             self._open.discard(stream)
 
     def abort(self) -> None:
-        """Ends every connection, whoever waits on it, and refuses new ones."""
+        """Ends every connection, also under a thread that waits on it, and refuses new ones."""
         with self._lock:
             self._aborted = True
             streams = list(self._open)
@@ -205,7 +207,7 @@ class Stream(httpcore.NetworkStream):
         self._below.close()
 
     def abort(self) -> None:
-        # Of the plain socket also under TLS, which would first want to talk; and `close` would wake nobody.
+        # Of the plain socket also under TLS, which would first want to talk; and `close` would wake no thread.
         with contextlib.suppress(OSError):
             socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
 

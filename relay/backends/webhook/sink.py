@@ -1,7 +1,7 @@
 """The webhook sink: an HTTP request for each record, or one for a JSON array of many.
 
-Delivered means answered with a status from 200 to 299. `webhook_lanes.py` keeps the order of each key while several
-requests are on the way; `webhook_client.py` makes one request; `webhook_network.py` sees to it that no name leads into
+Delivered means answered with a status from 200 to 299. `lanes.py` keeps the order of each key while several
+requests are on the way; `client.py` makes one request; `network.py` sees to it that no name leads into
 the private network; docs/sinks/webhook.md says what a receiver gets.
 """
 

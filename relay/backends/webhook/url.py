@@ -61,7 +61,7 @@ class UrlTemplate:
         scheme = match[1].lower()
         port = int(match[3] or _DEFAULT_PORTS[scheme])
         if not 0 < port < 65536:
-            raise ConfigError("has a port that is none")
+            raise ConfigError("has an invalid port")
         self.origin = Origin(scheme, _ascii_host(match[2]), port)
         path = match[4] or "/"
         parts[0] = ("/" + path if path.startswith("?") else path, variable)
@@ -100,5 +100,5 @@ def _ascii_host(host: str) -> str:
     except UnicodeError:
         ascii_host = ""
     if not ascii_host:
-        raise ConfigError("has a host that is no name")
+        raise ConfigError("has an invalid host name")
     return ascii_host

@@ -119,6 +119,8 @@ class _Server:
         first, *lines = head.strip().split("\r\n")
         method, target, _ = first.split(" ")
         headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+        if headers.get("expect") == "100-continue":
+            writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")  # else the client waits a second for it
         body = await reader.readexactly(int(headers.get("content-length", "0")))
         path = target.split("/")[1]
         self._busy[path] += 1

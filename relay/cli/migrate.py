@@ -7,7 +7,6 @@ import click
 from relay.cli.base import FAILED, Verb, json_option, load_settings, postgres_option, print_json
 from relay.database import migrate as migrations
 from relay.database.connection import connect
-from relay.sql import Migration
 
 
 @click.command(cls=Verb, short_help="Brings the schema to this version.")
@@ -62,30 +61,32 @@ def migrate(
         url = load_settings(postgres_url=postgres_url).postgres_url
         applied = migrations.migrate(url, timeout_seconds=timeout_seconds, with_roles=with_roles)
         if as_json:
-            print_json({"applied": [_name(migration) for migration in applied]})
+            print_json({"applied": list(applied.names), "functions": applied.functions})
         else:
-            click.echo("\n".join(f"applied {_name(m)}" for m in applied) or "the database is current")
+            lines = [f"applied {name}" for name in applied.names] + ["applied the functions"] * applied.functions
+            click.echo("\n".join(lines) or "the database is current")
 
 
 def _check(postgres_url: str | None, as_json: bool) -> int:
     with closing(connect(load_settings(postgres_url=postgres_url), "tide-relay migrate")) as connection:
         state = migrations.check(connection)
-    missing = [_name(migration) for migration in state.missing]
     unknown = [f"{version:04}" for version in state.unknown]
     incompatible = [f"{version:04}" for version in state.incompatible]
     if as_json:
+        missing, functions = [f"{m.version:04}_{m.name}" for m in state.missing], state.functions
         found = {"current": state.current, "missing": missing, "unknown": unknown, "incompatible": incompatible}
-        print_json(found)
+        print_json(found | {"functions": functions})
     elif state.current:
         click.echo("the database is current")
     elif state.workable:
-        click.echo(f"the database is ahead, this version can work with it: it has migration {', '.join(unknown)}")
-    if missing and not as_json:
-        click.echo(f"the database is behind, it lacks {', '.join(missing)}: run relay migrate", err=True)
+        click.echo(f"the database is ahead, this version can work with it: it has {_ahead(state)}")
+    if state.lacks and not as_json:
+        click.echo(f"the database is behind, it lacks {', '.join(state.lacks)}: run relay migrate", err=True)
     if incompatible and not as_json:
         click.echo(f"the database is ahead, it has migration {', '.join(incompatible)}: upgrade tide-relay", err=True)
     return 0 if state.workable else FAILED
 
 
-def _name(migration: Migration) -> str:
-    return f"{migration.version:04}_{migration.name}"
+def _ahead(state: migrations.State) -> str:
+    found = [f"migration {version:04}" for version in state.unknown]
+    return ", ".join(found or ["the functions of a later version"])

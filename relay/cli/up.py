@@ -137,8 +137,8 @@ def up(data: Path, postgres_url: str | None, broker_url: str | None) -> None:
             run("Redis", redis)
             broker_url = redis.url
         settings = _settings(postgres_url, broker_url)
-        for migration in migrate(settings.postgres_url):
-            tell(f"applied migration {migration.version:04}_{migration.name}")
+        for name in migrate(settings.postgres_url).names:
+            tell(f"applied migration {name}")
         stack.callback(env_file.remove, folder)
         env_file.write(folder, {"postgres_url": postgres_url, "broker_url": broker_url})
         _announce(folder, settings)

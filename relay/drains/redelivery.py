@@ -1,6 +1,6 @@
 """What a pipeline is asked to deliver once more: dead letters that are retried, ranges that are replayed.
 
-Requests are made in SQL (`sql/migrations/0008_redelivery.sql`). The rule that binds this module: every write names the
+Requests are made in SQL (`sql/functions/redelivery.sql`). The rule that binds this module: every write names the
 fence of the drain, and none moves the offset of the group.
 """
 

@@ -93,9 +93,13 @@ def migrations(connection: Connection, _settings: Settings) -> Iterator[Finding]
         else:
             found = f"the database is ahead, it has {numbers}, with which this version can work"
             yield warning("migrations", found, "upgrade tide-relay when it suits you")
-    if state.missing:
-        names = ", ".join(f"{migration.version:04}_{migration.name}" for migration in state.missing)
-        yield failed("migrations", f"the database lacks {names}", "relay migrate, as the owner of the schema")
+    elif state.functions == "ahead":
+        found = "the database has the functions of a later version, with which this version can work"
+        yield warning("migrations", found, "upgrade tide-relay when it suits you")
+    if state.lacks:
+        yield failed(
+            "migrations", f"the database lacks {', '.join(state.lacks)}", "relay migrate, as the owner of the schema"
+        )
     if state.current:
         yield ok("migrations", f"current, {len(state.applied)} applied")
 

@@ -67,9 +67,9 @@ class Equip(Middleware):
 
 
 def _served(worker: dramatiq.Worker) -> set[str]:
-    """The queues of this process. Told to serve some, it serves what belongs to them as well."""
+    """The queues of this process."""
     try:
-        worker.consumer_whitelist = worker.consumer_whitelist and queues.served_with(worker.consumer_whitelist)
+        queues.check_queues(worker.consumer_whitelist or ())
     except ConfigError as error:
         sys.exit(f"relay.workers: --queues: {error}")
     return worker.consumer_whitelist or broker.get_declared_queues()
@@ -110,5 +110,4 @@ broker = make_broker(
 dramatiq.set_broker(broker)
 dramatiq.actor(broker=broker, actor_name=queues.DRAIN_ACTOR, queue_name=queues.DRAIN_QUEUES["forward"])(drain)
 broker.declare_queue(queues.DRAIN_QUEUES["reverse"])
-broker.declare_queue(queues.FORMER_DRAIN_QUEUE)
 dramatiq.actor(broker=broker, actor_name=queues.MAINTENANCE_ACTOR, queue_name=queues.MAINTENANCE_QUEUE)(maintain)

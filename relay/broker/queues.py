@@ -10,8 +10,6 @@ from relay.models import Drain
 
 DRAIN_QUEUES = {"forward": "tide.forward", "reverse": "tide.reverse"}
 """Of each direction, so that each can have workers of its own."""
-# Where schedulers put all drains before the directions had queues of their own: served for as long as such may run.
-FORMER_DRAIN_QUEUE = "tide.drain"
 DRAIN_ACTOR = "drain"
 MAINTENANCE_QUEUE = "tide.maintenance"
 MAINTENANCE_ACTOR = "maintain"
@@ -48,24 +46,19 @@ def enqueue_maintenance(broker: dramatiq.Broker, max_age_seconds: float) -> None
 
 
 def carries_drains(queue_name: str) -> bool:
-    return queue_name == FORMER_DRAIN_QUEUE or queue_name in DRAIN_QUEUES.values()
+    return queue_name in DRAIN_QUEUES.values()
 
 
-def served_with(queue_names: Iterable[str]) -> set[str]:
-    """What workers serve that were told to serve these queues: with drains also those of former schedulers.
-
-    Raises ConfigError for a queue that there is not.
-    """
-    served = set(queue_names)
+def check_queues(queue_names: Iterable[str]) -> None:
+    """Raises ConfigError for a queue that does not exist."""
     known = [*DRAIN_QUEUES.values(), MAINTENANCE_QUEUE]
-    if unknown := sorted(served - {*known, FORMER_DRAIN_QUEUE}):
+    if unknown := sorted(set(queue_names) - set(known)):
         raise ConfigError(f"there is no queue {', '.join(unknown)}; known: {', '.join(known)}")
-    return served | ({FORMER_DRAIN_QUEUE} if any(map(carries_drains, served)) else set())
 
 
 def may_all_wait(queue_names: Iterable[str]) -> bool:
     """Whether every thread of a process that serves these queues may wait on sources: nothing else needs one soon."""
-    return set(queue_names) <= {DRAIN_QUEUES["reverse"], FORMER_DRAIN_QUEUE} and DRAIN_QUEUES["reverse"] in queue_names
+    return set(queue_names) == {DRAIN_QUEUES["reverse"]}
 
 
 def drain_from(args: Sequence[Any]) -> Drain:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import click
 
-from relay.broker.queues import served_with
+from relay.broker.queues import check_queues
 from relay.cli.base import Verb, broker_option, load_settings, postgres_option
 from relay.settings import Settings, variables
 
@@ -49,7 +49,7 @@ def workers(queues: tuple[str, ...], **given: str | None) -> None:
       relay workers --queues tide.forward,tide.maintenance
     """
     names = [name.strip() for given_names in queues for name in given_names.split(",") if name.strip()]
-    served_with(names)
+    check_queues(names)
     settings = load_settings(**given)
     os.environ.update(environment(settings))
     command = command_line(settings, names)

@@ -1,18 +1,15 @@
 """`relay-scheduler`, knowing the recording sink.
 
-If a test says so it is sooner sure that another scheduler is frozen, measures more often, or has the queue of an
-earlier version.
+If a test says so it is sooner sure that another scheduler is frozen, or measures more often.
 """
 
 import os
 
 import scheduler.main
 import tests.processes.register_recording_sink  # noqa: F401
-from relay.broker.queues import DRAIN_QUEUES
 from scheduler.cli import main
 
 if __name__ == "__main__":
     scheduler.main.EVICT_SECONDS = float(os.environ.get("TEST_EVICT_SECONDS", scheduler.main.EVICT_SECONDS))
     scheduler.main.MEASURE_SECONDS = float(os.environ.get("TEST_MEASURE_SECONDS", scheduler.main.MEASURE_SECONDS))
-    DRAIN_QUEUES["forward"] = os.environ.get("TEST_FORWARD_QUEUE", DRAIN_QUEUES["forward"])
     main()

@@ -8,7 +8,7 @@ from queue import Queue
 import pytest
 
 from relay.broker.factory import make_broker
-from relay.broker.queues import DRAIN_QUEUES, FORMER_DRAIN_QUEUE, enqueue_drain
+from relay.broker.queues import enqueue_drain
 from relay.broker.redis import WakingRedisBroker
 from relay.errors import NotConnected
 from relay.models import Drain
@@ -79,7 +79,7 @@ def test_the_queues_of_drains_share_the_threads_of_a_worker_and_leave_the_rest_t
         seen.put(received)
 
     def worker():
-        return running_worker(redis_server.url, meet, threads=4, also=[REVERSE, FORMER_DRAIN_QUEUE])
+        return running_worker(redis_server.url, meet, threads=4, also=[REVERSE])
 
     with worker():
         send(redis_server.url, *map(drain, range(4)))
@@ -87,14 +87,6 @@ def test_the_queues_of_drains_share_the_threads_of_a_worker_and_leave_the_rest_t
         send(redis_server.url, *map(drain, range(4, 8)), direction="reverse")
         with worker():
             assert sorted(numbers(seen, 8)) == list(range(8))
-
-
-def test_a_worker_still_takes_the_drains_of_former_schedulers(redis_server, monkeypatch):
-    seen: Queue = Queue()
-    monkeypatch.setitem(DRAIN_QUEUES, "forward", FORMER_DRAIN_QUEUE)
-    send(redis_server.url, drain(1))
-    with running_worker(redis_server.url, seen.put, also=[FORMER_DRAIN_QUEUE]):
-        assert numbers(seen, 1) == [1]
 
 
 def test_a_full_worker_takes_the_next_drain_when_a_thread_is_free(redis_server):

@@ -3,7 +3,7 @@
 import pytest
 
 from relay.broker.factory import make_broker
-from relay.broker.queues import DRAIN_QUEUES, FORMER_DRAIN_QUEUE, MAINTENANCE_QUEUE
+from relay.broker.queues import DRAIN_QUEUES, MAINTENANCE_QUEUE
 from tests.processes.fleet import running_fleet
 from tests.processes.pipelines import Pipelines
 from tests.processes.test_reverse import Receiving
@@ -57,14 +57,6 @@ def test_each_direction_can_have_workers_of_its_own_on_rabbitmq(database, redis_
     for name in DRAIN_QUEUES.values():
         broker.flush(name)
     broker.close()
-
-
-@pytest.mark.parametrize("serves", [(), ("--queues", FORWARD)], ids=["all", "forward"])
-def test_new_workers_take_the_drains_of_a_scheduler_of_before(fleet, pipelines, serves):
-    fleet.workers("workers", *serves)
-    fleet.scheduler(TEST_FORWARD_QUEUE=FORMER_DRAIN_QUEUE)
-    pipelines.make("orders", **LEASE)
-    pipelines.wait_delivered("orders", pipelines.publish("orders", 3), SOON)
 
 
 def test_workers_refuse_a_queue_that_there_is_not(fleet):

@@ -119,8 +119,8 @@ def test_publishers_and_an_old_fleet_run_while_the_schema_is_migrated_and_a_new_
             assert migrations.migrate(database.url).migrations == (LAST,)
             publishers.go_on()
             refused(fleet)
-            new = {"TEST_KNOWS_MIGRATION": LATER}
-            new_scheduler, new_workers = fleet.scheduler(**new), fleet.workers("new", **new)
+            new_scheduler = fleet.scheduler(TEST_KNOWS_MIGRATION=LATER)
+            new_workers = fleet.workers("new", TEST_KNOWS_MIGRATION=LATER)
             old_scheduler.terminate()
             old_workers.terminate()
             old_scheduler.wait_exit()

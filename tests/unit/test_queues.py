@@ -2,7 +2,7 @@
 
 import pytest
 
-from relay.broker.queues import DRAIN_QUEUES, FORMER_DRAIN_QUEUE, MAINTENANCE_QUEUE, may_all_wait, served_with
+from relay.broker.queues import DRAIN_QUEUES, MAINTENANCE_QUEUE, check_queues, may_all_wait
 from relay.errors import ConfigError
 from relay.settings import Settings
 from workers.resources import Resources
@@ -10,20 +10,16 @@ from workers.resources import Resources
 FORWARD, REVERSE = DRAIN_QUEUES["forward"], DRAIN_QUEUES["reverse"]
 
 
-@pytest.mark.parametrize("name", [FORWARD, REVERSE])
-def test_who_serves_drains_serves_those_of_former_schedulers(name):
-    assert served_with([name]) == {name, FORMER_DRAIN_QUEUE}
-
-
-def test_who_serves_maintenance_alone_serves_no_drains():
-    assert served_with([MAINTENANCE_QUEUE]) == {MAINTENANCE_QUEUE}
+def test_every_queue_is_known():
+    check_queues([FORWARD, REVERSE, MAINTENANCE_QUEUE])
+    check_queues([])
 
 
 def test_an_unknown_queue_is_refused_by_name():
     with pytest.raises(
         ConfigError, match=r"no queue tide\.revers; known: tide\.forward, tide\.reverse, tide\.maintenance"
     ):
-        served_with([FORWARD, "tide.revers"])
+        check_queues([FORWARD, "tide.revers"])
 
 
 @pytest.mark.parametrize(
@@ -31,9 +27,9 @@ def test_an_unknown_queue_is_refused_by_name():
     [([REVERSE], True), ([FORWARD, REVERSE], False), ([REVERSE, MAINTENANCE_QUEUE], False), ([FORWARD], False)],
 )
 def test_all_threads_may_wait_where_there_are_reverse_drains_only(served, all_of_them):
-    assert may_all_wait(served_with(served)) is all_of_them
+    assert may_all_wait(served) is all_of_them
     settings = Settings.load(postgres_url="postgresql://not-used")
-    resources = Resources(settings, threads=2, all_may_wait=may_all_wait(served_with(served)))
+    resources = Resources(settings, threads=2, all_may_wait=may_all_wait(served))
     try:
         with resources.wait_slots.slot("first") as first, resources.wait_slots.slot("second") as second:
             assert (first, second) == (True, all_of_them)

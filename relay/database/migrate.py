@@ -111,9 +111,9 @@ def require_current(connection: Connection) -> None:
     """Raises MigrationError, saying what to do, unless this version can work on the database."""
     state = check(connection)
     _refuse_ahead(state)
-    if not state.workable:
-        names = ", ".join(state.lacks)
-        raise MigrationError(f"the database is behind this version of tide-relay, it lacks {names}: run relay migrate")
+    if state.lacks:
+        lacks = ", ".join(state.lacks)
+        raise MigrationError(f"the database is behind this version of tide-relay, it lacks {lacks}: run relay migrate")
 
 
 def require_compatible(connection: Connection) -> None:
@@ -174,7 +174,8 @@ def _migrate(connection: Connection, wait_seconds: float, with_roles: bool) -> A
         connection.execute(query("migration_record"), record)
     if state.functions == "behind":
         _apply_functions(connection)
-    if not state.workable:
+    if state.lacks:
+        connection.execute(query("migration_permissions"))
         connection.execute(query("migration_tell"))
     if with_roles:
         connection.execute(roles())
@@ -191,7 +192,6 @@ def _apply_functions(connection: Connection) -> None:
         connection.execute(file.sql if changed else file.without_triggers)
         record = {"name": file.name, "checksum": file.checksum, "version": __version__}
         connection.execute(query("migration_record_file"), record)
-    connection.execute(query("migration_permissions"))
 
 
 def _gave_up(error: psycopg.Error, timeout_seconds: float) -> NotConnected:

@@ -54,7 +54,7 @@ select pg_notify('tide_relay_config', '')
 insert into tide.migration (version, name, compatible) values (%(version)s, %(name)s, %(compatible)s)
 
 -- name: migration_permissions
--- After the functions: no rights for PUBLIC, and the roles of `relay migrate --roles` get what is new.
+-- After what was applied: no rights for PUBLIC, and the roles of `relay migrate --roles` get what is new.
 select tide.apply_permissions()
 
 -- name: migration_files

@@ -10,7 +10,7 @@ import pytest
 import relay.database.migrate
 from relay.database.migrate import Applied, check, migrate, require_current
 from relay.errors import ConfigError, MigrationError
-from relay.sql import FunctionFile, functions
+from relay.sql import FunctionFile, Migration, functions, migrations
 from tests.sql.catalog import catalog, common
 from tests.sql.logins import logins
 from tests.sql.support import make_outbox, publish, refused
@@ -140,7 +140,7 @@ def test_rights_stay_and_new_functions_are_for_no_one_until_it_is_granted(databa
                     session.execute("select tide.later()")
 
 
-def test_the_roles_of_relay_migrate_get_what_is_new_where_they_have_rights(database, db, changed):
+def test_the_roles_of_relay_migrate_get_what_is_new_where_they_have_rights(database, db, changed, monkeypatch):
     with logins(database) as login:
         for kind in ("reader", "operator"):
             login(name=f"tide_{kind}")
@@ -150,6 +150,15 @@ def test_the_roles_of_relay_migrate_get_what_is_new_where_they_have_rights(datab
         may = "select has_function_privilege(%s, 'tide.later()', 'execute')"
         assert db.execute(may, ["tide_reader"]).fetchone() == (True,)
         assert db.execute(may, ["tide_operator"]).fetchone() == (False,), "no one has given it rights here"
+        table = Migration(2, "later", """
+            create table tide.noted ();
+            insert into tide.permission (kind, object_type, object, privileges)
+            values ('reader', 'table', 'noted', 'select');
+        """)  # fmt: skip
+        known = (*migrations(), table)
+        monkeypatch.setattr(relay.database.migrate, "migrations", lambda: known)
+        assert migrate(database.url) == Applied((table,), functions=False)
+        assert db.execute("select has_table_privilege('tide_reader', 'tide.noted', 'select')").fetchone() == (True,)
 
 
 def test_a_function_file_that_fails_changes_nothing(database, db, changed, monkeypatch):

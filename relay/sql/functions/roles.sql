@@ -102,8 +102,8 @@ begin
 end $$;
 comment on function tide.grant_inbox_writer is 'Lets a role write messages into inboxes, and nothing else: for inbox sinks of other databases.';
 
--- Called after the functions were replaced. A new function can be executed by PUBLIC until then. The roles of
--- `relay migrate --roles` get the rights to what is new, in a database where they have rights at all.
+-- The last step of relay migrate. Until then PUBLIC may execute a new function. The roles of relay migrate --roles get the
+-- rights to what is new, in a database where they have rights at all.
 create or replace function tide.apply_permissions() returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare

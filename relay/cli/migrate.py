@@ -40,7 +40,7 @@ def migrate(
     publish and a fleet runs: it waits half a second for a lock, lets go of everything, and tries again.
 
     --roles makes the roles tide_admin, tide_operator, tide_reader, tide_publisher, tide_consumer and tide_relay where
-    they are missing, which needs CREATEROLE, and gives each its rights anew.
+    they are missing, which needs CREATEROLE, and grants each its rights again.
 
     \b
     Exit codes: 0 current, or ahead by what this version can work with; 1 cannot, or (--check) behind or too far ahead;

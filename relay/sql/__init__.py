@@ -63,7 +63,7 @@ def query(name: str) -> LiteralString:
 
 @cache
 def roles() -> LiteralString:
-    """The SQL that makes the roles where they are missing, and grants to them anew."""
+    """The SQL that makes the roles where they are missing, and grants to them again."""
     return files(__name__).joinpath("roles.sql").read_text("utf-8")
 
 

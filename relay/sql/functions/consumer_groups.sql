@@ -53,7 +53,7 @@ begin
     end if;
 end $$;
 
--- Writes down that a consumer was heard of. Not more than once a second for what calls it by the way.
+-- Records that a consumer was seen. At most once a second for calls that do so in passing.
 create or replace function tide.consumer_seen(in_group int, consumer text, at_least_every interval default '1 second') returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 begin

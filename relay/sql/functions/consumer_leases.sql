@@ -16,7 +16,7 @@
 --
 -- Poll reads the horizon first and the messages in a later statement, hence with a later snapshot: see publish.sql. A snapshot
 -- that outlives a statement would miss messages below the horizon, and their ids would be passed. So it must be READ
--- COMMITTED, and so must a seek, which removes every range. The others need not: a transaction that sees a range began
+-- COMMITTED, and so must a seek, which removes every range. The others do not have to: a transaction that sees a range began
 -- after the poll had ended, so it sees every message of the range, and PostgreSQL refuses it with a serialization failure
 -- if another has changed the range since.
 
@@ -98,7 +98,7 @@ begin
            set last_id = consumer_lease_again.last_id, consumer = consumer_lease_again.consumer,
                lease_until = consumer_lease_again.lease_until
          where l.group_id = locked.group_id and l.after_id = expired.after_id;
-        -- The rest is nobody's until somebody polls it. Who had it has worked on the part that is taken now, too, maybe in the
+        -- The rest has no consumer until it is polled. Who had it has worked on the part that is taken now, too, maybe in the
         -- transaction that is going to commit: that commit must be refused, and one for the rest cannot be told from it.
         if last_id < expired.last_id then
             insert into tide.consumer_lease (group_id, after_id, last_id, lease_until)
@@ -109,7 +109,7 @@ begin
 end $$;
 
 -- A new range above the highest. With fewer messages than a batch takes it reaches to the horizon, and so over the ids
--- that were rolled back. With none there is no range; if nothing is leased, the offset goes to the horizon by itself.
+-- that were rolled back. With none there is no range; if nothing is leased, the offset goes to the horizon on its own.
 create or replace function tide.consumer_lease_new(
     locked tide.consumer_group, consumer text, batch_size int, lease_until timestamptz,
     out after_id bigint, out last_id bigint
@@ -190,7 +190,7 @@ begin
                     then 'Its lease ran out, and another has polled it, or messages that were polled with it. Nothing was committed: poll '
                          'again. Ask for more time with visibility_seconds, or while you work with tide.extend_lease.'
                     else 'Nothing was committed. Commit the id of a message that tide.poll_outbox has returned to this consumer; '
-                         'after tide.seek_offset, poll anew.' end;
+                         'after tide.seek_offset, poll again.' end;
 end $$;
 
 create or replace function tide.commit_offset(consumer_group text, consumer text, last_offset bigint) returns bigint
@@ -212,10 +212,10 @@ begin
     if lease.last_id is null or lease.last_id < last_offset or lease.settled or lease.consumer is distinct from commit_offset.consumer then
         perform tide.refuse_commit(locked, consumer, last_offset, lease);
     end if;
-    -- Ids without a message at the end of the range are settled with it: nobody could commit them.
+    -- Ids without a message at the end of the range are settled with it: no one could commit them.
     if exists (select from tide.message m
                 where m.outbox_id = locked.outbox_id and m.id > last_offset and m.id <= lease.last_id) then
-        -- Whoever has the lock sees every range, but for a snapshot from before the lock (REPEATABLE READ, SERIALIZABLE): there
+        -- The holder of the lock sees every range, but for a snapshot from before the lock (REPEATABLE READ, SERIALIZABLE): there
         -- `on conflict` makes of a duplicate key what callers know to try again, a serialization failure.
         insert into tide.consumer_lease (group_id, after_id, last_id, consumer, lease_until)
         values (locked.group_id, last_offset, lease.last_id, lease.consumer, lease.lease_until)

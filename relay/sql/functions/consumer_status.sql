@@ -1,6 +1,6 @@
 -- Consumers that died, and how far each group is behind.
 
--- Since when a consumer must have been heard of to be alive; 0 hours: none is ever taken for dead.
+-- Since when a consumer must have been seen to count as alive; 0 hours: none ever counts as dead.
 create or replace function tide.consumer_alive_since() returns timestamptz
 language sql stable security definer set search_path = pg_catalog, pg_temp
 begin atomic
@@ -19,7 +19,7 @@ begin
     if not tide.setting_is_on('consumer_cleanup_enabled') then
         return 0;
     end if;
-    -- It waits for nobody: a group or a consumer that is busy now is looked at the next time.
+    -- It waits for no one: a group or a consumer that is busy now is looked at the next time.
     for locked in
         select g.group_id from tide.consumer_group g
          where g.polled and exists (select from tide.consumer c where c.group_id = g.group_id and c.seen_at < since)
@@ -107,4 +107,4 @@ set plan_cache_mode = force_custom_plan set enable_seqscan = off set enable_bitm
      order by k.name
 $$;
 comment on function tide.consumer_status is
-    'Who polls a group: when it was last heard of, how many messages it holds, of which ids, and when the first lease runs out.';
+    'Who polls a group: when it was last seen, how many messages it holds, of which ids, and when the first lease runs out.';

@@ -28,7 +28,7 @@ end;
 
 -- Whether a message may go: it is the head of its aggregate, which is the unprocessed message with the lowest sequence.
 -- A dead message stays the head, and what comes after it waits, until it is replayed or marked as processed. One that
--- came late goes ahead of one that somebody works on, and waits for that one all the same.
+-- came late goes ahead of one that a worker holds, and waits for that one nevertheless.
 create or replace function tide.inbox_is_next(box tide.inbox) returns text
 language sql stable set search_path = pg_catalog, pg_temp
 begin atomic
@@ -86,7 +86,7 @@ begin
     return coalesce(ids, '{}') || coalesce(more, '{}');
 end $$;
 
--- The ids of those whose aggregate nobody else is about to claim. A claim that is not committed yet is not to be seen;
+-- The ids of those whose aggregate no one else is about to claim. A claim that is not committed yet is not to be seen;
 -- its lock is. What the holders of these locks committed before is seen by the statements after this.
 create or replace function tide.inbox_lock_aggregates(box tide.inbox, ids text[]) returns text[]
 language plpgsql set search_path = pg_catalog, pg_temp as $$
@@ -133,7 +133,7 @@ begin
         raise exception 'inbox "%" has an order, and can be claimed only in READ COMMITTED', inbox using
             errcode = 'active_sql_transaction', hint = 'An older snapshot does not show what others have claimed.';
     else
-        -- Each aggregate is a lock until the transaction ends, and the server has room for some thousands, for everybody.
+        -- Each aggregate is a lock until the transaction ends, and the server has room for some thousands, for everyone.
         ids := tide.inbox_lock_aggregates(box, tide.inbox_lock_next(box, least(batch_size, 1000), at));
         chosen := format('i.%I = any ($4::%s[]) and %s and %s', box.event_id_col, box.event_id_type, tide.inbox_claimable(box), tide.inbox_is_next(box));
     end if;
@@ -148,7 +148,7 @@ begin
         using worker, at + make_interval(secs => visibility_seconds), at, ids;
 end $$;
 comment on function tide.inbox_claim is
-    'Leases messages to a worker. Nobody else is given them until the lease is over, or until this transaction is, if it is rolled back.';
+    'Leases messages to a worker. No one else gets them until the lease is over, or until this transaction is, if it is rolled back.';
 
 -- Marking -------------------------------------------------------------------------------------------------------------
 
@@ -227,7 +227,7 @@ begin
     execute format('update %1$s i set processed_at = null, retry_count = 0, error = null, failed_at = null, '
                    'claimed_by = null, available_at = null where i.%2$I = any ($1::%3$s[]) '
                    'and (i.processed_at is not null or i.retry_count > 0) '
-                   -- Somebody works on it.
+                   -- A worker holds it.
                    'and (i.processed_at is not null or i.claimed_by is null or i.available_at <= clock_timestamp())',
                    tide.inbox_relation(box), box.event_id_col, box.event_id_type) using event_ids;
     get diagnostics replayed = row_count;
@@ -243,4 +243,4 @@ begin
     return replayed;
 end $$;
 comment on function tide.replay_inbox_messages is
-    'Makes processed, failed and dead messages pending again, as if they had just come; returns how many. Not those that somebody works on.';
+    'Makes processed, failed and dead messages pending again, as if they had just come; returns how many. Not those that a worker holds.';

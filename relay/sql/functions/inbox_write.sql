@@ -1,6 +1,6 @@
 -- Writing messages into inboxes.
 --
--- A message becomes a row once: event_id is the table's primary key, and whoever writes does nothing on a conflict. A
+-- A message becomes a row once: event_id is the table's primary key, and every writer does nothing on a conflict. A
 -- reverse drain writes rows, dead letters and positions in one transaction that names its fence, commits, and only then
 -- acknowledges to its source.
 --
@@ -82,15 +82,15 @@ begin
                                else 'Forget it: select tide.inbox_drop(%L);' end, box.name);
     elsif kind <> 'r' then
         raise exception '%, the table of inbox "%", is no ordinary table any more', named, box.name using
-            errcode = 'wrong_object_type', hint = 'Somebody has replaced it, who may do so with what is in that schema.';
+            errcode = 'wrong_object_type', hint = 'A role that may replace objects of that schema has replaced it.';
     elsif code is not null then
         raise exception 'inbox "%" is not touched: code of others would run with the rights of %: %', box.name, quote_ident(current_user), code
             using errcode = 'insufficient_privilege',
-            hint = format('Remove it. If you trust a function or a type, and nobody else may change it, let it belong to %I.', current_user);
+            hint = format('Remove it. If you trust a function or a type, and no one else may change it, make %I its owner.', current_user);
     end if;
 end $$;
 
--- A statement that inserted nothing, because every row was known, wakes nobody.
+-- A statement that inserted nothing, because every row was known, wakes no one.
 create or replace function tide.inbox_notify() returns trigger
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin

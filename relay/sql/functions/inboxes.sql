@@ -142,7 +142,7 @@ begin
     perform tide.inbox_build(box);
 end $$;
 comment on function tide.inbox_create is
-    'Makes an inbox: a table of that name in schema, and its views. Whoever listens to tide_inbox hears its name when rows arrive.';
+    'Makes an inbox: a table of that name in schema, and its views. A session that listens to tide_inbox gets its name when rows arrive.';
 
 -- Takes away what inbox_build and the enable functions have made, and the name; a table that was not there before, too.
 create or replace function tide.inbox_forget(box tide.inbox) returns void

@@ -169,7 +169,7 @@ end $$;
 comment on function tide.outbox_set_retention is
     'How long messages are kept once settled; null: as the setting outbox_retention_hours says now.';
 
--- Drops the tables of an outbox; false if somebody is in the way. All of tide.message is locked for that, which the open
+-- Drops the tables of an outbox; false if another transaction is in the way. All of tide.message is locked for that, which the open
 -- publishers of every outbox have, and new ones need. So it is not asked for while one of them stays, and for a moment only.
 create or replace function tide.outbox_drop_tables(box tide.outbox) returns boolean
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp set lock_timeout = '50ms' as $$
@@ -177,7 +177,7 @@ begin
     if tide.held_for_long('tide.message') then
         return false;
     end if;
-    -- These concern nobody else, and autovacuum gives way only after deadlock_timeout, a second.
+    -- These concern no other outbox, and autovacuum gives way only after deadlock_timeout, a second.
     perform set_config('lock_timeout', '1200ms', true);
     execute format('lock table tide.message_%s in access exclusive mode', box.outbox_id);
     perform set_config('lock_timeout', '50ms', true);

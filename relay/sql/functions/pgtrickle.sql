@@ -147,7 +147,7 @@ comment on function pgtrickle.enable_inbox_tracking is 'Makes an existing table 
 
 -- Pipelines -----------------------------------------------------------------------------------------------------------
 
--- Whoever listens to the channel of earlier systems hears of every change, too.
+-- Sessions that listen to pg_trickle's channel are notified of every change, too.
 create or replace function pgtrickle.relay_changed(name text) returns void
 language sql
 begin atomic select pg_notify('pgtrickle_relay_config', name); end;

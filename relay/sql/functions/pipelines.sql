@@ -126,7 +126,7 @@ begin
         perform tide.refuse_pipeline(name);
     end if;
     update tide.drain d set retry_at = null where d.pipeline = name;
-    -- A bell that nobody answers would only cost the publishers. The first drain after enabling arms it again.
+    -- A bell that no one answers would only cost the publishers. The first drain after enabling arms it again.
     if not enabled then
         update tide.bell b set armed = false
           from tide.pipeline p where p.name = relay_set_enabled.name and b.group_id = p.group_id and b.armed;

@@ -20,7 +20,7 @@ return 1952670720 + outbox_id % 1000000;
 
 -- Takes the mark of this transaction on an outbox. Arguments are evaluated before the call, so last_value is read before
 -- the lock is taken. Mark and setting both revert with a savepoint, so they never disagree.
--- PL/pgSQL sets up each expression anew in each transaction, so the publish functions have few; this one is inlined.
+-- PL/pgSQL sets up each expression again in each transaction, so the publish functions have few; this one is inlined.
 create or replace function tide.outbox_mark(outbox_id int, ids regclass) returns text
 language sql volatile
 return concat(
@@ -142,7 +142,7 @@ begin
     return new_ids;
 end $$;
 comment on function tide.outbox_append is
-    'Publishes messages in the order of the array and returns their ids. Whoever calls it has checked outbox, sizes and headers.';
+    'Publishes messages in the order of the array and returns their ids. The caller has checked outbox, sizes and headers.';
 
 create or replace function tide.outbox_publish_many(
     outbox text, payloads jsonb[], keys text[] default null, headers jsonb[] default null

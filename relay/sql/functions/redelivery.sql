@@ -11,7 +11,7 @@ begin atomic
 end;
 comment on function tide.redelivery_floor is 'The lowest id that a replay still wants; null if none does.';
 
--- Wakes the owner of a pipeline, as a publisher would. A reverse pipeline looks by itself while it waits.
+-- Wakes the owner of a pipeline, as a publisher would. A reverse pipeline looks on its own while it waits.
 create or replace function tide.redelivery_wake(pipeline text) returns void
 language sql security definer set search_path = pg_catalog, pg_temp
 begin atomic
@@ -91,7 +91,7 @@ begin
     if (tide.find_pipeline(letter.pipeline)).direction <> tide.direction_of(letter) then
         raise exception 'dead letter % is of another pipeline "%" than the one that has this name now', dead_letter_id, letter.pipeline
             using errcode = 'object_not_in_prerequisite_state',
-            hint = 'It was made by a pipeline of the other direction, which is gone. Discard it, or publish it anew.';
+            hint = 'It was made by a pipeline of the other direction, which is gone. Discard it, or publish the message again.';
     end if;
     update tide.dead_letter d set retry_requested_at = coalesce(d.retry_requested_at, clock_timestamp())
      where d.dead_letter_id = letter.dead_letter_id;
@@ -164,7 +164,7 @@ comment on function tide.relay_dlq_stats is 'How many dead letters each pipeline
 
 -- Replays -------------------------------------------------------------------------------------------------------------
 
--- The pipeline and its group, if the range can be replayed: what lies above the offset is still delivered by itself.
+-- The pipeline and its group, if the range can be replayed: what lies above the offset is still to be delivered.
 create or replace function tide.replay_range(
     pipeline text, from_id bigint, inout to_id bigint, out outbox_id int, out group_id int
 )
@@ -184,7 +184,7 @@ begin
         raise exception 'from % to % is no range of ids', coalesce(from_id::text, 'NULL'), to_id using
             errcode = 'invalid_parameter_value', hint = 'Give the first and the last id; both are delivered.';
     elsif to_id > behind.offset_id then
-        raise exception 'pipeline "%" has settled its messages up to %, and will deliver those above by itself',
+        raise exception 'pipeline "%" has settled its messages up to %, and will deliver those above without a replay',
             line.name, behind.offset_id using
             errcode = 'invalid_parameter_value', hint = format('Replay up to %s at most.', behind.offset_id);
     end if;

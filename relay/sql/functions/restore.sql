@@ -55,7 +55,7 @@ begin
     perform setval(box.ids, greatest(plan.first_id - 1, tide.outbox_last_id(box.outbox_id)));
     return tide.outbox_last_id(box.outbox_id) + 1;
 exception when lock_not_available then
-    raise exception 'the ids of outbox "%" were not moved: somebody has its partitions open', box.name using
+    raise exception 'the ids of outbox "%" were not moved: a transaction has its partitions open', box.name using
         errcode = 'lock_not_available',
         hint = 'Nothing was changed. Call it again; relay status says which publisher has been open for long.';
 end $$;

@@ -1,12 +1,12 @@
--- Retention: what is settled and old goes, by itself, and nothing else does.
+-- Retention: what is settled and old is removed automatically, and nothing else is.
 --
 -- A partition of an outbox goes whole, by TRUNCATE, which locks that partition alone and leaves no dead row behind,
--- whatever snapshot is open elsewhere. (A snapshot older than the TRUNCATE sees the partition empty: nobody is owed
--- what was in it.) The empty partition is dropped later, which locks the parent that every publisher opens.
+-- whatever snapshot is open elsewhere. (A snapshot older than the TRUNCATE sees the partition empty: no one
+-- needs what was in it.) The empty partition is dropped later, which locks the parent that every publisher opens.
 --
 -- Why no publisher waits for long:
 --   1. A partition that ids still go to is not touched: all its ids lie at or below the horizon.
---   2. Whoever wants the parent first looks twice, a moment apart: if the same transaction has it both times, it is left
+--   2. What needs the parent first looks twice, a moment apart: if the same transaction has it both times, it is left
 --      for the next time. Only then it asks, and waits no longer than lock_timeout: the longest that publishers queue.
 -- Why no message is lost:
 --   3. Under the exclusive lock of a partition every row in it is committed, and no other comes. What is judged is the
@@ -34,7 +34,7 @@ language sql stable security definer set search_path = pg_catalog, pg_temp as $$
      where g.outbox_id = outbox_groups.outbox_id
 $$;
 
--- How long a message may be kept for a group that stands still; null: for ever.
+-- How long a message may be kept for a group that stands still; null: indefinitely.
 create or replace function tide.longest_hold(box tide.outbox) returns interval
 language sql stable security definer set search_path = pg_catalog, pg_temp
 begin atomic
@@ -147,7 +147,7 @@ begin
     return lost;
 end $$;
 
--- What became of a partition: empty (it was), kept, busy (somebody has it), or truncated.
+-- What became of a partition: empty (it was), kept, busy (another transaction has it), or truncated.
 create or replace function tide.outbox_truncate(box tide.outbox, part regclass, out outcome text, out lost bigint)
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
 declare
@@ -176,7 +176,7 @@ exception when lock_not_available then
     outcome := 'busy';
 end $$;
 
--- Drops empty partitions; false if somebody is in the way. The parent comes last: until then publishers are not concerned.
+-- Drops empty partitions; false if another transaction is in the way. The parent comes last: until then publishers are not concerned.
 create or replace function tide.outbox_drop_partitions(box tide.outbox, parts regclass[]) returns boolean
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
 declare
@@ -221,7 +221,7 @@ begin
         return false;
     end if;
     execute format('lock table only %s in access exclusive mode', parent);
-    -- Nobody who has taken an id is still open now: whoever takes one from here on waits for us before it is stored.
+    -- No publisher that has taken an id is still open now: one that takes an id from here on waits for us before it is stored.
     execute format('lock table %s, %s in access exclusive mode nowait', used.part, rest);
     cut_id := tide.outbox_last_id(box.outbox_id) + 1;
     if cut_id >= used.end_id then
@@ -317,7 +317,7 @@ begin
     return removed;
 end $$;
 comment on function tide.dead_letter_retain is
-    'Removes dead letters older than dead_letter_retention_hours that nobody has asked to retry.';
+    'Removes dead letters older than dead_letter_retention_hours that no one has asked to retry.';
 
 create or replace function tide.config_history_retain(max_rows int default 10000) returns bigint
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$

@@ -1,4 +1,4 @@
--- Tables as outboxes: what statements change is published, whoever runs them, in their own transactions.
+-- Tables as outboxes: what statements change is published in their own transactions, whichever role runs them.
 --
 -- Triggers for each statement hand over the rows as they were and as they are. Their function runs with the rights of
 -- this schema's owner, so that writers need none here, and therefore
@@ -104,7 +104,7 @@ begin
         raise exception 'table "%" became an outbox after this transaction began', tide.table_name(source) using
             errcode = 'serialization_failure', hint = 'Nothing was changed. Run the transaction again.';
     end if;
-    raise exception 'table "%" has the triggers of an outbox, and is none', tide.table_name(source) using
+    raise exception 'table "%" has the triggers of an outbox, but is not one', tide.table_name(source) using
         errcode = 'object_not_in_prerequisite_state',
         hint = format('Was it a partition, or restored from elsewhere? Make it an outbox: select tide.table_outbox_enable(%1$L); '
                       'or take the triggers away: select tide.table_outbox_disable(%1$L);', source::regclass::text);

@@ -63,7 +63,7 @@ begin atomic
      where c.relkind = 'p' or e.name <> 'tide_outbox_truncating';
 end;
 
--- Lists the table, if all its triggers are there: whoever had the right to create those may make it an outbox.
+-- Lists the table, if all its triggers are there: a role with the right to create those may make it an outbox.
 create or replace function tide.table_outbox_register(source oid, outbox text, mode text, retention_hours int, max_payload_bytes int)
 returns text
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
@@ -96,7 +96,7 @@ begin
     elsif box_name is null then
         box_name := tide.table_name(source);
         if box_name !~ '^[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}$' then
-            raise exception 'the name of table "%" is none for an outbox', box_name using
+            raise exception 'the name of table "%" is not valid for an outbox', box_name using
                 errcode = 'invalid_name',
                 hint = format('Give one of up to 100 letters, digits, "_", "-" and ".": '
                               'select tide.table_outbox_enable(%L, outbox => ...);', source::regclass::text);
@@ -173,7 +173,7 @@ begin
     return tide.table_outbox_register(source, outbox, mode, retention_hours, max_payload_bytes);
 end $$;
 comment on function tide.table_outbox_enable is
-    'Makes a table an outbox, or mends one that is; returns the name of the outbox. What statements change from now on is published.';
+    'Makes a table an outbox, or repairs one that is; returns the name of the outbox. What statements change from now on is published.';
 
 create or replace function tide.table_outbox_disable(source regclass, drop_outbox boolean default false) returns void
 language plpgsql set search_path = pg_catalog, pg_temp set lock_timeout = '900ms' as $$

@@ -1,13 +1,13 @@
 -- Routed tables: a table in the form that Debezium's outbox event router reads, whose rows are messages.
 --
--- One trigger, for INSERT: what becomes of a row later is nobody's business, and costs its writers nothing. It is like
--- those of table_outbox_changes.sql: it counts only on a table that tide.table_route lists, and calls nothing that a user may have made:
--- columns are turned into text by the output functions of their types, which only a superuser can make.
+-- One trigger, for INSERT: what happens to a row later is not published, and costs its writers nothing. It is like
+-- those of table_outbox_changes.sql: it counts only on a table that tide.table_route lists, and calls nothing that a user
+-- may have made: columns are turned into text by the output functions of their types, which only a superuser can make.
 --
 -- Columns are known by their names. Their numbers would survive a renaming, but they are others in a partition, and in a
--- database that was dumped and restored: the wrong column would be published without a word. A name that is gone is told.
+-- database that was dumped and restored: the wrong column would be published without notice. A name that is gone is reported.
 
--- What is no JSON is a string: a message that looks odd is better than a statement that fails, or than none.
+-- What is not JSON is a string: a message that looks odd is better than a statement that fails, or than no message.
 create or replace function tide.table_route_payload(value text) returns jsonb
 language plpgsql immutable set search_path = pg_catalog, pg_temp as $$
 begin
@@ -159,7 +159,7 @@ begin
     return name;
 end $$;
 
--- Lists the table, if its trigger is there: whoever had the right to create that may route it.
+-- Lists the table, if its trigger is there: a role with the right to create that may route it.
 create or replace function tide.table_route_register(
     source oid, outbox text, columns jsonb, headers jsonb, retention_hours int, max_payload_bytes int
 ) returns text

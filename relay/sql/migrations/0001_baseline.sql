@@ -1,6 +1,6 @@
 -- The tables of tide-relay, by topic: outboxes, consumer groups, inboxes, pipelines and their drains, dead letters and
--- replays, retention, tables as outboxes, settings, permissions. What they are for, and the protocols, is explained where
--- it is done: in functions/ and in ARCHITECTURE.md.
+-- replays, retention, tables as outboxes, settings, permissions. The protocols are explained in functions/ and in
+-- ARCHITECTURE.md. The schema tide, tide.migration and tide.function_file exist before: relay migrate creates them.
 --
 -- Rows that are updated all the time have room beside them (fillfactor) and are vacuumed often and at once: HOT updates
 -- stay on their page.
@@ -43,7 +43,7 @@ create table tide.publish_guard (
     guarded_since timestamptz not null default now()
 );
 create unique index publish_guard_is_one_row on tide.publish_guard ((true));
-comment on table tide.publish_guard is 'One row since somebody has had the right to a single outbox.';
+comment on table tide.publish_guard is 'One row since a role has had the right to a single outbox.';
 
 -- Consumer groups -----------------------------------------------------------------------------------------------------
 
@@ -74,7 +74,7 @@ create table tide.consumer (
     seen_at  timestamptz not null,
     primary key (group_id, name)
 ) with (fillfactor = 20, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
-comment on table tide.consumer is 'Who polls each polled group, and when it was last heard of.';
+comment on table tide.consumer is 'Who polls each polled group, and when it was last seen.';
 
 create table tide.consumer_lease (
     group_id    int not null references tide.consumer_group on delete cascade,
@@ -89,7 +89,7 @@ create table tide.consumer_lease (
 ) with (fillfactor = 20, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
 comment on table tide.consumer_lease is 'The ranges (after_id, last_id] that were handed out and lie above the offset of their group.';
 comment on column tide.consumer_lease.consumer is
-    'Null: nobody; what is left of a range that ran out, after another consumer has polled a part of it.';
+    'Null: no one; what is left of a range that ran out, after another consumer has polled a part of it.';
 comment on column tide.consumer_lease.settled is 'Committed, while something below is not. Neighbours that are settled are one range.';
 
 -- Inboxes -------------------------------------------------------------------------------------------------------------
@@ -117,8 +117,8 @@ create table tide.inbox (
 );
 comment on table tide.inbox is 'The inboxes. Each is a table, of the same name unless it was there before (tracked).';
 comment on column tide.inbox.max_retries is 'Part of the indexes and views of the inbox, so it is fixed when the inbox is made.';
-comment on column tide.inbox.processed_retention_hours is 'Null: as the setting inbox_processed_retention_hours says. 0: for ever.';
-comment on column tide.inbox.dead_retention_hours is 'Null: as the setting inbox_dlq_retention_hours says. 0: for ever.';
+comment on column tide.inbox.processed_retention_hours is 'Null: as the setting inbox_processed_retention_hours says. 0: indefinitely.';
+comment on column tide.inbox.dead_retention_hours is 'Null: as the setting inbox_dlq_retention_hours says. 0: indefinitely.';
 
 -- Messages that came again. Rows are only added, so that writers never wait for each other; tide.inbox_retain sums them up.
 create table tide.inbox_duplicates (
@@ -131,7 +131,7 @@ create index on tide.inbox_duplicates (inbox_id);
 -- Pipelines and their drains ------------------------------------------------------------------------------------------
 --
 -- Every write of a drain names its fence: epoch and number. The epoch grows whenever a pipeline gets a new owner or its
--- drain was given up; it grows only while no lease runs, so that two drains of a pipeline never publish at once.
+-- drain was abandoned; it grows only while no lease runs, so that two drains of a pipeline never publish at once.
 
 -- Neither number ever comes back, also when a pipeline is deleted and made again under its name: a message of the old
 -- one's drains stays stale, and no open sink of the old one is taken for the new one's.
@@ -279,7 +279,7 @@ create table tide.chore (
 ) with (fillfactor = 20);
 insert into tide.chore (name) values ('maintenance');
 
--- The groups that stand still because somebody decided so, or nobody is there. Their holds end some day; the clock starts
+-- The groups that stand still because a person decided so, or because no consumer is there. Their holds end some day; the clock starts
 -- when retention sees them standing for the first time, so that nothing goes that was not warned of.
 create table tide.hold (
     group_id int primary key references tide.consumer_group on delete cascade,
@@ -358,23 +358,23 @@ select s.name, s.kind, s.value, s.value, s.description
     ('outbox_force_retention', 'boolean', 'true',
      'Whether messages are kept beyond the retention until every consumer group has settled them.'),
     ('max_retention_hours', 'hours', '168',
-     'How long a disabled pipeline, or a consumer group that nobody polls, may hold messages beyond their settling by the others. 0: for ever.'),
+     'How long a disabled pipeline, or a consumer group that no one polls, may hold messages that the others have settled. 0: indefinitely.'),
     ('outbox_skip_empty_delta', 'boolean', 'true', 'Whether a table outbox leaves out statements that changed nothing.'),
-    ('consumer_dead_threshold_hours', 'hours', '24', 'How long a consumer may be silent until it is taken for dead.'),
+    ('consumer_dead_threshold_hours', 'hours', '24', 'How long a consumer may be silent until it counts as dead.'),
     ('consumer_cleanup_enabled', 'boolean', 'true', 'Whether dead consumers are removed, and what they hold is given to others.'),
     ('inbox_enabled', 'boolean', 'true', 'Whether inboxes may be created. Those that are there work on.'),
-    ('inbox_processed_retention_hours', 'hours', '72', 'How long processed messages stay in an inbox that has no retention of its own. 0: for ever.'),
-    ('inbox_dlq_retention_hours', 'hours', '0', 'How long dead messages stay in an inbox that has no retention of its own. 0: for ever.'),
+    ('inbox_processed_retention_hours', 'hours', '72', 'How long processed messages stay in an inbox that has no retention of its own. 0: indefinitely.'),
+    ('inbox_dlq_retention_hours', 'hours', '0', 'How long dead messages stay in an inbox that has no retention of its own. 0: indefinitely.'),
     ('inbox_dlq_alert_max_per_refresh', 'count', '10', 'So many newly dead messages within five minutes make the health of an inbox critical.'),
-    ('dead_letter_retention_hours', 'hours', '0', 'How long dead letters of pipelines are kept. 0: for ever.'),
-    ('config_history_retention_hours', 'hours', '0', 'How long the history of configurations is kept. 0: for ever.')
+    ('dead_letter_retention_hours', 'hours', '0', 'How long dead letters of pipelines are kept. 0: indefinitely.'),
+    ('config_history_retention_hours', 'hours', '0', 'How long the history of configurations is kept. 0: indefinitely.')
   ) as s (name, kind, value, description);
 
 -- Permissions ---------------------------------------------------------------------------------------------------------
 --
 -- The kinds of roles, each with the least that it needs. A right is a row of this table, and nowhere else;
 -- tide.grant_admin, tide.grant_publisher and the others give a role all rows of its kind. A new function comes with a
--- migration that says here who may call it, or that nobody but the owner may.
+-- migration that says here who may call it, or that no one but the owner may.
 create table tide.permission (
     kind        text not null check (kind in ('admin', 'operator', 'reader', 'publisher', 'consumer', 'inbox_worker',
                                               'relay', 'api', 'inbox_writer', 'owner')),
@@ -385,7 +385,7 @@ create table tide.permission (
     primary key (kind, object_type, schema, object)
 );
 comment on table tide.permission is
-    'The rights of each kind of role; kind owner: nobody else has any. A function stands for all of its name.';
+    'The rights of each kind of role; kind owner: no one else has any. A function stands for all of its name.';
 
 insert into tide.permission (kind, object_type, object)
 select p.kind, 'function', unnest(p.names)
@@ -447,7 +447,7 @@ select p.kind, 'function', unnest(p.names)
         'table_route_problem', 'keep_table_route'])
   ) as p (kind, names);
 
--- The names of pg_trickle: whoever may call what they wrap.
+-- The names of pg_trickle: a kind that may call what they wrap may call them.
 insert into tide.permission (kind, object_type, schema, object)
 select p.kind, 'function', 'pgtrickle', unnest(p.names)
   from (values

@@ -58,24 +58,25 @@ def migrate(
         settings = load_settings(postgres_url=postgres_url)
         applied = schema.migrate(settings, timeout_seconds=timeout_seconds, with_roles=with_roles)
         if as_json:
-            print_json({"applied": applied})
+            print_json({"applied": list(applied.names), "functions": applied.functions})
         else:
-            click.echo("\n".join(f"applied {name}" for name in applied) or "the database is current")
+            lines = [f"applied {name}" for name in applied.names] + ["applied the functions"] * applied.functions
+            click.echo("\n".join(lines) or "the database is current")
 
 
 def _check(postgres_url: str | None, as_json: bool) -> int:
     state = schema.check(load_settings(postgres_url=postgres_url))
     if as_json:
-        names = ("current", "missing", "unknown", "incompatible")
+        names = ("current", "missing", "unknown", "incompatible", "functions")
         print_json({name: getattr(state, name) for name in names})
         return 0 if state.workable else FAILED
     if state.current:
         click.echo("the database is current")
     elif state.workable:
-        numbers = ", ".join(state.unknown)
-        click.echo(f"the database is ahead, this version can work with it: it has migration {numbers}")
-    if state.missing:
-        click.echo(f"the database is behind, it lacks {', '.join(state.missing)}: run relay migrate", err=True)
+        found = [f"migration {number}" for number in state.unknown] or ["the functions of a later version"]
+        click.echo(f"the database is ahead, this version can work with it: it has {', '.join(found)}")
+    if state.lacks:
+        click.echo(f"the database is behind, it lacks {', '.join(state.lacks)}: run relay migrate", err=True)
     if state.incompatible:
         numbers = ", ".join(state.incompatible)
         click.echo(f"the database is ahead, it has migration {numbers}: upgrade tide-relay", err=True)

@@ -1,6 +1,6 @@
 """Reading an outbox for one consumer group, and settling what became of its messages.
 
-The horizon, the bell and why nothing is lost: see `sql/migrations/0001_outbox.sql`. Two rules bind this module:
+The horizon, the bell and why nothing is lost: see `sql/functions/publish.sql`. Two rules bind this module:
 
 - The horizon is read before the messages, in a statement of its own: one statement would have one snapshot, older than
   the marks that it reads.

@@ -1,7 +1,7 @@
 """What a pipeline is requested to deliver once more: dead letters that are retried, ranges that are replayed.
 
-Requests are made in SQL. The rule that binds this module: every write names the fence of the drain, and none moves the
-offset of the group.
+Requests are made in SQL (`sql/functions/redelivery.sql`). The rule that binds this module: every write names the
+fence of the drain, and none moves the offset of the group.
 """
 
 import time

@@ -51,8 +51,8 @@ class Up:
                 parts[-1].start()
 
             settings = _settings(self._postgres(folder, start), self._broker(folder, start))
-            for migration in migrate(settings.postgres_url):
-                self.tell(f"applied migration {migration.version:04}_{migration.name}")
+            for name in migrate(settings.postgres_url).names:
+                self.tell(f"applied migration {name}")
             stack.callback(env_file.remove, folder)
             env_file.write(folder, {field: getattr(settings, field) for field in env_file.FIELDS})
             self.announce(folder, settings)

@@ -2,11 +2,12 @@
 
 from contextlib import closing
 from dataclasses import dataclass
+from typing import Literal
 
 from relay.database import migrate as migrations
 from relay.database.connection import connect
+from relay.database.migrate import Applied
 from relay.settings import Settings
-from relay.sql import Migration
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +22,10 @@ class SchemaState:
     """Numbers of migrations of later versions."""
     incompatible: list[str]
     """Those of the unknown that this version cannot work with."""
+    functions: Literal["current", "behind", "ahead"]
+    """Whether the functions are those of this version, older, or those of a later one."""
+    lacks: list[str]
+    """What `migrate` would apply, the functions included."""
 
 
 def check(settings: Settings) -> SchemaState:
@@ -30,22 +35,19 @@ def check(settings: Settings) -> SchemaState:
     return SchemaState(
         state.current,
         state.workable,
-        [_name(migration) for migration in state.missing],
+        [f"{migration.version:04}_{migration.name}" for migration in state.missing],
         [f"{version:04}" for version in state.unknown],
         [f"{version:04}" for version in state.incompatible],
+        state.functions,
+        list(state.lacks),
     )
 
 
-def migrate(settings: Settings, *, timeout_seconds: float = 60.0, with_roles: bool = False) -> list[str]:
-    """Applies what is missing; the names of what was applied. Raises as `relay.database.migrate.migrate` does."""
-    applied = migrations.migrate(settings.postgres_url, timeout_seconds=timeout_seconds, with_roles=with_roles)
-    return [_name(migration) for migration in applied]
+def migrate(settings: Settings, *, timeout_seconds: float = 60.0, with_roles: bool = False) -> Applied:
+    """Applies what is missing, and returns it. Raises as `relay.database.migrate.migrate` does."""
+    return migrations.migrate(settings.postgres_url, timeout_seconds=timeout_seconds, with_roles=with_roles)
 
 
 def script(*, with_roles: bool = False) -> str:
-    """The SQL of all migrations, for a tool of your own."""
+    """The SQL of all migrations and functions, for your own tool."""
     return migrations.script(with_roles=with_roles)
-
-
-def _name(migration: Migration) -> str:
-    return f"{migration.version:04}_{migration.name}"

@@ -1,9 +1,13 @@
-"""Loads the project's SQL: named statements of `queries/`, numbered migrations. No SQL is built at run time."""
+"""Loads the project's SQL: named statements of `queries/`, numbered migrations, function files.
+
+No SQL is built at run time.
+"""
 
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
+from hashlib import sha256
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from typing import LiteralString, cast
@@ -12,6 +16,7 @@ _HEADING = re.compile(r"^-- .* -{10,}\n", re.MULTILINE)
 _NAME = re.compile(r"^-- name: (\w+)$", re.MULTILINE)
 _MIGRATION = re.compile(r"(\d{4})_(\w+)\.sql")
 _COMPATIBLE = re.compile(r"^-- compatible: yes$", re.MULTILINE)
+_TRIGGER = re.compile(r"^create or replace trigger .*?;$", re.MULTILINE | re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +31,23 @@ class Migration:
     def compatible(self) -> bool:
         """Whether programs that do not know it go on working: a line `-- compatible: yes` says so. Without one: no."""
         return bool(_COMPATIBLE.search(self.sql))
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionFile:
+    """The functions of one topic, `functions/<topic>.sql`, as they are now."""
+
+    name: str
+    sql: LiteralString
+
+    @property
+    def checksum(self) -> str:
+        return sha256(self.sql.encode()).hexdigest()
+
+    @property
+    def without_triggers(self) -> LiteralString:
+        """What takes no lock on a table: a trigger is replaced only when its file has changed."""
+        return _TRIGGER.sub("", self.sql)
 
 
 @cache
@@ -56,8 +78,16 @@ def query(name: str) -> LiteralString:
 
 @cache
 def roles() -> LiteralString:
-    """The SQL that makes the roles where they are missing, and grants to them anew."""
+    """The SQL that makes the roles where they are missing, and grants to them again."""
     return files(__name__).joinpath("roles.sql").read_text("utf-8")
+
+
+@cache
+def functions() -> tuple[FunctionFile, ...]:
+    """All function files, in the order of `functions/order.txt`."""
+    folder = files(__name__).joinpath("functions")
+    names = folder.joinpath("order.txt").read_text("utf-8").split()
+    return tuple(FunctionFile(name, folder.joinpath(f"{name}.sql").read_text("utf-8")) for name in names)
 
 
 @cache

@@ -1,4 +1,4 @@
--- The roles of tide-relay, made where they are missing, and their rights, given anew. May be run again at any time, by
+-- The roles of tide-relay, made where they are missing, and their rights, granted again. May be run again at any time, by
 -- the owner of the schema; where a role is missing, with CREATEROLE. Give them to the roles that log in: grant tide_relay to relay;
 
 do $roles$

@@ -13,12 +13,30 @@ def test_it_brings_an_empty_database_up_once(empty_database: Database) -> None:
     url = empty_database.url
     behind = invoke("migrate", "--check", url=url)
     assert behind.exit_code == 1
-    assert "the database is behind, it lacks 0001_outbox" in behind.stderr
+    assert "the database is behind, it lacks 0001_baseline, the functions of " in behind.stderr
     applied = invoke("migrate", url=url)
-    assert (applied.exit_code, applied.stdout.splitlines()[0]) == (0, "applied 0001_outbox")
+    assert (applied.exit_code, applied.stdout) == (0, "applied 0001_baseline\napplied the functions\n")
     assert invoke("migrate", "--check", url=url).exit_code == 0
     assert invoke("migrate", url=url).stdout == "the database is current\n"
-    assert json.loads(invoke("migrate", "--json", url=url).stdout) == {"applied": []}
+    assert json.loads(invoke("migrate", "--json", url=url).stdout) == {"applied": [], "functions": False}
+
+
+def test_functions_of_another_version_are_told_and_replaced(database: Database) -> None:
+    def record(version: str) -> None:
+        with database.connect() as connection:
+            connection.execute("update tide.function_file set checksum = 'x', version = %s", [version])
+
+    record("0.0.9")
+    behind = invoke("migrate", "--check", url=database.url)
+    assert (behind.exit_code, "it lacks the functions of " in behind.stderr) == (1, True)
+    assert "it lacks the functions of " not in invoke("status", url=database.url).stderr
+    assert "the database lacks the functions of " in invoke("doctor", "--json", url=database.url).stdout
+    assert invoke("migrate", url=database.url).stdout == "applied the functions\n"
+    record("99.0.0")
+    ahead = invoke("migrate", "--check", url=database.url)
+    assert (ahead.exit_code, "it has the functions of a later version" in ahead.stdout) == (0, True)
+    assert json.loads(invoke("migrate", "--json", url=database.url).stdout) == {"applied": [], "functions": False}
+    assert "with which this version can work" in invoke("doctor", "--json", url=database.url).stdout
 
 
 def test_the_printed_script_does_the_same_and_needs_no_database(empty_database: Database, tmp_path: Path) -> None:
@@ -27,7 +45,9 @@ def test_the_printed_script_does_the_same_and_needs_no_database(empty_database: 
     with empty_database.connect() as connection:
         connection.execute(printed.stdout)
     checked = invoke("migrate", "--check", "--json", url=empty_database.url)
-    assert json.loads(checked.stdout) == {"current": True, "missing": [], "unknown": [], "incompatible": []}
+    assert json.loads(checked.stdout) == {
+        "current": True, "missing": [], "unknown": [], "incompatible": [], "functions": "current"
+    }  # fmt: skip
 
 
 def test_a_database_that_is_ahead_is_refused(database: Database) -> None:

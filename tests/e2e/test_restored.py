@@ -158,7 +158,7 @@ def test_an_outbox_with_a_publisher_in_the_way_is_named_and_the_others_skip(data
         slow.execute("select tide.outbox_publish('orders', '1')")
         done = invoke("restored", "--timeout", "1", url=database.url)
         assert done.exit_code == 1
-        assert 'the ids of outbox "orders" were not moved: somebody has its partitions open' in done.output
+        assert 'the ids of outbox "orders" were not moved: a transaction has its partitions open' in done.output
         assert "outbox bills: new ids begin at 1000001" in done.output and "outbox orders:" not in done.output
         slow.commit()
         assert "outbox orders: new ids begin at 1000" in invoke("restored", "orders", url=database.url).output

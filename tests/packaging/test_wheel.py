@@ -34,6 +34,7 @@ def test_every_file_of_a_package_is_in_the_wheel(names: set[str], package: str) 
 
 def test_the_migrations_are_in_the_wheel(names: set[str]) -> None:
     assert any(name.startswith("relay/sql/migrations/0001_") and name.endswith(".sql") for name in names)
+    assert {"relay/sql/functions/order.txt", "relay/sql/functions/publish.sql"} <= names
 
 
 def test_nothing_else_is_in_the_wheel(names: set[str]) -> None:

@@ -3,24 +3,22 @@
 And a fleet, publishers and `relay migrate` at once: nobody fails, nothing is lost.
 """
 
-import io
-import subprocess
-import sys
-import tarfile
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from relay.database.migrate import LOCK_SECONDS
-from tests.processes.fleet import ROOT, Fleet, running_fleet
+from relay.database import migrate as migrations
+from relay.sql import Migration
+from relay.sql import migrations as known
+from tests.processes.fleet import Fleet, running_fleet
 from tests.processes.pipelines import Pipelines
 from tests.sql.support import publish
-from tests.sql.test_upgrades import RELEASED, migrate_to
 from tests.waiting import wait_until
 
 LATER = "9999"
+LAST = Migration(int(LATER), "later", "alter table tide.outbox add column later int;")
 SAYS = "with which this version cannot work; upgrade tide-relay"
 
 
@@ -74,24 +72,6 @@ def test_old_workers_give_drains_up_and_end_and_new_ones_deliver(fleet, pipeline
     assert new.is_running
 
 
-def git(*arguments: str) -> bytes:
-    return subprocess.run(["git", *arguments], cwd=ROOT, check=True, capture_output=True).stdout
-
-
-@pytest.fixture(scope="module")
-def old_programs(tmp_path_factory):
-    """The programs as they were when the schema had its released migrations alone, from the repository's history."""
-    try:
-        added = git("log", "--diff-filter=A", "--format=%H", "--", f"relay/sql/migrations/{RELEASED + 1:04}_inbox.sql")
-        packed = git("archive", f"{added.decode().split()[-1]}^", "relay", "scheduler", "workers", "tests")
-    except (OSError, IndexError, subprocess.CalledProcessError):
-        pytest.skip("needs the history of the repository")
-    folder = tmp_path_factory.mktemp("old")
-    with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
-        archive.extractall(folder, filter="data")
-    return folder
-
-
 class Publishers:
     """Two that publish, each message in a transaction of its own, until told to stop."""
 
@@ -125,27 +105,22 @@ class Publishers:
 
 @pytest.mark.timeout(180)
 def test_publishers_and_an_old_fleet_run_while_the_schema_is_migrated_and_a_new_fleet_takes_over(
-    empty_database, old_programs, redis_server, tmp_path, monkeypatch
+    database, redis_server, tmp_path, monkeypatch
 ):
-    migrate_to(empty_database, RELEASED, monkeypatch)
-    pipelines = Pipelines(empty_database.url, tmp_path / "delivered")
+    pipelines = Pipelines(database.url, tmp_path / "delivered")
     pipelines.make("orders", visibility_timeout_ms=5000)
-    with running_fleet(empty_database.fleet_url(), redis_server.url, tmp_path / "fleet") as fleet:
-        fleet.root = old_programs
+    with running_fleet(database.fleet_url(), redis_server.url, tmp_path / "fleet") as fleet:
         old_scheduler, old_workers = fleet.scheduler(), fleet.workers()
         fleet.wait_ready()
-        with Publishers(empty_database) as publishers:
+        with Publishers(database) as publishers:
             publishers.go_on()
             pipelines.wait_delivered("orders", list(publishers.ids))
-            migrating = [sys.executable, "-m", "relay.cli", "migrate", "--postgres-url", empty_database.url]
-            done = subprocess.run(migrating, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
-            assert done.returncode == 0, done.stderr
-            assert f"applied {RELEASED + 1:04}_inbox" in done.stdout
+            monkeypatch.setattr(migrations, "migrations", lambda: (*known(), LAST))
+            assert migrations.migrate(database.url).migrations == (LAST,)
             publishers.go_on()
             refused(fleet)
-            empty_database.fleet_url()
-            fleet.root = ROOT
-            new_scheduler, new_workers = fleet.scheduler(), fleet.workers()
+            new_scheduler = fleet.scheduler(TEST_KNOWS_MIGRATION=LATER)
+            new_workers = fleet.workers("new", TEST_KNOWS_MIGRATION=LATER)
             old_scheduler.terminate()
             old_workers.terminate()
             old_scheduler.wait_exit()
@@ -159,7 +134,7 @@ def test_publishers_and_an_old_fleet_run_while_the_schema_is_migrated_and_a_new_
     assert set(pipelines.delivered("orders")) == set(publishers.ids)
     assert pipelines.dead_letters("orders") == []
     # As in the test of migrations: twice the lock's limit would be enough on a machine that has nothing else to do.
-    assert publishers.slowest < 10 * LOCK_SECONDS
+    assert publishers.slowest < 10 * migrations.LOCK_SECONDS
 
 
 def refused(fleet: Fleet) -> None:

@@ -8,53 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 import psycopg
 import pytest
 
-from relay.database.migrate import check, migrate, require_current, script
+from relay.database.migrate import Applied, check, migrate, require_current, script
 from relay.errors import ConfigError, MigrationError, NotConnected
 from relay.sql import migrations
+from tests.sql.catalog import catalog
 from tests.sql.support import make_outbox, publish, refused
-
-CATALOG = """
-    select 'relation', c.oid::regclass::text, c.relkind::text, c.reloptions::text,
-           coalesce(pg_get_partkeydef(c.oid), ''), coalesce(c.relacl::text, '')
-      from pg_class c where c.relnamespace = 'tide'::regnamespace
-    union all
-    select 'column', a.attrelid::regclass::text, a.attname, format_type(a.atttypid, a.atttypmod),
-           a.attnotnull || a.attidentity::text || coalesce(pg_get_expr(d.adbin, d.adrelid), ''),
-           coalesce(a.attacl::text, '')
-      from pg_attribute a join pg_class c on c.oid = a.attrelid
-      left join pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum
-     where c.relnamespace = 'tide'::regnamespace and a.attnum > 0 and not a.attisdropped
-    union all
-    select 'constraint', conrelid::regclass::text, conname, pg_get_constraintdef(oid), '', ''
-      from pg_constraint where connamespace = 'tide'::regnamespace
-    union all
-    select 'function', p.oid::regprocedure::text, pg_get_functiondef(p.oid), '', '', coalesce(p.proacl::text, '')
-      from pg_proc p where p.pronamespace = 'tide'::regnamespace
-    union all
-    select 'comment', d.description, d.objsubid::text, '', '', ''
-      from pg_description d
-     where d.objoid in (select oid from pg_class where relnamespace = 'tide'::regnamespace
-                        union all select oid from pg_proc where pronamespace = 'tide'::regnamespace)
-    union all
-    select 'migration', m.version::text, m.name, m.compatible::text, '', '' from tide.migration m
-    union all
-    select 'trigger', t.tgrelid::regclass::text, pg_get_triggerdef(t.oid), '', '', ''
-      from pg_trigger t join pg_class c on c.oid = t.tgrelid
-     where c.relnamespace = 'tide'::regnamespace and not t.tgisinternal
-    union all
-    select 'index', indexdef, '', '', '', '' from pg_indexes where schemaname = 'tide'
-    union all
-    select 'view', viewname, definition, '', '', '' from pg_views where schemaname = 'tide'
-    union all
-    select 'row', 'setting', to_jsonb(s)::text, '', '', '' from tide.setting s
-    union all
-    select 'row', 'permission', to_jsonb(p)::text, '', '', '' from tide.permission p
-"""
-
-
-def catalog(database):
-    with database.connect() as connection:
-        return sorted(connection.execute(CATALOG).fetchall())
 
 
 def outside(database):
@@ -84,7 +42,7 @@ def state(database):
 def test_from_scratch(empty_database):
     assert not state(empty_database).current
     assert [m.version for m in state(empty_database).missing] == [m.version for m in migrations()]
-    assert migrate(empty_database.url) == list(migrations())
+    assert migrate(empty_database.url) == Applied(migrations(), functions=True)
     assert state(empty_database).current
     with empty_database.connect() as connection:
         require_current(connection)
@@ -102,21 +60,21 @@ def test_everything_is_in_the_schemas(empty_database):
 def test_twice_is_as_good_as_once(empty_database):
     migrate(empty_database.url)
     before = catalog(empty_database)
-    assert migrate(empty_database.url) == []
+    assert migrate(empty_database.url) == Applied()
     assert catalog(empty_database) == before
 
 
 @pytest.mark.parametrize("isolation", ["read committed", "repeatable read", "serializable"])
-def test_many_at_once_apply_each_migration_once(empty_database, isolation):
+def test_many_at_once_apply_everything_once(empty_database, isolation):
     with empty_database.connect() as owner:
         owner.execute(f"alter database {empty_database.name} set default_transaction_isolation = '{isolation}'")
     with ThreadPoolExecutor(6) as pool:
         applied = list(pool.map(lambda _: migrate(empty_database.url), range(6)))
-    assert sorted(len(done) for done in applied) == [0] * 5 + [len(migrations())]
+    assert sorted(applied, key=lambda done: done.functions) == [Applied()] * 5 + [Applied(migrations(), functions=True)]
 
 
 def test_many_processes_at_once_apply_each_migration_once(empty_database):
-    program = "import os; from relay.database.migrate import migrate; print(len(migrate(os.environ['URL'])))"
+    program = "import os; from relay.database.migrate import migrate; print(len(migrate(os.environ['URL']).names))"
     started = [
         subprocess.Popen(
             [sys.executable, "-c", program],
@@ -147,7 +105,7 @@ def test_the_script_makes_the_same_schema(pg, empty_database):
             connection.execute(script())
             require_current(connection)
         assert catalog(by_hand) == catalog(empty_database)
-        assert migrate(by_hand.url) == []
+        assert migrate(by_hand.url) == Applied()
     finally:
         pg.drop_database(by_hand)
 
@@ -164,7 +122,7 @@ def test_the_script_applied_twice_fails_and_changes_nothing(empty_database):
     with empty_database.connect() as connection:
         connection.execute(script())
         before = catalog(empty_database)
-        with pytest.raises((psycopg.errors.DuplicateObject, psycopg.errors.DuplicateTable)):
+        with pytest.raises(psycopg.errors.DuplicateSchema):
             connection.execute(script())
         connection.execute("rollback")
     assert catalog(empty_database) == before
@@ -180,9 +138,9 @@ def test_a_failing_migration_leaves_nothing(empty_database):
 
 def test_a_database_that_is_behind_says_what_to_run(database):
     with database.connect() as connection:
-        connection.execute("delete from tide.migration where version = 2")
-        assert [m.version for m in check(connection).missing] == [2]
-        with pytest.raises(MigrationError, match="lacks 0002_relay: run relay migrate"):
+        connection.execute("delete from tide.migration")
+        assert [m.version for m in check(connection).missing] == [m.version for m in migrations()]
+        with pytest.raises(MigrationError, match="lacks 0001_baseline: run relay migrate"):
             require_current(connection)
 
 
@@ -197,7 +155,10 @@ def test_a_database_that_is_ahead_is_left_alone(database):
 
 
 def test_a_database_without_the_schema_is_behind(empty_database):
-    with empty_database.connect() as connection, pytest.raises(MigrationError, match="0001_outbox, 0002_relay"):
+    with (
+        empty_database.connect() as connection,
+        pytest.raises(MigrationError, match=r"0001_baseline, the functions of \d"),
+    ):
         require_current(connection)
 
 

@@ -33,7 +33,7 @@ OPERATORS = re.compile(r"dead_letter_|history$|replay_(ask|cancel|list|preview)|
 # Those that publish, configure or migrate, and those that work inboxes off, are for others still.
 OTHERS = re.compile(
     r"publish|pipeline_(set|enable|disable|delete)|outbox_create|inbox_(create|claim|mark|release)|source_"
-    r"|migration_(?!exists|applied)|dead_letter_|history$|replay_(ask|cancel|list|preview)|skip_|table_route$"
+    r"|migration_(?!exists|applied|files)|dead_letter_|history$|replay_(ask|cancel|list|preview)|skip_|table_route$"
 )
 DENIED = psycopg.errors.InsufficientPrivilege
 

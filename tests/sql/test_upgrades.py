@@ -1,123 +1,84 @@
-"""A database of any earlier state, upgraded, is as a fresh one, and keeps what is in it; nobody is kept waiting."""
+"""A database of any release, upgraded, is as a fresh one, and keeps what is in it; no one is kept waiting."""
 
-import os
-import re
-import subprocess
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
-from urllib.parse import urlsplit
+from pathlib import Path
 
 import psycopg
 import pytest
 
 import relay.database.migrate
-from relay.database.migrate import check, migrate, require_compatible, require_current
+from relay.database.migrate import Applied, check, migrate, require_compatible, require_current, script
 from relay.errors import MigrationError, NotConnected
-from relay.local.servers import _postgres_programs
-from relay.sql import migrations
+from relay.sql import Migration, migrations
+from tests.sql.catalog import common, dump
 from tests.sql.logins import logins
 from tests.sql.support import publish, publish_many
-from tests.sql.test_migrations import CATALOG
 from tests.waiting import wait_until
 
-RELEASED = 2
-"""The last migration that was published before migrations said whether they are compatible."""
-ONE_OUTBOX = re.compile(r"\bmessage_\d")
+RELEASES = sorted((Path(__file__).parent / "releases").glob("*.sql"))
+TODAY = script()
+EARLIER = """
+    create or replace function tide.outbox_set_enabled(outbox text, enabled boolean) returns void language sql as '';
+    drop function tide.relay_skip_epochs(bigint);
+    drop trigger keep_history on tide.pipeline;
+    update tide.function_file set checksum = 'earlier' where name in ('outboxes', 'restore', 'pipeline_history');
+    update tide.function_file set version = '0.0.9';
+"""
+"""What makes a schema of today look older: a function that was another, one that was not there, and a trigger."""
+
+LATER = Migration(
+    2, "later", "alter table tide.outbox add column later int; comment on column tide.outbox.later is 'x';"
+)
+"""A migration of a later version. It needs a lock on a table that publishers read."""
 
 
-def migrate_to(database, version, monkeypatch):
-    """As a program would that knows no later migration."""
-    with monkeypatch.context() as earlier:
-        earlier.setattr(relay.database.migrate, "migrations", lambda: migrations()[:version])
-        migrate(database.url)
-    if version <= RELEASED:
-        with database.connect() as connection:
-            connection.execute("alter table tide.migration drop column compatible")
+@pytest.fixture
+def later(monkeypatch):
+    """This program knows one migration more."""
+    known = (*migrations(), LATER)
+    monkeypatch.setattr(relay.database.migrate, "migrations", lambda: known)
 
 
-def fill(database, version):
-    """What people have in a database of that state."""
+def load(database, release):
+    """The schema as a release made it; without one, as an imaginary earlier version of today's program made it."""
+    with database.connect() as connection:
+        connection.execute(release.read_text() if release else TODAY)
+        if not release:
+            connection.execute(EARLIER)
+
+
+def fill(database):
+    """What people have in a database."""
     with database.connect() as db:
         db.execute("select tide.outbox_create('orders', partition_size => 1000)")
         publish_many(db, 1500)
-        if version >= 2:
-            db.execute(
-                """select tide.relay_set_outbox('p', 'orders', '{"sink_type": "memory", "url": "${env:SECRET}"}')"""
-            )
-            db.execute("update tide.consumer_group set offset_id = 700")
-            db.execute("""insert into tide.dead_letter
-                          (pipeline, outbox, message_id, headers, payload, published_at, code, reason)
-                          values ('p', 'orders', 5, '{"a": 1}', '"kept"', now(), 'rejected', 'why')""")
-            db.execute(
-                "select tide.relay_set_outbox('off', 'orders', '{\"sink_type\": \"memory\"}'),"
-                " tide.relay_disable('off')"
-            )
-        if version >= 5:
-            db.execute("select tide.setting_set('inbox_dlq_alert_max_per_refresh', '7')")
-        if version >= 7:
-            db.execute("create schema app; select tide.inbox_create('letters', 'app')")
-            db.execute("select tide.inbox_write('letters', '{a,b}', null, null, null, null, '{1,2}', null, null)")
+        db.execute("""select tide.relay_set_outbox('p', 'orders', '{"sink_type": "memory", "url": "${env:SECRET}"}')""")
+        db.execute("update tide.consumer_group set offset_id = 700")
+        db.execute("""insert into tide.dead_letter
+                      (pipeline, outbox, message_id, headers, payload, published_at, code, reason)
+                      values ('p', 'orders', 5, '{"a": 1}', '"kept"', now(), 'rejected', 'why')""")
+        db.execute(
+            "select tide.relay_set_outbox('off', 'orders', '{\"sink_type\": \"memory\"}'), tide.relay_disable('off')"
+        )
+        db.execute("select tide.setting_set('inbox_dlq_alert_max_per_refresh', '7')")
+        db.execute("create schema app; select tide.inbox_create('letters', 'app')")
+        db.execute("select tide.inbox_write('letters', '{a,b}', null, null, null, null, '{1,2}', null, null)")
 
 
-def contents(db, version):
+def contents(db):
     """What of it must not change."""
-    queries = [("message", "select id, key, headers, payload, created_at, size from tide.message order by id")]
-    if version >= 2:
-        queries += [
-            ("group", "select group_id, outbox_id, name, offset_id from tide.consumer_group order by group_id"),
-            (
-                "pipeline",
-                "select name, enabled, config, group_id, revision, created_at from tide.pipeline order by name",
-            ),
-            (
-                "dead",
-                "select dead_letter_id, pipeline, message_id, payload, headers, failed_at from tide.dead_letter",
-            ),
-            ("drain", "select pipeline, epoch, number, delivered from tide.drain order by pipeline"),
-        ]
-    if version >= 7:
-        queries.append(("inbox", "select event_id, payload, received_at, processed_at from app.letters order by 1"))
-    if version >= 5:
-        queries.append(("setting", "select name, value from tide.setting where value <> default_value order by name"))
-    return {name: db.execute(query).fetchall() for name, query in queries}
-
-
-def dump(database):
-    """The schema as pg_dump writes it, without what belongs to single outboxes."""
-    url = urlsplit(database.admin_url)
-    arguments = [
-        "--schema-only",
-        "--schema=tide",
-        "--exclude-table=tide.message_*",
-        "--host=127.0.0.1",
-        f"--port={url.port}",
-    ]
-    program = _postgres_programs(database.server.version) / "pg_dump"
-    done = subprocess.run(
-        [program, *arguments, f"--username={url.username}", database.name],
-        env=os.environ | {"PGPASSWORD": url.password or ""}, capture_output=True, text=True, timeout=60, check=True,
-    )  # fmt: skip
-    return [line for line in done.stdout.splitlines() if not line.startswith("\\")]
-
-
-def rows_of(database):
-    """The catalogs, and the rows that migrations write; without single outboxes and what people set."""
-    with database.connect() as connection:
-        found = connection.execute(CATALOG).fetchall()
-    ours = [row for row in found if not any(ONE_OUTBOX.search(str(cell)) for cell in row[:3])]
-    return sorted(row for row in ours if "inbox_dlq_alert_max_per_refresh" not in row[2])
-
-
-FRESH: dict[int, Any] = {}
-
-
-def fresh(empty, version):
-    if version not in FRESH:
-        migrate(empty.url)
-        FRESH[version] = (dump(empty), rows_of(empty))
-    return FRESH[version]
+    queries = {
+        "message": "select id, key, headers, payload, created_at, size from tide.message order by id",
+        "group": "select group_id, outbox_id, name, offset_id from tide.consumer_group order by group_id",
+        "pipeline": "select name, enabled, config, group_id, revision, created_at from tide.pipeline order by name",
+        "dead": "select dead_letter_id, pipeline, message_id, payload, headers, failed_at from tide.dead_letter",
+        "drain": "select pipeline, epoch, number, delivered from tide.drain order by pipeline",
+        "inbox": "select event_id, payload, received_at, processed_at from app.letters order by 1",
+        "setting": "select name, value from tide.setting where value <> default_value order by name",
+    }
+    return {name: db.execute(query).fetchall() for name, query in queries.items()}
 
 
 @pytest.fixture
@@ -127,49 +88,27 @@ def old(pg):
     pg.drop_database(made)
 
 
-@pytest.mark.parametrize("version", [m.version for m in migrations()[:-1]])
-def test_a_database_of_an_earlier_state_becomes_as_a_fresh_one(old, empty_database, monkeypatch, version):
-    migrate_to(old, version, monkeypatch)
-    fill(old, version)
+@pytest.mark.parametrize("release", [*RELEASES, None], ids=lambda release: release.stem if release else "earlier")
+def test_a_database_of_a_release_becomes_as_a_fresh_one(old, empty_database, later, release):
+    load(old, release)
+    fill(old)
     with old.connect() as db:
-        before = contents(db, version)
+        before = contents(db)
         applied = migrate(old.url)
-        assert [m.version for m in applied] == [m.version for m in migrations()[version:]]
-        assert contents(db, version) == before
+        assert (applied.migrations[-1], applied.functions) == (LATER, True)
+        assert contents(db) == before
         assert publish(db) == 1501
         db.execute("select tide.outbox_create('new', partition_size => 1000)")
         publish_many(db, 3, "new")
-        if version >= 2:
-            assert db.execute("select attempts, first_failed_at = failed_at from tide.dead_letter").fetchall() == [
-                (1, True)
-            ]
-            db.execute("select tide.relay_enable('off'), tide.relay_delete('p')")
-    schema, rows = fresh(empty_database, old.server.version)
-    assert dump(old) == schema
-    assert set(rows_of(old)) ^ set(rows) == set()
+        db.execute("select tide.relay_enable('off'), tide.relay_delete('p')")
+    migrate(empty_database.url)
+    assert set(common(old)) ^ set(common(empty_database)) == set()
+    assert dump(old) == dump(empty_database)
 
 
-def test_whoever_could_publish_still_can(old, monkeypatch):
-    migrate_to(old, RELEASED, monkeypatch)
-    fill(old, RELEASED)
-    with logins(old) as login, old.connect() as db:
-        _, url = login("grant_publisher")
-        by_hand, by_hand_url = login()
-        db.execute(f"grant usage on schema tide to {by_hand}")
-        db.execute(f"grant execute on function tide.outbox_publish(text, jsonb, jsonb, text) to {by_hand}")
-        other, _ = login()
-        migrate(old.url)
-        for guarded in (False, True):
-            if guarded:
-                db.execute("select tide.outbox_grant_publish('orders', %s)", [other])
-            for who in (url, by_hand_url):
-                with psycopg.connect(who, autocommit=True) as session:
-                    assert publish(session) > 1500
-
-
-def test_a_migration_lets_publishers_go_on_while_a_long_transaction_is_in_its_way(old, monkeypatch):
-    migrate_to(old, RELEASED, monkeypatch)
-    fill(old, RELEASED)
+def test_a_migration_lets_publishers_go_on_while_a_long_transaction_is_in_its_way(old, later):
+    load(old, None)
+    fill(old)
     published, slowest, stop = [0, 0], [0.0, 0.0], threading.Event()
 
     def keep_publishing(number):
@@ -199,7 +138,7 @@ def test_a_migration_lets_publishers_go_on_while_a_long_transaction_is_in_its_wa
                 go_on()
             assert not migration.done()
             long.commit()
-            assert migration.result(60)
+            assert migration.result(60).functions
             go_on()
         finally:
             long.rollback()
@@ -211,23 +150,23 @@ def test_a_migration_lets_publishers_go_on_while_a_long_transaction_is_in_its_wa
         assert watch.execute("select count(*) from tide.message").fetchone() == (1501 + sum(published),)
 
 
-def test_a_migration_that_is_in_the_way_for_too_long_gives_up_and_changes_nothing(old, monkeypatch):
-    migrate_to(old, RELEASED, monkeypatch)
-    fill(old, RELEASED)
+def test_a_migration_that_is_in_the_way_for_too_long_gives_up_and_changes_nothing(old, later):
+    load(old, None)
+    fill(old)
+    before = common(old)
     with old.connect(autocommit=False) as long:
         publish(long)
         with pytest.raises(NotConnected, match=r"lock timeout.*nothing was changed") as caught:
             migrate(old.url, timeout_seconds=0.8)
         assert caught.value.code == "locked"
-    with old.connect() as db:
-        assert check(db).applied == (1, 2)
-    assert migrate(old.url)
+    assert common(old) == before
+    assert migrate(old.url).names == ("0002_later",)
 
 
 def test_what_is_current_needs_no_right_to_create(database):
     with logins(database) as login:
         _, url = login("grant_reader")
-        assert migrate(url) == []
+        assert migrate(url) == Applied()
 
 
 @pytest.mark.parametrize("compatible", [True, False])
@@ -240,7 +179,7 @@ def test_a_program_works_on_a_newer_schema_only_if_that_is_compatible(database, 
         if compatible:
             require_current(db)
             require_compatible(db)
-            assert migrate(database.url) == []
+            assert migrate(database.url) == Applied()
             return
         for refuse in (require_current, require_compatible):
             with pytest.raises(

@@ -10,12 +10,16 @@ from workers.resources import Resources
 FORWARD, REVERSE = DRAIN_QUEUES["forward"], DRAIN_QUEUES["reverse"]
 
 
+def test_every_queue_is_known():
+    check_queues([FORWARD, REVERSE, MAINTENANCE_QUEUE])
+    check_queues([])
+
+
 def test_an_unknown_queue_is_refused_by_name():
     with pytest.raises(
         ConfigError, match=r"no queue tide\.revers; known: tide\.forward, tide\.reverse, tide\.maintenance"
     ):
         check_queues([FORWARD, "tide.revers"])
-    check_queues([FORWARD, REVERSE, MAINTENANCE_QUEUE])
 
 
 @pytest.mark.parametrize(

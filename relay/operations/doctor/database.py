@@ -93,9 +93,12 @@ def migrations(connection: Connection, _settings: Settings) -> Iterator[Finding]
         else:
             found = f"the database is ahead, it has {numbers}, with which this version can work"
             yield warning("migrations", found, "upgrade tide-relay at a convenient time")
-    if state.missing:
-        names = ", ".join(f"{migration.version:04}_{migration.name}" for migration in state.missing)
-        yield failed("migrations", f"the database lacks {names}", "relay migrate, as the owner of the schema")
+    elif state.functions == "ahead":
+        found = "the database has the functions of a later version, with which this version can work"
+        yield warning("migrations", found, "upgrade tide-relay at a convenient time")
+    if state.lacks:
+        found = f"the database lacks {', '.join(state.lacks)}"
+        yield failed("migrations", found, "relay migrate, as the owner of the schema")
     if state.current:
         yield ok("migrations", f"current, {len(state.applied)} applied")
 

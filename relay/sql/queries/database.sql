@@ -26,28 +26,30 @@ select set_config('lock_timeout', %(timeout)s, true)
 select pg_advisory_xact_lock(8388617265747561)
 
 -- name: migration_table
--- Where the applied migrations are recorded.
+-- Where the applied migrations and function files are recorded.
 create schema if not exists tide;
 create table if not exists tide.migration (
-    version int primary key, name text not null, applied_at timestamptz not null default now()
+    version int primary key, name text not null, applied_at timestamptz not null default now(),
+    compatible boolean not null default false
 );
-alter table tide.migration add column if not exists compatible boolean not null default false
+create table if not exists tide.function_file (
+    name text primary key, checksum text not null, version text not null, applied_at timestamptz not null default now()
+)
 
 -- name: migration_exists
 -- Whether anything was ever applied.
-select to_regclass('tide.migration') is not null
+select to_regclass('tide.migration') is not null and to_regclass('tide.function_file') is not null
 
 -- name: migration_applied
--- The versions that were applied, in order, and whether programs that do not know them go on working. The first
--- databases did not say.
-select m.version, m.name, coalesce((to_jsonb(m) ->> 'compatible')::boolean, false) as compatible
-  from tide.migration m order by m.version
+-- The versions that were applied, in order, and whether programs that do not know them go on working.
+select m.version, m.compatible from tide.migration m order by m.version
 
 -- name: migration_readable
 -- Whether this role may see what was applied: applications may not. By object identity: names need rights to be looked up.
-select coalesce(bool_or(has_schema_privilege(n.oid, 'usage') and has_table_privilege(c.oid, 'select')), false)
+select count(*) = 2
   from pg_class c join pg_namespace n on n.oid = c.relnamespace
- where n.nspname = 'tide' and c.relname = 'migration'
+ where n.nspname = 'tide' and c.relname in ('migration', 'function_file')
+   and has_schema_privilege(n.oid, 'usage') and has_table_privilege(c.oid, 'select')
 
 -- name: migration_tell
 -- Has the schedulers that run look at once whether they can work with the schema that it has become.
@@ -56,3 +58,19 @@ select pg_notify('tide_relay_config', '')
 -- name: migration_record
 -- A migration was applied.
 insert into tide.migration (version, name, compatible) values (%(version)s, %(name)s, %(compatible)s)
+
+-- name: migration_record_file
+-- A function file was applied.
+insert into tide.function_file (name, checksum, version) values (%(name)s, %(checksum)s, %(version)s)
+
+-- name: migration_forget_files
+-- All files are recorded again after this.
+delete from tide.function_file
+
+-- name: migration_files
+-- The function files that were applied: their checksums, and the version of tide-relay that applied them.
+select f.name, f.checksum, f.version from tide.function_file f
+
+-- name: migration_permissions
+-- After what was applied: no rights for PUBLIC, and the roles of `relay migrate --roles` get what is new.
+select tide.apply_permissions()

@@ -254,7 +254,8 @@ select w.privilege || ' on tide.' || c.relname
                ('replay', 'select'), ('replay', 'update'), ('redelivery_waiting', 'select'), ('setting', 'select'),
                ('chore', 'select'), ('chore', 'update'), ('retention_loss', 'select'), ('hold', 'select'),
                ('inbox', 'select'), ('position', 'select'), ('position', 'insert'), ('position', 'update'), ('position', 'delete'),
-               ('scheduler', 'select'), ('scheduler', 'insert'), ('scheduler', 'update'), ('scheduler', 'delete'), ('migration', 'select')) as w (relation, privilege)
+               ('scheduler', 'select'), ('scheduler', 'insert'), ('scheduler', 'update'), ('scheduler', 'delete'), ('migration', 'select'),
+               ('function_file', 'select')) as w (relation, privilege)
   join pg_class c on c.relname = w.relation and c.relnamespace = (select oid from tide)
  where not has_table_privilege(c.oid, w.privilege)
  union all

@@ -1,51 +1,22 @@
--- Retention: what is settled and old goes, by itself, and nothing else does.
+-- Retention: what is settled and old is removed automatically, and nothing else is.
 --
 -- A partition of an outbox goes whole, by TRUNCATE, which locks that partition alone and leaves no dead row behind,
--- whatever snapshot is open elsewhere. (A snapshot older than the TRUNCATE sees the partition empty: nobody is owed
--- what was in it.) The empty partition is dropped later, which locks the parent that every publisher opens.
+-- whatever snapshot is open elsewhere. (A snapshot older than the TRUNCATE sees the partition empty: no one
+-- needs what was in it.) The empty partition is dropped later, which locks the parent that every publisher opens.
 --
 -- Why no publisher waits for long:
 --   1. A partition that ids still go to is not touched: all its ids lie at or below the horizon.
---   2. Whoever wants the parent first looks twice, a moment apart: if the same transaction has it both times, it is left
+--   2. What needs the parent first looks twice, a moment apart: if the same transaction has it both times, it is left
 --      for the next time. Only then it asks, and waits no longer than lock_timeout: the longest that publishers queue.
 -- Why no message is lost:
 --   3. Under the exclusive lock of a partition every row in it is committed, and no other comes. What is judged is the
 --      row with the highest id: if every group has settled that one, it has settled them all.
 
--- Every so often one scheduler of all takes the turn; see `chore_take` in queries.sql.
-create table tide.chore (
-    name   text primary key,
-    due_at timestamptz not null default '-infinity'
-) with (fillfactor = 20);
-insert into tide.chore (name) values ('maintenance');
-
--- The groups that stand still because somebody decided so, or nobody is there. Their holds end some day; the clock starts
--- when retention sees them standing for the first time, so that nothing goes that was not warned of.
-create table tide.hold (
-    group_id int primary key references tide.consumer_group on delete cascade,
-    since    timestamptz not null default clock_timestamp()
-);
-
-create table tide.retention_loss (
-    loss_id        bigint generated always as identity primary key,
-    outbox         text not null,
-    consumer_group text not null,
-    pipeline       text,
-    reason         text not null check (reason in ('disabled', 'invalid', 'unpolled', 'not forced')),
-    messages       bigint not null,
-    first_id       bigint not null,
-    last_id        bigint not null,
-    first_at       timestamptz not null,
-    last_at        timestamptz not null,
-    lost_at        timestamptz not null default clock_timestamp()
-);
-comment on table tide.retention_loss is 'Messages that went before a consumer group had settled them, and why.';
-
 -- Holds ---------------------------------------------------------------------------------------------------------------
 
 -- Each group of an outbox: up to where it needs nothing any more (its offset, or what a replay wants still), whether it is
 -- at work, and since when it has been as it is. A group that another database reads is taken to be at work.
-create function tide.outbox_groups(outbox_id int) returns table (
+create or replace function tide.outbox_groups(outbox_id int) returns table (
     group_id int, consumer_group text, pipeline text, state text, settled_id bigint, changed_at timestamptz
 )
 language sql stable security definer set search_path = pg_catalog, pg_temp as $$
@@ -63,20 +34,22 @@ language sql stable security definer set search_path = pg_catalog, pg_temp as $$
      where g.outbox_id = outbox_groups.outbox_id
 $$;
 
--- How long a message may be kept for a group that stands still; null: for ever.
-create function tide.longest_hold(box tide.outbox) returns interval
+-- How long a message may be kept for a group that stands still; null: indefinitely.
+create or replace function tide.longest_hold(box tide.outbox) returns interval
 language sql stable security definer set search_path = pg_catalog, pg_temp
 begin atomic
     select make_interval(hours => greatest((box).retention_hours, tide.setting_number('max_retention_hours')))
      where tide.setting_number('max_retention_hours') > 0;
 end;
 
-create function tide.outbox_holds(outbox text) returns table (
+create or replace function tide.outbox_holds(outbox text) returns table (
     consumer_group text, pipeline text, state text, settled_id bigint, messages bigint, oldest_id bigint,
     oldest_at timestamptz, since timestamptz, until timestamptz, seconds_left float8, ending boolean
 )
 language plpgsql stable security definer
-set search_path = pg_catalog, pg_temp set enable_sort = off set enable_seqscan = off set enable_bitmapscan = off as $$
+-- A generic plan would lock and plan every partition of every outbox.
+set search_path = pg_catalog, pg_temp set plan_cache_mode = force_custom_plan
+set enable_sort = off set enable_seqscan = off set enable_bitmapscan = off as $$
 declare
     box     tide.outbox := tide.find_outbox(outbox);
     forced  boolean := tide.setting_is_on('outbox_force_retention');
@@ -100,7 +73,7 @@ comment on function tide.outbox_holds is
     'What each consumer group keeps retention from removing. until: not before then it goes unsettled; null: never.';
 
 -- Whether a partition may go, judged by the message in it that has the highest id.
-create function tide.outbox_may_go(box tide.outbox, newest_id bigint, newest_at timestamptz) returns boolean
+create or replace function tide.outbox_may_go(box tide.outbox, newest_id bigint, newest_at timestamptz) returns boolean
 language sql stable security definer set search_path = pg_catalog, pg_temp as $$
     select newest_at <= clock_timestamp() - make_interval(hours => (box).retention_hours)
            and not (tide.setting_is_on('outbox_force_retention') and exists (
@@ -113,8 +86,7 @@ language sql stable security definer set search_path = pg_catalog, pg_temp as $$
 $$;
 
 -- Partitions ----------------------------------------------------------------------------------------------------------
-
-create function tide.outbox_partitions(outbox_id int) returns table (part regclass, first_id bigint, end_id bigint)
+create or replace function tide.outbox_partitions(outbox_id int) returns table (part regclass, first_id bigint, end_id bigint)
 language sql stable security definer set search_path = pg_catalog, pg_temp as $$
     select c.oid::regclass, substring(b.bound from 'FROM \(''?(\d+)')::bigint, substring(b.bound from 'TO \(''?(\d+)')::bigint
       from pg_inherits i
@@ -125,7 +97,7 @@ language sql stable security definer set search_path = pg_catalog, pg_temp as $$
 $$;
 comment on function tide.outbox_partitions is 'The partitions of an outbox in the order of their ids, the default partition (null) last.';
 
-create function tide.newest_message(part regclass, outbox_id int, out id bigint, out created_at timestamptz)
+create or replace function tide.newest_message(part regclass, outbox_id int, out id bigint, out created_at timestamptz)
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp set enable_sort = off set enable_seqscan = off set enable_bitmapscan = off as $$
 begin
@@ -133,9 +105,18 @@ begin
        into id, created_at using outbox_id;
 end $$;
 
+create or replace function tide.lock_holders(relation regclass) returns text[]
+language sql volatile security definer set search_path = pg_catalog, pg_temp
+begin atomic
+    select coalesce(array_agg(l.virtualtransaction), '{}')
+      from pg_locks l
+     where l.locktype = 'relation' and l.relation = lock_holders.relation and l.pid is distinct from pg_backend_pid()
+       and l.database = (select d.oid from pg_database d where d.datname = current_database());
+end;
+
 -- Whether the same transaction holds a lock on a table now and a moment later. Both looks need no right to see whose it is.
 -- The moment is a little shorter than the wait that follows: where short transactions overlap all the time, none is in the way.
-create function tide.held_for_long(relation regclass) returns boolean
+create or replace function tide.held_for_long(relation regclass) returns boolean
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
 declare
     holders text[] := tide.lock_holders(relation);
@@ -147,17 +128,8 @@ begin
     return holders && tide.lock_holders(relation);
 end $$;
 
-create function tide.lock_holders(relation regclass) returns text[]
-language sql volatile security definer set search_path = pg_catalog, pg_temp
-begin atomic
-    select coalesce(array_agg(l.virtualtransaction), '{}')
-      from pg_locks l
-     where l.locktype = 'relation' and l.relation = lock_holders.relation and l.pid is distinct from pg_backend_pid()
-       and l.database = (select d.oid from pg_database d where d.datname = current_database());
-end;
-
 -- The record of what goes unsettled, made under the lock of its partition.
-create function tide.record_losses(box tide.outbox, part regclass, newest_id bigint) returns bigint
+create or replace function tide.record_losses(box tide.outbox, part regclass, newest_id bigint) returns bigint
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
 declare
     behind record;
@@ -177,8 +149,8 @@ begin
     return lost;
 end $$;
 
--- What became of a partition: empty (it was), kept, busy (somebody has it), or truncated.
-create function tide.outbox_truncate(box tide.outbox, part regclass, out outcome text, out lost bigint)
+-- What became of a partition: empty (it was), kept, busy (another transaction has it), or truncated.
+create or replace function tide.outbox_truncate(box tide.outbox, part regclass, out outcome text, out lost bigint)
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
 declare
     newest record;
@@ -206,8 +178,8 @@ exception when lock_not_available then
     outcome := 'busy';
 end $$;
 
--- Drops empty partitions; false if somebody is in the way. The parent comes last: until then publishers are not concerned.
-create function tide.outbox_drop_partitions(box tide.outbox, parts regclass[]) returns boolean
+-- Drops empty partitions; false if another transaction is in the way. The parent comes last: until then publishers are not concerned.
+create or replace function tide.outbox_drop_partitions(box tide.outbox, parts regclass[]) returns boolean
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
 declare
     parent regclass := format('tide.message_%s', box.outbox_id)::regclass;
@@ -227,7 +199,7 @@ end $$;
 -- Ends the partition in use at the last id, if its oldest message could go were it not for the younger ones: else the
 -- messages of a quiet outbox, which takes years to fill a partition, would stay for years. It is detached and attached again
 -- with a nearer end, and the rest of its range becomes a new partition. Publishers wait meanwhile, so only a small one is cut.
-create function tide.outbox_cut(box tide.outbox) returns boolean
+create or replace function tide.outbox_cut(box tide.outbox) returns boolean
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp set enable_sort = off set enable_seqscan = off set enable_bitmapscan = off as $$
 declare
@@ -251,7 +223,7 @@ begin
         return false;
     end if;
     execute format('lock table only %s in access exclusive mode', parent);
-    -- Nobody who has taken an id is still open now: whoever takes one from here on waits for us before it is stored.
+    -- No publisher that has taken an id is still open now: one that takes an id from here on waits for us before it is stored.
     execute format('lock table %s, %s in access exclusive mode nowait', used.part, rest);
     cut_id := tide.outbox_last_id(box.outbox_id) + 1;
     if cut_id >= used.end_id then
@@ -268,7 +240,7 @@ exception when lock_not_available then
 end $$;
 
 -- Removes what may go of one outbox. Calls may overlap: the second finds the lock taken and does nothing.
-create function tide.outbox_retain(
+create or replace function tide.outbox_retain(
     outbox text, max_partitions int default 16,
     out truncated int, out dropped int, out lost bigint, out busy boolean, out more boolean, out warning text
 )
@@ -330,8 +302,7 @@ comment on function tide.outbox_retain is
     'Removes partitions that every group has settled and that are older than the retention. The relay calls it; you may.';
 
 -- Dead letters and history --------------------------------------------------------------------------------------------
-
-create function tide.dead_letter_retain(max_rows int default 10000) returns bigint
+create or replace function tide.dead_letter_retain(max_rows int default 10000) returns bigint
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
 declare
     hours   int := tide.setting_number('dead_letter_retention_hours');
@@ -348,9 +319,9 @@ begin
     return removed;
 end $$;
 comment on function tide.dead_letter_retain is
-    'Removes dead letters older than dead_letter_retention_hours that nobody has asked to retry.';
+    'Removes dead letters older than dead_letter_retention_hours that no one has asked to retry.';
 
-create function tide.config_history_retain(max_rows int default 10000) returns bigint
+create or replace function tide.config_history_retain(max_rows int default 10000) returns bigint
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
 declare
     hours   int := tide.setting_number('config_history_retention_hours');
@@ -376,168 +347,3 @@ begin
 end $$;
 comment on function tide.config_history_retain is 
     'Removes history of configurations, and replays that ended, older than config_history_retention_hours.';
-
--- Outboxes ------------------------------------------------------------------------------------------------------------
-
--- As in 0001, but a retention that is not given is that of the settings, and creating can be switched off.
-create or replace function tide.outbox_create(
-    name text, retention_hours int default null, max_payload_bytes int default 1048576, partition_size bigint default 1000000
-) returns void
-language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
-declare
-    box      tide.outbox;
-    numbered text;
-begin
-    if outbox_create.name is null or outbox_create.name !~ '^[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}$' then
-        raise exception 'outbox name % is not valid', coalesce(quote_literal(name), 'NULL') using
-            errcode = 'invalid_name',
-            hint = 'Use 1 to 100 letters, digits, "_", "-" and ".", not starting with "-" or ".".';
-    end if;
-    if exists (select from tide.outbox o where o.name = outbox_create.name) then
-        raise exception 'outbox "%" exists already', name using
-            errcode = 'duplicate_object',
-            hint = 'Use tide.outbox_create_if_not_exists to create it only where it is missing.';
-    end if;
-    if not tide.setting_is_on('outbox_enabled') then
-        raise exception 'outbox "%" was not created: outboxes are switched off in this database', name using
-            errcode = 'object_not_in_prerequisite_state',
-            hint = 'Switch them on: select tide.setting_set(''outbox_enabled'', ''true'');';
-    end if;
-    insert into tide.outbox (name, retention_hours, max_payload_bytes, partition_size, ids)
-    values (name, coalesce(retention_hours, tide.setting_number('outbox_retention_hours')), max_payload_bytes, partition_size, 0::regclass)
-    returning * into box;
-    numbered := format('message_%s', box.outbox_id);
-    execute format('create sequence tide.%I cache 1', numbered || '_ids');
-    update tide.outbox o set ids = format('tide.%I', numbered || '_ids')::regclass
-     where o.outbox_id = box.outbox_id returning * into box;
-    -- Made apart, with all its partitions, and attached last: CREATE ... PARTITION OF would have tide.message, and so the
-    -- publishers of every outbox, wait until the caller commits.
-    execute format('create table tide.%I (like tide.message including defaults including constraints, primary key (outbox_id, id)) '
-                   'partition by range (id)', numbered);
-    execute format('create table tide.%I partition of tide.%I default', numbered || '_rest', numbered);
-    perform tide.attach_partition(box, 0);
-    perform tide.attach_partition(box, box.partition_size);
-    execute format('alter table tide.message attach partition tide.%I for values in (%s)', numbered, box.outbox_id);
-end $$;
-
-create or replace function tide.outbox_create_if_not_exists(
-    name text, retention_hours int default null, max_payload_bytes int default 1048576, partition_size bigint default 1000000
-) returns boolean
-language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
-begin
-    perform pg_advisory_xact_lock(tide.lock_class(0), hashtext(name));
-    if exists (select from tide.outbox o where o.name = outbox_create_if_not_exists.name) then
-        return false;
-    end if;
-    perform tide.outbox_create(name, retention_hours, max_payload_bytes, partition_size);
-    return true;
-end $$;
-
--- Drops the tables of an outbox; false if somebody is in the way. All of tide.message is locked for that, which the open
--- publishers of every outbox have, and new ones need. So it is not asked for while one of them stays, and for a moment only.
-create function tide.outbox_drop_tables(box tide.outbox) returns boolean
-language plpgsql volatile security definer set search_path = pg_catalog, pg_temp set lock_timeout = '50ms' as $$
-begin
-    if tide.held_for_long('tide.message') then
-        return false;
-    end if;
-    -- These concern nobody else, and autovacuum gives way only after deadlock_timeout, a second.
-    perform set_config('lock_timeout', '1200ms', true);
-    execute format('lock table tide.message_%s in access exclusive mode', box.outbox_id);
-    perform set_config('lock_timeout', '50ms', true);
-    if tide.held_for_long('tide.message') then
-        raise lock_not_available;
-    end if;
-    lock table only tide.message in access exclusive mode;
-    execute format('drop table tide.message_%s', box.outbox_id);
-    execute format('drop sequence tide.message_%s_ids', box.outbox_id);
-    return true;
-exception when lock_not_available then
-    return false;
-end $$;
-
--- As in 0006, but whoever is in the way is waited for without any lock, for two seconds in all.
-create or replace function tide.outbox_drop(name text, if_exists boolean default false) returns void
-language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '5s' as $$
-declare
-    box      tide.outbox;
-    used_by  text;
-    polled   text;
-    give_up  timestamptz := clock_timestamp() + interval '2 seconds';
-begin
-    select * into box from tide.outbox o where o.name = outbox_drop.name;
-    if not found then
-        if not if_exists then
-            perform tide.find_outbox(name);
-        end if;
-        return;
-    end if;
-    select string_agg(format('%I', p.name), ', ' order by p.name) into used_by
-      from tide.pipeline p join tide.consumer_group g on g.group_id = p.group_id where g.outbox_id = box.outbox_id;
-    select string_agg(format('%I', g.name), ', ' order by g.name) into polled
-      from tide.consumer_group g where g.outbox_id = box.outbox_id and g.polled;
-    if used_by is not null then
-        raise exception 'outbox "%" is read by pipelines: %', name, used_by using
-            errcode = 'dependent_objects_still_exist', hint = 'Delete them first: select tide.relay_delete(...);';
-    elsif polled is not null then
-        raise exception 'outbox "%" is polled by consumer groups: %', name, polled using
-            errcode = 'dependent_objects_still_exist', hint = 'Drop them first: select tide.drop_consumer_group(...);';
-    end if;
-    delete from tide.consumer_group g where g.outbox_id = box.outbox_id;
-    delete from tide.outbox o where o.outbox_id = box.outbox_id;
-    while not tide.outbox_drop_tables(box) loop
-        if clock_timestamp() > give_up then
-            raise exception 'outbox "%" was not dropped: a transaction that publishes, to whatever outbox, or reads messages stays open', name
-                using errcode = 'lock_not_available',
-                hint = 'Nothing was changed. Try again when it has ended: '
-                       'select name, (tide.outbox_status(name)).open_publishers from tide.outbox;';
-        end if;
-        perform pg_sleep(0.05 + random() * 0.1);
-    end loop;
-end $$;
-
-create function tide.outbox_set_retention(outbox text, hours int) returns void
-language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
-declare
-    box tide.outbox := tide.find_outbox(outbox);
-begin
-    update tide.outbox o set retention_hours = coalesce(hours, tide.setting_number('outbox_retention_hours'))
-     where o.outbox_id = box.outbox_id;
-end $$;
-comment on function tide.outbox_set_retention is
-    'How long messages are kept once settled; null: as the setting outbox_retention_hours says now.';
-
--- Publishers that write to the default partition wait behind an ATTACH that waits: not for half a second. How far they
--- are is looked at once nothing can be written there: while we waited for that, they took ids.
-create or replace function tide.outbox_extend(outbox text) returns int
-language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '50ms' as $$
-declare
-    box   tide.outbox := tide.find_outbox(outbox);
-    last  bigint;
-    upper bigint;
-    made  int := 0;
-begin
-    perform pg_advisory_xact_lock(tide.lock_class(0), box.outbox_id);
-    if not tide.outbox_needs_partition(box.outbox_id) then
-        return 0;
-    end if;
-    execute format('lock table tide.message_%s_rest in access exclusive mode', box.outbox_id);
-    last := tide.outbox_last_id(box.outbox_id);
-    upper := tide.outbox_upper(box.outbox_id);
-    -- Ids go to the default partition already, or soon: the next range starts well above them. One that publishers reach
-    -- while it is attached would refuse their rows.
-    if last + box.partition_size / 2 >= upper then
-        upper := (last / box.partition_size + 2) * box.partition_size;
-        perform tide.attach_partition(box, upper);
-        upper := upper + box.partition_size;
-        made := 1;
-    end if;
-    while upper <= last + box.partition_size loop
-        perform tide.attach_partition(box, upper);
-        upper := upper + box.partition_size;
-        made := made + 1;
-    end loop;
-    return made;
-end $$;
-
-revoke all on all functions in schema tide from public;

@@ -3,12 +3,10 @@
 -- They run with the rights of their caller, who needs those of the functions that they call. Bodies are bound when they
 -- are made: no search_path of a caller can turn them. Only names of tables are looked up as the caller would.
 
-create schema pgtrickle;
-
 -- Outboxes and their consumers ----------------------------------------------------------------------------------------
 
 -- Earlier systems name an outbox by its table, with its schema or without.
-create function tide.outbox_of(name text, source regclass) returns text
+create or replace function tide.outbox_of(name text, source regclass) returns text
 language sql stable security definer set search_path = pg_catalog, pg_temp
 begin atomic
     select coalesce((select o.name from tide.outbox o where o.name = outbox_of.name),
@@ -18,22 +16,22 @@ begin atomic
 end;
 comment on function tide.outbox_of is 'The outbox of that name, else that of the table, else the name, which is of no outbox.';
 
-create function pgtrickle.outbox_of(name text) returns text
+create or replace function pgtrickle.outbox_of(name text) returns text
 language sql stable
 return tide.outbox_of(name, case when name ~ '^[^.]+(\.[^.]+)?$' then to_regclass(name) end);
 comment on function pgtrickle.outbox_of is 'The outbox of that name, or of the table of that name; else the name itself.';
 
-create function pgtrickle.enable_outbox(table_name text, retention_hours int default null) returns text
+create or replace function pgtrickle.enable_outbox(table_name text, retention_hours int default null) returns text
 language sql
 begin atomic select tide.table_outbox_enable(table_name::regclass, retention_hours => retention_hours); end;
 comment on function pgtrickle.enable_outbox is 'Makes a table an outbox: each statement that changes it is published. Returns the name of the outbox.';
 
-create function pgtrickle.disable_outbox(table_name text) returns void
+create or replace function pgtrickle.disable_outbox(table_name text) returns void
 language sql
 begin atomic select tide.table_outbox_disable(table_name::regclass); end;
 comment on function pgtrickle.disable_outbox is 'The table publishes no more. What was published is still delivered.';
 
-create function pgtrickle.outbox_status(
+create or replace function pgtrickle.outbox_status(
     name text,
     out outbox text, out enabled boolean, out retention_hours int, out max_payload_bytes int, out last_id bigint,
     out horizon bigint, out open_publishers int, out partitions int, out total_bytes bigint, out consumer_groups int,
@@ -42,17 +40,17 @@ create function pgtrickle.outbox_status(
 language sql
 begin atomic select * from tide.outbox_status(pgtrickle.outbox_of(outbox_status.name)); end;
 
-create function pgtrickle.create_consumer_group(
+create or replace function pgtrickle.create_consumer_group(
     name text, outbox text, auto_offset_reset text default 'earliest', if_not_exists boolean default false
 ) returns void
 language sql
 begin atomic select tide.create_consumer_group(name, pgtrickle.outbox_of(outbox), auto_offset_reset, if_not_exists); end;
 
-create function pgtrickle.drop_consumer_group(name text, if_exists boolean default false) returns void
+create or replace function pgtrickle.drop_consumer_group(name text, if_exists boolean default false) returns void
 language sql
 begin atomic select tide.drop_consumer_group(name, if_exists); end;
 
-create function pgtrickle.poll_outbox(consumer_group text, consumer text, batch_size int default 100, visibility_seconds int default 30)
+create or replace function pgtrickle.poll_outbox(consumer_group text, consumer text, batch_size int default 100, visibility_seconds int default 30)
 returns table (outbox_id bigint, payload jsonb, key text, headers jsonb, created_at timestamptz)
 language sql
 begin atomic
@@ -61,31 +59,30 @@ begin atomic
 end;
 comment on function pgtrickle.poll_outbox is 'Leases the next messages to a consumer; outbox_id is the id of the message.';
 
-create function pgtrickle.commit_offset(consumer_group text, consumer text, last_offset bigint) returns bigint
+create or replace function pgtrickle.commit_offset(consumer_group text, consumer text, last_offset bigint) returns bigint
 language sql
 begin atomic select tide.commit_offset(consumer_group, consumer, last_offset); end;
 
-create function pgtrickle.extend_lease(consumer_group text, consumer text, extension_seconds int default 30) returns timestamptz
+create or replace function pgtrickle.extend_lease(consumer_group text, consumer text, extension_seconds int default 30) returns timestamptz
 language sql
 begin atomic select tide.extend_lease(consumer_group, consumer, extension_seconds); end;
 
-create function pgtrickle.seek_offset(consumer_group text, consumer text, new_offset bigint) returns void
+create or replace function pgtrickle.seek_offset(consumer_group text, consumer text, new_offset bigint) returns void
 language sql
 begin atomic select tide.seek_offset(consumer_group, consumer, new_offset); end;
 
-create function pgtrickle.consumer_heartbeat(consumer_group text, consumer text) returns void
+create or replace function pgtrickle.consumer_heartbeat(consumer_group text, consumer text) returns void
 language sql
 begin atomic select tide.consumer_heartbeat(consumer_group, consumer); end;
 
-create function pgtrickle.consumer_lag(consumer_group text default null) returns table (
+create or replace function pgtrickle.consumer_lag(consumer_group text default null) returns table (
     consumer_group text, outbox text, offset_id bigint, horizon bigint, lag bigint, lag_seconds float8, leased bigint, consumers bigint
 )
 language sql
 begin atomic select * from tide.consumer_lag(consumer_lag.consumer_group); end;
 
 -- Inboxes -------------------------------------------------------------------------------------------------------------
-
-create function pgtrickle.create_inbox(
+create or replace function pgtrickle.create_inbox(
     name text, schema text default 'pgtrickle', max_retries int default 3, with_dead_letter boolean default true,
     with_stats boolean default true, schedule_seconds int default 5
 ) returns void
@@ -94,52 +91,52 @@ begin atomic select tide.inbox_create(name, schema, max_retries, with_dead_lette
 comment on function pgtrickle.create_inbox is
     'Makes an inbox and its views. schedule_seconds is taken and not needed: the views are never behind.';
 
-create function pgtrickle.drop_inbox(name text, if_exists boolean default false) returns void
+create or replace function pgtrickle.drop_inbox(name text, if_exists boolean default false) returns void
 language sql
 begin atomic select tide.inbox_drop(name, if_exists); end;
 
-create function pgtrickle.inbox_health(inbox text) returns jsonb
+create or replace function pgtrickle.inbox_health(inbox text) returns jsonb
 language sql
 begin atomic select tide.inbox_health(inbox); end;
 
-create function pgtrickle.inbox_status(inbox text default null) returns table (
+create or replace function pgtrickle.inbox_status(inbox text default null) returns table (
     name text, table_schema name, table_name name, pending bigint, claimed bigint, retrying bigint, processed bigint,
     dead bigint, oldest_pending_seconds float8, duplicates bigint, total_bytes bigint
 )
 language sql
 begin atomic select * from tide.inbox_status(inbox_status.inbox); end;
 
-create function pgtrickle.replay_inbox_messages(inbox text, event_ids text[]) returns int
+create or replace function pgtrickle.replay_inbox_messages(inbox text, event_ids text[]) returns int
 language sql
 begin atomic select tide.replay_inbox_messages(inbox, event_ids); end;
 
-create function pgtrickle.enable_inbox_ordering(
+create or replace function pgtrickle.enable_inbox_ordering(
     inbox text, aggregate_id_col text default 'aggregate_id', seq_col text default 'event_sequence'
 ) returns void
 language sql
 begin atomic select tide.enable_inbox_ordering(inbox, aggregate_id_col, seq_col); end;
 
-create function pgtrickle.disable_inbox_ordering(inbox text) returns void
+create or replace function pgtrickle.disable_inbox_ordering(inbox text) returns void
 language sql
 begin atomic select tide.disable_inbox_ordering(inbox); end;
 
-create function pgtrickle.inbox_ordering_gaps(inbox text) returns table (aggregate_id text, expected bigint, found bigint)
+create or replace function pgtrickle.inbox_ordering_gaps(inbox text) returns table (aggregate_id text, expected bigint, found bigint)
 language sql
 begin atomic select * from tide.inbox_ordering_gaps(inbox_ordering_gaps.inbox); end;
 
-create function pgtrickle.enable_inbox_priority(inbox text, priority_col text, descending boolean default true) returns void
+create or replace function pgtrickle.enable_inbox_priority(inbox text, priority_col text, descending boolean default true) returns void
 language sql
 begin atomic select tide.enable_inbox_priority(inbox, priority_col, descending); end;
 
-create function pgtrickle.disable_inbox_priority(inbox text) returns void
+create or replace function pgtrickle.disable_inbox_priority(inbox text) returns void
 language sql
 begin atomic select tide.disable_inbox_priority(inbox); end;
 
-create function pgtrickle.inbox_is_my_partition(aggregate_id text, worker int, workers int) returns boolean
+create or replace function pgtrickle.inbox_is_my_partition(aggregate_id text, worker int, workers int) returns boolean
 language sql immutable parallel safe
 return tide.inbox_is_my_partition(aggregate_id, worker, workers);
 
-create function pgtrickle.enable_inbox_tracking(
+create or replace function pgtrickle.enable_inbox_tracking(
     table_name text, name text default null, event_id_col text default 'event_id', max_retries int default 3
 ) returns text
 language sql
@@ -150,13 +147,13 @@ comment on function pgtrickle.enable_inbox_tracking is 'Makes an existing table 
 
 -- Pipelines -----------------------------------------------------------------------------------------------------------
 
--- Whoever listens to the channel of earlier systems hears of every change, too.
-create function pgtrickle.relay_changed(name text) returns void
+-- Sessions that listen to pg_trickle's channel are notified of every change, too.
+create or replace function pgtrickle.relay_changed(name text) returns void
 language sql
 begin atomic select pg_notify('pgtrickle_relay_config', name); end;
 
 -- The text under the first of these keys.
-create function pgtrickle.relay_box(name text, config jsonb, keys text[]) returns text
+create or replace function pgtrickle.relay_box(name text, config jsonb, keys text[]) returns text
 language plpgsql immutable set search_path = pg_catalog, pg_temp as $$
 declare
     box text;
@@ -171,7 +168,7 @@ begin
 end $$;
 
 -- What is new does not run until it is enabled; what is there goes on as it was.
-create function pgtrickle.set_relay_outbox(name text, config jsonb) returns void
+create or replace function pgtrickle.set_relay_outbox(name text, config jsonb) returns void
 language plpgsql as $$
 declare
     box    pg_catalog.text := pgtrickle.outbox_of(pgtrickle.relay_box(name, config, '{stream_table,outbox}'));
@@ -191,7 +188,7 @@ end $$;
 comment on function pgtrickle.set_relay_outbox is
     'Creates or changes a forward pipeline; stream_table names the outbox. A new one is disabled: enable it with enable_relay.';
 
-create function pgtrickle.set_relay_inbox(name text, config jsonb) returns void
+create or replace function pgtrickle.set_relay_inbox(name text, config jsonb) returns void
 language plpgsql as $$
 declare
     box    pg_catalog.text := pgtrickle.relay_box(name, config, '{inbox_table,inbox}');
@@ -206,46 +203,24 @@ end $$;
 comment on function pgtrickle.set_relay_inbox is
     'Creates or changes a reverse pipeline; inbox_table names the inbox. A new one is disabled: enable it with enable_relay.';
 
-create function pgtrickle.enable_relay(name text) returns void
+create or replace function pgtrickle.enable_relay(name text) returns void
 language sql
 begin atomic select tide.relay_enable(name); select pgtrickle.relay_changed(name); end;
 
-create function pgtrickle.disable_relay(name text) returns void
+create or replace function pgtrickle.disable_relay(name text) returns void
 language sql
 begin atomic select tide.relay_disable(name); select pgtrickle.relay_changed(name); end;
 
-create function pgtrickle.delete_relay(name text) returns void
+create or replace function pgtrickle.delete_relay(name text) returns void
 language sql
 begin atomic select tide.relay_delete(name); select pgtrickle.relay_changed(name); end;
 
-create function pgtrickle.get_relay_config(name text) returns jsonb
+create or replace function pgtrickle.get_relay_config(name text) returns jsonb
 language sql stable
 begin atomic select tide.relay_get_config(name); end;
 
-create function pgtrickle.list_relay_configs() returns table (
+create or replace function pgtrickle.list_relay_configs() returns table (
     name text, direction text, outbox text, consumer_group text, inbox text, enabled boolean, status text, reason text, config jsonb
 )
 language sql stable
 begin atomic select * from tide.relay_list_configs(); end;
-
--- Who may call them: whoever may call what they wrap ----------------------------------------------------------------------
-
-insert into tide.permission (kind, object_type, schema, object)
-select p.kind, 'function', 'pgtrickle', unnest(p.names)
-  from (values
-    ('admin', array[
-        'enable_outbox', 'disable_outbox', 'create_consumer_group', 'drop_consumer_group', 'create_inbox', 'drop_inbox',
-        'enable_inbox_ordering', 'disable_inbox_ordering', 'enable_inbox_priority', 'disable_inbox_priority',
-        'enable_inbox_tracking', 'set_relay_outbox', 'set_relay_inbox', 'delete_relay', 'relay_box']),
-    ('operator', array[
-        'enable_relay', 'disable_relay', 'list_relay_configs', 'get_relay_config', 'seek_offset', 'relay_changed']),
-    ('reader', array['consumer_lag', 'inbox_status', 'outbox_status', 'outbox_of']),
-    ('consumer', array['poll_outbox', 'commit_offset', 'extend_lease', 'consumer_heartbeat', 'consumer_lag']),
-    ('inbox_worker', array[
-        'inbox_health', 'inbox_status', 'replay_inbox_messages', 'inbox_ordering_gaps', 'inbox_is_my_partition'])
-  ) as p (kind, names);
-insert into tide.permission (kind, object_type, object) values ('reader', 'function', 'outbox_of');
-
-revoke all on schema pgtrickle from public;
-revoke all on all functions in schema pgtrickle from public;
-revoke all on all functions in schema tide from public;

@@ -1,4 +1,3 @@
--- compatible: yes
 -- After a restore to an earlier time: ids that the world has seen are not given again.
 --
 -- A skip keeps the horizon true: an open publisher's mark still lies below its ids, and one that comes later takes its ids
@@ -6,7 +5,7 @@
 
 -- Where the ids of an outbox go on after a skip. Not in the default partition, which a quiet outbox would not leave for
 -- years: in a partition of which at least half is left, or in one that must be made.
-create function tide.outbox_skip_plan(box tide.outbox, margin bigint, out last_id bigint, out first_id bigint, out must_make boolean)
+create or replace function tide.outbox_skip_plan(box tide.outbox, margin bigint, out last_id bigint, out first_id bigint, out must_make boolean)
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
 declare
     room_until bigint;
@@ -21,7 +20,7 @@ begin
     end if;
 end $$;
 
-create function tide.outbox_skip_ids(outbox text, margin bigint default 1000000, dry_run boolean default false) returns bigint
+create or replace function tide.outbox_skip_ids(outbox text, margin bigint default 1000000, dry_run boolean default false) returns bigint
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp set lock_timeout = '500ms' as $$
 declare
     box  tide.outbox := tide.find_outbox(outbox);
@@ -56,7 +55,7 @@ begin
     perform setval(box.ids, greatest(plan.first_id - 1, tide.outbox_last_id(box.outbox_id)));
     return tide.outbox_last_id(box.outbox_id) + 1;
 exception when lock_not_available then
-    raise exception 'the ids of outbox "%" were not moved: somebody has its partitions open', box.name using
+    raise exception 'the ids of outbox "%" were not moved: a transaction has its partitions open', box.name using
         errcode = 'lock_not_available',
         hint = 'Nothing was changed. Call it again; relay status says which publisher has been open for long.';
 end $$;
@@ -64,7 +63,7 @@ comment on function tide.outbox_skip_ids is
     'After a restore to an earlier time: has new messages begin above ids that were given since. Returns the first of them.';
 
 -- Epochs and revisions are numbers of their own: a drain or a program from before the restore must not fit by chance.
-create function tide.relay_skip_epochs(margin bigint default 1000000) returns bigint
+create or replace function tide.relay_skip_epochs(margin bigint default 1000000) returns bigint
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
 begin
     if margin is null or margin not between 1000 and 1000000000 then
@@ -76,8 +75,3 @@ begin
 end $$;
 comment on function tide.relay_skip_epochs is
     'After a restore to an earlier time: no drain from before it fits a new one. Returns the highest epoch that was passed over.';
-
-insert into tide.permission (kind, object_type, object) values
-    ('admin', 'function', 'outbox_skip_ids'), ('admin', 'function', 'relay_skip_epochs'), ('owner', 'function', 'outbox_skip_plan');
-
-revoke all on all functions in schema tide from public;

@@ -1,30 +1,14 @@
--- compatible: yes
 -- Routed tables: a table in the form that Debezium's outbox event router reads, whose rows are messages.
 --
--- One trigger, for INSERT: what becomes of a row later is nobody's business, and costs its writers nothing. It is like
--- those of 0010: it counts only on a table that tide.table_route lists, and calls nothing that a user may have made:
--- columns are turned into text by the output functions of their types, which only a superuser can make.
+-- One trigger, for INSERT: what happens to a row later is not published, and costs its writers nothing. It is like
+-- those of table_outbox_changes.sql: it counts only on a table that tide.table_route lists, and calls nothing that a user
+-- may have made: columns are turned into text by the output functions of their types, which only a superuser can make.
 --
 -- Columns are known by their names. Their numbers would survive a renaming, but they are others in a partition, and in a
--- database that was dumped and restored: the wrong column would be published without a word. A name that is gone is told.
+-- database that was dumped and restored: the wrong column would be published without notice. A name that is gone is reported.
 
-create table tide.table_route (
-    source           regclass primary key,
-    source_name      text not null,
-    outbox_id        int not null references tide.outbox,
-    columns          text[] not null check (cardinality(columns) = 5),
-    header_names     text[] not null,
-    header_columns   text[] not null,
-    existing_at      timestamptz,
-    routed_at        timestamptz not null default now()
-);
-create index on tide.table_route (outbox_id);
-comment on table tide.table_route is 'The tables whose new rows are messages. A name or a schema may change: the table stays known by its oid.';
-comment on column tide.table_route.columns is 'The columns id, aggregate type, aggregate id, type and payload.';
-comment on column tide.table_route.existing_at is 'When the rows that were in the table before were published; null if they were not.';
-
--- What is no JSON is a string: a message that looks odd is better than a statement that fails, or than none.
-create function tide.table_route_payload(value text) returns jsonb
+-- What is not JSON is a string: a message that looks odd is better than a statement that fails, or than no message.
+create or replace function tide.table_route_payload(value text) returns jsonb
 language plpgsql immutable set search_path = pg_catalog, pg_temp as $$
 begin
     return value::jsonb;
@@ -32,14 +16,14 @@ exception when invalid_text_representation or untranslatable_character or progra
     return to_jsonb(value);
 end $$;
 
-create function tide.table_route_has(source oid, name text) returns boolean
+create or replace function tide.table_route_has(source oid, name text) returns boolean
 language sql stable set search_path = pg_catalog, pg_temp
 begin atomic
     select exists (select from pg_attribute a where a.attrelid = source and a.attname = name and a.attnum > 0 and not a.attisdropped);
 end;
 
 -- A query with %s in the place of the relation: payload, key and headers of each row.
-create function tide.table_route_query(route tide.table_route) returns text
+create or replace function tide.table_route_query(route tide.table_route) returns text
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare
     names    text[] := route.columns;
@@ -66,14 +50,14 @@ begin
                           format(as_text, names[3]), headers), '%', '%%') || '%s';
 end $$;
 
-create function tide.table_route_of(relation oid) returns tide.table_route
+create or replace function tide.table_route_of(relation oid) returns tide.table_route
 language sql stable set search_path = pg_catalog, pg_temp
 begin atomic
     select t from tide.table_route t where t.source in (relation, pg_partition_root(relation)) limit 1;
 end;
 
 -- Publishes rows that a table has, in the order of the arrays.
-create function tide.table_route_append(source oid, payloads jsonb[], keys text[], headers jsonb[]) returns void
+create or replace function tide.table_route_append(source oid, payloads jsonb[], keys text[], headers jsonb[]) returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
     box     tide.outbox;
@@ -100,7 +84,7 @@ begin
 end $$;
 
 -- Whatever the session of the writer is set to, a value has one form. Rows are published a thousand, or a MiB, at a time.
-create function tide.table_routed() returns trigger
+create or replace function tide.table_routed() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp set datestyle = 'ISO, MDY' set timezone = 'UTC'
     set intervalstyle = 'iso_8601' set extra_float_digits = 1 set bytea_output = 'hex' set lc_monetary = 'C' as $$
 declare
@@ -138,8 +122,7 @@ begin
 end $$;
 
 -- Setting up -------------------------------------------------------------------------------------------------------------
-
-create function tide.table_route_triggers(source oid) returns table (relation regclass, state "char")
+create or replace function tide.table_route_triggers(source oid) returns table (relation regclass, state "char")
 language sql stable security definer set search_path = pg_catalog, pg_temp
 begin atomic
     select t.relid, g.tgenabled
@@ -148,7 +131,7 @@ begin atomic
 end;
 
 -- The column that a route needs, or why it cannot be that one.
-create function tide.table_route_column(source oid, role text, name text) returns text
+create or replace function tide.table_route_column(source oid, role text, name text) returns text
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare
     found_column record;
@@ -176,8 +159,8 @@ begin
     return name;
 end $$;
 
--- Lists the table, if its trigger is there: whoever had the right to create that may route it.
-create function tide.table_route_register(
+-- Lists the table, if its trigger is there: a role with the right to create that may route it.
+create or replace function tide.table_route_register(
     source oid, outbox text, columns jsonb, headers jsonb, retention_hours int, max_payload_bytes int
 ) returns text
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
@@ -243,7 +226,7 @@ begin
 end $$;
 
 -- The query for the rows that are there, for whom tells that it is about to publish them; null if they were published.
-create function tide.table_route_existing(source oid) returns text
+create or replace function tide.table_route_existing(source oid) returns text
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
     route tide.table_route;
@@ -253,7 +236,7 @@ begin
     return case when found then tide.table_route_query(route) end;
 end $$;
 
-create function tide.table_route_forget(source oid, drop_outbox boolean) returns void
+create or replace function tide.table_route_forget(source oid, drop_outbox boolean) returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
     box_name text;
@@ -272,7 +255,7 @@ end $$;
 
 -- With the rights of the caller, as tide.table_outbox_enable. CREATE TRIGGER locks out writers: what is in the table when
 -- it has its lock, and what the trigger sees later, are all rows, each once.
-create function tide.table_outbox_route(
+create or replace function tide.table_outbox_route(
     source regclass, outbox text default null, columns jsonb default '{}', headers jsonb default '{}',
     existing boolean default false, existing_order text default null, retention_hours int default null,
     max_payload_bytes int default 1048576
@@ -332,7 +315,7 @@ end $$;
 comment on function tide.table_outbox_route is
     'Makes a table in the form of Debezium''s outbox an outbox: each row that is inserted from now on is a message. Returns the outbox''s name.';
 
-create function tide.table_outbox_unroute(source regclass, drop_outbox boolean default false) returns void
+create or replace function tide.table_outbox_unroute(source regclass, drop_outbox boolean default false) returns void
 language plpgsql set search_path = pg_catalog, pg_temp set lock_timeout = '900ms' as $$
 declare
     relation regclass;
@@ -347,7 +330,7 @@ end $$;
 comment on function tide.table_outbox_unroute is
     'New rows of the table are messages no more. What was published is still delivered, unless the outbox is dropped with all its messages.';
 
-create function tide.table_route_problem(route tide.table_route) returns text
+create or replace function tide.table_route_problem(route tide.table_route) returns text
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $$
 declare
     wrong text;
@@ -383,9 +366,11 @@ begin atomic
      where table_outbox_status.source is null or t.source = table_outbox_status.source
      order by 1;
 end;
+comment on function tide.table_outbox_status is
+    'A row for each table that is an outbox. tables: itself and its partitions. problem: what is wrong and what to do, or null.';
 
 -- A table is an outbox in one way, and its outbox stays.
-create function tide.keep_table_route() returns trigger
+create or replace function tide.keep_table_route() returns trigger
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
     sources text;
@@ -406,16 +391,5 @@ begin
     end if;
     return old;
 end $$;
-create trigger keep_table_route before delete on tide.outbox for each row execute function tide.keep_table_route();
-create trigger keep_table_route before insert on tide.table_outbox for each row execute function tide.keep_table_route();
-
-insert into tide.permission (kind, object_type, object)
-select p.kind, 'function', unnest(p.names)
-  from (values
-    ('admin', array['table_outbox_route', 'table_outbox_unroute', 'table_routed', 'table_route_triggers', 'table_route_register',
-                    'table_route_existing', 'table_route_append', 'table_route_payload', 'table_route_forget']),
-    ('owner', array['table_route_has', 'table_route_query', 'table_route_of', 'table_route_column', 'table_route_problem', 'keep_table_route'])
-  ) as p (kind, names);
-insert into tide.permission (kind, object_type, object, privileges) values ('owner', 'table', 'table_route', 'all');
-
-revoke all on all functions in schema tide from public;
+create or replace trigger keep_table_route before delete on tide.outbox for each row execute function tide.keep_table_route();
+create or replace trigger keep_table_route before insert on tide.table_outbox for each row execute function tide.keep_table_route();

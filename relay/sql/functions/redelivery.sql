@@ -1,67 +1,39 @@
--- Dead letters, replays, and the history of configurations.
+-- Dead letters and replays.
 --
 -- People ask, and the pipeline's own drains do: a dead letter that is to be retried carries the request, a range that is
 -- to be replayed is a row of tide.replay. A drain looks for both after its live messages, sends them through the same
 -- sink (or decodes them again into the same inbox), and settles them under its fence. The offset never moves for them.
 
--- Dead letters --------------------------------------------------------------------------------------------------------
-
-alter table tide.dead_letter
-    add column attempts int not null default 1,
-    add column first_failed_at timestamptz not null default now(),
-    add column retry_requested_at timestamptz;
-update tide.dead_letter set first_failed_at = failed_at;
-comment on column tide.dead_letter.attempts is 'How often the message was refused for good.';
-comment on column tide.dead_letter.failed_at is 'When it was refused last.';
-comment on column tide.dead_letter.retry_requested_at is 'Since when the next drain is to send it again; null if it is to stay.';
-create index on tide.dead_letter (pipeline, dead_letter_id);
-create index on tide.dead_letter (pipeline, dead_letter_id) where retry_requested_at is not null;
-create index on tide.dead_letter (failed_at);
-
-create table tide.replay (
-    replay_id    bigint generated always as identity primary key,
-    pipeline     text not null references tide.pipeline on delete cascade,
-    outbox_id    int not null,
-    from_id      bigint not null,
-    to_id        bigint not null,
-    next_id      bigint not null,
-    requested_by text not null,
-    requested_at timestamptz not null default now(),
-    delivered    bigint not null default 0,
-    dead_letters bigint not null default 0,
-    ended_at     timestamptz,
-    check (from_id <= to_id and next_id between from_id and to_id + 1)
-) with (fillfactor = 50);
-comment on table tide.replay is 'Ranges of an outbox that a pipeline delivers once more; next_id is the first that is still to be sent.';
-comment on column tide.replay.outbox_id is 'The outbox that the pipeline read when it was asked for: ids of another are other messages.';
-create index on tide.replay (pipeline, replay_id) where ended_at is null;
-create index on tide.replay (ended_at);
-
-create view tide.redelivery_waiting as
-    select d.pipeline from tide.dead_letter d where d.retry_requested_at is not null
-     union
-    select r.pipeline from tide.replay r where r.ended_at is null;
-comment on view tide.redelivery_waiting is 'The pipelines that have something to deliver once more.';
-
-create function tide.redelivery_floor(outbox_id int) returns bigint
+create or replace function tide.redelivery_floor(outbox_id int) returns bigint
 language sql stable security definer set search_path = pg_catalog, pg_temp
 begin atomic
     select min(r.next_id) from tide.replay r where r.ended_at is null and r.outbox_id = redelivery_floor.outbox_id;
 end;
 comment on function tide.redelivery_floor is 'The lowest id that a replay still wants; null if none does.';
 
+-- Wakes the owner of a pipeline, as a publisher would. A reverse pipeline looks on its own while it waits.
+create or replace function tide.redelivery_wake(pipeline text) returns void
+language sql security definer set search_path = pg_catalog, pg_temp
+begin atomic
+    select pg_notify('tide_outbox_notify', o.name)
+      from tide.pipeline p
+      join tide.consumer_group g on g.group_id = p.group_id
+      join tide.outbox o on o.outbox_id = g.outbox_id
+     where p.name = redelivery_wake.pipeline;
+end;
+
 -- A pipeline that is made again under the name of one that is gone has not been asked for anything.
-create function tide.forget_requests() returns trigger
+create or replace function tide.forget_requests() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 begin
     update tide.dead_letter d set retry_requested_at = null
      where d.pipeline = old.name and d.retry_requested_at is not null;
     return null;
 end $$;
-create trigger forget_requests after delete on tide.pipeline for each row execute function tide.forget_requests();
+create or replace trigger forget_requests after delete on tide.pipeline for each row execute function tide.forget_requests();
 
 -- What a replay wants is in an outbox that the pipeline reads no more.
-create function tide.end_replays() returns trigger
+create or replace function tide.end_replays() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 begin
     update tide.replay r set ended_at = clock_timestamp()
@@ -72,38 +44,10 @@ begin
     end if;
     return null;
 end $$;
-create trigger end_replays after update of group_id on tide.pipeline
+create or replace trigger end_replays after update of group_id on tide.pipeline
     for each row when (old.group_id is distinct from new.group_id) execute function tide.end_replays();
 
--- Who asks. current_user is the owner inside a function that runs with its owner's rights.
-create function tide.caller() returns text
-language sql stable
-return coalesce(nullif(current_setting('role', true), 'none'), session_user::text);
-
--- Wakes the owner of a pipeline, as a publisher would. A reverse pipeline looks by itself while it waits.
-create function tide.redelivery_wake(pipeline text) returns void
-language sql security definer set search_path = pg_catalog, pg_temp
-begin atomic
-    select pg_notify('tide_outbox_notify', o.name)
-      from tide.pipeline p
-      join tide.consumer_group g on g.group_id = p.group_id
-      join tide.outbox o on o.outbox_id = g.outbox_id
-     where p.name = redelivery_wake.pipeline;
-end;
-
-create function tide.find_pipeline(pipeline text) returns tide.pipeline
-language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $$
-declare
-    found_pipeline tide.pipeline;
-begin
-    select * into found_pipeline from tide.pipeline p where p.name = find_pipeline.pipeline;
-    if not found then
-        perform tide.refuse_pipeline(pipeline);
-    end if;
-    return found_pipeline;
-end $$;
-
-create function tide.relay_dlq_list(
+create or replace function tide.relay_dlq_list(
     pipeline text default null, max_rows int default 1000, after_id bigint default 0, code text default null
 ) returns table (
     dead_letter_id bigint, pipeline text, outbox text, message_id bigint, inbox text, event_id text, subject text, key text,
@@ -123,7 +67,7 @@ $$;
 comment on function tide.relay_dlq_list is
     'Dead letters in the order of their ids, of one pipeline or of all, with one code or any; after_id is the last id of the page before.';
 
-create function tide.refuse_dead_letter(dead_letter_id bigint) returns void
+create or replace function tide.refuse_dead_letter(dead_letter_id bigint) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
     raise exception 'dead letter % does not exist', coalesce(dead_letter_id::text, 'NULL') using
@@ -131,11 +75,11 @@ begin
         hint = 'It may have been retried or discarded. List what there is: select * from tide.relay_dlq_list();';
 end $$;
 
-create function tide.direction_of(letter tide.dead_letter) returns text
+create or replace function tide.direction_of(letter tide.dead_letter) returns text
 language sql immutable
 return case when (letter).outbox is null then 'reverse' else 'forward' end;
 
-create function tide.relay_dlq_retry(dead_letter_id bigint) returns int
+create or replace function tide.relay_dlq_retry(dead_letter_id bigint) returns int
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
     letter tide.dead_letter;
@@ -147,7 +91,7 @@ begin
     if (tide.find_pipeline(letter.pipeline)).direction <> tide.direction_of(letter) then
         raise exception 'dead letter % is of another pipeline "%" than the one that has this name now', dead_letter_id, letter.pipeline
             using errcode = 'object_not_in_prerequisite_state',
-            hint = 'It was made by a pipeline of the other direction, which is gone. Discard it, or publish it anew.';
+            hint = 'It was made by a pipeline of the other direction, which is gone. Discard it, or publish the message again.';
     end if;
     update tide.dead_letter d set retry_requested_at = coalesce(d.retry_requested_at, clock_timestamp())
      where d.dead_letter_id = letter.dead_letter_id;
@@ -157,7 +101,7 @@ end $$;
 comment on function tide.relay_dlq_retry(bigint) is
     'Has the pipeline send a dead letter again. Delivered, it is gone; refused again, it stays, with one attempt more.';
 
-create function tide.relay_dlq_retry(pipeline text) returns int
+create or replace function tide.relay_dlq_retry(pipeline text) returns int
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
     line  tide.pipeline := tide.find_pipeline(pipeline);
@@ -171,7 +115,7 @@ begin
 end $$;
 comment on function tide.relay_dlq_retry(text) is 'The same for every dead letter of a pipeline; returns how many.';
 
-create function tide.relay_dlq_discard(dead_letter_id bigint) returns int
+create or replace function tide.relay_dlq_discard(dead_letter_id bigint) returns int
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 begin
     delete from tide.dead_letter d where d.dead_letter_id = relay_dlq_discard.dead_letter_id;
@@ -182,7 +126,7 @@ begin
 end $$;
 comment on function tide.relay_dlq_discard is 'Forgets a dead letter for good.';
 
-create function tide.relay_dlq_purge(pipeline text, older_than interval default '0') returns bigint
+create or replace function tide.relay_dlq_purge(pipeline text, older_than interval default '0') returns bigint
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
     purged bigint;
@@ -205,7 +149,7 @@ begin
 end $$;
 comment on function tide.relay_dlq_purge is 'Forgets for good what a pipeline has refused, all or what is older; returns how many.';
 
-create function tide.relay_dlq_stats(pipeline text default null)
+create or replace function tide.relay_dlq_stats(pipeline text default null)
 returns table (
     pipeline text, code text, dead_letters bigint, retrying bigint, most_attempts int, oldest_at timestamptz, newest_at timestamptz
 )
@@ -220,8 +164,8 @@ comment on function tide.relay_dlq_stats is 'How many dead letters each pipeline
 
 -- Replays -------------------------------------------------------------------------------------------------------------
 
--- The pipeline and its group, if the range can be replayed: what lies above the offset is still delivered by itself.
-create function tide.replay_range(
+-- The pipeline and its group, if the range can be replayed: what lies above the offset is still to be delivered.
+create or replace function tide.replay_range(
     pipeline text, from_id bigint, inout to_id bigint, out outbox_id int, out group_id int
 )
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $$
@@ -240,7 +184,7 @@ begin
         raise exception 'from % to % is no range of ids', coalesce(from_id::text, 'NULL'), to_id using
             errcode = 'invalid_parameter_value', hint = 'Give the first and the last id; both are delivered.';
     elsif to_id > behind.offset_id then
-        raise exception 'pipeline "%" has settled its messages up to %, and will deliver those above by itself',
+        raise exception 'pipeline "%" has settled its messages up to %, and will deliver those above without a replay',
             line.name, behind.offset_id using
             errcode = 'invalid_parameter_value', hint = format('Replay up to %s at most.', behind.offset_id);
     end if;
@@ -248,7 +192,7 @@ begin
     group_id := behind.group_id;
 end $$;
 
-create function tide.relay_replay(pipeline text, from_id bigint, to_id bigint default null) returns bigint
+create or replace function tide.relay_replay(pipeline text, from_id bigint, to_id bigint default null) returns bigint
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
     line   record;
@@ -264,12 +208,14 @@ end $$;
 comment on function tide.relay_replay is
     'Has the pipeline deliver a range of ids once more, beside what is new; returns the number of the replay. to_id: default the offset.';
 
-create function tide.relay_replay_preview(
+create or replace function tide.relay_replay_preview(
     pipeline text, from_id bigint, to_id bigint default null,
     out messages bigint, out bytes bigint, out first_id bigint, out last_id bigint, out first_at timestamptz,
     out last_at timestamptz, out dead_letters bigint, out oldest_kept_id bigint
 )
-language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $$
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp
+-- A generic plan would lock and plan every partition of every outbox.
+set plan_cache_mode = force_custom_plan as $$
 declare
     line record;
 begin
@@ -287,7 +233,7 @@ end $$;
 comment on function tide.relay_replay_preview is
     'What a replay would deliver: messages that are kept still, and how many of them are dead letters of the pipeline.';
 
-create function tide.relay_replays(pipeline text default null)
+create or replace function tide.relay_replays(pipeline text default null)
 returns table (
     replay_id bigint, pipeline text, from_id bigint, to_id bigint, next_id bigint, requested_by text, requested_at timestamptz,
     delivered bigint, dead_letters bigint, ended_at timestamptz
@@ -301,7 +247,7 @@ language sql stable security definer set search_path = pg_catalog, pg_temp as $$
 $$;
 comment on function tide.relay_replays is 'The replays that were asked for, and how far each has come.';
 
-create function tide.relay_replay_cancel(replay_id bigint) returns boolean
+create or replace function tide.relay_replay_cancel(replay_id bigint) returns boolean
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
     was_open boolean;
@@ -316,67 +262,3 @@ begin
     return was_open;
 end $$;
 comment on function tide.relay_replay_cancel is 'Ends a replay after the batch in hand: true if it was still running.';
-
--- History -------------------------------------------------------------------------------------------------------------
-
-create table tide.pipeline_history (
-    history_id bigint generated always as identity primary key,
-    pipeline   text not null,
-    action     text not null check (action in ('create', 'change', 'enable', 'disable', 'delete')),
-    changed_at timestamptz not null default clock_timestamp(),
-    changed_by text not null,
-    program    text not null,
-    old        jsonb,
-    new        jsonb
-);
-create index on tide.pipeline_history (pipeline, history_id);
-create index on tide.pipeline_history (changed_at);
-comment on column tide.pipeline_history.program is 'The application_name of the session.';
-
-create function tide.pipeline_described(line tide.pipeline) returns jsonb
-language sql stable set search_path = pg_catalog, pg_temp
-begin atomic
-    select jsonb_strip_nulls(jsonb_build_object('outbox', o.name, 'consumer_group', g.name, 'inbox', i.name))
-           || jsonb_build_object('direction', (line).direction, 'enabled', (line).enabled, 'config', (line).config)
-      from (select 1) one
-      left join tide.consumer_group g on g.group_id = (line).group_id
-      left join tide.outbox o on o.outbox_id = g.outbox_id
-      left join tide.inbox i on i.inbox_id = (line).inbox_id;
-end;
-
-create function tide.keep_history() returns trigger
-language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
-declare
-    done text := case tg_op when 'INSERT' then 'create' when 'DELETE' then 'delete' else 'change' end;
-begin
-    if tg_op = 'UPDATE' and old.enabled <> new.enabled then
-        done := case when new.enabled then 'enable' else 'disable' end;
-    end if;
-    insert into tide.pipeline_history (pipeline, action, changed_by, program, old, new)
-    values (coalesce(new.name, old.name), done, tide.caller(), coalesce(current_setting('application_name', true), ''),
-            case when tg_op <> 'INSERT' then tide.pipeline_described(old) end,
-            case when tg_op <> 'DELETE' then tide.pipeline_described(new) end);
-    return null;
-end $$;
-
--- The relay's own notes on a pipeline, and a configuration that was set again as it was, are no change.
-create trigger keep_history after insert or delete on tide.pipeline
-    for each row execute function tide.keep_history();
-create trigger keep_history_of_changes after update on tide.pipeline
-    for each row when ((old.enabled, old.config, old.group_id, old.inbox_id) is distinct from
-                       (new.enabled, new.config, new.group_id, new.inbox_id))
-    execute function tide.keep_history();
-
-create function tide.relay_config_history(pipeline text default null)
-returns table (
-    changed_at timestamptz, pipeline text, action text, changed_by text, program text, old jsonb, new jsonb
-)
-language sql stable security definer set search_path = pg_catalog, pg_temp as $$
-    select h.changed_at, h.pipeline, h.action, h.changed_by, h.program, h.old, h.new
-      from tide.pipeline_history h
-     where relay_config_history.pipeline is null or h.pipeline = relay_config_history.pipeline
-     order by h.history_id
-$$;
-comment on function tide.relay_config_history is 'Every change of a pipeline, also of one that is gone: when, who, what it was and what it became.';
-
-revoke all on all functions in schema tide from public;

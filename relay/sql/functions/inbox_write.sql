@@ -1,0 +1,150 @@
+-- Writing messages into inboxes.
+--
+-- A message becomes a row once: event_id is the table's primary key, and every writer does nothing on a conflict. A
+-- reverse drain writes rows, dead letters and positions in one transaction that names its fence, commits, and only then
+-- acknowledges to its source.
+--
+-- What must not happen: that code of others runs with the rights of this schema's owner, because a function of ours reads or
+-- writes a table for which they have made triggers, rules, defaults, constraints, policies, indexes or types. A table
+-- may belong to others, or be in their schema; on it there may be no code but that of roles which have our rights anyway.
+
+-- Such code, as a sentence for people, or null. Rows of tables that refer to this one and are deleted or changed with its
+-- rows count as its own; those of tables that inherit from it would, and are not needed.
+create or replace function tide.inbox_code_of_others(relation regclass) returns text
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+declare
+    found_code record;
+begin
+    with recursive touched (relid, depth) as (
+        select relation, 0
+         union
+        select t.tgconstrrelid::regclass, least(d.depth + 1, 10)
+          from touched d join pg_trigger t on t.tgrelid = d.relid
+         where t.tgfoid in ('"RI_FKey_cascade_del"'::regproc, '"RI_FKey_setnull_del"'::regproc, '"RI_FKey_setdefault_del"'::regproc,
+                            '"RI_FKey_cascade_upd"'::regproc, '"RI_FKey_setnull_upd"'::regproc, '"RI_FKey_setdefault_upd"'::regproc)
+    ), part (class_id, object_id) as (
+        select 'pg_class'::regclass, t.relid::oid from touched t
+         union select 'pg_attrdef'::regclass, d.oid from pg_attrdef d join touched t on d.adrelid = t.relid
+         union select 'pg_constraint'::regclass, c.oid from pg_constraint c join touched t on c.conrelid = t.relid
+         union select 'pg_trigger'::regclass, g.oid from pg_trigger g join touched t on g.tgrelid = t.relid
+         union select 'pg_class'::regclass, x.indexrelid from pg_index x join touched t on x.indrelid = t.relid
+         union select 'pg_policy'::regclass, l.oid from pg_policy l join touched t on l.polrelid = t.relid
+    ), used (class_id, object_id, code_class, code_id, owner) as (
+        select p.*, d.refclassid, d.refobjid, coalesce(f.proowner, t.typowner, o.oprowner)
+          from part p
+          join pg_depend d on d.classid = p.class_id and d.objid = p.object_id
+          left join pg_proc f on d.refclassid = 'pg_proc'::regclass and f.oid = d.refobjid
+          left join pg_type t on d.refclassid = 'pg_type'::regclass and t.oid = d.refobjid
+          left join pg_operator o on d.refclassid = 'pg_operator'::regclass and o.oid = d.refobjid
+         where coalesce(f.oid, t.oid, o.oid) is not null
+         union all
+        select 'pg_class'::regclass, relation, 'pg_class'::regclass, t.relid, c.relowner
+          from touched t join pg_class c on c.oid = t.relid where t.depth > 0
+         union all
+        -- What a rule does is not looked into.
+        select 'pg_class'::regclass, relation, 'pg_rewrite'::regclass, r.oid, null
+          from pg_rewrite r join touched t on r.ev_class = t.relid
+         union all
+        select 'pg_class'::regclass, relation, 'pg_class'::regclass, i.inhrelid, null
+          from pg_inherits i join touched t on i.inhparent = t.relid
+    )
+    select pg_describe_object(u.class_id, u.object_id, 0) as part, pg_describe_object(u.code_class, u.code_id, 0) as code,
+           pg_get_userbyid(u.owner) as owner
+      into found_code
+      from used u
+     where u.owner is null
+        or not exists (select from pg_roles r where r.oid = u.owner and (r.rolsuper or pg_has_role(r.oid, current_user, 'member')))
+     order by u.owner is null, u.class_id, u.object_id
+     limit 1;
+    return format('%s uses %s', found_code.part, found_code.code) || coalesce(', which belongs to ' || quote_ident(found_code.owner), '')
+        where found_code.code is not null;
+end $$;
+
+-- To be called before anything with the owner's rights reads or writes the table. The lock keeps what was looked at as it
+-- is until the transaction ends: 'access share' for reading.
+create or replace function tide.inbox_guard(box tide.inbox, lock_mode text) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+    named    text := format('%I.%I', box.table_schema, box.table_name);
+    relation regclass := to_regclass(named);
+    kind     "char";
+    code     text;
+begin
+    select c.relkind into kind from pg_class c where c.oid = relation;
+    if kind = 'r' then
+        execute format('lock table only %s in %s mode', named, lock_mode);
+        code := tide.inbox_code_of_others(relation);
+    end if;
+    if kind is null or to_regclass(named) is distinct from relation then
+        raise exception 'the table % of inbox "%" is gone', named, box.name using
+            errcode = 'invalid_table_definition',
+            hint = format(case when box.tracked then 'Forget it: select tide.disable_inbox_tracking(%L);'
+                               else 'Forget it: select tide.inbox_drop(%L);' end, box.name);
+    elsif kind <> 'r' then
+        raise exception '%, the table of inbox "%", is no ordinary table any more', named, box.name using
+            errcode = 'wrong_object_type', hint = 'A role that may replace objects of that schema has replaced it.';
+    elsif code is not null then
+        raise exception 'inbox "%" is not touched: code of others would run with the rights of %: %', box.name, quote_ident(current_user), code
+            using errcode = 'insufficient_privilege',
+            hint = format('Remove it. If you trust a function or a type, and no one else may change it, make %I its owner.', current_user);
+    end if;
+end $$;
+
+-- A statement that inserted nothing, because every row was known, wakes no one.
+create or replace function tide.inbox_notify() returns trigger
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+    if exists (select from arrived) then
+        perform pg_notify('tide_inbox', tg_argv[0]);
+    end if;
+    return null;
+end $$;
+
+-- One statement for a batch. The relay needs no right on the table itself.
+create or replace function tide.inbox_write(
+    inbox text, event_ids text[], event_types text[], sources text[], aggregate_ids text[], event_sequences bigint[],
+    payloads text[], headers text[], trace_ids text[]
+) returns bigint
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    box     tide.inbox := tide.find_inbox(inbox);
+    given   bigint := coalesce(cardinality(event_ids), 0);
+    written bigint;
+begin
+    perform tide.inbox_guard(box, 'row exclusive');
+    -- received_at is written, as a table that was there before may have no default for it.
+    execute format('insert into %I.%I '
+        '(%I, event_type, source, aggregate_id, event_sequence, payload, headers, trace_id, received_at) '
+        'select r.event_id::%s, r.event_type, r.source, r.aggregate_id, r.event_sequence, r.payload::jsonb, '
+        '       coalesce(r.headers, ''{}'')::jsonb, r.trace_id, now() '
+        '  from unnest($1, $2, $3, $4, $5, $6, $7, $8) as '
+        '       r (event_id, event_type, source, aggregate_id, event_sequence, payload, headers, trace_id) '
+        'on conflict (%3$I) do nothing', box.table_schema, box.table_name, box.event_id_col, box.event_id_type)
+        using event_ids, event_types, sources, aggregate_ids, event_sequences, payloads, headers, trace_ids;
+    get diagnostics written = row_count;
+    if written < given then
+        insert into tide.inbox_duplicates (inbox_id, messages) values (box.inbox_id, given - written);
+    end if;
+    return written;
+end $$;
+comment on function tide.inbox_write is 'Writes messages that are not there yet; returns how many. Payloads and headers are JSON texts.';
+
+-- What `relay api` needs beside writing: to tell a repetition from another message under the same id. And its rights,
+-- which are fewer than those of schedulers and workers, because anybody can talk to it.
+create or replace function tide.inbox_look(inbox text, event_ids text[], payloads text[])
+returns table (is_new boolean, is_same boolean)
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    box tide.inbox := tide.find_inbox(inbox);
+begin
+    perform tide.inbox_guard(box, 'access share');
+    -- received_at is when a transaction began: what this one has written was written now.
+    return query execute format(
+        'select i.received_at = now(), i.payload = r.payload::jsonb '
+        '  from unnest($1, $2) with ordinality as r (event_id, payload, n) '
+        '  left join %I.%I i on i.%I = r.event_id::%s order by r.n',
+        box.table_schema, box.table_name, box.event_id_col, box.event_id_type)
+        using event_ids, payloads;
+end $$;
+comment on function tide.inbox_look is
+    'For each message, right after writing it: whether this transaction wrote it, and whether it is the one that is stored.';

@@ -1,0 +1,260 @@
+-- Outboxes: creating and dropping them, their partitions, and how they are doing. Why nothing is lost: see publish.sql.
+
+create or replace function tide.find_outbox(outbox text) returns tide.outbox
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    found_outbox tide.outbox;
+begin
+    select * into found_outbox from tide.outbox o where o.name = find_outbox.outbox;
+    if not found then
+        raise exception 'outbox "%" does not exist', outbox using
+            errcode = 'undefined_object',
+            hint = format('Create it: select tide.outbox_create(%L);', outbox);
+    end if;
+    return found_outbox;
+end $$;
+
+create or replace function tide.outbox_last_id(outbox_id int) returns bigint
+language sql stable security definer set search_path = pg_catalog, pg_temp
+return (select coalesce(pg_sequence_last_value(o.ids), 0) from tide.outbox o where o.outbox_id = outbox_last_id.outbox_id);
+comment on function tide.outbox_last_id is 'The highest id taken; that message may be open still, or rolled back.';
+
+-- The first id above the range partitions of an outbox.
+create or replace function tide.outbox_upper(outbox_id int) returns bigint
+language sql stable set search_path = pg_catalog, pg_temp
+begin atomic
+    select coalesce(max(substring(pg_get_expr(c.relpartbound, c.oid) from 'TO \(''?(\d+)''?\)')::bigint), 0)
+      from pg_inherits i join pg_class c on c.oid = i.inhrelid
+     where i.inhparent = format('tide.message_%s', outbox_id)::regclass;
+end;
+
+create or replace function tide.outbox_needs_partition(outbox_id int) returns boolean
+language sql stable security definer set search_path = pg_catalog, pg_temp
+begin atomic
+    select tide.outbox_upper(o.outbox_id) <= tide.outbox_last_id(o.outbox_id) + o.partition_size
+      from tide.outbox o where o.outbox_id = outbox_needs_partition.outbox_id;
+end;
+
+-- The range partition whose first id is `first_id`. Made apart and then attached: unlike CREATE ... PARTITION OF,
+-- ATTACH lets publishers and readers of the parent go on.
+create or replace function tide.attach_partition(box tide.outbox, first_id bigint) returns void
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    parent text := format('message_%s', box.outbox_id);
+    part   text := format('message_%s_%s', box.outbox_id, first_id);
+begin
+    execute format('create table tide.%I (like tide.%I including defaults including constraints)', part, parent);
+    execute format('alter table tide.%I attach partition tide.%I for values from (%s) to (%s)',
+                   parent, part, first_id, first_id + box.partition_size);
+end $$;
+
+-- Makes sure that at least one whole unused partition lies above the highest id. The scheduler calls it on a timer.
+-- Ids beyond the last partition fall into the default partition, so that publishing never depends on it.
+-- Returns the number of partitions made. Gives up after lock_timeout, or when publishers are faster: it is called again
+-- soon.
+--
+-- Publishers that write to the default partition wait behind an ATTACH that waits: not for half a second. How far they
+-- are is looked at once nothing can be written there: while we waited for that, they took ids.
+create or replace function tide.outbox_extend(outbox text) returns int
+language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '50ms' as $$
+declare
+    box   tide.outbox := tide.find_outbox(outbox);
+    last  bigint;
+    upper bigint;
+    made  int := 0;
+begin
+    perform pg_advisory_xact_lock(tide.lock_class(0), box.outbox_id);
+    if not tide.outbox_needs_partition(box.outbox_id) then
+        return 0;
+    end if;
+    execute format('lock table tide.message_%s_rest in access exclusive mode', box.outbox_id);
+    last := tide.outbox_last_id(box.outbox_id);
+    upper := tide.outbox_upper(box.outbox_id);
+    -- Ids go to the default partition already, or soon: the next range starts well above them. One that publishers reach
+    -- while it is attached would refuse their rows.
+    if last + box.partition_size / 2 >= upper then
+        upper := (last / box.partition_size + 2) * box.partition_size;
+        perform tide.attach_partition(box, upper);
+        upper := upper + box.partition_size;
+        made := 1;
+    end if;
+    while upper <= last + box.partition_size loop
+        perform tide.attach_partition(box, upper);
+        upper := upper + box.partition_size;
+        made := made + 1;
+    end loop;
+    return made;
+end $$;
+
+-- A retention that is not given is that of the settings. Creating can be switched off there.
+create or replace function tide.outbox_create(
+    name text, retention_hours int default null, max_payload_bytes int default 1048576, partition_size bigint default 1000000
+) returns void
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    box      tide.outbox;
+    numbered text;
+begin
+    if outbox_create.name is null or outbox_create.name !~ '^[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}$' then
+        raise exception 'outbox name % is not valid', coalesce(quote_literal(name), 'NULL') using
+            errcode = 'invalid_name',
+            hint = 'Use 1 to 100 letters, digits, "_", "-" and ".", not starting with "-" or ".".';
+    end if;
+    if exists (select from tide.outbox o where o.name = outbox_create.name) then
+        raise exception 'outbox "%" exists already', name using
+            errcode = 'duplicate_object',
+            hint = 'Use tide.outbox_create_if_not_exists to create it only where it is missing.';
+    end if;
+    if not tide.setting_is_on('outbox_enabled') then
+        raise exception 'outbox "%" was not created: outboxes are switched off in this database', name using
+            errcode = 'object_not_in_prerequisite_state',
+            hint = 'Switch them on: select tide.setting_set(''outbox_enabled'', ''true'');';
+    end if;
+    insert into tide.outbox (name, retention_hours, max_payload_bytes, partition_size, ids)
+    values (name, coalesce(retention_hours, tide.setting_number('outbox_retention_hours')), max_payload_bytes, partition_size, 0::regclass)
+    returning * into box;
+    numbered := format('message_%s', box.outbox_id);
+    execute format('create sequence tide.%I cache 1', numbered || '_ids');
+    update tide.outbox o set ids = format('tide.%I', numbered || '_ids')::regclass
+     where o.outbox_id = box.outbox_id returning * into box;
+    -- Made apart, with all its partitions, and attached last: CREATE ... PARTITION OF would have tide.message, and so the
+    -- publishers of every outbox, wait until the caller commits.
+    execute format('create table tide.%I (like tide.message including defaults including constraints, primary key (outbox_id, id)) '
+                   'partition by range (id)', numbered);
+    execute format('create table tide.%I partition of tide.%I default', numbered || '_rest', numbered);
+    perform tide.attach_partition(box, 0);
+    perform tide.attach_partition(box, box.partition_size);
+    execute format('alter table tide.message attach partition tide.%I for values in (%s)', numbered, box.outbox_id);
+end $$;
+
+create or replace function tide.outbox_create_if_not_exists(
+    name text, retention_hours int default null, max_payload_bytes int default 1048576, partition_size bigint default 1000000
+) returns boolean
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+begin
+    perform pg_advisory_xact_lock(tide.lock_class(0), hashtext(name));
+    if exists (select from tide.outbox o where o.name = outbox_create_if_not_exists.name) then
+        return false;
+    end if;
+    perform tide.outbox_create(name, retention_hours, max_payload_bytes, partition_size);
+    return true;
+end $$;
+comment on function tide.outbox_create_if_not_exists is 'True if it was created, false if it was there.';
+
+create or replace function tide.outbox_set_enabled(outbox text, enabled boolean) returns void
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    box tide.outbox := tide.find_outbox(outbox);
+begin
+    update tide.outbox o set enabled = outbox_set_enabled.enabled where o.outbox_id = box.outbox_id;
+end $$;
+
+create or replace function tide.outbox_enable(name text) returns void
+language sql security definer set search_path = pg_catalog, pg_temp
+begin atomic select tide.outbox_set_enabled(name, true); end;
+
+create or replace function tide.outbox_disable(name text) returns void
+language sql security definer set search_path = pg_catalog, pg_temp
+begin atomic select tide.outbox_set_enabled(name, false); end;
+comment on function tide.outbox_disable is 'Refuses new messages. Those already published are still delivered.';
+
+create or replace function tide.outbox_set_retention(outbox text, hours int) returns void
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    box tide.outbox := tide.find_outbox(outbox);
+begin
+    update tide.outbox o set retention_hours = coalesce(hours, tide.setting_number('outbox_retention_hours'))
+     where o.outbox_id = box.outbox_id;
+end $$;
+comment on function tide.outbox_set_retention is
+    'How long messages are kept once settled; null: as the setting outbox_retention_hours says now.';
+
+-- Drops the tables of an outbox; false if another transaction is in the way. All of tide.message is locked for that, which the open
+-- publishers of every outbox have, and new ones need. So it is not asked for while one of them stays, and for a moment only.
+create or replace function tide.outbox_drop_tables(box tide.outbox) returns boolean
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp set lock_timeout = '50ms' as $$
+begin
+    if tide.held_for_long('tide.message') then
+        return false;
+    end if;
+    -- These concern no other outbox, and autovacuum gives way only after deadlock_timeout, a second.
+    perform set_config('lock_timeout', '1200ms', true);
+    execute format('lock table tide.message_%s in access exclusive mode', box.outbox_id);
+    perform set_config('lock_timeout', '50ms', true);
+    if tide.held_for_long('tide.message') then
+        raise lock_not_available;
+    end if;
+    lock table only tide.message in access exclusive mode;
+    execute format('drop table tide.message_%s', box.outbox_id);
+    execute format('drop sequence tide.message_%s_ids', box.outbox_id);
+    return true;
+exception when lock_not_available then
+    return false;
+end $$;
+
+-- Refused while consumers poll: their groups, unlike a pipeline's, would be gone without notice. It waits without any lock
+-- for a transaction that is in the way, for two seconds in all.
+create or replace function tide.outbox_drop(name text, if_exists boolean default false) returns void
+language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '5s' as $$
+declare
+    box      tide.outbox;
+    used_by  text;
+    polled   text;
+    give_up  timestamptz := clock_timestamp() + interval '2 seconds';
+begin
+    select * into box from tide.outbox o where o.name = outbox_drop.name;
+    if not found then
+        if not if_exists then
+            perform tide.find_outbox(name);
+        end if;
+        return;
+    end if;
+    select string_agg(format('%I', p.name), ', ' order by p.name) into used_by
+      from tide.pipeline p join tide.consumer_group g on g.group_id = p.group_id where g.outbox_id = box.outbox_id;
+    select string_agg(format('%I', g.name), ', ' order by g.name) into polled
+      from tide.consumer_group g where g.outbox_id = box.outbox_id and g.polled;
+    if used_by is not null then
+        raise exception 'outbox "%" is read by pipelines: %', name, used_by using
+            errcode = 'dependent_objects_still_exist', hint = 'Delete them first: select tide.relay_delete(...);';
+    elsif polled is not null then
+        raise exception 'outbox "%" is polled by consumer groups: %', name, polled using
+            errcode = 'dependent_objects_still_exist', hint = 'Drop them first: select tide.drop_consumer_group(...);';
+    end if;
+    delete from tide.consumer_group g where g.outbox_id = box.outbox_id;
+    delete from tide.outbox o where o.outbox_id = box.outbox_id;
+    while not tide.outbox_drop_tables(box) loop
+        if clock_timestamp() > give_up then
+            raise exception 'outbox "%" was not dropped: a transaction that publishes, to whatever outbox, or reads messages stays open', name
+                using errcode = 'lock_not_available',
+                hint = 'Nothing was changed. Try again when it has ended: '
+                       'select name, (tide.outbox_status(name)).open_publishers from tide.outbox;';
+        end if;
+        perform pg_sleep(0.05 + random() * 0.1);
+    end loop;
+end $$;
+comment on function tide.outbox_drop is 'Removes the outbox and all its messages, delivered or not.';
+
+create or replace function tide.outbox_status(
+    name text,
+    out outbox text, out enabled boolean, out retention_hours int, out max_payload_bytes int, out last_id bigint,
+    out horizon bigint, out open_publishers int, out partitions int, out total_bytes bigint, out consumer_groups int,
+    out slowest_group text, out lag bigint
+)
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    box tide.outbox := tide.find_outbox(name);
+begin
+    outbox := box.name;
+    enabled := box.enabled;
+    retention_hours := box.retention_hours;
+    max_payload_bytes := box.max_payload_bytes;
+    last_id := coalesce(pg_sequence_last_value(box.ids), 0);
+    select h.horizon, h.open_publishers into outbox_status.horizon, outbox_status.open_publishers
+      from tide.outbox_horizon(box.outbox_id) h;
+    select count(*), coalesce(sum(pg_total_relation_size(t.relid)), 0) into partitions, total_bytes
+      from pg_partition_tree(format('tide.message_%s', box.outbox_id)::regclass) t where t.isleaf;
+    select count(*) into consumer_groups from tide.consumer_group g where g.outbox_id = box.outbox_id;
+    select g.name, greatest(last_id - g.offset_id, 0) into slowest_group, lag
+      from tide.consumer_group g where g.outbox_id = box.outbox_id order by g.offset_id, g.name limit 1;
+end $$;
+comment on function tide.outbox_status is 'One row. lag counts ids, so messages that were rolled back count too.';

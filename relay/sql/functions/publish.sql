@@ -1,0 +1,210 @@
+-- Publishing, the horizon and the bell.
+--
+-- Publish (why no row of a slower transaction is ever lost, and no publisher ever waits):
+--   1. The first publish of a transaction to an outbox reads last_value of the outbox's sequence, v, and THEN takes
+--      the shared advisory lock (lock_class of the outbox, v mod 2^31): "my ids are all above v". This is its mark.
+--   2. It THEN takes its ids and inserts.
+--   3. A reader reads last_value (top), THEN the marks from pg_locks, and THEN, in a new statement with a new
+--      snapshot, the rows up to the horizon: the lowest mark, or top if there is none.
+--   A publisher whose mark was not seen either took it after top was read, so its ids are above top; or had ended,
+--   and PostgreSQL releases locks only after a commit is visible, so the later snapshot sees its rows.
+--
+-- Bell: publishers NOTIFY only if a consumer group sleeps. A group arms its bell, commits, and looks again: a publisher
+-- that saw the bell unarmed had its mark before the bell was armed, so the second look sees the mark or the row.
+
+-- The first key of the advisory locks by which publishers mark themselves. The base keeps clear of the small numbers
+-- that applications tend to use; a foreign lock in the same class could only delay a reader, never hide a message.
+create or replace function tide.lock_class(outbox_id int) returns int
+language sql immutable parallel safe
+return 1952670720 + outbox_id % 1000000;
+
+-- Takes the mark of this transaction on an outbox. Arguments are evaluated before the call, so last_value is read before
+-- the lock is taken. Mark and setting both revert with a savepoint, so they never disagree.
+-- PL/pgSQL sets up each expression again in each transaction, so the publish functions have few; this one is inlined.
+create or replace function tide.outbox_mark(outbox_id int, ids regclass) returns text
+language sql volatile
+return concat(
+    pg_advisory_xact_lock_shared(
+        tide.lock_class(outbox_id), (coalesce(pg_sequence_last_value(ids), 0) % 2147483648)::int)::text,
+    set_config('tide.inflight_' || outbox_id, 'on', true)
+);
+
+-- Whether a publisher that has just taken its mark must NOTIFY. A snapshot that is older than the mark may not show a
+-- bell armed since, so REPEATABLE READ and SERIALIZABLE always do. PREPARE TRANSACTION refuses a transaction that has
+-- executed NOTIFY: a publisher that sets tide.two_phase leaves its messages to the timer. With no scheduler to hear it a
+-- NOTIFY would only make publishers wait for each other; the next scheduler looks at everything when it starts.
+create or replace function tide.outbox_asleep(outbox_id int) returns boolean
+language sql volatile
+return coalesce(current_setting('tide.two_phase', true), '') <> 'on'
+   and (current_setting('transaction_isolation') <> 'read committed'
+        or exists (select from tide.bell b where b.outbox_id = outbox_asleep.outbox_id and b.armed)
+           and exists (select from tide.scheduler s where s.seen_at > clock_timestamp() - interval '15 seconds'));
+
+create or replace function tide.outbox_refuse(
+    outbox text, headers jsonb, size bigint, which text default ''
+) returns text
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+    box tide.outbox := tide.find_outbox(outbox);
+begin
+    if box.guarded and not tide.may_publish(box.ids) then
+        raise exception 'role % may not publish to outbox "%"', quote_ident(tide.caller()), box.name using
+            errcode = 'insufficient_privilege',
+            hint = format('Let the owner of schema tide, or a role of tide.grant_admin, run: select tide.outbox_grant_publish(%L, %L);',
+                          box.name, tide.caller());
+    elsif not box.enabled then
+        raise exception 'outbox "%" is disabled', box.name using
+            errcode = 'object_not_in_prerequisite_state',
+            hint = format('Enable it: select tide.outbox_enable(%L);', box.name);
+    elsif jsonb_typeof(headers) <> 'object' then
+        raise exception '%headers must be a JSON object, not %', which, jsonb_typeof(headers) using
+            errcode = 'invalid_parameter_value', hint = 'For example: ''{"type": "order.created"}''. Nothing was published.';
+    end if;
+    raise exception '%the message for outbox "%" has % bytes, its limit is %', which, box.name, size, box.max_payload_bytes using
+        errcode = 'program_limit_exceeded',
+        hint = 'Nothing was published. Publish a reference to large data, or raise max_payload_bytes in tide.outbox.';
+end $$;
+
+create or replace function tide.outbox_publish(
+    outbox text, payload jsonb, headers jsonb default '{}', key text default null
+) returns bigint
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    size      bigint := coalesce(octet_length(payload::text), 4) + coalesce(octet_length(headers::text), 2) + coalesce(octet_length(key), 0);
+    in_outbox int;
+    ids       regclass;
+    marked    boolean;
+    new_id    bigint;
+    asleep    boolean;
+begin
+    select o.outbox_id, o.ids,
+           case when current_setting('tide.inflight_' || o.outbox_id, true) = 'on' then false
+                else tide.outbox_mark(o.outbox_id, o.ids) is not null end
+      into in_outbox, ids, marked
+      from tide.outbox o
+     where o.name = outbox_publish.outbox and o.enabled and size <= o.max_payload_bytes
+       and coalesce(jsonb_typeof(headers), 'object') = 'object' and not o.guarded;
+    -- The question of a guarded outbox is a statement more, so that others do not pay for it.
+    if not found then
+        select o.outbox_id, o.ids,
+               case when current_setting('tide.inflight_' || o.outbox_id, true) = 'on' then false
+                    else tide.outbox_mark(o.outbox_id, o.ids) is not null end
+          into in_outbox, ids, marked
+          from tide.outbox o
+         where o.name = outbox_publish.outbox and o.enabled and size <= o.max_payload_bytes
+           and coalesce(jsonb_typeof(headers), 'object') = 'object' and (not o.guarded or tide.may_publish(o.ids));
+        if not found then
+            perform tide.outbox_refuse(outbox, headers, size);
+        end if;
+    end if;
+    -- A first look at the bell, in a statement later than the mark; the whole question is a statement more, asked only then.
+    insert into tide.message (outbox_id, id, size, key, headers, payload)
+    values (in_outbox, nextval(ids), size, key, coalesce(headers, '{}'), coalesce(payload, 'null'))
+    returning id, marked and (current_setting('transaction_isolation') <> 'read committed'
+                              or exists (select from tide.bell b where b.outbox_id = in_outbox and b.armed))
+      into new_id, asleep;
+    if asleep then
+        perform pg_notify('tide_outbox_notify', outbox) where tide.outbox_asleep(in_outbox);
+    end if;
+    return new_id;
+end $$;
+comment on function tide.outbox_publish is 'Publishes a message in the caller''s transaction and returns its id.';
+
+-- Publishes without any check, for functions that have made their own. As in outbox_publish_many the mark, the look at
+-- the bell and the rows are three statements, in this order.
+create or replace function tide.outbox_append(box tide.outbox, payloads jsonb[], keys text[], headers jsonb[]) returns bigint[]
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+    mark    text;
+    new_ids bigint[];
+    asleep  boolean;
+begin
+    if current_setting('tide.inflight_' || box.outbox_id, true) is distinct from 'on' then
+        mark := tide.outbox_mark(box.outbox_id, box.ids);
+        asleep := tide.outbox_asleep(box.outbox_id);
+    end if;
+    with given as (
+        select coalesce(m.payload, 'null') as payload, m.key, coalesce(m.headers, '{}') as headers
+          from unnest(payloads, keys, headers) with ordinality as m (payload, key, headers, number)
+         order by m.number
+    ), written as (
+        insert into tide.message (outbox_id, id, size, key, headers, payload)
+        select box.outbox_id, nextval(box.ids),
+               octet_length(g.payload::text) + octet_length(g.headers::text) + coalesce(octet_length(g.key), 0),
+               g.key, g.headers, g.payload
+          from given g
+        returning id
+    )
+    select array_agg(w.id order by w.id) into new_ids from written w;
+    if asleep then
+        perform pg_notify('tide_outbox_notify', box.name);
+    end if;
+    return new_ids;
+end $$;
+comment on function tide.outbox_append is
+    'Publishes messages in the order of the array and returns their ids. The caller has checked outbox, sizes and headers.';
+
+create or replace function tide.outbox_publish_many(
+    outbox text, payloads jsonb[], keys text[] default null, headers jsonb[] default null
+) returns bigint[]
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    box     tide.outbox := tide.find_outbox(outbox);
+    wanted  int := coalesce(cardinality(payloads), 0);
+    wrong   record;
+    refusal text;
+begin
+    if not box.enabled or box.guarded and not tide.may_publish(box.ids) then
+        refusal := tide.outbox_refuse(outbox, null, 0);
+    elsif cardinality(keys) <> wanted or cardinality(headers) <> wanted then
+        raise exception 'outbox_publish_many got % payloads, % keys and % headers',
+            wanted, coalesce(cardinality(keys), 0), coalesce(cardinality(headers), 0) using
+            errcode = 'array_subscript_error',
+            hint = 'Give arrays of the same length, or NULL for all keys or all headers. Nothing was published.';
+    elsif wanted = 0 then
+        return '{}';
+    end if;
+    select * into wrong
+      from (select m.number, m.headers, coalesce(octet_length(m.payload::text), 4) + coalesce(octet_length(m.headers::text), 2)
+                   + coalesce(octet_length(m.key), 0)::bigint as size
+              from unnest(payloads, keys, headers) with ordinality as m (payload, key, headers, number)) m
+     where m.size > box.max_payload_bytes or jsonb_typeof(m.headers) <> 'object'
+     order by m.number
+     limit 1;
+    if found then
+        refusal := tide.outbox_refuse(outbox, wrong.headers, wrong.size, format('message %s of the array: ', wrong.number));
+    end if;
+    return tide.outbox_append(box, payloads, keys, headers);
+end $$;
+comment on function tide.outbox_publish_many is 'Publishes messages in the order of the array and returns their ids in that order.';
+
+-- The horizon, and how many publishers are open. The two reads are separate statements, in this order; the rows must be
+-- read in a later one. Volatile: in READ COMMITTED each statement below sees the present.
+-- A mark that is a little above top was taken after top was read, and its ids are above top: it holds nothing back.
+create or replace function tide.outbox_horizon(outbox_id int, out horizon bigint, out open_publishers int)
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    top bigint := coalesce(tide.outbox_last_id(outbox_id), 0);
+begin
+    select coalesce(top - max(marks.behind) filter (where marks.behind < 2130706432), top, 0), count(*)
+      into horizon, open_publishers
+      from (select (top - l.objid::bigint) & 2147483647 as behind
+              from pg_locks l
+             where l.locktype = 'advisory' and l.objsubid = 2
+               and l.classid = tide.lock_class(outbox_horizon.outbox_id)::oid
+               and l.database = (select d.oid from pg_database d where d.datname = current_database())) marks;
+end $$;
+
+create or replace function tide.outbox_oldest_publisher_seconds(outbox_id int) returns float8
+language sql volatile security definer set search_path = pg_catalog, pg_temp
+begin atomic
+    select coalesce(extract(epoch from clock_timestamp() - min(coalesce(a.xact_start, x.prepared))), 0)::float8
+      from pg_locks l
+      left join pg_stat_activity a on a.pid = l.pid
+      left join pg_locks t on l.pid is null and t.locktype = 'transactionid' and t.virtualtransaction = l.virtualtransaction
+      left join pg_prepared_xacts x on x.transaction = t.transactionid
+     where l.locktype = 'advisory' and l.objsubid = 2
+       and l.classid = tide.lock_class(outbox_oldest_publisher_seconds.outbox_id)::oid
+       and l.database = (select d.oid from pg_database d where d.datname = current_database());
+end;
+comment on function tide.outbox_oldest_publisher_seconds is 'How long the oldest transaction that still publishes is open; 0 if there is none.';

@@ -1,0 +1,68 @@
+-- The right to publish to single outboxes.
+--
+-- Publishing runs with its owner's rights, so that PostgreSQL does not ask who publishes where. From the first right to
+-- a single outbox on, every outbox is guarded, and a publish asks: for the right to publish anywhere, which is EXECUTE
+-- on tide.publish_anywhere, or for the right to this outbox, which is USAGE on the sequence of its ids. So PostgreSQL
+-- keeps these rights as it keeps all others: through memberships, renamed roles, DROP OWNED, dumps. Until then a publish
+-- reads one boolean.
+
+-- Who asks. current_user is the owner inside a function that runs with its owner's rights.
+create or replace function tide.caller() returns text
+language sql stable
+return coalesce(nullif(current_setting('role', true), 'none'), session_user::text);
+
+create or replace function tide.publish_anywhere() returns void
+language sql immutable
+begin atomic
+end;
+comment on function tide.publish_anywhere is 'Does nothing. Who may execute it may publish to every outbox.';
+
+-- Inside a function that runs with its owner's rights the caller is known only as the role of the session.
+create or replace function tide.may_publish(ids regclass) returns boolean
+language sql stable
+return has_function_privilege(tide.caller()::name, 'tide.publish_anywhere()'::regprocedure, 'execute')
+    or has_sequence_privilege(tide.caller()::name, ids, 'usage');
+
+create or replace function tide.new_outbox_guarded() returns trigger
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+begin
+    new.guarded := exists (select from tide.publish_guard);
+    return new;
+end $$;
+create or replace trigger new_outbox_guarded before insert on tide.outbox for each row execute function tide.new_outbox_guarded();
+
+-- The lock keeps outboxes from being made meanwhile, which would not see that they are to be guarded. Publishers go on.
+create or replace function tide.guard_publishing() returns void
+language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '5s' as $$
+begin
+    if not exists (select from tide.publish_guard) then
+        lock table tide.outbox in share row exclusive mode;
+        insert into tide.publish_guard default values on conflict do nothing;
+        update tide.outbox o set guarded = true where not o.guarded;
+    end if;
+end $$;
+
+create or replace function tide.outbox_grant_publish(outbox text, role name) returns void
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    box tide.outbox := tide.find_outbox(outbox);
+begin
+    perform tide.require_role(role);
+    perform tide.guard_publishing();
+    execute format('grant usage on schema tide to %I', role);
+    execute format('grant usage on sequence %s to %I', box.ids, role);
+    execute format('grant execute on function tide.outbox_publish(text, jsonb, jsonb, text), '
+                   'tide.outbox_publish_many(text, jsonb[], text[], jsonb[]) to %I', role);
+end $$;
+comment on function tide.outbox_grant_publish is
+    'Lets a role publish to this outbox. One that may publish to every outbox (tide.grant_publisher) still may.';
+
+create or replace function tide.outbox_revoke_publish(outbox text, role name) returns void
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    box tide.outbox := tide.find_outbox(outbox);
+begin
+    perform tide.require_role(role);
+    execute format('revoke usage on sequence %s from %I', box.ids, role);
+end $$;
+comment on function tide.outbox_revoke_publish is 'Takes back what tide.outbox_grant_publish gave, and nothing else.';

@@ -1,0 +1,489 @@
+-- The tables of tide-relay, by topic: outboxes, consumer groups, inboxes, pipelines and their drains, dead letters and
+-- replays, retention, tables as outboxes, settings, permissions. The protocols are explained in functions/ and in
+-- ARCHITECTURE.md. The schema tide, tide.migration and tide.function_file exist before: relay migrate creates them.
+--
+-- Rows that are updated all the time have room beside them (fillfactor) and are vacuumed often and at once: HOT updates
+-- stay on their page.
+
+-- The names and arguments of pg_trickle; see functions/pgtrickle.sql.
+create schema pgtrickle;
+revoke all on schema pgtrickle from public;
+
+-- Outboxes ------------------------------------------------------------------------------------------------------------
+
+create table tide.outbox (
+    outbox_id         int generated always as identity primary key,
+    name              text not null unique check (name ~ '^[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}$'),
+    enabled           boolean not null default true,
+    retention_hours   int not null default 24 check (retention_hours >= 0),
+    max_payload_bytes int not null default 1048576 check (max_payload_bytes between 1 and 268435456),
+    partition_size    bigint not null default 1000000 check (partition_size between 1000 and 1000000000),
+    ids               regclass not null,
+    created_at        timestamptz not null default now(),
+    guarded           boolean not null default false
+);
+comment on column tide.outbox.partition_size is 'Ids per partition of tide.message; see tide.outbox_extend.';
+comment on column tide.outbox.ids is 'The sequence that numbers the messages. CACHE 1: the horizon depends on it.';
+comment on column tide.outbox.guarded is 'Whether a publish asks for the right to this outbox; see tide.outbox_grant_publish.';
+
+-- Two levels: one list partition an outbox, below it one range partition every partition_size ids.
+create table tide.message (
+    outbox_id  int not null,
+    id         bigint not null,
+    created_at timestamptz not null default clock_timestamp(),
+    size       int not null,
+    key        text,
+    headers    jsonb not null,
+    payload    jsonb not null,
+    primary key (outbox_id, id)
+) partition by list (outbox_id);
+comment on column tide.message.size is 'Bytes of payload and headers as text, and of the key: readers bound their memory by it.';
+
+create table tide.publish_guard (
+    guarded_since timestamptz not null default now()
+);
+create unique index publish_guard_is_one_row on tide.publish_guard ((true));
+comment on table tide.publish_guard is 'One row since a role has had the right to a single outbox.';
+
+-- Consumer groups -----------------------------------------------------------------------------------------------------
+
+create table tide.consumer_group (
+    group_id  int generated always as identity primary key,
+    outbox_id int not null references tide.outbox,
+    name      text not null check (name ~ '^[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}$'),
+    offset_id bigint not null default 0,
+    polled    boolean not null default false,
+    unique (outbox_id, name)
+) with (fillfactor = 20, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
+-- A polled group is called by its name alone.
+create unique index consumer_group_polled on tide.consumer_group (name) where polled;
+comment on column tide.consumer_group.offset_id is 'Every message up to this id is settled: delivered or a dead letter.';
+comment on column tide.consumer_group.polled is 'Whether consumers poll it with tide.poll_outbox; no pipeline reads such a group.';
+
+-- A table of its own: publishers read it, so it must not carry the dead versions that offsets leave behind.
+create table tide.bell (
+    group_id  int primary key references tide.consumer_group on delete cascade,
+    outbox_id int not null references tide.outbox,
+    armed     boolean not null default true
+) with (fillfactor = 20, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
+create index on tide.bell (outbox_id);
+
+create table tide.consumer (
+    group_id int not null references tide.consumer_group on delete cascade,
+    name     text not null check (length(name) between 1 and 200),
+    seen_at  timestamptz not null,
+    primary key (group_id, name)
+) with (fillfactor = 20, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
+comment on table tide.consumer is 'Who polls each polled group, and when it was last seen.';
+
+create table tide.consumer_lease (
+    group_id    int not null references tide.consumer_group on delete cascade,
+    after_id    bigint not null,
+    last_id     bigint not null,
+    consumer    text,
+    lease_until timestamptz,
+    settled     boolean not null default false,
+    primary key (group_id, after_id),
+    check (after_id < last_id),
+    check (settled or lease_until is not null)
+) with (fillfactor = 20, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
+comment on table tide.consumer_lease is 'The ranges (after_id, last_id] that were handed out and lie above the offset of their group.';
+comment on column tide.consumer_lease.consumer is
+    'Null: no one; what is left of a range that ran out, after another consumer has polled a part of it.';
+comment on column tide.consumer_lease.settled is 'Committed, while something below is not. Neighbours that are settled are one range.';
+
+-- Inboxes -------------------------------------------------------------------------------------------------------------
+
+create table tide.inbox (
+    inbox_id                  int generated always as identity primary key,
+    name                      text not null unique check (name ~ '^[A-Za-z0-9_][A-Za-z0-9_-]{0,49}$'),
+    table_schema              name not null,
+    table_name                name not null,
+    event_id_col              name not null default 'event_id',
+    event_id_type             text not null default 'text',
+    tracked                   boolean not null default false,
+    max_retries               int not null default 3 check (max_retries between 0 and 1000000),
+    with_dead_letter          boolean not null default true,
+    with_stats                boolean not null default true,
+    processed_retention_hours int check (processed_retention_hours >= 0),
+    dead_retention_hours      int check (dead_retention_hours >= 0),
+    aggregate_id_col          name,
+    seq_col                   name,
+    priority_col              name,
+    priority_descending       boolean not null default true,
+    created_at                timestamptz not null default now(),
+    unique (table_schema, table_name),
+    check ((aggregate_id_col is null) = (seq_col is null))
+);
+comment on table tide.inbox is 'The inboxes. Each is a table, of the same name unless it was there before (tracked).';
+comment on column tide.inbox.max_retries is 'Part of the indexes and views of the inbox, so it is fixed when the inbox is made.';
+comment on column tide.inbox.processed_retention_hours is 'Null: as the setting inbox_processed_retention_hours says. 0: indefinitely.';
+comment on column tide.inbox.dead_retention_hours is 'Null: as the setting inbox_dlq_retention_hours says. 0: indefinitely.';
+
+-- Messages that came again. Rows are only added, so that writers never wait for each other; tide.inbox_retain sums them up.
+create table tide.inbox_duplicates (
+    inbox_id   int not null references tide.inbox on delete cascade,
+    counted_at timestamptz not null default now(),
+    messages   bigint not null
+);
+create index on tide.inbox_duplicates (inbox_id);
+
+-- Pipelines and their drains ------------------------------------------------------------------------------------------
+--
+-- Every write of a drain names its fence: epoch and number. The epoch grows whenever a pipeline gets a new owner or its
+-- drain was abandoned; it grows only while no lease runs, so that two drains of a pipeline never publish at once.
+
+-- Neither number ever comes back, also when a pipeline is deleted and made again under its name: a message of the old
+-- one's drains stays stale, and no open sink of the old one is taken for the new one's.
+create sequence tide.revisions;
+create sequence tide.epochs;
+
+create table tide.pipeline (
+    name           text primary key check (name ~ '^[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}$'),
+    direction      text not null check (direction in ('forward', 'reverse')),
+    group_id       int unique references tide.consumer_group,
+    enabled        boolean not null default true,
+    config         jsonb not null check (jsonb_typeof(config) = 'object'),
+    revision       bigint not null default nextval('tide.revisions'),
+    invalid_reason text,
+    created_at     timestamptz not null default now(),
+    updated_at     timestamptz not null default now(),
+    inbox_id       int references tide.inbox,
+    check ((direction = 'forward') = (group_id is not null)),
+    check ((direction = 'reverse') = (inbox_id is not null))
+);
+comment on column tide.pipeline.revision is 'Grows with every change; a running drain stops at the next batch when it sees one.';
+comment on column tide.pipeline.invalid_reason is 'Why a scheduler cannot run this configuration; null if it can.';
+
+create table tide.pipeline_history (
+    history_id bigint generated always as identity primary key,
+    pipeline   text not null,
+    action     text not null check (action in ('create', 'change', 'enable', 'disable', 'delete')),
+    changed_at timestamptz not null default clock_timestamp(),
+    changed_by text not null,
+    program    text not null,
+    old        jsonb,
+    new        jsonb
+);
+create index on tide.pipeline_history (pipeline, history_id);
+create index on tide.pipeline_history (changed_at);
+comment on column tide.pipeline_history.program is 'The application_name of the session.';
+
+create table tide.drain (
+    pipeline     text primary key references tide.pipeline on delete cascade,
+    owner        uuid,
+    epoch        bigint not null default 0,
+    number       bigint not null default 0,
+    lease_until  timestamptz,
+    outcome      text,
+    failures     int not null default 0,
+    retry_at     timestamptz,
+    error_code   text,
+    error        text,
+    error_at     timestamptz,
+    ended_at     timestamptz,
+    delivered    bigint not null default 0,
+    dead_letters bigint not null default 0
+) with (fillfactor = 20, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
+comment on table tide.drain is 'The last drain of each pipeline: its fence (epoch, number), its lease, what became of it.';
+
+create table tide.position (
+    pipeline  text not null references tide.pipeline on delete cascade,
+    partition text not null,
+    position  text not null,
+    primary key (pipeline, partition)
+) with (fillfactor = 20, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
+comment on table tide.position is
+    'For each partition of a source, the position of the last message whose row is committed; for a sink that gathers, '
+    'the end of the object in hand.';
+
+-- The schedulers that run; each writes seen_at every second.
+create table tide.scheduler (
+    scheduler_id   uuid primary key,
+    relay_group_id text not null,
+    backend_pid    int not null,
+    backend_start  timestamptz not null,
+    host           text not null,
+    pid            int not null,
+    version        text not null,
+    started_at     timestamptz not null default now(),
+    seen_at        timestamptz not null default now()
+) with (fillfactor = 20, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
+
+-- Dead letters and replays --------------------------------------------------------------------------------------------
+
+-- A message of a source has no row to be kept from, so its bytes are kept here.
+create table tide.dead_letter (
+    dead_letter_id     bigint generated always as identity primary key,
+    pipeline           text not null,
+    outbox             text,
+    message_id         bigint,
+    key                text,
+    headers            jsonb,
+    payload            jsonb,
+    published_at       timestamptz,
+    failed_at          timestamptz not null default now(),
+    code               text not null,
+    reason             text not null,
+    inbox              text,
+    event_id           text,
+    subject            text,
+    body               bytea,
+    attempts           int not null default 1,
+    first_failed_at    timestamptz not null default now(),
+    retry_requested_at timestamptz,
+    unique (pipeline, outbox, message_id),
+    unique (pipeline, inbox, event_id),
+    check ((outbox is null) <> (inbox is null)),
+    check (outbox is null or (message_id is not null and payload is not null)),
+    check (inbox is null or (event_id is not null and body is not null))
+);
+create index on tide.dead_letter (pipeline, dead_letter_id);
+create index on tide.dead_letter (pipeline, dead_letter_id) where retry_requested_at is not null;
+create index on tide.dead_letter (failed_at);
+comment on column tide.dead_letter.failed_at is 'When it was refused last.';
+comment on column tide.dead_letter.attempts is 'How often the message was refused for good.';
+comment on column tide.dead_letter.retry_requested_at is 'Since when the next drain is to send it again; null if it is to stay.';
+
+create table tide.replay (
+    replay_id    bigint generated always as identity primary key,
+    pipeline     text not null references tide.pipeline on delete cascade,
+    outbox_id    int not null,
+    from_id      bigint not null,
+    to_id        bigint not null,
+    next_id      bigint not null,
+    requested_by text not null,
+    requested_at timestamptz not null default now(),
+    delivered    bigint not null default 0,
+    dead_letters bigint not null default 0,
+    ended_at     timestamptz,
+    check (from_id <= to_id and next_id between from_id and to_id + 1)
+) with (fillfactor = 50);
+create index on tide.replay (pipeline, replay_id) where ended_at is null;
+create index on tide.replay (ended_at);
+comment on table tide.replay is 'Ranges of an outbox that a pipeline delivers once more; next_id is the first that is still to be sent.';
+comment on column tide.replay.outbox_id is 'The outbox that the pipeline read when it was asked for: ids of another are other messages.';
+
+create view tide.redelivery_waiting as
+    select d.pipeline from tide.dead_letter d where d.retry_requested_at is not null
+     union
+    select r.pipeline from tide.replay r where r.ended_at is null;
+comment on view tide.redelivery_waiting is 'The pipelines that have something to deliver once more.';
+
+-- Retention -----------------------------------------------------------------------------------------------------------
+
+-- Every so often one scheduler of all takes the turn; see the statement `chore_take`.
+create table tide.chore (
+    name   text primary key,
+    due_at timestamptz not null default '-infinity'
+) with (fillfactor = 20);
+insert into tide.chore (name) values ('maintenance');
+
+-- The groups that stand still because a person decided so, or because no consumer is there. Their holds end some day; the clock starts
+-- when retention sees them standing for the first time, so that nothing goes that was not warned of.
+create table tide.hold (
+    group_id int primary key references tide.consumer_group on delete cascade,
+    since    timestamptz not null default clock_timestamp()
+);
+
+create table tide.retention_loss (
+    loss_id        bigint generated always as identity primary key,
+    outbox         text not null,
+    consumer_group text not null,
+    pipeline       text,
+    reason         text not null check (reason in ('disabled', 'invalid', 'unpolled', 'not forced')),
+    messages       bigint not null,
+    first_id       bigint not null,
+    last_id        bigint not null,
+    first_at       timestamptz not null,
+    last_at        timestamptz not null,
+    lost_at        timestamptz not null default clock_timestamp()
+);
+comment on table tide.retention_loss is 'Messages that went before a consumer group had settled them, and why.';
+
+-- Tables as outboxes --------------------------------------------------------------------------------------------------
+
+create table tide.table_outbox (
+    source      regclass primary key,
+    source_name text not null,
+    outbox_id   int not null references tide.outbox,
+    mode        text not null check (mode in ('statement', 'row')),
+    enabled_at  timestamptz not null default now()
+);
+create index on tide.table_outbox (outbox_id);
+comment on table tide.table_outbox is 'The tables that are outboxes. A name or a schema may change: the table stays known by its oid.';
+comment on column tide.table_outbox.source_name is 'The name it was enabled by, for people: the table may have been dropped.';
+
+-- The partitions that the running TRUNCATE of their parent empties too: that is published once, for the parent. No row
+-- outlives its statement. A setting would do, but any role can change those.
+create table tide.truncating (
+    xid       xid8,
+    partition oid,
+    primary key (xid, partition)
+);
+
+create table tide.table_route (
+    source           regclass primary key,
+    source_name      text not null,
+    outbox_id        int not null references tide.outbox,
+    columns          text[] not null check (cardinality(columns) = 5),
+    header_names     text[] not null,
+    header_columns   text[] not null,
+    existing_at      timestamptz,
+    routed_at        timestamptz not null default now()
+);
+create index on tide.table_route (outbox_id);
+comment on table tide.table_route is 'The tables whose new rows are messages. A name or a schema may change: the table stays known by its oid.';
+comment on column tide.table_route.columns is 'The columns id, aggregate type, aggregate id, type and payload.';
+comment on column tide.table_route.existing_at is 'When the rows that were in the table before were published; null if they were not.';
+
+-- Settings ------------------------------------------------------------------------------------------------------------
+
+-- One row each, read whenever it is needed, so that a change counts at once.
+create table tide.setting (
+    name          text primary key,
+    kind          text not null check (kind in ('boolean', 'hours', 'count')),
+    value         text not null,
+    default_value text not null,
+    description   text not null,
+    check (case kind when 'boolean' then value in ('true', 'false') else value ~ '^\d{1,9}$' end)
+);
+comment on table tide.setting is 'Change a value with tide.setting_set; the names are fixed.';
+
+insert into tide.setting (name, kind, value, default_value, description)
+select s.name, s.kind, s.value, s.value, s.description
+  from (values
+    ('outbox_enabled', 'boolean', 'true', 'Whether outboxes may be created. Those that are there work on.'),
+    ('outbox_retention_hours', 'hours', '24', 'Retention of an outbox that is created without one.'),
+    ('outbox_force_retention', 'boolean', 'true',
+     'Whether messages are kept beyond the retention until every consumer group has settled them.'),
+    ('max_retention_hours', 'hours', '168',
+     'How long a disabled pipeline, or a consumer group that no one polls, may hold messages that the others have settled. 0: indefinitely.'),
+    ('outbox_skip_empty_delta', 'boolean', 'true', 'Whether a table outbox leaves out statements that changed nothing.'),
+    ('consumer_dead_threshold_hours', 'hours', '24', 'How long a consumer may be silent until it counts as dead.'),
+    ('consumer_cleanup_enabled', 'boolean', 'true', 'Whether dead consumers are removed, and what they hold is given to others.'),
+    ('inbox_enabled', 'boolean', 'true', 'Whether inboxes may be created. Those that are there work on.'),
+    ('inbox_processed_retention_hours', 'hours', '72', 'How long processed messages stay in an inbox that has no retention of its own. 0: indefinitely.'),
+    ('inbox_dlq_retention_hours', 'hours', '0', 'How long dead messages stay in an inbox that has no retention of its own. 0: indefinitely.'),
+    ('inbox_dlq_alert_max_per_refresh', 'count', '10', 'So many newly dead messages within five minutes make the health of an inbox critical.'),
+    ('dead_letter_retention_hours', 'hours', '0', 'How long dead letters of pipelines are kept. 0: indefinitely.'),
+    ('config_history_retention_hours', 'hours', '0', 'How long the history of configurations is kept. 0: indefinitely.')
+  ) as s (name, kind, value, description);
+
+-- Permissions ---------------------------------------------------------------------------------------------------------
+--
+-- The kinds of roles, each with the least that it needs. A right is a row of this table, and nowhere else;
+-- tide.grant_admin, tide.grant_publisher and the others give a role all rows of its kind. A new function comes with a
+-- migration that says here who may call it, or that no one but the owner may.
+create table tide.permission (
+    kind        text not null check (kind in ('admin', 'operator', 'reader', 'publisher', 'consumer', 'inbox_worker',
+                                              'relay', 'api', 'inbox_writer', 'owner')),
+    object_type text not null check (object_type in ('function', 'table', 'sequence')),
+    schema      name not null default 'tide',
+    object      name not null,
+    privileges  text not null default 'execute',
+    primary key (kind, object_type, schema, object)
+);
+comment on table tide.permission is
+    'The rights of each kind of role; kind owner: no one else has any. A function stands for all of its name.';
+
+insert into tide.permission (kind, object_type, object)
+select p.kind, 'function', unnest(p.names)
+  from (values
+    -- What configures.
+    ('admin', array[
+        'outbox_create', 'outbox_create_if_not_exists', 'outbox_drop', 'outbox_grant_publish', 'outbox_revoke_publish',
+        'relay_set_outbox', 'relay_set_inbox', 'relay_delete', 'create_consumer_group', 'drop_consumer_group',
+        'inbox_create', 'inbox_drop', 'inbox_grant', 'inbox_revoke', 'enable_inbox_ordering', 'disable_inbox_ordering',
+        'enable_inbox_priority', 'disable_inbox_priority', 'enable_inbox_tracking', 'disable_inbox_tracking',
+        'setting_set', 'setting_reset', 'outbox_skip_ids', 'relay_skip_epochs',
+        -- A table is made an outbox with the rights of its owner: so these need their parts, too.
+        'table_outbox_enable', 'table_outbox_disable', 'table_outbox_changed', 'table_outbox_tables',
+        'table_outbox_triggers', 'table_outbox_register', 'table_outbox_forget', 'table_name',
+        'table_outbox_route', 'table_outbox_unroute', 'table_routed', 'table_route_triggers', 'table_route_register',
+        'table_route_existing', 'table_route_append', 'table_route_payload', 'table_route_forget']),
+    -- What keeps going what is configured.
+    ('operator', array[
+        'outbox_enable', 'outbox_disable', 'outbox_extend', 'outbox_needs_partition', 'relay_enable', 'relay_disable',
+        'relay_list_configs', 'relay_get_config', 'relay_config_history', 'relay_dlq_list', 'relay_dlq_retry', 'relay_dlq_discard',
+        'relay_dlq_purge', 'relay_replay', 'relay_replay_preview', 'relay_replay_cancel', 'seek_offset', 'consumers_reap',
+        'outbox_set_retention', 'outbox_retain', 'inbox_retain', 'dead_letter_retain', 'config_history_retain']),
+    -- What tells how things are, and shows neither messages nor configurations.
+    ('reader', array[
+        'outbox_status', 'outbox_last_id', 'outbox_horizon', 'outbox_oldest_publisher_seconds', 'outbox_holds',
+        'consumer_lag', 'consumer_status', 'inbox_status', 'inbox_health', 'inbox_ordering_gaps',
+        'relay_dlq_stats', 'relay_replays', 'table_outbox_status', 'setting_number', 'setting_is_on', 'outbox_of']),
+    ('publisher', array['outbox_publish', 'outbox_publish_many', 'publish_anywhere']),
+    ('consumer', array[
+        'poll_outbox', 'commit_offset', 'extend_lease', 'consumer_heartbeat', 'consumer_lag', 'consumer_status']),
+    -- What works inboxes off, with the caller's rights: so it needs its parts, too.
+    ('inbox_worker', array[
+        'inbox_claim', 'inbox_mark_processed', 'inbox_mark_failed', 'inbox_release', 'replay_inbox_messages', 'inbox_status',
+        'inbox_health', 'inbox_ordering_gaps', 'inbox_is_my_partition', 'find_inbox', 'inbox_pending', 'inbox_dead',
+        'inbox_relation', 'inbox_claimable', 'inbox_waiting', 'inbox_is_next', 'inbox_heads', 'inbox_lock', 'inbox_lock_next',
+        'inbox_lock_aggregates']),
+    ('relay', array[
+        'outbox_horizon', 'outbox_last_id', 'outbox_needs_partition', 'outbox_extend', 'outbox_oldest_publisher_seconds',
+        'outbox_retain', 'outbox_holds', 'inbox_retain', 'dead_letter_retain', 'config_history_retain', 'consumers_reap']),
+    ('api', array['inbox_look']),
+    ('inbox_writer', array['inbox_write']),
+    ('owner', array[
+        'grant_admin', 'grant_operator', 'grant_reader', 'grant_publisher', 'grant_consumer', 'grant_relay', 'grant_api',
+        'grant_inbox_writer', 'grant_rights', 'apply_permissions', 'kinds_of', 'may_publish', 'guard_publishing', 'new_outbox_guarded',
+        'require_role', 'inbox_rights', 'find_outbox', 'find_pipeline', 'find_setting', 'lock_class', 'attach_partition',
+        'outbox_upper', 'outbox_set_enabled', 'outbox_mark', 'outbox_asleep', 'outbox_refuse', 'refuse_pipeline',
+        'relay_set_enabled', 'inbox_notify', 'keep_direction', 'redelivery_floor', 'redelivery_wake', 'forget_requests',
+        'end_replays', 'caller', 'refuse_dead_letter', 'direction_of', 'replay_range', 'pipeline_described', 'keep_history',
+        'check_consumer_name', 'check_isolation', 'check_seconds', 'consumer_alive_since', 'consumer_group_lock',
+        'consumer_lease_again', 'consumer_lease_new', 'consumer_seen', 'consumer_settle', 'consumer_unsettled',
+        'find_consumer_groups', 'message_batch', 'message_count', 'refuse_commit', 'refuse_consumer_group',
+        'refuse_polled_group', 'inbox_add_columns', 'inbox_build', 'inbox_check_column', 'inbox_check_table',
+        'inbox_code_of_others', 'inbox_failed', 'inbox_forget', 'inbox_guard', 'inbox_refuse_name', 'inbox_remove',
+        'held_for_long', 'lock_holders', 'longest_hold', 'newest_message', 'outbox_cut', 'outbox_drop_partitions',
+        'outbox_drop_tables', 'outbox_groups', 'outbox_may_go', 'outbox_partitions', 'outbox_truncate', 'record_losses',
+        'outbox_append', 'outbox_skip_plan', 'is_array', 'keep_table_outbox', 'table_key', 'table_outbox_append_chunk',
+        'table_outbox_append_rows', 'table_outbox_columns', 'table_outbox_problem', 'table_outbox_refuse_size',
+        'table_outbox_refuse_table', 'table_route_has', 'table_route_query', 'table_route_of', 'table_route_column',
+        'table_route_problem', 'keep_table_route'])
+  ) as p (kind, names);
+
+-- The names of pg_trickle: a kind that may call what they wrap may call them.
+insert into tide.permission (kind, object_type, schema, object)
+select p.kind, 'function', 'pgtrickle', unnest(p.names)
+  from (values
+    ('admin', array[
+        'enable_outbox', 'disable_outbox', 'create_consumer_group', 'drop_consumer_group', 'create_inbox', 'drop_inbox',
+        'enable_inbox_ordering', 'disable_inbox_ordering', 'enable_inbox_priority', 'disable_inbox_priority',
+        'enable_inbox_tracking', 'set_relay_outbox', 'set_relay_inbox', 'delete_relay', 'relay_box']),
+    ('operator', array[
+        'enable_relay', 'disable_relay', 'list_relay_configs', 'get_relay_config', 'seek_offset', 'relay_changed']),
+    ('reader', array['consumer_lag', 'inbox_status', 'outbox_status', 'outbox_of']),
+    ('consumer', array['poll_outbox', 'commit_offset', 'extend_lease', 'consumer_heartbeat', 'consumer_lag']),
+    ('inbox_worker', array[
+        'inbox_health', 'inbox_status', 'replay_inbox_messages', 'inbox_ordering_gaps', 'inbox_is_my_partition'])
+  ) as p (kind, names);
+
+insert into tide.permission (kind, object_type, object, privileges)
+select p.kind, p.object_type, unnest(p.names), p.privileges
+  from (values
+    ('relay', 'table', 'select', array[
+        'migration', 'function_file', 'outbox', 'message', 'inbox', 'setting', 'redelivery_waiting', 'retention_loss',
+        'hold']),
+    ('relay', 'table', 'select, update (invalid_reason)', array['pipeline']),
+    ('relay', 'table', 'select, update', array['consumer_group', 'bell', 'drain', 'replay', 'chore']),
+    ('relay', 'table', 'select, insert, update, delete', array['dead_letter', 'position', 'scheduler']),
+    ('relay', 'sequence', 'usage', array['epochs']),
+    ('api', 'table', 'select', array['migration', 'function_file', 'pipeline', 'outbox', 'consumer_group']),
+    ('inbox_writer', 'table', 'select', array['inbox']),
+    ('inbox_worker', 'table', 'select', array['inbox']),
+    ('operator', 'table', 'select', array['pipeline', 'position', 'replay', 'redelivery_waiting']),
+    ('reader', 'table', 'select', array[
+        'migration', 'function_file', 'outbox', 'consumer_group', 'bell', 'scheduler', 'drain', 'inbox', 'setting',
+        'retention_loss', 'permission']),
+    ('reader', 'table', 'select (name, direction, group_id, inbox_id, enabled, revision, invalid_reason, created_at, updated_at)',
+        array['pipeline']),
+    ('reader', 'table', 'select (outbox_id, id, created_at, size)', array['message']),
+    ('owner', 'table', 'all', array['consumer', 'consumer_lease', 'inbox_duplicates', 'pipeline_history', 'publish_guard',
+        'table_outbox', 'table_route', 'truncating']),
+    ('owner', 'sequence', 'all', array['revisions'])
+  ) as p (kind, object_type, privileges, names);

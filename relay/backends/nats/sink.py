@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from relay.backends.common.batch import Batch
 from relay.backends.common.deadline import in_ms
+from relay.backends.common.opening import opened
 from relay.backends.nats.config import NatsSinkConfig
 from relay.backends.sink import Features, Sink
 from relay.errors import MissingExtra, NotConnected
@@ -59,13 +60,7 @@ class NatsSink(Sink[NatsSinkConfig]):
         except ImportError as error:
             raise MissingExtra("nats", "nats") from error
         self.close()
-        connection = NatsConnection(self._config, self._pipeline, self._where)
-        try:
-            connection.open()
-        except BaseException:
-            connection.close()
-            raise
-        self._connection = connection
+        self._connection = opened(NatsConnection(self._config, self._pipeline, self._where))
 
     def publish(self, records: Sequence[Record]) -> list[Failure]:
         deadline = in_ms(self._config.timeout_ms)

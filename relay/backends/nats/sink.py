@@ -24,7 +24,7 @@ from relay.errors import MissingExtra, NotConnected
 from relay.models import Failure, Record
 
 if TYPE_CHECKING:
-    from relay.backends.nats.publisher import NatsConnection, Outgoing
+    from relay.backends.nats.publisher import NatsPublisher, Outgoing
 
 _WHITE_SPACE = re.compile(r"[\x00-\x20\x7f]")
 _LONGEST_SUBJECT_BYTES = 2048  # the server takes 4096 for the whole control line
@@ -52,15 +52,15 @@ class NatsSink(Sink[NatsSinkConfig]):
         self._config = config
         self._pipeline = pipeline
         self._where = f"pipeline {pipeline!r}: NATS stream {self._config.stream!r}"
-        self._connection: NatsConnection | None = None
+        self._connection: NatsPublisher | None = None
 
     def open(self) -> None:
         try:
-            from relay.backends.nats.publisher import NatsConnection
+            from relay.backends.nats.publisher import NatsPublisher
         except ImportError as error:
             raise MissingExtra("nats", "nats") from error
         self.close()
-        self._connection = opened(NatsConnection(self._config, self._pipeline, self._where))
+        self._connection = opened(NatsPublisher(self._config, self._pipeline, self._where))
 
     def publish(self, records: Sequence[Record]) -> list[Failure]:
         deadline = in_ms(self._config.timeout_ms)

@@ -1,6 +1,6 @@
 """One connection to NATS JetStream: what the sink's and the source's share. Nothing asynchronous leaves here.
 
-The client never reconnects by itself: a lost connection is NotConnected, and the caller decides when to open again.
+The client never reconnects on its own: a lost connection is NotConnected, and the caller decides when to open again.
 """
 
 import asyncio
@@ -81,7 +81,7 @@ class NatsClient:
     def close(self) -> None:
         if self._thread is not None:
             if self.client.is_connected:
-                # Whatever happens to the farewell, stop() ends the connection.
+                # Even if an orderly close fails, stop() ends the connection.
                 with contextlib.suppress(nats.errors.Error, OSError, NotConnected):
                     self._thread.call(self.client.close(), _CLOSE_SECONDS)
             self._thread.stop()

@@ -1,7 +1,7 @@
 """The NATS sink: a JetStream stream, to which a batch is published at once and every acknowledgement awaited.
 
 nats-py is asyncio. Its loop runs in one private thread for each open sink (`loop.py`), so that pings are
-answered between batches. The client never reconnects by itself: a lost connection is NotConnected, and the caller
+answered between batches. The client never reconnects on its own: a lost connection is NotConnected, and the caller
 decides when to open again.
 
 Order: records leave in order over one connection, in chunks of `max_in_flight`, and nothing is sent after a chunk in

@@ -141,7 +141,7 @@ class SqsSource(Source[SqsSourceConfig]):
         if lost is not None and not by_id:
             raise lost
         found = list(by_id.values())
-        # As the largest of late: one large message makes the next requests smaller, small ones make them large again.
+        # As the largest of the last answers: one large message makes the next requests smaller, small ones larger.
         largest = max((len(message.body) for message in found), default=0)
         self._largest_bytes = max(1, largest, self._largest_bytes // 4 if found else self._largest_bytes)
         return found

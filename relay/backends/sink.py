@@ -51,11 +51,11 @@ class Features:
     deduplicates: bool = False
     """A record sent twice (same `dedup_id`) arrives once, at least within a stated window."""
     keeps_headers: bool = False
-    """Headers travel beside the body; where False, only an enveloping wire format carries them."""
+    """Headers travel outside the body; where False, only an enveloping wire format carries them."""
     keeps_key: bool = False
-    """The key travels beside the body."""
+    """The key travels outside the body."""
     largest_record_bytes: int | None = None
-    """Body size from which a record is refused for good; None where the backend has no limit."""
+    """Body size from which a record is refused permanently; None where the backend has no limit."""
     largest_batch: int | None = None
     """How many records one `publish` takes at most; None where there is no limit."""
     needs_destination: bool = False

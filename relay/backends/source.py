@@ -43,7 +43,7 @@ from relay.errors import ConfigError
 from relay.models import Received
 
 MAX_HELD_BYTES = 16 * 1024 * 1024
-"""What a source and its client library may hold in memory for one pipeline, beside a single message that is larger."""
+"""What a source and its client library may hold in memory for one pipeline; a single larger message may exceed it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ class SourceConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, hide_input_in_errors=True)
 
     timeout_ms: Annotated[int, Field(ge=10, le=3_600_000)] = 10_000
-    """How long one `open` or `ack`, or any other question to the server, may take beside the asked-for wait."""
+    """How long one `open`, `ack` or any other request to the server may take, besides the wait that was asked for."""
 
 
 C = TypeVar("C", bound=SourceConfig, default=Any)

@@ -58,12 +58,12 @@ def test_what_postgresql_did_not_learn_is_read_back_by_the_next_worker(harness: 
 def test_the_same_sink_goes_on_without_asking_and_knows_how_far_it_is(harness: KafkaHarness) -> None:
     with opened(harness) as sink:
         sink.begin(drain(1), 0)
-        producer = sink._connection._producer  # type: ignore[attr-defined]
+        producer = sink._connection.producer.client  # type: ignore[attr-defined]
         send(harness, sink, range(1, 11))
         assert sink.begin(drain(2), 0) == Progress(10)
         send(harness, sink, range(11, 21))
         assert sink.begin(drain(3), 20) == Progress(20)
-        assert sink._connection._producer is producer  # type: ignore[attr-defined]
+        assert sink._connection.producer.client is producer  # type: ignore[attr-defined]
 
 
 def test_a_sink_that_others_may_have_followed_asks_again(harness: KafkaHarness) -> None:
@@ -154,7 +154,7 @@ def test_records_of_an_aborted_transaction_are_hidden(harness: KafkaHarness) -> 
 def test_a_transaction_that_was_left_open_is_ended_by_the_next_worker(harness: KafkaHarness) -> None:
     with opened(harness) as killed:
         killed.begin(drain(1), 0)
-        producer = killed._connection._producer  # type: ignore[attr-defined]
+        producer = killed._connection.producer.client  # type: ignore[attr-defined]
         producer.begin_transaction()
         producer.produce(harness.topic, b"7")
         assert producer.flush(10) == 0
@@ -168,9 +168,10 @@ def test_a_transaction_that_was_left_open_is_ended_by_the_next_worker(harness: K
 def test_a_step_that_does_not_come_back_is_not_waited_for(harness: KafkaHarness) -> None:
     with opened(harness) as sink:
         forgotten = threading.Event()
-        connection = sink._connection  # type: ignore[attr-defined]
+        transactions = sink._connection.transactions  # type: ignore[attr-defined]
         with pytest.raises(NotConnected, match="no answer within"):
             within(
-                Limits.moment_seconds, lambda: connection._bounded(lambda _: forgotten.wait(), time.monotonic() + 0.01)
+                Limits.moment_seconds,
+                lambda: transactions._bounded(lambda _: forgotten.wait(), time.monotonic() + 0.01),
             )
         forgotten.set()

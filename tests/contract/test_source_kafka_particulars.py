@@ -182,10 +182,10 @@ class TestGaps:
         with opened(harness, positions, on_gap="continue") as source:
             assert numbers(take(source, 3)) == [7, 8, 9]
 
-    def test_a_topic_that_was_made_anew_stops_the_pipeline(self, harness: KafkaSourceHarness) -> None:
+    def test_a_recreated_topic_stops_the_pipeline(self, harness: KafkaSourceHarness) -> None:
         harness.send(messages(1, 2))
         positions = {f"{harness.topic}/0": "7"}
-        with pytest.raises(ConfigError, match=r"offsets 0 to 2, and 8 was to come next.*made anew"):
+        with pytest.raises(ConfigError, match=r"offsets 0 to 2, and 8 was to come next.*was recreated"):
             harness.make_source().open(positions)
         with opened(harness, positions, on_gap="continue") as source:
             assert numbers(take(source, 2)) == [1, 2]

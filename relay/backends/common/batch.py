@@ -39,7 +39,7 @@ class Batch:
 
     @property
     def standstill(self) -> Failure | None:
-        """What blocks the batch, where no record of it was delivered and none was refused for good."""
+        """What blocks the batch, if no record of it was delivered and none was refused permanently."""
         if not self.failures or self._refused or len(self.failures) < self._size:
             return None
         return self.failures[min(self.failures) if self.blocked_by is None else self.blocked_by]

@@ -57,7 +57,7 @@ class ErrorTable:
         self.permanent = frozenset(permanent)
         self.needs_operator = frozenset(needs_operator)
         self.codes = frozenset((*self.exceptions.values(), *self.answers.values(), *self.words.values()))
-        """Every code that it can give, beside `timeout` and `unknown`."""
+        """Every code that it can give, except `timeout` and `unknown`."""
         self._unknown = unknown
         self._answers_of = answers_of
         self._text_of = text_of

@@ -10,7 +10,7 @@ from relay.errors import ConfigError
 
 
 class TlsKeys(BaseModel):
-    """For a configuration to inherit from, beside its own base. Paths are on the machine of the worker."""
+    """Mixed into the configuration of a sink or source. Paths are on the worker's machine."""
 
     tls_ca: str | None = None
     """Certificates to trust; the system's where it is null."""

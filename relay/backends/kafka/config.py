@@ -152,7 +152,7 @@ class KafkaSinkConfig(KafkaKeys, SinkConfig):
 
 def producer_options(config: KafkaSinkConfig, pipeline: str) -> dict[str, Any]:
     """librdkafka's keys of the producer."""
-    # No record gives up by itself: a later one of the same key could then be delivered before it.
+    # No record times out on its own: a later one of the same key could then be delivered before it.
     patience_ms = min(2 * config.timeout_ms + 10_000, _LONGEST_TRANSACTION_MS)
     options: dict[str, Any] = {
         "acks": config.acks,

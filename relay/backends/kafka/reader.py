@@ -79,7 +79,7 @@ class KafkaReader:
         return messages  # type: ignore[no-any-return]
 
     def done(self, positions: Mapping[str, int]) -> None:
-        """Everything up to these positions is committed in PostgreSQL: the group is told, at some time."""
+        """Everything up to these positions is committed in PostgreSQL: the group is told later, in the background."""
         places = {_place(name): offset + 1 for name, offset in positions.items()}
         moved = {place: offset for place, offset in places.items() if offset > self._next.get(place, offset)}
         self._next |= moved

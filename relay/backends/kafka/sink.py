@@ -1,6 +1,6 @@
 """The Kafka sink: an idempotent producer with the whole batch in flight, and every delivery confirmed.
 
-A producer keeps a batch in order and stores none of it twice while it lives. Nothing in a batch times out by itself,
+A producer keeps a batch in order and stores none of it twice while it lives. No record of a batch times out on its own,
 which would let a later record of a key overtake: when the time of a publish is over, everything that is queued or on
 the way is purged together, and the producer is given up. docs/sinks/kafka.md says what that leaves open;
 `transactions.py` is about `transactional`, which closes it.
@@ -19,7 +19,7 @@ from relay.errors import ConfigError, MissingExtra, NotConnected
 from relay.models import Drain, Failure, Progress, Record
 
 if TYPE_CHECKING:
-    from relay.backends.kafka.producer import KafkaConnection
+    from relay.backends.kafka.publisher import KafkaPublisher
 
 
 class KafkaSink(Sink[KafkaSinkConfig]):
@@ -39,21 +39,19 @@ class KafkaSink(Sink[KafkaSinkConfig]):
         self._config = config
         self._pipeline = pipeline
         self._where = f"pipeline {pipeline!r}: Kafka at {self._config.brokers}"
-        self._connection: KafkaConnection | None = None
+        self._connection: KafkaPublisher | None = None
         self._missing_topic: str | None = None
 
     def open(self) -> None:
         try:
-            from relay.backends.kafka.producer import KafkaConnection
-            from relay.backends.kafka.transactions import TransactionalConnection
+            from relay.backends.kafka.publisher import KafkaPublisher
         except ImportError as error:
             raise MissingExtra("kafka", "kafka") from error
         self.close()
         deadline = self._deadline()
-        kind = TransactionalConnection if self._config.transactional else KafkaConnection
-        connection = kind(self._config, self._pipeline, self._where, deadline)
+        connection = KafkaPublisher(self._config, self._pipeline, self._where, deadline)
         if self._missing_topic is not None:
-            problem = connection.check_topic(self._missing_topic, deadline)
+            problem = connection.topics.check(self._missing_topic, deadline)
             if problem is not None:
                 connection.close()
                 raise ConfigError(f"{self._where}: {problem.reason}")
@@ -80,7 +78,7 @@ class KafkaSink(Sink[KafkaSinkConfig]):
             # What is still in the producer must not arrive after what is sent again.
             connection.close()
             self._connection = None
-            self._missing_topic = connection.missing_topic
+            self._missing_topic = connection.producer.missing_topic
             raise
 
     def close(self) -> None:

@@ -1,7 +1,7 @@
 """Each publish as one transaction of Kafka that also stores how far the outbox is delivered.
 
 The offset is a committed offset of the consumer group `tide-relay.<pipeline>` (or `transactional_id`), in partition 0
-of a topic of the batch: the number is the id of the last message, the text beside it a `Mark`. It is read back when a
+of a topic of the batch: the number is the id of the last message, the metadata with it a `Mark`. It is read back when a
 drain begins on a new producer, after `init_transactions` has ended the transaction of the drain before and
 fenced it. So a worker that ends between Kafka's commit and PostgreSQL's leaves nothing to be sent again.
 
@@ -20,25 +20,24 @@ from confluent_kafka.admin import AdminClient
 from relay.backends.common.deadline import is_over, left
 from relay.backends.kafka.config import KafkaSinkConfig, transactional_id
 from relay.backends.kafka.errors import ERRORS
-from relay.backends.kafka.producer import KafkaConnection
+from relay.backends.kafka.producer import KafkaProducer
 from relay.errors import NotConnected
 from relay.models import Drain, Failure, Progress, Record
 
 # How many batches PostgreSQL may be behind Kafka: one is what a crash leaves; a settle may still be under way.
 _BATCHES_BEHIND = 4
-# In one batch, so that the text beside the offset stays below the 4096 bytes that a broker takes.
+# In one batch, so that the metadata of the offset stays below the 4096 bytes that a broker takes.
 _MOST_DEAD = 25
-_LOOK_SECONDS = 0.1
 _MOMENT_SECONDS = 0.2
 
 
 class Mark(NamedTuple):
-    """`12;15:too_large,17:bad_topic`: what is stored beside the offset."""
+    """`12;15:too_large,17:bad_topic`: the metadata that is stored with the offset."""
 
     since: int
     """PostgreSQL's offset was at least this when the batch was sent."""
     dead: dict[int, str]
-    """Code by message id, of those above `since` that were refused for good."""
+    """Code by message id, of those above `since` that were refused permanently."""
 
     def __str__(self) -> str:
         return f"{self.since};" + ",".join(f"{number}:{code}" for number, code in self.dead.items())
@@ -54,9 +53,13 @@ class Mark(NamedTuple):
             return None
 
 
-class TransactionalConnection(KafkaConnection):
-    def __init__(self, config: KafkaSinkConfig, pipeline: str, where: str, deadline: float) -> None:
-        super().__init__(config, pipeline, where, deadline)
+class Transactions:
+    """Of one producer."""
+
+    def __init__(self, config: KafkaSinkConfig, pipeline: str, where: str, producer: KafkaProducer) -> None:
+        self._config = config
+        self._where = where
+        self._producer = producer
         self._group = transactional_id(config, pipeline)
         self._membership: Any = None
         self._drain: Drain | None = None
@@ -85,7 +88,7 @@ class TransactionalConnection(KafkaConnection):
         dead = [(n, Failure(0, True, code, _REFUSED)) for n, code in mark.dead.items() if offset_id < n <= reached]
         return Progress(reached, tuple(dead))
 
-    def _deliver(self, records: Sequence[Record], indexes: Sequence[int], deadline: float) -> dict[int, Failure]:
+    def deliver(self, records: Sequence[Record], indexes: Sequence[int], deadline: float) -> dict[int, Failure]:
         """A record that Kafka refuses spoils its transaction: it is aborted, and begun again without that record."""
         if self._membership is None:
             self._initialise(deadline)
@@ -98,7 +101,9 @@ class TransactionalConnection(KafkaConnection):
             # After a refusal librdkafka goes on with a sequence number that the broker does not expect; it purges that
             # transaction too, and begins the next with an epoch of its own.
             purged += not refused
-            suspects = [i for i, f in refused.items() if f.code == "too_large" and self._fits_in_a_batch(records[i])]
+            suspects = [
+                i for i, f in refused.items() if f.code == "too_large" and self._producer.fits_in_a_batch(records[i])
+            ]
             failures |= {i: f for i, f in refused.items() if one_by_one or i not in suspects}
             one_by_one = one_by_one or bool(suspects)
             if committed:
@@ -121,20 +126,20 @@ class TransactionalConnection(KafkaConnection):
         last: bool,
         deadline: float,
     ) -> tuple[dict[int, Failure], bool]:
-        """What was refused for good, and whether the rest is delivered. Raises NotConnected for any other trouble."""
+        """What was refused permanently, and whether the rest is delivered. Raises NotConnected otherwise."""
         try:
-            self._producer.begin_transaction()
+            self._producer.client.begin_transaction()
             refused: dict[int, Failure] = {}
             for part in [(index,) for index in todo] if one_by_one else [todo]:
-                refused |= self._produce(records, part, deadline)
-                self._wait(deadline)
-                if self._errors:
+                refused |= self._producer.produce(records, part, deadline)
+                self._producer.wait(deadline)
+                if self._producer.errors:
                     break
-            if self._errors or len(dead) + len(refused) > _MOST_DEAD:
-                judged = refused | self._judged(records)
-                self._until(self._producer.abort_transaction, deadline)
-                super()._wait(deadline)
-                self._errors.clear()  # of what the abort purged
+            if self._producer.errors or len(dead) + len(refused) > _MOST_DEAD:
+                judged = refused | self._producer.judged(records)
+                self._until(self._producer.client.abort_transaction, deadline)
+                self._producer.flush(deadline)
+                self._producer.errors.clear()  # of what the abort purged
                 culprits = {index: failure for index, failure in judged.items() if failure.permanent}
                 failure = next(iter(judged.values()))
                 if not culprits and (last or failure.code != "timeout"):
@@ -153,8 +158,8 @@ class TransactionalConnection(KafkaConnection):
         since = self._bounds[0] if self._bounds else reached
         told = {number: code for number, code in sorted({**self._dead, **dead}.items()) if number > since}
         position = TopicPartition(topic, 0, reached, metadata=str(Mark(since, told)))
-        self._until(partial(self._producer.send_offsets_to_transaction, [position], self._membership), deadline)
-        self._until(self._producer.commit_transaction, deadline)
+        self._until(partial(self._producer.client.send_offsets_to_transaction, [position], self._membership), deadline)
+        self._until(self._producer.client.commit_transaction, deadline)
         self._bounds, self._dead = [*self._bounds, reached][-_BATCHES_BEHIND:], told
 
     def _until(self, step: Callable[[float], object], deadline: float) -> None:
@@ -165,7 +170,7 @@ class TransactionalConnection(KafkaConnection):
             except KafkaException as error:
                 if not error.args[0].retriable() or is_over(deadline):
                     raise
-                self._producer.poll(0.05)
+                self._producer.client.poll(0.05)
             else:
                 return
 
@@ -190,27 +195,19 @@ class TransactionalConnection(KafkaConnection):
         if problems:
             raise problems[0]
 
-    def _wait(self, deadline: float) -> None:
-        # After an error the producer keeps the rest back until the transaction is aborted.
-        while not self._errors and self._producer.flush(min(_LOOK_SECONDS, left(deadline))):
-            if is_over(deadline):
-                break
-        if not self._errors:
-            super()._wait(deadline)
-
     def _initialise(self, deadline: float) -> None:
         """Fences the one that used the transactional id before, and ends what it left. Raises what `open` raises."""
         try:
-            self._until(self._producer.init_transactions, deadline)
-            member = Consumer(self._options | {"group.id": self._group})
+            self._until(self._producer.client.init_transactions, deadline)
+            member = Consumer(self._producer.options | {"group.id": self._group})
             self._membership = member.consumer_group_metadata()
             member.close()
         except KafkaException as error:
             raise ERRORS.translated(error.args[0], self._where, opening=True) from None
 
     def _read_back(self, deadline: float) -> tuple[int, Mark | None]:
-        """How far Kafka says that we are, and the mark beside it; -1 where nothing is stored."""
-        admin = AdminClient(self._options)
+        """How far Kafka says that we are, and the mark with it; -1 where nothing is stored."""
+        admin = AdminClient(self._producer.options)
         question = [ConsumerGroupTopicPartitions(self._group)]
         try:
             answers = admin.list_consumer_group_offsets(
@@ -224,5 +221,5 @@ class TransactionalConnection(KafkaConnection):
         return (-1, None) if newest is None else (newest.offset, Mark.parse(newest.metadata or ""))
 
 
-_REFUSED = "refused for good by Kafka, in a transaction whose worker ended before it could say so here"
-_NEXT = f"more than {_MOST_DEAD} records before it were refused for good: it comes with the next batch"
+_REFUSED = "refused permanently by Kafka, in a transaction whose worker ended before it could record that here"
+_NEXT = f"more than {_MOST_DEAD} records before it were refused permanently: it is sent with the next batch"

@@ -1,6 +1,6 @@
 """One connection to NATS JetStream: what the sink's and the source's share. Nothing asynchronous leaves here.
 
-The client never reconnects by itself: a lost connection is NotConnected, and the caller decides when to open again.
+The client never reconnects on its own: a lost connection is NotConnected, and the caller decides when to open again.
 """
 
 import asyncio
@@ -8,7 +8,7 @@ import binascii
 import contextlib
 import ssl
 import time
-from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import nats.errors
@@ -23,8 +23,6 @@ from relay.backends.nats.loop import LoopThread
 from relay.errors import ConfigError, NotConnected, RelayError
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
-
     from nats.js.api import StreamInfo
 
 T = TypeVar("T")
@@ -35,22 +33,36 @@ CLIENT_FAILURES = (nats.errors.Error, nkeys.NkeysError, binascii.Error, OSError)
 """Everything that the client raises while it connects or asks; TimeoutError is an OSError."""
 
 
-class NatsClient(ABC):
+class NatsClient:
     """`open` and `close` block the caller; `close` may come from another thread at any time.
 
     Bound to one stream. A lost connection stays lost: make a new one.
     """
 
-    def __init__(self, keys: NatsKeys, timeout_ms: int, pipeline: str, where: str) -> None:
+    def __init__(
+        self,
+        keys: NatsKeys,
+        timeout_ms: int,
+        pipeline: str,
+        where: str,
+        begin: Callable[[], Awaitable[None]],
+        **options: Any,
+    ) -> None:
+        """`begin` is done in the loop once connected, before the connection counts as open. `options` are more of the
+        client's own."""
         self._keys = keys
         self._timeout_ms = timeout_ms
         self._pipeline = pipeline
         self._where = where
         self._thread: LoopThread | None = None
-        self._client = Client()
-        self._news = asyncio.Event()
+        self._begin = begin
+        self._options = options
+        self.client = Client()
+        self.news = asyncio.Event()
+        """Set when something has changed for those that wait in the loop, such as a lost connection."""
         self._last_error: Exception | None = None
-        self._lost: Exception | None = None
+        self.lost: Exception | None = None
+        """Why the connection is of no use any more."""
 
     def open(self) -> None:
         """Raises NotConnected, or ConfigError when someone must change something."""
@@ -62,19 +74,19 @@ class NatsClient(ABC):
         seconds = self._timeout_ms / 1000
         self._thread = LoopThread(f"nats-{self._pipeline}")
         try:
-            self._thread.call(self._open(options | self._options(), time.monotonic() + seconds), seconds + 1)
+            self._thread.call(self._open(options | self._options, time.monotonic() + seconds), seconds + 1)
         except CLIENT_FAILURES as error:
             raise self._translated(error, opening=True) from error
 
     def close(self) -> None:
         if self._thread is not None:
-            if self._client.is_connected:
-                # Whatever happens to the farewell, stop() ends the connection.
+            if self.client.is_connected:
+                # Even if an orderly close fails, stop() ends the connection.
                 with contextlib.suppress(nats.errors.Error, OSError, NotConnected):
-                    self._thread.call(self._client.close(), _CLOSE_SECONDS)
+                    self._thread.call(self.client.close(), _CLOSE_SECONDS)
             self._thread.stop()
 
-    def _call(self, work: "Coroutine[Any, Any, T]", seconds: float) -> T:
+    def call(self, work: Coroutine[Any, Any, T], seconds: float) -> T:
         """What `work` gives, done in the loop, in that time at most. Raises NotConnected."""
         if self._thread is None:
             work.close()
@@ -84,28 +96,24 @@ class NatsClient(ABC):
         except CLIENT_FAILURES as error:
             raise self._translated(error, opening=False) from error
 
-    def _options(self) -> dict[str, Any]:
-        """More of the client's options."""
-        return {}
+    def raise_if_lost(self) -> None:
+        if self.lost is not None:
+            raise self.lost
 
     # Inside the loop ------------------------------------------------------------------------------
 
     async def _open(self, options: dict[str, Any], deadline: float) -> None:
         assert self._thread is not None
         async with asyncio.timeout_at(deadline):
-            await self._client.connect(**options)
+            await self.client.connect(**options)
             if options["tls"] is not None and not self._thread.encrypted:
                 raise ConfigError(f"{self._where}: the server offers no TLS, which this pipeline asks for")
             await self._begin()
 
-    @abstractmethod
-    async def _begin(self) -> None:
-        """What is to be done once connected, before the connection counts as open."""
-
-    async def _stream_info(self) -> "StreamInfo | None":
+    async def stream_info(self) -> "StreamInfo | None":
         """None: there is no such stream. Raises ConfigError where there is no JetStream."""
         try:
-            return await self._client.jsm(timeout=self._timeout_ms / 1000).stream_info(self._keys.stream)
+            return await self.client.jsm(timeout=self._timeout_ms / 1000).stream_info(self._keys.stream)
         except nats.js.errors.ServiceUnavailableError as error:
             if error.err_code is not None:
                 raise
@@ -120,17 +128,17 @@ class NatsClient(ABC):
         self._last_error = error
         # What is not permitted gets this line and never an answer.
         if ERRORS.verdict(error).code == "forbidden":
-            self._lost = error
-            self._news.set()
+            self.lost = error
+            self.news.set()
 
     async def _on_closed(self) -> None:
-        self._lost = self._lost or self._client.last_error or nats.errors.ConnectionClosedError()
-        self._news.set()
+        self.lost = self.lost or self.client.last_error or nats.errors.ConnectionClosedError()
+        self.news.set()
 
     def _translated(self, error: Exception, *, opening: bool) -> RelayError:
         if isinstance(error, TimeoutError | nats.errors.NoServersError):
             # What came before says why.
-            error = self._lost or self._last_error or error
+            error = self.lost or self._last_error or error
         reason = str(error) or f"no answer within {self._timeout_ms} ms"
         return ERRORS.translated(error, self._where, opening=opening, reason=reason)
 

@@ -15,7 +15,7 @@ _NOT_IN_A_NAME = re.compile(r"[^\w-]")
 
 
 class NatsKeys(TlsKeys):
-    """For a configuration to inherit from, beside its own base."""
+    """Mixed into the configuration of sink and source."""
 
     url: Annotated[
         Listed,

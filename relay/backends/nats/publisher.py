@@ -8,7 +8,7 @@ import asyncio
 import json
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import nats.errors
 import nats.js.errors
@@ -40,14 +40,18 @@ class Outgoing(NamedTuple):
     headers: dict[str, str]
 
 
-class NatsConnection(NatsClient):
+class NatsPublisher:
     """`publish` blocks the caller, as `open` and `close` do."""
 
     largest_bytes: int
     """Body and headers together; known once open."""
 
     def __init__(self, config: NatsSinkConfig, pipeline: str, where: str) -> None:
-        super().__init__(config, config.timeout_ms, pipeline, where)
+        self._where = where
+        self._nats = NatsClient(
+            config, config.timeout_ms, pipeline, where, self._begin, pending_size=_OUTGOING_BUFFER_BYTES
+        )
+        self._client = self._nats.client
         self._config = config
         self._inbox = ""
         self._stored = f'{{"stream":{json.dumps(config.stream)},'.encode()
@@ -55,21 +59,25 @@ class NatsConnection(NatsClient):
         self._waiting: dict[int, Outgoing] = {}
         self._failures: dict[int, Failure] = {}
 
+    def open(self) -> None:
+        """Raises NotConnected, or ConfigError when someone must change something."""
+        self._nats.open()
+
+    def close(self) -> None:
+        self._nats.close()
+
     def publish(self, chunk: Sequence[Outgoing], deadline: float) -> dict[int, Failure]:
         """What was not stored, by index in the batch. Raises NotConnected if the connection was lost."""
         if not chunk:
             return {}
-        return self._call(self._publish(chunk, deadline), deadline - time.monotonic() + 1)
-
-    def _options(self) -> dict[str, Any]:
-        return {"pending_size": _OUTGOING_BUFFER_BYTES}
+        return self._nats.call(self._publish(chunk, deadline), deadline - time.monotonic() + 1)
 
     # Inside the loop ------------------------------------------------------------------------------
 
     async def _begin(self) -> None:
         self._inbox = self._client.new_inbox()
         await self._client.subscribe(f"{self._inbox}.*", cb=self._on_answer)
-        info = await self._stream_info() or await self._make_stream()
+        info = await self._nats.stream_info() or await self._make_stream()
         limit = info.config.max_msg_size or -1
         self.largest_bytes = min(self._client.max_payload, limit) if limit > 0 else self._client.max_payload
         if info.config.no_ack:
@@ -95,22 +103,20 @@ class NatsConnection(NatsClient):
     async def _publish(self, chunk: Sequence[Outgoing], deadline: float) -> dict[int, Failure]:
         self._waiting, self._failures = {}, {}
         for count, outgoing in enumerate(chunk, 1):
-            if self._lost is not None:
-                raise self._lost
+            self._nats.raise_if_lost()
             await self._send(outgoing)
             if count % _RECORDS_BETWEEN_PAUSES == 0:
                 await asyncio.sleep(0)
         try:
             async with asyncio.timeout_at(deadline):
-                while self._waiting and self._lost is None:
-                    self._news.clear()
-                    await self._news.wait()
+                while self._waiting and self._nats.lost is None:
+                    self._nats.news.clear()
+                    await self._nats.news.wait()
         except TimeoutError:
             for late in self._waiting.values():
                 reason = f"no acknowledgement within {self._config.timeout_ms} ms"
                 self._failures[late.position] = Failure(late.position, False, "timeout", reason)
-        if self._lost is not None:
-            raise self._lost
+        self._nats.raise_if_lost()
         return self._failures
 
     async def _send(self, outgoing: "Outgoing") -> None:
@@ -137,7 +143,7 @@ class NatsConnection(NatsClient):
             if failure is not None:
                 self._failures[outgoing.position] = failure
         if not self._waiting:
-            self._news.set()
+            self._nats.news.set()
 
     def _refusal(self, outgoing: "Outgoing", message: "Msg") -> Failure | None:
         if message.headers and message.headers.get("Status") == "503":

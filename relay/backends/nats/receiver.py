@@ -40,13 +40,15 @@ class Token(NamedTuple):
     reply: str
 
 
-class NatsReceiver(NatsClient):
+class NatsReceiver:
     """`receive`, `ack` and `release` block the caller, as `open` and `close` do."""
 
     def __init__(
         self, config: NatsSourceConfig, consumer: str, pipeline: str, where: str, position: str | None
     ) -> None:
-        super().__init__(config, config.timeout_ms, pipeline, where)
+        self._where = where
+        self._nats = NatsClient(config, config.timeout_ms, pipeline, where, self._begin)
+        self._client = self._nats.client
         self._config = config
         self._name = consumer
         self._position = position
@@ -62,13 +64,17 @@ class NatsReceiver(NatsClient):
         self._needed = 0
         self._arrived: list[Received] = []
 
+    def open(self) -> None:
+        """Raises NotConnected, or ConfigError when someone must change something."""
+        self._nats.open()
+
     def receive(self, max_messages: int, wait_seconds: float) -> list[Received]:
-        return self._call(self._receive(max_messages, wait_seconds), wait_seconds + 3 * self._seconds)
+        return self._nats.call(self._receive(max_messages, wait_seconds), wait_seconds + 3 * self._seconds)
 
     def ack(self, tokens: Sequence[Token]) -> None:
         if tokens:
             replies = [self._held.get(token.sequence, token.reply) for token in tokens]
-            self._call(self._answer(replies, b"", self._seconds), self._seconds + 1)
+            self._nats.call(self._answer(replies, b"", self._seconds), self._seconds + 1)
             for token in tokens:
                 self._held.pop(token.sequence, None)
 
@@ -76,19 +82,19 @@ class NatsReceiver(NatsClient):
         """What cannot be given back now is given back at the next `open`, or comes when `ack_wait` is over."""
         if self._held or self._floor is not None:
             with contextlib.suppress(NotConnected):
-                self._call(self._give_back(), _GIVE_BACK_SECONDS + 1)
+                self._nats.call(self._give_back(), _GIVE_BACK_SECONDS + 1)
 
     def close(self) -> None:
         if self._held and self._client.is_connected:
             self.release()
-        super().close()
+        self._nats.close()
 
     # Inside the loop ------------------------------------------------------------------------------
 
     async def _begin(self) -> None:
         self._inbox = self._client.new_inbox()
         await self._client.subscribe(f"{self._inbox}.*", cb=self._on_message)
-        stream = await self._stream_info()
+        stream = await self._nats.stream_info()
         self._consumer = await find_or_make(self._client, self._config, self._name, self._where, stream, self._position)
         # Only this pipeline's worker uses the consumer: what is not acknowledged was held by one that is gone.
         orphans = self._consumer.unacknowledged()
@@ -120,23 +126,19 @@ class NatsReceiver(NatsClient):
         self._number += 1
         self._needed, self._arrived = request["batch"], []
         subject = f"$JS.API.CONSUMER.MSG.NEXT.{self._config.stream}.{self._name}"
-        self._raise_if_lost()
+        self._nats.raise_if_lost()
         await self._client.publish(subject, json.dumps(request).encode(), reply=f"{self._inbox}.{self._number}")
         try:
             async with asyncio.timeout(seconds):
-                while self._needed > 0 and self._lost is None:
-                    self._news.clear()
-                    await self._news.wait()
+                while self._needed > 0 and self._nats.lost is None:
+                    self._nats.news.clear()
+                    await self._nats.news.wait()
         except TimeoutError:
             # What it still sends would be lost: this connection has no use any more.
-            self._lost = nats.errors.TimeoutError(f"no answer within {self._timeout_ms} ms")
-        self._raise_if_lost()
+            self._nats.lost = nats.errors.TimeoutError(f"no answer within {self._config.timeout_ms} ms")
+        self._nats.raise_if_lost()
         self._arrived, arrived = [], self._arrived
         return arrived
-
-    def _raise_if_lost(self) -> None:
-        if self._lost is not None:
-            raise self._lost
 
     async def _on_message(self, message: "Msg") -> None:
         if not message.reply:
@@ -153,7 +155,7 @@ class NatsReceiver(NatsClient):
         # One that is held comes again when `ack_wait` is over: it is acknowledged by its latest delivery.
         self._held[sequence] = message.reply
         if self._needed <= 0:
-            self._news.set()
+            self._nats.news.set()
 
     def _received(self, message: "Msg", sequence: int, stored_at: str) -> Received:
         headers = message.headers or {}
@@ -173,17 +175,17 @@ class NatsReceiver(NatsClient):
             return
         over = words.lower().endswith(("exceeds maxbytes", "batch completed"))
         if status == "503":
-            self._lost = NotConnected(f"{self._where}: the consumer or the stream is gone", code="no_consumer")
+            self._nats.lost = NotConnected(f"{self._where}: the consumer or the stream is gone", code="no_consumer")
         elif status == "409" and not over:
-            self._lost = NotConnected(f"{self._where}: the server says {words!r}", code="rejected")
+            self._nats.lost = NotConnected(f"{self._where}: the server says {words!r}", code="rejected")
         self._needed = 0
-        self._news.set()
+        self._nats.news.set()
 
     # Answers ----------------------------------------------------------------------------------------
 
     async def _answer(self, replies: Sequence[str], answer: bytes, seconds: float) -> None:
         """Returns when the server has worked on all of them: it does so in order, and confirms the last."""
-        self._raise_if_lost()
+        self._nats.raise_if_lost()
         async with asyncio.timeout(seconds):
             for reply in replies[:-1]:
                 await self._client.publish(reply, answer)

@@ -1,7 +1,7 @@
 """The NATS sink: a JetStream stream, to which a batch is published at once and every acknowledgement awaited.
 
 nats-py is asyncio. Its loop runs in one private thread for each open sink (`loop.py`), so that pings are
-answered between batches. The client never reconnects by itself: a lost connection is NotConnected, and the caller
+answered between batches. The client never reconnects on its own: a lost connection is NotConnected, and the caller
 decides when to open again.
 
 Order: records leave in order over one connection, in chunks of `max_in_flight`, and nothing is sent after a chunk in
@@ -17,13 +17,14 @@ from typing import TYPE_CHECKING, ClassVar
 
 from relay.backends.common.batch import Batch
 from relay.backends.common.deadline import in_ms
+from relay.backends.common.opening import opened
 from relay.backends.nats.config import NatsSinkConfig
 from relay.backends.sink import Features, Sink
 from relay.errors import MissingExtra, NotConnected
 from relay.models import Failure, Record
 
 if TYPE_CHECKING:
-    from relay.backends.nats.publisher import NatsConnection, Outgoing
+    from relay.backends.nats.publisher import NatsPublisher, Outgoing
 
 _WHITE_SPACE = re.compile(r"[\x00-\x20\x7f]")
 _LONGEST_SUBJECT_BYTES = 2048  # the server takes 4096 for the whole control line
@@ -51,21 +52,15 @@ class NatsSink(Sink[NatsSinkConfig]):
         self._config = config
         self._pipeline = pipeline
         self._where = f"pipeline {pipeline!r}: NATS stream {self._config.stream!r}"
-        self._connection: NatsConnection | None = None
+        self._connection: NatsPublisher | None = None
 
     def open(self) -> None:
         try:
-            from relay.backends.nats.publisher import NatsConnection
+            from relay.backends.nats.publisher import NatsPublisher
         except ImportError as error:
             raise MissingExtra("nats", "nats") from error
         self.close()
-        connection = NatsConnection(self._config, self._pipeline, self._where)
-        try:
-            connection.open()
-        except BaseException:
-            connection.close()
-            raise
-        self._connection = connection
+        self._connection = opened(NatsPublisher(self._config, self._pipeline, self._where))
 
     def publish(self, records: Sequence[Record]) -> list[Failure]:
         deadline = in_ms(self._config.timeout_ms)

@@ -15,6 +15,7 @@ before anything new is asked for; so it comes first.
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
+from relay.backends.common.opening import opened
 from relay.backends.nats.config import NatsSourceConfig, consumer_name
 from relay.backends.source import Source, SourceFeatures
 from relay.errors import MissingExtra, NotConnected
@@ -42,13 +43,7 @@ class NatsSource(Source[NatsSourceConfig]):
             raise MissingExtra("nats", "nats") from error
         self.close()
         position = positions.get(f"{self._config.stream}/{self._consumer}")
-        receiver = NatsReceiver(self._config, self._consumer, self._pipeline, self._where, position)
-        try:
-            receiver.open()
-        except BaseException:
-            receiver.close()
-            raise
-        self._receiver = receiver
+        self._receiver = opened(NatsReceiver(self._config, self._consumer, self._pipeline, self._where, position))
 
     def receive(self, max_messages: int, wait_seconds: float) -> list[Received]:
         return self._opened().receive(max_messages, wait_seconds)

@@ -1,7 +1,7 @@
 """Records -> the bytes of one object, in bounded memory, into a spool on disk.
 
 The invariant: the same records make the same bytes, however they were batched on their way here, so that writing an
-object again changes nothing. Hence no time of writing anywhere, and compressors that get blocks of a fixed size.
+object again changes nothing. So there is no time of writing in it, and compressors that get blocks of a fixed size.
 """
 
 import contextlib

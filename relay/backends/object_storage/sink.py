@@ -52,7 +52,7 @@ class ObjectStorageSink(ObjectSink[ObjectStorageSinkConfig]):
     def open(self) -> None:
         self.close()
         with self._busy:
-            # A library that is missing is told now, not with the first message.
+            # A missing library is reported now, not with the first message.
             _encoder(self._config, Spool(io.BytesIO()))
             self._store.open()
             self._is_open = True

@@ -87,7 +87,7 @@ class FolderStore(Store):
         assert spool.path is not None
         target = os.path.join(self._path, name)
         folder = os.path.dirname(target)
-        # A volume that is no longer mounted must not be written beside.
+        # If a volume is no longer mounted, nothing may be written to the folder below it.
         _make_folders(folder, self._path)
         spool.file.flush()
         os.fsync(spool.file.fileno())

@@ -80,7 +80,7 @@ class RabbitmqSinkConfig(RabbitmqKeys, SinkConfig):
     """With `declare`: a durable queue that is bound to the exchange."""
     binding_key: Name = "#"
     mandatory: bool = True
-    """A message that no queue takes is refused for good; without, it is dropped by the server."""
+    """A message that no queue takes is refused permanently; without this, the server drops it."""
     persistent: bool = True
     headers: dict[Annotated[str, Field(min_length=1)], HeaderValue] | None = None
     """Sent with each message; a message's own header of the same name wins."""

@@ -44,7 +44,7 @@ class Confirms:
         return dedup_id in self.outcomes or dedup_id in self._waiting_ids
 
     def take(self, dedup_id: str) -> Outcome | None:
-        """Its outcome. One that is worth another try is forgotten thereby."""
+        """Its outcome. One that will be retried is forgotten."""
         outcome = self.outcomes.get(dedup_id)
         if outcome and outcome.code and not outcome.permanent:
             del self.outcomes[dedup_id]

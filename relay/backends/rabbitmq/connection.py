@@ -1,4 +1,4 @@
-"""Connecting to RabbitMQ: the first node that answers, a channel on it, and an end in good order.
+"""Connecting to RabbitMQ: the first node that answers, a channel on it, and an orderly close.
 
 Of kombu only py-amqp, its AMQP client, is used: kombu's own layers confirm one message at a time. Import this module
 where RabbitMQ is used; it needs the client library.
@@ -19,7 +19,7 @@ from relay.backends.rabbitmq.errors import ERRORS
 from relay.backends.rabbitmq.transport import Channel, Connection, TimeLimit
 from relay.errors import NotConnected
 
-_FAREWELL_SECONDS = 1.0
+_CLOSE_SECONDS = 1.0
 
 LOST = (AMQPError, OSError)
 """What the client raises; after any of it the connection is given up."""
@@ -91,13 +91,13 @@ class RabbitmqLink:
             self._connected.abort()
 
     def close(self, *, in_good_order: bool = True) -> None:
-        """Takes a second at most. In good order: what was sent before is read by the server before the end."""
+        """Takes a second at most. In good order: the server reads what was sent before the connection ends."""
         connection, self._connected = self._connected, None
         if connection is None:
             return
-        self.limit.begin(_FAREWELL_SECONDS)
+        self.limit.begin(_CLOSE_SECONDS)
         if in_good_order:
-            # Whatever becomes of the farewell, collect() ends the connection.
+            # Even if an orderly close fails, collect() ends the connection.
             with contextlib.suppress(*LOST):
                 connection.close()
         connection.collect()

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from relay.backends.common.batch import Batch
 from relay.backends.common.deadline import in_ms
+from relay.backends.common.opening import opened
 from relay.backends.rabbitmq.config import RabbitmqSinkConfig
 from relay.backends.sink import Features, Sink
 from relay.errors import MissingExtra, NotConnected
@@ -53,13 +54,7 @@ class RabbitmqSink(Sink[RabbitmqSinkConfig]):
         except ImportError as error:
             raise MissingExtra("rabbitmq", "rabbitmq") from error
         self.close()
-        channel = PublishingChannel(self._config, self._pipeline, self._where)
-        try:
-            channel.open()
-        except BaseException:
-            channel.close()
-            raise
-        self._channel = channel
+        self._channel = opened(PublishingChannel(self._config, self._pipeline, self._where))
 
     def publish(self, records: Sequence[Record]) -> list[Failure]:
         deadline = in_ms(self._config.timeout_ms)

@@ -13,6 +13,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
+from relay.backends.common.opening import opened
 from relay.backends.rabbitmq.config import RabbitmqSourceConfig
 from relay.backends.source import Source, SourceFeatures
 from relay.errors import MissingExtra, NotConnected
@@ -42,13 +43,7 @@ class RabbitmqSource(Source[RabbitmqSourceConfig]):
         except ImportError as error:
             raise MissingExtra("rabbitmq", "rabbitmq") from error
         self.close()
-        consumer = RabbitmqConsumer(self._config, self._pipeline, self._where)
-        try:
-            consumer.open()
-        except BaseException:
-            consumer.close()
-            raise
-        self._consumer = consumer
+        self._consumer = opened(RabbitmqConsumer(self._config, self._pipeline, self._where))
 
     def receive(self, max_messages: int, wait_seconds: float) -> list[Received]:
         with self._opened() as consumer:

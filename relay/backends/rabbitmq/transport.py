@@ -107,7 +107,7 @@ class _Buffered:
         return self.sock
 
     def _shutdown_transport(self) -> None:
-        """No farewell of TLS: it would wait for the server's."""
+        """No close_notify of TLS: it would wait for the server's."""
 
 
 class _Tcp(_Buffered, TCPTransport):  # type: ignore[misc]

@@ -128,7 +128,7 @@ class RedisLink:
             return error
 
     def _alive(self, connection: Connection) -> Any:
-        """Its socket. A connection of redis-py connects by itself where there is none, which must not happen here."""
+        """Its socket. redis-py's connection connects implicitly where there is none, which must not happen here."""
         if self._closed or connection._sock is None:
             raise NotConnected(f"{self._where}: the connection was closed", code="closed")
         return connection._sock

@@ -165,7 +165,7 @@ def _outcome(chunk: Chunk, queued: Sequence[Any], executed: Any) -> tuple[dict[i
     answers = executed
     aborted = isinstance(executed, Exception)
     if aborted:
-        # One command that is refused refuses them all; where each of them was fine by itself, EXEC says why.
+        # One command that is refused refuses them all; where each was accepted on its own, EXEC says why.
         cause = next((answer for answer in queued if isinstance(answer, Exception)), executed)
         answers = [cause] * len(chunk)
     for (index, (record, _)), answer in zip(chunk.items(), answers, strict=True):
@@ -174,7 +174,7 @@ def _outcome(chunk: Chunk, queued: Sequence[Any], executed: Any) -> tuple[dict[i
             if code == "id_passed":
                 refused[index] = record
             else:
-                # Never for good together: they were not all wrong.
+                # Not permanent for all of them: they were not all wrong.
                 permanent = permanent and not aborted
                 failures[index] = Failure(index, permanent, code, f"stream {record.subject!r}: {answer}")
     return failures, refused

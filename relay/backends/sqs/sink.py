@@ -17,6 +17,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from relay.backends.common.batch import Batch
 from relay.backends.common.deadline import in_ms, left
+from relay.backends.common.opening import opened
 from relay.backends.sink import Features, Sink
 from relay.backends.sqs.config import SqsSinkConfig
 from relay.backends.sqs.errors import ERRORS, entry_verdict
@@ -61,12 +62,7 @@ class SqsSink(Sink[SqsSinkConfig]):
 
     def open(self) -> None:
         self.close()
-        queue = Queue(self._config, self._where, self._config.timeout_ms / 1000)
-        try:
-            queue.open()
-        except BaseException:
-            queue.close()
-            raise
+        queue = opened(Queue(self._config, self._where, self._config.timeout_ms / 1000))
         self._largest_bytes = int(queue.attributes.get("MaximumMessageSize", _LARGEST_BYTES))
         self._queue = queue
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
+from relay.backends.common.opening import opened
 from relay.backends.source import MAX_HELD_BYTES, Source, SourceFeatures
 from relay.backends.sqs.config import LONGEST_POLL_SECONDS, SqsSourceConfig
 from relay.backends.sqs.errors import entry_verdict
@@ -48,12 +49,7 @@ class SqsSource(Source[SqsSourceConfig]):
 
     def open(self, positions: Mapping[str, str]) -> None:  # noqa: ARG002 (SQS has none)
         self.close()
-        queue = Queue(self._config, self._where, self._seconds, self._config.wait_time_seconds)
-        try:
-            queue.open()
-        except BaseException:
-            queue.close()
-            raise
+        queue = opened(Queue(self._config, self._where, self._seconds, self._config.wait_time_seconds))
         self._backlog = False
         self._largest_bytes = int(queue.attributes.get("MaximumMessageSize", 1024 * 1024))
         self._holding = Holding(
@@ -145,7 +141,7 @@ class SqsSource(Source[SqsSourceConfig]):
         if lost is not None and not by_id:
             raise lost
         found = list(by_id.values())
-        # As the largest of late: one large message makes the next requests smaller, small ones make them large again.
+        # As the largest of the last answers: one large message makes the next requests smaller, small ones larger.
         largest = max((len(message.body) for message in found), default=0)
         self._largest_bytes = max(1, largest, self._largest_bytes // 4 if found else self._largest_bytes)
         return found

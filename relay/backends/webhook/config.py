@@ -61,7 +61,7 @@ class WebhookSinkConfig(TlsKeys, SinkConfig):
     """Several, while one replaces another: each request carries a signature by each."""
     auth: Annotated[Bearer | Basic | None, Field(discriminator="type", repr=False)] = None
     retry_on: list[Annotated[int, Field(ge=400, le=499)]] = Field(default=[])
-    """Statuses to be tried again beside 408, 425, 429 and all from 500."""
+    """Statuses that are retried, in addition to 408, 425, 429 and all from 500."""
     allow_http: bool = False
     allow_private_network: bool = False
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from relay.backends.common.batch import Batch
 from relay.backends.common.deadline import in_ms
+from relay.backends.common.opening import opened
 from relay.backends.sink import Features, Sink
 from relay.backends.webhook.config import Basic, WebhookSinkConfig
 from relay.backends.webhook.lanes import Lanes
@@ -48,13 +49,7 @@ class WebhookSink(Sink[WebhookSinkConfig]):
         except ImportError as error:
             raise MissingExtra("webhook", "webhook") from error
         self.close()
-        client = WebhookClient(self._config, self._url.origin, self._where)
-        try:
-            client.open()
-        except BaseException:
-            client.close()
-            raise
-        self._client = client
+        self._client = opened(WebhookClient(self._config, self._url.origin, self._where))
 
     def publish(self, records: Sequence[Record]) -> list[Failure]:
         deadline = in_ms(self._config.timeout_ms)

@@ -14,7 +14,7 @@ from relay.models import Record
 from relay.wire.templates import RecordTemplate
 
 _URL = re.compile(r"(?i)(https?)://(\[[0-9a-f:.]+\]|[^/?#:@\[\]{}\s]+)(?::(\d{1,5}))?([/?].*)?", re.DOTALL)
-# All that may stand in a path or a query, beside letters and digits; what is encoded already stays so.
+# What may stand in a path or a query, in addition to letters and digits. What is encoded already stays so.
 _SAFE = "/?:@!$&'()*+,;=-._~%"
 _CLIMBS = re.compile(r"/\.{1,2}(?=/|$)")
 BAD_URL = "a variable in the path of url is empty, or makes '.' or '..' of a part of it: does this message lack it?"

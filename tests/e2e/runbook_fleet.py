@@ -69,13 +69,7 @@ class Site:
 
     def clear(self) -> None:
         """The pipeline, its outbox, and what they left."""
-        run = self.pipelines.run
-        run("select tide.relay_delete(name) from tide.pipeline")
-        run("delete from tide.consumer_group")
-        run("select tide.outbox_drop(name) from tide.outbox")
-        run("truncate tide.dead_letter, tide.retention_loss, tide.pipeline_history")
-        for path in self.pipelines.folder.iterdir():
-            path.unlink()
+        self.pipelines.clear()
 
 
 @contextmanager

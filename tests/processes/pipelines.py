@@ -44,6 +44,16 @@ class Pipelines:
         given = config if "sink_type" in config else recording | config
         self.run("select tide.relay_set_outbox(%s, %s, %s)", name, self.outbox_of[name], Jsonb(given))
 
+    def clear(self) -> None:
+        """Removes all pipelines and outboxes, and what they left. An outbox that is made again begins at 1."""
+        self.run("select tide.relay_delete(name) from tide.pipeline")
+        self.run("delete from tide.consumer_group")
+        self.run("select tide.outbox_drop(name) from tide.outbox")
+        self.run("truncate tide.dead_letter, tide.retention_loss, tide.pipeline_history")
+        for path in self.folder.iterdir():
+            path.unlink()
+        self.outbox_of.clear()
+
     def control(self, name: str, **how: Any) -> None:
         Control(**how).write(self.folder, name)
 

@@ -1,25 +1,53 @@
-"""From a publish in SQL to the sink, through a real scheduler and real workers that nobody harms."""
+"""From a publish in SQL to the sink, through a real scheduler and real workers that nobody harms: one fleet for all."""
 
 import re
 import threading
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import psycopg
 import pytest
 
-from tests.processes.audit import read_publishes
-from tests.processes.pipelines import Writers
+from tests.processes.fleet import SchedulerProcess, WorkersProcess, running_fleet
+from tests.processes.pipelines import Pipelines, Writers
 from tests.waiting import wait_until
 
+pytestmark = pytest.mark.xdist_group("delivery")
 HOUR_MS = 3_600_000
 
 
+@dataclass
+class Shared:
+    scheduler: SchedulerProcess
+    workers: WorkersProcess
+    pipelines: Pipelines
+
+
+@pytest.fixture(scope="module")
+def _shared(_postgres18, _redis, tmp_path_factory) -> Iterator[Shared]:
+    folder = tmp_path_factory.mktemp("delivery")
+    _postgres18.start()
+    _redis.start()
+    database = _postgres18.create_database()
+    with running_fleet(database.fleet_url(), _redis.url, folder / "fleet") as fleet:
+        made = Shared(fleet.scheduler(), fleet.workers(), Pipelines(database.url, folder / "delivered"))
+        fleet.wait_ready()
+        yield made
+    _postgres18.drop_database(database)
+
+
 @pytest.fixture
-def running(fleet):
-    """One scheduler and one process of workers, ready."""
-    scheduler, workers = fleet.scheduler(), fleet.workers()
-    fleet.wait_ready()
-    return scheduler, workers
+def running(_shared: Shared) -> tuple[SchedulerProcess, WorkersProcess]:
+    """One scheduler and one process of workers. Their metrics go on from test to test."""
+    return _shared.scheduler, _shared.workers
+
+
+@pytest.fixture
+def pipelines(_shared: Shared) -> Iterator[Pipelines]:
+    """None yet, in their database."""
+    yield _shared.pipelines
+    _shared.pipelines.clear()
 
 
 def test_what_is_published_is_delivered_in_order_and_rolled_back_messages_are_not(running, pipelines):
@@ -35,12 +63,15 @@ def test_what_is_published_is_delivered_in_order_and_rolled_back_messages_are_no
 def test_an_idle_pipeline_is_woken_by_the_bell_alone(running, pipelines):
     scheduler, _ = running
     pipelines.make("orders", poll_interval_ms=HOUR_MS)
+    pipelines.wait_outcome("orders")  # it has heard that those of other tests are gone
+    by_timer, by_bell = ({"name": "tide_relay_wakeups_total", "cause": cause} for cause in ("timer", "bell"))
+    before = scheduler.metric(**by_timer), scheduler.metric(**by_bell)
     for _ in range(20):
         ids = pipelines.publish("orders")
         pipelines.wait_delivered("orders", ids, 5)
         pipelines.wait_outcome("orders")
-    assert scheduler.metric("tide_relay_wakeups_total", cause="timer") == 0
-    assert scheduler.metric("tide_relay_wakeups_total", cause="bell") > 0
+    assert scheduler.metric(**by_timer) == before[0]
+    assert scheduler.metric(**by_bell) > before[1]
 
 
 def test_several_groups_each_receive_all_of_one_outbox(running, pipelines):
@@ -54,22 +85,22 @@ def test_several_groups_each_receive_all_of_one_outbox(running, pipelines):
 
 def test_a_slow_publisher_holds_the_horizon_without_a_polling_storm(running, pipelines):
     scheduler, _ = running
-    pipelines.make("orders", poll_interval_ms=400)
-    pipelines.wait_outcome("orders")
+    pipelines.make("stalled", poll_interval_ms=400)
+    pipelines.wait_outcome("stalled")
     with pipelines.connect() as slow, slow.transaction():
-        [(first,)] = slow.execute("select tide.outbox_publish('orders', '1')").fetchall()
-        second = pipelines.publish("orders")
-        stalls = lambda: scheduler.metric("tide_relay_horizon_stalls_total", pipeline="orders")  # noqa: E731
+        [(first,)] = slow.execute("select tide.outbox_publish('stalled', '1')").fetchall()
+        second = pipelines.publish("stalled")
+        stalls = lambda: scheduler.metric("tide_relay_horizon_stalls_total", pipeline="stalled")  # noqa: E731
         wait_until(lambda: stalls() >= 9, 10, "the drains look again and again")
         since, before = time.monotonic(), stalls()
         wait_until(lambda: stalls() >= before + 3, 10, "three more looks")
         assert time.monotonic() - since > 0.4, "by now it looks at most every poll interval"
-        assert pipelines.delivered("orders") == []
+        assert pipelines.delivered("stalled") == []
         wait_until(lambda: scheduler.metric("tide_relay_oldest_publisher_seconds") > 0, 10, "its age is shown")
     committed_at = time.monotonic()
-    pipelines.wait_delivered("orders", second, 5)
+    pipelines.wait_delivered("stalled", second, 5)
     assert time.monotonic() - committed_at < 2
-    assert pipelines.delivered("orders") == [first, *second]
+    assert pipelines.delivered("stalled") == [first, *second]
 
 
 def test_a_prepared_transaction_is_delivered_once_it_commits(running, pipelines):
@@ -83,26 +114,6 @@ def test_a_prepared_transaction_is_delivered_once_it_commits(running, pipelines)
         connection.execute("commit prepared 'payment'")
     pipelines.wait_delivered("orders", later, 10)
     assert pipelines.delivered("orders") == [later[0] - 1, *later]
-
-
-def test_a_sink_that_is_down_is_tried_at_growing_intervals_and_holds_no_thread(fleet, pipelines):
-    fleet.scheduler(), fleet.workers(threads=1)
-    pipelines.make("broken")
-    pipelines.make("fine")
-    pipelines.control("broken", down=True)
-    ids = pipelines.publish("broken", 10)
-    wait_until(lambda: pipelines.drain("broken")["failures"] >= 4, 60, "it has failed four times")
-    for _ in range(5):  # the only thread is free between the tries
-        other = pipelines.publish("fine")
-        pipelines.wait_delivered("fine", other, 2)
-    row = pipelines.drain("broken")
-    assert (row["outcome"], row["error_code"], row["leased"]) == ("failed", "not_connected", None)
-    assert "is down" in row["error"]
-    assert row["retry_at"] > row["ended_at"]
-    pipelines.control("broken", down=False)
-    pipelines.wait_delivered("broken", ids, 40)
-    wait_until(lambda: pipelines.drain("broken")["failures"] == 0, 10, "success resets the failures")
-    assert pipelines.delivered("broken") == ids
 
 
 def test_a_temporary_failure_in_a_batch_keeps_the_order(running, pipelines):
@@ -119,66 +130,31 @@ def test_a_temporary_failure_in_a_batch_keeps_the_order(running, pipelines):
 
 def test_a_message_refused_for_good_becomes_a_dead_letter_and_its_neighbours_arrive(running, pipelines):
     _, workers = running
-    pipelines.make("orders")
-    pipelines.control("orders", refuse=[7, 8, 30])
-    ids = pipelines.publish("orders", 40)
+    pipelines.make("refused")
+    pipelines.control("refused", refuse=[7, 8, 30])
+    ids = pipelines.publish("refused", 40)
     pipelines.wait_settled()
-    assert pipelines.delivered("orders") == [number for number in ids if number not in (7, 8, 30)]
-    assert pipelines.dead_letters("orders") == [7, 8, 30]
+    assert pipelines.delivered("refused") == [number for number in ids if number not in (7, 8, 30)]
+    assert pipelines.dead_letters("refused") == [7, 8, 30]
     [(code, reason, payload)] = pipelines.run(
         "select code, reason, payload::text from tide.dead_letter where message_id = 7"
     )
     assert (code, reason, payload) == ("refused", "the test refuses it", '{"n": 1}')
-    wait_until(lambda: workers.metric("tide_relay_dead_letters_total") == 3, 10, "they are counted")
-
-
-def test_many_pipelines_on_few_threads_all_progress(fleet, pipelines):
-    names = [f"pipeline{number}" for number in range(12)]
-    for name in names:
-        pipelines.make(name, visibility_timeout_ms=2000, slice_ms=200, batch_size=10)
-        pipelines.control(name, delay_ms=20)
-    fleet.scheduler(), fleet.workers(threads=2)
-    fleet.wait_ready()
-    for name in names:
-        pipelines.publish(name, 200)
-    wait_until(lambda: all(pipelines.delivered(name) for name in names), 30, "each has something")
-    assert not pipelines.settled(names[0]) or not pipelines.settled(names[-1]), "nobody had to wait for another's end"
-    pipelines.wait_settled()
-    verdict = pipelines.judge_all()
-    assert verdict.is_right and verdict.duplicates == 0, verdict
-
-
-def test_secrets_are_resolved_where_they_are_used_and_shown_nowhere(fleet, pipelines, tmp_path):
-    secret = "open-sesame-4711"
-    scheduler = fleet.scheduler("", "--log-level", "debug")
-    workers = fleet.workers(SINK_TOKEN=secret, RELAY_LOG_LEVEL="debug")
-    pipelines.make("orders", token="${env:SINK_TOKEN}", label="${env:SINK_TOKEN}")
-    pipelines.make("missing", token="${env:NOT_THERE}")
-    ids = pipelines.publish("orders", 5)
-    pipelines.publish("missing")
-    pipelines.wait_delivered("orders", ids, 30)
-    publish, *_ = read_publishes(pipelines.folder, "orders")
-    assert (publish.token_length, publish.label) == (len(secret), secret)
-    wait_until(lambda: pipelines.drain("missing")["error_code"] == "config", 20, "the other one fails")
-    assert "NOT_THERE" in pipelines.drain("missing")["error"]
-    shown = scheduler.text() + workers.text() + scheduler.get("/metrics")[1] + workers.get("/metrics")[1]
-    listed = str(pipelines.run("select c::text, d::text from tide.relay_list_configs() c, tide.drain d"))
-    assert "orders" in shown and "SINK_TOKEN" in listed
-    assert secret not in shown + listed
+    wait_until(lambda: workers.metric("tide_relay_dead_letters_total", pipeline="refused") == 3, 10, "they are counted")
 
 
 def test_health_and_metrics_tell_what_is_owned_and_how_far_it_lags(running, pipelines):
     scheduler, workers = running
-    pipelines.make("orders")
-    pipelines.control("orders", down=True)
-    pipelines.publish("orders", 30)
-    labels = {"pipeline": "orders", "direction": "forward", "sink_type": "recording"}
+    pipelines.make("lagging")
+    pipelines.control("lagging", down=True)
+    pipelines.publish("lagging", 30)
+    labels = {"pipeline": "lagging", "direction": "forward", "sink_type": "recording"}
     wait_until(lambda: scheduler.metric("tide_relay_lag_messages", **labels) == 30, 20, "the lag is seen")
     assert scheduler.metric("tide_relay_lag_seconds", **labels) > 0
-    status, body = scheduler.get("/health")
-    assert status == 200
-    assert re.fullmatch(r'\{"status":"healthy","pipelines_owned":1,"uptime_seconds":\d+\}', body)
-    pipelines.control("orders")
+    assert scheduler.get("/health")[0] == 200
+    healthy = r'\{"status":"healthy","pipelines_owned":1,"uptime_seconds":\d+\}'
+    wait_until(lambda: re.fullmatch(healthy, scheduler.get("/health")[1]), 20, "it owns no other any more")
+    pipelines.control("lagging")
     wait_until(lambda: scheduler.metric("tide_relay_lag_messages", **labels) == 0, 60, "the lag is gone")
     assert scheduler.metric("tide_relay_lag_seconds", **labels) == 0
     assert workers.metric("tide_relay_messages_published_total", **labels) == 30

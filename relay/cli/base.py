@@ -57,13 +57,6 @@ class Failed(click.ClickException):
         click.echo(f"{name}: {mask(self.message)}", file=file or sys.stderr)
 
 
-class Interrupted(click.exceptions.Exit):
-    """Ctrl-C."""
-
-    def __init__(self) -> None:
-        super().__init__(INTERRUPTED)
-
-
 class Verb(click.Command):
     """A verb: our errors become one line and an exit code, Ctrl-C becomes 130."""
 

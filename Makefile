@@ -15,6 +15,8 @@ DOCS := NO_MKDOCS_2_WARNING=1 $(RUN) mkdocs
 # Each pytest process starts the services it needs; tests of one xdist_group stay together. Three for two cores: the tests
 # wait more than they work.
 PARALLEL ?= -n 3 --dist loadgroup
+# What fails runs once more, alone; what passes then is listed as unsteady.
+AGAIN := -p tests.unsteady
 # More options for pytest: make unit ARGS="-k stop -x"
 ARGS ?=
 # Prints the first Python that will do, of those given and the usual names.
@@ -33,8 +35,8 @@ demo: .venv/.synced ## run the whole system on this machine for a moment, and ju
 	.venv/bin/relay demo $(ARGS)
 
 .PHONY: test
-test: .venv/.synced services-rabbitmq services-prometheus ## run every test
-	$(PYTEST) $(PARALLEL) $(ARGS) tests
+test: .venv/.synced services-rabbitmq services-prometheus ## run every test; what fails runs once more, alone
+	$(PYTEST) $(AGAIN) $(PARALLEL) $(ARGS) tests
 
 .PHONY: check
 check: .venv/.synced ## formatting, lint, types, import contracts

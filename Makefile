@@ -38,6 +38,10 @@ demo: .venv/.synced ## run the whole system on this machine for a moment, and ju
 test: .venv/.synced services-rabbitmq services-prometheus ## run every test; what fails runs once more, alone
 	$(PYTEST) $(AGAIN) $(PARALLEL) $(ARGS) tests
 
+.PHONY: test-all
+test-all: .venv/.synced services-rabbitmq services-prometheus ## run every test, on every PostgreSQL that can be had: 14 to 18
+	versions=$$(tests/services/install-postgres) && TEST_POSTGRES="$$versions" $(PYTEST) $(AGAIN) $(PARALLEL) $(ARGS) tests
+
 .PHONY: check
 check: .venv/.synced ## formatting, lint, types, import contracts
 	$(RUN) ruff format --check .
@@ -57,7 +61,7 @@ bench: .venv/.synced ## measure, and write benchmarks/results.md
 .PHONY: unit sql contract processes e2e packaging chart observe
 unit: .venv/.synced ## run the tests that need no other process
 	$(PYTEST) $(ARGS) tests/unit
-sql: .venv/.synced ## run the tests of the schema, on PostgreSQL 16 and 18
+sql: .venv/.synced ## run the tests of the schema; on one PostgreSQL: TEST_POSTGRES=15 make sql
 	$(PYTEST) $(ARGS) tests/sql
 contract: .venv/.synced ## run the suites that every sink and every source passes
 	$(PYTEST) $(ARGS) tests/contract

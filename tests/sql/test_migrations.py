@@ -13,6 +13,8 @@ from relay.errors import ConfigError, MigrationError, NotConnected
 from relay.sql import migrations
 from tests.sql.support import make_outbox, publish, refused
 
+pytestmark = pytest.mark.each_postgres
+
 CATALOG = """
     select 'relation', c.oid::regclass::text, c.relkind::text, c.reloptions::text,
            coalesce(pg_get_partkeydef(c.oid), ''), coalesce(c.relacl::text, '')

@@ -8,6 +8,8 @@ import pytest
 from relay.sql import query
 from tests.sql.support import make_outbox, make_pipeline, publish_many, relay_session
 
+pytestmark = pytest.mark.each_postgres
+
 NEEDED_MANY = "select tide.outbox_publish('orders', to_jsonb(repeat('x', 50))) from generate_series(1, %s)"
 
 

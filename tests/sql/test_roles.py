@@ -17,6 +17,8 @@ from relay.sql import query, statements
 from scheduler.session import Session
 from tests.sql.support import LEASE_MS, make_outbox, make_pipeline, publish, publish_many, reader_of, relay_session, run
 
+pytestmark = pytest.mark.each_postgres
+
 EXPLAINED = re.compile(r"^(select|with|insert|update|delete)\b", re.MULTILINE)
 # Statements of people on duty, which an operator may run.
 OPERATORS = re.compile(r"dead_letter_|history$|replay_(ask|cancel|list|preview)|pipeline_(enable|disable|list)|status_")

@@ -15,12 +15,13 @@ import pytest
 import relay.database.migrate
 from relay.database.migrate import check, migrate, require_compatible, require_current
 from relay.errors import MigrationError, NotConnected
-from relay.local.servers import _postgres_programs
 from relay.sql import migrations
 from tests.sql.logins import logins
 from tests.sql.support import publish, publish_many
 from tests.sql.test_migrations import CATALOG
 from tests.waiting import wait_until
+
+pytestmark = pytest.mark.each_postgres
 
 RELEASED = 2
 """The last migration that was published before migrations said whether they are compatible."""
@@ -94,7 +95,7 @@ def dump(database):
         "--host=127.0.0.1",
         f"--port={url.port}",
     ]
-    program = _postgres_programs(database.server.version) / "pg_dump"
+    program = database.server.clients / "pg_dump"
     done = subprocess.run(
         [program, *arguments, f"--username={url.username}", database.name],
         env=os.environ | {"PGPASSWORD": url.password or ""}, capture_output=True, text=True, timeout=60, check=True,

@@ -15,6 +15,8 @@ DOCS := NO_MKDOCS_2_WARNING=1 $(RUN) mkdocs
 # Each pytest process starts the services it needs; tests of one xdist_group stay together. Three for two cores: the tests
 # wait more than they work.
 PARALLEL ?= -n 3 --dist loadgroup
+# What fails runs once more, alone; what passes then is listed as unsteady.
+AGAIN := -p tests.unsteady
 # More options for pytest: make unit ARGS="-k stop -x"
 ARGS ?=
 # Prints the first Python that will do, of those given and the usual names.
@@ -33,8 +35,12 @@ demo: .venv/.synced ## run the whole system on this machine for a moment, and ju
 	.venv/bin/relay demo $(ARGS)
 
 .PHONY: test
-test: .venv/.synced services-rabbitmq services-prometheus ## run every test
-	$(PYTEST) $(PARALLEL) $(ARGS) tests
+test: .venv/.synced services-rabbitmq services-prometheus ## run every test; what fails runs once more, alone
+	$(PYTEST) $(AGAIN) $(PARALLEL) $(ARGS) tests
+
+.PHONY: test-all
+test-all: .venv/.synced services-rabbitmq services-prometheus ## run every test, on every PostgreSQL that can be had: 14 to 18
+	versions=$$(tests/services/install-postgres) && TEST_POSTGRES="$$versions" $(PYTEST) $(AGAIN) $(PARALLEL) $(ARGS) tests
 
 .PHONY: check check-types check-words
 check: .venv/.synced check-words check-types ## formatting, lint, spelling and words, types, import contracts
@@ -59,7 +65,7 @@ bench: .venv/.synced ## measure, and write benchmarks/results.md
 .PHONY: unit sql contract processes e2e packaging chart observe
 unit: .venv/.synced ## run the tests that need no other process
 	$(PYTEST) $(ARGS) tests/unit
-sql: .venv/.synced ## run the tests of the schema, on PostgreSQL 16 and 18
+sql: .venv/.synced ## run the tests of the schema; on one PostgreSQL: TEST_POSTGRES=15 make sql
 	$(PYTEST) $(ARGS) tests/sql
 contract: .venv/.synced ## run the suites that every sink and every source passes
 	$(PYTEST) $(ARGS) tests/contract

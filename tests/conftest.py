@@ -11,6 +11,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,6 +28,8 @@ from tests.services.postgres import Database, PostgresServer
 from tests.services.proxy import Proxy
 from tests.services.rabbitmq import RabbitmqServer
 
+NEWEST = 18
+
 S = TypeVar("S", bound=ServerProcess)
 
 
@@ -37,11 +40,15 @@ def pytest_configure() -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """The tests of the schema, and those marked `each_postgres`, run on each PostgreSQL; the others on the newest."""
+    """Tests run on the newest PostgreSQL; those marked `each_postgres` on the oldest of the wheels too.
+
+    `TEST_POSTGRES="14 15"` runs all of them on these versions instead.
+    """
     if "pg" in metafunc.fixturenames:
-        schema = metafunc.definition.path.parent.name == "sql"
-        each = schema or metafunc.definition.get_closest_marker("each_postgres")
-        metafunc.parametrize("pg", [18, 16] if each else [18], indirect=True, ids=lambda version: f"pg{version}")
+        each = metafunc.definition.get_closest_marker("each_postgres")
+        usual = [NEWEST, 16] if each else [NEWEST]
+        versions = [int(version) for version in os.environ.get("TEST_POSTGRES", "").split()] or usual
+        metafunc.parametrize("pg", versions, indirect=True, ids=lambda version: f"pg{version}")
 
 
 @pytest.fixture(scope="session")
@@ -54,15 +61,15 @@ def run_dir() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def _postgres18(run_dir: Path) -> Iterator[PostgresServer]:
+def _postgres_servers(run_dir: Path) -> Iterator[Callable[[int], PostgresServer]]:
+    """The one server of a version. It may be stopped."""
     with ExitStack() as stack:
-        yield _start_postgres(stack, run_dir / "postgres18", 18)
+        yield cache(lambda version: _start_postgres(stack, run_dir / f"postgres{version}", version))
 
 
 @pytest.fixture(scope="session")
-def _postgres16(run_dir: Path) -> Iterator[PostgresServer]:
-    with ExitStack() as stack:
-        yield _start_postgres(stack, run_dir / "postgres16", 16)
+def _postgres18(_postgres_servers: Callable[[int], PostgresServer]) -> PostgresServer:
+    return _postgres_servers(18)
 
 
 @pytest.fixture
@@ -73,25 +80,27 @@ def postgres(_postgres18: PostgresServer) -> PostgresServer:
 
 
 @pytest.fixture
-def postgres16(_postgres16: PostgresServer) -> PostgresServer:
+def postgres16(_postgres_servers: Callable[[int], PostgresServer]) -> PostgresServer:
     """PostgreSQL 16."""
-    _postgres16.start()
-    return _postgres16
+    server = _postgres_servers(16)
+    server.start()
+    return server
 
 
 @pytest.fixture
-def pg(request: pytest.FixtureRequest) -> PostgresServer:
-    """The PostgreSQL of this test: 18; in tests/sql and under the mark `each_postgres`, 16 in a second run."""
-    server: PostgresServer = request.getfixturevalue("postgres" if request.param == 18 else "postgres16")
+def pg(request: pytest.FixtureRequest, _postgres_servers: Callable[[int], PostgresServer]) -> PostgresServer:
+    """The PostgreSQL of this test: 18, and under the mark `each_postgres` 16 in a second run."""
+    server = _postgres_servers(request.param)
+    server.start()
     return server
 
 
 @pytest.fixture
 def database(pg: PostgresServer) -> Iterator[Database]:
     """A migrated database for this test alone, owned by a role that is no superuser."""
-    made = pg.create_database()
-    yield made
-    pg.drop_database(made)
+    taken = pg.take_database()
+    yield taken
+    pg.give_back_database(taken)
 
 
 @pytest.fixture
@@ -253,5 +262,5 @@ def _own(kind: Callable[..., S], own_dirs: Callable[[], Path]) -> Iterator[Calla
 
 def _start_postgres(stack: ExitStack, folder: Path, version: int, settings: Any = None) -> PostgresServer:
     server = PostgresServer.start_in(folder, version, settings)
-    stack.callback(server.process.kill)
+    stack.callback(server.close)
     return server

@@ -34,7 +34,9 @@ POSTGRES_SETTINGS: Mapping[str, str | int] = {
 
 
 class EmbeddedPostgres(ServerProcess):
-    """PostgreSQL 16 or 18. `url` is that of the superuser `postgres`; connections are TCP only.
+    """PostgreSQL 16 or 18, or that whose `initdb` and `postgres` are in the folder `programs`.
+
+    `url` is that of the superuser `postgres`; connections are TCP only.
 
     PostgreSQL refuses to run as root: then it runs as the system user `pgserver`, which is created if needed and may
     pass through (not read) the folders above the programs and the data.
@@ -44,10 +46,16 @@ class EmbeddedPostgres(ServerProcess):
     kill_signal = signal.SIGQUIT
 
     def __init__(
-        self, data_dir: Path | str, version: int = 18, settings: Mapping[str, str | int] | None = None
+        self,
+        data_dir: Path | str,
+        version: int = 18,
+        settings: Mapping[str, str | int] | None = None,
+        *,
+        programs: Path | None = None,
     ) -> None:
         super().__init__(data_dir)
         self.version = version
+        self._programs = programs
         self.settings = {**POSTGRES_SETTINGS, **(settings or {})}
         self.pgdata = self.data_dir / "pgdata"
 
@@ -59,7 +67,7 @@ class EmbeddedPostgres(ServerProcess):
         return f"postgresql://{user}:{password}@127.0.0.1:{self.port}/{database}"
 
     def prepare(self) -> tuple[Sequence[str], dict[str, Any]]:
-        programs = _postgres_programs(self.version)
+        programs = self._programs or _postgres_programs(self.version)
         user: dict[str, Any] = {}
         if os.geteuid() == 0:
             account = _postgres_account()

@@ -1,6 +1,5 @@
 """PostgreSQL for tests: a database of its own for each test, copied from a migrated template."""
 
-import contextlib
 import itertools
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,14 +9,19 @@ import psycopg
 from psycopg import sql
 
 from relay.database.migrate import migrate
-from relay.local.servers import EmbeddedPostgres
+from relay.local.servers import EmbeddedPostgres, _postgres_programs
+from tests.services.ready_databases import ReadyDatabases
+from tests.services.unavailable import unavailable
 
+ROOT = Path(__file__).parents[2]
 OWNER = "tide_owner"
 OWNER_PASSWORD = "owner"
 RELAY_GROUP = "tide_relay"
 FLEET = "tide_fleet"
 FLEET_PASSWORD = "fleet"
 TEMPLATE = "tide_template"
+# Those that tests/services/install-postgres brings; 16 and 18 come from a wheel.
+NPM_VERSIONS = (14, 15, 17)
 # Commits need not survive a power cut here; a killed server loses nothing even so.
 TEST_SETTINGS: dict[str, str | int] = {"fsync": "off", "shared_buffers": "64MB", "log_min_duration_statement": 5000}
 
@@ -63,12 +67,19 @@ class PostgresServer:
     process: EmbeddedPostgres
     _numbers: "itertools.count[int]" = field(default_factory=itertools.count)
     _has_template: bool = False
+    _ready: ReadyDatabases | None = None
 
     @classmethod
     def start_in(cls, folder: Path, version: int, settings: dict[str, str | int] | None = None) -> "PostgresServer":
-        server = cls(EmbeddedPostgres(folder, version, TEST_SETTINGS | (settings or {})))
+        programs = npm_programs(version) if version in NPM_VERSIONS else None
+        if programs and not programs.exists():
+            unavailable(f"PostgreSQL {version} is not installed: tests/services/install-postgres does it")
+        server = cls(EmbeddedPostgres(folder, version, TEST_SETTINGS | (settings or {}), programs=programs))
         server.start()
         with server._admin() as admin:
+            if version >= 16:
+                # Each login of a role computes as many hashes: two milliseconds with the 4096 that are usual.
+                admin.execute("set scram_iterations = 1")
             admin.execute(f"create role {OWNER} login password '{OWNER_PASSWORD}'")
             admin.execute(f"create role {RELAY_GROUP}")
             admin.execute(f"create role {FLEET} login password '{FLEET_PASSWORD}' in role {RELAY_GROUP}")
@@ -86,6 +97,11 @@ class PostgresServer:
     def log(self) -> Path:
         return self.process.log
 
+    @property
+    def clients(self) -> Path:
+        """The folder of pg_dump and pg_restore. Servers from npm come without: the next wheel has them."""
+        return _postgres_programs(16 if self.version <= 16 else 18)
+
     def start(self) -> None:
         self.process.start()
 
@@ -99,30 +115,62 @@ class PostgresServer:
     def restart(self) -> None:
         self.process.restart()
 
+    def close(self) -> None:
+        """Nobody uses the server any more."""
+        if self._ready:
+            self._ready.close()
+        self.process.kill()
+
+    def take_database(self) -> Database:
+        """A database that is migrated, made ahead. Give it back."""
+        if self._ready is None:
+            self._make_template()
+            self._ready = ReadyDatabases(self.admin_url, lambda admin: self._copy(admin, TEMPLATE), _drop)
+        return Database(self, self._ready.take())
+
+    def give_back_database(self, database: Database) -> None:
+        """Cuts off whoever is still connected, a moment later."""
+        assert self._ready
+        self._ready.give_back(database.name)
+
     def create_database(self, *, migrated: bool = True) -> Database:
         """A new database: a copy of the migrated template, or an empty one."""
-        if not migrated:
-            return self._create(f"empty_{next(self._numbers)}", "template1")
-        if not self._has_template:
-            migrate(self._create(TEMPLATE, "template1").url)
-            self._has_template = True
-        return self._create(f"test_{next(self._numbers)}", TEMPLATE)
+        if migrated:
+            self._make_template()
+        with self._admin() as admin:
+            return Database(self, self._copy(admin, TEMPLATE if migrated else "template1"))
 
     def drop_database(self, database: Database) -> None:
         """Cuts off whoever is still connected."""
         self.start()
         with self._admin() as admin:
-            for (gid,) in admin.execute("select gid from pg_prepared_xacts where database = %s", [database.name]):
-                with database.admin() as inside:
-                    inside.execute(sql.SQL("rollback prepared {}").format(sql.Literal(gid)))
-            admin.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(database.name)))
+            _drop(admin, database.name)
 
-    def _create(self, name: str, template: str) -> Database:
-        with self._admin() as admin:
-            # Copied file by file: block by block through the log takes two to four times as long.
-            statement = sql.SQL("create database {} owner {} template {} strategy file_copy")
-            admin.execute(statement.format(*map(sql.Identifier, (name, OWNER, template))))
-        return Database(self, name)
+    def _make_template(self) -> None:
+        if not self._has_template:
+            with self._admin() as admin:
+                migrate(Database(self, self._copy(admin, "template1", TEMPLATE)).url)
+            self._has_template = True
 
-    def _admin(self) -> "contextlib.AbstractContextManager[psycopg.Connection[Any]]":
+    def _copy(self, admin: "psycopg.Connection[Any]", template: str, name: str = "") -> str:
+        name = name or f"test_{next(self._numbers)}"
+        # Copied file by file: block by block through the log takes two to four times as long. 14 knows only this way.
+        how = sql.SQL("strategy file_copy" if self.version >= 15 else "")
+        statement = sql.SQL("create database {} owner {} template {} {}")
+        admin.execute(statement.format(*map(sql.Identifier, (name, OWNER, template)), how))
+        return name
+
+    def _admin(self) -> "psycopg.Connection[Any]":
         return psycopg.connect(self.admin_url, autocommit=True)
+
+
+def npm_programs(version: int) -> Path:
+    """Where tests/services/install-postgres puts them."""
+    return ROOT / f".cache/postgres-npm/node_modules/postgres{version}/native/bin"
+
+
+def _drop(admin: "psycopg.Connection[Any]", name: str) -> None:
+    for (gid,) in admin.execute("select gid from pg_prepared_xacts where database = %s", [name]).fetchall():
+        with psycopg.connect(admin.info.dsn, password=admin.info.password, dbname=name, autocommit=True) as inside:
+            inside.execute(sql.SQL("rollback prepared {}").format(sql.Literal(gid)))
+    admin.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))

@@ -9,6 +9,8 @@ import pytest
 from tests.sql.consumers import Session, commit, consumer_group, lag, let_run_out, offset, one, poll, ranges
 from tests.sql.support import make_outbox
 
+pytestmark = pytest.mark.each_postgres
+
 PARTITION = 10_000
 MESSAGES = 100_000
 MIDDLE = 54_950

@@ -12,6 +12,8 @@ from tests.sql.support import make_outbox, publish, publish_many, refused
 from tests.sql.writers import Writers
 from tests.waiting import wait_until
 
+pytestmark = pytest.mark.each_postgres
+
 
 @pytest.fixture
 def db(database):

@@ -6,8 +6,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from relay.local.servers import _postgres_programs
 from tests.sql.support import make_pipeline, publish, publish_many
+
+pytestmark = pytest.mark.each_postgres
 
 MADE = """
 create table public.customer (id int primary key, name text);
@@ -104,7 +105,7 @@ def one(db, statement):
 def program(database, name, *arguments):
     """One of PostgreSQL's programs, as the owner of the database."""
     url = urlsplit(database.url)
-    command = [_postgres_programs(database.server.version) / name, "--host=127.0.0.1", f"--port={url.port}"]
+    command = [database.server.clients / name, "--host=127.0.0.1", f"--port={url.port}"]
     done = subprocess.run(
         [*command, f"--username={url.username}", *arguments],
         env=os.environ | {"PGPASSWORD": url.password or ""}, capture_output=True, text=True, timeout=60, check=False,

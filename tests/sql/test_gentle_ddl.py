@@ -10,6 +10,8 @@ import pytest
 from tests.sql.support import make_outbox, publish, publish_many, refused
 from tests.waiting import wait_until
 
+pytestmark = pytest.mark.each_postgres
+
 # A wait for a lock that is longer is an error of the publisher.
 MOMENT = "5ms"
 

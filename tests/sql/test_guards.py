@@ -7,6 +7,8 @@ from psycopg import sql
 from tests.sql.logins import logins
 from tests.sql.support import make_outbox, publish, publish_many, refused
 
+pytestmark = pytest.mark.each_postgres
+
 NAMES = ['Odd; name "x"', "a b", "Grüße_漢", "r" * 63]
 
 

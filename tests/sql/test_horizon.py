@@ -5,6 +5,8 @@ import pytest
 from tests.sql.support import Follower, horizon, make_outbox, make_pipeline, publish, publish_many, reader_of
 from tests.waiting import wait_until
 
+pytestmark = pytest.mark.each_postgres
+
 WRAP = 2**31
 
 

@@ -10,6 +10,8 @@ from tests.sql.inboxes import call, claim, end_lease, failed, fill, fill_many, n
 from tests.sql.support import refused
 from tests.waiting import wait_until
 
+pytestmark = pytest.mark.each_postgres
+
 
 @pytest.fixture
 def db(database):

@@ -6,6 +6,8 @@ import pytest
 from tests.sql.inboxes import call, claim, failed, fill, names, processed
 from tests.sql.support import refused
 
+pytestmark = pytest.mark.each_postgres
+
 CALLS = """tide.find_inbox(text), tide.inbox_claim(text, text, int, int), tide.inbox_mark_processed(text, text[], text),
     tide.inbox_mark_failed(text, text, text, text, float8), tide.inbox_release(text, text[], text),
     tide.replay_inbox_messages(text, text[]), tide.inbox_is_my_partition(text, int, int),

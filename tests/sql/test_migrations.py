@@ -14,6 +14,8 @@ from relay.sql import migrations
 from tests.sql.catalog import catalog
 from tests.sql.support import make_outbox, publish, refused
 
+pytestmark = pytest.mark.each_postgres
+
 
 def outside(database):
     """Everything outside our schemas that is not PostgreSQL's own."""

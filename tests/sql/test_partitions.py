@@ -22,6 +22,8 @@ from tests.sql.support import (
 from tests.sql.writers import Writers
 from tests.waiting import wait_until
 
+pytestmark = pytest.mark.each_postgres
+
 SIZE = 1000
 
 

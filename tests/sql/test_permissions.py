@@ -9,6 +9,8 @@ import pytest
 from relay.sql import query
 from tests.sql.logins import logins
 
+pytestmark = pytest.mark.each_postgres
+
 PAGE = (Path(__file__).parents[2] / "docs" / "reference" / "permissions.md").read_text()
 GROUPS = ("admin", "operator", "reader", "publisher", "consumer", "inbox_worker", "relay", "api", "inbox_writer")
 

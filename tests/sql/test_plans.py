@@ -9,6 +9,8 @@ from relay.sql import query
 from tests.sql.consumers import consumer_group
 from tests.sql.support import make_outbox, make_pipeline, publish_many, relay_session
 
+pytestmark = pytest.mark.each_postgres
+
 NEEDED_MANY = "select tide.outbox_publish('orders', to_jsonb(repeat('x', 50))) from generate_series(1, %s)"
 
 

@@ -14,6 +14,8 @@ from tests.sql.retention import (
 )
 from tests.sql.support import make_outbox, publish, publish_many, refused
 
+pytestmark = pytest.mark.each_postgres
+
 
 @pytest.fixture
 def db(database):

@@ -13,6 +13,8 @@ from tests.sql.support import Follower, make_pipeline, publish, publish_many, re
 from tests.sql.writers import Writers
 from tests.waiting import wait_until
 
+pytestmark = pytest.mark.each_postgres
+
 CHEAP = "set enable_sort = off; set enable_seqscan = off; set enable_bitmapscan = off"
 
 

@@ -27,6 +27,8 @@ from tests.sql.support import (
     run,
 )
 
+pytestmark = pytest.mark.each_postgres
+
 EXPLAINED = re.compile(r"^(select|with|insert|update|delete)\b", re.MULTILINE)
 # Statements of people on duty, which an operator may run.
 OPERATORS = re.compile(r"dead_letter_|history$|replay_(ask|cancel|list|preview)|pipeline_(enable|disable|list)|status_")

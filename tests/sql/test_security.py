@@ -4,6 +4,8 @@ import pytest
 
 from tests.sql.support import make_outbox
 
+pytestmark = pytest.mark.each_postgres
+
 PINNED = "search_path=pg_catalog, pg_temp"
 
 

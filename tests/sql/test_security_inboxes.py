@@ -10,6 +10,8 @@ from tests.sql.inboxes import call
 from tests.sql.logins import logins
 from tests.sql.support import refused
 
+pytestmark = pytest.mark.each_postgres
+
 TRAP = """
     create table app.sprung (who text);
     grant insert on app.sprung to public;

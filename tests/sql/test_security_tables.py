@@ -7,6 +7,8 @@ from tests.sql.logins import logins
 from tests.sql.support import refused
 from tests.sql.table_outboxes import enable, payloads, status
 
+pytestmark = pytest.mark.each_postgres
+
 TABLE = """
     create table app.sprung (who text);
     grant insert on app.sprung to public;

@@ -10,6 +10,8 @@ import pytest
 from tests.sql.logins import logins
 from tests.waiting import wait_until
 
+pytestmark = pytest.mark.each_postgres
+
 SQL = "\n".join(path.read_text() for path in (Path(__file__).parents[2] / "relay" / "sql" / "migrations").glob("*.sql"))
 KINDS = ("grant_admin", "grant_publisher", "grant_consumer", "grant_relay")
 

@@ -5,6 +5,8 @@ import pytest
 from tests.sql.support import refused
 from tests.sql.table_outboxes import enable, payloads, published, status
 
+pytestmark = pytest.mark.each_postgres
+
 
 @pytest.fixture
 def db(database):

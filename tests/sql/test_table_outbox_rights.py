@@ -10,6 +10,8 @@ import pytest
 from tests.sql.support import refused
 from tests.sql.table_outboxes import enable, payloads, published
 
+pytestmark = pytest.mark.each_postgres
+
 ENABLING = """
     grant usage on schema tide to app;
     grant execute on function tide.table_outbox_enable(regclass, text, text, int, int),

@@ -6,6 +6,8 @@ from tests.sql.support import horizon, refused
 from tests.sql.table_outboxes import enable, payloads, published
 from tests.waiting import wait_until
 
+pytestmark = pytest.mark.each_postgres
+
 
 @pytest.fixture
 def db(database):

@@ -6,6 +6,8 @@ from psycopg import sql
 from tests.sql.support import make_outbox, make_pipeline, publish, refused
 from tests.sql.table_outboxes import enable, payloads, published, status
 
+pytestmark = pytest.mark.each_postgres
+
 
 @pytest.fixture
 def db(database):

@@ -17,6 +17,8 @@ from tests.sql.logins import logins
 from tests.sql.support import publish, publish_many
 from tests.waiting import wait_until
 
+pytestmark = pytest.mark.each_postgres
+
 RELEASES = sorted((Path(__file__).parent / "releases").glob("*.sql"))
 TODAY = script()
 EARLIER = """

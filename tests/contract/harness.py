@@ -37,6 +37,8 @@ class Harness(ABC):
 
     kind: type[Sink]
     subject = ""
+    restarts = 2
+    """How often the scenario of a restart in mid-batch does it."""
 
     @property
     def features(self) -> Features:

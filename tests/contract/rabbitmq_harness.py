@@ -91,6 +91,7 @@ class Broker:
 
 class RabbitmqHarness(Harness):
     kind = RabbitmqSink
+    restarts = 1  # a start takes seconds, and the source's tests kill it too
 
     def __init__(self, server: RabbitmqServer) -> None:
         self.broker = Broker(server)

@@ -201,7 +201,7 @@ class SinkSuite(Suite):
         # The claims of publish while the backend goes are what this is about: hence small batches, one after the other.
         with opened(harness, timeout_ms=2000) as sink, Feeder(harness, sink) as feeder:
             feeder.wait_for(delivered=200)
-            for trouble in (1, 2):
+            for trouble in range(1, harness.restarts + 1):
                 harness.stop()
                 feeder.wait_for(troubles=trouble)
                 harness.start()

@@ -137,13 +137,13 @@ class TestHowItWaits:
         self, harness: OutboxSourceHarness, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         looks: list[int] = []
-        look = OutboxReader.look
+        look = OutboxReader.peek
 
         def counted(reader: OutboxReader, after: int, max_messages: int) -> Backlog:
             looks.append(after)
             return look(reader, after, max_messages)
 
-        monkeypatch.setattr(OutboxReader, "look", counted)
+        monkeypatch.setattr(OutboxReader, "peek", counted)
         with opened(harness) as source, harness.database.connect() as connection:
             coming = start(lambda: receive(source, 10, 1.0))
             wait_until(lambda: (group_of(harness.database) or (0, False))[1])

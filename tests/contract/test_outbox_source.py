@@ -136,8 +136,8 @@ class TestHowItWaits:
     def test_the_bell_of_another_outbox_does_not_end_a_wait(
         self, harness: OutboxSourceHarness, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        looks: list[int] = []
-        look = OutboxReader.peek
+        peeked: list[int] = []
+        peek = OutboxReader.peek
 
         def counted(reader: OutboxReader, after: int, max_messages: int) -> Backlog:
             peeked.append(after)

@@ -21,7 +21,7 @@ tide_relay_hold_seconds_left              gauge      outbox, consumer_group sche
 tide_relay_lag_messages                   gauge      P          scheduler  messages not settled yet
 tide_relay_lag_seconds                    gauge      P          scheduler  age of the oldest message not settled
 tide_relay_pipelines_owned                gauge      (none)     scheduler  pipelines this scheduler owns
-tide_relay_pipelines_invalid              gauge      (none)     scheduler  enabled pipelines whose configuration is invalid
+tide_relay_pipelines_invalid              gauge      (none)     scheduler  pipelines enabled, but invalid
 tide_relay_pipelines_unowned              gauge      relay_group_id scheduler  enabled pipelines without an owner
 tide_relay_drains_waiting                 gauge      queue      scheduler  drains it emitted that have not started
 tide_relay_wakeups_total                  counter    P, cause   scheduler  why a pipeline became due

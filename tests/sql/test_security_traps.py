@@ -13,8 +13,7 @@ from tests.waiting import wait_until
 
 pytestmark = pytest.mark.each_postgres
 
-SQL = "
-".join(file.sql for file in functions())
+SQL = "\n".join(file.sql for file in functions())
 KINDS = ("grant_admin", "grant_publisher", "grant_consumer", "grant_relay")
 
 # Functions of PostgreSQL that ours call, and operators, by the same names and for the same types; but they raise.

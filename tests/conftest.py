@@ -21,6 +21,7 @@ import pytest
 from relay.local import server_process
 from relay.local.server_process import ServerProcess
 from relay.local.servers import EmbeddedRedis
+from tests.fleets.fixtures import bench, fleet, pipelines, store  # noqa: F401  fixtures of all tests
 from tests.services.http_receiver import HttpReceiver
 from tests.services.kafka import KafkaServer
 from tests.services.moto import MotoServer
@@ -37,6 +38,14 @@ S = TypeVar("S", bound=ServerProcess)
 def pytest_configure() -> None:
     """Each test process has ports of its own, also beside another run on the same machine."""
     server_process.ports = itertools.cycle(own_ports())
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks the tests that start a server: all servers of a run need its folder."""
+    for item in items:
+        if "run_dir" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.service)
 
 
 def own_ports() -> range:

@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from relay.local.servers import EmbeddedRedis
-from tests.e2e.command import environment
-from tests.e2e.pages import blocks, substituted
+from tests.cli.command import environment
+from tests.docs.pages import blocks, substituted
 from tests.packaging.test_wheel import CHECKOUT, wheel
 from tests.services.postgres import Database
 from tests.waiting import wait_until

@@ -16,10 +16,10 @@ from relay.local.server_process import free_port
 from relay.local.servers import EmbeddedRedis
 from relay.process.health import health_response, ready_response
 from relay.settings import Settings
-from tests.e2e.api import ApiProcess
-from tests.e2e.pages import blocks, text_of
+from tests.docs.pages import blocks, text_of
 from tests.services.postgres import Database
 from tests.waiting import wait_until
+from tests.web.api import ApiProcess
 
 pytestmark = pytest.mark.timeout(240)
 ROOT = Path(__file__).parents[2]

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from relay.local.servers import EmbeddedRedis
-from tests.e2e.api import SECRET, ApiProcess
 from tests.services.kafka import KafkaServer
 from tests.services.moto import MotoServer
 from tests.services.nats import NatsServer
 from tests.services.postgres import Database
 from tests.services.rabbitmq import RabbitmqServer
+from tests.web.api import SECRET, ApiProcess
 
 LARGE = 1024 * 1024
 

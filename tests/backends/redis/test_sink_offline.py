@@ -1,0 +1,119 @@
+import re
+from typing import Any
+
+import pytest
+import redis.exceptions
+from pydantic import ValidationError
+
+from relay.backends.redis.config import RedisSinkConfig
+from relay.backends.redis.entry import add_command, largest_text_bytes
+from relay.backends.redis.errors import ERRORS
+from relay.backends.redis.sink import Chunk, _outcome
+from relay.models import Record
+from relay.pipelines.config import parse_forward
+from tests.paths import ROOT
+
+DOCS = ROOT / "docs"
+RECORD = Record(7, "orders:7", "s", None, b"1", {})
+
+
+def config(**keys: Any) -> RedisSinkConfig:
+    return RedisSinkConfig.model_validate({"url": "redis://localhost"} | keys)
+
+
+class TestTheCommand:
+    def test_adds_an_entry(self) -> None:
+        record = RECORD._replace(key="ü", headers={"a": "b"})
+        assert add_command(record, config()) == [
+            "XADD", "s", "*", "body", b"1", "key", "ü", "header.a", "b", "header.relay-id", "orders:7",
+        ]  # fmt: skip
+
+    def test_has_the_id_of_the_message_when_asked_for(self) -> None:
+        assert add_command(RECORD, config(exactly_once=True))[2] == "7-0"
+
+    @pytest.mark.parametrize(("approximate", "sign"), [(True, "~"), (False, "=")])
+    def test_trims_when_asked_for(self, approximate: bool, sign: str) -> None:
+        found = add_command(RECORD, config(maxlen=9, approximate=approximate))
+        assert found[:6] == ["XADD", "s", "MAXLEN", sign, "9", "*"]
+
+    def test_tells_an_empty_key_from_none(self) -> None:
+        assert add_command(RECORD._replace(key=""), config())[5:7] == ["key", ""]
+        assert "key" not in add_command(RECORD, config())
+
+    def test_has_the_dedup_id_once(self) -> None:
+        record = RECORD._replace(headers={"relay-id": "orders:7"})
+        assert add_command(record, config()).count("header.relay-id") == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "size"),
+    [
+        ({}, 8),
+        ({"body": b"x" * 100}, 100),
+        ({"key": "日" * 100}, 300),
+        ({"headers": {"a": "日" * 100}}, 300),
+        ({"headers": {"n" * 200: "a"}}, 207),
+    ],
+)
+def test_the_longest_text_counts_as_the_server_counts_it(change: dict[str, Any], size: int) -> None:
+    assert largest_text_bytes(RECORD._replace(body=b"12345678")._replace(**change)) == size
+
+
+class TestATransaction:
+    def outcome(self, queued: list[Any], executed: Any) -> dict[int, tuple[bool, str]]:
+        chunk: Chunk = dict.fromkeys(range(len(queued)), (RECORD, []))
+        failures, refused = _outcome(chunk, queued, executed)
+        assert not refused
+        return {index: (failure.permanent, failure.code) for index, failure in failures.items()}
+
+    def test_fails_whole_and_for_now_when_one_command_is_refused(self) -> None:
+        queued = [b"QUEUED", redis.exceptions.ResponseError("Elements are too large to be stored"), b"QUEUED"]
+        aborted = redis.exceptions.ExecAbortError("Transaction discarded because of previous errors.")
+        assert self.outcome(queued, aborted) == dict.fromkeys(range(3), (False, "too_large"))
+
+    def test_fails_in_part_when_one_entry_is(self) -> None:
+        executed = [b"1-0", redis.exceptions.ResponseError("Elements are too large to be stored"), b"3-0"]
+        assert self.outcome([b"QUEUED"] * 3, executed) == {1: (True, "too_large")}
+
+
+class TestKeys:
+    @pytest.mark.parametrize("name", ["stream", "redis_stream", "subject_template", "subject"])
+    def test_the_stream_is_a_template(self, name: str) -> None:
+        made = parse_forward({"sink_type": "redis", "redis_url": "redis://h", name: "{outbox}.{op}"})
+        assert made.subject_template == "{outbox}.{op}"
+
+    def test_the_stream_is_called_as_the_outbox_unless_named(self) -> None:
+        assert parse_forward({"sink_type": "redis", "url": "redis://h"}).subject_template == "{outbox}"
+
+    @pytest.mark.parametrize("keys", [{"maxlen": 0}, {"wait_replicas": -1}, {"exactly": True}])
+    def test_what_cannot_work_is_refused(self, keys: dict[str, Any]) -> None:
+        with pytest.raises(ValidationError):
+            config(**keys)
+
+
+@pytest.mark.parametrize("page", ["sinks", "sources"])
+def test_every_code_is_explained(page: str) -> None:
+    text = (DOCS / page / "redis.md").read_text()
+    sinks = {"too_large", "id_passed", "bad_subject", "not_sent", "foreign_stream"}
+    codes = ERRORS.codes | sinks if page == "sinks" else ERRORS.codes - sinks
+    opening = ERRORS.needs_operator - {"auth", "forbidden", "wrong_type", "bad_config"}
+    only = {"no_group"} if page == "sinks" else set()
+    assert not {code for code in codes - opening - only if f"`{code}`" not in text}
+
+
+def test_keys_of_the_sources_page_are_those_of_the_model() -> None:
+    from relay.backends.redis.config import RedisSourceConfig
+
+    lines = (DOCS / "sources" / "redis.md").read_text().splitlines()
+    listed: dict[str, str] = {}
+    for line in lines:
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if line.startswith("|") and len(cells) == 4:
+            listed |= {key: cells[2].strip("`") for key in re.findall(r"`(\w+)`", cells[0])}
+    for name, field in RedisSourceConfig.model_fields.items():
+        default = {True: "true", False: "false"}.get(field.default, str(field.default))
+        if field.is_required():
+            assert listed[name] == "(required)"
+        elif field.default is not None:
+            assert listed[name] == default
+        assert all(choice in listed for choice in getattr(field.validation_alias, "choices", [name]))

@@ -1,4 +1,4 @@
-"""The sections of docs/operations/runbooks.md, to be gone through as printed, against a fleet that has the trouble."""
+"""The sections of docs/operations/runbooks.md, executed as printed on a fleet that has the problem."""
 
 import re
 import shlex
@@ -14,7 +14,7 @@ from tests.e2e.pages import substituted, text_of
 from tests.waiting import wait_until
 
 PAGE = "operations/runbooks"
-PARTS = ("Symptom.", "Meaning.", "Look.", "Mend.", "Over when", "If you do nothing")
+PARTS = ("Symptoms.", "Meaning.", "Diagnosis.", "Fix.", "Resolved when", "If you do nothing")
 # A machine that is loaded may take so long for what takes a second as a rule.
 PATIENCE_SECONDS = 90
 
@@ -49,15 +49,15 @@ class Runbook:
         return re.findall(r"^```(\w+)\n(.*?)^```$", self.part(name), re.DOTALL | re.MULTILINE)
 
     def symptoms(self) -> list[str]:
-        """The quoted words that the commands under "Look" print while there is trouble."""
-        quoted = re.findall(r"`([^`]+)`", self.part("Symptom."))
+        """The quoted words that the commands under "Diagnosis" print while there is trouble."""
+        quoted = re.findall(r"`([^`]+)`", self.part("Symptoms."))
         return [words for words in quoted if not words.startswith(("relay ", "tide_", "tide.", "/", "No space"))]
 
     def look(self, *elsewhere: str) -> None:
         """Until the commands print every symptom, and every statement has rows. `elsewhere`: symptoms shown by logs."""
 
         def shows() -> bool:
-            printed = " ".join(self._run("Look.", rows_wanted=False).split())
+            printed = " ".join(self._run("Diagnosis.", rows_wanted=False).split())
             self.missing = [words for words in self.symptoms() if words not in printed and words not in elsewhere]
             return not self.missing
 
@@ -65,16 +65,16 @@ class Runbook:
             wait_until(shows, PATIENCE_SECONDS, f"the symptoms of {self.heading} show")
         finally:
             print("not shown:", self.missing)
-        self._run("Look.", rows_wanted=True)
+        self._run("Diagnosis.", rows_wanted=True)
 
-    def mend(self) -> str:
-        return self._run("Mend.")
+    def fix(self) -> str:
+        return self._run("Fix.")
 
     def wait_over(self) -> None:
         wait_until(self.is_over, PATIENCE_SECONDS, f"{self.heading} is over")
 
     def is_over(self) -> bool:
-        [(_, statement)] = self.blocks("Over when")
+        [(_, statement)] = self.blocks("Resolved when")
         [answer] = self.query(statement)[0].values()
         return bool(answer)
 

@@ -1,4 +1,4 @@
-"""Coming from other systems, step by step as the pages print it: nothing is lost, and consumers see no difference."""
+"""Migrating from other systems, step by step as printed: nothing is lost, and consumers see no difference."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""The runbook of each alert, with a fleet that has the trouble: it shows as printed, is mended, and nothing is lost."""
+"""The runbook of each alert, on a fleet with the problem: it shows as printed, is fixed, and nothing is lost."""
 
 from collections.abc import Callable
 
@@ -36,7 +36,7 @@ def test_lagging(at: Site) -> None:
         ids = at.publish()
         runbook.look()
         assert not runbook.is_over()
-        runbook.mend()
+        runbook.fix()
         with pytest.raises(psycopg.OperationalError):
             slow.execute("select 1")
     at.wait_delivered(ids)
@@ -52,7 +52,7 @@ def test_not_moving(at: Site) -> None:
     try:
         runbook.look()
         assert not runbook.is_over()
-        runbook.mend()
+        runbook.fix()
     finally:
         at.workers.start()
     runbook.wait_over()
@@ -66,7 +66,7 @@ def test_dead_letters(at: Site) -> None:
     runbook.look()
     assert at.pipelines.dead_letters(PIPELINE) == [12, 13]
     at.pipelines.control(PIPELINE)
-    runbook.mend()
+    runbook.fix()
     runbook.wait_over()
     at.wait_delivered(ids)
     at.nothing_is_lost()
@@ -80,7 +80,7 @@ def test_invalid_configuration(at: Site) -> None:
     ids = at.publish()
     runbook.look()
     assert not runbook.is_over()
-    runbook.mend()
+    runbook.fix()
     runbook.wait_over()
     at.wait_delivered(ids)
     at.nothing_is_lost()
@@ -93,7 +93,7 @@ def test_no_owner(at: Site) -> None:
     try:
         runbook.look()
         assert not runbook.is_over()
-        runbook.mend()
+        runbook.fix()
     finally:
         at.scheduler.start()
     runbook.wait_over()
@@ -115,7 +115,7 @@ def test_fenced(at: Site) -> None:
         at.workers.thaw()
     wait_until(lambda: at.workers.says("drain fenced"), PATIENCE_SECONDS, "the late one is stopped")
     runbook.look("drain fenced")
-    runbook.mend()
+    runbook.fix()
     at.pipelines.control(PIPELINE)
     runbook.wait_over()
     [(lease,)] = at.pipelines.run("select config ->> 'visibility_timeout_ms' from tide.pipeline")
@@ -131,7 +131,7 @@ def test_queue_unreachable(at: Site) -> None:
         runbook.look()
         wait_until(lambda: at.scheduler.get("/ready")[0] == 503, PATIENCE_SECONDS, "the scheduler says it too")
         assert not runbook.is_over()
-        runbook.mend()
+        runbook.fix()
     finally:
         at.redis.start()
     at.wait_delivered(ids)
@@ -163,7 +163,7 @@ def test_hold_ending(at: Site, aged: Callable[[float], list[int]]) -> None:
     ids = aged(HOLD_HOURS - 1)
     runbook.look()
     assert not runbook.is_over()
-    runbook.mend()
+    runbook.fix()
     runbook.wait_over()
     at.wait_delivered(ids)
     at.nothing_is_lost()
@@ -178,7 +178,7 @@ def test_messages_lost(at: Site, aged: Callable[[float], list[int]]) -> None:
     assert not runbook.is_over()
     [told] = at.pipelines.run("select messages, first_id, last_id from tide.retention_loss")
     assert told == (len(ids), ids[0], ids[-1]), "what is lost is named, to the last one"
-    runbook.mend()
+    runbook.fix()
     runbook.wait_over()
     at.deliver()
     assert not set(ids) & set(at.pipelines.delivered(PIPELINE))
@@ -193,7 +193,7 @@ def test_retention_behind(at: Site) -> None:
         reader.execute("select count(*) from tide.message")
         runbook.look()
         assert not runbook.is_over()
-        runbook.mend()
+        runbook.fix()
         with pytest.raises(psycopg.OperationalError):
             reader.execute("select 1")
     runbook.wait_over()

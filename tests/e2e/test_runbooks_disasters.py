@@ -1,4 +1,4 @@
-"""The runbook of each disaster, against a fleet that has it: it shows as printed, is mended, and nothing is lost."""
+"""The runbook of each disaster, on a fleet that has it: it shows as printed, is fixed, and nothing is lost."""
 
 import json
 from functools import partial
@@ -21,7 +21,7 @@ def test_postgresql_restarted_or_failed_over(at: Site) -> None:
     try:
         runbook.look()
         wait_until(lambda: at.scheduler.get("/ready")[0] == 503, PATIENCE_SECONDS, "the scheduler says it too")
-        runbook.mend()
+        runbook.fix()
     finally:
         server.start()
     at.deliver()
@@ -39,7 +39,7 @@ def test_the_broker_lost_everything(at: Site) -> None:
         at.redis.flush()
     finally:
         at.workers.start()
-    runbook.mend()
+    runbook.fix()
     wait_until(lambda: at.scheduler.says("drain lost"), PATIENCE_SECONDS, "the scheduler misses it")
     runbook.wait_over()
     at.nothing_is_lost()
@@ -52,7 +52,7 @@ def test_a_sink_down_for_hours(at: Site) -> None:
     runbook.look()
     assert not runbook.is_over()
     at.pipelines.control(PIPELINE)
-    runbook.mend()
+    runbook.fix()
     at.wait_delivered(ids)
     runbook.wait_over()
     at.nothing_is_lost()
@@ -67,7 +67,7 @@ def test_a_bad_message(at: Site) -> None:
 
     def put_aside() -> bool:
         """The page says to do it again while a drain is still running."""
-        runbook.mend()
+        runbook.fix()
         return at.pipelines.dead_letters(PIPELINE) == [15]
 
     wait_until(put_aside, PATIENCE_SECONDS, "the message is put aside")
@@ -79,14 +79,14 @@ def test_a_bad_message(at: Site) -> None:
     at.wait_delivered([15])
 
 
-def test_a_pipeline_to_be_stopped_now(at: Site) -> None:
-    runbook = at.runbook("A pipeline to be stopped now")
+def test_stop_a_pipeline_immediately(at: Site) -> None:
+    runbook = at.runbook("Stop a pipeline immediately")
     runbook.relay(f"relay pipeline disable {PIPELINE}")
     runbook.relay(f"relay pipeline enable {PIPELINE}")
     wait_until(lambda: at.pipelines.drain(PIPELINE)["outcome"] == "idle", PATIENCE_SECONDS, "it is idle")
     shown = runbook.relay("relay status")
     assert any(words in shown for words in runbook.symptoms())
-    disable, stopped, enable = (text for _, text in runbook.blocks("Mend."))
+    disable, stopped, enable = (text for _, text in runbook.blocks("Fix."))
     runbook.relay(disable.strip())
     wait_until(lambda: runbook.query(stopped)[0]["stopped"], PATIENCE_SECONDS, "nothing goes out any more")
     ids = at.publish()
@@ -109,11 +109,11 @@ def test_all_workers_killed(at: Site) -> None:
         return words in runbook.relay("relay status")
 
     try:
-        # First the state of the lease, and then that nobody takes the drain.
+        # First the state of the lease, and then that no worker takes the drain.
         for words in runbook.symptoms():
             wait_until(partial(says, words), PATIENCE_SECONDS, f"relay status says {words}")
         assert not runbook.is_over()
-        runbook.mend()
+        runbook.fix()
     finally:
         at.pipelines.control(PIPELINE)
         at.workers.start()
@@ -139,14 +139,14 @@ def test_a_scheduler_lost(at: Site) -> None:
         at.fleet.processes.remove(second)
 
 
-def test_disk_full_of_an_outbox(at: Site) -> None:
-    runbook = at.runbook("Disk full of an outbox")
+def test_disk_filled_by_an_outbox(at: Site) -> None:
+    runbook = at.runbook("Disk filled by an outbox")
     at.pipelines.run("select tide.create_consumer_group('forgotten', %s)", OUTBOX)
     at.fill_partitions(2)
     before = _bytes(at)
     runbook.look()
     assert not runbook.is_over()
-    runbook.mend()
+    runbook.fix()
     wait_until(lambda: _bytes(at) < before / 4, PATIENCE_SECONDS, "the room is given back")
     runbook.wait_over()
     at.deliver()
@@ -158,8 +158,8 @@ def _bytes(at: Site) -> int:
     return int(size)
 
 
-def test_a_wrong_deployment_rolled_back(at: Site) -> None:
-    runbook = at.runbook("A wrong deployment rolled back")
+def test_roll_back_a_bad_deployment(at: Site) -> None:
+    runbook = at.runbook("Roll back a bad deployment")
     at.pipelines.run(
         """select tide.relay_set_outbox(name, 'orders', config || '{"batch_size": 1, "folder": "/nowhere"}')
              from tide.pipeline"""
@@ -167,7 +167,7 @@ def test_a_wrong_deployment_rolled_back(at: Site) -> None:
     ids = at.publish()
     runbook.look()
     assert not runbook.is_over()
-    runbook.mend()
+    runbook.fix()
     at.wait_delivered(ids)
     runbook.wait_over()
     at.nothing_is_lost()
@@ -176,7 +176,7 @@ def test_a_wrong_deployment_rolled_back(at: Site) -> None:
 def test_replay_a_range(at: Site) -> None:
     runbook = at.runbook("Replay a range")
     runbook.look()
-    runbook.mend()
+    runbook.fix()
     runbook.wait_over()
     delivered = at.pipelines.delivered(PIPELINE)
     assert sorted(delivered) == sorted([*range(1, 11), *range(3, 8)])
@@ -189,7 +189,7 @@ def test_move_a_pipeline_to_another_destination(at: Site, tmp_path: Path) -> Non
     at.publish(500)
     wait_until(old.exists, PATIENCE_SECONDS, "it delivers to the old place")
     runbook.look(*runbook.symptoms())
-    runbook.mend()
+    runbook.fix()
     after = at.publish(500)
     runbook.wait_over()
     there, here = (

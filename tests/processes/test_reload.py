@@ -55,7 +55,7 @@ def test_disable_stops_enable_goes_on_where_it_was_and_delete_ends(scheduler, pi
     pipelines.make("orders")
     pipelines.wait_delivered("orders", pipelines.publish("orders", 5))
     pipelines.run("select tide.relay_disable('orders')")
-    wait_until(lambda: scheduler.state() == 0, TAKES_EFFECT_SECONDS, "it is let go")
+    wait_until(lambda: scheduler.owned() == 0, TAKES_EFFECT_SECONDS, "it is let go")
     ids = pipelines.publish("orders", 5)
     pipelines.make("witness")
     pipelines.wait_delivered("witness", pipelines.publish("witness"))
@@ -64,7 +64,7 @@ def test_disable_stops_enable_goes_on_where_it_was_and_delete_ends(scheduler, pi
     pipelines.wait_delivered("orders", ids, TAKES_EFFECT_SECONDS)
     assert pipelines.delivered("orders") == list(range(1, 11))
     pipelines.run("select tide.relay_delete('orders')")
-    wait_until(lambda: scheduler.state() == 1, TAKES_EFFECT_SECONDS, "it is let go")
+    wait_until(lambda: scheduler.owned() == 1, TAKES_EFFECT_SECONDS, "it is let go")
 
 
 def test_disable_stops_a_drain_in_the_middle_of_a_backlog(scheduler, pipelines):
@@ -98,7 +98,7 @@ def test_an_invalid_pipeline_is_shown_stops_no_other_and_is_cured_by_a_better_co
     wait_until(lambda: pipelines.run(shown)[0][0] == "invalid", 5, "it is shown as invalid")
     assert "did you mean batch_size" in pipelines.run(shown)[0][1]
     wait_until(lambda: scheduler.metric("tide_relay_pipelines_invalid") == 1, 5, "it is counted")
-    assert scheduler.state() == 1
+    assert scheduler.owned() == 1
     pipelines.wait_delivered("fine", pipelines.publish("fine"))
     ids = pipelines.publish("wrong")
     pipelines.set("wrong", batch_size=5)

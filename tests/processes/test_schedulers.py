@@ -10,7 +10,7 @@ NAMES = [f"pipeline{number}" for number in range(9)]
 
 
 def shares(*schedulers) -> list[int]:
-    return sorted(scheduler.state() for scheduler in schedulers)
+    return sorted(scheduler.owned() for scheduler in schedulers)
 
 
 def test_three_schedulers_share_and_take_over_from_one_that_is_killed(fleet, pipelines):

@@ -103,7 +103,7 @@ def test_a_crash_of_postgres_takes_no_lease_back(fleet, pipelines, postgres):
     pipelines.wait_attempts("orders")
     postgres.kill()
     postgres.start()
-    wait_until(lambda: scheduler.state() == 1, 20, "the pipeline is owned again")
+    wait_until(lambda: scheduler.owned() == 1, 20, "the pipeline is owned again")
     pipelines.wait_delivered("orders", ids)
     pipelines.control("orders")
     pipelines.wait_settled()
@@ -121,7 +121,7 @@ def test_an_idle_fleet_delivers_soon_after_a_restart_of_postgres(fleet, pipeline
                            and ended_at < clock_timestamp() - interval '0.5 s') from tide.drain"""
     wait_until(lambda: pipelines.run(asleep) == [(True,)], 20, "all have slept for a while")
     postgres.restart()
-    wait_until(lambda: scheduler.state() == 3, 20, "the pipelines are owned again")
+    wait_until(lambda: scheduler.owned() == 3, 20, "the pipelines are owned again")
     for name in NAMES:
         pipelines.wait_delivered(name, pipelines.publish(name), 5)
 

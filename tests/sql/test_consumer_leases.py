@@ -67,7 +67,7 @@ def test_seeking_back_delivers_again_and_takes_what_was_held(db):
     poll(db, "b", 4)
     one(db, "select tide.seek_offset('g', 'a', 0)")
     assert (offset(db), ranges(db)) == (0, [])
-    with refused("55000", 'consumer "b" of group "g" does not hold message 8', hint="poll anew"):
+    with refused("55000", 'consumer "b" of group "g" does not hold message 8', hint="poll again"):
         commit(db, "b", 8)
     assert poll(db, "c", 3) == [1, 2, 3]
 

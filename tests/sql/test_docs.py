@@ -81,7 +81,7 @@ def plain(text):
 
 def inner():
     """The functions that nobody but others of ours call."""
-    parts = [part for name in PAGES for part in page(name).split("\n## ") if part.startswith("Inner parts")]
+    parts = [part for name in PAGES for part in page(name).split("\n## ") if part.startswith("Internal functions")]
     return {name for part in parts for name in re.findall(r"`tide\.(\w+)`", part)}
 
 

@@ -104,7 +104,7 @@ def listing(db):
     """The tables of the page, as they must be."""
     holders: dict[tuple[str, str], list[str]] = {}
     for kind, object_type, schema, name, privileges in rows(db):
-        who = "nobody" if kind == "owner" else kind
+        who = "owner only" if kind == "owner" else kind
         shown = name if schema == "tide" else f"{schema}.{name}"
         how = who if object_type == "function" or kind == "owner" else f"{who}: {privileges}"
         holders.setdefault((object_type, shown), []).append(how)

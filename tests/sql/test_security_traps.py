@@ -7,12 +7,13 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from relay.sql import functions
 from tests.sql.logins import logins
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.each_postgres
 
-SQL = "\n".join(path.read_text() for path in (Path(__file__).parents[2] / "relay" / "sql" / "migrations").glob("*.sql"))
+SQL = "\n".join(file.sql for file in functions())
 KINDS = ("grant_admin", "grant_publisher", "grant_consumer", "grant_relay")
 
 # Functions of PostgreSQL that ours call, and operators, by the same names and for the same types; but they raise.

@@ -198,7 +198,9 @@ def test_an_upsert_publishes_what_it_inserted_and_what_it_updated(db):
     ]
 
 
-def test_a_merge_publishes_each_of_its_actions(db):
+def test_a_merge_publishes_each_of_its_actions(pg, db):
+    if pg.version < 15:
+        pytest.skip("PostgreSQL has MERGE since 15")
     enable(db)
     db.execute("insert into orders values (1, 'a'), (2, 'b')")
     db.execute("""

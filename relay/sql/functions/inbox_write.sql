@@ -86,7 +86,7 @@ begin
     elsif code is not null then
         raise exception 'inbox "%" is not touched: code of others would run with the rights of %: %', box.name, quote_ident(current_user), code
             using errcode = 'insufficient_privilege',
-            hint = format('Remove it. If you trust a function or a type, and no one else may change it, make %I its owner.', current_user);
+            hint = format('Remove it. If you trust a function or a type, and no one else may change it, let it belong to %I.', current_user);
     end if;
 end $$;
 

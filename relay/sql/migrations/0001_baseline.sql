@@ -353,7 +353,7 @@ comment on table tide.setting is 'Change a value with tide.setting_set; the name
 insert into tide.setting (name, kind, value, default_value, description)
 select s.name, s.kind, s.value, s.value, s.description
   from (values
-    ('outbox_enabled', 'boolean', 'true', 'Whether outboxes may be created. Those that are there work on.'),
+    ('outbox_enabled', 'boolean', 'true', 'Whether outboxes may be created. Existing ones keep working.'),
     ('outbox_retention_hours', 'hours', '24', 'Retention of an outbox that is created without one.'),
     ('outbox_force_retention', 'boolean', 'true',
      'Whether messages are kept beyond the retention until every consumer group has settled them.'),
@@ -362,10 +362,10 @@ select s.name, s.kind, s.value, s.value, s.description
     ('outbox_skip_empty_delta', 'boolean', 'true', 'Whether a table outbox leaves out statements that changed nothing.'),
     ('consumer_dead_threshold_hours', 'hours', '24', 'How long a consumer may be silent until it counts as dead.'),
     ('consumer_cleanup_enabled', 'boolean', 'true', 'Whether dead consumers are removed, and what they hold is given to others.'),
-    ('inbox_enabled', 'boolean', 'true', 'Whether inboxes may be created. Those that are there work on.'),
+    ('inbox_enabled', 'boolean', 'true', 'Whether inboxes may be created. Existing ones keep working.'),
     ('inbox_processed_retention_hours', 'hours', '72', 'How long processed messages stay in an inbox that has no retention of its own. 0: indefinitely.'),
     ('inbox_dlq_retention_hours', 'hours', '0', 'How long dead messages stay in an inbox that has no retention of its own. 0: indefinitely.'),
-    ('inbox_dlq_alert_max_per_refresh', 'count', '10', 'So many newly dead messages within five minutes make the health of an inbox critical.'),
+    ('inbox_dlq_alert_max_per_refresh', 'count', '10', 'How many newly dead messages within five minutes make the health of an inbox critical.'),
     ('dead_letter_retention_hours', 'hours', '0', 'How long dead letters of pipelines are kept. 0: indefinitely.'),
     ('config_history_retention_hours', 'hours', '0', 'How long the history of configurations is kept. 0: indefinitely.')
   ) as s (name, kind, value, description);

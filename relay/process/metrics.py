@@ -64,7 +64,7 @@ P = PipelineLabels._fields
 
 # From a local file to a slow webhook.
 PUBLISH_BUCKETS_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
-# The targets, 10 ms and 50 ms, are bounds; the long end shows a backlog being worked off.
+# The targets, 10 ms and 50 ms, are bounds; the long end shows a backlog being processed.
 DELIVERY_BUCKETS_SECONDS = (0.0025, 0.005, 0.01, 0.025, 0.05, 0.06, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 3600)
 
 

@@ -242,7 +242,7 @@ create index on tide.dead_letter (pipeline, dead_letter_id);
 create index on tide.dead_letter (pipeline, dead_letter_id) where retry_requested_at is not null;
 create index on tide.dead_letter (failed_at);
 comment on column tide.dead_letter.failed_at is 'When it was refused last.';
-comment on column tide.dead_letter.attempts is 'How often the message was refused for good.';
+comment on column tide.dead_letter.attempts is 'How often the message was permanently refused.';
 comment on column tide.dead_letter.retry_requested_at is 'Since when the next drain is to send it again; null if it is to stay.';
 
 create table tide.replay (
@@ -279,7 +279,7 @@ create table tide.chore (
 ) with (fillfactor = 20);
 insert into tide.chore (name) values ('maintenance');
 
--- The groups that stand still because a person decided so, or because no consumer is there. Their holds end some day; the clock starts
+-- The groups that are stopped because an operator decided so, or because they have no consumer. Their holds end some day; the clock starts
 -- when retention sees them standing for the first time, so that nothing goes that was not warned of.
 create table tide.hold (
     group_id int primary key references tide.consumer_group on delete cascade,

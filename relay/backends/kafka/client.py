@@ -1,7 +1,7 @@
 """How a client of Kafka connects: what the sink and the source share.
 
-librdkafka connects in the background and retries indefinitely; errors reach us through its error callback alone. `connect`
-waits until a broker has answered, and otherwise says why none did.
+librdkafka connects in the background and retries indefinitely; errors reach us through its error callback alone.
+`connect` waits until a broker has answered, and otherwise says why none did.
 """
 
 import threading

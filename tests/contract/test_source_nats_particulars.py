@@ -16,6 +16,7 @@ from tests.contract.nats_source_harness import NatsSourceHarness, killed
 from tests.contract.source_harness import Sent
 from tests.contract.source_steps import Inbox, messages, numbers, opened, receive, store, take
 from tests.contract.steps import Limits, within
+from tests.docs.backend_pages import page, section
 from tests.services.nats import NatsServer
 from tests.waiting import wait_until
 
@@ -168,8 +169,8 @@ def test_a_header_of_status_is_no_status(harness: NatsSourceHarness) -> None:
 
 
 def test_the_permissions_of_the_page_suffice(own_dirs: Callable[[], Path]) -> None:
-    page = (Path(__file__).parents[2] / "docs" / "sources" / "nats.md").read_text()
-    (sentence,) = re.findall(r"A user with limited permissions may publish to (.*?), and subscribe", page, re.DOTALL)
+    text = section(page("nats"), "Source")
+    (sentence,) = re.findall(r"A user with limited permissions may publish to (.*?), and subscribe", text, re.DOTALL)
     server = ConfiguredNats(own_dirs())
     with server:
         stream = NatsSourceHarness(server).stream

@@ -27,7 +27,7 @@ OUTSIDE = {
     "deploy/helm/README.md": "chart.md",
 }
 """Path in the repository -> page of the site."""
-FOLDERS = {"sinks": "Sinks", "sources": "Sources"}
+FOLDERS = {"backends": "Backends"}
 """Folders of `docs` that are linked to, and what their pages are; GitHub shows a list of the files there."""
 
 _INSIDE = {page: path for path, page in OUTSIDE.items()}

@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Any
 
 from relay.backends.registry import SOURCES, source_class
+from relay.backends.source import PassiveSource
 from relay.database.connection import Connection, database_errors
 from relay.errors import ConfigError
 from relay.masking import mask
@@ -215,8 +216,9 @@ def _reasons(facts: _Facts) -> Iterator[tuple[str, str]]:
     """The state and the reason, the strongest first; the last always holds."""
     yield from _stopped(facts)
     source_type = facts.row["source_type"]
-    if source_type in SOURCES and source_class(source_type).features.passive:
-        yield "idle", f"a separate process brings its messages: see docs/sources/{source_type}.md"
+    if source_type in SOURCES and issubclass(kind := source_class(source_type), PassiveSource):
+        command = kind.brought_by.format(pipeline=facts.row["name"])
+        yield "idle", f"no worker drains it: its messages are stored by `{command}`"
     if facts.owner is None:
         yield "unowned", _unowned(facts.row["relay_group_id"], facts.schedulers)
     yield from _draining(facts.row)

@@ -11,12 +11,14 @@ from tests.backends.source_harness import SourceHarness
 from tests.backends.source_suite import SourceSuite
 from tests.backends.suite import SinkSuite
 from tests.backends.variants import Suite, modules, scenarios
+from tests.docs.backend_pages import FOLDER, Direction, system
 from tests.paths import ROOT
 
 HEADINGS = [
     "backend", "forward: `sink_type`", "reverse: `source_type`", "guarantee, forward", "guarantee, reverse", "extra",
 ]  # fmt: skip
 FORWARD, REVERSE, GUARANTEE_FORWARD, GUARANTEE_REVERSE, EXTRA = range(1, 6)
+DIRECTIONS: dict[Direction, int] = {"sink": FORWARD, "source": REVERSE}
 
 # Sources that no worker drains have no contract with a drain. These tests hold what they promise instead.
 PASSIVE = {"stdin": "tests/cli/test_receive.py", "webhook": "tests/web/test_api.py"}
@@ -56,14 +58,15 @@ def test_it_names_every_sink_and_every_source_and_no_other() -> None:
 
 
 def test_each_name_leads_to_its_page() -> None:
-    for folder, column in (("sinks", FORWARD), ("sources", REVERSE)):
-        assert links(column) == {name: f"docs/{folder}/{name}.md" for name in links(column)}
-        assert [page for page in links(column).values() if not (ROOT / page).is_file()] == []
+    for direction, column in DIRECTIONS.items():
+        assert links(column) == {
+            name: f"docs/backends/{system(direction, name)}.md#{direction}" for name in links(column)
+        }
 
 
 def test_there_is_no_page_that_it_does_not_lead_to() -> None:
-    pages = {str(page.relative_to(ROOT)) for kind in ("sinks", "sources") for page in (ROOT / "docs" / kind).iterdir()}
-    assert pages == {*links(FORWARD).values(), *links(REVERSE).values()}
+    pages = {str(path.relative_to(ROOT)) for path in FOLDER.iterdir()}
+    assert pages == {link.partition("#")[0] for column in DIRECTIONS.values() for link in links(column).values()}
 
 
 def test_the_extras_exist_and_each_page_says_how_to_install_its_own() -> None:
@@ -71,7 +74,7 @@ def test_the_extras_exist_and_each_page_says_how_to_install_its_own() -> None:
     for row in ROWS:
         named = re.findall(r"`([\w-]+)`", row[EXTRA])
         assert named or row[EXTRA] == "none needed"
-        pages = "".join((ROOT / page).read_text() for page in re.findall(r"\((docs/[^)]+)\)", "".join(row[1:3])))
+        pages = "".join((ROOT / page).read_text() for page in re.findall(r"\((docs/[^)#]+)", "".join(row[1:3])))
         for extra in named:
             assert extra in extras
             assert re.search(rf"tide-relay\[(?:[\w-]+,)*{extra}\]", pages), extra

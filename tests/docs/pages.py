@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 
+from tests.docs.backend_pages import section
 from tests.e2e.drains import Drains
 from tests.paths import ROOT
 
@@ -11,8 +12,10 @@ NOT_HERE = re.compile(r"localhost|127\.0\.0\.1:(?:80|8000|9000|5000|4222)\b|exam
 
 
 def text_of(page: str) -> str:
-    """Of a page such as `sinks/kafka`, or of the README."""
-    return (ROOT / "README.md" if page == "README" else ROOT / "docs" / f"{page}.md").read_text()
+    """Of a page such as `reference/sql`, of a section of it such as `backends/kafka#sink`, or of the README."""
+    name, _, anchor = page.partition("#")
+    text = (ROOT / "README.md" if name == "README" else ROOT / "docs" / f"{name}.md").read_text()
+    return section(text, anchor) if anchor else text
 
 
 def blocks(page: str, language: str = "sql") -> list[str]:
@@ -51,7 +54,7 @@ def run(drains: Drains, page: str, put: Mapping[str, str] | None = None) -> str:
 
 
 def deliver(drains: Drains, page: str, put: Mapping[str, str] | None = None) -> None:
-    """Runs the first example of a sink's page, and delivers what it publishes."""
+    """Runs the first example of a sink, and delivers what it publishes."""
     name = run(drains, page, put)
     drains.until_idle(name)
     assert drains.query("select message_id, code, reason from tide.dead_letter") == []

@@ -1,4 +1,4 @@
-"""The first example of each sink's page, run as it is printed: what it publishes arrives.
+"""The first example of each sink on the page of its backend, run as it is printed: what it publishes arrives.
 
 Replaced are addresses, credentials and paths only, each of them named here.
 """
@@ -40,13 +40,13 @@ def drains(database: Database) -> Iterator[Drains]:
 
 def test_kafka(drains: Drains, own_kafka: Callable[[], KafkaServer]) -> None:
     server = own_kafka()
-    deliver(drains, "sinks/kafka", {"localhost:9092": server.url})
+    deliver(drains, "backends/kafka#sink", {"localhost:9092": server.url})
     assert [json.loads(record.value or b"") for record in server.read_all("orders", "read_committed")] == [PUBLISHED]
 
 
 def test_nats(drains: Drains, own_nats: Callable[[], NatsServer]) -> None:
     harness = NatsHarness(server := own_nats())
-    deliver(drains, "sinks/nats", {"nats://localhost:4222": server.url})
+    deliver(drains, "backends/nats#sink", {"nats://localhost:4222": server.url})
     harness.stream = "orders"
     assert [json.loads(seen.body) for seen in harness.read_all()] == [PUBLISHED]
     assert harness.stream_config().subjects == ["orders", "orders.>"]
@@ -55,7 +55,7 @@ def test_nats(drains: Drains, own_nats: Callable[[], NatsServer]) -> None:
 def test_redis(drains: Drains, redis_server: EmbeddedRedis) -> None:
     import redis
 
-    deliver(drains, "sinks/redis", {"redis://localhost:6379/0": redis_server.url})
+    deliver(drains, "backends/redis#sink", {"redis://localhost:6379/0": redis_server.url})
     with redis.Redis.from_url(redis_server.url, decode_responses=True) as client:
         [(_, entry)] = client.xrange("orders")
     assert json.loads(entry["body"]) == PUBLISHED
@@ -64,12 +64,12 @@ def test_redis(drains: Drains, redis_server: EmbeddedRedis) -> None:
 def test_rabbitmq(drains: Drains, rabbitmq_server: RabbitmqServer) -> None:
     broker = Broker(rabbitmq_server)
     broker.ask(lambda channel: channel.queue_delete("orders"))
-    deliver(drains, "sinks/rabbitmq", {"amqp://guest:guest@localhost:5672/": rabbitmq_server.url})
+    deliver(drains, "backends/rabbitmq#sink", {"amqp://guest:guest@localhost:5672/": rabbitmq_server.url})
     assert [json.loads(message.body) for message in broker.read_all("orders")] == [PUBLISHED]
 
 
 def test_sqs(drains: Drains, moto: MotoServer) -> None:
-    deliver(drains, "sinks/sqs", {"http://localhost:5000": moto.url})
+    deliver(drains, "backends/sqs#sink", {"http://localhost:5000": moto.url})
     client = moto.client("sqs", moto.url)
     [url] = client.list_queues()["QueueUrls"]
     [message] = client.receive_message(QueueUrl=url)["Messages"]
@@ -78,19 +78,19 @@ def test_sqs(drains: Drains, moto: MotoServer) -> None:
 
 def test_webhook(drains: Drains, http_receiver: HttpReceiver) -> None:
     seen = len(http_receiver.requests("/hooks/orders"))
-    deliver(drains, "sinks/webhook", {"http://localhost:8000": http_receiver.url})
+    deliver(drains, "backends/webhook#sink", {"http://localhost:8000": http_receiver.url})
     [request] = http_receiver.requests("/hooks/orders")[seen:]
     assert (request.method, json.loads(request.body)) == ("POST", PUBLISHED)
 
 
 def test_inbox(drains: Drains) -> None:
-    deliver(drains, "sinks/inbox")
+    deliver(drains, "backends/postgresql#sink")
     assert drains.query("select payload, source from tide.orders_in") == [(PUBLISHED, "orders")]
 
 
 def test_the_inbox_of_another_database(drains: Drains, database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     """The page's second and third example: a user who may write to the inbox, and nothing else."""
-    _, here, there = blocks("sinks/inbox")
+    _, here, there = blocks("backends/postgresql#sink")
     billing = database.server.create_database()
     monkeypatch.setenv("BILLING_PASSWORD", "secret")
     address = billing.url.partition("@")[2]
@@ -114,7 +114,7 @@ def test_the_inbox_of_another_database(drains: Drains, database: Database, monke
 
 def test_object_storage(drains: Drains, moto: MotoServer) -> None:
     keys = {"http://localhost:9000": moto.url, "minioadmin": "tide"}
-    name = run(drains, "sinks/object_storage", keys)
+    name = run(drains, "backends/object_storage#sink", keys)
     drains.query("update tide.message set created_at = created_at - interval '10 s'")  # else the test waits for it
     drains.until_idle(name)
     s3 = moto.client("s3")
@@ -127,7 +127,7 @@ def test_object_storage(drains: Drains, moto: MotoServer) -> None:
 def test_objects_in_a_folder(drains: Drains, tmp_path: Path) -> None:
     """The page's second example."""
     drains.query("select tide.outbox_create('orders')")
-    drains.query(substituted(blocks("sinks/object_storage")[1], {"/var/lib/tide": str(tmp_path)}))
+    drains.query(substituted(blocks("backends/object_storage#sink")[1], {"/var/lib/tide": str(tmp_path)}))
     drains.query("select tide.outbox_publish('orders', '{\"order\": 42}')")
     drains.query("update tide.message set created_at = created_at - interval '5 min'")
     drains.until_idle("orders-to-folder")
@@ -137,12 +137,12 @@ def test_objects_in_a_folder(drains: Drains, tmp_path: Path) -> None:
 
 
 def test_file(drains: Drains, tmp_path: Path) -> None:
-    deliver(drains, "sinks/file", {"/var/lib/tide": str(tmp_path)})
+    deliver(drains, "backends/file#sink", {"/var/lib/tide": str(tmp_path)})
     [line] = (tmp_path / "orders.jsonl").read_text().splitlines()
     assert json.loads(line)["payload"] == PUBLISHED
 
 
 def test_stdout(drains: Drains, capfd: pytest.CaptureFixture[str]) -> None:
-    deliver(drains, "sinks/stdout")
+    deliver(drains, "backends/stdio#sink")
     [line] = [line for line in capfd.readouterr().out.splitlines() if line.startswith("{")]
     assert json.loads(line)["payload"] == PUBLISHED

@@ -1,20 +1,36 @@
-"""docs/reference/wire-formats.md and docs/sources/outbox.md tell the truth."""
+"""docs/reference/wire-formats.md tells the truth."""
 
 import json
 import re
 from typing import Any
 
-from relay.backends.postgresql.config import OutboxSourceConfig
+import pytest
+
+from relay.backends.registry import SINKS, sink_class
 from relay.pipelines.config import ForwardPipeline
 from relay.wire.decode import CODES, EVENT_VARIABLES
 from relay.wire.decode import FORMATS as DECODED
+from relay.wire.encode import FORMATS
 from relay.wire.formats.base import DEFAULT_SOURCE, DEFAULT_TYPE
-from relay.wire.templates import RECORD_VARIABLES
+from relay.wire.templates import RECORD_VARIABLES, TEMPLATE_VARIABLES
+from tests.docs.backend_pages import tables
 from tests.paths import ROOT
 from tests.wire.test_encode import NOON, Message, wire
 
 DOCS = ROOT / "docs"
 WIRE = (DOCS / "reference" / "wire-formats.md").read_text()
+
+
+def test_every_format_and_variable_is_explained() -> None:
+    assert not [name for name in FORMATS if f"`{name}`" not in WIRE]
+    assert not [name for name in TEMPLATE_VARIABLES if f"`{{{name}}}`" not in WIRE]
+
+
+@pytest.mark.parametrize("sink_type", sorted(SINKS.keys() - {"memory"}))
+def test_the_default_format_of_a_sink_is_the_one_that_is_named(sink_type: str) -> None:
+    (formats,) = [table for table in tables(WIRE) if table[0] == ["`wire_format`", "the body is", "default of"]]
+    default_of = {row[0].strip("`"): row[2].lower() for row in formats}
+    assert sink_type in default_of[sink_class(sink_type).features.default_wire_format]
 
 
 def test_every_code_and_every_variable_of_the_way_back_is_explained() -> None:
@@ -45,16 +61,3 @@ def test_the_examples_are_what_is_sent() -> None:
         (record,) = wire(wire_format=name, keeps_headers=False).records([message])
         assert json.loads(record.body) == example
         assert list(json.loads(record.body)) == list(example)
-
-
-def test_the_keys_of_the_outbox_source_are_those_of_its_model() -> None:
-    listed: dict[str, str] = {}
-    for line in (DOCS / "sources" / "outbox.md").read_text().splitlines():
-        cells = [cell.strip() for cell in line.strip("|").split("|")]
-        if line.startswith("|") and len(cells) == 4:
-            listed |= {key: cells[2].strip("`") for key in re.findall(r"`(\w+)`", cells[0])}
-    choices = {"stream_table"}
-    assert listed.keys() == OutboxSourceConfig.model_fields.keys() | choices
-    for name, field in OutboxSourceConfig.model_fields.items():
-        expected = "(required)" if field.is_required() else str(field.default)
-        assert listed[name] == ("the pipeline's name" if field.default is None else expected)

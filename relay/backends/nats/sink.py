@@ -7,7 +7,7 @@ decides when to open again.
 Order: records leave in order over one connection, in chunks of `max_in_flight`, and nothing is sent after a chunk in
 which something failed for now. Inside a chunk the server may still refuse one record and take the next (a full stream,
 a change of leader), and the refused one then follows it. `strict_order` closes that gap with
-`Nats-Expected-Last-Msg-Id`, which only a stream without other publishers can bear. docs/sinks/nats.md says more.
+`Nats-Expected-Last-Msg-Id`, which only a stream without other publishers can bear. docs/backends/nats.md says more.
 """
 
 import re

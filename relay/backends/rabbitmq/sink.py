@@ -5,7 +5,7 @@ connection, `frames.py` the bytes, `confirms.py` what became of them.
 
 Order: records leave in order over one channel, in chunks of `max_in_flight`, and nothing is sent after a chunk in which
 something failed for now. Inside a chunk the server may refuse one record (a full queue) and take the next, and the
-refused one then follows it. `max_in_flight` 1 closes that gap. docs/sinks/rabbitmq.md says more.
+refused one then follows it. `max_in_flight` 1 closes that gap. docs/backends/rabbitmq.md says more.
 """
 
 import threading

@@ -5,7 +5,7 @@ each group belongs to one lane, the lanes are sent at the same time, and a lane'
 the one before. After anything that failed for now, nothing more is sent.
 
 One gap remains in a FIFO queue: SQS answers for each message of a request, and may refuse one for now and take a later
-one of the same group. `strict_order` closes it with one message of a group in a request. docs/sinks/sqs.md says more.
+one of the same group. `strict_order` closes it with one message of a group in a request. See docs/backends/sqs.md.
 """
 
 import threading

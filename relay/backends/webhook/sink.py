@@ -2,7 +2,7 @@
 
 Delivered means answered with a status from 200 to 299. `lanes.py` keeps the order of each key while several
 requests are on the way; `client.py` makes one request; `network.py` sees to it that no name leads into
-the private network; docs/sinks/webhook.md says what a receiver gets.
+the private network; docs/backends/webhook.md says what a receiver gets.
 """
 
 from collections.abc import Sequence

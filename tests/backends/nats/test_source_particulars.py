@@ -16,7 +16,7 @@ from tests.backends.nats.source_harness import NatsSourceHarness, killed
 from tests.backends.source_harness import Sent
 from tests.backends.source_steps import Inbox, messages, numbers, opened, receive, store, take
 from tests.backends.steps import Limits, within
-from tests.paths import ROOT
+from tests.docs.backend_pages import page, section
 from tests.services.nats import NatsServer
 from tests.waiting import wait_until
 
@@ -169,8 +169,8 @@ def test_a_header_of_status_is_no_status(harness: NatsSourceHarness) -> None:
 
 
 def test_the_permissions_of_the_page_suffice(own_dirs: Callable[[], Path]) -> None:
-    page = (ROOT / "docs" / "sources" / "nats.md").read_text()
-    (sentence,) = re.findall(r"A user with limited permissions may publish to (.*?), and subscribe", page, re.DOTALL)
+    text = section(page("nats"), "Source")
+    (sentence,) = re.findall(r"A user with limited permissions may publish to (.*?), and subscribe", text, re.DOTALL)
     server = ConfiguredNats(own_dirs())
     with server:
         stream = NatsSourceHarness(server).stream

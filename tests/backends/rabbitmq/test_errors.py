@@ -1,4 +1,3 @@
-import re
 import ssl
 
 import amqp.exceptions  # type: ignore[import-untyped]
@@ -6,9 +5,6 @@ import pytest
 
 from relay.backends.rabbitmq.errors import ERRORS, largest_message_bytes
 from relay.errors import ConfigError, NotConnected
-from tests.paths import ROOT
-
-DOCS = ROOT / "docs"
 
 
 def test_the_table_names_every_exception_of_the_client_and_none_besides() -> None:
@@ -23,13 +19,6 @@ def test_every_reply_code_of_the_server_has_an_answer() -> None:
 
 def test_only_what_a_record_itself_does_wrong_is_permanent() -> None:
     assert ERRORS.permanent == {"too_large"}
-
-
-@pytest.mark.parametrize("page", ["sinks", "sources"])
-def test_every_code_is_explained(page: str) -> None:
-    text = (DOCS / page / "rabbitmq.md").read_text()
-    only = {"sinks": {"cancelled"}, "sources": {"too_large", "nacked", "blocked"}}
-    assert {code for code in ERRORS.codes if not re.search(f"`{code}`", text)} == only[page]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,3 @@
-import re
 from typing import Any
 
 import pytest
@@ -7,13 +6,10 @@ from pydantic import ValidationError
 
 from relay.backends.redis.config import RedisSinkConfig
 from relay.backends.redis.entry import add_command, largest_text_bytes
-from relay.backends.redis.errors import ERRORS
 from relay.backends.redis.sink import Chunk, _outcome
 from relay.models import Record
 from relay.pipelines.config import parse_forward
-from tests.paths import ROOT
 
-DOCS = ROOT / "docs"
 RECORD = Record(7, "orders:7", "s", None, b"1", {})
 
 
@@ -89,31 +85,3 @@ class TestKeys:
     def test_what_cannot_work_is_refused(self, keys: dict[str, Any]) -> None:
         with pytest.raises(ValidationError):
             config(**keys)
-
-
-@pytest.mark.parametrize("page", ["sinks", "sources"])
-def test_every_code_is_explained(page: str) -> None:
-    text = (DOCS / page / "redis.md").read_text()
-    sinks = {"too_large", "id_passed", "bad_subject", "not_sent", "foreign_stream"}
-    codes = ERRORS.codes | sinks if page == "sinks" else ERRORS.codes - sinks
-    opening = ERRORS.needs_operator - {"auth", "forbidden", "wrong_type", "bad_config"}
-    only = {"no_group"} if page == "sinks" else set()
-    assert not {code for code in codes - opening - only if f"`{code}`" not in text}
-
-
-def test_keys_of_the_sources_page_are_those_of_the_model() -> None:
-    from relay.backends.redis.config import RedisSourceConfig
-
-    lines = (DOCS / "sources" / "redis.md").read_text().splitlines()
-    listed: dict[str, str] = {}
-    for line in lines:
-        cells = [cell.strip() for cell in line.strip("|").split("|")]
-        if line.startswith("|") and len(cells) == 4:
-            listed |= {key: cells[2].strip("`") for key in re.findall(r"`(\w+)`", cells[0])}
-    for name, field in RedisSourceConfig.model_fields.items():
-        default = {True: "true", False: "false"}.get(field.default, str(field.default))
-        if field.is_required():
-            assert listed[name] == "(required)"
-        elif field.default is not None:
-            assert listed[name] == default
-        assert all(choice in listed for choice in getattr(field.validation_alias, "choices", [name]))

@@ -13,9 +13,7 @@ from relay.backends.sqs.errors import CODES, ERRORS, entry_verdict
 from relay.backends.sqs.sink import Outgoing, SqsSink
 from relay.backends.sqs.source import SqsSource
 from relay.models import Record
-from tests.paths import ROOT
 
-DOCS = ROOT / "docs"
 AMAZONS = "https://sqs.eu-central-1.amazonaws.com/123456789012/orders"
 
 
@@ -98,13 +96,6 @@ class TestTheTableOfErrors:
     def test_a_server_without_groups_is_no_fault_of_a_message(self) -> None:
         text = "The request include parameter that is not valid for this queue type"
         assert entry_verdict("InvalidParameterValue", text) == (False, "bad_config")
-
-    @pytest.mark.parametrize("page", ["sinks", "sources"])
-    def test_every_code_is_explained(self, page: str) -> None:
-        text = (DOCS / page / "sqs.md").read_text()
-        codes = ERRORS.codes - {"tls", "no_region"}
-        codes -= {"receipt"} if page == "sinks" else {"too_large"}
-        assert not {code for code in codes if f"`{code}`" not in text}
 
 
 class TestRequests:

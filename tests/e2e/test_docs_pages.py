@@ -12,7 +12,7 @@ from tests.services.postgres import Database, PostgresServer
 
 PAGES = sorted(f"{kind}/{path.stem}" for kind in ("sinks", "sources") for path in (ROOT / "docs" / kind).iterdir())
 ROLES = ("tide_writer",)
-"""Those of which the pages take it that somebody made them."""
+"""Those that the pages expect to exist."""
 
 
 @pytest.fixture(scope="module")

@@ -133,7 +133,7 @@ def start(call: Callable[[], T]) -> Callable[[float], T]:
         try:
             result = call()
             outcome.append(lambda: result)
-        except BaseException as error:  # noqa: BLE001 (raised again by whoever waits)
+        except BaseException as error:  # noqa: BLE001 (raised again by the waiting thread)
             outcome.append(lambda error=error: _raise(error))  # type: ignore[misc]
 
     thread = threading.Thread(target=run, daemon=True)

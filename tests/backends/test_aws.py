@@ -169,6 +169,6 @@ class TestTheTableOfErrors:
         assert not {"timeout", "throttled", "unavailable", "not_connected", "rejected"} & AWS_ERRORS.needs_operator
 
     def test_secrets_are_not_in_what_is_said(self) -> None:
-        remember("secret")  # of somebody else, and a part of ours
+        remember("secret")  # of another, and a part of ours
         said = described(ValueError("AKIAHIDDEN signed with hidden-secret"), config())
         assert said == "*** signed with ***"

@@ -12,7 +12,7 @@ from tests.workers.test_reverse import Receiving
 FORWARD, REVERSE = DRAIN_QUEUES["forward"], DRAIN_QUEUES["reverse"]
 SOON = 60
 pytestmark = pytest.mark.timeout(400)
-# A drain that nobody takes is emitted anew after so long: nobody is to be saved by that here.
+# A drain that no worker takes is emitted again after so long: no test here may depend on that.
 LEASE = {"visibility_timeout_ms": 600_000}
 OFTEN = {"TEST_MEASURE_SECONDS": "0.2"}
 
@@ -87,11 +87,11 @@ def test_the_age_of_maintenance_grows_until_workers_do_it(fleet, pipelines):
     def age():
         return scheduler.metric("tide_relay_maintenance_age_seconds")
 
-    wait_until(lambda: age() > 3, SOON, "nobody does it")
+    wait_until(lambda: age() > 3, SOON, "no worker does it")
     fleet.workers("maintenance", "--queues", MAINTENANCE_QUEUE)
     wait_until(lambda: 0 < age() < 2, SOON, "it was done")
     with pipelines.connect() as reader:
         reader.execute("begin; select pg_advisory_xact_lock(tide.lock_class(0), outbox_id) from tide.outbox")
-        wait_until(lambda: age() > 4, SOON, "somebody is in the way of each turn")
+        wait_until(lambda: age() > 4, SOON, "a session is in the way of each turn")
         reader.execute("rollback")
     wait_until(lambda: age() < 2, SOON, "it was done again")

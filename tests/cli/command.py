@@ -13,7 +13,7 @@ DATA = Path(__file__).parent / "data"
 
 
 def environment(**ours: str) -> dict[str, str]:
-    """Ours, without the settings of whoever runs the tests."""
+    """Our variables, without the settings of the user who runs the tests."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("RELAY_", "PGTRICKLE_RELAY_"))}
     return clean | {"COLUMNS": "200"} | ours
 

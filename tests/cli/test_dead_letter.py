@@ -15,7 +15,7 @@ from tests.cli.dead_letters import Refusing
 from tests.services.postgres import Database
 from tests.waiting import wait_until
 
-NOWHERE = "postgresql://nobody@127.0.0.1:1/none"
+NOWHERE = "postgresql://unknown@127.0.0.1:1/none"
 
 
 @pytest.fixture
@@ -63,9 +63,9 @@ def test_no_dead_letters_is_said_and_is_no_error(bench: Refusing) -> None:
 
 
 def test_what_is_not_there_is_an_error_and_says_where_to_look(bench: Refusing) -> None:
-    for words in ("list nobody", "stats nobody", "retry --pipeline nobody", "discard --pipeline nobody --yes"):
+    for words in ("list missing", "stats missing", "retry --pipeline missing", "discard --pipeline missing --yes"):
         result = verb(bench, *words.split())
-        assert (result.exit_code, "nobody" in result.stderr, "does not exist" in result.stderr) == (1, True, True)
+        assert (result.exit_code, "missing" in result.stderr, "does not exist" in result.stderr) == (1, True, True)
     for words in ("show 99", "retry 99", "discard 99 --yes"):
         result = verb(bench, *words.split())
         assert (result.exit_code, "dead letter 99 does not exist" in result.stderr) == (1, True)

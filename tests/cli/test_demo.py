@@ -36,7 +36,7 @@ def figures(text: str, name: str) -> list[float]:
 
 
 def test_it_delivers_everything_in_order_and_leaves_nothing(folder: Path) -> None:
-    elsewhere = environment(TMPDIR=str(folder), RELAY_POSTGRES_URL="postgresql://nobody@127.0.0.1:1/nowhere")
+    elsewhere = environment(TMPDIR=str(folder), RELAY_POSTGRES_URL="postgresql://unknown@127.0.0.1:1/nowhere")
     done = run("demo", "--events", "400", "--seconds", "2", cwd=folder, env=elsewhere, timeout_seconds=150)
     assert done.returncode == 0, done.stdout + done.stderr
     assert figures(done.stdout, "published") == figures(done.stdout, "delivered") == [400, 400]

@@ -1,4 +1,4 @@
-"""Where a verb finds the database when nobody says: the file that `relay up` leaves."""
+"""Where a verb finds the database when none is given: the file that `relay up` leaves."""
 
 import subprocess
 from pathlib import Path
@@ -49,12 +49,12 @@ def test_a_verb_in_the_same_folder_uses_it_and_says_so(database: Database, tmp_p
 def test_the_environment_is_stronger(database: Database, tmp_path: Path, variable: str) -> None:
     folder = tmp_path / env_file.DEFAULT_FOLDER
     folder.mkdir()
-    env_file.write(folder, {"postgres_url": "postgresql://nobody@127.0.0.1:1/nowhere"})
+    env_file.write(folder, {"postgres_url": "postgresql://unknown@127.0.0.1:1/nowhere"})
     done = run("migrate", "--check", cwd=tmp_path, env=environment(**{variable: database.url}))
     assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_an_option_is_stronger_still(database: Database, tmp_path: Path) -> None:
-    elsewhere = environment(RELAY_POSTGRES_URL="postgresql://nobody@127.0.0.1:1/nowhere")
+    elsewhere = environment(RELAY_POSTGRES_URL="postgresql://unknown@127.0.0.1:1/nowhere")
     done = run("migrate", "--check", "--postgres-url", database.url, cwd=tmp_path, env=elsewhere)
     assert (done.returncode, done.stderr) == (0, "")

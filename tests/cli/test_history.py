@@ -89,8 +89,8 @@ def test_the_last_changes_come_last_and_only_so_many(url: str) -> None:
 
 
 def test_a_misspelt_pipeline_is_an_error_and_no_history_is_none(url: str, database: Database) -> None:
-    result = invoke("history", "nobody", url=url)
-    assert (result.exit_code, "pipeline nobody does not exist" in result.stderr) == (1, True)
+    result = invoke("history", "missing", url=url)
+    assert (result.exit_code, "pipeline missing does not exist" in result.stderr) == (1, True)
     assert told(url) == []
     put(url, {"sink_type": "stdout"})
     with database.connect() as connection:

@@ -108,7 +108,7 @@ def test_print_and_check_exclude_each_other() -> None:
     "verb", [["migrate"], ["status"], ["doctor"], ["publish", "o"], ["pipeline", "list"], ["pipeline", "show", "p"]]
 )
 def test_a_server_that_is_not_there_is_one_clear_line(verb: list[str]) -> None:
-    url = "postgresql://somebody:a-secret-password@127.0.0.1:1/app"
+    url = "postgresql://someone:a-secret-password@127.0.0.1:1/app"
     result = invoke(*verb, url=url, RELAY_BROKER_URL="redis://127.0.0.1:1/0")
     assert result.exit_code == 1
     assert "PostgreSQL: connection failed" in result.output

@@ -13,7 +13,7 @@ from tests.cli.dead_letters import Refusing
 from tests.services.postgres import Database
 from tests.waiting import wait_until
 
-NOWHERE = "postgresql://nobody@127.0.0.1:1/none"
+NOWHERE = "postgresql://unknown@127.0.0.1:1/none"
 
 
 @pytest.fixture
@@ -142,11 +142,11 @@ def test_a_disabled_pipeline_is_asked_and_said_to_be_disabled(bench: Refusing) -
 def test_what_cannot_be_is_said_with_what_to_do(bench: Refusing) -> None:
     delivered(bench, 2)
     for words, said in (
-        ("replay nobody 1 2", "nobody"),
+        ("replay missing 1 2", "missing"),
         ("replay p 1 9", "Replay up to 2 at most"),
         ("replay p 1 9 --dry-run", "Replay up to 2 at most"),
         ("replay p 2 1", "from 2 to 1 is no range of ids"),
-        ("replays list nobody", "pipeline nobody does not exist"),
+        ("replays list missing", "pipeline missing does not exist"),
         ("replays cancel 99", "replay 99 does not exist"),
     ):
         result = verb(bench, *words.split())

@@ -119,7 +119,7 @@ def test_nothing_new_is_dropped_or_written_over_once_the_ids_have_skipped(
         drains = stack.enter_context(draining(later))
         for text in new:
             drains.query(publish, text)
-        # Redis sees that an entry is of another message, and the pipeline stands still; the others see nothing.
+        # Redis sees that an entry belongs to another message, and the pipeline stops; the others see nothing.
         ended = """select g.offset_id = tide.outbox_last_id(g.outbox_id) or d.error_code = 'foreign_stream'
                      from tide.consumer_group g, tide.drain d"""
         drains.until("orders-out", lambda: drains.query(ended) == [(True,)])
@@ -148,8 +148,8 @@ def test_what_would_be_done_is_said_and_not_done(database: Database, tmp_path: P
         [(next_id,)] = db.execute("select tide.outbox_publish('orders', '3')").fetchall()
         assert next_id == done["outboxes"][0]["first_id"] > 1_000_000
         assert db.execute("select tide.outbox_publish('bills', '1')").fetchall() == [(1,)]
-    nobody = run("restored", "nope", "--postgres-url", database.url, cwd=tmp_path)
-    assert nobody.returncode == 1 and 'outbox "nope" does not exist' in nobody.stderr
+    missing = run("restored", "nope", "--postgres-url", database.url, cwd=tmp_path)
+    assert missing.returncode == 1 and 'outbox "nope" does not exist' in missing.stderr
 
 
 def test_an_outbox_with_a_publisher_in_the_way_is_named_and_the_others_skip(database: Database) -> None:

@@ -44,8 +44,8 @@ def test_no_pipelines_is_said(database: Database) -> None:
 
 
 def test_an_unknown_pipeline_is_an_error(database: Database) -> None:
-    result = invoke("status", "nobody", url=database.url)
-    assert (result.exit_code, "pipeline nobody does not exist" in result.stderr) == (1, True)
+    result = invoke("status", "missing", url=database.url)
+    assert (result.exit_code, "pipeline missing does not exist" in result.stderr) == (1, True)
 
 
 def test_a_disabled_pipeline_says_how_to_enable_it(to_file: Database) -> None:

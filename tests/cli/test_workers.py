@@ -17,7 +17,7 @@ def test_it_becomes_dramatiq_with_our_settings_and_drains(
     out = tmp_path / "out.jsonl"
     make_pipeline(database, {"sink_type": "file", "path": str(out)})
     publish(database, 3)
-    (tmp_path / "workers").mkdir()  # a folder of somebody who has one of that name
+    (tmp_path / "workers").mkdir()  # an unrelated folder with the same name
     (tmp_path / "workers" / "__init__.py").write_text("raise SystemExit('not this one')")
     variables = environment(
         RELAY_POSTGRES_URL=database.url, RELAY_BROKER_URL=redis_server.url,

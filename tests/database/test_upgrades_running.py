@@ -1,6 +1,6 @@
 """A fleet on a schema that is newer than it: it works on if that is compatible, and refuses clearly if not.
 
-And a fleet, publishers and `relay migrate` at once: nobody fails, nothing is lost.
+And a fleet, publishers and `relay migrate` at once: nothing fails, nothing is lost.
 """
 
 import threading

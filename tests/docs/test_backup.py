@@ -96,7 +96,7 @@ def test_a_restore_delivers_again_what_it_forgot_and_gives_no_id_twice(
 
 
 def test_ids_skip_while_publishers_are_open(database: Database) -> None:
-    """After the promotion of a standby nobody need stop publishing: a mark from before still holds the horizon."""
+    """After the promotion of a standby no publisher has to stop: a mark from before still holds the horizon."""
     with database.connect() as db, psycopg.connect(database.url) as slow:
         db.execute("select tide.outbox_create('orders')")
         slow.execute("select tide.outbox_publish('orders', '\"slow\"')")

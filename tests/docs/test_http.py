@@ -35,7 +35,7 @@ def shape(answer: dict[str, Any]) -> dict[str, type]:
 
 
 def get(address: str, path: str) -> tuple[int, Any]:
-    """Status and body; status 0 while nobody listens."""
+    """Status and body; status 0 while nothing listens."""
     try:
         with urlopen(f"http://{address}{path}", timeout=20) as response:
             status, body = response.status, response.read()

@@ -14,7 +14,7 @@ from tests.services.postgres import Database, PostgresServer
 
 SECTIONS = {(direction, name): f"backends/{system(direction, name)}#{direction}" for direction, name in ALL}
 ROLES = ("tide_writer",)
-"""Those of which the pages take it that somebody made them."""
+"""Those that the pages expect to exist."""
 
 
 @pytest.fixture(scope="module")

@@ -99,7 +99,7 @@ def file(folder: Path) -> System:
 
 
 def webhook(api: ApiProcess) -> System:
-    """Nobody drains the way back: `relay api` writes what it receives."""
+    """The way back has no drain: `relay api` writes what it receives."""
     url = f"http://127.0.0.1:{api.port}/hooks/from_{{name}}"
     return System(
         {"sink_type": "webhook", "url": url, "allow_http": True, "allow_private_network": True, "timeout_ms": 25_000}

@@ -116,7 +116,7 @@ class Reverse(Flow):
     def __init__(self, services: Services, pipelines: Pipelines) -> None:
         super().__init__(services, pipelines)
         self.confirmed: dict[str, list[str]] = {name: [] for name in self.names}
-        """Event ids of what the service took for good."""
+        """Event ids of what the service accepted permanently."""
         self._enough = threading.Event()
         self._thread = threading.Thread(target=self._feed, daemon=True)
 
@@ -143,7 +143,7 @@ class Reverse(Flow):
 
     @abstractmethod
     def send(self, name: str, count: int) -> list[str]:
-        """Event ids of the messages, once the service took them for good. Raises one of `outages`."""
+        """Event ids of the messages, once the service accepted them permanently. Raises one of `outages`."""
 
     @abstractmethod
     def stored(self, name: str) -> dict[str, list[str]]:

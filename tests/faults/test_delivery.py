@@ -1,4 +1,4 @@
-"""From a publish in SQL to the sink, through a real scheduler and real workers that nobody harms: one fleet for all."""
+"""From a publish in SQL to the sink, through a real scheduler and real workers, without faults: one fleet for all."""
 
 import re
 import threading

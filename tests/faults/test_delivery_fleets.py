@@ -34,7 +34,7 @@ def test_many_pipelines_on_few_threads_all_progress(fleet, pipelines):
     for name in names:
         pipelines.publish(name, 200)
     wait_until(lambda: all(pipelines.delivered(name) for name in names), 30, "each has something")
-    assert not pipelines.settled(names[0]) or not pipelines.settled(names[-1]), "nobody had to wait for another's end"
+    assert not pipelines.settled(names[0]) or not pipelines.settled(names[-1]), "none had to wait for another's end"
     pipelines.wait_settled()
     verdict = pipelines.judge_all()
     assert verdict.is_right and verdict.duplicates == 0, verdict

@@ -118,7 +118,7 @@ class RelayProcess:
             raise AssertionError(f"{self.name} did not end in {timeout_seconds} s:\n{self.text()[-3000:]}") from None
 
     def get(self, path: str) -> tuple[int, str]:
-        """Status and body; status 0 if nobody listens."""
+        """Status and body; status 0 if nothing listens."""
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=5) as response:
                 return response.status, response.read().decode()

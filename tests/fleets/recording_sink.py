@@ -29,7 +29,7 @@ class Control:
     delay_ms: float = 0
     """How long a publish takes."""
     refuse: list[int] = field(default_factory=list)
-    """Messages that are refused for good."""
+    """Messages that are permanently refused."""
     stop_at: int | None = None
     """A message at which every batch stops for now."""
 

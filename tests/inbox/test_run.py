@@ -142,7 +142,7 @@ def test_a_handler_cannot_commit_by_itself_and_a_rollback_is_no_success(db, data
     assert names(db, "commands_pending") == ["commits", "rolls_back"]
 
 
-def test_a_message_that_is_handled_is_taken_by_nobody_though_its_lease_is_over(db, database):
+def test_a_message_that_is_handled_is_taken_by_missing_though_its_lease_is_over(db, database):
     fill(db, "a", "b")
     stolen = []
 
@@ -215,7 +215,7 @@ def test_a_lost_connection_is_made_anew_when_it_is_ours(db, database):
 
 
 def test_what_is_wrong_for_good_is_said(db, database):
-    with pytest.raises(ConfigError, match='inbox "nobody" does not exist'):
-        inbox.run(database.url, "nobody", leave_effect)
+    with pytest.raises(ConfigError, match='inbox "missing" does not exist'):
+        inbox.run(database.url, "missing", leave_effect)
     with database.connect(autocommit=False) as connection, pytest.raises(ConfigError, match="autocommit"):
         inbox.run(connection, "commands", leave_effect)

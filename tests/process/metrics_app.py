@@ -1,6 +1,6 @@
 """What `dramatiq` runs in the tests of metrics and health: workers whose drains do nothing but count themselves.
 
-They beat, and ask the servers outside, more often than others: a test need not wait for it.
+They beat, and ask the servers outside, more often than others: a test does not need to wait for it.
 """
 
 from relay.process.multiprocess import prepare_multiprocess

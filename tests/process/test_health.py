@@ -1,4 +1,4 @@
-"""Asking servers outside: rarely, once at a time, and never for long. And what of it is a reason to start anew."""
+"""Asking servers outside: rarely, one at a time, and never for long. And what of it is a reason to restart."""
 
 import threading
 import time

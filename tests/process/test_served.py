@@ -68,7 +68,7 @@ def test_redis_restarted_empty_is_survived(busy, pipelines, redis_server):
     redis_server.kill()
     wait_until(lambda: scheduler.get("/ready")[0] == 503, 20, "the scheduler says that it is not ready")
     status, body = scheduler.get("/health")
-    assert (status, json.loads(body)["status"]) == (200, "degraded"), "a restart would help nobody"
+    assert (status, json.loads(body)["status"]) == (200, "degraded"), "a restart would not help"
     assert "broker" in json.loads(body)["reasons"][0]
     assert redis_server.password not in body
     assert scheduler.metric("tide_relay_broker_up") == 0
@@ -83,7 +83,7 @@ def test_postgres_restarted_under_load_is_survived(busy, pipelines, postgres):
     postgres.kill()
     wait_until(lambda: scheduler.get("/ready")[0] == 503, 20, "the scheduler says that it is not ready")
     status, body = scheduler.get("/health")
-    assert status == 200, "a restart would help nobody"
+    assert status == 200, "a restart would not help"
     assert "PostgreSQL" in json.loads(body)["reasons"][0]
     assert json.loads(body)["pipelines_owned"] == 0
     wait_until(lambda: scheduler.metric("tide_relay_loop_age_seconds") > 2, 20, "the loop has no answers")
@@ -93,7 +93,7 @@ def test_postgres_restarted_under_load_is_survived(busy, pipelines, postgres):
 
 
 def test_a_crash_of_postgres_takes_no_lease_back(fleet, pipelines, postgres):
-    """A publish that was begun before the crash goes on; nobody else may begin one until its lease is over."""
+    """A publish that began before the crash continues; no other may begin until its lease has expired."""
     scheduler, _ = fleet.scheduler(), fleet.workers()
     fleet.wait_ready()
     pipelines.make("orders", visibility_timeout_ms=8000, timeout_ms=7000)
@@ -112,7 +112,7 @@ def test_a_crash_of_postgres_takes_no_lease_back(fleet, pipelines, postgres):
 
 
 def test_an_idle_fleet_delivers_soon_after_a_restart_of_postgres(fleet, pipelines, postgres):
-    """No lease has to run out first: nobody drains through a connection that the restart has left dead."""
+    """No lease has to run out first: no drain uses a connection that the restart has left dead."""
     scheduler, _ = fleet.scheduler(), fleet.workers()
     for name in NAMES:
         pipelines.make(name, visibility_timeout_ms=60_000, poll_interval_ms=3_600_000)

@@ -33,7 +33,7 @@ class Workers:
         self.process, self.port, self.log = process, port, log
 
     def get(self, path: str) -> tuple[int, str]:
-        """Status and body; status 0 if nobody listens."""
+        """Status and body; status 0 if nothing listens."""
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=20) as response:
                 return response.status, response.read().decode()
@@ -71,7 +71,7 @@ def workers(
         "RELAY_BROKER_URL": redis_url,
         "RELAY_WORKER_METRICS_ADDR": f"127.0.0.1:{port}",
         "RELAY_LOG_FORMAT": "json",
-        "dramatiq_restart_delay": "200",  # milliseconds until a consumer that lost its broker tries again
+        "dramatiq_restart_delay": "200",  # milliseconds until a consumer that lost its broker reconnects
     }
     environment |= {"PROMETHEUS_MULTIPROC_DIR": given} if given else {}
     command = [sys.executable, "-m", "dramatiq", "tests.process.metrics_app", "-p", "2", "-t", "2", *arguments]
@@ -133,7 +133,7 @@ def test_a_folder_from_outside_is_cleared_once_and_only_of_what_a_run_has_left(r
         with workers(redis_server.url, tmp_path, free_port(), given=str(given)) as running:
             send(redis_server.url, "orders", 3)
             wait_until(lambda: running.published("orders") == 3, START_SECONDS, "three drains are counted")
-            running.process.kill()  # as a container ends that ran out of memory: nobody tidies up
+            running.process.kill()  # as a container that ran out of memory is killed: nothing cleans up
             os.killpg(running.process.pid, signal.SIGKILL)
         assert list(given.glob("counter_*.db"))
         (given / "mine.txt").write_text("not of the workers")

@@ -35,7 +35,7 @@ def test_a_running_pipeline_is_drained_under_its_new_configuration_from_the_next
 
 
 def test_a_pipeline_with_another_sink_leaves_no_series_of_the_old_one(fleet, pipelines):
-    """Without workers, so that there is a lag which would stand still."""
+    """Without workers, so that there is a lag that would not change."""
     scheduler = fleet.scheduler(TEST_MEASURE_SECONDS="0.2")
     pipelines.make("orders")
     pipelines.make("witness")

@@ -112,7 +112,7 @@ def test_while_postgresql_is_away_senders_are_asked_to_come_again(
         answer = api.send(hook, "a")
         assert (answer.status, answer.headers["retry-after"]) == (503, "5")
         public = api.get("/health")
-        assert (public.status, public.body["status"]) == (200, "degraded"), "a new start would mend nothing"
+        assert (public.status, public.body["status"]) == (200, "degraded"), "a restart would fix nothing"
         assert "reasons" not in public.body
         private = api.get("/health", api.metrics_port)
         assert (private.status, private.body["status"]) == (200, "degraded")
@@ -145,7 +145,7 @@ def test_it_can_start_before_postgresql_does(own_postgres: Callable[..., Postgre
 
 
 def test_it_asks_to_be_started_anew_when_a_thread_of_it_has_ended(database: Database, tmp_path: Path) -> None:
-    """By a row that no function would write, and that whoever reads it does not expect."""
+    """By a row that no function would write, and that no reader expects."""
     hook = make_hook(database, "shop")
     with running_api(database, tmp_path, RELAY_DISCOVERY_INTERVAL="100ms") as api:
         api.wait_for(hook)

@@ -1,4 +1,4 @@
-"""What `relay api` takes for a reason to be started anew, and what not."""
+"""What `relay api` treats as a reason to be restarted, and what not."""
 
 import json
 import threading

@@ -189,7 +189,7 @@ def test_one_thread_never_waits(database):
             began = time.monotonic()
             assert bench.drain("q") == "later"
             assert time.monotonic() - began < 5
-        assert bench.last("outcome", "p") == "later", "whoever waits makes room for who was turned away"
+        assert bench.last("outcome", "p") == "later", "a waiting drain makes room for one that was turned away"
         with bench.draining("q"):
             wait_until(lambda: bench.resources.wait_slots._free == 0, 10, "who was turned away waits next")
             bench.resources.stop.set()

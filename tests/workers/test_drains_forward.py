@@ -34,7 +34,7 @@ def test_messages_wait_until_there_is_an_object_of_them(bench, folder):
     ids = bench.publish(7)
     assert bench.drain() == "later"
     assert objects(folder) == {}
-    assert bench.query("select armed from tide.bell") == [(False,)], "nobody need ring for each of them"
+    assert bench.query("select armed from tide.bell") == [(False,)], "no publisher has to ring for each of them"
     ids += bench.publish(5)
     assert bench.drain() == "later"
     assert list(objects(folder).values()) == [ids[:10]]

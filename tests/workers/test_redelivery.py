@@ -31,7 +31,7 @@ def test_a_retried_dead_letter_is_delivered_and_gone(bench, store):
     bench.drain()
     assert dead(bench) == [(ids[1], 1, "bad"), (ids[3], 1, "bad")]
     bench.drain()
-    assert received(store) == [ids[0], ids[2], ids[4]], "nothing is sent again unless somebody asks"
+    assert received(store) == [ids[0], ids[2], ids[4]], "nothing is sent again unless someone asks"
     refuse(store)
     assert bench.query("select tide.relay_dlq_retry('p')") == [(2,)]
     assert bench.drain() == "idle"

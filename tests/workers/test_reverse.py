@@ -1,4 +1,4 @@
-"""Reverse pipelines in a real fleet: messages of Redis streams become rows, once, at once, whoever is killed."""
+"""Reverse pipelines in a real fleet: messages of Redis streams become rows, once, fast, whichever process dies."""
 
 import threading
 

@@ -115,7 +115,7 @@ class TestRotationByRenaming:
         source = make(path)
         inbox.write(source.receive(10, 0))
         source.close()
-        # As if removed and created anew with the same inode.
+        # As if removed and recreated with the same inode.
         path.write_text("")
         append(path, *numbered(1, 1), *numbered(7, 8))
         assert read(make(path, inbox), inbox) == [*numbered(1, 1), *numbered(7, 8)]

@@ -62,7 +62,7 @@ class TestWhereItBegins:
         assert (inbox.numbers(), inbox.repeats) == (list(range(1, 21)), 0)
 
     def test_no_position_passes_what_may_come_again(self, harness: NatsSourceHarness) -> None:
-        """Else a consumer made anew would begin behind messages that were never written."""
+        """Otherwise a recreated consumer would begin behind messages that were never written."""
         harness.send(messages(1, 40))
         inbox = Inbox()
         with opened(harness) as source:

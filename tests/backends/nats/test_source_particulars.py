@@ -143,7 +143,7 @@ def test_a_server_that_does_not_answer_is_said_so(harness: NatsSourceHarness) ->
         with harness.stall(), pytest.raises(NotConnected) as caught:
             receive(source, 10, 0.1)
         assert caught.value.code == "timeout"
-        # What it still sends would come to nobody.
+        # What it still sends would reach no one.
         with pytest.raises(NotConnected):
             receive(source, 10, 0.1)
 

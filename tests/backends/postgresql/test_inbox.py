@@ -16,7 +16,7 @@ class TestInboxOfAnotherDatabase(SinkSuite):
         return InboxHarness(inbox_database)
 
     def test_bodies_arrive_unchanged(self, harness: Harness) -> None:
-        """As JSON values: jsonb keeps no white space. What is no JSON is refused for good."""
+        """As JSON values: jsonb keeps no white space. Invalid JSON is permanently refused."""
         bodies = [b'{"a": 1}', '{"ü": "日本語 🚀"}'.encode(), b'"' + b"x" * 512 * 1024 + b'"', b"null", b'"\\n"', b"{}"]
         bodies += [b"[" * 500 + b"]" * 500, b"12345678901234567890.123456789"]
         with opened(harness) as sink:

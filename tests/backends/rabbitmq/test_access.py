@@ -27,7 +27,7 @@ def address(harness: RabbitmqHarness) -> str:
 class TestWhoWeAre:
     def test_keys_come_before_the_url(self, harness: RabbitmqHarness) -> None:
         password = harness.broker.server.password
-        with opened(harness, url=f"amqp://nobody:wrong@{address(harness)}", user="tide", password=password) as sink:
+        with opened(harness, url=f"amqp://unknown:wrong@{address(harness)}", user="tide", password=password) as sink:
             assert publish(sink, harness.records("a")) == []
 
     def test_a_virtual_host_that_is_not_there(self, harness: RabbitmqHarness) -> None:

@@ -216,7 +216,7 @@ def test_the_sink_is_the_one_of_the_table() -> None:
 
 
 def publish_through(sink: Sink, batch: Sequence[Record]) -> list[Failure]:
-    """As a drain does it, until all are delivered or refused for good; gives the refusals."""
+    """As a drain does, until all are delivered or permanently refused; returns the refusals."""
     refused: list[Failure] = []
     first = 0
     while first < len(batch):

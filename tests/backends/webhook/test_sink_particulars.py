@@ -144,7 +144,7 @@ class TestAnswers:
         harness.rule(Rule(body="x" * 1_000_000))
         assert outcome(harness, numbered(None, None)) == []
         assert numbers(harness) == [1, 2]
-        # Nobody read to the end, so neither connection could be used again.
+        # Neither answer was read to the end, so neither connection could be reused.
         assert len({seen.connection for seen in harness.requests()}) == 2
 
     def test_that_never_end_are_cut_off_by_the_time_limit(self, harness: WebhookHarness) -> None:
@@ -255,7 +255,7 @@ class TestThePrivateNetwork:
     def test_is_out_of_reach_for_a_name_that_dns_moves_there_later(
         self, harness: WebhookHarness, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        # Nobody can be made to run a name server that changes its mind: the look-up is replaced, all else is real.
+        # No real name server changes its answer on demand: the look-up is replaced, everything else is real.
         from relay.backends.webhook import network as webhook_network
 
         sink = harness.make_sink(url=f"http://name.test:{harness.server.port}/")
@@ -277,7 +277,7 @@ class TestThePrivateNetwork:
 
 def test_a_name_that_does_not_exist_is_tried_again(harness: WebhookHarness) -> None:
     with pytest.raises(NotConnected):
-        within(10, harness.make_sink(url="http://nobody.invalid/", timeout_ms=5000).open)
+        within(10, harness.make_sink(url="http://unknown.invalid/", timeout_ms=5000).open)
 
 
 def test_the_sink_is_the_one_of_the_table() -> None:

@@ -35,7 +35,7 @@ def test_a_claim_follows_the_order_of_arrival(db):
     assert claim(db, 200, "other") == [f"m{n}" for n in range(201, 401)]
 
 
-def test_what_is_leased_is_given_to_nobody_until_the_lease_is_over(db):
+def test_what_is_leased_is_given_to_missing_until_the_lease_is_over(db):
     fill(db, "a", "b")
     assert claim(db, 1) == ["a"]
     assert claim(db, worker="other") == ["b"]
@@ -87,7 +87,7 @@ def test_many_workers_share_an_inbox_without_overlap(db, database):
 def test_a_processed_message_is_never_given_again(db):
     fill(db, "a", "b", "c")
     assert processed(db, *claim(db, 2), worker="w") == 2
-    assert processed(db, "a", "b", "nobody") == 0
+    assert processed(db, "a", "b", "missing") == 0
     assert claim(db) == ["c"]
     row = db.execute(
         "select claimed_by, available_at, processed_at > received_at from tide.commands where event_id = 'a'"
@@ -117,7 +117,7 @@ def test_a_worker_marks_only_what_it_holds(db):
     assert failed(db, "a", worker="quick") == "processed"
 
 
-def test_a_lease_that_is_over_counts_as_long_as_nobody_else_has_the_message(db):
+def test_a_lease_that_is_over_counts_as_long_as_missing_else_has_the_message(db):
     fill(db, "a")
     claim(db)
     end_lease(db, "a")
@@ -189,8 +189,8 @@ def test_applications_may_count_failures_by_themselves(db):
 
 
 def test_the_failure_of_an_unknown_message_is_an_error(db):
-    with refused("P0002", 'inbox "commands" has no message', "'nobody'"):
-        failed(db, "nobody")
+    with refused("P0002", 'inbox "commands" has no message', "'missing'"):
+        failed(db, "missing")
 
 
 def test_two_failures_at_once_both_count(db, database):
@@ -246,15 +246,15 @@ def test_a_wrong_claim_is_refused(db):
 
 def test_an_unknown_inbox_is_named(db):
     for expression in [
-        "inbox_claim('nobody', 'w')",
-        "inbox_mark_processed('nobody', array['a'])",
-        "inbox_mark_failed('nobody', 'a', 'no')",
-        "replay_inbox_messages('nobody', array['a'])",
-        "inbox_status('nobody')",
-        "inbox_health('nobody')",
-        "inbox_retain('nobody')",
-        "enable_inbox_ordering('nobody')",
-        "disable_inbox_tracking('nobody')",
+        "inbox_claim('missing', 'w')",
+        "inbox_mark_processed('missing', array['a'])",
+        "inbox_mark_failed('missing', 'a', 'no')",
+        "replay_inbox_messages('missing', array['a'])",
+        "inbox_status('missing')",
+        "inbox_health('missing')",
+        "inbox_retain('missing')",
+        "enable_inbox_ordering('missing')",
+        "disable_inbox_tracking('missing')",
     ]:
-        with refused("42704", 'inbox "nobody" does not exist', hint="tide.inbox_create('nobody')"):
+        with refused("42704", 'inbox "missing" does not exist', hint="tide.inbox_create('missing')"):
             db.execute(f"select tide.{expression}")

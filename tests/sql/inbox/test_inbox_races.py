@@ -144,7 +144,7 @@ def test_every_message_has_one_effect_and_one_more_for_each_replay(db, database,
 
 
 def rest(db):
-    """What the workers have left, by one more, when nobody holds a lease any more."""
+    """What the workers have left, by one more, when no worker holds a lease any more."""
     db.execute("update tide.commands set available_at = null, claimed_by = null where processed_at is null")
     while ids := claim(db, 100, "last"):
         for event_id in ids:

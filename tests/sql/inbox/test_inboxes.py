@@ -162,7 +162,7 @@ def test_a_reverse_pipeline_is_listed_with_its_inbox(db):
 @pytest.mark.parametrize(
     ("name", "inbox", "config", "error", "said"),
     [
-        ("p", "nobody", CONFIG, pg.UndefinedObject, 'inbox "nobody" does not exist'),
+        ("p", "missing", CONFIG, pg.UndefinedObject, 'inbox "missing" does not exist'),
         ("p", "commands", [], pg.InvalidParameterValue, "must be a JSON object"),
         ("p", "commands", {}, pg.InvalidParameterValue, "no source_type"),
         ("-p", "commands", CONFIG, pg.InvalidName, "'-p' is not valid"),

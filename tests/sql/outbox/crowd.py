@@ -1,4 +1,4 @@
-"""Threads that do everything there is at random: workers, each on a session that is opened anew when it dies of
+"""Threads that do everything there is at random: workers, each on a session that is opened again when it dies of
 something, and others beside them."""
 
 import contextlib

@@ -1,4 +1,4 @@
-"""Bells are silent while nobody could answer: publishers would pay for every NOTIFY and deliver nothing sooner."""
+"""Bells are silent while no one could answer: publishers would pay for every NOTIFY and deliver nothing sooner."""
 
 import pytest
 

@@ -165,8 +165,8 @@ def test_names_of_roles_are_quoted(db, login, as_role, name):
 
 
 def test_a_role_that_does_not_exist_is_named(db):
-    for call in ("outbox_grant_publish('orders', 'nobody here')", "grant_admin('nobody here')"):
-        with refused("42704", 'role "nobody here" does not exist', hint="relay migrate --roles"):
+    for call in ("outbox_grant_publish('orders', 'no such role')", "grant_admin('no such role')"):
+        with refused("42704", 'role "no such role" does not exist', hint="relay migrate --roles"):
             db.execute(f"select tide.{call}")
 
 

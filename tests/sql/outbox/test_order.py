@@ -1,4 +1,4 @@
-"""Every committed message is read exactly once and in order, whatever publishers do, and nobody waits for strangers."""
+"""Every committed message is read exactly once and in order, whatever publishers do, and no one waits for strangers."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor

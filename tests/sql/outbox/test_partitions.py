@@ -123,7 +123,7 @@ def test_two_extensions_at_once_make_one_partition(database, db):
     def run_one(_):
         with database.connect() as connection:
             while True:
-                # Who does not get the lock in time tries again later, as the scheduler does.
+                # If it does not get the lock in time, it retries later, as the scheduler does.
                 with contextlib.suppress(psycopg.errors.LockNotAvailable):
                     return extend(connection)
 

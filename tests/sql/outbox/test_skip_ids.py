@@ -79,7 +79,7 @@ def test_a_publisher_that_is_open_still_holds_the_horizon(db: Db, database: Data
     with database.connect() as slow:
         with slow.transaction():
             early = publish(slow)
-            first = skip(db, 4_000)  # into a partition that is there: nobody waits
+            first = skip(db, 4_000)  # into a partition that is there: no one waits
             fast = publish(db)
             assert fast == first
             assert horizon(db)[0] < early

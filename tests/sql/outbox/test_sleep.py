@@ -1,6 +1,6 @@
 """No lost wake-up: real drains and LISTEN, no timer at all, and still nothing is left lying.
 
-Each round ends in silence. A wake-up that is lost in it is not healed by the next publisher: the round never ends.
+Each round ends in silence. A wake-up that is lost in it is not repaired by the next publisher: the round never ends.
 """
 
 import itertools

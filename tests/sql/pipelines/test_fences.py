@@ -61,7 +61,7 @@ def test_begin_takes_the_lease_and_says_what_to_do(session):
 
 @pytest.mark.parametrize(
     "changes",
-    [{"epoch": 4}, {"epoch": 6}, {"number": 2}, {"number": 1}, {"pipeline": "nobody"}],
+    [{"epoch": 4}, {"epoch": 6}, {"number": 2}, {"number": 1}, {"pipeline": "missing"}],
     ids=["old epoch", "epoch not begun", "same number", "old number", "deleted"],
 )
 def test_stale_and_doubled_drains_do_not_begin(session, snapshot, changes):
@@ -215,7 +215,7 @@ class TestEpochs:
         return owner
 
     def raise_(self, session, owner):
-        rows = run(session, "epoch_raise", names=["p", "nobody"], scheduler_id=owner).fetchall()
+        rows = run(session, "epoch_raise", names=["p", "missing"], scheduler_id=owner).fetchall()
         assert [row[0] for row in rows] == ["p"]
         return rows[0][1:]
 

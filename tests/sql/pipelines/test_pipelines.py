@@ -207,8 +207,8 @@ def test_delete_forgets_the_group(db):
 
 @pytest.mark.parametrize("function", ["relay_enable", "relay_disable", "relay_delete", "relay_get_config"])
 def test_a_pipeline_that_does_not_exist(db, function):
-    with refused("42704", 'pipeline "nobody" does not exist', hint="tide.relay_list_configs()"):
-        call(db, f"tide.{function}('nobody')")
+    with refused("42704", 'pipeline "missing" does not exist', hint="tide.relay_list_configs()"):
+        call(db, f"tide.{function}('missing')")
 
 
 def test_every_change_is_notified_with_the_name(db):

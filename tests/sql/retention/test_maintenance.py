@@ -42,7 +42,7 @@ def test_a_turn_goes_through_all_outboxes_until_nothing_is_left(db, relay):
 
 def test_dead_letters_and_history_go_when_they_are_older_than_their_retention(db, relay):
     dead_letters(db, 3)
-    assert maintenance.run_once(relay).dead_letters == 0, "0 is for ever"
+    assert maintenance.run_once(relay).dead_letters == 0, "0 means indefinitely"
     db.execute("select tide.setting_set('dead_letter_retention_hours', '24')")
     db.execute("select tide.setting_set('config_history_retention_hours', '24')")
     assert maintenance.run_once(relay).history == 0

@@ -159,7 +159,7 @@ def test_the_default_partition_is_emptied_when_all_of_it_is_settled(database, db
         publisher.execute("begin")
         publish(publisher)
         settle(db, "p", 10_000)
-        assert retain(db)["busy"], "somebody has the default partition"
+        assert retain(db)["busy"], "another session has the default partition"
         publisher.execute("commit")
     assert parts(db)["rest"] == 2
     retain(db)

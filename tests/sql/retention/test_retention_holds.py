@@ -1,4 +1,4 @@
-"""What is not settled is held: for ever where somebody is at work, for a bounded time where all stand still."""
+"""What is not settled is held: indefinitely while a group advances, for a bounded time while none does."""
 
 import pytest
 

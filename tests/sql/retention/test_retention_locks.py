@@ -70,7 +70,7 @@ def test_a_reader_that_stays_in_a_partition_keeps_that_one_only_and_no_publisher
 
 
 def test_an_open_publisher_is_never_queued_in_front_of_others(database, db):
-    """To drop is to ask for the parent: it is not even asked for while somebody has it for long."""
+    """A drop needs the lock of the parent: it does not even ask while another session holds it for long."""
     fill(db, 2)
     settle(db)
     retain(db)

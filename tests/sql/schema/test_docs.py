@@ -54,7 +54,7 @@ def documented():
 
 
 def signatures(connection, schema="tide"):
-    """Every function that somebody but the owner may call: name, arguments, result."""
+    """Every function that a role other than the owner may call: name, arguments, result."""
     return connection.execute(
         """select distinct f.proname, pg_get_function_arguments(f.oid), pg_get_function_result(f.oid),
                   f.proargnames[1:f.pronargs], f.pronargdefaults
@@ -81,7 +81,7 @@ def plain(text):
 
 
 def inner():
-    """The functions that nobody but others of ours call."""
+    """The functions that only our other functions call."""
     parts = [part for name in PAGES for part in page(name).split("\n## ") if part.startswith("Internal functions")]
     return {name for part in parts for name in re.findall(r"`tide\.(\w+)`", part)}
 

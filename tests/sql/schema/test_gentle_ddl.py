@@ -1,4 +1,4 @@
-"""Outboxes are made and dropped, and tables become outboxes, while others publish: nobody waits for long."""
+"""Outboxes are made and dropped, and tables become outboxes, while others publish: no one waits for long."""
 
 import threading
 from collections.abc import Iterator
@@ -45,7 +45,7 @@ def publishing(database, lock_timeout: str = MOMENT) -> Iterator[list[int]]:
     with ThreadPoolExecutor(1) as pool:
         working = pool.submit(work)
         try:
-            wait_until(lambda: ids or working.done(), what="somebody publishes")
+            wait_until(lambda: ids or working.done(), what="someone publishes")
             yield ids
         finally:
             stop.set()
@@ -157,7 +157,7 @@ def test_letting_a_table_be_no_outbox_and_dropping_it_does_not_end_a_transaction
 
 
 def blocked(database, connection) -> bool:
-    """Whether somebody in this database waits for a lock."""
+    """Whether a session of this database waits for a lock."""
     row = connection.execute(
         "select count(*) from pg_stat_activity where datname = %s and cardinality(pg_blocking_pids(pid)) > 0",
         [database.name],

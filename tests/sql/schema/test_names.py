@@ -127,7 +127,7 @@ def test_a_table_outbox_and_its_columns_may_have_any_name(db, name, mode):
 
 @odd
 def test_a_role_may_have_any_name(database, db, name):
-    """It gets rights, uses them, loses them, and is told apart in history and refusals."""
+    """It gets rights, uses them, loses them, and is distinguished in history and refusals."""
     call(db, "tide.outbox_create('orders')")
     call(db, "tide.inbox_create('letters')")
     with logins(database) as make:

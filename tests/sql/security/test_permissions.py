@@ -116,7 +116,7 @@ def listing(db):
 
 @pytest.mark.parametrize("object_type", ["function", "table", "sequence"])
 def test_the_page_lists_every_object_and_who_has_it(db, object_type):
-    """To write the page anew, take what this compares with."""
+    """To update the page, take what this compares with."""
     meant = listing(db)[object_type]
     header = re.escape(f"| {object_type} | who |\n|---|---|\n")
     found = re.search(f"{header}(.*?)\n\n", PAGE + "\n", re.DOTALL)

@@ -116,7 +116,7 @@ def track(db):
 
 
 def sprung(app):
-    """As whom the traps have run. What their owner did himself is his own business."""
+    """The roles that the traps ran as. What their owner did does not count."""
     return {who for (who,) in app.execute("select who from app.sprung where who <> 'app'")}
 
 

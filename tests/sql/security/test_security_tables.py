@@ -95,6 +95,6 @@ def test_only_its_owner_makes_a_table_an_outbox_though_others_may_make_triggers_
     db.execute("select tide.grant_admin('writer')")
     with refused("42501", "app.t belongs to role", hint="owner of a table"):
         enable(writer, "app.t")
-    # Whoever makes all the triggers by hand had the right to do so, and publishes no more than the table's changes.
+    # A role that makes all the triggers by hand had the right to do so, and publishes no more than the table's changes.
     with refused("55000", "has no triggers yet"):
         writer.execute("select tide.table_outbox_register('app.t'::regclass, null, 'statement', null, 1000)")

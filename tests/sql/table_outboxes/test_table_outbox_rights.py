@@ -1,4 +1,4 @@
-"""Who may make a table an outbox, who is published, and that nobody borrows the rights of the schema's owner."""
+"""Who may make a table an outbox, who is published, and that no one borrows the rights of the schema's owner."""
 
 import re
 from contextlib import contextmanager

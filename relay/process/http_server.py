@@ -2,6 +2,9 @@
 
 Bounded in every direction: GET only, no request body is read, a fixed number of connections at a time, one request
 on each, and a time limit on every read and write.
+
+Why not uvicorn, which serves webhooks: schedulers and workers do not have the extra `api`, and an event loop with its
+threads would run in each of them for two requests a minute. This is the standard library's `http.server` with bounds.
 """
 
 import logging

@@ -62,16 +62,18 @@ fmt: .venv/.synced ## format the code and fix what lint can fix
 bench: .venv/.synced ## measure, and write benchmarks/results.md
 	$(RUN) benchmarks $(ARGS)
 
-.PHONY: unit sql contract processes e2e packaging chart observe
-unit: .venv/.synced ## run the tests that need no other process
-	$(PYTEST) $(ARGS) tests/unit
+.PHONY: unit backends sql faults cli e2e packaging chart observe
+unit: .venv/.synced ## run the tests that need no server
+	$(PYTEST) $(ARGS) -m "not service" $(addprefix tests/,backends broker database drains inbox local operations pipelines process scheduler wire workers web test_*.py)
+backends: .venv/.synced services-rabbitmq ## run the suites that every sink and every source passes: tests/backends/NAME for one
+	$(PYTEST) $(ARGS) tests/backends
 sql: .venv/.synced ## run the tests of the schema; on one PostgreSQL: TEST_POSTGRES=15 make sql
 	$(PYTEST) $(ARGS) tests/sql
-contract: .venv/.synced ## run the suites that every sink and every source passes
-	$(PYTEST) $(ARGS) tests/contract
-processes: .venv/.synced ## run the tests that start, pause and kill real schedulers and workers
-	$(PYTEST) $(ARGS) tests/processes
-e2e: .venv/.synced ## run the tests of the commands, whole
+faults: .venv/.synced services-rabbitmq ## run the tests that kill schedulers, workers and servers under load
+	$(PYTEST) $(ARGS) tests/faults
+cli: .venv/.synced ## run the tests of the commands
+	$(PYTEST) $(ARGS) tests/cli
+e2e: .venv/.synced services-rabbitmq ## run the trips through each system, whole
 	$(PYTEST) $(ARGS) tests/e2e
 observe: .venv/.synced services-prometheus ## run the tests of alerts and dashboard, on a real Prometheus
 	$(PYTEST) $(ARGS) tests/observe
@@ -106,11 +108,11 @@ docs-serve: .venv/.synced ## show the site at http://127.0.0.1:8000, and again a
 
 .PHONY: kill-loop
 kill-loop: .venv/.synced ## kill schedulers and workers under load for three minutes, and judge what was delivered
-	$(RUN) tests.processes.kill_loop $(ARGS)
+	$(RUN) tests.faults.kill_loop $(ARGS)
 
 .PHONY: exactly-once
 exactly-once: .venv/.synced ## kill workers under every backend that promises exactly once, and count
-	$(RUN) tests.processes.exactly_once $(ARGS)
+	$(RUN) tests.faults.exactly_once $(ARGS)
 
 .PHONY: services-rabbitmq
 services-rabbitmq: ## install Debian's RabbitMQ if it is missing and we may

@@ -2,7 +2,7 @@
 
 What masking by value costs: a short value also occurs where it is not the secret ("on" is in "connection"). Masking it
 there would spoil the text and, worse, the spoilt words would show the value. So values under 4 characters are not
-masked by value (nobody should use one), values under 8 only where they stand alone, and longer ones everywhere.
+masked by value (do not use one), values under 8 only where they stand alone, and longer ones everywhere.
 """
 
 import json

@@ -5,6 +5,7 @@ stop or restart one: it is started again for the next test that asks for it. For
 of its own with `own_postgres()`, `own_redis()`, `own_nats()`, `own_rabbitmq()`, `own_moto()`.
 """
 
+import fcntl
 import itertools
 import os
 import shutil
@@ -20,6 +21,7 @@ import pytest
 from relay.local import server_process
 from relay.local.server_process import ServerProcess
 from relay.local.servers import EmbeddedRedis
+from tests.fleets.fixtures import bench, fleet, pipelines, store  # noqa: F401  fixtures of all tests
 from tests.services.http_receiver import HttpReceiver
 from tests.services.kafka import KafkaServer
 from tests.services.moto import MotoServer
@@ -34,9 +36,31 @@ S = TypeVar("S", bound=ServerProcess)
 
 
 def pytest_configure() -> None:
-    """Each worker of pytest-xdist has ports of its own: none finds another's server at one that it waits for."""
-    number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 5
-    server_process.ports = itertools.cycle(range(10_000 + 1000 * number, 11_000 + 1000 * number))
+    """Each test process has ports of its own, also beside another run on the same machine."""
+    server_process.ports = itertools.cycle(own_ports())
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks the tests that start a server: all servers of a run need its folder."""
+    for item in items:
+        if "run_dir" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.service)
+
+
+def own_ports() -> range:
+    """A thousand ports that no other test process uses: the lock on the file of the range ends with this process."""
+    folder = Path("/tmp/tide-test-ports")
+    folder.mkdir(mode=0o777, exist_ok=True)
+    for first in range(10_000, 32_000, 1000):
+        descriptor = os.open(folder / str(first), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+        else:
+            return range(first, first + 1000)
+    raise pytest.UsageError("22 test processes run on this machine: no ports are left")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

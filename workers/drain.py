@@ -1,4 +1,4 @@
-"""The life of a drain: begin, drain in its direction, end. Whatever happens in between, the owner hears of it."""
+"""The life of a drain: begin, drain in its direction, end. Whatever happens in between, the owner is notified."""
 
 import time
 

@@ -24,8 +24,8 @@ from relay.database.connection import Connection, database_errors
 from relay.errors import MigrationError, NotConnected
 from relay.sql import Migration, functions, migrations, query, roles
 
-# A publisher queues behind a migration that waits for a lock, so it waits briefly, gives everything back, and tries
-# again. Below PostgreSQL's deadlock_timeout of 1 s: should the two wait for each other, the migration is who yields.
+# A publisher queues behind a migration that waits for a lock, so it waits briefly, gives everything back, and
+# retries. Below PostgreSQL's deadlock_timeout of 1 s: should the two wait for each other, the migration is who yields.
 LOCK_SECONDS = 0.5
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.1, 2.0
 CHECK_SECONDS = 10.0
@@ -79,7 +79,7 @@ class Applied:
 def migrate(postgres_url: str, *, timeout_seconds: float = 60.0, with_roles: bool = False) -> Applied:
     """Applies what is missing in one transaction and returns it; executes nothing if the database is current.
 
-    The role needs CREATE on the database, and nothing more. Waits for a migration that runs already, and tries again
+    The role needs CREATE on the database, and nothing more. Waits for a migration that runs already, and retries
     while transactions are in the way, for `timeout_seconds` in all. `with_roles` makes the roles too, which needs
     CREATEROLE where one is missing. Raises MigrationError if the database is ahead of this version by what it cannot
     work with, NotConnected (code `locked`) if something was in the way for too long, ConfigError for a missing right.

@@ -25,7 +25,7 @@ OURS = "relay up"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Up:
-    """One run, and who hears of it."""
+    """One run, and who is told about it."""
 
     data: Path
     postgres_url: str | None

@@ -79,7 +79,7 @@ def restored(
 ) -> Restored:
     """Has these outboxes (default: all) and all epochs skip `margin` ids, so that no id is given twice.
 
-    An outbox whose transactions are in the way is tried again for `timeout_seconds` in all, and then named in its
+    An outbox whose transactions are in the way is retried for `timeout_seconds` in all, and then named in its
     `Skip`; the others skip. Raises ConfigError if an outbox does not exist; then nothing has skipped.
     """
     skips = _planned(connection, outboxes, margin)

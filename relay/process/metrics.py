@@ -5,7 +5,7 @@ name                                      kind       labels     served by  meani
 ========================================  =========  =========  =========  ===========================================
 tide_relay_messages_published_total       counter    P          workers    messages that the sink confirmed
 tide_relay_messages_received_total        counter    P          workers    messages that were new to an inbox
-tide_relay_duplicates_total               counter    P          workers    received messages that an inbox had already
+tide_relay_duplicates_total               counter    P          workers    received messages that an inbox already had
 tide_relay_failures_total                 counter    P, code    workers    failures, temporary and permanent, by code
 tide_relay_dead_letters_total             counter    P          workers    messages that became dead letters
 tide_relay_drains_total                   counter    P, outcome workers    drains that ended, by outcome
@@ -21,7 +21,7 @@ tide_relay_hold_seconds_left              gauge      outbox, consumer_group sche
 tide_relay_lag_messages                   gauge      P          scheduler  messages not settled yet
 tide_relay_lag_seconds                    gauge      P          scheduler  age of the oldest message not settled
 tide_relay_pipelines_owned                gauge      (none)     scheduler  pipelines this scheduler owns
-tide_relay_pipelines_invalid              gauge      (none)     scheduler  enabled pipelines with a wrong configuration
+tide_relay_pipelines_invalid              gauge      (none)     scheduler  pipelines enabled, but invalid
 tide_relay_pipelines_unowned              gauge      relay_group_id scheduler  enabled pipelines without an owner
 tide_relay_drains_waiting                 gauge      queue      scheduler  drains it emitted that have not started
 tide_relay_wakeups_total                  counter    P, cause   scheduler  why a pipeline became due
@@ -64,7 +64,7 @@ P = PipelineLabels._fields
 
 # From a local file to a slow webhook.
 PUBLISH_BUCKETS_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
-# The targets, 10 ms and 50 ms, are bounds; the long end shows a backlog being worked off.
+# The targets, 10 ms and 50 ms, are bounds; the long end shows a backlog being processed.
 DELIVERY_BUCKETS_SECONDS = (0.0025, 0.005, 0.01, 0.025, 0.05, 0.06, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 3600)
 
 
@@ -79,7 +79,7 @@ class WorkerMetrics:
             "tide_relay_messages_received_total", "Messages that were new to an inbox.", P, registry=registry
         )
         self.duplicates = Counter(
-            "tide_relay_duplicates_total", "Received messages that an inbox had already.", P, registry=registry
+            "tide_relay_duplicates_total", "Received messages that an inbox already had.", P, registry=registry
         )
         self.failures = Counter(
             "tide_relay_failures_total", "Failures, temporary and permanent, by code.", (*P, "code"), registry=registry
@@ -155,13 +155,13 @@ class SchedulerMetrics:
         )
         self.hold_seconds_left = Gauge(
             "tide_relay_hold_seconds_left",
-            "Time until messages may go that a consumer group has not settled.",
+            "Time until messages that a consumer group has not settled may be removed.",
             ("outbox", "consumer_group"),
             registry=registry,
         )
         self.pipelines_owned = Gauge("tide_relay_pipelines_owned", "Pipelines this scheduler owns.", registry=registry)
         self.pipelines_invalid = Gauge(
-            "tide_relay_pipelines_invalid", "Enabled pipelines with a wrong configuration.", registry=registry
+            "tide_relay_pipelines_invalid", "Enabled pipelines with an invalid configuration.", registry=registry
         )
         self.pipelines_unowned = Gauge(
             "tide_relay_pipelines_unowned",

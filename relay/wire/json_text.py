@@ -1,7 +1,7 @@
 """Takes JSON apart without changing it: members are slices of the text, so numbers keep every digit.
 
 msgspec does this faster than `json_scanner` (benchmarks/formats.py shows by how much). What msgspec refuses goes to the
-scanner, so every answer and every error is the scanner's: tests/unit/test_json_text.py compares the two. PostgreSQL
+scanner, so every answer and every error is the scanner's: tests/wire/test_json_text.py compares the two. PostgreSQL
 may still refuse a value that passes here.
 """
 

@@ -77,7 +77,7 @@ class ApiServer:
         return 404, _status(404, "NotFound", f"{path} not found")
 
     def put(self, path: str, body: Object, *, create: bool) -> tuple[int, Object]:
-        """Keeps an object under its path. Refuses a change of what is fixed for good."""
+        """Keeps an object under its path. Refuses to change an immutable field."""
         with self._lock:
             before = self.objects.get(path)
             if before and create:

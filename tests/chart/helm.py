@@ -41,7 +41,7 @@ class Engine:
 def engine(home: Path) -> Iterator[Engine]:
     """`home` is a folder of its own: what it caches of a cluster would lie in the current folder else."""
     command = [str(engine_python()), str(Path(__file__).with_name("engine.py"))]
-    # Of ours it needs nothing, and a kubeconfig or a Helm of whoever runs the tests is none of its business.
+    # It needs none of our variables, and must not use the kubeconfig or Helm of the user who runs the tests.
     environment = {"PATH": "/usr/bin:/bin", "HOME": str(home), "HELM_DRIVER": "memory", "PYTHONUNBUFFERED": "1"}
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
@@ -93,7 +93,7 @@ class Helm:
     def rendered(self, values: Object) -> list[Object]:
         """What install() and test() send with these values. Tests share it: change nothing in it.
 
-        There is one rendering for each set of values that the templates can tell apart. The objects of `helm test` are
+        There is one rendering for each set of values that the templates can distinguish. The objects of `helm test` are
         read from the release, because running it takes longer. test_releases.py shows that it sends the same.
         """
         key = json.dumps(in_full(values), sort_keys=True)

@@ -2,8 +2,8 @@
 
 import shlex
 
-from tests.e2e.command import invoke
-from tests.e2e.pages import blocks
+from tests.cli.command import invoke
+from tests.docs.pages import blocks
 
 
 def commands(page: str) -> list[list[str]]:

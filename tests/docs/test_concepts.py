@@ -10,11 +10,11 @@ import psycopg
 import pytest
 
 from relay.local.servers import EmbeddedRedis
-from tests.contract.nats_source_harness import NatsSourceHarness
-from tests.e2e.command import invoke
+from tests.backends.nats.source_harness import NatsSourceHarness
+from tests.cli.command import invoke
+from tests.docs.pages import blocks, substituted
 from tests.e2e.drains import Drains, draining
 from tests.e2e.fleet import fleet
-from tests.e2e.pages import blocks, substituted
 from tests.services.nats import NatsServer
 from tests.services.postgres import Database
 from tests.waiting import wait_until

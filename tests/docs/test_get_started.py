@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from relay.local.servers import EmbeddedRedis
-from tests.e2e.command import environment
-from tests.e2e.pages import blocks, substituted
+from tests.cli.command import environment
+from tests.docs.pages import blocks, substituted
 from tests.packaging.test_wheel import CHECKOUT, wheel
 from tests.services.postgres import Database
 from tests.waiting import wait_until
@@ -88,7 +88,7 @@ def has_members(group: int) -> bool:
 @pytest.fixture(scope="module")
 def installed(wheel: Path, run_dir: Path) -> Path:
     """A folder in which the page's first block was run: it has `tide/bin/activate`. PostgreSQL, which root runs as
-    somebody else, must be able to read it; pytest's own folders are root's alone."""
+    another user, must be able to read it; pytest's own folders are root's alone."""
     folder = Folder(run_dir / "get-started")
     block = blocks("get-started/pip", "sh")[0].replace("python3 ", f"{sys.executable} ")
     assert PIP in block

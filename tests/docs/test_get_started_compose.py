@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.docs.pages import blocks, substituted
 from tests.docs.shell import commands, is_a_verb
 from tests.e2e.drains import Drains, draining
-from tests.e2e.pages import blocks, substituted
 from tests.packaging.test_compose import compose
 from tests.services.nats import NatsServer
 from tests.services.postgres import Database

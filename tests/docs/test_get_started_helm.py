@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.docs.pages import blocks
 from tests.docs.shell import commands, is_a_verb
 from tests.e2e.drains import Drains, draining
-from tests.e2e.pages import blocks
 from tests.services.postgres import Database
 
 ROOT = Path(__file__).parents[2]

@@ -16,10 +16,10 @@ from relay.local.server_process import free_port
 from relay.local.servers import EmbeddedRedis
 from relay.process.health import health_response, ready_response
 from relay.settings import Settings
-from tests.e2e.api import ApiProcess
-from tests.e2e.pages import blocks, text_of
+from tests.docs.pages import blocks, text_of
 from tests.services.postgres import Database
 from tests.waiting import wait_until
+from tests.web.api import ApiProcess
 
 pytestmark = pytest.mark.timeout(240)
 ROOT = Path(__file__).parents[2]
@@ -35,7 +35,7 @@ def shape(answer: dict[str, Any]) -> dict[str, type]:
 
 
 def get(address: str, path: str) -> tuple[int, Any]:
-    """Status and body; status 0 while nobody listens."""
+    """Status and body; status 0 while nothing listens."""
     try:
         with urlopen(f"http://{address}{path}", timeout=20) as response:
             status, body = response.status, response.read()

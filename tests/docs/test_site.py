@@ -1,4 +1,4 @@
-"""The site as `make docs` builds it: whole, without a broken link, and reading it asks nobody else for anything."""
+"""The site as `make docs` builds it: complete, without broken links, and without requests to other hosts."""
 
 import re
 import subprocess

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from tests.processes.single_drains import Bench
+from tests.fleets.single_drains import Bench
 from tests.services.postgres import Database
 from tests.waiting import wait_until
 

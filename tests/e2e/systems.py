@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from relay.local.servers import EmbeddedRedis
-from tests.e2e.api import SECRET, ApiProcess
 from tests.services.kafka import KafkaServer
 from tests.services.moto import MotoServer
 from tests.services.nats import NatsServer
 from tests.services.postgres import Database
 from tests.services.rabbitmq import RabbitmqServer
+from tests.web.api import SECRET, ApiProcess
 
 LARGE = 1024 * 1024
 
@@ -99,7 +99,7 @@ def file(folder: Path) -> System:
 
 
 def webhook(api: ApiProcess) -> System:
-    """Nobody drains the way back: `relay api` writes what it receives."""
+    """The way back has no drain: `relay api` writes what it receives."""
     url = f"http://127.0.0.1:{api.port}/hooks/from_{{name}}"
     return System(
         {"sink_type": "webhook", "url": url, "allow_http": True, "allow_private_network": True, "timeout_ms": 25_000}

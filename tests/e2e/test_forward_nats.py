@@ -6,9 +6,9 @@ from functools import partial
 
 import pytest
 
-from tests.contract.nats_harness import NatsHarness
-from tests.processes.fleet import running_fleet
-from tests.processes.pipelines import Pipelines, Writers
+from tests.backends.nats.harness import NatsHarness
+from tests.fleets.pipelines import Pipelines, Writers
+from tests.fleets.processes import running_fleet
 from tests.waiting import wait_until
 
 

@@ -6,10 +6,10 @@ from functools import partial
 import pytest
 from psycopg.types.json import Jsonb
 
-from tests.contract.redis_harness import RedisHarness
-from tests.contract.redis_server import DurableRedis
-from tests.processes.fleet import running_fleet
-from tests.processes.pipelines import Pipelines, Writers
+from tests.backends.redis.harness import RedisHarness
+from tests.backends.redis.server import DurableRedis
+from tests.fleets.pipelines import Pipelines, Writers
+from tests.fleets.processes import running_fleet
 from tests.waiting import wait_until
 
 INBOX = "arrived"

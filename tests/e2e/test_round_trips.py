@@ -13,12 +13,12 @@ from relay.backends.registry import SINKS, SOURCES
 from relay.local.servers import EmbeddedRedis
 from relay.wire.encode import FORMATS
 from tests.e2e import systems
-from tests.e2e.api import ApiProcess, running_api
 from tests.e2e.drains import Drains, draining
 from tests.e2e.systems import LARGE, System
 from tests.e2e.trips import assert_arrived, messages, publish
 from tests.services.nats import NatsServer
 from tests.services.postgres import Database, PostgresServer
+from tests.web.api import ApiProcess, running_api
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +85,7 @@ WAYS = [
     ("inbox", "raw"), ("remote_inbox", "raw"),
 ]  # fmt: skip
 """Each system once, in the format that it has most to do with: an event's attributes are headers of its own kind there.
-How each format travels with headers and without, whatever the system: tests/contract/test_wire_round_trip.py."""
+How each format travels with headers and without, whatever the system: tests/wire/test_round_trip.py."""
 
 
 @pytest.mark.parametrize(("system_name", "wire_format"), WAYS)

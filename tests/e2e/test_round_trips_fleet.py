@@ -10,7 +10,7 @@ from relay.local.servers import EmbeddedRedis
 from tests.e2e import systems
 from tests.e2e.systems import System
 from tests.e2e.trips import assert_arrived, messages, publish
-from tests.processes.fleet import running_fleet
+from tests.fleets.processes import running_fleet
 from tests.services.kafka import KafkaServer
 from tests.services.moto import MotoServer
 from tests.services.nats import NatsServer

@@ -10,7 +10,7 @@ import pyarrow.parquet  # type: ignore[import-untyped]
 import pytest
 from psycopg.types.json import Jsonb
 
-from tests.e2e.command import invoke
+from tests.cli.command import invoke
 from tests.e2e.drains import Drains, draining
 from tests.e2e.systems import LARGE, System
 from tests.e2e.trips import assert_arrived, messages, publish

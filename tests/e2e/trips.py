@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from psycopg.types.json import Jsonb
 
-from tests.e2e.command import DATA
+from tests.cli.command import DATA
 from tests.e2e.systems import LARGE, System
 from tests.services.postgres import Database
 

@@ -1,4 +1,4 @@
-"""Real faults, each brought about in a running fleet, and mended after the `with`; what each raises is in FAULTS."""
+"""Real faults, each caused in a running fleet, and fixed after the `with`; FAULTS says what each raises."""
 
 import os
 import signal
@@ -125,7 +125,7 @@ def hold_ends(observed: Observed) -> Iterator[None]:
 
 @contextmanager
 def messages_lost(observed: Observed) -> Iterator[None]:
-    """Only this outbox keeps nothing: what others hold is young enough, whoever has settled it."""
+    """Only this outbox keeps nothing: what others hold is young enough, settled or not."""
     observed.run_sql("select tide.outbox_create('lost', retention_hours => 0, partition_size => 1000)")
     observed.pipelines.make("lost")
     observed.run_sql("select tide.relay_disable('lost')")
@@ -166,7 +166,7 @@ FAULTS = {
     "a source is not there": Fault(source_missing, ("TideRelayNotMoving",), {"pipeline": "missing"}),
     "a message is refused": Fault(message_refused, ("TideRelayDeadLetters",), {"pipeline": "refused"}),
     "a configuration is wrong": Fault(configuration_wrong, ("TideRelayInvalidConfiguration",), {}),
-    "nobody is of its group": Fault(group_unknown, ("TideRelayNoOwner",), {"relay_group_id": "abroad"}),
+    "no scheduler is of its group": Fault(group_unknown, ("TideRelayNoOwner",), {"relay_group_id": "abroad"}),
     "all schedulers are gone": Fault(schedulers_gone, ("TideRelayNoOwner",), {}),
     "a worker is frozen": Fault(worker_frozen, ("TideRelayFenced",), {"pipeline": "frozen"}),
     "the queue is stopped": Fault(queue_stopped, ("TideRelayQueueUnreachable",), {}),

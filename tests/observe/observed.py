@@ -9,13 +9,13 @@ from typing import Any
 from psycopg.types.json import Jsonb
 
 from relay.local.servers import EmbeddedRedis
-from tests.e2e.api import make_hook, running_api
+from tests.fleets.pipelines import Pipelines
+from tests.fleets.processes import SchedulerProcess, WorkersProcess, running_fleet
 from tests.observe.prometheus import PrometheusServer
 from tests.observe.rules import alerts
-from tests.processes.fleet import SchedulerProcess, WorkersProcess, running_fleet
-from tests.processes.pipelines import Pipelines
 from tests.services.postgres import Database
 from tests.waiting import wait_until
+from tests.web.api import make_hook, running_api
 
 # A slow machine, on which a scrape, an evaluation and a turn of the fleet each take their time.
 PATIENCE_SECONDS = 60

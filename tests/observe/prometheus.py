@@ -16,7 +16,7 @@ from relay.local.server_process import ServerProcess
 from tests.services.unavailable import unavailable
 
 ROOT = Path(__file__).parents[2]
-# A slow machine may take its time: a scrape that takes longer than this is given up, and looks like a lost process.
+# A slow machine may take its time: a scrape that takes longer than this is abandoned, and looks like a lost process.
 SCRAPE_INTERVAL = "1s"
 
 

@@ -1,4 +1,4 @@
-"""The rules, the dashboard, and the pages that tell of them agree."""
+"""The rules, the dashboard, and the pages about them agree."""
 
 import re
 
@@ -31,7 +31,7 @@ def test_an_alert_says_what_happened_what_to_do_first_and_where_to_read_on(name)
 def test_the_texts_of_an_alert_name_labels_that_it_has(name):
     kept = {label.strip() for by in re.findall(r"by \((.*?)\)", ALERTS[name]["expr"]) for label in by.split(",")}
     assert set(re.findall(r"\$labels\.(\w+)", str(ALERTS[name]["annotations"]))) <= kept
-    assert not kept & {"instance", "pod", "job"}, "it would begin anew when a pipeline moves"
+    assert not kept & {"instance", "pod", "job"}, "it would start again when a pipeline moves"
 
 
 @pytest.mark.parametrize("name", ALERTS)
@@ -50,7 +50,7 @@ def test_the_page_has_a_row_for_each_alert_with_its_thresholds():
     assert list(rows) == list(ALERTS)
     for name, alert in ALERTS.items():
         assert rows[name]["severity"] == alert["labels"]["severity"]
-        assert rows[name]["wait"] == alert.get("for", "at once")
+        assert rows[name]["wait"] == alert.get("for", "immediately")
         for threshold in re.findall(r"[<>=] ([1-9]\d*)", alert["expr"]):
             assert f"{threshold} s" in rows[name]["when"], name
         windows = set(re.findall(r"increase\([^][]*\[(\w+)\]", alert["expr"]))

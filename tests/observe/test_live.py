@@ -1,4 +1,4 @@
-"""Each alert is raised by a real fault in a running fleet and ends when that is mended; every panel has data."""
+"""Each alert is raised by a real fault in a running fleet and ends when that is fixed; every panel has data."""
 
 import re
 from functools import partial

@@ -61,7 +61,7 @@ class Dockerfile:
 
 
 def substitute(text: str, values: Mapping[str, str]) -> str:
-    """Raises KeyError for what nobody has set."""
+    """Raises KeyError for what is not set."""
     return Template(text).substitute(values)
 
 

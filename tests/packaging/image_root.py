@@ -83,7 +83,7 @@ def _bind(source: Path, target: Path, mode: str) -> str:
 
 
 def _apart_of_system() -> list[Path]:
-    """What belongs to the system and lies elsewhere: a Python of one's own, the resolver's file behind a link."""
+    """What belongs to the system and lies elsewhere: a separate Python, the resolver's file behind a link."""
     resolver = Path("/etc/resolv.conf").resolve()
     candidates = [Path(sys.base_prefix), *([resolver] if resolver.exists() else [])]
     return [path for path in candidates if not path.is_relative_to("/usr") and not path.is_relative_to("/etc")]

@@ -170,7 +170,7 @@ def test_nothing_goes_into_the_build_but_what_it_needs(tmp_path: Path) -> None:
 
 
 def uv(*arguments: str) -> str:
-    """What it says, without the settings of whoever runs the tests."""
+    """What it says, without the settings of the user who runs the tests."""
     clean = {name: value for name, value in os.environ.items() if name not in ("VIRTUAL_ENV", "UV_PROJECT_ENVIRONMENT")}
     command = [str(image_build.uv_program()), *arguments]
     if arguments[0] == "pip":

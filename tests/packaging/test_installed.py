@@ -1,4 +1,4 @@
-"""What somebody gets with `pip install tide-relay`: an environment that knows nothing of the checkout."""
+"""What a user gets with `pip install tide-relay`: an environment that knows nothing of the checkout."""
 
 import os
 import subprocess
@@ -32,7 +32,7 @@ def programs(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(*command: str | Path, cwd: Path, **environment: str) -> str:
-    """The output of a command that must succeed, away from the settings of whoever runs the tests."""
+    """The output of a command that must succeed, away from the settings of the user who runs the tests."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("RELAY_", "PYTHON"))}
     done = subprocess.run(
         [str(part) for part in command], cwd=cwd, env=clean | environment,

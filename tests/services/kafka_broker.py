@@ -2,8 +2,8 @@
 
 There is no Apache Kafka in the package indexes that the tests install from, and librdkafka's mock broker has no topics
 to create, no credentials and no isolation of transactions (aborted records are read by everybody, group offsets of a
-transaction are forgotten). This one keeps what it confirms over a kill, and does transactions as KIP-98 says; whoever
-talks to it is librdkafka itself. It leaves out group membership, replicas, retention by age and compaction.
+transaction are forgotten). This one keeps what it confirms over a kill, and does transactions as KIP-98 says; its
+client is librdkafka itself. It leaves out group membership, replicas, retention by age and compaction.
 """
 
 import json
@@ -172,7 +172,7 @@ class Broker:
         if transactional is None:
             return (0, 0, self._log.change("new_producer"), 0)
         if producer >= 0:
-            # It goes on after an error, if nobody else has taken over.
+            # It goes on after an error, if no other has taken over.
             problem = self._problem(self._log.transactions.get(transactional), producer, epoch)
             if problem:
                 return (0, problem, -1, -1)

@@ -160,7 +160,7 @@ class Log:
         return self.next_producer
 
     def take_over(self, name: str) -> Transaction:
-        """Fences whoever used this transactional id, and ends what it left open."""
+        """Fences the producer that used this transactional id, and ends what it left open."""
         found = self.transactions.get(name)
         if found is None:
             found = self.transactions[name] = Transaction(self.new_producer())

@@ -2,7 +2,7 @@
 
 As they are, they count all messages of the queue several times for each that is sent or received, with a slow way of
 reading the time; and two requests at a time hand out a message twice, or fail. SQS does neither, so here nothing is
-counted that nobody asked for, and queues are asked one after the other.
+counted that no one asked for, and queues are asked one after the other.
 
 To be run with `python -P`: a file of this folder has moto's name.
 """

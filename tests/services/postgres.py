@@ -22,7 +22,7 @@ FLEET_PASSWORD = "fleet"
 TEMPLATE = "tide_template"
 # Those that tests/services/install-postgres brings; 16 and 18 come from a wheel.
 NPM_VERSIONS = (14, 15, 17)
-# Commits need not survive a power cut here; a killed server loses nothing even so.
+# Commits do not have to survive a power cut here; a killed server loses nothing even so.
 TEST_SETTINGS: dict[str, str | int] = {"fsync": "off", "shared_buffers": "64MB", "log_min_duration_statement": 5000}
 
 
@@ -116,7 +116,7 @@ class PostgresServer:
         self.process.restart()
 
     def close(self) -> None:
-        """Nobody uses the server any more."""
+        """The server is no longer used."""
         if self._ready:
             self._ready.close()
         self.process.kill()
@@ -129,7 +129,7 @@ class PostgresServer:
         return Database(self, self._ready.take())
 
     def give_back_database(self, database: Database) -> None:
-        """Cuts off whoever is still connected, a moment later."""
+        """Cuts off the remaining connections, a moment later."""
         assert self._ready
         self._ready.give_back(database.name)
 
@@ -141,7 +141,7 @@ class PostgresServer:
             return Database(self, self._copy(admin, TEMPLATE if migrated else "template1"))
 
     def drop_database(self, database: Database) -> None:
-        """Cuts off whoever is still connected."""
+        """Cuts off the remaining connections."""
         self.start()
         with self._admin() as admin:
             _drop(admin, database.name)

@@ -50,7 +50,7 @@ class Proxy:
         self._tell(f"cut_after {sent_bytes}")
 
     def half_close(self) -> None:
-        """Ends the server's side of every connection. The client's side stays open, and nobody reads what it sends."""
+        """Ends the server's side of every connection. The client's side stays open, and nothing reads what it sends."""
         self._tell("half_close")
 
     def delay(self, seconds: float) -> None:

@@ -2,7 +2,7 @@
 
 Each error has a code, a short stable word. A code in `permanent` blames the record: it will never be accepted, and
 becomes a dead letter. Everything else is retried. A code in `needs_operator` stays until someone changes something:
-`open` then raises ConfigError. An unknown error counts as temporary: a pipeline that stands still can be seen and
+`open` then raises ConfigError. An unknown error counts as temporary: a stopped pipeline can be seen and
 fixed, a message that was thrown away by mistake cannot.
 """
 

@@ -1,7 +1,7 @@
 """How a client of Kafka connects: what the sink and the source share.
 
-librdkafka connects in the background and never gives up; errors reach us through its error callback alone. `connect`
-waits until a broker has answered, and otherwise says why none did.
+librdkafka connects in the background and retries indefinitely; errors reach us through its error callback alone.
+`connect` waits until a broker has answered, and otherwise says why none did.
 """
 
 import threading
@@ -52,7 +52,7 @@ class Troubles:
         return telling[-1] if telling else seen[-1] if seen else None
 
     @property
-    def unsendable(self) -> bool:
+    def is_final(self) -> bool:
         """Waiting longer will not connect us."""
         with self._lock:
             return any(e.name() == "_ALL_BROKERS_DOWN" or _needs_operator(e) for e in self._all)
@@ -90,7 +90,7 @@ def connect(
             client.list_topics(_ANY_TOPIC, timeout=min(_LOOK_SECONDS, left(deadline)))
         except KafkaException as error:
             client.poll(0)
-            if not troubles.unsendable and not is_over(deadline):
+            if not troubles.is_final and not is_over(deadline):
                 continue
             known = troubles.gravest
             if known is not None:

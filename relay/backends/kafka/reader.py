@@ -74,7 +74,7 @@ class KafkaReader:
         if any(message.error() is not None for message in messages):
             # Those before the error are lost with the connection, and come again.
             raise self._trouble(message.error() for message in messages)
-        if not messages and self._troubles.unsendable:
+        if not messages and self._troubles.is_final:
             raise self._trouble([])
         return messages  # type: ignore[no-any-return]
 

@@ -2,7 +2,7 @@
 
 A producer keeps a batch in order and stores none of it twice while it lives. No record of a batch times out on its own,
 which would let a later record of a key overtake: when the time of a publish is over, everything that is queued or on
-the way is purged together, and the producer is given up. docs/backends/kafka.md says what that leaves open;
+the way is purged together, and the producer is closed. docs/backends/kafka.md says what that leaves open;
 `transactions.py` is about `transactional`, which closes it.
 
 Which topics are needed is known only with the records. So it is `publish` that finds one missing (NotConnected,

@@ -61,7 +61,7 @@ class Topics:
             if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
                 reason = f"topic {topic!r} does not exist, and create_topic failed: {error.args[0].str()}"
                 return Failure(0, False, ERRORS.verdict(error.args[0]).code, mask(reason))
-        # The broker that we ask next may not have heard of it yet.
+        # The broker that we ask next may not know of it yet.
         while not is_over(deadline):
             if self._producer.client.list_topics(topic, timeout=left(deadline)).topics[topic].partitions:
                 self._producer.topics.add(topic)

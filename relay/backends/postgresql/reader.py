@@ -1,7 +1,7 @@
 """A consumer group of another database's outbox: the protocol of `relay/drains/outbox.py` without a drain's fence.
 
 The same two rules hold: the horizon is read before the messages, in a statement of its own; and a group that found
-nothing commits its armed bell before it looks again. No fence is needed: what a worker writes there that was given up
+nothing commits its armed bell before it looks again. No fence is needed: what an abandoned worker writes there
 is an offset, which only grows and only over what is stored, and the bell, whose loss costs one wait.
 """
 

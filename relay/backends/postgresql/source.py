@@ -130,7 +130,7 @@ class OutboxSource(Source[OutboxSourceConfig]):
 
     @contextlib.contextmanager
     def _working(self) -> Generator[OutboxReader]:
-        """The reader; given up when anything goes wrong with it. Raises NotConnected."""
+        """The reader; closed when anything goes wrong with it. Raises NotConnected."""
         reader = self._reader
         if reader is None:
             raise NotConnected(f"{self._where}: not open", code="closed")

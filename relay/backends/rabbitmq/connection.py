@@ -22,7 +22,7 @@ from relay.errors import NotConnected
 _CLOSE_SECONDS = 1.0
 
 LOST = (AMQPError, OSError)
-"""What the client raises; after any of it the connection is given up."""
+"""What the client raises; after any of it the connection is closed."""
 
 
 class RabbitmqLink:

@@ -113,7 +113,7 @@ class Queue:
         return (BotoCoreError, ClientError, OSError)
 
     def close(self) -> None:
-        """Calls under way are waited for, a moment; what has not begun is given up. May be called twice."""
+        """Calls under way are waited for, a moment; what has not begun is cancelled. May be called twice."""
         with self._lock:
             running = list(self._running)
             if not self._closed.done():

@@ -65,7 +65,7 @@ begin
     end if;
 end $$;
 
--- The group, locked: whoever changes its ranges has this lock. The lock lets references to the row be made meanwhile.
+-- The group, locked: every change of its ranges holds this lock. The lock lets references to the row be made meanwhile.
 create or replace function tide.consumer_group_lock(consumer_group text, consumer text) returns tide.consumer_group
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare

@@ -86,7 +86,7 @@ begin
     elsif code is not null then
         raise exception 'inbox "%" is not touched: code of others would run with the rights of %: %', box.name, quote_ident(current_user), code
             using errcode = 'insufficient_privilege',
-            hint = format('Remove it. If you trust a function or a type, and no one else may change it, make %I its owner.', current_user);
+            hint = format('Remove it. If you trust a function or a type, and no one else may change it, let it belong to %I.', current_user);
     end if;
 end $$;
 
@@ -130,7 +130,7 @@ end $$;
 comment on function tide.inbox_write is 'Writes messages that are not there yet; returns how many. Payloads and headers are JSON texts.';
 
 -- What `relay api` needs beside writing: to tell a repetition from another message under the same id. And its rights,
--- which are fewer than those of schedulers and workers, because anybody can talk to it.
+-- which are fewer than those of schedulers and workers, because anyone can talk to it.
 create or replace function tide.inbox_look(inbox text, event_ids text[], payloads text[])
 returns table (is_new boolean, is_same boolean)
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $$

@@ -50,7 +50,7 @@ end $$;
 
 -- Makes sure that at least one whole unused partition lies above the highest id. The scheduler calls it on a timer.
 -- Ids beyond the last partition fall into the default partition, so that publishing never depends on it.
--- Returns the number of partitions made. Gives up after lock_timeout, or when publishers are faster: it is called again
+-- Returns the number of partitions made. Stops after lock_timeout, or when publishers are faster: it is called again
 -- soon.
 --
 -- Publishers that write to the default partition wait behind an ATTACH that waits: not for half a second. How far they

@@ -124,7 +124,7 @@ begin
     end if;
     return 1;
 end $$;
-comment on function tide.relay_dlq_discard is 'Forgets a dead letter for good.';
+comment on function tide.relay_dlq_discard is 'Deletes a dead letter permanently.';
 
 create or replace function tide.relay_dlq_purge(pipeline text, older_than interval default '0') returns bigint
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
@@ -147,7 +147,7 @@ begin
     end if;
     return purged;
 end $$;
-comment on function tide.relay_dlq_purge is 'Forgets for good what a pipeline has refused, all or what is older; returns how many.';
+comment on function tide.relay_dlq_purge is 'Deletes permanently the dead letters of a pipeline, all or those that are older; returns how many.';
 
 create or replace function tide.relay_dlq_stats(pipeline text default null)
 returns table (

@@ -34,7 +34,7 @@ language sql stable security definer set search_path = pg_catalog, pg_temp as $$
      where g.outbox_id = outbox_groups.outbox_id
 $$;
 
--- How long a message may be kept for a group that stands still; null: indefinitely.
+-- How long a message may be kept for a stopped group; null: indefinitely.
 create or replace function tide.longest_hold(box tide.outbox) returns interval
 language sql stable security definer set search_path = pg_catalog, pg_temp
 begin atomic

@@ -242,7 +242,7 @@ create index on tide.dead_letter (pipeline, dead_letter_id);
 create index on tide.dead_letter (pipeline, dead_letter_id) where retry_requested_at is not null;
 create index on tide.dead_letter (failed_at);
 comment on column tide.dead_letter.failed_at is 'When it was refused last.';
-comment on column tide.dead_letter.attempts is 'How often the message was refused for good.';
+comment on column tide.dead_letter.attempts is 'How often the message was permanently refused.';
 comment on column tide.dead_letter.retry_requested_at is 'Since when the next drain is to send it again; null if it is to stay.';
 
 create table tide.replay (
@@ -279,7 +279,7 @@ create table tide.chore (
 ) with (fillfactor = 20);
 insert into tide.chore (name) values ('maintenance');
 
--- The groups that stand still because a person decided so, or because no consumer is there. Their holds end some day; the clock starts
+-- The groups that are stopped because an operator decided so, or because they have no consumer. Their holds end some day; the clock starts
 -- when retention sees them standing for the first time, so that nothing goes that was not warned of.
 create table tide.hold (
     group_id int primary key references tide.consumer_group on delete cascade,
@@ -353,7 +353,7 @@ comment on table tide.setting is 'Change a value with tide.setting_set; the name
 insert into tide.setting (name, kind, value, default_value, description)
 select s.name, s.kind, s.value, s.value, s.description
   from (values
-    ('outbox_enabled', 'boolean', 'true', 'Whether outboxes may be created. Those that are there work on.'),
+    ('outbox_enabled', 'boolean', 'true', 'Whether outboxes may be created. Existing ones keep working.'),
     ('outbox_retention_hours', 'hours', '24', 'Retention of an outbox that is created without one.'),
     ('outbox_force_retention', 'boolean', 'true',
      'Whether messages are kept beyond the retention until every consumer group has settled them.'),
@@ -362,10 +362,10 @@ select s.name, s.kind, s.value, s.value, s.description
     ('outbox_skip_empty_delta', 'boolean', 'true', 'Whether a table outbox leaves out statements that changed nothing.'),
     ('consumer_dead_threshold_hours', 'hours', '24', 'How long a consumer may be silent until it counts as dead.'),
     ('consumer_cleanup_enabled', 'boolean', 'true', 'Whether dead consumers are removed, and what they hold is given to others.'),
-    ('inbox_enabled', 'boolean', 'true', 'Whether inboxes may be created. Those that are there work on.'),
+    ('inbox_enabled', 'boolean', 'true', 'Whether inboxes may be created. Existing ones keep working.'),
     ('inbox_processed_retention_hours', 'hours', '72', 'How long processed messages stay in an inbox that has no retention of its own. 0: indefinitely.'),
     ('inbox_dlq_retention_hours', 'hours', '0', 'How long dead messages stay in an inbox that has no retention of its own. 0: indefinitely.'),
-    ('inbox_dlq_alert_max_per_refresh', 'count', '10', 'So many newly dead messages within five minutes make the health of an inbox critical.'),
+    ('inbox_dlq_alert_max_per_refresh', 'count', '10', 'How many newly dead messages within five minutes make the health of an inbox critical.'),
     ('dead_letter_retention_hours', 'hours', '0', 'How long dead letters of pipelines are kept. 0: indefinitely.'),
     ('config_history_retention_hours', 'hours', '0', 'How long the history of configurations is kept. 0: indefinitely.')
   ) as s (name, kind, value, description);

@@ -12,7 +12,7 @@ select set_config('statement_timeout', %(statement_timeout)s, false), set_config
        set_config('enable_sort', 'off', false), set_config('default_transaction_isolation', 'read committed', false)
 
 -- name: worker_session
--- What a crash of PostgreSQL may take back of bell and end is harmless: every owner starts anew after it.
+-- What a crash of PostgreSQL may take back of bell and end is harmless: every owner starts again after it.
 select set_config('synchronous_commit', 'off', false)
 
 -- Migrations -------------------------------------------------------------------------------------------------------

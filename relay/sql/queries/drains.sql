@@ -11,7 +11,7 @@
 set local synchronous_commit to default
 
 -- name: drain_begin
--- Takes the lease, if nobody has it, the drain is neither stale nor a duplicate and its pipeline is enabled. No row: drop it.
+-- Takes the lease, if it is free, the drain is neither stale nor a duplicate and its pipeline is enabled. No row: drop it.
 update tide.drain d
    set number = %(number)s, lease_until = clock_timestamp() + make_interval(secs => %(lease_seconds)s)
   from tide.pipeline p
@@ -84,7 +84,7 @@ update tide.bell b set armed = true
    and d.pipeline = %(pipeline)s and d.epoch = %(epoch)s and d.number = %(number)s
 
 -- name: bell_disarm
--- The group is awake: publishers need not NOTIFY. Holds the fence, so that it cannot undo what the next drain arms.
+-- The group is awake: publishers do not have to NOTIFY. Holds the fence, so that it cannot undo what the next drain arms.
 with fence as (
     select d.pipeline from tide.drain d
      where d.pipeline = %(pipeline)s and d.epoch = %(epoch)s and d.number = %(number)s
@@ -259,7 +259,7 @@ update tide.drain d
 returning p.revision
 
 -- name: receive_look
--- The revision of the pipeline whose drain waits on its source, and whether dead letters are to be tried again. No row:
+-- The revision of the pipeline whose drain waits on its source, and whether dead letters are to be retried. No row:
 -- fenced, or the pipeline is gone.
 select p.revision,
        exists (select from tide.dead_letter x

@@ -1,7 +1,7 @@
 -- Processing an inbox in Python: `relay.inbox`.
 
 -- name: inbox_listen
--- Whoever works an inbox off hears of new messages.
+-- A consumer of an inbox is notified of new messages.
 listen tide_inbox
 
 -- name: inbox_claim

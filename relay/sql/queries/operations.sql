@@ -20,7 +20,7 @@ select tide.outbox_publish_many(
 select %(payload)s::jsonb, %(headers)s::jsonb
 
 -- name: receive_dead_letter
--- Keeps a line of `relay receive` that no inbox can hold. Nobody drains such a pipeline, so there is no fence.
+-- Keeps a line of `relay receive` that no inbox can hold. No worker drains such a pipeline, so there is no fence.
 insert into tide.dead_letter (pipeline, inbox, event_id, subject, body, code, reason)
 values (%(pipeline)s, %(inbox)s, %(event_id)s, %(subject)s, %(body)s, %(code)s, %(reason)s)
 on conflict do nothing

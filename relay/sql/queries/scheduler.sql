@@ -17,8 +17,8 @@ select %(scheduler_id)s, %(relay_group_id)s, pid, backend_start, %(host)s, %(pid
 delete from tide.scheduler where scheduler_id = %(scheduler_id)s
 
 -- name: scheduler_heartbeat
--- This scheduler is still here, in this process of the server. No row: another one took it for dead, so its session must be
--- given up.
+-- This scheduler is still here, in this process of the server. No row: another one took it for dead, so its session must
+-- end.
 update tide.scheduler set seen_at = clock_timestamp() where scheduler_id = %(scheduler_id)s returning pg_backend_pid() as backend_pid
 
 -- name: scheduler_evict
@@ -105,7 +105,7 @@ select w.pipeline, r.epoch, extract(epoch from r.retry_at - clock_timestamp())::
   left join raised r on r.pipeline = w.pipeline
 
 -- name: bell_silence
--- A drain that will answer waits in the queue, and has not begun: publishers need not ring meanwhile. Holds the fence, so
+-- A drain that will answer waits in the queue, and has not begun: publishers do not have to ring meanwhile. Holds the fence, so
 -- that the drain begins, and arms the bell again, only after this.
 with fence as (
     select d.pipeline from tide.drain d
@@ -183,7 +183,7 @@ select o.name from tide.outbox o where tide.outbox_needs_partition(o.outbox_id)
 select tide.outbox_extend(%(name)s)
 
 -- name: chore_take
--- The turn to look after the database: of all schedulers that ask, one gets it, and then nobody for so long.
+-- The turn to look after the database: of all schedulers that ask, one gets it, and then none for so long.
 update tide.chore set due_at = clock_timestamp() + make_interval(secs => %(interval_seconds)s)
  where name = 'maintenance'
    and (due_at <= clock_timestamp() or due_at > clock_timestamp() + make_interval(secs => %(interval_seconds)s))

@@ -1,0 +1,49 @@
+"""Kafka for the source suite, and for what is true of the Kafka source alone."""
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+from confluent_kafka import Producer
+
+from relay.backends.kafka.source import KafkaSource
+from tests.backends.kafka.harness import KafkaHarness
+from tests.backends.source_harness import MissingSource, Sent, SourceHarness
+
+
+class KafkaSourceHarness(SourceHarness):
+    kind = KafkaSource
+
+    def __init__(self, kafka: KafkaHarness) -> None:
+        self.kafka = kafka
+        self.topic = kafka.topic
+
+    def config(self) -> dict[str, Any]:
+        return self.kafka.config() | {"topic": self.topic}
+
+    def send(self, messages: Sequence[Sent]) -> None:
+        self.send_to(self.topic, messages)
+
+    def send_to(self, topic: str, messages: Sequence[Sent], partition: int = 0, **options: Any) -> None:
+        # Not compressed: the limits of what is held count bytes on the wire.
+        producer = Producer(self.kafka.server.access | options)
+        for message in messages:
+            producer.produce(topic, message.body, message.key, partition, headers=list(message.headers.items()))
+            producer.poll(0)
+        assert producer.flush(30) == 0
+
+    def stall(self) -> AbstractContextManager[object]:
+        return self.kafka.stall()
+
+    def stop(self) -> None:
+        self.kafka.stop()
+
+    def start(self) -> None:
+        self.kafka.start()
+
+    def wrong_credentials(self) -> dict[str, Any]:
+        return self.kafka.wrong_credentials()
+
+    def missing_source(self) -> MissingSource:
+        name = f"missing-{self.topic}"
+        return MissingSource(name, {"topic": name}, ("kafka-topics.sh --create",))

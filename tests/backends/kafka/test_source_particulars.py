@@ -1,0 +1,214 @@
+"""What is true of the Kafka source alone."""
+
+import uuid
+
+import pytest
+from confluent_kafka import Consumer, Producer, TopicPartition
+
+from relay.backends.kafka.source import KafkaSource
+from relay.backends.registry import source_class
+from relay.errors import ConfigError, NotConnected
+from relay.models import Received
+from tests.backends.kafka.harness import KafkaHarness
+from tests.backends.kafka.source_harness import KafkaSourceHarness
+from tests.backends.source_harness import Sent
+from tests.backends.source_steps import Inbox, messages, numbers, opened, receive, store, take, until_it_raises
+from tests.backends.steps import Limits, within
+from tests.services.kafka import KafkaServer
+from tests.waiting import wait_until
+
+
+@pytest.fixture
+def harness(kafka_server: KafkaServer) -> KafkaSourceHarness:
+    return KafkaSourceHarness(KafkaHarness(kafka_server))
+
+
+def send_in_transaction(harness: KafkaSourceHarness, body: bytes, *, commit: bool) -> None:
+    producer = Producer(harness.kafka.server.access | {"transactional.id": uuid.uuid4().hex})
+    producer.init_transactions(10)
+    producer.begin_transaction()
+    producer.produce(harness.topic, body)
+    assert producer.flush(10) == 0
+    if commit:
+        producer.commit_transaction(10)
+    else:
+        producer.abort_transaction(10)
+
+
+class TestWhatIsRead:
+    def test_a_message_is_known_by_topic_partition_and_offset(self, harness: KafkaSourceHarness) -> None:
+        harness.send([Sent(b"{}", "k", {"a": "1"}), Sent(b"[]")])
+        with opened(harness) as source:
+            topic, place = harness.topic, f"{harness.topic}/0"
+            assert take(source, 2) == [
+                Received(f"{place}/0", b"{}", {"a": "1"}, "k", topic, place, "0"),
+                Received(f"{place}/1", b"[]", {}, None, topic, place, "1"),
+            ]
+
+    def test_a_tombstone_is_null(self, harness: KafkaSourceHarness) -> None:
+        producer = Producer(harness.kafka.server.access)
+        producer.produce(harness.topic, None, b"k")
+        producer.flush(10)
+        with opened(harness) as source:
+            (message,) = take(source, 1)
+        assert (message.body, message.key) == (b"null", "k")
+
+    def test_what_is_no_text_is_base64_and_the_last_of_a_name_counts(self, harness: KafkaSourceHarness) -> None:
+        headers: list[tuple[str, str | bytes | None]] = [
+            ("a", b"1"),
+            ("a", b"2"),
+            ("none", None),
+            ("bytes", b"\xff\x00"),
+            ("nul", b"x\0"),
+        ]
+        producer = Producer(harness.kafka.server.access)
+        producer.produce(harness.topic, b"{}", b"\xfe", headers=headers)
+        producer.produce(harness.topic, b"{}", b"k\0", headers=[("nul", b"x\0")])
+        producer.flush(10)
+        with opened(harness) as source:
+            first, second = take(source, 2)
+        assert (first.key, second.key, second.headers) == ("/g==", "awA=", {"nul": "eAA="})
+        assert first.headers == {"a": "2", "none": "", "bytes": "/wA=", "nul": "eAA="}
+
+    def test_only_what_was_committed_is_read(self, harness: KafkaSourceHarness) -> None:
+        harness.send(messages(1, 1))
+        send_in_transaction(harness, b'{"n": 99}', commit=False)
+        send_in_transaction(harness, b'{"n": 2}', commit=True)
+        inbox = Inbox()
+        with opened(harness) as source:
+            store(source, inbox, take(source, 2))
+        harness.send(messages(3, 1))
+        with opened(harness, inbox.positions) as source:
+            assert numbers(take(source, 1)) == [3]
+        assert inbox.numbers() == [1, 2]
+
+
+class TestPartitionsAndTopics:
+    def test_each_partition_goes_on_from_its_own_position(self, kafka_server: KafkaServer) -> None:
+        harness = KafkaSourceHarness(KafkaHarness(kafka_server, partitions=3))
+        for partition in range(3):
+            harness.send_to(harness.topic, messages(partition * 100, 10), partition)
+        positions = {f"{harness.topic}/0": "4", f"{harness.topic}/2": "9"}
+        with opened(harness, positions) as source:
+            received = take(source, 15)
+        assert sorted(numbers(received)) == [5, 6, 7, 8, 9, *range(100, 110)]
+
+    def test_several_topics_and_patterns(self, harness: KafkaSourceHarness) -> None:
+        other, third = f"{harness.topic}-b", f"{harness.topic}-c"
+        harness.kafka.server.create_topic(other)
+        with opened(harness, topic=f"{harness.topic},^{harness.topic}-.*", refresh_ms=100) as source:
+            harness.send(messages(1, 1))
+            harness.send_to(other, messages(2, 1))
+            assert sorted(numbers(take(source, 2))) == [1, 2]
+            harness.kafka.server.create_topic(third)
+            harness.send_to(third, messages(3, 1))
+            assert numbers(take(source, 1)) == [3]
+
+    def test_a_new_partition_is_read_from_its_beginning(self, harness: KafkaSourceHarness) -> None:
+        harness.send(messages(1, 1))
+        inbox = Inbox()
+        with opened(harness, refresh_ms=100, auto_offset_reset="latest") as source:
+            assert receive(source, 10, 0) == []
+            harness.kafka.server.widen_topic(harness.topic, 2)
+            harness.send_to(harness.topic, messages(2, 1), 1)
+            store(source, inbox, take(source, 1))
+            assert inbox.numbers() == [2]
+            source.release()
+            harness.send_to(harness.topic, messages(3, 1), 1)
+            store(source, inbox, take(source, 1))
+        harness.kafka.server.widen_topic(harness.topic, 3)
+        harness.send_to(harness.topic, messages(4, 1), 2)
+        with opened(harness, inbox.positions, auto_offset_reset="latest") as source:
+            store(source, inbox, take(source, 1))
+        assert inbox.numbers() == [2, 3, 4]
+
+    def test_a_topic_without_a_name_or_a_broken_pattern_is_refused(self, harness: KafkaSourceHarness) -> None:
+        for wrong in ("", "a,,b", "^("):
+            with pytest.raises(ValueError, match="topic"):
+                harness.make_source(topic=wrong)
+
+
+class TestWhereItBegins:
+    def test_latest_holds_over_a_restart(self, harness: KafkaSourceHarness) -> None:
+        harness.send(messages(1, 3))
+        with opened(harness, auto_offset_reset="latest", group_id=harness.topic) as source:
+            assert receive(source, 10, 0.1) == []
+        harness.send(messages(4, 2))
+        with opened(harness, auto_offset_reset="latest", group_id=harness.topic) as source:
+            assert numbers(take(source, 2)) == [4, 5]
+
+    def test_error_asks_a_person(self, harness: KafkaSourceHarness) -> None:
+        with pytest.raises(ConfigError, match="set auto_offset_reset to earliest"):
+            harness.make_source(auto_offset_reset="error").open({})
+
+    def test_a_group_that_is_named_is_followed(self, harness: KafkaSourceHarness) -> None:
+        harness.send(messages(1, 5))
+        before = Consumer(harness.kafka.server.access | {"group.id": harness.topic})
+        before.commit(offsets=[TopicPartition(harness.topic, 0, 3)], asynchronous=False)
+        before.close()
+        with opened(harness, group_id=harness.topic) as source:
+            assert numbers(take(source, 2)) == [4, 5]
+        with opened(harness, {f"{harness.topic}/0": "0"}, group_id=harness.topic) as source:
+            assert numbers(take(source, 4)) == [2, 3, 4, 5]
+
+    def test_what_is_done_is_committed_to_the_group(self, harness: KafkaSourceHarness) -> None:
+        harness.send(messages(1, 5))
+        with opened(harness) as source:
+            source.ack(take(source, 3))
+            server = harness.kafka.server
+            wait_until(lambda: server.committed("tide-relay.contract", harness.topic)[0] == 3, what="it is committed")
+
+    def test_a_group_that_nobody_can_be_told_of_does_not_hold_up_the_end(self, harness: KafkaSourceHarness) -> None:
+        harness.send(messages(1, 5))
+        with opened(harness, timeout_ms=1000) as source:
+            taken = take(source, 3)
+            harness.stop()
+            try:
+                with pytest.raises(NotConnected):
+                    within(10, lambda: until_it_raises(lambda: receive(source, 10, 0.1)))
+                source.ack(taken)
+                within(1 + Limits.moment_seconds, source.close)
+            finally:
+                harness.start()
+
+
+class TestGaps:
+    def test_what_was_removed_unread_stops_the_pipeline(self, harness: KafkaSourceHarness) -> None:
+        harness.send(messages(1, 9))
+        harness.kafka.server.trim(harness.topic, 0, 6)
+        positions = {f"{harness.topic}/0": "2"}
+        with pytest.raises(ConfigError, match=r"offsets 6 to 9, and 3 was to come next.*removed unread.*on_gap"):
+            harness.make_source().open(positions)
+        with opened(harness, positions, on_gap="continue") as source:
+            assert numbers(take(source, 3)) == [7, 8, 9]
+
+    def test_a_recreated_topic_stops_the_pipeline(self, harness: KafkaSourceHarness) -> None:
+        harness.send(messages(1, 2))
+        positions = {f"{harness.topic}/0": "7"}
+        with pytest.raises(ConfigError, match=r"offsets 0 to 2, and 8 was to come next.*was recreated"):
+            harness.make_source().open(positions)
+        with opened(harness, positions, on_gap="continue") as source:
+            assert numbers(take(source, 2)) == [1, 2]
+
+    def test_what_goes_while_it_rests_is_said_by_the_next_open(self, harness: KafkaSourceHarness) -> None:
+        harness.send(messages(1, 9))
+        inbox = Inbox()
+        with opened(harness) as source:
+            store(source, inbox, take(source, 3))
+            source.release()
+            harness.kafka.server.trim(harness.topic, 0, 6)
+            with pytest.raises(NotConnected) as caught:
+                take(source, 1)
+            assert caught.value.code == "out_of_range"
+            with pytest.raises(ConfigError, match="removed unread"):
+                source.open(inbox.positions)
+
+    def test_nothing_is_missing_at_the_beginning_of_what_retention_left(self, harness: KafkaSourceHarness) -> None:
+        harness.send(messages(1, 9))
+        harness.kafka.server.trim(harness.topic, 0, 6)
+        with opened(harness) as source:
+            assert numbers(take(source, 3)) == [7, 8, 9]
+
+
+def test_the_source_is_the_one_of_the_table() -> None:
+    assert source_class("kafka") is KafkaSource

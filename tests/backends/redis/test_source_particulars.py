@@ -1,0 +1,279 @@
+"""What is true of the Redis source alone, on a real server."""
+
+import json
+import logging
+import re
+from collections.abc import Callable
+
+import pytest
+
+from relay.backends.redis.source import RedisSource
+from relay.backends.registry import source_class
+from relay.backends.source import MAX_HELD_BYTES
+from relay.errors import ConfigError, NotConnected
+from relay.local.servers import EmbeddedRedis
+from relay.models import Record
+from tests.backends.redis.harness import RedisHarness
+from tests.backends.redis.source_harness import GROUP, RedisSourceHarness
+from tests.backends.source_harness import AWKWARD_BODIES
+from tests.backends.source_steps import (
+    Drainer,
+    Inbox,
+    messages,
+    numbers,
+    opened,
+    peak_growth_bytes,
+    receive,
+    store,
+    take,
+)
+from tests.backends.steps import opened as opened_sink
+from tests.backends.steps import publish
+from tests.waiting import wait_until
+
+
+@pytest.fixture
+def harness(durable_redis: EmbeddedRedis) -> RedisSourceHarness:
+    return RedisSourceHarness(RedisHarness(durable_redis))
+
+
+class TestOtherConsumers:
+    def leave(self, harness: RedisSourceHarness, consumer: str, count: int) -> None:
+        """Another consumer receives so many entries, and is not seen again."""
+        with harness.client() as client:
+            client.xreadgroup(GROUP, consumer, {harness.stream: ">"}, count=count)
+
+    def test_what_they_left_is_taken_over_in_the_order_of_the_stream(self, harness: RedisSourceHarness) -> None:
+        harness.send(messages(1, 40))
+        with opened(harness):
+            pass
+        self.leave(harness, "dead", 10)
+        with opened(harness) as source:
+            ours = take(source, 10)
+            self.leave(harness, "dead too", 10)
+        assert numbers(ours) == list(range(11, 21))
+        wait_until(lambda: self.idle_ms(harness) >= 20, what="the entries are left alone for 20 ms")
+        with opened(harness, claim_idle_ms=20) as source:
+            arrived = take(source, 40)
+            assert numbers(arrived) == list(range(1, 41))
+            source.ack(arrived)
+        assert harness.pending() == 0
+
+    def test_what_they_still_work_on_is_left_to_them(self, harness: RedisSourceHarness) -> None:
+        harness.send(messages(1, 20))
+        with opened(harness):
+            pass
+        self.leave(harness, "alive", 10)
+        with opened(harness) as source:
+            assert numbers(take(source, 10)) == list(range(11, 21))
+            assert receive(source, 10, 0.1) == []
+
+    def test_what_they_left_is_noticed_while_waiting(self, harness: RedisSourceHarness) -> None:
+        harness.send(messages(1, 5))
+        with opened(harness, claim_idle_ms=150) as source:
+            self.leave(harness, "dead", 5)
+            assert numbers(receive(source, 10, 10)) == [1, 2, 3, 4, 5]
+
+    def test_what_they_left_comes_without_what_we_hold(self, harness: RedisSourceHarness) -> None:
+        harness.send(messages(1, 10))
+        with opened(harness, claim_idle_ms=150) as source:
+            held = take(source, 5)
+            self.leave(harness, "dead", 5)
+            assert numbers(receive(source, 10, 10)) == [6, 7, 8, 9, 10]
+            source.ack(held)
+
+    def test_what_they_left_is_taken_over_whole(self, harness: RedisSourceHarness) -> None:
+        harness.send(messages(1, 2500))
+        with opened(harness):
+            pass
+        self.leave(harness, "dead", 2500)
+        wait_until(lambda: self.idle_ms(harness) >= 1, what="the entries are left alone")
+        with opened(harness, claim_idle_ms=1) as source, harness.client() as client:
+            assert numbers(receive(source, 1, 0)) == [1]
+            assert [one["name"] for one in client.xpending(harness.stream, GROUP)["consumers"]] == [b"contract"]
+
+    def test_our_own_long_work_is_not_taken_over_from_ourselves(self, harness: RedisSourceHarness) -> None:
+        harness.send(messages(1, 5))
+        with opened(harness, claim_idle_ms=20) as source:
+            held = take(source, 5)
+            assert receive(source, 10, 0.2) == []
+            source.ack(held)
+
+    def idle_ms(self, harness: RedisSourceHarness) -> int:
+        with harness.client() as client:
+            return min(
+                one["time_since_delivered"] for one in client.xpending_range(harness.stream, GROUP, "-", "+", 99)
+            )
+
+
+class TestEntriesThatAreGone:
+    def test_are_acknowledged_and_logged(self, harness: RedisSourceHarness, caplog: pytest.LogCaptureFixture) -> None:
+        harness.send(messages(1, 10))
+        with opened(harness) as source:
+            received = take(source, 10)
+        with harness.client() as client:
+            client.xdel(harness.stream, *(message.token for message in received[2:5]))
+        with caplog.at_level(logging.WARNING), opened(harness) as source:
+            arrived = take(source, 7)
+            assert numbers(arrived) == [1, 2, 6, 7, 8, 9, 10]
+            assert harness.pending() == 7
+        logged = re.findall(r"(\d+) entries were deleted or trimmed before they were stored", caplog.text)
+        assert sum(map(int, logged)) == 3
+        assert f"the first is {received[2].position}" in caplog.text
+
+    def test_that_another_consumer_left_are_acknowledged_too(self, harness: RedisSourceHarness) -> None:
+        harness.send(messages(1, 3))
+        with opened(harness):
+            pass
+        with harness.client() as client:
+            client.xreadgroup(GROUP, "dead", {harness.stream: ">"})
+            client.xtrim(harness.stream, maxlen=0, approximate=False)
+        harness.send(messages(4, 1))
+        with opened(harness, claim_idle_ms=1) as source:
+            source.ack(take(source, 1))
+            wait_until(lambda: receive(source, 1, 0) == [] and harness.pending() == 0, what="nothing is pending")
+
+
+class TestAGroup:
+    @pytest.mark.parametrize(("start", "expected"), [("0", [1, 2, 3, 4]), ("$", [4])])
+    def test_begins_where_it_is_told(self, harness: RedisSourceHarness, start: str, expected: list[int]) -> None:
+        harness.send(messages(1, 3))
+        with opened(harness, start=start) as source:
+            harness.send(messages(4, 1))
+            assert numbers(take(source, len(expected))) == expected
+
+    def test_begins_after_an_entry(self, harness: RedisSourceHarness) -> None:
+        second = [
+            harness.add({"body": body}, entry_id) for body, entry_id in (("{}", "5-1"), ("{}", "5-2"), ("{}", "6"))
+        ]
+        with opened(harness, start=second[1]) as source:
+            assert [message.id for message in take(source, 1)] == [f"{harness.stream}/6-0"]
+
+    @pytest.mark.parametrize("start", ["0", "$"])
+    def test_that_was_removed_begins_anew_and_loses_nothing(self, harness: RedisSourceHarness, start: str) -> None:
+        inbox = Inbox()
+        with opened(harness, start=start) as source:
+            harness.send(messages(1, 20))
+            store(source, inbox, take(source, 10))
+            with harness.client() as client:
+                client.xgroup_destroy(harness.stream, GROUP)
+            with pytest.raises(NotConnected) as caught:
+                receive(source, 10, 0)
+            assert caught.value.code == "no_group"
+        # Another worker, who knows of the group from PostgreSQL alone.
+        with opened(harness, inbox.positions, start=start) as source, Drainer(source, inbox) as drainer:
+            drainer.wait_for(written=20)
+        assert inbox.numbers() == list(range(1, 21))
+
+    def test_that_was_removed_before_anything_came_begins_anew_too(self, harness: RedisSourceHarness) -> None:
+        with opened(harness, start="$") as source:
+            with harness.client() as client:
+                client.xgroup_destroy(harness.stream, GROUP)
+            harness.send(messages(1, 3))
+            with pytest.raises(NotConnected):
+                receive(source, 10, 0)
+            source.open({})
+            assert numbers(take(source, 3)) == [1, 2, 3]
+
+    def test_of_a_stream_that_was_lost_waits_for_it_to_come_back(self, harness: RedisSourceHarness) -> None:
+        inbox = Inbox()
+        harness.send(messages(1, 5))
+        with opened(harness, create_stream=False, start="$") as source, Drainer(source, inbox) as drainer:
+            harness.send(messages(6, 5))
+            drainer.wait_for(written=5)
+            with harness.client() as client:
+                client.flushall()
+            drainer.wait_for(troubles=1)
+            wait_until(self.is_made(harness), what="the group is made again, and with it the stream")
+            harness.send(messages(100, 5))
+            drainer.wait_for(written=10)
+        assert inbox.numbers() == [6, 7, 8, 9, 10, 100, 101, 102, 103, 104]
+
+    def test_of_a_redis_that_forgot_everything_is_made_again(self, harness: RedisSourceHarness) -> None:
+        inbox = Inbox()
+        harness.send(messages(1, 5))
+        with opened(harness) as source, Drainer(source, inbox) as drainer:
+            drainer.wait_for(written=5)
+            with harness.client() as client:
+                client.config_set("appendonly", "no")
+                client.flushall()
+            harness.stop()
+            drainer.wait_for(troubles=1)
+            harness.start()
+            harness.send(messages(6, 5))
+            drainer.wait_for(written=10)
+        assert inbox.numbers() == list(range(1, 11))
+
+    def is_made(self, harness: RedisSourceHarness) -> Callable[[], bool]:
+        def made() -> bool:
+            with harness.client() as client:
+                return bool(client.exists(harness.stream))
+
+        return made
+
+    def test_is_not_made_for_a_stream_that_is_not_there(self, harness: RedisSourceHarness) -> None:
+        with pytest.raises(ConfigError):
+            harness.make_source(create_stream=False).open({})
+        with harness.client() as client:
+            assert client.exists(harness.stream) == 0
+
+
+def test_what_was_acknowledged_is_not_remembered(harness: RedisSourceHarness) -> None:
+    harness.send(messages(1, 5))
+    with opened(harness) as source:
+        assert isinstance(source, RedisSource)
+        source.ack(take(source, 5))
+        assert not source._held
+
+
+def test_a_wait_may_be_longer_than_the_time_limit(harness: RedisSourceHarness) -> None:
+    with opened(harness, timeout_ms=300) as source:
+        assert receive(source, 10, 0.7) == []
+
+
+def test_large_entries_after_many_small_ones_do_not_fill_the_memory(harness: RedisSourceHarness) -> None:
+    harness.send(messages(1, 300))
+    for first in range(301, 361, 10):
+        harness.send(messages(first, 10, padding=1_000_000))
+    with opened(harness) as source:
+
+        def drain() -> None:
+            left = 360
+            while left:
+                received = receive(source, 1000, 1.0)
+                source.ack(received)
+                left -= len(received)
+
+        assert peak_growth_bytes(drain) < 6 * MAX_HELD_BYTES
+
+
+class TestEntries:
+    def test_of_the_sink_come_as_they_were_sent(self, harness: RedisSourceHarness) -> None:
+        headers = {"name": "Zoë 日本 🚀", "type": "created", "empty": "", "lines": "a\r\nb", "relay-id": "o:1"}
+        sent = [
+            Record(number, f"o:{number}", harness.stream, key, body, headers | {"relay-id": f"o:{number}"})
+            for number, (body, key) in enumerate(zip(AWKWARD_BODIES, [None, "", "k", "ü"] * 9, strict=False), 1)
+        ]
+        with opened_sink(harness.sink) as sink, opened(harness) as source:
+            assert publish(sink, sent) == []
+            arrived = take(source, len(sent))
+        assert [(m.body, m.key, m.headers) for m in arrived] == [(r.body, r.key, r.headers) for r in sent]
+
+    def test_of_others_are_objects_or_have_their_body_named(self, harness: RedisSourceHarness) -> None:
+        harness.add({"payload": "[1]", "type": "created"})
+        with opened(harness) as source:
+            assert json.loads(take(source, 1)[0].body) == {"payload": "[1]", "type": "created"}
+        with opened(harness, body_field="payload") as source:
+            (message,) = take(source, 1)
+        assert (message.body, message.headers) == (b"[1]", {"type": "created"})
+
+    def test_have_the_same_id_each_time(self, harness: RedisSourceHarness) -> None:
+        entry_id = harness.add({"body": "1"})
+        for _ in range(2):
+            with opened(harness) as source:
+                (message,) = take(source, 1)
+                assert message.id == f"{harness.stream}/{entry_id}"
+
+
+def test_the_source_is_the_one_of_the_table() -> None:
+    assert source_class("redis") is RedisSource

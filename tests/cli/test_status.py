@@ -1,0 +1,182 @@
+"""`relay status`: how each pipeline is, and why it is not moving, on a real fleet."""
+
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from relay.local.servers import EmbeddedRedis
+from tests.cli.command import environment, invoke, start
+from tests.e2e.fleet import fleet
+from tests.services.postgres import Database
+from tests.waiting import wait_until
+
+
+def status(url: str, name: str = "p") -> Any:
+    result = invoke("status", name, "--json", url=url)
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)[0]
+
+
+def make_pipeline(database: Database, config: dict[str, Any]) -> None:
+    with database.connect() as connection:
+        connection.execute("select tide.outbox_create_if_not_exists('o')")
+        connection.execute("select tide.relay_set_outbox('p', 'o', %s::jsonb)", [json.dumps(config)])
+
+
+def publish(database: Database, count: int = 1) -> None:
+    with database.connect() as connection:
+        connection.execute("select tide.outbox_publish('o', to_jsonb(n)) from generate_series(1, %s) n", [count])
+
+
+@pytest.fixture
+def to_file(database: Database, tmp_path: Path) -> Database:
+    make_pipeline(database, {"sink_type": "file", "path": str(tmp_path / "out.jsonl")})
+    return database
+
+
+def test_no_pipelines_is_said(database: Database) -> None:
+    assert "there are no pipelines" in invoke("status", url=database.url).stdout
+    assert json.loads(invoke("status", "--json", url=database.url).stdout) == []
+
+
+def test_an_unknown_pipeline_is_an_error(database: Database) -> None:
+    result = invoke("status", "missing", url=database.url)
+    assert (result.exit_code, "pipeline missing does not exist" in result.stderr) == (1, True)
+
+
+def test_a_disabled_pipeline_says_how_to_enable_it(to_file: Database) -> None:
+    invoke("pipeline", "disable", "p", url=to_file.url)
+    found = status(to_file.url)
+    assert (found["state"], found["why"]) == ("disabled", "disabled: relay pipeline enable p")
+
+
+def test_without_a_scheduler_nobody_owns_it_and_the_lag_grows(to_file: Database) -> None:
+    publish(to_file, 3)
+    found = status(to_file.url)
+    assert (found["state"], found["owner"], found["lag_messages"]) == ("unowned", None, 3)
+    assert found["why"] == "no scheduler is alive: start relay-scheduler"
+    assert wait_until(lambda: status(to_file.url)["lag_seconds"] > found["lag_seconds"])
+
+
+def test_rolled_back_ids_are_no_lag(to_file: Database) -> None:
+    with to_file.connect(autocommit=False) as connection:
+        connection.execute("select tide.outbox_publish('o', '1')")
+        connection.rollback()
+    assert status(to_file.url)["lag_messages"] == 0
+
+
+def test_a_large_lag_is_counted_in_ids(to_file: Database) -> None:
+    publish(to_file, 10_500)
+    assert status(to_file.url)["lag_messages"] == 10_500
+
+
+def test_a_fleet_at_rest_has_nothing_to_do(to_file: Database, redis_server: EmbeddedRedis) -> None:
+    with fleet(to_file.url, redis_server.url) as running:
+        publish(to_file, 5)
+        found = wait_until(lambda: (s := status(to_file.url))["delivered"] == 5 and s["state"] == "idle" and s, 30)
+        assert found["why"] == "nothing to do"
+        assert found["owner"] == f"{os.uname().nodename}:{running.scheduler.pid}"
+        assert (found["offset_id"], found["lag_messages"], found["last_error"]) == (5, 0, None)
+        table = invoke("status", url=to_file.url).stdout
+        assert "idle" in table and found["owner"] in table
+        with to_file.connect() as connection:
+            connection.execute("select tide.outbox_disable('o')")
+        assert status(to_file.url)["why"] == "nothing to do: outbox o is disabled and takes no messages"
+
+
+def test_an_open_transaction_that_holds_the_horizon_is_named(to_file: Database, redis_server: EmbeddedRedis) -> None:
+    with fleet(to_file.url, redis_server.url):
+        wait_until(lambda: status(to_file.url)["state"] == "idle", 30)
+        with to_file.connect(autocommit=False, application_name="slow shop") as slow:
+            slow.execute("select tide.outbox_publish('o', '1')")
+            publish(to_file)
+            found = wait_until(lambda: (s := status(to_file.url))["state"] == "held" and s)
+            assert (
+                f"transaction of pid {slow.info.backend_pid}, user tide_owner, application_name slow shop"
+                in found["why"]
+            )
+            assert "holds the horizon at 0" in found["why"]
+            slow.commit()
+        wait_until(lambda: status(to_file.url)["delivered"] == 2)
+
+
+def test_a_prepared_transaction_that_holds_the_horizon_is_named(to_file: Database, redis_server: EmbeddedRedis) -> None:
+    with fleet(to_file.url, redis_server.url):
+        with to_file.connect(autocommit=False) as connection:
+            connection.execute("set tide.two_phase = 'on'")
+            connection.execute("select tide.outbox_publish('o', '1')")
+            connection.execute("prepare transaction 'forgotten'")
+        found = wait_until(lambda: (s := status(to_file.url))["state"] == "held" and s, 30)
+        assert "a prepared transaction 'forgotten', open for" in found["why"]
+
+
+def test_a_failing_sink_shows_the_retry_and_its_cause(database: Database, redis_server: EmbeddedRedis) -> None:
+    make_pipeline(database, {"sink_type": "nats", "url": "nats://127.0.0.1:1", "stream": "s"})
+    publish(database)
+    with fleet(database.url, redis_server.url):
+        found = wait_until(lambda: (s := status(database.url))["state"] == "retrying" and s["failures"] > 2 and s, 30)
+        assert found["why"].startswith("waiting for retry until ") and " because " in found["why"]
+        assert found["last_error"] and found["last_error_code"] and found["last_error_at"]
+        assert "last errors" in invoke("status", url=database.url).stdout
+
+
+def test_an_invalid_pipeline_shows_the_reason(database: Database, redis_server: EmbeddedRedis) -> None:
+    make_pipeline(database, {"sink_type": "stdout", "colour": "blue"})
+    with fleet(database.url, redis_server.url, workers=False):
+        found = wait_until(lambda: (s := status(database.url))["state"] == "invalid" and s, 30)
+        assert found["why"].startswith("invalid: colour: unknown key")
+
+
+def test_missing_workers_are_suspected(to_file: Database, redis_server: EmbeddedRedis) -> None:
+    publish(to_file)
+    with fleet(to_file.url, redis_server.url, workers=False):
+        found = wait_until(lambda: "are workers running" in (s := status(to_file.url))["why"] and s, 30)
+        assert found["state"] == "waiting"
+
+
+def test_a_drain_that_holds_the_lease_is_shown(database: Database, redis_server: EmbeddedRedis, tmp_path: Path) -> None:
+    fifo_like = tmp_path / "locked.jsonl"
+    make_pipeline(database, {"sink_type": "file", "path": str(fifo_like), "timeout_ms": 14_000})
+    import fcntl
+
+    with fifo_like.open("a") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        publish(database)
+        with fleet(database.url, redis_server.url):
+            found = wait_until(lambda: (s := status(database.url))["state"] == "draining" and s, 30)
+            assert found["why"].startswith("a drain holds the lease until ")
+            fcntl.flock(held, fcntl.LOCK_UN)
+            wait_until(lambda: status(database.url)["delivered"] == 1, 30)
+
+
+def test_the_rights_of_a_relay_are_enough(to_file: Database) -> None:
+    role = f"relay_{to_file.name}"
+    with to_file.admin() as admin:
+        admin.execute(f"create role {role} login password 'p'")
+    with to_file.connect() as connection:
+        connection.execute(f"select tide.grant_relay('{role}')")
+    url = to_file.server.process.url_of(to_file.name, role, "p")
+    with to_file.connect(autocommit=False, application_name="shop") as slow:
+        slow.execute("select tide.outbox_publish('o', '1')")
+        assert status(url)["state"] == "unowned"
+        found = json.loads(invoke("doctor", "--json", url=url).stdout)
+        assert next(f for f in found if f["check"] == "rights")["result"] == "ok"
+
+
+def test_watch_goes_on_until_it_is_stopped(to_file: Database, tmp_path: Path) -> None:
+    command = start(
+        "status", "--watch", "--json", "--interval", "0.1", cwd=tmp_path,
+        env=environment(RELAY_POSTGRES_URL=to_file.url),
+    )  # fmt: skip
+    assert command.stdout is not None
+    with command:
+        assert json.loads(command.stdout.readline())[0]["delivered"] == 0
+        publish(to_file, 2)
+        wait_until(lambda: json.loads(command.stdout.readline())[0]["lag_messages"] == 2)
+        command.send_signal(signal.SIGINT)
+        command.stdout.read()
+        assert command.wait(10) == 0

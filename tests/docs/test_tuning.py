@@ -1,0 +1,68 @@
+"""docs/operations/tuning.md and sizing.md: knobs have the defaults that are said, figures were measured."""
+
+import re
+
+from relay.backends.registry import sink_class
+from relay.pipelines.config import ForwardPipeline, ReversePipeline
+from relay.settings import Settings
+from tests.docs.pages import ROOT, text_of
+from tests.services.postgres import Database
+
+ROWS = re.findall(r"^\| [^|]+ \| `(\w+)`([^|]*) \| (`\w+`|\S+) \| ", text_of("operations/tuning"), re.MULTILINE)
+OF_POSTGRES = {
+    "partition_size": "select column_default from information_schema.columns where column_name = 'partition_size'",
+    "synchronous_commit": "select boot_val from pg_settings where name = 'synchronous_commit'",
+    "key": "select 'none' from pg_proc where proname = 'outbox_publish' and 'key' = any (proargnames)",
+}
+
+
+def default_of(knob: str, where: str) -> str:
+    if knob.startswith("RELAY_"):
+        field = knob.removeprefix("RELAY_").lower()
+        if field == "worker_processes":
+            return "(CPUs)"
+        fields = Settings.model_fields
+        return str(fields[field].default) if field in fields else f"{fields[f'{field}_seconds'].default:.0f}s"
+    sink = re.search(r"of the ([\w ]+) sink", where)
+    kinds = (
+        [sink_class(sink[1].replace(" ", "_")).config_model]
+        if sink
+        else [ForwardPipeline, sink_class("nats").config_model]
+    )
+    [default] = [kind.model_fields[knob].default for kind in kinds if knob in kind.model_fields]
+    return str(default).lower()
+
+
+def test_each_knob_has_the_default_that_is_said(database: Database) -> None:
+    with database.connect() as connection:
+        for knob, where, said in ROWS:
+            if statement := OF_POSTGRES.get(knob):
+                found = str(connection.execute(statement).fetchall()[0][0])
+            else:
+                found = default_of(knob, where)
+            assert found == said.strip("`"), knob
+
+
+def test_every_row_of_the_table_is_held() -> None:
+    table = text_of("operations/tuning").split("|---|---|---|---|\n")[1].split("\n\n")[0]
+    assert len(ROWS) == len(table.splitlines()) == 17
+    assert ReversePipeline.model_fields["batch_size"].default == ForwardPipeline.model_fields["batch_size"].default
+
+
+# As the pages say them, and as they stand in the results.
+FIGURES = {
+    "13,000/s": "13,612/s", "150,000/s": "151,862/s", "3,000/s": "3,015/s", "1,400/s": "1,486/s", "5.6 %": "5.6 %",
+    "1.4 %": "1.42 %", "10 ms": "9.56 ms", "16 ms": "15.8 ms", "78 MB": "78 MB", "85.1 MB": "85.1 MB",
+    "0.50": "0.50", "0.43": "0.43", "0.65": "0.65", "1.91 ms": "1.91 ms", "148/s": "148/s", "285/s": "285/s",
+    "486/s": "486/s", "28,157/s": "28,157/s", "28,519/s": "28,519/s", "26,842/s": "26,842/s",
+}  # fmt: skip
+
+
+def test_figures_are_those_that_were_measured() -> None:
+    results = (ROOT / "benchmarks/results.md").read_text()
+    pages = text_of("operations/sizing") + text_of("operations/tuning")
+    said = re.findall(r"\d[\d.,]* (?:MB at|ms (?:with|from|at))|\d[\d,]*/s|\d\.\d % of a core|0\.\d\d", pages)
+    for figure in said:
+        [measured] = [there for here, there in FIGURES.items() if figure.startswith(here)]
+        assert measured in results, figure
+    assert len(said) >= 9

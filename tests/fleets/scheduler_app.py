@@ -1,0 +1,15 @@
+"""`relay-scheduler`, knowing the recording sink.
+
+If a test says so, it declares another scheduler frozen sooner, or measures more often.
+"""
+
+import os
+
+import scheduler.main
+import tests.fleets.register_recording_sink  # noqa: F401
+from scheduler.cli import main
+
+if __name__ == "__main__":
+    scheduler.main.EVICT_SECONDS = float(os.environ.get("TEST_EVICT_SECONDS", scheduler.main.EVICT_SECONDS))
+    scheduler.main.MEASURE_SECONDS = float(os.environ.get("TEST_MEASURE_SECONDS", scheduler.main.MEASURE_SECONDS))
+    main()

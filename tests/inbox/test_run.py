@@ -1,0 +1,221 @@
+"""relay.inbox: a handler's work and the mark of its message are one transaction, whatever happens to the process."""
+
+import contextlib
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+import psycopg
+import pytest
+
+from relay import inbox
+from relay.errors import ConfigError, NotConnected
+from tests.sql.inbox.inboxes import call, claim, fill, fill_many, names
+from tests.waiting import wait_until
+
+
+@pytest.fixture
+def db(database):
+    with database.connect() as connection:
+        call(connection, "tide.inbox_create('commands')")
+        connection.execute("create table public.effect (event_id text, n bigint generated always as identity)")
+        yield connection
+
+
+def effects(db):
+    return [row[0] for row in db.execute("select event_id from public.effect order by n")]
+
+
+def has_effects(db, number):
+    return len(effects(db)) >= number
+
+
+def leave_effect(connection, message):
+    connection.execute("insert into public.effect (event_id) values (%s)", [message.event_id])
+
+
+def drain(database, handler=leave_effect, **options):
+    return inbox.run(database.url, "commands", handler, until_empty=True, **options)
+
+
+def test_each_message_is_handled_once_in_order_with_all_it_says(db, database):
+    fill(db, "a", event_type="t", source="s", aggregate_id="g", event_sequence=3, trace_id="x", payload='{"n": [1.5]}')
+    fill(db, *"bcdefghijklmn")
+    seen = []
+
+    def handle(connection, message):
+        seen.append(message)
+        leave_effect(connection, message)
+
+    assert drain(database, handle, batch_size=3) == 14
+    assert effects(db) == list("abcdefghijklmn")
+    first = seen[0]
+    assert (first.inbox_seq, first.event_type, first.source, first.aggregate_id, first.event_sequence) == (
+        1,
+        "t",
+        "s",
+        "g",
+        3,
+    )
+    assert (first.payload, first.headers, first.trace_id, first.retry_count) == ({"n": [1.5]}, {}, "x", 0)
+    assert drain(database) == 0
+
+
+def test_a_worker_that_is_killed_again_and_again_has_every_effect_once(db, database):
+    fill_many(db, 400)
+    command = [sys.executable, "-m", "tests.inbox.app", database.url, "commands"]
+    for goal in (100, 200, 300, 400):
+        workers = [subprocess.Popen(command) for _ in range(2)]
+        try:
+            wait_until(partial(has_effects, db, goal), timeout_seconds=60)
+        finally:
+            for worker in workers:
+                worker.kill()
+                worker.wait()
+    assert sorted(effects(db)) == sorted(f"m{n}" for n in range(1, 401))
+    assert call(db, "count(*) from tide.commands where processed_at is null or retry_count > 0") == 0
+
+
+def test_workers_share_an_inbox(db, database):
+    fill_many(db, 200)
+    with ThreadPoolExecutor(4) as pool:
+        handled = list(pool.map(lambda _: drain(database), range(4)))
+    assert sum(handled) == 200
+    assert sorted(effects(db)) == sorted(f"m{n}" for n in range(1, 201))
+
+
+def test_what_a_failing_handler_did_is_undone_and_its_neighbours_are_handled(db, database):
+    fill(db, "a", "bad", "c")
+
+    def handle(connection, message):
+        leave_effect(connection, message)
+        if message.event_id == "bad":
+            raise ValueError("no \0 such thing")
+
+    assert drain(database, handle) == 2
+    assert effects(db) == ["a", "c"]
+    row = db.execute(
+        "select retry_count, error, claimed_by, available_at > now() from tide.commands_pending"
+    ).fetchone()
+    assert row == (1, "ValueError: no \N{REPLACEMENT CHARACTER} such thing", None, True)
+
+
+def test_a_message_that_always_fails_is_dead_at_last(db, database):
+    fill(db, "poison", "good")
+
+    def handle(connection, message):
+        if message.event_id == "poison":
+            connection.execute("select 1 / 0")
+
+    while names(db, "commands_pending"):
+        db.execute("update tide.commands set available_at = null")
+        drain(database, handle)
+    [(dead, attempts, error)] = db.execute("select event_id, retry_count, error from tide.commands_dlq").fetchall()
+    assert (dead, attempts) == ("poison", 3)
+    assert "division by zero" in error
+
+
+def test_a_handler_that_hides_an_error_of_its_transaction_has_failed(db, database):
+    fill(db, "a")
+
+    def handle(connection, message):
+        with contextlib.suppress(psycopg.Error):
+            connection.execute("select 1 / 0")
+
+    assert drain(database, handle) == 0
+    assert "went on after an error" in call(db, "error from tide.commands")
+
+
+def test_a_handler_cannot_commit_by_itself_and_a_rollback_is_no_success(db, database):
+    fill(db, "commits", "rolls_back")
+
+    def handle(connection, message):
+        leave_effect(connection, message)
+        if message.event_id == "commits":
+            connection.commit()
+        raise psycopg.Rollback
+
+    assert drain(database, handle) == 0
+    assert effects(db) == []
+    assert names(db, "commands_pending") == ["commits", "rolls_back"]
+
+
+def test_a_message_that_is_handled_is_taken_by_missing_though_its_lease_is_over(db, database):
+    fill(db, "a", "b")
+    stolen = []
+
+    def handle(connection, message):
+        if message.event_id == "a":
+            wait_until(lambda: call(db, "bool_and(available_at < clock_timestamp()) from tide.commands"))
+            stolen.extend(claim(db, worker="thief"))
+        leave_effect(connection, message)
+
+    assert drain(database, handle, visibility_seconds=1) == 1
+    assert (stolen, effects(db)) == (["b"], ["a"])
+
+
+def test_new_messages_are_heard_of_and_a_stop_gives_back_the_rest(db, database):
+    stop = threading.Event()
+    begun = []
+
+    def handle(connection, message):
+        begun.append(message.event_id)
+        if message.event_id == "last":
+            stop.set()
+
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(inbox.run, database.url, "commands", handle, stop=stop, poll_seconds=3600)
+        listening = "count(*) from pg_stat_activity where application_name = 'tide-relay inbox' and state = 'idle'"
+        try:
+            wait_until(lambda: call(db, listening) == 1)
+            fill(db, "first")
+            wait_until(lambda: begun == ["first"])
+            wait_until(lambda: names(db, "commands_pending") == [])
+            db.execute("insert into tide.commands (event_id) values ('last'), ('x'), ('y')")
+            assert running.result(20) == 2
+        finally:
+            stop.set()
+    assert begun == ["first", "last"]
+    assert claim(db) == ["x", "y"]
+
+
+def test_a_lost_connection_is_made_anew_when_it_is_ours(db, database):
+    fill(db, "a", "b", "c")
+
+    def handle(connection, message):
+        leave_effect(connection, message)
+        if message.event_id == "b" and not message.retry_count and "b" not in killed:
+            killed.append("b")
+            with database.admin() as admin:
+                admin.execute("select pg_terminate_backend(%s, 5000)", [connection.info.backend_pid])
+            connection.execute("select 1")
+
+    killed = []
+    stop = threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(
+            inbox.run, database.url, "commands", handle, stop=stop, visibility_seconds=1, poll_seconds=0.1
+        )
+        try:
+            wait_until(lambda: sorted(effects(db)) == ["a", "b", "c"])
+        finally:
+            stop.set()
+        assert running.result(20) == 3
+    assert call(db, "max(retry_count) from tide.commands") == 0
+    fill(db, "d")
+    with database.connect() as given:
+
+        def hang_up(connection, message):
+            connection.close()
+
+        with pytest.raises(NotConnected, match="message d"):
+            inbox.run(given, "commands", hang_up)
+
+
+def test_what_is_wrong_for_good_is_said(db, database):
+    with pytest.raises(ConfigError, match='inbox "missing" does not exist'):
+        inbox.run(database.url, "missing", leave_effect)
+    with database.connect(autocommit=False) as connection, pytest.raises(ConfigError, match="autocommit"):
+        inbox.run(connection, "commands", leave_effect)

@@ -1,0 +1,168 @@
+"""Settings: where each value comes from, and what is said when one is wrong."""
+
+import os
+import re
+
+import pytest
+from pydantic import ValidationError
+
+from relay.errors import ConfigError
+from relay.settings import Settings, known_variables, option, parse_address, variables
+from tests.paths import ROOT
+
+DOCS = ROOT / "docs" / "reference" / "settings.md"
+URL = "postgresql://relay:pg-password@db/app"
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_around(monkeypatch):
+    for name in list(os.environ):
+        if name.startswith(("RELAY_", "PGTRICKLE_RELAY_")):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("RELAY_POSTGRES_URL", URL)
+
+
+def test_everything_but_the_database_has_a_default():
+    settings = Settings.load()
+    assert settings.postgres_url == URL
+    assert settings.broker_url == "redis://127.0.0.1:6379/0"
+    assert (settings.metrics_addr, settings.worker_metrics_addr) == ("0.0.0.0:9090", "0.0.0.0:9191")
+    assert (settings.log_format, settings.log_level) == ("text", "info")
+    assert settings.relay_group_id == "default"
+    assert settings.discovery_interval_seconds == 10
+    assert (settings.worker_threads, settings.worker_shutdown_timeout_seconds) == (8, 30)
+    assert settings.worker_processes >= 1
+
+
+def test_an_option_beats_our_variable_beats_the_old_variable_beats_the_default(monkeypatch):
+    assert Settings.load().relay_group_id == "default"
+    monkeypatch.setenv("PGTRICKLE_RELAY_GROUP_ID", "old")
+    assert Settings.load().relay_group_id == "old"
+    monkeypatch.setenv("RELAY_GROUP_ID", "ours")
+    assert Settings.load().relay_group_id == "ours"
+    assert Settings.load(relay_group_id="option").relay_group_id == "option"
+
+
+def test_an_option_that_was_not_given_and_an_empty_variable_count_as_not_set(monkeypatch):
+    monkeypatch.setenv("RELAY_LOG_LEVEL", "")
+    monkeypatch.setenv("PGTRICKLE_RELAY_LOG_LEVEL", "error")
+    assert Settings.load(log_level=None).log_level == "error"
+
+
+@pytest.mark.parametrize("field", Settings.model_fields)
+def test_every_setting_can_come_from_either_variable(field, monkeypatch):
+    value = {"log_format": "json", "log_level": "debug"}.get(field, "127.0.0.1:1" if field.endswith("_addr") else "7")
+    for variable in variables(field):
+        with monkeypatch.context() as environment:
+            environment.delenv("RELAY_POSTGRES_URL")
+            environment.setenv("PGTRICKLE_RELAY_POSTGRES_URL", URL)
+            environment.setenv(variable, value)
+            assert str(getattr(Settings.load(), field)).removesuffix(".0") == value
+
+
+@pytest.mark.parametrize(
+    ("given", "seconds"),
+    [("500ms", 0.5), ("10s", 10), ("1m", 60), ("1h", 3600), ("2.5", 2.5), (3, 3), (0.25, 0.25), (" 5 s ", 5)],
+)
+def test_a_duration_says_its_unit_or_is_in_seconds(given, seconds):
+    assert Settings.load(discovery_interval=given).discovery_interval_seconds == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize("given", ["10 bananas", "-1s", "0", "", "1e3", "nan", "2d", -1, 0])
+def test_a_duration_that_is_none_is_refused(given):
+    with pytest.raises(ConfigError, match="--discovery-interval="):
+        Settings.load(discovery_interval=given)
+
+
+def test_levels_may_be_spelt_as_pgtrickle_relay_does():
+    assert Settings.load(log_level="WARN").log_level == "warning"
+    assert Settings.load(log_level="trace").log_level == "debug"
+
+
+def test_a_wrong_value_is_named_with_its_variable_and_what_is_known(monkeypatch):
+    monkeypatch.setenv("PGTRICKLE_RELAY_LOG_FORMAT", "xml")
+    with pytest.raises(ConfigError, match=r"PGTRICKLE_RELAY_LOG_FORMAT='xml'.*'text' or 'json'"):
+        Settings.load()
+
+
+def test_every_wrong_value_is_named_at_once(monkeypatch):
+    monkeypatch.setenv("RELAY_WORKER_THREADS", "many")
+    with pytest.raises(ConfigError, match=r"(?s)--metrics-addr='nowhere'.*RELAY_WORKER_THREADS='many'"):
+        Settings.load(metrics_addr="nowhere")
+
+
+def test_a_missing_database_says_how_to_name_it(monkeypatch):
+    monkeypatch.delenv("RELAY_POSTGRES_URL")
+    with pytest.raises(ConfigError, match="--postgres-url or set RELAY_POSTGRES_URL"):
+        Settings.load()
+
+
+def test_an_unknown_variable_stops_the_start_and_lists_the_known(monkeypatch):
+    monkeypatch.setenv("RELAY_BROKER", "redis://")
+    with pytest.raises(ConfigError, match=r"RELAY_BROKER='redis://'.*RELAY_BROKER_URL, .*RELAY_WORKER_THREADS"):
+        Settings.load()
+
+
+def test_the_value_of_an_unknown_variable_is_not_shown_when_it_may_be_a_secret(monkeypatch):
+    monkeypatch.setenv("RELAY_POSTGRES_PASSWORD", "hidden-pw")
+    with pytest.raises(ConfigError) as caught:
+        Settings.load()
+    assert "RELAY_POSTGRES_PASSWORD" in str(caught.value)
+    assert "hidden-pw" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "name", ["RELAY_SCHEDULER_SERVICE_HOST", "RELAY_PORT", "RELAY_PORT_9090_TCP_ADDR", "RELAY_SERVICE_PORT_METRICS"]
+)
+def test_what_kubernetes_adds_for_a_service_named_relay_is_no_setting(name, monkeypatch):
+    monkeypatch.setenv(name, "tcp://10.0.0.1:9090")
+    Settings.load()
+
+
+def test_no_password_shows_in_the_text_of_the_settings():
+    settings = Settings.load(broker_url="redis://:broker-password@broker/0")
+    for text in (repr(settings), str(settings)):
+        assert "pg-password" not in text and "broker-password" not in text
+        assert "postgresql://relay:***@db/app" in text
+
+
+def test_settings_are_frozen():
+    with pytest.raises(ValidationError, match="frozen"):
+        Settings.load().log_level = "debug"  # type: ignore[misc]
+
+
+def test_a_setting_that_does_not_exist_is_a_mistake_of_the_caller():
+    with pytest.raises(TypeError, match="no such setting"):
+        Settings.load(colour="red")
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("0.0.0.0:9090", ("0.0.0.0", 9090)),
+        ("[::1]:0", ("::1", 0)),
+        (":80", ("", 80)),
+        ("relay.local:1", ("relay.local", 1)),
+    ],
+)
+def test_an_address_is_host_and_port(text, address):
+    assert parse_address(text) == address
+
+
+@pytest.mark.parametrize("text", ["9090", "host", "host:", "host:http", "host:65536", "::1:80", "a:b:80", "[]:1"])
+def test_an_address_that_is_none_is_refused(text):
+    with pytest.raises(ValueError, match="host:port"):
+        parse_address(text)
+
+
+def test_the_docs_list_every_setting_with_its_option_variable_and_default():
+    rows = re.findall(r"^\| `(--\S+)` \| `(\S+)` \| (\S+) \|", DOCS.read_text(), re.MULTILINE)
+    assert {(given, variable) for given, variable, _ in rows} == {
+        (option(field), variables(field)[0]) for field in Settings.model_fields
+    }
+    assert sorted(variable for _, variable, _ in rows) == known_variables()
+    defaults = {variable: default.strip("`") for _, variable, default in rows}
+    for field, info in Settings.model_fields.items():
+        if not info.is_required() and info.default_factory is None:
+            given = defaults[variables(field)[0]]
+            assert getattr(Settings.load(**{field: given}), field) == info.default, field

@@ -1,0 +1,135 @@
+"""Single forward drains on a real database that do not settle batch by batch: gathering, and joining the settle."""
+
+import json
+
+import pytest
+
+from tests.waiting import wait_until
+
+# Gathering -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def folder(tmp_path):
+    made = tmp_path / "objects"
+    made.mkdir()
+    return made
+
+
+def gather(bench, folder, **config):
+    keys = {"sink_type": "object_storage", "path": str(folder), "compression": "none", "poll_interval_ms": 50}
+    bench.publish_to(**keys | config)
+
+
+def objects(folder):
+    """name -> the ids in it."""
+    return {
+        path.name: [json.loads(line)["message_id"] for line in path.read_text().splitlines()]
+        for path in sorted(folder.rglob("*.jsonl"))
+    }
+
+
+def test_messages_wait_until_there_is_an_object_of_them(bench, folder):
+    gather(bench, folder, max_rows=10)
+    ids = bench.publish(7)
+    assert bench.drain() == "later"
+    assert objects(folder) == {}
+    assert bench.query("select armed from tide.bell") == [(False,)], "no publisher has to ring for each of them"
+    ids += bench.publish(5)
+    assert bench.drain() == "later"
+    assert list(objects(folder).values()) == [ids[:10]]
+    assert bench.query("select offset_id from tide.consumer_group") == [(ids[9],)]
+    assert bench.last("delivered") == 10
+
+
+def test_the_oldest_message_waits_no_longer_than_it_may(bench, folder):
+    gather(bench, folder, max_age_ms=1000)
+    ids = bench.publish(3)
+    wait_until(lambda: bench.drain() == "idle", 10, "everything is written")
+    assert list(objects(folder).values()) == [ids]
+    assert bench.query("select armed from tide.bell") == [(True,)]
+
+
+def test_a_size_closes_an_object(bench, folder):
+    gather(bench, folder, max_bytes=1024 * 1024)
+    ids = bench.publish(5, payload="x" * 500_000)
+    bench.drain()
+    assert list(objects(folder).values()) == [ids[:3]]
+
+
+def test_an_object_of_a_drain_that_died_is_written_again_under_the_same_name(bench, folder):
+    gather(bench, folder, max_rows=10)
+    ids = bench.publish(10)
+    bench.drain()
+    [name] = objects(folder)
+    # As if the worker had died between the object and its settle; meanwhile more was published.
+    bench.query("update tide.consumer_group set offset_id = 0")
+    ids += bench.publish(4)
+    gather(bench, folder, max_rows=12)
+    bench.drain()
+    assert objects(folder) == {name: ids[:10]}, "what was begun with ten is ended with ten"
+
+
+def test_an_offset_that_is_set_back_makes_the_plan_of_the_last_object_void(bench, folder):
+    gather(bench, folder, max_rows=10)
+    ids = bench.publish(20)
+    bench.drain()
+    written = objects(folder)
+    assert list(written.values()) == [ids[:10], ids[10:]]
+    for offset_id in (0, ids[4]):
+        bench.query("update tide.consumer_group set offset_id = %s", offset_id)
+        bench.drain()
+    again = objects(folder)
+    assert again.items() >= written.items(), "from the beginning the same objects are written"
+    assert [found for name, found in again.items() if name not in written] == [ids[5:15]]
+
+
+def test_a_bad_record_is_a_dead_letter_of_the_object(bench, folder):
+    gather(bench, folder, max_age_ms=1000, wire_format="raw", max_rows=3)
+    ids = bench.publish(3)
+    bench.drain()
+    assert bench.query("select count(*) from tide.dead_letter") == [(0,)]
+    assert bench.query("select offset_id from tide.consumer_group") == [(ids[2],)]
+
+
+# Joining -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_local_inbox_and_the_offset_are_one_transaction(bench):
+    bench.query("select tide.inbox_create('commands')")
+    bench.publish_to(sink_type="inbox", inbox="commands", batch_size=4)
+    bench.query("alter table tide.commands add column tx xid8 default pg_current_xact_id()")
+    bench.query("create table public.settled (offset_id bigint, tx xid8 default pg_current_xact_id())")
+    bench.query("""create function public.note() returns trigger language plpgsql as
+                   $$ begin insert into public.settled (offset_id) values (new.offset_id); return null; end $$""")
+    bench.query("create trigger note after update on tide.consumer_group for each row execute function public.note()")
+    ids = bench.publish(10)
+    assert bench.drain() == "idle"
+    assert bench.event_ids() == [f"orders:{n}" for n in ids]
+    assert bench.query("select offset_id from tide.consumer_group") == [(ids[-1],)]
+    assert bench.last("delivered") == 10
+    committed = bench.query("select tx, count(*) from tide.commands group by 1 order by min(inbox_seq)")
+    assert [count for _, count in committed] == [4, 4, 2]
+    assert bench.query("select tx from public.settled order by offset_id") == [(tx,) for tx, _ in committed]
+
+
+def test_a_refused_row_of_a_local_inbox_is_a_dead_letter(bench):
+    bench.query("select tide.inbox_create('commands')")
+    bench.query("alter table tide.commands add check (payload <> '{\"n\": 2}')")
+    bench.publish_to(sink_type="inbox", inbox="commands")
+    ids = bench.publish(5)
+    assert bench.drain() == "idle"
+    assert bench.event_ids() == [f"orders:{n}" for n in ids if n != ids[2]]
+    assert bench.query("select message_id from tide.dead_letter") == [(ids[2],)]
+
+
+def test_a_fenced_drain_leaves_nothing_in_a_local_inbox(bench):
+    bench.query("select tide.inbox_create('commands')")
+    bench.publish_to(sink_type="inbox", inbox="commands")
+    bench.publish(5)
+    bench.query("""create function fence() returns trigger language plpgsql as
+                   $$ begin update tide.drain set epoch = epoch + 1; return null; end $$""")
+    bench.query("create trigger fence after insert on tide.commands execute function fence()")
+    bench.drain()
+    assert bench.event_ids() == []
+    assert bench.query("select offset_id from tide.consumer_group") == [(0,)]

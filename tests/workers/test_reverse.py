@@ -1,0 +1,138 @@
+"""Reverse pipelines in a real fleet: messages of Redis streams become rows, once, fast, whichever process dies."""
+
+import threading
+
+import redis
+from psycopg.types.json import Jsonb
+
+from tests.waiting import wait_until
+
+
+class Receiving:
+    """Streams, inboxes of the same names, and pipelines between them."""
+
+    def __init__(self, pipelines, url):
+        self._pipelines = pipelines
+        self._url = url
+        self.redis = redis.Redis.from_url(url)
+
+    def make(self, name, **config):
+        self._pipelines.run("select tide.inbox_create(%s)", name)
+        self.set(name, **config)
+
+    def set(self, name, **config):
+        keys = {"source_type": "redis", "url": self._url, "stream": name, "create_stream": True} | config
+        self._pipelines.run("select tide.relay_set_inbox(%s, %s, %s)", name, name, Jsonb(keys))
+
+    def send(self, name, *bodies):
+        pipe = self.redis.pipeline(transaction=False)
+        for body in bodies:
+            pipe.xadd(name, {"body": body})
+        pipe.execute()
+
+    def payloads(self, name):
+        return [row[0] for row in self._pipelines.run(f"select payload from tide.{name} order by inbox_seq")]
+
+    def wait_for(self, name, count, timeout_seconds=20):
+        counted = f"select count(*) from tide.{name}"
+        wait_until(
+            lambda: self._pipelines.run(counted)[0][0] >= count, timeout_seconds, f"{count} rows of inbox {name}"
+        )
+
+
+def test_messages_become_rows_in_order_and_those_for_an_idle_pipeline_at_once(fleet, pipelines, redis_server):
+    receiving = Receiving(pipelines, redis_server.url)
+    receiving.make("commands")
+    receiving.send("commands", *range(500))
+    fleet.scheduler(), fleet.workers()
+    receiving.wait_for("commands", 500)
+    wait_until(lambda: receiving.redis.xinfo_groups("commands")[0]["pending"] == 0, 10, "everything is acknowledged")
+    with pipelines.connect() as listener:
+        listener.execute("listen tide_inbox")
+        for n in range(500, 520):
+            receiving.send("commands", n)
+            # The notification tells of the commit: without it the next message would not be sent.
+            assert [heard.payload for heard in listener.notifies(timeout=5, stop_after=1)] == ["commands"]
+    assert receiving.payloads("commands") == list(range(520))
+
+
+def test_more_pipelines_than_threads_all_get_their_messages(fleet, pipelines, redis_server):
+    receiving = Receiving(pipelines, redis_server.url)
+    names = [f"inbox{n}" for n in range(12)]
+    for name in names:
+        receiving.make(name, poll_interval_ms=200)
+    pipelines.make("forward")
+    fleet.scheduler(), fleet.workers(threads=3)
+    for round_number in range(1, 4):
+        for name in names:
+            receiving.send(name, round_number)
+        for name in names:
+            receiving.wait_for(name, round_number)
+        # A thread is always free for a forward drain.
+        pipelines.wait_delivered("forward", pipelines.publish("forward"))
+
+
+def test_a_change_of_configuration_takes_effect_while_a_drain_waits(fleet, pipelines, redis_server):
+    receiving = Receiving(pipelines, redis_server.url)
+    receiving.make("commands")
+    fleet.scheduler(), fleet.workers()
+    receiving.send("commands", 1)
+    receiving.wait_for("commands", 1)
+    receiving.set("commands", event_type="renamed")
+    receiving.send("commands", 2, 3)
+    receiving.wait_for("commands", 3)
+    receiving.send("commands", 4)
+    receiving.wait_for("commands", 4)
+    rows = pipelines.run("select event_type from tide.commands order by inbox_seq desc limit 1")
+    assert rows == [("renamed",)]
+
+
+def test_killed_workers_lose_nothing_and_store_nothing_twice(fleet, pipelines, redis_server):
+    receiving = Receiving(pipelines, redis_server.url)
+    receiving.make("commands", batch_size=50, visibility_timeout_ms=1000, slice_ms=2000)
+    fleet.scheduler()
+    workers = fleet.workers()
+    enough = threading.Event()
+    sent = 0
+
+    def send():
+        nonlocal sent
+        while not enough.wait(0.005):
+            receiving.send("commands", *range(sent, sent + 20))
+            sent += 20
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    try:
+        for _ in range(3):
+            count = len(receiving.payloads("commands"))
+            receiving.wait_for("commands", count + 300)
+            workers.kill()
+            workers = fleet.workers()
+        count = len(receiving.payloads("commands"))
+        receiving.wait_for("commands", count + 300)
+    finally:
+        enough.set()
+        sender.join()
+    receiving.wait_for("commands", sent, timeout_seconds=30)
+    payloads = receiving.payloads("commands")
+    assert sorted(payloads) == list(range(sent)), "lost, or stored twice"
+    assert payloads == sorted(payloads), "out of order"
+
+
+def test_a_source_that_goes_away_is_tried_again_until_it_is_back(fleet, pipelines, redis_server, own_redis):
+    server = own_redis(persistent=True)
+    receiving = Receiving(pipelines, server.url)
+    receiving.make("commands")
+    fleet.scheduler(), fleet.workers()
+    receiving.send("commands", 1)
+    receiving.wait_for("commands", 1)
+    server.kill()
+
+    def has_failed():
+        return pipelines.run("select outcome, failures from tide.drain where pipeline = 'commands'")[0][1] >= 2
+
+    wait_until(has_failed, 20, "the drains fail")
+    server.start()
+    receiving.send("commands", 2)
+    receiving.wait_for("commands", 2, timeout_seconds=40)

@@ -1,10 +1,10 @@
 """What fails runs once more, alone: `tests/unsteady.py`, on small suites of its own."""
 
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
+from tests.paths import ROOT
 from tests.unsteady import without_group
 
 pytest_plugins = ["pytester"]
@@ -31,8 +31,10 @@ Run = Callable[..., pytest.RunResult]
 
 @pytest.fixture
 def run(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Run:
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
-    monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    # What this run sets for its own processes.
+    for name in ("PYTEST_ADDOPTS", "PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT", "PYTEST_XDIST_TESTRUNUID"):
+        monkeypatch.delenv(name, raising=False)
     # The others cost time in each process.
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
     monkeypatch.setenv("PYTEST_PLUGINS", "xdist.plugin")

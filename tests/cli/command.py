@@ -9,7 +9,6 @@ from typing import Any
 from click.testing import CliRunner, Result
 
 RELAY = Path(sys.executable).parent / "relay"
-DATA = Path(__file__).parent / "data"
 
 
 def environment(**ours: str) -> dict[str, str]:

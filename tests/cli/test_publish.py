@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.cli.command import DATA, RELAY, environment, invoke, run
+from tests.cli.command import RELAY, environment, invoke, run
+from tests.paths import DATA
 from tests.services.postgres import Database
 
 

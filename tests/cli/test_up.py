@@ -13,7 +13,8 @@ import psycopg
 import pytest
 
 from relay.local.servers import EmbeddedRedis
-from tests.cli.command import DATA, environment, run, start
+from tests.cli.command import environment, run, start
+from tests.paths import DATA
 from tests.services.nats import NatsServer
 from tests.services.postgres import Database
 from tests.waiting import wait_until

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 from psycopg.types.json import Jsonb
 
-from tests.cli.command import DATA
 from tests.e2e.systems import LARGE, System
+from tests.paths import DATA
 from tests.services.postgres import Database
 
 TRACE = "ab" * 16

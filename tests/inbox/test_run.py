@@ -125,7 +125,7 @@ def test_a_handler_that_hides_an_error_of_its_transaction_has_failed(db, databas
             connection.execute("select 1 / 0")
 
     assert drain(database, handle) == 0
-    assert "went on after an error" in call(db, "error from tide.commands")
+    assert "continued after an error" in call(db, "error from tide.commands")
 
 
 def test_a_handler_cannot_commit_by_itself_and_a_rollback_is_no_success(db, database):

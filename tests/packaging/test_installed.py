@@ -54,7 +54,9 @@ def test_the_commands_answer_without_a_checkout_or_any_extra(programs: Path, tmp
 
 
 def test_the_schema_is_printed_from_the_wheel(programs: Path, tmp_path: Path) -> None:
-    assert "create function tide.outbox_publish(" in run(programs / "relay", "migrate", "--print", cwd=tmp_path)
+    assert "create or replace function tide.outbox_publish(" in run(
+        programs / "relay", "migrate", "--print", cwd=tmp_path
+    )
 
 
 @pytest.mark.parametrize("inside_the_checkout", [True, False])

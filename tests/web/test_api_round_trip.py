@@ -11,7 +11,7 @@ from relay.backends.webhook.config import WebhookSinkConfig
 from relay.backends.webhook.sink import WebhookSink
 from relay.models import Message
 from relay.wire.encode import Wire
-from tests.cli.command import DATA
+from tests.paths import DATA
 from tests.services.postgres import Database, PostgresServer
 from tests.web.api import SECRET, ApiProcess, make_hook, running_api
 

@@ -12,9 +12,9 @@ RUN := .venv/bin/python -m
 PYTEST := TMPDIR=$$(tests/services/temporary-folder) $(RUN) pytest
 # It speaks of its successor in every run. When Material for MkDocs ends, in May 2027, we go there.
 DOCS := NO_MKDOCS_2_WARNING=1 $(RUN) mkdocs
-# Each pytest process starts the services it needs; tests of one xdist_group stay together. Five for two cores: the tests
+# Each pytest process starts the services it needs; tests of one xdist_group stay together. Four for two cores: the tests
 # wait more than they work.
-PARALLEL ?= -n 5 --dist loadgroup
+PARALLEL ?= -n 4 --dist loadgroup
 # What fails runs once more, alone; what passes then is listed as unsteady.
 AGAIN := -p tests.unsteady
 # More options for pytest: make unit ARGS="-k stop -x"

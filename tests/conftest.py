@@ -50,10 +50,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def own_ports() -> range:
     """A thousand ports that no other test process uses: the lock on the file of the range ends with this process."""
-    folder = Path("/tmp/tide-test-ports")
-    folder.mkdir(mode=0o777, exist_ok=True)
+    folder = Path(f"/tmp/tide-test-ports-{os.getuid()}")  # one place for all runs, whatever TMPDIR is
+    folder.mkdir(mode=0o700, exist_ok=True)
     for first in range(10_000, 32_000, 1000):
-        descriptor = os.open(folder / str(first), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        descriptor = os.open(folder / str(first), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -4,7 +4,7 @@ Bounded in every direction: GET only, no request body is read, a fixed number of
 on each, and a time limit on every read and write.
 
 Why not uvicorn, which serves webhooks: schedulers and workers do not have the extra `api`, and an event loop with its
-threads would run in each of them for two requests a minute. This is the standard library's `http.server` with bounds.
+threads would run in each of them for a scrape now and then. This is the standard library's `http.server` with bounds.
 """
 
 import logging

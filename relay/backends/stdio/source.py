@@ -1,7 +1,7 @@
 """The standard input source: lines that a person or a program pipes into `relay receive`. No worker drains it.
 
 This source only says what does the work. Workers are processes that have no standard input of their own;
-`relay/cli/receive.py` writes the lines, in the terminal where it is called.
+`relay/operations/receive.py` writes the lines, where `relay receive` is called.
 """
 
 from typing import ClassVar

@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
 
 from relay.backends.registry import SOURCES, source_class
 from relay.backends.source import PassiveSource
@@ -11,8 +10,6 @@ from relay.errors import ConfigError
 from relay.masking import mask
 from relay.operations.base import Connection, one, rows, transaction
 from relay.operations.pipelines import StoredPipeline, require_known, stored
-
-PAGE_ROWS = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +97,8 @@ def list_dead_letters(
     connection: Connection, pipeline: str | None = None, *, code: str | None = None, limit: int = 100, after_id: int = 0
 ) -> Page:
     """At most `limit` above `after_id`. Raises ConfigError if the pipeline does not exist and has none."""
-    found = _read(connection, pipeline, code, limit + 1, after_id)
+    page = {"pipeline": pipeline, "code": code, "after_id": after_id, "max_rows": limit + 1}
+    found = [Summary(**row | {"reason": mask(row["reason"])}) for row in rows(connection, "dead_letter_list", **page)]
     if not found:
         require_known(connection, pipeline)
     shown = found[:limit]
@@ -171,19 +169,6 @@ def stats(connection: Connection, pipeline: str | None = None) -> list[Count]:
     if not found:
         require_known(connection, pipeline)
     return found
-
-
-def _read(connection: Connection, pipeline: str | None, code: str | None, limit: int, after_id: int) -> list[Summary]:
-    """Read in pages, because the statement does not filter by code."""
-    found: list[dict[str, Any]] = []
-    page_rows = PAGE_ROWS if code else min(limit, PAGE_ROWS)
-    while len(found) < limit:
-        page = rows(connection, "dead_letter_list", pipeline=pipeline, after_id=after_id, max_rows=page_rows)
-        found += [row for row in page if code in (None, row["code"])]
-        if len(page) < page_rows:
-            break
-        after_id = page[-1]["dead_letter_id"]
-    return [Summary(**row | {"reason": mask(row["reason"])}) for row in found[:limit]]
 
 
 def _redelivering(connection: Connection, names: set[str]) -> list[StoredPipeline]:

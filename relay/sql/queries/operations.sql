@@ -95,7 +95,7 @@ select tide.relay_skip_epochs(%(margin)s)
 -- Dead letters in the order of their ids, without what can be large.
 select d.dead_letter_id, d.pipeline, coalesce(d.outbox || ':' || d.message_id, d.event_id) as message, d.code, d.reason,
        d.attempts, d.failed_at, d.retry_requested_at
-  from tide.relay_dlq_list(%(pipeline)s::text, %(max_rows)s::int, %(after_id)s::bigint) d
+  from tide.relay_dlq_list(%(pipeline)s::text, %(max_rows)s::int, %(after_id)s::bigint, %(code)s::text) d
 
 -- name: dead_letter_show
 -- One dead letter whole; JSON as PostgreSQL prints it, so that no number loses a digit.

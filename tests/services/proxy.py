@@ -177,8 +177,8 @@ class _Switchboard:
                 self._pump(connection, from_client, to_server, to_the_server=True),
                 self._pump(connection, from_server, to_client, to_the_server=False),
             )
-        except OSError:
-            pass
+        except (OSError, asyncio.CancelledError):
+            pass  # cancelled when the proxy ends: streams of Python 3.11 print a traceback if it goes on from here
         finally:
             self._connections.discard(connection)
             for writer in (to_client, to_server):

@@ -3,8 +3,8 @@
 -- Membership -------------------------------------------------------------------------------------------------------
 
 -- name: listen
--- What a scheduler hears: bells, ends of drains, changed configurations, maintenance that is done.
-listen tide_outbox_notify; listen tide_relay_drain; listen tide_relay_maintenance; listen tide_relay_config
+-- What a scheduler hears: bells, ends of drains, changed configurations. Anyone who can connect can send them.
+listen tide_outbox_notify; listen tide_relay_drain; listen tide_relay_config
 
 -- name: scheduler_join
 -- This scheduler is here.
@@ -59,6 +59,14 @@ update tide.pipeline set invalid_reason = %(reason)s
 select d.pipeline
   from tide.drain d
  where d.pipeline = any(%(names)s) and not exists (select from tide.scheduler s where s.scheduler_id = d.owner)
+
+-- name: drains_look
+-- The last drain of each of these pipelines: whether it is over, and what became of it. The notification of its end tells
+-- nothing but the name.
+select d.pipeline, d.epoch, d.number, d.lease_until is null as is_over, d.outcome, d.progressed,
+       extract(epoch from d.retry_at - clock_timestamp())::float8 as retry_seconds
+  from tide.drain d
+ where d.pipeline = any(%(names)s)
 
 -- name: drains_begun
 -- Which of these drains a worker has begun, or are over.
@@ -171,6 +179,10 @@ select o.name as outbox, h.consumer_group, h.pipeline, h.state, h.messages, h.se
                        or exists (select from tide.pipeline p join tide.replay r on r.pipeline = p.name
                                    where p.group_id = g.group_id and r.ended_at is null)))
  order by h.seconds_left
+
+-- name: maintenance_age
+-- How long ago workers last completed a turn of maintenance.
+select extract(epoch from clock_timestamp() - done_at)::float8 from tide.chore where name = 'maintenance'
 
 -- Chores -----------------------------------------------------------------------------------------------------------
 

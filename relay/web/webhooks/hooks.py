@@ -4,7 +4,6 @@ A thread with a session of its own reads them, and again when it is notified of 
 lost, also every so often. While PostgreSQL is away, what was read last holds.
 """
 
-import select
 import threading
 import time
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from relay.backends.webhook.signatures import Verifier, signature_headers
 from relay.backends.webhook.source import WebhookSource
 from relay.database import migrate
 from relay.database.connection import Connection, connect, database_errors
+from relay.database.notifications import Ear
 from relay.errors import ConfigError, MigrationError, NotConnected
 from relay.masking import remember
 from relay.pipelines.config import ReverseConfig, parse_reverse
@@ -31,6 +31,8 @@ from relay.wire.decode import Decoder
 log = structlog.get_logger(__name__)
 
 RECONNECT_SECONDS = 1.0
+# Anyone can say that a configuration has changed: the first time it is read at once.
+PACE_SECONDS = 0.25
 
 # Where the event id is, if not in the body.
 _ID_HEADERS = {"standard": "webhook-id", "github": "x-github-delivery"}
@@ -108,24 +110,24 @@ class Hooks:
                 self._stop.wait(RECONNECT_SECONDS)
 
     def _follow(self, connection: Connection) -> None:
+        changed = threading.Event()
+        ear = Ear(connection, lambda _, name: None if name is None else changed.set())
         with database_errors():
             connection.execute(query("api_listen"))
             while not self._stop.is_set():
+                changed.clear()
                 migrate.require_current(connection)
                 self._read(connection)
                 self.trouble = None
                 self.loaded.set()
-                read_at = time.monotonic()
-                while not self._heard(connection):
-                    if self._stop.is_set() or time.monotonic() - read_at > self._settings.discovery_interval_seconds:
-                        break
+                self._wait(ear, changed)
 
-    def _heard(self, connection: Connection) -> bool:
-        if not (heard := list(connection.notifies(timeout=0))):
-            seconds = min(1.0, self._settings.discovery_interval_seconds)
-            select.select([connection.fileno(), self._stop.fileno()], [], [], seconds)
-            heard = list(connection.notifies(timeout=0))
-        return bool(heard)
+    def _wait(self, ear: Ear, changed: threading.Event) -> None:
+        """Until a configuration is said to have changed, or it is time to look anyway."""
+        now = time.monotonic()
+        soonest, latest = now + PACE_SECONDS, now + self._settings.discovery_interval_seconds
+        while not self._stop.is_set() and (left := (soonest if changed.is_set() else latest) - time.monotonic()) > 0:
+            ear.wait(min(left, 1.0), self._stop)
 
     def _read(self, connection: Connection) -> None:
         with connection.cursor(row_factory=dict_row) as cursor:

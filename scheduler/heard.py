@@ -12,7 +12,7 @@ CONFIGURATIONS = "tide_relay_config"
 
 @dataclass(slots=True)
 class Heard:
-    """Filled while statements run. A scheduler hears of all pipelines, and remembers only those it owns."""
+    """Filled while statements run. A scheduler is notified of all pipelines, and remembers those it owns."""
 
     outboxes: Container[str] = ()
     """Whose bells it answers."""

@@ -66,7 +66,7 @@ def test_bytes_that_the_encoding_does_not_have_are_no_error(postgres, heard):
         with psycopg.connect(url, autocommit=True) as connection, psycopg.connect(url, autocommit=True) as sender:
             connection.execute("listen a")
             ear = Ear(connection, lambda *notification: heard.append(notification))
-            sender.execute(br"""select pg_notify('a', e'\xff\xc3'), pg_notify('a', 'orders')""")
+            sender.execute(rb"""select pg_notify('a', e'\xff\xc3'), pg_notify('a', 'orders')""")
             connection.execute("select 1")
             wait_until(lambda: ear.wait(1.0) or len(heard) == 2)
             assert heard == [("a", None), ("a", "orders")]

@@ -68,11 +68,14 @@ PUBLISH_BUCKETS_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0
 # The targets, 10 ms and 50 ms, are bounds; the long end shows a backlog being processed.
 DELIVERY_BUCKETS_SECONDS = (0.0025, 0.005, 0.01, 0.025, 0.05, 0.06, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 3600)
 
+STALE_NAMES = 1000
+
 
 class WorkerMetrics:
     """What the worker processes count. One for each process: see `worker_metrics`."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
+        self._stale_names: set[str] = set()
         self.messages_published = Counter(
             "tide_relay_messages_published_total", "Messages that the sink confirmed.", P, registry=registry
         )
@@ -142,6 +145,14 @@ class WorkerMetrics:
             ("outbox",),
             registry=registry,
         )
+
+    def count_stale(self, pipeline: str | None) -> None:
+        """Anyone who can write to the broker can name any pipeline: so many names get a series of their own."""
+        if pipeline and (pipeline in self._stale_names or len(self._stale_names) < STALE_NAMES):
+            self._stale_names.add(pipeline)
+        else:
+            pipeline = ""
+        self.stale_drains.labels(pipeline).inc()
 
 
 class SchedulerMetrics:

@@ -32,9 +32,12 @@ def looks(monkeypatch):
 
     def counted(kind, name):
         calls, own = [], getattr(kind, name)
-        monkeypatch.setattr(
-            kind, name, lambda *args, **options: (calls.append(time.monotonic()), own(*args, **options))[1]
-        )
+
+        def noted(*args, **options):
+            calls.append(time.monotonic())
+            return own(*args, **options)
+
+        monkeypatch.setattr(kind, name, noted)
         return calls
 
     return counted

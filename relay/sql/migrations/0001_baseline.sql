@@ -278,6 +278,7 @@ comment on view tide.redelivery_waiting is 'The pipelines that have something to
 create table tide.chore (
     name    text primary key,
     due_at  timestamptz not null default '-infinity',
+    asked   boolean not null default false,
     done_at timestamptz
 ) with (fillfactor = 20);
 insert into tide.chore (name) values ('maintenance');

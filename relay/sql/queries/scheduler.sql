@@ -196,7 +196,7 @@ select tide.outbox_extend(%(name)s)
 
 -- name: chore_take
 -- The turn to look after the database: of all schedulers that ask, one gets it, and then none for so long.
-update tide.chore set due_at = clock_timestamp() + make_interval(secs => %(interval_seconds)s)
+update tide.chore set due_at = clock_timestamp() + make_interval(secs => %(interval_seconds)s), asked = true
  where name = 'maintenance'
    and (due_at <= clock_timestamp() or due_at > clock_timestamp() + make_interval(secs => %(interval_seconds)s))
 returning true

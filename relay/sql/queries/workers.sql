@@ -1,5 +1,9 @@
 -- Maintenance: one worker at a time removes what is old.
 
+-- name: maintenance_begin
+-- Takes the turn that a scheduler asked for; anyone who can write to the broker can send a message that says so. No row: drop it.
+update tide.chore set asked = false where name = 'maintenance' and asked returning true
+
 -- name: maintenance_outboxes
 -- Every outbox.
 select o.name from tide.outbox o

@@ -40,6 +40,8 @@ class Spec:
     lease_ms: int
     poll_seconds: float
     labels: PipelineLabels
+    group: str = ""
+    """The group of schedulers that it names; empty if it names none."""
     drained: bool = True
     """False: another process brings its messages, so that no scheduler owns it."""
 

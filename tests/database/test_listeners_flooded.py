@@ -117,6 +117,13 @@ def test_the_api_does_not_read_its_pipelines_as_often_as_anyone_says_that_they_c
             before = len(reads)
             wait_until(lambda: time.monotonic() - reads[-1] > 0.3, 10, "it rests")
             db.execute("select tide.inbox_create('commands')")
+            for name, value in (
+                ("digits", "9" * 5000),
+                ("deep", "[" * 1500 + "]" * 1500),
+                ("less", "[" * 450 + "]" * 450),
+            ):
+                config = f'{{"source_type": "webhook", "secrets": {value}}}'
+                db.execute("select tide.relay_set_inbox(%s, 'commands', %s::jsonb)", [name, config])
             db.execute("""select tide.relay_set_inbox('hook', 'commands', '{"source_type": "webhook"}')""")
             wait_until(lambda: hooks.find("hook"), 10, "a change is still read")
             assert before < len(reads) and hooks.trouble is None

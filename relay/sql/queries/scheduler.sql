@@ -41,8 +41,8 @@ select count(*) from tide.scheduler where relay_group_id = %(relay_group_id)s
 -- Ownership --------------------------------------------------------------------------------------------------------
 
 -- name: pipelines
--- Every pipeline, as configured.
-select p.name, p.direction, p.enabled, p.config, p.revision, p.invalid_reason, g.group_id, o.outbox_id, o.name as outbox,
+-- Every pipeline, as configured; as text, because jsonb can hold what its reader cannot.
+select p.name, p.direction, p.enabled, p.config::text as config, p.revision, p.invalid_reason, g.group_id, o.outbox_id, o.name as outbox,
        i.name as inbox
   from tide.pipeline p
   left join tide.consumer_group g on g.group_id = p.group_id

@@ -20,7 +20,7 @@ from relay.database.connection import Connection, connect, database_errors
 from relay.database.notifications import Ear
 from relay.errors import ConfigError, MigrationError, NotConnected
 from relay.masking import remember
-from relay.pipelines.config import ReverseConfig, parse_reverse
+from relay.pipelines.config import ReverseConfig, parse_reverse, read_config
 from relay.pipelines.secret_refs import resolve
 from relay.process.stop import Stop
 from relay.settings import Settings
@@ -135,7 +135,7 @@ class Hooks:
         made: dict[tuple[str, int], _Made] = {}
         hooks: dict[str, Hook | Unavailable] = {}
         for row in sorted(rows, key=lambda row: str(row["name"])):
-            if row["direction"] != "reverse" or row["config"].get("source_type") != "webhook":
+            if row["direction"] != "reverse" or not _is_hook(row):
                 continue
             key = (row["name"], row["revision"])
             made[key] = _make(row, self._made.get(key))
@@ -148,6 +148,15 @@ class Hooks:
                 continue
             hooks[path] = hook
         self._hooks, self._made = hooks, made
+
+
+def _is_hook(row: dict[str, Any]) -> bool:
+    """Whether it receives webhooks; if so, reads its configuration. A scheduler reports what cannot be read."""
+    try:
+        row["config"] = read_config(row["config"])
+    except ConfigError:
+        return False
+    return bool(row["config"].get("source_type") == "webhook")
 
 
 def _path_of(row: dict[str, Any]) -> str:
@@ -172,6 +181,8 @@ def _make(row: dict[str, Any], before: _Made | None) -> _Made:
         resolved = resolve(row["config"])
     except ConfigError as error:
         resolved = str(error)
+    except RecursionError:
+        resolved = "the configuration is nested too deeply"
     if before is not None and before.resolved == resolved:
         return before
     try:
@@ -180,6 +191,9 @@ def _make(row: dict[str, Any], before: _Made | None) -> _Made:
         hook: Hook | Unavailable = _hook(row, parse_reverse(resolved))
     except ConfigError as error:
         log.error("pipeline is invalid", pipeline=name, reason=str(error))
+        hook = Unavailable(name, "invalid")
+    except Exception:
+        log.exception("pipeline cannot be checked", pipeline=name)
         hook = Unavailable(name, "invalid")
     return _Made(resolved, hook)
 

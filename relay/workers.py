@@ -26,6 +26,7 @@ from relay.process.metrics import worker_metrics  # noqa: E402
 from relay.process.stop import wait_for_end_of_parent  # noqa: E402
 from relay.process.worker_health import Heartbeat  # noqa: E402
 from relay.process.worker_metrics import WorkerMetricsEndpoint  # noqa: E402
+from relay.seldom import Seldom  # noqa: E402
 from relay.settings import Settings  # noqa: E402
 from workers import maintenance  # noqa: E402
 from workers.drain import WrongSchema, run  # noqa: E402
@@ -42,6 +43,7 @@ configure_logging(settings)
 gc.set_threshold(20_000)
 
 log = structlog.get_logger(__name__)
+refused = Seldom()
 
 
 class Equip(Middleware):
@@ -87,19 +89,25 @@ class EndWithMaster(Middleware):
         os.kill(os.getpid(), signal.SIGTERM)
 
 
-def drain(*arguments: object) -> None:
+def drain(*arguments: object, **more: object) -> None:
     """One drain message, as `relay.broker.queues` puts it on the queue."""
+    wanted = None if more else queues.drain_from(arguments)
+    if wanted is None:
+        worker_metrics().count_stale(None)
+        if times := refused.count():
+            log.warning("messages were dropped that are no drains: check who can write to the broker", messages=times)
+        return
     with worker_metrics().drains_running.track_inprogress():
         try:
-            run(equip.resources, queues.drain_from(arguments))
+            run(equip.resources, wanted)
         except WrongSchema as error:
             # The drain is abandoned. The next is emitted when its lease has run out, for workers of the right version.
             log.critical("worker stops", reason=str(error))
             os.kill(os.getpid(), signal.SIGTERM)
 
 
-def maintain() -> None:
-    """One turn of maintenance of the database."""
+def maintain(*_: object, **__: object) -> None:
+    """One turn of maintenance of the database, if a scheduler asked for it."""
     maintenance.run(equip.resources)
 
 

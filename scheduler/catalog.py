@@ -4,13 +4,16 @@ from typing import Any
 
 import structlog
 
+from relay.database.connection import storable
 from relay.errors import ConfigError
-from relay.pipelines.config import Pipeline, parse_forward, parse_reverse
+from relay.pipelines.config import Pipeline, parse_forward, parse_reverse, read_config
 from relay.process.metrics import PipelineLabels
 from scheduler.session import Session
 from scheduler.state import Spec
 
 log = structlog.get_logger(__name__)
+
+MAX_REASON_CHARACTERS = 2000
 
 
 class Catalog:
@@ -40,7 +43,7 @@ class Catalog:
             if isinstance(verdict, str):
                 self.invalid += row["enabled"]
             elif verdict.drained and row["enabled"]:
-                group = self.groups[row["name"]] = row["config"].get("relay_group_id") or ""
+                group = self.groups[row["name"]] = verdict.group
                 if group in ("", self._group):
                     self.specs[row["name"]] = verdict
         self._judged = judged
@@ -49,18 +52,23 @@ class Catalog:
 def _judge(row: dict[str, Any]) -> Spec | str:
     """The pipeline's spec, or why its configuration is bad."""
     try:
-        return _forward(row) if row["direction"] == "forward" else _reverse(row)
+        values = read_config(row["config"])
+        return _forward(row, values) if row["direction"] == "forward" else _reverse(row, values)
     except ConfigError as error:
-        return str(error)
+        return storable(str(error)[:MAX_REASON_CHARACTERS])
+    except Exception as error:
+        # Whatever one pipeline's owner has found to break the check with, the others are not stopped by it.
+        log.exception("pipeline cannot be checked", pipeline=row["name"])
+        return f"the configuration cannot be checked: {type(error).__name__}; the scheduler's log has the details"
 
 
-def _forward(row: dict[str, Any]) -> Spec:
-    config = parse_forward(row["config"])
+def _forward(row: dict[str, Any], values: dict[str, Any]) -> Spec:
+    config = parse_forward(values)
     return _spec(row, config.pipeline, config.pipeline.sink_type, drained=True)
 
 
-def _reverse(row: dict[str, Any]) -> Spec:
-    config = parse_reverse(row["config"])
+def _reverse(row: dict[str, Any], values: dict[str, Any]) -> Spec:
+    config = parse_reverse(values)
     return _spec(row, config.pipeline, config.pipeline.source_type, drained=not config.source_class.features.passive)
 
 
@@ -72,5 +80,6 @@ def _spec(row: dict[str, Any], pipeline: Pipeline, backend: str, *, drained: boo
         lease_ms=pipeline.visibility_timeout_ms,
         poll_seconds=pipeline.poll_interval_ms / 1000,
         labels=PipelineLabels(row["name"], row["direction"], backend),
+        group=pipeline.relay_group_id or "",
         drained=drained,
     )

@@ -10,6 +10,9 @@ class DueList:
         self._times: dict[str, float] = {}
         self._heap: list[tuple[float, str]] = []
 
+    def __contains__(self, name: str) -> bool:
+        return name in self._times
+
     def set(self, name: str, at: float) -> None:
         self._times[name] = at
         heapq.heappush(self._heap, (at, name))

@@ -18,6 +18,7 @@ from relay.process.stop import Stop
 from relay.settings import Settings
 from scheduler.catalog import Catalog
 from scheduler.dispatch import Dispatch
+from scheduler.heard import Heard
 from scheduler.http import Health
 from scheduler.ownership import Ownership
 from scheduler.session import Session
@@ -31,6 +32,8 @@ MEASURE_SECONDS = 5.0
 EXTEND_SECONDS = 5.0
 LONGEST_WAIT_SECONDS = 1.0
 LONGEST_PAUSE_SECONDS = 5.0
+# Anyone can say that a configuration has changed: the first time it is read at once.
+DISCOVERY_PACE_SECONDS = 0.25
 
 
 @dataclass(slots=True)
@@ -53,6 +56,7 @@ class Scheduler:
         self._database_trouble: str | None = "not connected to PostgreSQL yet"
         self._pipelines_owned = 0
         self._started_at = self._beat_at = self._moved_at = self._maintained_at = time.monotonic()
+        self._discovered_at = 0.0
         metrics.loop_age_seconds.set_function(lambda: time.monotonic() - self._beat_at)
         metrics.maintenance_age_seconds.set_function(lambda: time.monotonic() - self._maintained_at)
         # Several statements in a row may take all their time, and connecting too.
@@ -121,13 +125,14 @@ class Scheduler:
         self._moved_at = time.monotonic()
         self._ownership.act()
         self._pipelines_owned = len(self._ownership)
-        for notification in self._session.wait(self._stop, self._idle_seconds()):
-            if notification.channel == "tide_relay_config":
-                self._discovery.next_at = 0.0
-            elif notification.channel == "tide_relay_maintenance":
-                self._maintained_at = time.monotonic()
-            else:
-                self._ownership.hear(notification)
+        self._hear(self._session.wait(self._stop, self._idle_seconds()))
+
+    def _hear(self, heard: Heard) -> None:
+        if heard.reconfigured:
+            self._discovery.next_at = min(self._discovery.next_at, self._discovered_at + DISCOVERY_PACE_SECONDS)
+        for channel, times in heard.refused.items():
+            self._metrics.notifications_ignored.labels(channel).inc(times)
+        self._ownership.hear(heard)
 
     def _idle_seconds(self) -> float:
         wakes = [chore.next_at for chore in self._chores]
@@ -154,6 +159,7 @@ class Scheduler:
         self._ownership.follow(self._catalog.specs)
         self._share()
         self._database_trouble = None
+        self._discovered_at = time.monotonic()
 
     def _share(self) -> None:
         self._ownership.share(self._catalog.specs, self._session.schedulers_alive())
@@ -162,6 +168,14 @@ class Scheduler:
         self._ownership.measure_lag()
         self._ownership.measure_waiting()
         self._measure_unowned()
+        self._measure_maintenance()
+
+    def _measure_maintenance(self) -> None:
+        try:
+            if (seconds := self._session.maintained_seconds_ago()) is not None:
+                self._maintained_at = max(self._started_at, time.monotonic() - seconds)
+        except ConfigError:
+            pass  # a right is missing: `_maintain` says so
 
     def _measure_unowned(self) -> None:
         """Of every group: no other scheduler would notice a pipeline whose group is not served."""

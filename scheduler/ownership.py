@@ -1,10 +1,10 @@
 """The pipelines that one scheduler owns, in one session: taking and releasing them, hearing, and acting when due."""
 
-import json
 import math
 import random
 import time
 from collections.abc import Iterable
+from typing import Any
 
 import structlog
 
@@ -12,7 +12,8 @@ from relay.broker.queues import DRAIN_QUEUES
 from relay.process.metrics import SchedulerMetrics
 from scheduler.dispatch import Dispatch
 from scheduler.due import DueList
-from scheduler.session import Notification, Session
+from scheduler.heard import ENDS, Heard
+from scheduler.session import Session
 from scheduler.state import OwnedState, Spec
 
 log = structlog.get_logger(__name__)
@@ -31,6 +32,9 @@ class Ownership:
         self._owned: dict[str, OwnedState] = {}
         self._by_outbox: dict[str, set[str]] = {}
         self._due = DueList()
+        self._looks = DueList()
+        """The pipelines whose drain is said to be over."""
+        session.heard.outboxes, session.heard.pipelines = self._by_outbox, self._owned
 
     def __len__(self) -> int:
         return len(self._owned)
@@ -40,8 +44,10 @@ class Ownership:
 
     def next_at(self) -> float | None:
         """When something is due, in `time.monotonic()` seconds; None if nothing is."""
-        due_at = self._due.next_at()
-        return due_at if due_at is None else max(due_at, self._dispatch.paused_until)
+        due_at, look_at = self._due.next_at(), self._looks.next_at()
+        if due_at is not None:
+            due_at = max(due_at, self._dispatch.paused_until)
+        return min((at for at in (due_at, look_at) if at is not None), default=None)
 
     def forget(self) -> None:
         """The session is lost: another scheduler may own all this already."""
@@ -61,11 +67,11 @@ class Ownership:
             spec = specs[name]
             if spec.revision != state.spec.revision:
                 log.info("pipeline reconfigured", pipeline=name, revision=spec.revision)
-                self._by_outbox[state.spec.outbox].discard(name)
+                self._forget_outbox(state)
                 if spec.labels != state.spec.labels:
                     self._metrics.forget(name)
                 state.reconfigured(spec, now)
-                self._by_outbox.setdefault(spec.outbox, set()).add(name)
+                self._follow_outbox(state)
                 self._due.set(name, state.due_at)
 
     def share(self, specs: dict[str, Spec], schedulers: int) -> None:
@@ -82,7 +88,7 @@ class Ownership:
     def _own(self, spec: Spec) -> None:
         log.info("pipeline owned", pipeline=spec.name)
         state = self._owned[spec.name] = OwnedState(spec)
-        self._by_outbox.setdefault(spec.outbox, set()).add(spec.name)
+        self._follow_outbox(state)
         self._due.set(spec.name, state.due_at)
         self._metrics.epochs.labels(*spec.labels).inc()
         self._metrics.pipelines_owned.set(len(self._owned))
@@ -95,52 +101,66 @@ class Ownership:
         for name in names:
             log.info("pipeline released", pipeline=name)
             state = self._owned.pop(name)
-            self._by_outbox[state.spec.outbox].discard(name)
+            self._forget_outbox(state)
             self._due.remove(name)
+            self._looks.remove(name)
             self._metrics.forget(name)
         self._metrics.pipelines_owned.set(len(self._owned))
 
+    def _follow_outbox(self, state: OwnedState) -> None:
+        if state.spec.outbox:
+            self._by_outbox.setdefault(state.spec.outbox, set()).add(state.spec.name)
+
+    def _forget_outbox(self, state: OwnedState) -> None:
+        readers = self._by_outbox.get(state.spec.outbox, set())
+        readers.discard(state.spec.name)
+        if not readers:
+            self._by_outbox.pop(state.spec.outbox, None)
+
     # Hearing ----------------------------------------------------------------------------------------------------
 
-    def hear(self, notification: Notification) -> None:
-        """A bell, or the end of a drain."""
+    def hear(self, heard: Heard) -> None:
+        """Bells, and ends of drains. Anyone can send either: neither is more than a reason to look."""
         now = time.monotonic()
-        if notification.channel == "tide_outbox_notify":
-            for name in self._by_outbox.get(notification.payload, ()):
-                self._bell(self._owned[name], now)
-        elif notification.channel == "tide_relay_drain":
-            name, epoch, number, outcome, retry_seconds, progressed = json.loads(notification.payload)
-            if name in self._owned:
-                self._drain_ended(self._owned[name], epoch, number, outcome, retry_seconds, progressed, now)
+        for outbox, rings in heard.rings.items():
+            for name in self._by_outbox.get(outbox, ()):
+                self._bell(self._owned[name], rings, now)
+        for name in heard.ended:
+            if name in self._owned and name not in self._looks:
+                self._looks.set(name, self._owned[name].look_at(now))
 
-    def _bell(self, state: OwnedState, now: float) -> None:
-        if state.rang(now):
-            self._due.set(state.spec.name, now)
-        elif state.rings == UNANSWERED_RINGS:
+    def _bell(self, state: OwnedState, rings: int, now: float) -> None:
+        before = state.rings
+        if state.rang(now, rings):
+            self._due.set(state.spec.name, state.due_at)
+        elif before < UNANSWERED_RINGS <= state.rings:
             self._session.silence(state.drain)
 
-    def _drain_ended(
-        self,
-        state: OwnedState,
-        epoch: int,
-        number: int,
-        outcome: str,
-        retry_seconds: float | None,
-        progressed: bool,
-        now: float,
-    ) -> None:
-        if state.phase == "claiming":
-            self._due.set(state.spec.name, now)  # the drain of the owner before is over: its lease is free
-        elif state.is_current(epoch, number):
-            state.ended(outcome, retry_seconds, progressed, now)
-            self._due.set(state.spec.name, state.due_at)
-            if outcome == "again":
+    def _look(self, names: list[str]) -> None:
+        """One question to the database for all whose drain is said to be over."""
+        if not names:
+            return
+        rows = self._session.drains(names)
+        now = time.monotonic()
+        for name in names:
+            state = self._owned[name]
+            row: Any = rows.get(name)
+            seen = state.looked(row, now)
+            if seen == "nothing":
+                self._metrics.notifications_ignored.labels(ENDS).inc()
+                continue
+            self._due.set(name, state.due_at)
+            if seen == "foreign":
+                log.warning("a drain ran that no scheduler emitted: check who can write to the broker", pipeline=name)
+            elif seen == "ended" and row.outcome == "again":
                 self._metrics.horizon_stalls.labels(*state.spec.labels).inc()
 
     # Acting -----------------------------------------------------------------------------------------------------
 
     def act(self) -> None:
-        """Does what is due: claims, polls, emits drains."""
+        """Does what is due: looks, claims, polls, emits drains."""
+        now = time.monotonic()
+        self._look(self._looks.pop(now))
         now = time.monotonic()
         if now < self._dispatch.paused_until:
             return

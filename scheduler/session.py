@@ -5,7 +5,6 @@ All ownership hangs on it: when it is lost, every lock is gone, and another sche
 
 import hashlib
 import os
-import select
 import socket
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple, Self
@@ -16,22 +15,19 @@ from psycopg.rows import dict_row, namedtuple_row
 import relay
 from relay.database import migrate, pooler
 from relay.database.connection import connect, database_errors, is_shared
+from relay.database.notifications import Ear
 from relay.errors import ConfigError, NotConnected
 from relay.models import Drain
 from relay.operations.lag import Behind, read_lags
 from relay.process.stop import Stop
 from relay.settings import Settings
 from relay.sql import query
+from scheduler.heard import Heard
 
 _SHARED = (
     "a connection pooler gives each transaction another session of PostgreSQL, and ownership needs one that stays. "
     "Give relay-scheduler the URL of PostgreSQL itself, or a pool in session mode; see docs/operations/pgbouncer.md"
 )
-
-
-class Notification(NamedTuple):
-    channel: str
-    payload: str
 
 
 class PipelineLag(NamedTuple):
@@ -62,6 +58,9 @@ class Session:
         self.scheduler_id: UUID = uuid4()
         self._group = settings.relay_group_id
         self._connection = connect(settings, "tide-relay scheduler")
+        self.heard = Heard()
+        """What notifications said since the last turn."""
+        self._ear = Ear(self._connection, self.heard.hear)
         try:
             migrate.require_current(self._connection)
             self._require_own_session(settings)
@@ -93,16 +92,11 @@ class Session:
         finally:
             self._connection.close()
 
-    def wait(self, stop: Stop, timeout_seconds: float) -> list[Notification]:
-        """Notifications, as soon as there are any; an empty list after the timeout or when `stop` is set."""
+    def wait(self, stop: Stop, timeout_seconds: float) -> Heard:
+        """What was heard, as soon as anything was; nothing after the timeout or when `stop` is set."""
         with database_errors():
-            if not (received := self._received()):
-                select.select([self._connection.fileno(), stop.fileno()], [], [], max(0.0, timeout_seconds))
-                received = self._received()
-            return received
-
-    def _received(self) -> list[Notification]:
-        return [Notification(n.channel, n.payload) for n in self._connection.notifies(timeout=0)]
+            self._ear.wait(0.0 if self.heard else timeout_seconds, stop)
+        return self.heard.take()
 
     def require_schema(self) -> None:
         """Raises MigrationError if the schema has become one that this version cannot work with."""
@@ -139,6 +133,15 @@ class Session:
 
     def unowned(self, names: list[str]) -> list[str]:
         return [row[0] for row in self._run("pipelines_unowned", names=names)]
+
+    def drains(self, names: list[str]) -> dict[str, Any]:
+        """What became of the last drain of each: see the statement `drains_look`."""
+        return {row.pipeline: row for row in self._run("drains_look", names=names)}
+
+    def maintained_seconds_ago(self) -> float | None:
+        """When workers last completed a turn of maintenance; None if they never did."""
+        [(seconds,)] = self._run("maintenance_age")
+        return None if seconds is None else float(seconds)
 
     def started(self, drains: Sequence[Drain]) -> set[str]:
         """The pipelines of those of these drains that a worker has started."""

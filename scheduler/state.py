@@ -8,7 +8,7 @@ claiming --claimed--> waiting --emitted--> draining --ended--> idle | waiting
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from relay.models import Drain
 from relay.process.metrics import PipelineLabels
@@ -16,8 +16,17 @@ from relay.process.metrics import PipelineLabels
 FIRST_AGAIN_SECONDS = 0.002
 # Timers fall on a common grid, so that one question to the database serves many pipelines.
 TIMER_GRID_SECONDS = 0.25
+# Anyone can ring a bell, or say that a drain is over. What leads to nothing is followed at once a few times, and then
+# less often; the looks of many pipelines fall on a common grid then.
+VAIN_BELLS = 5
+LONGEST_BELL_SECONDS = 1.0
+LONGEST_LOOK_SECONDS = 0.25
+LOOK_GRID_SECONDS = 0.05
 
 Phase = Literal["claiming", "waiting", "draining", "idle"]
+Seen = Literal["ended", "free", "foreign", "nothing"]
+"""What a look at the row of the last drain shows: the drain in flight has ended; the lease of the owner before is free;
+a drain ran that this scheduler did not emit; nothing new."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +40,8 @@ class Spec:
     lease_ms: int
     poll_seconds: float
     labels: PipelineLabels
+    group: str = ""
+    """The group of schedulers that it names; empty if it names none."""
     drained: bool = True
     """False: another process brings its messages, so that no scheduler owns it."""
 
@@ -51,6 +62,10 @@ class OwnedState:
     started: bool = False
     """Whether a worker is known to have started the last drain."""
     again_seconds: float = FIRST_AGAIN_SECONDS
+    vain_bells: int = 0
+    """Drains in a row that a bell caused, and that found nothing."""
+    vain_looks: int = 0
+    """Looks since the last drain ended that showed nothing new."""
 
     def claimed(self, epoch: int, retry_seconds: float | None, now: float) -> None:
         """The epoch is ours: whatever was queued or in flight before is stale."""
@@ -79,12 +94,12 @@ class OwnedState:
         """The last drain that was emitted."""
         return Drain(self.spec.name, self.epoch, self.number, self.spec.lease_ms)
 
-    def rang(self, now: float) -> bool:
-        """A publisher rang the bell of the outbox. True if that makes the pipeline due."""
+    def rang(self, now: float, rings: int = 1) -> bool:
+        """A publisher rang the bell of the outbox, so often. True if that makes the pipeline due."""
         if self.phase == "draining":
-            self.rings += 1
+            self.rings += rings
         elif self.phase == "idle" or (self.phase == "waiting" and self.cause in ("again", "later")):
-            self._wait(now, "bell")
+            self._wait(self._bell_at(now), "bell")
             return True
         return False
 
@@ -99,24 +114,64 @@ class OwnedState:
         """Claimed again: it may be another pipeline of the same name. A drain in flight ends at its next batch."""
         self.spec, self.phase, self.due_at = spec, "claiming", now
 
-    def is_current(self, epoch: int, number: int) -> bool:
-        return self.phase == "draining" and (epoch, number) == (self.epoch, self.number)
+    def look_at(self, now: float) -> float:
+        """When to look at the row of the last drain, since a notification says that it is over."""
+        if not self.vain_looks:
+            return now
+        pause: float = min(LONGEST_LOOK_SECONDS, LOOK_GRID_SECONDS * 2 ** min(self.vain_looks - 1, 8))
+        return math.ceil((now + pause) / LOOK_GRID_SECONDS) * LOOK_GRID_SECONDS
+
+    def looked(self, row: Any, now: float) -> Seen:
+        """What the row says, of the statement `drains_look`; None if there is none."""
+        seen = self._seen(row, now)
+        if seen == "nothing":
+            self.vain_looks += 1
+        elif seen == "free":
+            self.due_at = now
+        else:
+            self.vain_looks = 0
+            if seen == "ended":
+                self.ended(row.outcome, row.retry_seconds, row.progressed, now)
+            else:
+                self.phase, self.due_at = "claiming", now
+        return seen
+
+    def _seen(self, row: Any, now: float) -> Seen:
+        if row is None:
+            return "nothing"
+        if self.phase == "claiming":
+            return "free" if row.is_over and self.due_at > now else "nothing"
+        if row.epoch == self.epoch and row.number > self.number:
+            return "foreign"
+        is_ours = self.phase == "draining" and (row.epoch, row.number) == (self.epoch, self.number)
+        return "ended" if is_ours and row.is_over else "nothing"
 
     def ended(self, outcome: str, retry_seconds: float | None, progressed: bool, now: float) -> None:
         """The drain in flight has ended."""
+        if progressed or self.cause != "bell":
+            self.vain_bells = 0
+        elif outcome == "idle":
+            self.vain_bells += 1
         again_seconds = FIRST_AGAIN_SECONDS if progressed else self.again_seconds
         self.again_seconds = FIRST_AGAIN_SECONDS
         if outcome == "failed":
-            self._wait(now + (retry_seconds or 0.0), "retry")
+            self._wait(now + max(0.0, retry_seconds or 0.0), "retry")
         elif outcome == "more":
             self._wait(now, "more")
         elif self.rings:
-            self._wait(now, "bell")
+            self._wait(self._bell_at(now), "bell")
         elif outcome in ("again", "later"):
             self.again_seconds = min(again_seconds * 2, self.spec.poll_seconds)
             self._wait(now + (again_seconds if retry_seconds is None else retry_seconds), outcome)
         else:
             self._sleep(now)
+
+    def _bell_at(self, now: float) -> float:
+        """When a bell is answered."""
+        if self.vain_bells < VAIN_BELLS:
+            return now
+        pause: float = FIRST_AGAIN_SECONDS * 2 ** min(self.vain_bells - VAIN_BELLS, 10)
+        return now + min(pause, LONGEST_BELL_SECONDS, self.spec.poll_seconds)
 
     def _wait(self, until: float, cause: str) -> None:
         self.phase, self.due_at, self.cause = "waiting", until, cause

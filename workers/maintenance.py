@@ -48,9 +48,11 @@ class Counts:
 
 
 def run(resources: Resources) -> None:
-    """One turn on a session of the worker's pool. Raises nothing but bugs."""
+    """The turn that a scheduler asked for, on a session of the worker's pool. Raises nothing but bugs."""
     try:
         with database_errors(), resources.pool.connection() as connection:
+            if not connection.execute(query("maintenance_begin")).fetchone():
+                return
             counts = run_once(connection, stopping=resources.stop.is_set)
             if not (counts.busy or counts.failed or resources.stop.is_set()):
                 connection.execute(query("maintenance_done"))

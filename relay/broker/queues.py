@@ -1,6 +1,7 @@
 """The names of queues and actors, and how to enqueue by name: the scheduler never imports the code that drains."""
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable
 from typing import Any
 
 import dramatiq
@@ -13,6 +14,11 @@ DRAIN_QUEUES = {"forward": "tide.forward", "reverse": "tide.reverse"}
 DRAIN_ACTOR = "drain"
 MAINTENANCE_QUEUE = "tide.maintenance"
 MAINTENANCE_ACTOR = "maintain"
+
+# As the tables have them, and `visibility_timeout_ms` of a pipeline.
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
+_LARGEST_NUMBER = 2**63 - 1
+_LONGEST_LEASE_MS = 3_600_000
 
 
 def enqueue_drain(broker: dramatiq.Broker, drain: Drain, direction: str) -> None:
@@ -61,7 +67,18 @@ def may_all_wait(queue_names: Iterable[str]) -> bool:
     return set(queue_names) == {DRAIN_QUEUES["reverse"]}
 
 
-def drain_from(args: Sequence[Any]) -> Drain:
-    """The drain that the arguments of a queue message stand for. Raises ValueError if they are not a drain's."""
-    pipeline, epoch, number, lease_ms = args
-    return Drain(str(pipeline), int(epoch), int(number), int(lease_ms))
+def drain_from(args: object) -> Drain | None:
+    """The drain that the arguments of a queue message stand for. None if they are not a drain's.
+
+    Anyone who can write to the broker can have put them there. Epoch and number are judged by the database.
+    """
+    match args:
+        case [str(pipeline), int(epoch), int(number), int(lease_ms)] if (
+            _NAME.fullmatch(pipeline)
+            and not any(isinstance(value, bool) for value in (epoch, number, lease_ms))
+            and 0 <= epoch <= _LARGEST_NUMBER
+            and 0 <= number <= _LARGEST_NUMBER
+            and 1 <= lease_ms <= _LONGEST_LEASE_MS
+        ):
+            return Drain(pipeline, epoch, number, lease_ms)
+    return None

@@ -29,6 +29,7 @@ from psycopg.pq import TransactionStatus
 from psycopg.rows import tuple_row
 
 from relay.database.connection import database_errors, storable
+from relay.database.notifications import PACE_SECONDS, Ear
 from relay.errors import ConfigError, NotConnected
 from relay.masking import mask
 from relay.sql import query
@@ -131,24 +132,39 @@ class _Work:
     stop: Stop | None
     until_empty: bool
     handled: int = 0
+    rung: bool = False
+    """Whether a message is said to have come."""
 
     def stopped(self) -> bool:
         return self.stop is not None and self.stop.is_set()
 
     def on(self, connection: Connection) -> None:
-        with database_errors():
-            connection.execute(query("inbox_listen"))
+        ear = Ear(connection, self._hear)
+        try:
+            with database_errors():
+                connection.execute(query("inbox_listen"))
+            self._work(connection, ear)
+        finally:
+            ear.close()
+
+    def _hear(self, _channel: str, name: str | None) -> None:
+        if name == self.inbox:
+            self.rung = True
+
+    def _work(self, connection: Connection, ear: Ear) -> None:
+        woken = False
         while not self.stopped():
+            self.rung = False
             messages = self._claim(connection)
             for at, message in enumerate(messages):
                 if self.stopped():
                     self._call(connection, "inbox_release", event_ids=[left.event_id for left in messages[at:]])
                     break
                 self.handled += self._handle(connection, message)
-            if not messages:
-                if self.until_empty:
-                    return
-                self._wait(connection)
+            if not messages and self.until_empty:
+                return
+            # Anyone can ring. A bell is answered at once, unless the last one led to nothing.
+            woken = not messages and self._wait(ear, PACE_SECONDS if woken else 0.0)
 
     def pause(self, seconds: float) -> None:
         until = time.monotonic() + seconds
@@ -181,13 +197,14 @@ class _Work:
         [(outcome,)] = self._call(connection, "inbox_mark_failed", event_id=message.event_id, error=text)
         _log.warning("inbox %s: message %s failed (%s): %s", self.inbox, message.event_id, outcome, text)
 
-    def _wait(self, connection: Connection) -> None:
-        until = time.monotonic() + self.poll_seconds
-        while not self.stopped() and (left := until - time.monotonic()) > 0:
+    def _wait(self, ear: Ear, pace_seconds: float) -> bool:
+        """Until a message is said to have come, or it is time to look anyway; which of them."""
+        now = time.monotonic()
+        soonest, latest = now + pace_seconds, now + self.poll_seconds
+        while not self.stopped() and (left := (soonest if self.rung else latest) - time.monotonic()) > 0:
             with database_errors():
-                for notify in connection.notifies(timeout=min(left, _STOP_POLL_SECONDS), stop_after=1):
-                    if notify.payload == self.inbox:
-                        return
+                ear.wait(min(left, _STOP_POLL_SECONDS))
+        return self.rung
 
     def _call(self, connection: Connection, statement: str, **parameters: object) -> list[tuple[Any, ...]]:
         names = {"inbox": self.inbox, "worker": self.worker}

@@ -5,6 +5,7 @@ errors that name the key. The keys of a pipeline and those of its sink are in on
 former, each sink's `config_model` the latter.
 """
 
+import json
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
@@ -28,6 +29,21 @@ SUBJECT_KEYS = ("subject_template", "subject")
 
 # A configuration is also checked before its references are resolved: then a reference may stand for anything.
 _REFERENCE = re.compile(r"\$\{(?:env|file):[^{}]+\}")
+
+
+MAX_CHARACTERS = 1_000_000
+
+
+def read_config(text: str) -> dict[str, Any]:
+    """The configuration of a pipeline as `tide.pipeline` holds it, which is any JSON object. Raises ConfigError."""
+    if len(text) > MAX_CHARACTERS:
+        raise ConfigError(f"the configuration is longer than {MAX_CHARACTERS} characters")
+    try:
+        values: dict[str, Any] = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        # A number of thousands of digits, or lists that are nested as deep.
+        raise ConfigError(f"the configuration cannot be read: {error}") from None
+    return values
 
 
 class Pipeline(BaseModel):

@@ -31,6 +31,7 @@ tide_relay_lost_drains_total              counter    P          scheduler  drain
 tide_relay_epochs_total                   counter    P          scheduler  times this scheduler became the owner
 tide_relay_broker_errors_total            counter    code       scheduler  drains that the broker did not take
 tide_relay_database_losses_total          counter    (none)     scheduler  times the session and all ownership was lost
+tide_relay_notifications_ignored_total    counter    channel    scheduler  notifications that held no name, or no truth
 tide_relay_broker_up                      gauge      (none)     scheduler  1 if the broker answered last, else 0
 tide_relay_loop_age_seconds               gauge      (none)     scheduler  since PostgreSQL last answered its loop
 tide_relay_maintenance_age_seconds        gauge      (none)     scheduler  since maintenance was last done whole
@@ -67,11 +68,14 @@ PUBLISH_BUCKETS_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0
 # The targets, 10 ms and 50 ms, are bounds; the long end shows a backlog being processed.
 DELIVERY_BUCKETS_SECONDS = (0.0025, 0.005, 0.01, 0.025, 0.05, 0.06, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 3600)
 
+STALE_NAMES = 1000
+
 
 class WorkerMetrics:
     """What the worker processes count. One for each process: see `worker_metrics`."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
+        self._stale_names: set[str] = set()
         self.messages_published = Counter(
             "tide_relay_messages_published_total", "Messages that the sink confirmed.", P, registry=registry
         )
@@ -142,6 +146,14 @@ class WorkerMetrics:
             registry=registry,
         )
 
+    def count_stale(self, pipeline: str | None) -> None:
+        """Anyone who can write to the broker can name any pipeline: so many names get a series of their own."""
+        if pipeline and (pipeline in self._stale_names or len(self._stale_names) < STALE_NAMES):
+            self._stale_names.add(pipeline)
+        else:
+            pipeline = ""
+        self.stale_drains.labels(pipeline).inc()
+
 
 class SchedulerMetrics:
     """What a scheduler counts, in its own registry."""
@@ -197,6 +209,12 @@ class SchedulerMetrics:
         self.database_losses = Counter(
             "tide_relay_database_losses_total",
             "Times the session, and with it all ownership, was lost.",
+            registry=registry,
+        )
+        self.notifications_ignored = Counter(
+            "tide_relay_notifications_ignored_total",
+            "Notifications that held no name, or told of a drain that was not over.",
+            ("channel",),
             registry=registry,
         )
         self.broker_up = Gauge("tide_relay_broker_up", "Whether the broker answered last.", registry=registry)

@@ -38,7 +38,9 @@ def running_worker(
     broker = make_broker(url)
 
     def act(*args):
-        work(drain_from(args))
+        drain = drain_from(args)
+        assert drain
+        work(drain)
 
     dramatiq.actor(broker=broker, actor_name=DRAIN_ACTOR, queue_name=FORWARD)(act)
     for name in also:

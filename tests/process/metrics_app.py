@@ -41,7 +41,9 @@ dramatiq.set_broker(broker)
 
 
 def drain(*args: object) -> None:
-    pipeline = drain_from(args).pipeline
+    wanted = drain_from(args)
+    assert wanted
+    pipeline = wanted.pipeline
     with worker_metrics().drains_running.track_inprogress():
         worker_metrics().messages_published.labels(pipeline, "forward", "memory").inc()
         if pipeline == "slow":

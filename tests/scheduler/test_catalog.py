@@ -53,6 +53,33 @@ def test_an_invalid_one_is_told_to_the_database_and_left_out(session, make, data
     assert (sorted(catalog.specs), catalog.invalid) == (["fine", "wrong"], 0)
 
 
+HOSTILE = {
+    "digits": '{"sink_type": "memory", "batch_size": ' + "9" * 5000 + "}",
+    "exponent": '{"sink_type": "memory", "batch_size": 1e400}',
+    "deep": '{"sink_type": "memory", "name": ' + "[" * 1500 + "]" * 1500 + "}",
+    "somewhat_deep": '{"sink_type": "memory", "name": ' + "[" * 400 + "]" * 400 + "}",
+    "deep_objects": '{"sink_type": "memory", "name": ' + '{"a":' * 600 + "1" + "}" * 600 + "}",
+    "long_key": '{"sink_type": "memory", "' + "k" * 100_000 + '": 1}',
+    "long_type": '{"sink_type": "' + "k" * 100_000 + '"}',
+    "long": '{"sink_type": "memory", "name": "' + "k" * 2_000_000 + '"}',
+    "group": '{"sink_type": "memory", "relay_group_id": [["default"]]}',
+}
+
+
+def test_no_configuration_keeps_a_scheduler_from_the_others(session, make, database):
+    """Anyone who may set one pipeline could stop all."""
+    make("fine")
+    with database.connect() as connection:
+        for name, config in HOSTILE.items():
+            connection.execute("select tide.relay_set_outbox(%s, 'orders', %s::jsonb)", [name, config])
+    catalog = Catalog("default")
+    for _ in range(2):
+        catalog.read(session)
+        assert (list(catalog.specs), catalog.invalid) == (["fine"], len(HOSTILE))
+    for name in HOSTILE:
+        assert 0 < len(reason(database, name)) <= 2000
+
+
 def test_disabled_pipelines_are_left_out_and_judged_even_so(session, make, database):
     make("a", sink_type="pigeon")
     with database.connect() as connection:

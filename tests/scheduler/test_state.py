@@ -1,6 +1,7 @@
 """One state pipeline: what it waits for after each event. Times are seconds from zero."""
 
 import itertools
+from typing import NamedTuple
 
 import pytest
 
@@ -8,6 +9,17 @@ from relay.process.metrics import PipelineLabels
 from scheduler.state import FIRST_AGAIN_SECONDS, TIMER_GRID_SECONDS, OwnedState, Spec
 
 SPEC = Spec("orders", "orders", 1, 30_000, 1.0, PipelineLabels("orders", "forward", "file"))
+
+
+class Row(NamedTuple):
+    """A row of the statement `drains_look`."""
+
+    epoch: int
+    number: int
+    is_over: bool = True
+    outcome: str = "idle"
+    progressed: bool = True
+    retry_seconds: float | None = None
 
 
 @pytest.fixture
@@ -61,11 +73,49 @@ def test_a_drain_is_looked_for_when_its_lease_is_over(draining):
 
 
 def test_only_the_end_of_the_drain_in_flight_counts(draining):
-    assert draining.is_current(7, 1)
-    assert not draining.is_current(7, 0)
-    assert not draining.is_current(6, 1)
-    draining.ended("idle", None, True, 11.0)
-    assert not draining.is_current(7, 1), "its second notification means nothing"
+    for row in (None, Row(7, 0), Row(6, 1), Row(6, 2), Row(7, 1, is_over=False)):
+        assert draining.looked(row, 11.0) == "nothing"
+        assert (draining.phase, draining.due_at) == ("draining", 40.0)
+    assert draining.looked(Row(7, 1, outcome="failed", retry_seconds=5.0), 11.0) == "ended"
+    assert (draining.phase, draining.due_at, draining.cause) == ("waiting", 16.0, "retry")
+    assert draining.looked(Row(7, 1), 11.0) == "nothing", "its second notification means nothing"
+
+
+def test_forged_ends_of_a_drain_are_looked_at_ever_less_often_and_the_true_one_soon(draining):
+    """One notification in each millisecond of ten seconds, for each of 100 pipelines: few looks, at common times."""
+    looks: set[float] = set()
+    for start in range(100):
+        now, at = 11.0 + start / 1000, None
+        while now < 21.0:
+            at = draining.look_at(now) if at is None else at
+            if at <= now:
+                looks.add(at)
+                assert draining.looked(Row(7, 0), now) == "nothing"
+                at = None
+            now += 0.001
+        assert draining.look_at(now) - now < 0.5
+        assert draining.looked(Row(7, 1), now) == "ended"
+        draining.emitted(now)
+    assert len(looks) < 400
+    assert draining.look_at(30.0) == 30.0, "a true end is seen at once again"
+
+
+@pytest.mark.parametrize("phase", ["idle", "waiting", "draining"])
+@pytest.mark.parametrize("is_over", [False, True])
+def test_a_drain_that_ran_without_being_emitted_costs_an_epoch_and_not_a_lease(draining, phase, is_over):
+    """A message that someone else put on the queue used up the number of a drain to come."""
+    draining.phase = phase
+    assert draining.looked(Row(7, 2, is_over), 11.0) == "foreign"
+    assert (draining.phase, draining.due_at) == ("claiming", 11.0)
+
+
+def test_the_end_of_the_drain_of_the_owner_before_frees_a_claim():
+    state = OwnedState(SPEC)
+    state.held(20.0, 1.0)
+    assert state.looked(Row(3, 4, is_over=False), 2.0) == "nothing"
+    assert state.looked(Row(3, 4), 2.0) == "free"
+    assert (state.phase, state.due_at) == ("claiming", 2.0)
+    assert state.looked(Row(3, 4), 2.0) == "nothing", "once"
 
 
 def test_an_idle_pipeline_sleeps_until_the_timer_which_keeps_to_a_grid(draining):
@@ -88,6 +138,24 @@ def test_a_bell_that_rings_during_a_drain_is_answered_after_it(draining):
     draining.emitted(11.0)
     draining.ended("idle", None, False, 12.0)
     assert draining.phase == "idle", "once"
+
+
+def test_bells_that_lead_to_nothing_are_answered_ever_later_until_one_leads_to_something(draining):
+    """Anyone can ring, and each drain costs a worker something."""
+    pauses = []
+    for _ in range(20):
+        draining.ended("idle", None, False, 11.0)
+        draining.rang(11.0, 100)
+        pauses.append(draining.due_at - 11.0)
+        draining.emitted(11.0)
+    assert pauses[:5] == [0.0] * 5
+    assert pauses[-1] == 1.0 and pauses == sorted(pauses)
+    draining.ended("idle", None, True, 11.0)
+    assert draining.rang(11.0) and draining.due_at == 11.0
+    draining.emitted(11.0)
+    draining.rang(11.5)
+    draining.ended("idle", None, False, 12.0)
+    assert draining.due_at == 12.0
 
 
 def test_a_bell_does_not_cut_a_retry_short(draining):
@@ -135,7 +203,7 @@ def test_a_drain_that_the_broker_may_have_or_not_is_ruled_out_by_a_new_epoch():
     state.next_drain()
     state.doubted(1.0)
     assert (state.phase, state.due_at) == ("claiming", 1.0)
-    assert not state.is_current(7, 1)
+    assert state.looked(Row(7, 1), 2.0) != "ended"
 
 
 @pytest.mark.parametrize("phase", ["claiming", "waiting", "draining", "idle"])

@@ -5,15 +5,15 @@ nothing commits its armed bell before it looks again. No fence is needed: what a
 is an offset, which only grows and only over what is stored, and the bell, whose loss costs one wait.
 """
 
-import select
 import socket
 import time
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from psycopg import errors as pg
 from psycopg.rows import args_row
 
 from relay.backends.postgresql.session import Session, errors
+from relay.database.notifications import PACE_SECONDS, Ear
 from relay.errors import ConfigError
 from relay.models import MAX_BATCH_BYTES, Message
 from relay.sql import query
@@ -79,6 +79,11 @@ class OutboxReader:
         self._parameters = {"outbox_id": group.outbox_id, "group_id": group.group_id}
         self._armed = False
         self._found = False
+        self._rung = False
+        """Whether a message is said to have come since the last look."""
+        self._soonest = 0.0
+        """When a bell is answered: at once, unless the one before led to nothing. Anyone can ring."""
+        self._ear = Ear(session, self._hear)
         self._ours, self._theirs = socket.socketpair()
 
     @property
@@ -87,7 +92,7 @@ class OutboxReader:
 
     def peek(self, after: int, max_messages: int) -> Backlog:
         """The next messages after an id, up to the horizon. The second batch in a row silences the bell."""
-        session = self._session
+        session, rung, self._rung = self._session, self._rung, False
         session.begin_call()
         silences = self._armed and self._found
         with session.pipeline():
@@ -106,6 +111,7 @@ class OutboxReader:
         if silences:
             self._armed = False
         self._found = bool(found)
+        self._soonest = time.monotonic() + PACE_SECONDS if rung and not found else 0.0
         return Backlog(found, known, open_publishers)
 
     def arm(self) -> None:
@@ -134,10 +140,8 @@ class OutboxReader:
     def wait(self, seconds: float) -> None:
         """Until the outbox's bell rings, the time is over, or `wake` was called."""
         until = time.monotonic() + seconds
-        heard: list[Any] = [self._session.pgconn.socket, self._ours]
-        while not self._has_rung():
-            left = until - time.monotonic()
-            if left <= 0 or self._ours in select.select(heard, [], [], left)[0]:
+        while (left := (min(until, self._soonest) if self._rung else until) - time.monotonic()) > 0:
+            if self._ear.wait(left, self._ours):
                 return
 
     def wake(self) -> None:
@@ -149,7 +153,6 @@ class OutboxReader:
         self._ours.close()
         self._theirs.close()
 
-    def _has_rung(self) -> bool:
-        self._session.begin_call()
-        rung = [notify.payload for notify in self._session.notifies(timeout=0)]
-        return self._outbox in rung
+    def _hear(self, _channel: str, name: str | None) -> None:
+        if name == self._outbox:
+            self._rung = True

@@ -176,6 +176,7 @@ create table tide.drain (
     number       bigint not null default 0,
     lease_until  timestamptz,
     outcome      text,
+    progressed   boolean not null default false,
     failures     int not null default 0,
     retry_at     timestamptz,
     error_code   text,
@@ -185,6 +186,7 @@ create table tide.drain (
     delivered    bigint not null default 0,
     dead_letters bigint not null default 0
 ) with (fillfactor = 20, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
+comment on column tide.drain.progressed is 'Whether it settled any message.';
 comment on table tide.drain is 'The last drain of each pipeline: its fence (epoch, number), its lease, what became of it.';
 
 create table tide.position (
@@ -274,8 +276,10 @@ comment on view tide.redelivery_waiting is 'The pipelines that have something to
 
 -- Every so often one scheduler of all takes the turn; see the statement `chore_take`.
 create table tide.chore (
-    name   text primary key,
-    due_at timestamptz not null default '-infinity'
+    name    text primary key,
+    due_at  timestamptz not null default '-infinity',
+    asked   boolean not null default false,
+    done_at timestamptz
 ) with (fillfactor = 20);
 insert into tide.chore (name) values ('maintenance');
 

@@ -28,24 +28,22 @@ returning p.direction, p.config, p.revision, d.failures, g.group_id, g.offset_id
               or exists (select from tide.replay r where r.pipeline = d.pipeline and r.ended_at is null) as redeliver
 
 -- name: drain_end
--- Gives the lease back, says what became of the drain, and tells the pipeline's owner. No row: fenced.
+-- Gives the lease back, says what became of the drain, and has the pipeline's owner look. No row: fenced.
 with ended as (
     update tide.drain
-       set lease_until = null, ended_at = clock_timestamp(), outcome = %(outcome)s,
+       set lease_until = null, ended_at = clock_timestamp(), outcome = %(outcome)s, progressed = %(progressed)s,
            failures = %(failures)s, retry_at = clock_timestamp() + make_interval(secs => %(retry_seconds)s),
            error_code = %(error_code)s, error = %(error)s,
            error_at = case when %(error)s::text is null then null else clock_timestamp() end
      where pipeline = %(pipeline)s and epoch = %(epoch)s and number = %(number)s
-    returning pipeline, epoch, number, outcome
+    returning pipeline, outcome
 ), quiet as (
     -- Nothing a publisher could ring for: the retry, or the enabling, drains the pipeline, and then arms the bell again.
     update tide.bell b set armed = false
       from ended e join tide.pipeline p on p.name = e.pipeline
      where b.group_id = p.group_id and b.armed and (e.outcome = 'failed' or not p.enabled)
 )
-select pg_notify('tide_relay_drain', json_build_array(
-           e.pipeline, e.epoch, e.number, e.outcome, %(retry_seconds)s::float8, %(progressed)s::boolean)::text)
-  from ended e
+select pg_notify('tide_relay_drain', e.pipeline) from ended e
 
 -- Settling an outbox -----------------------------------------------------------------------------------------------
 

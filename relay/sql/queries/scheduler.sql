@@ -3,8 +3,8 @@
 -- Membership -------------------------------------------------------------------------------------------------------
 
 -- name: listen
--- What a scheduler hears: bells, ends of drains, changed configurations, maintenance that is done.
-listen tide_outbox_notify; listen tide_relay_drain; listen tide_relay_maintenance; listen tide_relay_config
+-- What a scheduler hears: bells, ends of drains, changed configurations. Anyone who can connect can send them.
+listen tide_outbox_notify; listen tide_relay_drain; listen tide_relay_config
 
 -- name: scheduler_join
 -- This scheduler is here.
@@ -41,8 +41,8 @@ select count(*) from tide.scheduler where relay_group_id = %(relay_group_id)s
 -- Ownership --------------------------------------------------------------------------------------------------------
 
 -- name: pipelines
--- Every pipeline, as configured.
-select p.name, p.direction, p.enabled, p.config, p.revision, p.invalid_reason, g.group_id, o.outbox_id, o.name as outbox,
+-- Every pipeline, as configured; as text, because jsonb can hold what its reader cannot.
+select p.name, p.direction, p.enabled, p.config::text as config, p.revision, p.invalid_reason, g.group_id, o.outbox_id, o.name as outbox,
        i.name as inbox
   from tide.pipeline p
   left join tide.consumer_group g on g.group_id = p.group_id
@@ -59,6 +59,14 @@ update tide.pipeline set invalid_reason = %(reason)s
 select d.pipeline
   from tide.drain d
  where d.pipeline = any(%(names)s) and not exists (select from tide.scheduler s where s.scheduler_id = d.owner)
+
+-- name: drains_look
+-- The last drain of each of these pipelines: whether it is over, and what became of it. The notification of its end tells
+-- nothing but the name.
+select d.pipeline, d.epoch, d.number, d.lease_until is null as is_over, d.outcome, d.progressed,
+       extract(epoch from d.retry_at - clock_timestamp())::float8 as retry_seconds
+  from tide.drain d
+ where d.pipeline = any(%(names)s)
 
 -- name: drains_begun
 -- Which of these drains a worker has begun, or are over.
@@ -172,6 +180,10 @@ select o.name as outbox, h.consumer_group, h.pipeline, h.state, h.messages, h.se
                                    where p.group_id = g.group_id and r.ended_at is null)))
  order by h.seconds_left
 
+-- name: maintenance_age
+-- How long ago workers last completed a turn of maintenance.
+select extract(epoch from clock_timestamp() - done_at)::float8 from tide.chore where name = 'maintenance'
+
 -- Chores -----------------------------------------------------------------------------------------------------------
 
 -- name: outboxes
@@ -184,7 +196,7 @@ select tide.outbox_extend(%(name)s)
 
 -- name: chore_take
 -- The turn to look after the database: of all schedulers that ask, one gets it, and then none for so long.
-update tide.chore set due_at = clock_timestamp() + make_interval(secs => %(interval_seconds)s)
+update tide.chore set due_at = clock_timestamp() + make_interval(secs => %(interval_seconds)s), asked = true
  where name = 'maintenance'
    and (due_at <= clock_timestamp() or due_at > clock_timestamp() + make_interval(secs => %(interval_seconds)s))
 returning true

@@ -1,5 +1,9 @@
 -- Maintenance: one worker at a time removes what is old.
 
+-- name: maintenance_begin
+-- Takes the turn that a scheduler asked for; anyone who can write to the broker can send a message that says so. No row: drop it.
+update tide.chore set asked = false where name = 'maintenance' and asked returning true
+
 -- name: maintenance_outboxes
 -- Every outbox.
 select o.name from tide.outbox o
@@ -29,5 +33,5 @@ select tide.config_history_retain(%(max_rows)s)
 select tide.consumers_reap()
 
 -- name: maintenance_done
--- Tells all schedulers that a turn was taken, and that nothing was in its way.
-select pg_notify('tide_relay_maintenance', '')
+-- A turn was taken, and nothing was in its way. Schedulers read when.
+update tide.chore set done_at = clock_timestamp() where name = 'maintenance'

@@ -4,7 +4,6 @@ A thread with a session of its own reads them, and again when it is notified of 
 lost, also every so often. While PostgreSQL is away, what was read last holds.
 """
 
-import select
 import threading
 import time
 from dataclasses import dataclass
@@ -18,9 +17,10 @@ from relay.backends.webhook.signatures import Verifier, signature_headers
 from relay.backends.webhook.source import WebhookSource
 from relay.database import migrate
 from relay.database.connection import Connection, connect, database_errors
+from relay.database.notifications import Ear
 from relay.errors import ConfigError, MigrationError, NotConnected
 from relay.masking import remember
-from relay.pipelines.config import ReverseConfig, parse_reverse
+from relay.pipelines.config import ReverseConfig, parse_reverse, read_config
 from relay.pipelines.secret_refs import resolve
 from relay.process.stop import Stop
 from relay.settings import Settings
@@ -31,6 +31,8 @@ from relay.wire.decode import Decoder
 log = structlog.get_logger(__name__)
 
 RECONNECT_SECONDS = 1.0
+# Anyone can say that a configuration has changed: the first time it is read at once.
+PACE_SECONDS = 0.25
 
 # Where the event id is, if not in the body.
 _ID_HEADERS = {"standard": "webhook-id", "github": "x-github-delivery"}
@@ -108,24 +110,24 @@ class Hooks:
                 self._stop.wait(RECONNECT_SECONDS)
 
     def _follow(self, connection: Connection) -> None:
+        changed = threading.Event()
+        ear = Ear(connection, lambda _, name: None if name is None else changed.set())
         with database_errors():
             connection.execute(query("api_listen"))
             while not self._stop.is_set():
+                changed.clear()
                 migrate.require_current(connection)
                 self._read(connection)
                 self.trouble = None
                 self.loaded.set()
-                read_at = time.monotonic()
-                while not self._heard(connection):
-                    if self._stop.is_set() or time.monotonic() - read_at > self._settings.discovery_interval_seconds:
-                        break
+                self._wait(ear, changed)
 
-    def _heard(self, connection: Connection) -> bool:
-        if not (heard := list(connection.notifies(timeout=0))):
-            seconds = min(1.0, self._settings.discovery_interval_seconds)
-            select.select([connection.fileno(), self._stop.fileno()], [], [], seconds)
-            heard = list(connection.notifies(timeout=0))
-        return bool(heard)
+    def _wait(self, ear: Ear, changed: threading.Event) -> None:
+        """Until a configuration is said to have changed, or it is time to look anyway."""
+        now = time.monotonic()
+        soonest, latest = now + PACE_SECONDS, now + self._settings.discovery_interval_seconds
+        while not self._stop.is_set() and (left := (soonest if changed.is_set() else latest) - time.monotonic()) > 0:
+            ear.wait(min(left, 1.0), self._stop)
 
     def _read(self, connection: Connection) -> None:
         with connection.cursor(row_factory=dict_row) as cursor:
@@ -133,7 +135,7 @@ class Hooks:
         made: dict[tuple[str, int], _Made] = {}
         hooks: dict[str, Hook | Unavailable] = {}
         for row in sorted(rows, key=lambda row: str(row["name"])):
-            if row["direction"] != "reverse" or row["config"].get("source_type") != "webhook":
+            if row["direction"] != "reverse" or not _is_hook(row):
                 continue
             key = (row["name"], row["revision"])
             made[key] = _make(row, self._made.get(key))
@@ -146,6 +148,15 @@ class Hooks:
                 continue
             hooks[path] = hook
         self._hooks, self._made = hooks, made
+
+
+def _is_hook(row: dict[str, Any]) -> bool:
+    """Whether it receives webhooks; if so, reads its configuration. A scheduler reports what cannot be read."""
+    try:
+        row["config"] = read_config(row["config"])
+    except ConfigError:
+        return False
+    return bool(row["config"].get("source_type") == "webhook")
 
 
 def _path_of(row: dict[str, Any]) -> str:
@@ -170,6 +181,8 @@ def _make(row: dict[str, Any], before: _Made | None) -> _Made:
         resolved = resolve(row["config"])
     except ConfigError as error:
         resolved = str(error)
+    except RecursionError:
+        resolved = "the configuration is nested too deeply"
     if before is not None and before.resolved == resolved:
         return before
     try:
@@ -178,6 +191,9 @@ def _make(row: dict[str, Any], before: _Made | None) -> _Made:
         hook: Hook | Unavailable = _hook(row, parse_reverse(resolved))
     except ConfigError as error:
         log.error("pipeline is invalid", pipeline=name, reason=str(error))
+        hook = Unavailable(name, "invalid")
+    except Exception:
+        log.exception("pipeline cannot be checked", pipeline=name)
         hook = Unavailable(name, "invalid")
     return _Made(resolved, hook)
 

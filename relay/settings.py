@@ -15,7 +15,7 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from relay.errors import ConfigError
-from relay.masking import mask
+from relay.masking import mask, remember_url
 
 PREFIXES = ("RELAY_", "PGTRICKLE_RELAY_")
 
@@ -137,10 +137,13 @@ class Settings(BaseSettings):
         given = {_field(name): value for name, value in overrides.items() if value is not None}
         _refuse_unknown(os.environ)
         try:
-            return cls(**given)
+            settings = cls(**given)
         except ValidationError as error:
             problems = "; ".join(_explain(detail, given) for detail in error.errors(include_url=False))
             raise ConfigError(f"wrong settings: {problems}") from None
+        remember_url(settings.postgres_url)
+        remember_url(settings.broker_url)
+        return settings
 
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
         for name, value in super().__repr_args__():

@@ -8,7 +8,7 @@ import sys
 import pytest
 import structlog
 
-from relay import masking
+from relay import known_secrets
 from relay.masking import remember
 from relay.process.logs import configure_logging
 from relay.settings import Settings
@@ -19,7 +19,7 @@ def log(monkeypatch):
     """Configures logging for this test and gives what was written since the last call, by line."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
-    monkeypatch.setattr(masking, "_remembered", type(masking._remembered)())
+    known_secrets.forget_all()
     stream = io.StringIO()
 
     def configure(**options):

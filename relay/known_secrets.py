@@ -33,7 +33,7 @@ _BASE64 = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456
 
 # form -> whether it is a piece of base64, whose neighbours then belong to it.
 _forms: OrderedDict[str, bool] = OrderedDict()
-# The first characters of a form -> the forms: the cost of a search does not depend on how many secrets are known.
+# The first characters of a form -> the forms: a search costs no more for many secrets than for a long text.
 _by_start: defaultdict[str, set[str]] = defaultdict(set)
 _lock = threading.Lock()
 
@@ -119,9 +119,10 @@ def _forget(form: str) -> None:
 
 def _candidates(text: str) -> list[tuple[str, bool]]:
     with _lock:
-        if not _forms:
-            return []
-        starts = {text[at : at + _SHORTEST] for at in range(len(text) - _SHORTEST + 1)} & _by_start.keys()
+        if len(_by_start) < len(text):
+            starts = {start for start in _by_start if start in text}
+        else:
+            starts = {text[at : at + _SHORTEST] for at in range(len(text) - _SHORTEST + 1)} & _by_start.keys()
         return [(form, _forms[form]) for start in starts for form in _by_start[start]]
 
 

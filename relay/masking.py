@@ -33,7 +33,8 @@ _PAIR = re.compile(
     rf"(\s*+=\s*+|[\"']\s*+[:=]\s*+(?=[\"']))({_QUOTED}|[^\s&'\",;)}}\]]++)"
 )
 _AUTHORIZATION = re.compile(
-    r"(?i)(authorization[\"']?\s*+[:=,]\s*+[\[\"']*+)((?:\w++ )?[^\s\"',\]]++)",
+    r"(?i)((?:authorization|cookie|x-amz-security-token|x-api-key)[\"']?\s*+[:=,]\s*+[\[\"']*+)"
+    r"((?:\w++ )?[^\s\"',\]]++)"
 )
 
 

@@ -15,6 +15,7 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from relay.errors import ConfigError
+from relay.known_secrets import remember
 from relay.masking import mask, remember_url
 
 PREFIXES = ("RELAY_", "PGTRICKLE_RELAY_")
@@ -143,6 +144,7 @@ class Settings(BaseSettings):
             raise ConfigError(f"wrong settings: {problems}") from None
         remember_url(settings.postgres_url)
         remember_url(settings.broker_url)
+        remember(os.environ.get("PGPASSWORD", ""))  # of libpq, where the URL has none
         return settings
 
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:

@@ -3,19 +3,24 @@
 Each reader gets hostile texts of two lengths. Time is that of this thread alone, so other programs do not matter.
 """
 
+import asyncio
 import contextlib
+import struct
 import time
 from datetime import UTC, datetime
+from typing import cast
 
 import pytest
+from nats.aio.client import Client
 
 from relay import known_secrets
 from relay.backends.kafka.topics import bad_topic
 from relay.backends.nats.sink import _subject_problem
+from relay.backends.rabbitmq.deliveries import _headers as rabbitmq_headers
 from relay.backends.redis import entry as redis_entry
 from relay.backends.sqs import message as sqs
 from relay.backends.webhook.client import _checked_name, retry_after_seconds
-from relay.backends.webhook.signatures import Verifier
+from relay.backends.webhook.signatures import Scheme, Verifier
 from relay.backends.webhook.url import UrlTemplate
 from relay.errors import RelayError
 from relay.masking import REFERENCE, mask, mask_config
@@ -116,7 +121,7 @@ def _verifying(text):
         value = text.encode("latin-1", "replace").decode("latin-1")
         for prefix in ("", "sha256=", "v1,", "Bearer "):
             headers = {"webhook-id": value, "webhook-timestamp": "1", header: prefix + value}
-            Verifier(scheme, ("secret-value",)).problem(headers, b"body", 1.0)
+            Verifier(cast(Scheme, scheme), ("secret-value",)).problem(headers, b"body", 1.0)
 
 
 def _encoding(text):
@@ -141,6 +146,18 @@ def _redis(text):
     data = text.encode(errors="replace")
     redis_entry.received("s", b"1-0", [b"h:" + data, data, data, data, b"x", data], None)
     redis_entry.largest_text_bytes(_record(text))
+
+
+def _rabbitmq(text):
+    value = text.encode(errors="replace")
+    table = b"\x01aS" + struct.pack(">I", len(value)) + value
+    table += b"".join(b"\x02b" + value[:1] + b"V" for _ in range(len(value) // 4))
+    rabbitmq_headers(struct.pack(">HHQH", 60, 0, 0, 0x2000) + struct.pack(">I", len(table)) + table)
+
+
+def _nats(text):
+    value = text.encode(errors="replace").replace(b"\r\n", b"\r\na: b\r\n")
+    asyncio.run(Client()._process_headers(b"NATS/1.0\r\na: " + value + b"\r\n\r\n"))
 
 
 def _splitting(text):
@@ -170,6 +187,9 @@ READERS = {
     "cloudevents": _decoding("cloudevents"),
     "debezium": _decoding("debezium"),
     "encoding": _encoding,
+    "headers of a message": _refused(lambda text: parsed_headers(text.encode(errors="replace")), ValueError),
+    "headers of NATS": _nats,
+    "headers of RabbitMQ": _rabbitmq,
     "line of JSON": _refused(lambda text: parse_line(1, text), BadLine),
     "lines in pieces": _splitting,
     "mask": mask,

@@ -172,6 +172,7 @@ def test_a_configuration_and_a_url_say_what_is_secret():
         ('{"token": "t0ken", "a": 1}', '{"token": ***, "a": 1}'),
         ("Authorization: Basic dTpw\r\nHost: h", "Authorization: ***\r\nHost: h"),
         ("{'proxy-authorization': 'Bearer abc'}", "{'proxy-authorization': '***'}"),
+        ("x-amz-security-token:IQoJb3\n", "x-amz-security-token:***\n"),
         ("an invalid token: expected }", "an invalid token: expected }"),
     ],
 )

@@ -7,6 +7,7 @@ import unicodedata
 import pytest
 
 from relay.printable import printable, printable_json, printable_lines
+from tests.paths import ROOT
 
 HARMLESS = "plain, ü, 中文, عربي, 🙂, e\N{COMBINING ACUTE ACCENT}"
 
@@ -29,3 +30,12 @@ def test_what_is_harmless_stays():
 
 def test_an_escape_says_which_character_it_was():
     assert printable("a\x1b[2J\n\u202e\U000e0041") == "a\\x1b[2J\\n\\u202e\\U000e0041"
+
+
+def test_verbs_write_only_by_what_makes_texts_printable():
+    """Of `relay.cli.base`; our own SQL is as it is."""
+    others = [path for path in (ROOT / "relay" / "cli").glob("*.py") if path.name != "base.py"]
+    lines = [line.strip() for path in others for line in path.read_text().replace("echo(\n", "echo(").splitlines()]
+    assert [line for line in lines if "rich.text" in line or "rich.markup" in line or line.startswith("print(")] == []
+    echoes = [line for line in lines if "click.echo(" in line and "printable_lines(" not in line]
+    assert echoes == ["click.echo(schema.script(with_roles=with_roles), nl=False)"]

@@ -78,4 +78,4 @@ Other verbs find the database automatically {here}. Elsewhere, run first:
     )
     for line in env_file.exports({field: getattr(settings, field) for field in env_file.FIELDS}):
         say(f"  {line}")
-    click.echo("")
+    say("")

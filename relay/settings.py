@@ -16,7 +16,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from relay.errors import ConfigError
 from relay.known_secrets import remember
-from relay.masking import mask, remember_url
+from relay.masking import MASKED, mask, remember_url
 
 PREFIXES = ("RELAY_", "PGTRICKLE_RELAY_")
 
@@ -179,7 +179,7 @@ def _refuse_unknown(environ: Mapping[str, str]) -> None:
 def _shown(name: str, value: object) -> str:
     # An unknown variable could hold anything, so its value is shown only if its name does not suggest a secret.
     secret = re.search(r"URL|PASS|SECRET|TOKEN|KEY|CRED|DSN", name.upper())
-    return "(not shown)" if secret else repr(mask(str(value)))
+    return MASKED if secret else repr(mask(str(value)))
 
 
 def _explain(detail: ErrorDetails, given: Mapping[str, object]) -> str:

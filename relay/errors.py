@@ -8,13 +8,18 @@ RelayError
 └── MigrationError       the schema of the database is not the one that this version needs
 
 A caller asks two questions only: retry or not (is it a ConfigError), reconnect or not (is it NotConnected).
-Messages say what happened, to which pipeline or message, and what to do next. They never hold a secret: code that
-builds one from foreign text passes it through `relay.masking.mask`.
+Messages say what happened, to which pipeline or message, and what to do next. They are bounded and hold no secret,
+whatever foreign text they were built from.
 """
+
+from relay.masking import mask
 
 
 class RelayError(Exception):
     """The root of the tree."""
+
+    def __init__(self, text: str = "") -> None:
+        super().__init__(mask(text))
 
 
 class ConfigError(RelayError):

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
+from relay.masking import mask
+
 MAX_BATCH_BYTES = 2 * 1024 * 1024
 """How much of an outbox is read at once. Two batches are in memory for each thread: one at the sink, one read ahead."""
 
@@ -85,9 +87,12 @@ class Failure:
     code: str
     """A short stable word for metrics, such as `too_large`."""
     reason: str
-    """For people; carries no secret."""
+    """For people; bounded, and without secrets, whatever foreign text it was built from."""
     retry_after_seconds: float | None = None
     """The pause that the receiver asked for; None if it asked for none."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "reason", mask(self.reason))
 
 
 class Progress(NamedTuple):

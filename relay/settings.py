@@ -15,7 +15,8 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from relay.errors import ConfigError
-from relay.masking import mask
+from relay.known_secrets import remember
+from relay.masking import MASKED, mask, remember_url
 
 PREFIXES = ("RELAY_", "PGTRICKLE_RELAY_")
 
@@ -137,10 +138,14 @@ class Settings(BaseSettings):
         given = {_field(name): value for name, value in overrides.items() if value is not None}
         _refuse_unknown(os.environ)
         try:
-            return cls(**given)
+            settings = cls(**given)
         except ValidationError as error:
             problems = "; ".join(_explain(detail, given) for detail in error.errors(include_url=False))
             raise ConfigError(f"wrong settings: {problems}") from None
+        remember_url(settings.postgres_url)
+        remember_url(settings.broker_url)
+        remember(os.environ.get("PGPASSWORD", ""))  # of libpq, where the URL has none
+        return settings
 
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
         for name, value in super().__repr_args__():
@@ -174,7 +179,7 @@ def _refuse_unknown(environ: Mapping[str, str]) -> None:
 def _shown(name: str, value: object) -> str:
     # An unknown variable could hold anything, so its value is shown only if its name does not suggest a secret.
     secret = re.search(r"URL|PASS|SECRET|TOKEN|KEY|CRED|DSN", name.upper())
-    return "(not shown)" if secret else repr(mask(str(value)))
+    return MASKED if secret else repr(mask(str(value)))
 
 
 def _explain(detail: ErrorDetails, given: Mapping[str, object]) -> str:

@@ -10,6 +10,7 @@ import signal
 import sys
 import threading
 
+from relay.printable import printable
 from relay.process.multiprocess import prepare_multiprocess
 
 folder = prepare_multiprocess()  # before anything imports prometheus_client
@@ -35,7 +36,7 @@ from workers.resources import Resources  # noqa: E402
 try:
     settings = Settings.load()
 except ConfigError as error:
-    sys.exit(f"relay.workers: {error}")
+    sys.exit(printable(f"relay.workers: {error}"))
 configure_logging(settings)
 
 # A batch of 1,000 messages is some 4,000 tuples and dicts, in no cycle: with Python's default of 700,
@@ -73,7 +74,7 @@ def _served(worker: dramatiq.Worker) -> set[str]:
     try:
         queues.check_queues(worker.consumer_whitelist or ())
     except ConfigError as error:
-        sys.exit(f"relay.workers: --queues: {error}")
+        sys.exit(printable(f"relay.workers: --queues: {error}"))
     return worker.consumer_whitelist or broker.get_declared_queues()
 
 

@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry
 import relay
 from relay.broker.factory import make_broker
 from relay.errors import RelayError
+from relay.printable import printable
 from relay.process.logs import configure_logging
 from relay.process.metrics import SchedulerMetrics
 from relay.process.stop import Stop
@@ -65,7 +66,7 @@ def main(**given: str | None) -> None:
                 http.stop()
                 broker.close()
     except RelayError as error:
-        sys.exit(f"relay-scheduler: {error}")
+        sys.exit(printable(f"relay-scheduler: {error}"))
     except OSError as error:
         sys.exit(f"relay-scheduler: cannot serve {settings.metrics_addr}: {error.strerror}")
 

@@ -7,19 +7,23 @@ import importlib
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
+from types import TracebackType
 from typing import Any, TypeVar, cast
 
 import click
 from rich.console import Console
+from rich.text import Text
 
 import relay
 from relay.errors import RelayError
 from relay.local import env_file
 from relay.masking import mask
 from relay.operations.base import Connection, session
+from relay.printable import printable, printable_json, printable_lines
 from relay.settings import Settings, option, variables
 
 FAILED = 1
@@ -54,7 +58,7 @@ class Failed(click.ClickException):
     def show(self, file: Any = None) -> None:
         context = click.get_current_context(silent=True)
         name = context.command_path if context else "relay"
-        click.echo(f"{name}: {mask(self.message)}", file=file or sys.stderr)
+        click.echo(printable(f"{name}: {mask(self.message)}"), file=file or sys.stderr)
 
 
 class Verb(click.Command):
@@ -73,6 +77,16 @@ class Verb(click.Command):
             ctx.exit(INTERRUPTED)
 
 
+@contextmanager
+def _printable_usage() -> Iterator[None]:
+    """What click says about wrong usage repeats what was given."""
+    try:
+        yield
+    except click.ClickException as error:
+        error.message = printable_lines(mask(error.message))  # type: ignore[misc]
+        raise
+
+
 class Verbs(click.Group):
     """A group of verbs, in their order. `lazy`: verb -> "module:command", imported when the verb is used."""
 
@@ -84,6 +98,18 @@ class Verbs(click.Group):
         self._lazy = lazy or {}
         if name == "relay":
             click.version_option(relay.__version__, prog_name="relay")(self)
+
+    def main(self, *args: Any, **extra: Any) -> Any:
+        sys.excepthook = _unexpected
+        return super().main(*args, **extra)
+
+    def make_context(self, *args: Any, **extra: Any) -> click.Context:
+        with _printable_usage():
+            return super().make_context(*args, **extra)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with _printable_usage():
+            return super().invoke(ctx)
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
         return [*self._lazy, *self.commands]
@@ -143,18 +169,54 @@ def database(settings: Settings, verb: str) -> Iterator[Connection]:
 # Speaking --------------------------------------------------------------------------------------------------------
 
 
+class _Output(Console):
+    """Each string is a value: not markup, in one line, and without anything that a terminal would obey."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        return super().render_str(printable(text), **options | {"markup": False, "emoji": False})
+
+
 def output() -> Console:
     """Standard output, for tables: as wide as they need unless it is a terminal."""
-    return Console(soft_wrap=False, highlight=False, width=None if sys.stdout.isatty() else 220)
+    return _Output(soft_wrap=False, highlight=False, width=None if sys.stdout.isatty() else 220)
 
 
-def tell(text: str) -> None:
+def shown(value: str, style: str = "") -> Text:
+    """A value with a style."""
+    return Text(printable(value), style)
+
+
+def shown_lines(values: Iterable[str]) -> Text:
+    return Text("\n").join([shown(value) for value in values])
+
+
+def say(line: str, *, err: bool = False) -> None:
+    """One line of a result."""
+    click.echo(printable(line), err=err)
+
+
+def tell(line: str) -> None:
     """One line about the work, on standard error."""
-    click.echo(click.style(text, dim=True), err=True)
+    click.echo(click.style(printable(line), dim=True), err=True)
+
+
+def confirm(question: str) -> bool:
+    return click.confirm(printable(question), err=True)
 
 
 def print_json(value: Any, *, indent: int | None = 2) -> None:
-    click.echo(json.dumps(value, default=_as_json, ensure_ascii=False, indent=indent))
+    print_json_text(json.dumps(value, default=_as_json, ensure_ascii=False, indent=indent))
+
+
+def print_json_text(text: str, *, end: bool = True) -> None:
+    """JSON that is one already. `end`: a line break after it."""
+    click.echo(printable_json(text), nl=end)
+
+
+def _unexpected(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Python would print the texts of others as they are."""
+    text = mask("".join(traceback.format_exception(kind, error, trace)), most_characters=32_768)
+    click.echo(printable_lines(text), err=True, nl=False)
 
 
 def _as_json(value: Any) -> Any:

@@ -8,9 +8,20 @@ from datetime import timedelta
 
 import click
 from rich.table import Table
-from rich.text import Text
 
-from relay.cli.base import Verbs, database, json_option, load_settings, output, postgres_option, print_json, tell
+from relay.cli.base import (
+    Verbs,
+    confirm,
+    database,
+    json_option,
+    load_settings,
+    output,
+    postgres_option,
+    print_json,
+    print_json_text,
+    say,
+    tell,
+)
 from relay.cli.dead_letter_json import as_json_text
 from relay.errors import ConfigError
 from relay.operations import dead_letters
@@ -84,21 +95,20 @@ def _table(found: Sequence[Summary]) -> Table:
         table.add_column(title, justify="right" if number else "left", no_wrap=number, overflow="fold")
     for letter in found:
         table.add_row(
-            str(letter.dead_letter_id), letter.pipeline, Text(letter.message), Text(letter.code), str(letter.attempts),
-            f"{letter.failed_at:%Y-%m-%d %H:%M:%S}", "requested" if letter.retry_requested_at else "",
-            Text(letter.reason),
+            str(letter.dead_letter_id), letter.pipeline, letter.message, letter.code, str(letter.attempts),
+            f"{letter.failed_at:%Y-%m-%d %H:%M:%S}", "requested" if letter.retry_requested_at else "", letter.reason,
         )  # fmt: skip
     return table
 
 
 def _print_json(connection: Connection, found: Sequence[Summary]) -> None:
     """One after the other, so that only one payload at a time is in memory."""
-    click.echo("[", nl=False)
+    print_json_text("[", end=False)
     separator = "\n"
     for letter in dead_letters.read_each(connection, [summary.dead_letter_id for summary in found]):
-        click.echo(separator + as_json_text(letter), nl=False)
+        print_json_text(separator + as_json_text(letter), end=False)
         separator = ",\n"
-    click.echo("\n]" if found else "]")
+    print_json_text("\n]" if found else "]")
 
 
 @dead_letter.command()
@@ -116,7 +126,7 @@ def show(dead_letter_id: int, postgres_url: str | None) -> None:
       relay dead-letter show 17 | jq .payload
     """
     with database(load_settings(postgres_url=postgres_url), "dead-letter") as connection:
-        click.echo(as_json_text(dead_letters.show(connection, dead_letter_id)))
+        print_json_text(as_json_text(dead_letters.show(connection, dead_letter_id)))
 
 
 @dead_letter.command()
@@ -139,7 +149,7 @@ def retry(ids: tuple[int, ...], pipeline: str | None, postgres_url: str | None) 
     _one_of(ids, pipeline)
     with database(load_settings(postgres_url=postgres_url), "dead-letter") as connection:
         asked = dead_letters.retry_all(connection, pipeline) if pipeline else dead_letters.retry(connection, ids)
-    click.echo(f"asked {', '.join(asked.pipelines)} to deliver {_count(asked.dead_letters)} again")
+    say(f"asked {', '.join(asked.pipelines)} to deliver {_count(asked.dead_letters)} again")
     for name in asked.disabled:
         tell(f"pipeline {name} is disabled; it delivers them when you enable it: relay pipeline enable {name}")
 
@@ -176,7 +186,7 @@ def discard(
             count = dead_letters.discard_all(connection, pipeline, older_than or timedelta())
         else:
             count = dead_letters.discard(connection, ids)
-    click.echo(f"discarded {_count(count)}")
+    say(f"discarded {_count(count)}")
 
 
 @dead_letter.command()
@@ -206,7 +216,7 @@ def stats(pipeline: str | None, postgres_url: str | None, as_json: bool) -> None
         for row in found:
             times = [f"{moment:%Y-%m-%d %H:%M:%S}" for moment in (row.oldest_at, row.newest_at)]
             counts = [str(number) for number in (row.dead_letters, row.retrying, row.most_attempts)]
-            table.add_row(row.pipeline, Text(row.code), *counts, *times)
+            table.add_row(row.pipeline, row.code, *counts, *times)
         output().print(table)
 
 
@@ -220,7 +230,7 @@ def _confirm(what: str, yes: bool) -> None:
         return
     if not sys.stdin.isatty():
         raise ConfigError(f"this deletes {what} permanently: give --yes to confirm")
-    if not click.confirm(f"Delete {what} permanently?", err=True):
+    if not confirm(f"Delete {what} permanently?"):
         raise ConfigError("nothing was discarded")
 
 

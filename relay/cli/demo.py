@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from relay.cli.base import FAILED, INTERRUPTED, Verb, output
+from relay.cli.base import FAILED, INTERRUPTED, Verb, output, say, shown
 from relay.local.demo.orders import OUTBOX
 from relay.local.demo.run import Demo, Stopped
 from relay.local.demo.view import View, table
@@ -50,9 +50,10 @@ def demo(ctx: click.Context, events: int, seconds: float) -> None:
             ctx.exit(INTERRUPTED)
     console.print(table(verdicts))
     if all(verdict.right for verdict in verdicts):
-        console.print("[green]All is right:[/] every committed order arrived at least once, in order, and no other.")
+        arrived = shown(" every committed order arrived at least once, in order, and no other.")
+        console.print(shown("All is right:", "green") + arrived)
         return
-    console.print("[bold red]Not right:[/] see the red figures above.")
+    console.print(shown("Not right:", "bold red"), "see the red figures above.")
     ctx.exit(FAILED)
 
 
@@ -80,6 +81,7 @@ def _is_idle(connection: Connection) -> bool:
 
 
 def _show_log(log: Path) -> None:
-    click.echo(f"\nthe end of {log.name}:", err=True)
+    say("", err=True)
+    say(f"the end of {log.name}:", err=True)
     for line in log.read_text(errors="replace").splitlines()[-LOG_LINES:]:
-        click.echo(f"  {line}", err=True)
+        say(f"  {line}", err=True)

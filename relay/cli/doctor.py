@@ -3,7 +3,6 @@
 from dataclasses import asdict
 
 import click
-from rich.text import Text
 
 from relay.cli.base import (
     FAILED,
@@ -14,6 +13,7 @@ from relay.cli.base import (
     output,
     postgres_option,
     print_json,
+    shown,
 )
 from relay.operations.doctor.findings import Finding
 from relay.operations.doctor.run import examine
@@ -51,6 +51,6 @@ def doctor(ctx: click.Context, postgres_url: str | None, broker_url: str | None,
 def _print(finding: Finding) -> None:
     mark, colour = MARKS[finding.result]
     console = output()
-    console.print(Text(f"{mark} {finding.check}: ", style=colour) + Text(finding.found, style="not bold default"))
+    console.print(shown(f"{mark} {finding.check}: ", style=colour) + shown(finding.found, style="not bold default"))
     if finding.fix:
-        console.print(Text(f"    fix: {finding.fix}"))
+        console.print(shown(f"    fix: {finding.fix}"))

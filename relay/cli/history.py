@@ -7,9 +7,18 @@ from typing import Any
 
 import click
 from rich.table import Table
-from rich.text import Text
 
-from relay.cli.base import Verb, database, json_option, load_settings, output, postgres_option, print_json, tell
+from relay.cli.base import (
+    Verb,
+    database,
+    json_option,
+    load_settings,
+    output,
+    postgres_option,
+    print_json,
+    shown_lines,
+    tell,
+)
 from relay.operations import history as operations
 from relay.operations.history import Change
 
@@ -27,7 +36,7 @@ def history(pipeline: str | None, limit: int, postgres_url: str | None, as_json:
     Shows only what differs, the last change last. Secrets are masked; that a secret has changed is shown.
 
     \b
-    Exit codes: 0 shown, also if there is no change; 1 no such pipeline, or an error; 2 wrong usage.
+    Exit codes: 0 shown_lines, also if there is no change; 1 no such pipeline, or an error; 2 wrong usage.
 
     \b
     Example:
@@ -50,8 +59,8 @@ def _table(found: Sequence[Change]) -> Table:
         table.add_column(title, overflow="fold", no_wrap=title in ("when", "action"))
     for change in found:
         table.add_row(
-            f"{change.changed_at:%Y-%m-%d %H:%M:%S}", change.pipeline, Text(change.changed_by), Text(change.program),
-            change.action, Text("\n".join(_lines(change))),
+            f"{change.changed_at:%Y-%m-%d %H:%M:%S}", change.pipeline, change.changed_by, change.program,
+            change.action, shown_lines(_lines(change)),
         )  # fmt: skip
     return table
 

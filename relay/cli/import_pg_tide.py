@@ -2,7 +2,7 @@
 
 import click
 
-from relay.cli.base import Verbs, database, load_settings, postgres_option, tell
+from relay.cli.base import Verbs, database, load_settings, postgres_option, say, tell
 from relay.operations.pg_tide.importer import import_pg_tide
 
 _HELP = """Imports from other systems.
@@ -40,7 +40,7 @@ def pg_tide(schema: str | None, messages: bool, enable: bool, dry_run: bool, pos
     with database(load_settings(postgres_url=postgres_url), "import") as connection:
         imported = import_pg_tide(connection, schema=schema, messages=messages, enable=enable, dry_run=dry_run)
     for line in imported.done:
-        click.echo(line)
+        say(line)
     for line in imported.by_hand:
-        click.echo(f"by hand: {line}")
+        say(f"by hand: {line}")
     tell(outcome)

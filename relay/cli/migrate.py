@@ -2,7 +2,7 @@
 
 import click
 
-from relay.cli.base import FAILED, Verb, json_option, load_settings, postgres_option, print_json
+from relay.cli.base import FAILED, Verb, json_option, load_settings, postgres_option, print_json, say
 from relay.operations import schema
 
 
@@ -61,7 +61,8 @@ def migrate(
             print_json({"applied": list(applied.names), "functions": applied.functions})
         else:
             lines = [f"applied {name}" for name in applied.names] + ["applied the functions"] * applied.functions
-            click.echo("\n".join(lines) or "the database is current")
+            for line in lines or ["the database is current"]:
+                say(line)
 
 
 def _check(postgres_url: str | None, as_json: bool) -> int:
@@ -71,13 +72,13 @@ def _check(postgres_url: str | None, as_json: bool) -> int:
         print_json({name: getattr(state, name) for name in names})
         return 0 if state.workable else FAILED
     if state.current:
-        click.echo("the database is current")
+        say("the database is current")
     elif state.workable:
         found = [f"migration {number}" for number in state.unknown] or ["the functions of a later version"]
-        click.echo(f"the database is ahead, this version can work with it: it has {', '.join(found)}")
+        say(f"the database is ahead, this version can work with it: it has {', '.join(found)}")
     if state.lacks:
-        click.echo(f"the database is behind, it lacks {', '.join(state.lacks)}: run relay migrate", err=True)
+        say(f"the database is behind, it lacks {', '.join(state.lacks)}: run relay migrate", err=True)
     if state.incompatible:
         numbers = ", ".join(state.incompatible)
-        click.echo(f"the database is ahead, it has migration {numbers}: upgrade tide-relay", err=True)
+        say(f"the database is ahead, it has migration {numbers}: upgrade tide-relay", err=True)
     return 0 if state.workable else FAILED

@@ -11,12 +11,14 @@ from rich.table import Table
 from relay.cli.base import (
     FAILED,
     Verbs,
+    confirm,
     database,
     json_option,
     load_settings,
     output,
     postgres_option,
     print_json,
+    say,
     tell,
 )
 from relay.cli.from_table import from_table_options, routed_table
@@ -127,7 +129,7 @@ def set_pipeline(
              "better: ${env:NAME} or ${file:PATH}")  # fmt: skip
     done = "could be set" if dry_run else "is set"
     origin = f"table {routed.table}, " if routed else ""
-    click.echo(f"pipeline {name} {done}, {'into inbox' if reverse else f'from {origin}outbox'} {box}")
+    say(f"pipeline {name} {done}, {'into inbox' if reverse else f'from {origin}outbox'} {box}")
 
 
 @pipeline.command()
@@ -145,7 +147,7 @@ def enable(name: str, postgres_url: str | None) -> None:
     """
     with database(load_settings(postgres_url=postgres_url), "pipeline") as connection:
         pipelines.enable(connection, name)
-    click.echo(f"pipeline {name} is enabled")
+    say(f"pipeline {name} is enabled")
 
 
 @pipeline.command()
@@ -163,7 +165,7 @@ def disable(name: str, postgres_url: str | None) -> None:
     """
     with database(load_settings(postgres_url=postgres_url), "pipeline") as connection:
         pipelines.disable(connection, name)
-    click.echo(f"pipeline {name} is disabled")
+    say(f"pipeline {name} is disabled")
 
 
 @pipeline.command()
@@ -183,11 +185,11 @@ def delete(name: str, yes: bool, postgres_url: str | None) -> None:
     if not yes:
         if not sys.stdin.isatty():
             raise ConfigError(f"this deletes pipeline {name} and its offset: give --yes to confirm")
-        if not click.confirm(f"Delete pipeline {name} and its offset?", err=True):
+        if not confirm(f"Delete pipeline {name} and its offset?"):
             raise ConfigError("nothing was deleted")
     with database(load_settings(postgres_url=postgres_url), "pipeline") as connection:
         pipelines.delete(connection, name)
-    click.echo(f"pipeline {name} is deleted")
+    say(f"pipeline {name} is deleted")
 
 
 @pipeline.command()
@@ -216,7 +218,7 @@ def validate(
         print_json([asdict(validation) for validation in found])
     else:
         for validation in found:
-            click.echo(f"{validation.name}: {'valid' if validation.valid else f'invalid: {validation.reason}'}")
+            say(f"{validation.name}: {'valid' if validation.valid else f'invalid: {validation.reason}'}")
     ctx.exit(0 if all(validation.valid for validation in found) else FAILED)
 
 

@@ -9,7 +9,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
-from relay.cli.base import Verb, database, json_option, load_settings, postgres_option, print_json, tell
+from relay.cli.base import Verb, database, json_option, load_settings, postgres_option, print_json, say, tell
 from relay.errors import RelayError
 from relay.operations import outboxes
 from relay.operations.publish import Published, publish_lines
@@ -54,7 +54,7 @@ def publish(outbox: str, file: BinaryIO, create: bool, postgres_url: str | None,
         print_json({"outbox": outbox, "published": done.messages, "first_id": done.first_id, "last_id": done.last_id})
     else:
         ids = f", ids {done.first_id} to {done.last_id}" if done.messages else ""
-        click.echo(f"published {done.messages} messages to {outbox}{ids}")
+        say(f"published {done.messages} messages to {outbox}{ids}")
 
 
 def _published(done: Published) -> str:

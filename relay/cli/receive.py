@@ -6,7 +6,7 @@ from typing import BinaryIO
 
 import click
 
-from relay.cli.base import Verb, database, json_option, load_settings, postgres_option, print_json, tell
+from relay.cli.base import Verb, database, json_option, load_settings, postgres_option, print_json, say, tell
 from relay.errors import RelayError
 from relay.operations.receive import Stored, receive_lines
 
@@ -61,6 +61,6 @@ def receive(pipeline: str, file: BinaryIO, run: str | None, postgres_url: str | 
     else:
         more = [f"{done.known} were there already"] if done.known else []
         more += [f"{done.dead_letters} are dead letters"] if done.dead_letters else []
-        click.echo(f"stored {done.stored} messages in {done.inbox}{''.join(f', {text}' for text in more)} (run {name})")
+        say(f"stored {done.stored} messages in {done.inbox}{''.join(f', {text}' for text in more)} (run {name})")
     if done.dead_letters:
         tell(f"see what was refused: relay dead-letter list {pipeline}")

@@ -5,7 +5,18 @@ from dataclasses import asdict
 import click
 from rich.table import Table
 
-from relay.cli.base import Verb, Verbs, database, json_option, load_settings, output, postgres_option, print_json, tell
+from relay.cli.base import (
+    Verb,
+    Verbs,
+    database,
+    json_option,
+    load_settings,
+    output,
+    postgres_option,
+    print_json,
+    say,
+    tell,
+)
 from relay.operations import replays as operations
 from relay.operations.base import LARGEST_ID
 from relay.operations.replays import Preview, Replay
@@ -53,19 +64,19 @@ def replay(
         else:
             found = operations.wait(connection, found, wait_seconds)
             text = f"replay {found.replay_id} has ended: {operations.progress(found)}"
-    print_json(asdict(found)) if as_json else click.echo(text)
+    print_json(asdict(found)) if as_json else say(text)
 
 
 def _show_preview(preview: Preview, as_json: bool) -> None:
     if as_json:
         print_json(asdict(preview))
         return
-    click.echo(f"{preview.messages} messages, {preview.bytes} bytes, {preview.dead_letters} of them dead letters")
+    say(f"{preview.messages} messages, {preview.bytes} bytes, {preview.dead_letters} of them dead letters")
     if preview.messages:
-        click.echo(f"first: {preview.first_id}, published {preview.first_at:%Y-%m-%d %H:%M:%S} UTC")
-        click.echo(f"last: {preview.last_id}, published {preview.last_at:%Y-%m-%d %H:%M:%S} UTC")
+        say(f"first: {preview.first_id}, published {preview.first_at:%Y-%m-%d %H:%M:%S} UTC")
+        say(f"last: {preview.last_id}, published {preview.last_at:%Y-%m-%d %H:%M:%S} UTC")
     kept = preview.oldest_kept_id
-    click.echo("the outbox keeps no message" if kept is None else f"the outbox keeps messages from {kept} on")
+    say("the outbox keeps no message" if kept is None else f"the outbox keeps messages from {kept} on")
 
 
 _HELP = """Lists and cancels the replays that relay replay requests.
@@ -130,4 +141,4 @@ def cancel(replay_id: int, postgres_url: str | None) -> None:
     """
     with database(load_settings(postgres_url=postgres_url), "replays") as connection:
         cancelled = operations.cancel(connection, replay_id)
-    click.echo(f"replay {replay_id} {'is cancelled' if cancelled else 'had already ended'}")
+    say(f"replay {replay_id} {'is cancelled' if cancelled else 'had already ended'}")

@@ -4,7 +4,7 @@ from dataclasses import asdict
 
 import click
 
-from relay.cli.base import FAILED, Verb, database, json_option, load_settings, postgres_option, print_json, tell
+from relay.cli.base import FAILED, Verb, database, json_option, load_settings, postgres_option, print_json, say, tell
 from relay.operations import restore
 from relay.operations.restore import Restored
 
@@ -71,6 +71,6 @@ def _show(done: Restored) -> None:
     begin = "would begin at" if done.dry_run else "begin at"
     for skip in done.outboxes:
         if not skip.error:
-            click.echo(f"outbox {skip.outbox}: new ids {begin} {skip.first_id} (last given: {skip.last_id})")
+            say(f"outbox {skip.outbox}: new ids {begin} {skip.first_id} (last given: {skip.last_id})")
     for pipeline in done.pipelines:
-        click.echo(f"pipeline {pipeline.pipeline} ({pipeline.type}): {pipeline.then}")
+        say(f"pipeline {pipeline.pipeline} ({pipeline.type}): {pipeline.then}")

@@ -8,9 +8,8 @@ import click
 from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.table import Table
-from rich.text import Text
 
-from relay.cli.base import Verb, database, json_option, load_settings, output, postgres_option, print_json
+from relay.cli.base import Verb, database, json_option, load_settings, output, postgres_option, print_json, shown
 from relay.operations.base import Connection, seconds_text
 from relay.operations.status import Status, read_status
 from relay.process.stop import Stop
@@ -77,7 +76,7 @@ def _watch(connection: Connection, names: Sequence[str], interval_seconds: float
 def render(statuses: Sequence[Status]) -> RenderableType:
     """The table, and below it the last errors."""
     if not statuses:
-        return Text(
+        return shown(
             "there are no pipelines; create one: relay pipeline set NAME OUTBOX|INBOX --config JSON", style="dim"
         )
     table = Table(box=None, pad_edge=False)
@@ -88,8 +87,8 @@ def render(statuses: Sequence[Status]) -> RenderableType:
         age = seconds_text(s.lag_seconds) if s.lag_messages else ""
         offset, lag = ("", "") if s.offset_id is None else (str(s.offset_id), str(s.lag_messages))
         table.add_row(
-            s.name, Text(s.state, style=COLOURS[s.state]), s.owner or "", offset, lag, age,
-            str(s.delivered), str(s.dead_letters), Text(s.why),
+            s.name, shown(s.state, style=COLOURS[s.state]), s.owner or "", offset, lag, age,
+            str(s.delivered), str(s.dead_letters), s.why,
         )  # fmt: skip
     return Group(table, *_errors(statuses), *_dead(statuses))
 
@@ -97,11 +96,11 @@ def render(statuses: Sequence[Status]) -> RenderableType:
 def _errors(statuses: Sequence[Status]) -> list[RenderableType]:
     failed = [s for s in statuses if s.last_error and s.last_error_at]
     lines = [f"{s.name}, {s.last_error_at:%Y-%m-%d %H:%M:%S} UTC, {s.last_error_code}: {s.last_error}" for s in failed]
-    return [Text("\nlast errors", style="bold"), *(Text(line) for line in lines)] if lines else []
+    return ["", shown("last errors", "bold"), *(shown(line) for line in lines)] if lines else []
 
 
 def _dead(statuses: Sequence[Status]) -> list[RenderableType]:
     if not any(s.dead_letters for s in statuses):
         return []
-    text = "\ndead: refused since the pipeline was created; those still kept: relay dead-letter stats"
-    return [Text(text, style="dim")]
+    text = "dead: refused since the pipeline was created; those still kept: relay dead-letter stats"
+    return ["", shown(text, "dim")]

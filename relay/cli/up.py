@@ -6,9 +6,10 @@ from threading import Lock
 
 import click
 
-from relay.cli.base import Verb, tell
+from relay.cli.base import Verb, say, tell
 from relay.local import env_file
 from relay.local.up import OURS, Up
+from relay.printable import printable_lines
 from relay.process.stop import Stop
 from relay.settings import Settings, option
 
@@ -57,14 +58,15 @@ class Output:
 
     def line(self, part: str, text: str) -> None:
         with self._lock:
-            click.echo(click.style(f"{part:<9} | ", fg=COLOURS.get(part)) + text)
+            click.echo(click.style(f"{part:<9} | ", fg=COLOURS.get(part)) + printable_lines(text))
             sys.stdout.flush()
 
 
 def _announce(folder: Path, settings: Settings) -> None:
     where = env_file.DEFAULT_FOLDER.resolve()
     here = "in this folder" if folder == where else f"after: . {folder / env_file.NAME}"
-    click.echo(f"""
+    click.echo(
+        printable_lines(f"""
   PostgreSQL         {settings.postgres_url}
   broker             {settings.broker_url}
   scheduler metrics  http://{settings.metrics_addr}/metrics
@@ -73,6 +75,7 @@ def _announce(folder: Path, settings: Settings) -> None:
 
 Other verbs find the database automatically {here}. Elsewhere, run first:
 """)
+    )
     for line in env_file.exports({field: getattr(settings, field) for field in env_file.FIELDS}):
-        click.echo(f"  {line}")
-    click.echo("")
+        say(f"  {line}")
+    say("")

@@ -18,8 +18,6 @@ from relay.sql import query
 
 Cursor = psycopg.Cursor[Any]
 
-_MAX_ERROR_CHARACTERS = 2000
-
 
 class FencedSession:
     """The PostgreSQL session of one drain. One thread at a time."""
@@ -84,7 +82,7 @@ def end(connection: Connection, drain: Drain, result: DrainResult) -> None:
         "retry_seconds": result.retry_seconds,
         "progressed": result.progressed,
         "error_code": result.error_code,
-        "error": result.error and storable(result.error[:_MAX_ERROR_CHARACTERS]),
+        "error": result.error and storable(result.error),
     }
     with database_errors():
         _row(connection.execute(query("drain_end"), parameters), drain)

@@ -40,7 +40,6 @@ _log = logging.getLogger(__name__)
 # How long a stop may go unnoticed while there is nothing to do.
 _STOP_POLL_SECONDS = 0.2
 _MAX_PAUSE_SECONDS = 30.0
-_MAX_ERROR_CHARACTERS = 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +192,7 @@ class _Work:
     def _failed(self, connection: Connection, message: InboxMessage, error: Exception) -> None:
         if connection.closed:
             raise NotConnected(f"PostgreSQL: lost while message {message.event_id} was handled") from error
-        text = mask(storable(f"{type(error).__name__}: {error}"))[:_MAX_ERROR_CHARACTERS]
+        text = mask(storable(f"{type(error).__name__}: {error}"))
         [(outcome,)] = self._call(connection, "inbox_mark_failed", event_id=message.event_id, error=text)
         _log.warning("inbox %s: message %s failed (%s): %s", self.inbox, message.event_id, outcome, text)
 

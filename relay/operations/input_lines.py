@@ -23,23 +23,27 @@ class Splitter:
     def __init__(self, max_line_bytes: int) -> None:
         self._most = max_line_bytes
         self._number = 0
-        self._begun = b""
+        self._begun = bytearray()
         """Of the unfinished last line, up to the limit."""
 
     def feed(self, data: bytes) -> list[InputLine]:
         *ended, begun = data.split(b"\n")
         lines: list[InputLine] = []
         for text in ended:
-            lines += self._line(self._begun + text)
-            self._begun = b""
+            lines += self._line(self._take() + text)
         # One byte for a carriage return, and one that shows that the line is too long.
-        self._begun = (self._begun + begun)[: self._most + 2]
+        self._begun += begun[: self._most + 2 - len(self._begun)]
         return lines
 
     def finish(self) -> list[InputLine]:
         """The last line, if it has no end."""
-        begun, self._begun = self._begun, b""
+        begun = self._take()
         return self._line(begun) if begun else []
+
+    def _take(self) -> bytes:
+        begun = bytes(self._begun)
+        self._begun.clear()
+        return begun
 
     def _line(self, text: bytes) -> list[InputLine]:
         self._number += 1

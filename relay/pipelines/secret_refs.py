@@ -11,7 +11,8 @@ import stat
 from typing import Any
 
 from relay.errors import ConfigError
-from relay.masking import REFERENCE, remember
+from relay.known_secrets import remember
+from relay.masking import REFERENCE, remember_config
 
 FILE_LIMIT_BYTES = 64 * 1024
 
@@ -22,7 +23,9 @@ def resolve(config: dict[str, Any]) -> dict[str, Any]:
     Raises ConfigError naming the key and the reference, never a value, if a variable or a file is missing or cannot
     be used, or if a `${` is neither a reference nor escaped.
     """
-    return {key: _resolved(value, key) for key, value in config.items()}
+    resolved = {key: _resolved(value, key) for key, value in config.items()}
+    remember_config(resolved)
+    return resolved
 
 
 def _resolved(value: Any, path: str) -> Any:

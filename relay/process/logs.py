@@ -3,19 +3,31 @@
 What dependencies log through the standard library goes the same way, so that every line is masked.
 """
 
+import json
 import logging
 import sys
-from collections.abc import Mapping, MutableMapping
+import threading
+from collections.abc import Mapping
+from itertools import islice
+from types import TracebackType
 from typing import Any
 
 import structlog
 from structlog.typing import EventDict, Processor
 
-from relay.masking import mask
+from relay.masking import MOST_CHARACTERS, mask
+from relay.printable import printable, printable_lines
 from relay.settings import Settings
 
 # Below a warning they report only internals.
 CHATTY = ("asyncio", "nats", "pika", "urllib3")
+
+TRACEBACKS = frozenset({"exception", "stack"})
+"""Values over several lines."""
+_LONGEST_TRACEBACK = 32_768
+_MOST_VALUES, _DEEPEST, _MOST_BITS = 100, 5, 4096
+
+log = structlog.get_logger(__name__)
 
 
 def configure_logging(settings: Settings) -> None:
@@ -38,6 +50,9 @@ def configure_logging(settings: Settings) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_formatter(settings.log_format))
     _replace_handler(handler)
+    sys.excepthook = _uncaught
+    if threading.excepthook is threading.__excepthook__:
+        threading.excepthook = _uncaught_in_thread
     logging.getLogger().setLevel(level)
     for name in CHATTY:
         logging.getLogger(name).setLevel(max(level, logging.WARNING) if level > logging.DEBUG else level)
@@ -57,7 +72,7 @@ def _context() -> list[Processor]:
 def _formatter(log_format: str) -> logging.Formatter:
     renderer: Processor
     if log_format == "json":
-        renderer = structlog.processors.JSONRenderer(default=str)
+        renderer = structlog.processors.JSONRenderer(serializer=_json_line)
     else:
         renderer = structlog.dev.ConsoleRenderer(
             colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
@@ -69,9 +84,45 @@ def _formatter(log_format: str) -> logging.Formatter:
             structlog.processors.StackInfoRenderer(),
             structlog.processors.format_exc_info,
             masked,
+            *([] if log_format == "json" else [_for_a_terminal]),
             renderer,
         ],
     )
+
+
+def _json_line(event: EventDict, **_options: Any) -> str:
+    return json.dumps(event, default=str).replace("\x7f", "\\u007f")
+
+
+def _for_a_terminal(_logger: Any, _method: str, event: EventDict) -> EventDict:
+    return {printable(key): _shown(key, value) for key, value in event.items()}
+
+
+def _shown(key: str, value: Any) -> Any:
+    """The renderer quotes values with line breaks, but not the event; a traceback must not look like other lines."""
+    match value:
+        case str() if key in TRACEBACKS:
+            return printable_lines(value).replace("\n", "\n  ")
+        case str():
+            return printable(value) if key == "event" else printable_lines(value)
+        case dict():
+            return {printable(name): _shown("", inner) for name, inner in value.items()}
+        case list():
+            return [_shown("", inner) for inner in value]
+        case _:
+            return value
+
+
+def _uncaught(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+    if issubclass(kind, KeyboardInterrupt):
+        sys.__excepthook__(kind, error, traceback)
+    else:
+        log.critical("ended by an unexpected error", exc_info=(kind, error, traceback))
+
+
+def _uncaught_in_thread(details: threading.ExceptHookArgs) -> None:
+    if details.exc_type is not SystemExit:
+        log.critical("a thread ended by an unexpected error", exc_info=details[:3])
 
 
 def _replace_handler(handler: logging.Handler) -> None:
@@ -84,19 +135,21 @@ def _replace_handler(handler: logging.Handler) -> None:
 
 
 def masked(_logger: Any, _method: str, event: EventDict) -> EventDict:
-    """A processor that masks every string of an event, however deep, and every object by its text."""
-    return {key: _mask(value) for key, value in event.items()}
+    """A processor that masks and bounds every string of an event, and every object by its text."""
+    return {key: _mask(value, key in TRACEBACKS) for key, value in event.items()}
 
 
-def _mask(value: Any) -> Any:
+def _mask(value: Any, is_traceback: bool = False, depth: int = 0) -> Any:
     match value:
         case str():
-            return mask(value)
-        case None | bool() | int() | float():
+            return mask(value, most_characters=_LONGEST_TRACEBACK if is_traceback else MOST_CHARACTERS)
+        case None | float() | int() if not isinstance(value, int) or value.bit_length() <= _MOST_BITS:
             return value
-        case Mapping() | MutableMapping():
-            return {str(key): _mask(inner) for key, inner in value.items()}
-        case list() | tuple() | set() | frozenset():
-            return [_mask(inner) for inner in value]
+        case Mapping() if depth < _DEEPEST:
+            return {mask(str(key)): _mask(inner, depth=depth + 1) for key, inner in islice(value.items(), _MOST_VALUES)}
+        case list() | tuple() | set() | frozenset() if depth < _DEEPEST:
+            return [_mask(inner, depth=depth + 1) for inner in islice(value, _MOST_VALUES)]
+        case int() | Mapping() | list() | tuple() | set() | frozenset():
+            return f"({type(value).__name__} too large for a log)"
         case _:
             return mask(str(value))

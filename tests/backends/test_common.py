@@ -11,6 +11,9 @@ from relay.backends.common.batch import Batch
 from relay.backends.common.deadline import in_ms, is_over, left
 from relay.backends.common.error_table import ErrorTable
 from relay.backends.common.keys import AbsolutePath, Listed, check_template
+from relay.backends.common.short_cache import LONGEST, cached_if_short
+from relay.backends.kafka.topics import bad_topic
+from relay.backends.nats.sink import _subject_problem
 from relay.errors import ConfigError, NotConnected
 from relay.models import Failure
 
@@ -130,3 +133,28 @@ def test_keys_of_several_backends_are_checked_in_one_way() -> None:
     check_template("{key}-${env:STAGE}", "key")
     with pytest.raises(ValueError, match="nothing"):
         check_template("{nothing}", "key")
+
+
+def test_a_cache_keeps_no_long_text() -> None:
+    asked: list[str] = []
+
+    def length(text: str) -> int:
+        asked.append(text)
+        return len(text)
+
+    cached = cached_if_short(length, size=2)
+    short, long = "a" * LONGEST, "a" * (LONGEST + 1)
+    assert [cached(text) for text in (short, short, long, long)] == [LONGEST, LONGEST, LONGEST + 1, LONGEST + 1]
+    assert asked == [short, long, long]
+
+
+@pytest.mark.parametrize("subject", ["a." * 80_000 + "*", "." * 160_000, "$" + "ü" * 1500, "a b" * 5000])
+def test_a_subject_that_is_too_long_is_not_repeated(subject: str) -> None:
+    problem = _subject_problem(subject)
+    assert problem is not None
+    assert "at most 2048 bytes" in problem
+    assert len(problem) < 80
+
+
+def test_a_topic_that_is_too_long_is_not_repeated_whole() -> None:
+    assert len(bad_topic("a" * 160_000) or "") < 400

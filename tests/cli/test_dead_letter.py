@@ -55,6 +55,25 @@ def test_the_list_says_what_was_refused_and_why(bench: Refusing) -> None:
     assert verb(bench, "list", "p").stdout == result.stdout
 
 
+def test_what_others_wrote_is_shown_and_not_obeyed(bench: Refusing) -> None:
+    hostile = "[red]\x1b]0;title\x07 \x9b2J \u202e \r\nforged [link=file:///]"
+    [number] = bench.bury()
+    bench.query("update tide.dead_letter set reason = %s, code = %s, key = %s", hostile, hostile, hostile)
+    for words in (
+        ("list",),
+        ("list", "--json"),
+        ("show", number),
+        ("stats",),
+        ("list", hostile),
+        ("list", "--x" + hostile),
+    ):
+        result = verb(bench, *words)
+        assert not [c for c in result.output if not c.isprintable() and c != "\n"]
+        assert not [line for line in result.output.splitlines() if line.startswith("forged")]
+        assert "[red]" in result.output
+    assert listed(bench)[0]["reason"] == hostile
+
+
 def test_no_dead_letters_is_said_and_is_no_error(bench: Refusing) -> None:
     result = verb(bench, "list", "p")
     assert (result.exit_code, result.stdout, result.stderr) == (0, "", "there are no dead letters\n")

@@ -5,15 +5,15 @@ import os
 
 import pytest
 
-from relay import masking
+from relay import known_secrets
 from relay.errors import ConfigError
 from relay.masking import mask
 from relay.pipelines.secret_refs import resolve
 
 
 @pytest.fixture(autouse=True)
-def _nothing_remembered(monkeypatch):
-    monkeypatch.setattr(masking, "_remembered", type(masking._remembered)())
+def _nothing_remembered():
+    known_secrets.forget_all()
 
 
 def test_references_are_resolved_anywhere_in_the_configuration(monkeypatch, tmp_path):

@@ -8,7 +8,7 @@ import sys
 import pytest
 import structlog
 
-from relay import masking
+from relay import known_secrets
 from relay.masking import remember
 from relay.process.logs import configure_logging
 from relay.settings import Settings
@@ -19,7 +19,8 @@ def log(monkeypatch):
     """Configures logging for this test and gives what was written since the last call, by line."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
-    monkeypatch.setattr(masking, "_remembered", type(masking._remembered)())
+    known_secrets.forget_all()
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
     stream = io.StringIO()
 
     def configure(**options):
@@ -129,3 +130,52 @@ def test_an_exception_in_json_is_one_line(log):
         structlog.get_logger("relay.test").exception("failed")
     (line,) = lines()
     assert "ValueError: broken" in json.loads(line)["exception"]
+
+
+HOSTILE = "\x1b[2J \x9b31m \x7f \u202e \u2028 \u200b \u061c \U000e0041 \ud800 \r\n2026-01-01 [error] forged"
+
+
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_what_others_wrote_cannot_move_a_terminal_or_forge_a_line(log, log_format):
+    configure, lines = log
+    configure(log_format=log_format)
+    logger = structlog.get_logger("relay.test")
+    logger.info(HOSTILE, key=HOSTILE, nested={HOSTILE: [HOSTILE]}, **{HOSTILE: 1})
+    logging.getLogger("some.dependency").warning("%s", HOSTILE)
+    written = lines()
+    assert len(written) == 2
+    try:
+        raise ValueError(HOSTILE)
+    except ValueError:
+        logger.exception("failed")
+    written += lines()
+    assert all(line == "".join(c for c in line if c.isprintable()) for line in written)
+    assert not [line for line in written if line.startswith("2026-01-01 [error]")]
+    if log_format == "json":
+        assert json.loads(written[0])["key"] == HOSTILE
+        assert len(written) == 3
+
+
+def test_a_value_is_bounded_however_large_and_deep(log):
+    configure, lines = log
+    configure(log_format="json")
+    deep: list[object] = []
+    for _ in range(400):
+        deep = [deep]
+    structlog.get_logger("relay.test").info("a" * 100_000, many=["b" * 9000] * 9000, deep=deep, number=10**4000)
+    (line,) = lines()
+    assert len(line) < 500_000
+    assert json.loads(line)["event"].endswith("(100000 characters)")
+
+
+def test_what_nothing_catches_is_one_line_too(log):
+    configure, lines = log
+    known_secrets.remember("s3cret-value")
+    configure(log_format="json")
+    try:
+        raise ValueError("s3cret-value \x1b[2J")
+    except ValueError as error:
+        sys.excepthook(ValueError, error, error.__traceback__)
+    (line,) = lines()
+    assert "ValueError: *** " in json.loads(line)["exception"]
+    assert "s3cret" not in line

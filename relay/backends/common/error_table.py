@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 from relay.errors import ConfigError, NotConnected, RelayError
-from relay.masking import mask
+from relay.masking import MOST_CHARACTERS, mask
 
 
 class Verdict(NamedTuple):
@@ -69,7 +69,7 @@ class ErrorTable:
 
     def judge(self, text: str, answers: Iterable[Hashable] = ()) -> Verdict | None:
         """Of an answer that the client did not raise; None for one that is not in the table."""
-        text = text.lower()
+        text = text[:MOST_CHARACTERS].lower()
         for pattern, code in self.words.items():
             if pattern.search(text):
                 return self._verdict(code)

@@ -5,6 +5,7 @@ import zlib
 from typing import NamedTuple
 
 _BLOCK_BYTES = 256 * 1024
+_BLANK_LINES = 1000
 
 
 class Line(NamedTuple):
@@ -50,7 +51,9 @@ class Lines:
             return self._long_line(ended=ended) if block else []
         lines: list[Line] = []
         start = self.offset
-        for text in block[: whole - 1].split(b"\n"):
+        # No more than are asked for; blank ones do not count.
+        texts = block[: whole - 1].split(b"\n", max(max_lines, _BLANK_LINES))
+        for text in texts[: max(max_lines, _BLANK_LINES)]:
             if len(lines) >= max_lines or max_bytes <= 0:
                 break
             end = start + len(text) + 1

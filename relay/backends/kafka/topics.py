@@ -1,13 +1,13 @@
 """The topics of a batch: which of them exist, and creating those that do not."""
 
 import re
-from functools import lru_cache
 
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 from relay.backends.common.deadline import is_over, left
+from relay.backends.common.short_cache import cached_if_short
 from relay.backends.kafka.config import KafkaSinkConfig
 from relay.backends.kafka.errors import ERRORS
 from relay.backends.kafka.producer import KafkaProducer
@@ -70,9 +70,9 @@ class Topics:
         return Failure(0, False, "unavailable", f"topic {topic!r} was created and has no partitions yet")
 
 
-@lru_cache(maxsize=4096)
+@cached_if_short
 def bad_topic(topic: str) -> str | None:
     """Why no topic can have this name."""
     if topic in (".", "..") or not _TOPIC.fullmatch(topic):
-        return f"{topic!r} cannot be the name of a topic: 1 to 249 of A-Z, a-z, 0-9, '.', '_' and '-'"
+        return f"{topic[:250]!r} cannot be the name of a topic: 1 to 249 of A-Z, a-z, 0-9, '.', '_' and '-'"
     return None

@@ -12,12 +12,12 @@ a change of leader), and the refused one then follows it. `strict_order` closes 
 
 import re
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import TYPE_CHECKING, ClassVar
 
 from relay.backends.common.batch import Batch
 from relay.backends.common.deadline import in_ms
 from relay.backends.common.opening import opened
+from relay.backends.common.short_cache import cached_if_short
 from relay.backends.nats.config import NatsSinkConfig
 from relay.backends.sink import Features, Sink
 from relay.errors import MissingExtra, NotConnected
@@ -127,8 +127,11 @@ def _unsendable(index: int, record: Record, headers: dict[str, str], largest_byt
     return None
 
 
-@lru_cache(maxsize=4096)
+@cached_if_short
 def _subject_problem(subject: str) -> str | None:
+    # First, so that no other reason repeats a subject without end.
+    if len(subject) > _LONGEST_SUBJECT_BYTES or len(subject.encode(errors="replace")) > _LONGEST_SUBJECT_BYTES:
+        return f"subject of {len(subject)} characters; at most {_LONGEST_SUBJECT_BYTES} bytes"
     tokens = subject.split(".")
     if "" in tokens:
         return f"subject {subject!r} has an empty part: does the template name something that this message lacks?"
@@ -136,6 +139,4 @@ def _subject_problem(subject: str) -> str | None:
         return f"subject {subject!r} has a wildcard or white space"
     if subject.startswith("$"):
         return f"subject {subject!r} begins with '$', which is the server's own"
-    if len(subject.encode()) > _LONGEST_SUBJECT_BYTES:
-        return f"subject of {len(subject.encode())} bytes; at most {_LONGEST_SUBJECT_BYTES}"
     return None

@@ -8,8 +8,8 @@ and 4.2, with RabbitMQ's types of table values.
 
 import struct
 from collections.abc import Mapping
-from functools import lru_cache
 
+from relay.backends.common.short_cache import cached_if_short
 from relay.backends.rabbitmq.config import KEY_HEADER
 from relay.models import Record
 
@@ -58,7 +58,7 @@ class Encoder:
         self._delivery_mode = b"\x02" if persistent else b"\x01"
         self._app_id = _short("tide-relay")
         self._fixed = {name: _short(name) + _value(value) for name, value in headers.items()}
-        self._method = lru_cache(maxsize=4096)(self._method_frame)
+        self._method = cached_if_short(self._method_frame)
 
     def frames(self, record: Record, seconds: int) -> bytes:
         """`seconds` of the epoch go into the message's timestamp. Raises Unsendable."""
@@ -130,10 +130,10 @@ def _short(text: str) -> bytes:
     return bytes((len(encoded),)) + encoded
 
 
-_content_type = lru_cache(maxsize=64)(_short)
+_content_type = cached_if_short(_short, size=64)
 
 
-@lru_cache(maxsize=4096)
+@cached_if_short
 def _name(name: str) -> bytes:
     """A header's name, and the type of a text value, which follows."""
     return _short(name) + b"S"

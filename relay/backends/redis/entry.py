@@ -7,8 +7,8 @@ that key it is the only field if it has a usual name, else the whole entry as a 
 """
 
 import json
-from functools import lru_cache
 
+from relay.backends.common.short_cache import cached_if_short
 from relay.backends.redis.config import RedisSinkConfig
 from relay.models import Received, Record
 
@@ -87,7 +87,7 @@ def _parts(fields: Fields, body_field: bytes | None) -> tuple[bytes, str | None,
     return _as_object(list(zip(fields[::2], fields[1::2], strict=True))), None, {}
 
 
-@lru_cache(maxsize=1024)
+@cached_if_short
 def _header(field: bytes) -> str | None:
     return _text(field.removeprefix(_HEADER)) if field.startswith(_HEADER) else None
 

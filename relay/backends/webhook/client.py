@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
-from functools import lru_cache
 from http import HTTPStatus
 from typing import NamedTuple
 
@@ -18,12 +17,14 @@ import httpcore
 
 import relay
 from relay.backends.common.deadline import in_ms
+from relay.backends.common.short_cache import cached_if_short
 from relay.backends.common.tls import tls_context
 from relay.backends.webhook.config import OURS, Basic, WebhookSinkConfig, is_header_name
 from relay.backends.webhook.errors import ERRORS, status_verdict
 from relay.backends.webhook.network import ForbiddenAddress, Network
 from relay.backends.webhook.signatures import sign_standard, standard_key
 from relay.backends.webhook.url import Origin
+from relay.known_secrets import spare
 from relay.masking import mask
 from relay.models import Failure
 
@@ -33,7 +34,7 @@ CLIENT_ERRORS = (
 )  # fmt: skip
 
 LONGEST_PAUSE_SECONDS = 3600.0
-_SHOWN_BYTES = 1024
+_SHOWN_CHARACTERS = 1024
 # How much of an answer is read so that its connection can be used again.
 _READ_BYTES = 64 * 1024
 _KEEPALIVE_SECONDS = 30.0
@@ -160,7 +161,8 @@ class WebhookClient:
 
     def _judge(self, position: int, response: httpcore.Response) -> Failure | None:
         answer = status_verdict(response.status, self._config.retry_on)
-        text = _read(response, _READ_BYTES if answer is None else _SHOWN_BYTES)
+        # More than is shown: a secret that the end cuts in half would not be recognized.
+        text = _read(response, _READ_BYTES if answer is None else _SHOWN_CHARACTERS + 2 * spare())
         if answer is None:
             return None
         permanent, code = answer
@@ -170,8 +172,8 @@ class WebhookClient:
         if code == "redirect":
             reason += ", and redirects are not followed: put the new address into url"
         if shown := " ".join(text.decode(errors="replace").translate(_CONTROL).split()):
-            reason += f": {shown}"
-        return Failure(position, permanent, code, mask(reason), pause)
+            reason += f": {mask(shown, most_characters=_SHOWN_CHARACTERS)}"
+        return Failure(position, permanent, code, reason, pause)
 
 
 def _constant_headers(config: WebhookSinkConfig) -> dict[str, str]:
@@ -186,10 +188,10 @@ def _constant_headers(config: WebhookSinkConfig) -> dict[str, str]:
     return headers
 
 
-@lru_cache(maxsize=1024)
+@cached_if_short
 def _checked_name(name: str) -> str:
     if not is_header_name(name):
-        raise ValueError(f"{name!r} cannot be the name of a header")
+        raise ValueError(f"{name[:80]!r} cannot be the name of a header")
     return name.lower()
 
 

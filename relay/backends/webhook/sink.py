@@ -16,7 +16,7 @@ from relay.backends.webhook.config import Basic, WebhookSinkConfig
 from relay.backends.webhook.lanes import Lanes
 from relay.backends.webhook.url import BAD_URL, UrlTemplate
 from relay.errors import ConfigError, MissingExtra, NotConnected
-from relay.masking import remember
+from relay.known_secrets import remember, remember_login
 from relay.models import Failure, Record
 
 if TYPE_CHECKING:
@@ -95,7 +95,9 @@ class WebhookSink(Sink[WebhookSinkConfig]):
         """A receiver may repeat in its answer what it was sent."""
         config = self._config
         secrets = [*config.secrets, *(v for k, v in config.headers.items() if k.lower() not in _PLAIN_HEADERS)]
-        if config.auth is not None:
-            secrets.append(config.auth.password if isinstance(config.auth, Basic) else config.auth.token)
+        if isinstance(config.auth, Basic):
+            remember_login(config.auth.user, config.auth.password)
+        elif config.auth is not None:
+            secrets.append(config.auth.token)
         for secret in secrets:
             remember(secret)

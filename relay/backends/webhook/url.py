@@ -17,7 +17,12 @@ _URL = re.compile(r"(?i)(https?)://(\[[0-9a-f:.]+\]|[^/?#:@\[\]{}\s]+)(?::(\d{1,
 # What may stand in a path or a query, in addition to letters and digits. What is encoded already stays so.
 _SAFE = "/?:@!$&'()*+,;=-._~%"
 _CLIMBS = re.compile(r"/\.{1,2}(?=/|$)")
-BAD_URL = "a variable in the path of url is empty, or makes '.' or '..' of a part of it: does this message lack it?"
+LONGEST_TARGET = 16_384
+"""Characters. RFC 9110 recommends that every server takes 8,000."""
+BAD_URL = (
+    "a variable in the path of url is empty (does this message lack it?), or makes '.' or '..' of a part of it, or the "
+    f"URL is longer than {LONGEST_TARGET} characters"
+)
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
@@ -69,7 +74,7 @@ class UrlTemplate:
         self._constant = self._parts[0][0].encode() if len(parts) == 1 and variable is None else None
 
     def target(self, record: Record) -> bytes | None:
-        """Path and query for this record; None if a variable in the path is empty, or makes `.` or `..` of a part."""
+        """Path and query for this record; None for one that may not be sent: see `BAD_URL`."""
         if self._constant is not None:
             return self._constant
         made = ""
@@ -80,7 +85,9 @@ class UrlTemplate:
                 if not value and "?" not in made:
                     return None
                 made += value
-        return None if _CLIMBS.search(made.partition("?")[0]) else made.encode()
+        if len(made) > LONGEST_TARGET or _CLIMBS.search(made.partition("?")[0]):
+            return None
+        return made.encode()
 
 
 def _what_is_wrong(first: str) -> str:

@@ -19,7 +19,7 @@ from relay.database import migrate
 from relay.database.connection import Connection, connect, database_errors
 from relay.database.notifications import Ear
 from relay.errors import ConfigError, MigrationError, NotConnected
-from relay.masking import remember
+from relay.known_secrets import remember
 from relay.pipelines.config import ReverseConfig, parse_reverse, read_config
 from relay.pipelines.secret_refs import resolve
 from relay.process.stop import Stop

@@ -1,5 +1,6 @@
 """What is true of the webhook sink alone."""
 
+import base64
 import json
 import time
 from typing import Any
@@ -139,6 +140,27 @@ class TestAnswers:
             (failure,) = publish(sink, numbered(None))
         assert "we do not like ***" in failure.reason
         assert len(failure.reason) < 1200
+
+    @pytest.mark.parametrize(
+        ("options", "sent"),
+        [
+            ({"auth": {"type": "bearer", "token": "t0ken-of-ours"}}, b"t0ken-of-ours"),
+            ({"auth": {"type": "basic", "user": "kim", "password": "pa55word-of-ours"}}, b"kim:pa55word-of-ours"),
+            ({"auth": {"type": "basic", "user": "kim", "password": "short"}}, b"kim:short"),
+            ({"headers": {"X-Api-Key": "k3y-of-ours"}}, b"k3y-of-ours"),
+        ],
+    )
+    def test_that_repeat_the_headers_show_no_secret(
+        self, harness: WebhookHarness, options: dict[str, Any], sent: bytes
+    ) -> None:
+        shown = [sent.decode(), base64.b64encode(sent).decode(), sent.hex()]
+        # Also where what is shown of an answer ends.
+        places = [(filler, text) for filler in (0, 1010, 1018) for text in shown]
+        harness.rule(*(Rule(status=400, body="." * filler + text + " end", times=1) for filler, text in places))
+        with opened(harness, **options) as sink:
+            reasons = [publish(sink, numbered(None))[0].reason for _ in places]
+        for (_, text), reason in zip(places, reasons, strict=True):
+            assert text[:5] not in reason.replace("kim:", "")
 
     def test_longer_than_anybody_reads_are_deliveries_too(self, harness: WebhookHarness) -> None:
         harness.rule(Rule(body="x" * 1_000_000))

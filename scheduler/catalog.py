@@ -4,9 +4,11 @@ from typing import Any
 
 import structlog
 
+from relay.database.connection import UNREADABLE, storable
 from relay.errors import ConfigError
 from relay.pipelines.config import Pipeline, parse_forward, parse_reverse
 from relay.process.metrics import PipelineLabels
+from relay.process.unforeseen import described, log_bug
 from scheduler.session import Session
 from scheduler.state import Spec
 
@@ -32,7 +34,7 @@ class Catalog:
             key = (row["name"], row["revision"])
             verdict = self._judged.get(key) or _judge(row)
             judged[key] = verdict
-            reason = verdict if isinstance(verdict, str) else None
+            reason = storable(verdict) if isinstance(verdict, str) else None
             if reason != row["invalid_reason"]:
                 session.mark_invalid(*key, reason)
                 if reason:
@@ -48,10 +50,15 @@ class Catalog:
 
 def _judge(row: dict[str, Any]) -> Spec | str:
     """The pipeline's spec, or why its configuration is bad."""
+    if list(row["config"]) == [UNREADABLE]:
+        return f"the configuration: {row['config'][UNREADABLE]}"
     try:
         return _forward(row) if row["direction"] == "forward" else _reverse(row)
     except ConfigError as error:
         return str(error)
+    except Exception as error:  # noqa: BLE001  a bug that one configuration meets must not stop the pipelines of others
+        log_bug("bug in reading a configuration", error, pipeline=row["name"])
+        return f"a bug of tide-relay met this configuration: {described(error)}"
 
 
 def _forward(row: dict[str, Any]) -> Spec:

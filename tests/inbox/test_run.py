@@ -117,6 +117,18 @@ def test_a_message_that_always_fails_is_dead_at_last(db, database):
     assert "division by zero" in error
 
 
+@pytest.mark.parametrize("payload", ["[" * 5000 + "]" * 5000, "1" * 5000], ids=["deep", "long number"])
+def test_a_message_that_python_cannot_parse_fails_and_its_neighbours_are_handled(db, database, payload):
+    fill(db, "bad", payload=payload)
+    assert drain(database) == 0
+    fill(db, "a", "b")
+    assert drain(database, batch_size=1) == 2
+    assert effects(db) == ["a", "b"]
+    [(retries, error)] = db.execute("select retry_count, error from tide.commands where event_id = 'bad'").fetchall()
+    assert retries >= 1
+    assert "Error" in error
+
+
 def test_a_handler_that_hides_an_error_of_its_transaction_has_failed(db, database):
     fill(db, "a")
 

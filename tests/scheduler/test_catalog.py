@@ -4,6 +4,7 @@ import pytest
 from psycopg.types.json import Jsonb
 
 from relay.settings import Settings
+from scheduler import catalog as catalog_module
 from scheduler.catalog import Catalog
 from scheduler.session import Session
 
@@ -51,6 +52,33 @@ def test_an_invalid_one_is_told_to_the_database_and_left_out(session, make, data
     assert reason(database, "wrong") is None
     catalog.read(session)
     assert (sorted(catalog.specs), catalog.invalid) == (["fine", "wrong"], 0)
+
+
+@pytest.mark.parametrize("value", ["[" * 5000 + "]" * 5000, "1" * 5000], ids=["deep", "long number"])
+def test_one_that_python_cannot_parse_is_invalid_and_the_others_are_owned(session, make, database, value):
+    make("fine")
+    with database.connect() as connection:
+        config = '{"sink_type": "memory", "odd": ' + value + "}"
+        connection.execute("select tide.relay_set_outbox('odd', 'orders', %s::text::jsonb)", [config])
+    catalog = Catalog("default")
+    catalog.read(session)
+    assert (list(catalog.specs), catalog.invalid) == (["fine"], 1)
+    assert "Python cannot parse it" in reason(database, "odd")
+
+
+def test_one_that_meets_a_bug_is_invalid_and_the_others_are_owned(session, make, database, monkeypatch):
+    make("fine")
+    make("odd", batch_size=7)
+    right = catalog_module.parse_forward
+
+    def with_a_bug(config):
+        return {}["bug"] if config.get("batch_size") == 7 else right(config)
+
+    monkeypatch.setattr(catalog_module, "parse_forward", with_a_bug)
+    catalog = Catalog("default")
+    catalog.read(session)
+    assert list(catalog.specs) == ["fine"]
+    assert "KeyError" in reason(database, "odd")
 
 
 def test_disabled_pipelines_are_left_out_and_judged_even_so(session, make, database):

@@ -23,6 +23,7 @@ from relay.masking import remember
 from relay.pipelines.config import ReverseConfig, parse_reverse
 from relay.pipelines.secret_refs import resolve
 from relay.process.stop import Stop
+from relay.process.unforeseen import log_bug
 from relay.settings import Settings
 from relay.sql import query
 from relay.web.webhooks.limits import RateLimit
@@ -178,6 +179,9 @@ def _make(row: dict[str, Any], before: _Made | None) -> _Made:
         hook: Hook | Unavailable = _hook(row, parse_reverse(resolved))
     except ConfigError as error:
         log.error("pipeline is invalid", pipeline=name, reason=str(error))
+        hook = Unavailable(name, "invalid")
+    except Exception as error:  # noqa: BLE001  a bug that one configuration meets must not stop the hooks of others
+        log_bug("bug in reading a configuration", error, pipeline=name)
         hook = Unavailable(name, "invalid")
     return _Made(resolved, hook)
 

@@ -50,7 +50,7 @@ def hard_json(rng: random.Random, most: int) -> str:
         lambda: "[" * depth,
         lambda: '"' + "\\\\" * rng.randrange(most),
         lambda: '"' + '\\"' * rng.randrange(most),
-        lambda: "[" * depth + '"' + "\\n" * rng.randrange(most),
+        lambda: "[" * depth + '"' + rng.choice(("\\n", '\\"', "\\\\")) * rng.randrange(most // 2, most),
         lambda: "[" + '"\\' * rng.randrange(most),
         lambda: "1" * rng.randrange(1, most),
         lambda: "1e" + "9" * rng.randrange(1, 400),

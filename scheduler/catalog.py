@@ -4,7 +4,8 @@ from typing import Any
 
 import structlog
 
-from relay.database.connection import UNREADABLE, storable
+from relay.database.connection import storable
+from relay.database.values import UNREADABLE
 from relay.errors import ConfigError
 from relay.pipelines.config import Pipeline, parse_forward, parse_reverse
 from relay.process.metrics import PipelineLabels

@@ -1,6 +1,5 @@
 """PostgreSQL connections, and the one table from psycopg's errors to ours."""
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -8,10 +7,9 @@ from typing import Any
 import psycopg
 import psycopg_pool
 from psycopg import errors as pg
-from psycopg.adapt import AdaptersMap
-from psycopg.types.json import set_json_loads
 
 from relay.database import pooler
+from relay.database.values import ADAPTERS
 from relay.errors import ConfigError, MigrationError, NotConnected, RelayError
 from relay.masking import mask
 from relay.settings import Settings
@@ -43,22 +41,6 @@ _HINTS: dict[type[RelayError], str] = {
 }
 
 
-UNREADABLE = "unreadable"
-"""The only member of what stands for a JSON value that Python cannot parse: it says why."""
-
-
-def _parsed(data: str | bytes) -> Any:
-    """One value that is nested too deeply, or has a number of 5000 digits, must not cost an answer of many rows."""
-    try:
-        return json.loads(data)
-    except (RecursionError, ValueError) as error:
-        return {UNREADABLE: f"Python cannot parse it: {error}"}
-
-
-_ADAPTERS = AdaptersMap(psycopg.adapters)
-set_json_loads(_parsed, _ADAPTERS)
-
-
 @contextmanager
 def database_errors() -> Iterator[None]:
     """Translates psycopg's errors into NotConnected, MigrationError or ConfigError. Bugs are not translated."""
@@ -83,7 +65,7 @@ def connection_options(settings: Settings, application_name: str) -> dict[str, A
     """Keyword arguments of psycopg: every wait has a limit, and a dead peer is detected within half a minute."""
     return {
         "autocommit": True,
-        "context": _ADAPTERS,
+        "context": ADAPTERS,
         "application_name": application_name,
         "connect_timeout": max(2, round(settings.connect_timeout_seconds)),
         "keepalives_idle": 10,

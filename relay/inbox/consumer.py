@@ -31,6 +31,7 @@ from psycopg.rows import tuple_row
 from psycopg.types.string import TextLoader
 
 from relay.database.connection import database_errors, storable
+from relay.database.values import MomentLoader
 from relay.errors import ConfigError, NotConnected
 from relay.masking import mask
 from relay.sql import query
@@ -206,6 +207,7 @@ class _Work:
         with database_errors(), connection.cursor(row_factory=tuple_row) as cursor:
             # As text: one value that Python cannot parse would cost the whole answer.
             cursor.adapters.register_loader("jsonb", TextLoader)
+            cursor.adapters.register_loader("timestamptz", MomentLoader)
             return cursor.execute(query(statement), {**names, **parameters}).fetchall()
 
 

@@ -15,6 +15,7 @@ from relay.models import Failure, InboxRow, Message, Received
 from relay.process.unforeseen import INTERNAL
 from relay.wire.decode import CODES, FORMATS, LONGEST_EVENT_ID, Decoder
 from relay.wire.encode import Wire
+from relay.wire.formats.base import Binding
 from tests.fuzz.generate import hard_json, json_text, mutated, swarm, text, value
 from tests.fuzz.running import main
 
@@ -103,7 +104,8 @@ def returned(rng: random.Random) -> None:
     keeps_headers = rng.random() < 0.5
     if wire_format == "raw":
         keeps_headers = True
-    binding = rng.choice((None, "kafka", "http", "nats", "amqp")) if keeps_headers else None
+    bindings: tuple[Binding | None, ...] = (None, "kafka", "http", "nats", "amqp")
+    binding = rng.choice(bindings) if keeps_headers else None
     payload = json.dumps(value(rng), ensure_ascii=False)
     headers = {text(rng, 3) or "h": value(rng, 1) for _ in range(rng.randrange(4))}
     own = json.dumps(headers, ensure_ascii=False)

@@ -82,6 +82,12 @@ packaging: .venv/.synced ## build the wheel and try it in an environment of its 
 chart: .venv/.synced ## lint the chart and install it with the real Helm engine, on a server that runs nothing
 	$(PYTEST) $(ARGS) tests/chart
 
+# Of each fuzzer: make fuzz SECONDS=60
+SECONDS ?= 300
+.PHONY: fuzz
+fuzz: .venv/.synced ## run each fuzzer for five minutes; what fails is repeated by the command that it prints
+	FUZZ_SECONDS=$(SECONDS) $(PYTEST) $(ARGS) -s tests/fuzz
+
 .PHONY: image
 image: ## build the container image; more options: make image ARGS="--build-arg MORE_EXTRAS=--extra=parquet"
 	version=$$(sed -n 's/^__version__ = "\(.*\)"/\1/p' relay/__init__.py) && \

@@ -59,6 +59,8 @@ class Received(NamedTuple):
     """In the source's own notation; `open` gets the last one that was committed."""
     token: Any = None
     """What `ack` needs."""
+    failure: "Failure | None" = None
+    """Why the source could not convert it: it becomes a dead letter, with what the other fields have."""
 
 
 class InboxRow(NamedTuple):

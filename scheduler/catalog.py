@@ -8,12 +8,11 @@ from relay.database.connection import storable
 from relay.errors import ConfigError
 from relay.pipelines.config import Pipeline, parse_forward, parse_reverse, read_config
 from relay.process.metrics import PipelineLabels
+from relay.process.unforeseen import described, log_bug
 from scheduler.session import Session
 from scheduler.state import Spec
 
 log = structlog.get_logger(__name__)
-
-MAX_REASON_CHARACTERS = 2000
 
 
 class Catalog:
@@ -35,7 +34,7 @@ class Catalog:
             key = (row["name"], row["revision"])
             verdict = self._judged.get(key) or _judge(row)
             judged[key] = verdict
-            reason = verdict if isinstance(verdict, str) else None
+            reason = storable(verdict) if isinstance(verdict, str) else None
             if reason != row["invalid_reason"]:
                 session.mark_invalid(*key, reason)
                 if reason:
@@ -55,11 +54,10 @@ def _judge(row: dict[str, Any]) -> Spec | str:
         values = read_config(row["config"])
         return _forward(row, values) if row["direction"] == "forward" else _reverse(row, values)
     except ConfigError as error:
-        return storable(str(error)[:MAX_REASON_CHARACTERS])
-    except Exception as error:
-        # Whatever one pipeline's owner has found to break the check with, the others are not stopped by it.
-        log.exception("pipeline cannot be checked", pipeline=row["name"])
-        return f"the configuration cannot be checked: {type(error).__name__}; the scheduler's log has the details"
+        return str(error)
+    except Exception as error:  # noqa: BLE001  a bug that one configuration meets must not stop the pipelines of others
+        log_bug("bug in reading a configuration", error, pipeline=row["name"])
+        return f"a bug of tide-relay met this configuration: {described(error)}"
 
 
 def _forward(row: dict[str, Any], values: dict[str, Any]) -> Spec:

@@ -4,12 +4,13 @@ import time
 
 import structlog
 
-from relay.database.connection import database_errors
+from relay.database.connection import Connection, database_errors
 from relay.drains.fence import FencedSession, end
-from relay.drains.lease import DrainResult, Lease, begin, failed
+from relay.drains.lease import DrainResult, DrainStart, Lease, begin, failed
 from relay.errors import ConfigError, Fenced, MigrationError, NotConnected, RelayError
 from relay.models import Drain
 from relay.process.metrics import PipelineLabels, worker_metrics
+from relay.process.unforeseen import INTERNAL, described, log_bug
 from workers import forward, reverse
 from workers.resources import Resources
 
@@ -23,7 +24,7 @@ class WrongSchema(Exception):
 
 
 def run(resources: Resources, drain: Drain) -> None:
-    """Drains a pipeline once, if the drain is neither stale nor a duplicate. Raises WrongSchema, or bugs."""
+    """Drains a pipeline once, if the drain is neither stale nor a duplicate. Raises WrongSchema."""
     with structlog.contextvars.bound_contextvars(pipeline=drain.pipeline, epoch=drain.epoch, drain=drain.number):
         try:
             _run(resources, drain)
@@ -56,17 +57,24 @@ def _run(resources: Resources, drain: Drain) -> None:
         except Fenced:
             worker_metrics().drains.labels(*labels, "fenced").inc()
             raise
-        except NotConnected as error:
-            # PostgreSQL: a sink's trouble is in the value of `drain`.
-            log.warning("database lost during a drain", reason=str(error))
-            # Cut off in the middle of something, it would fail once more on its way back to the pool.
-            connection.close()
-            result = failed(start.failures, f"database_{error.code}", str(error))
-        except (ConfigError, MigrationError) as error:
-            log.error("drain failed", reason=str(error))
-            result = failed(start.failures, "config", str(error))
+        except Exception as error:  # noqa: BLE001  no bug may cost the drain its end: its pipeline would wait for the lease
+            result = _failed(start, connection, error)
     _end_later(resources, lease, result)
     _count(labels, result)
+
+
+def _failed(start: DrainStart, connection: Connection, error: Exception) -> DrainResult:
+    """The result of a drain that raised. A sink's trouble is no error here, but in the value of `drain`."""
+    if isinstance(error, ConfigError | MigrationError):
+        log.error("drain failed", reason=str(error))
+        return failed(start.failures, "config", str(error))
+    # Cut off in the middle of something, it would fail once more on its way back to the pool.
+    connection.close()
+    if isinstance(error, NotConnected):
+        log.warning("database lost during a drain", reason=str(error))
+        return failed(start.failures, f"database_{error.code}", str(error))
+    log_bug("bug in a drain", error)
+    return failed(start.failures, INTERNAL, described(error))
 
 
 def _count(labels: PipelineLabels, result: DrainResult) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import psycopg
 import structlog
 from psycopg.rows import namedtuple_row
 
@@ -157,7 +158,7 @@ class _Turn:
         try:
             with database_errors(), self._connection.cursor(row_factory=namedtuple_row) as cursor:
                 return cursor.execute(query(statement), parameters).fetchall()
-        except RelayError as error:
+        except (RelayError, psycopg.Error) as error:
             if self._connection.closed:
                 raise
             # An outbox that was dropped since, a lock, a statement too slow: the others do not wait for it.

@@ -14,6 +14,7 @@ import structlog
 from relay.backends.sink import ObjectSink
 from relay.drains.lease import DrainResult, DrainStart
 from relay.drains.outbox import Reader, Settlement, planned_end
+from relay.errors import NotConnected
 from relay.models import Failure, Message, Record
 from relay.pipelines.config import ForwardConfig
 from workers.publisher import Publisher
@@ -32,6 +33,8 @@ class ObjectDrain:
         self._sink = sink
         self._reader = reader
         self._publisher = publisher
+        self._blamed: dict[int, Failure] = {}
+        """Messages that make the sink raise what it must not, by id."""
 
     def run(self) -> DrainResult:
         """Writes objects until none is due or the slice is over. Raises Fenced, NotConnected, ConfigError."""
@@ -85,14 +88,19 @@ class ObjectDrain:
             after = batch[-1].id
             if after < end_id:
                 self._ask(after)  # read while the sink encodes
-            failures = self._publisher.send(self._sink.append, batch)
+            sound = [message for message in batch if message.id not in self._blamed]
+            failures = self._publisher.send(self._sink.append, sound) if sound else []
             following = self._receive(end_id) if after < end_id else []
             temporary = next((failure for failure in failures if not failure.permanent), None)
             if temporary:
                 return self._publisher.failed(temporary)
             if self._publisher.stop.is_set():
                 return DrainResult("more", self._publisher.progressed)
-            dead += [(batch[failure.index].id, failure) for failure in failures]
+            if self._publisher.isolated:
+                self._blamed |= {sound[failure.index].id: failure for failure in failures}
+                return self._begin_again(end_id)
+            dead += [(sound[failure.index].id, failure) for failure in failures]
+            dead += [(message.id, self._blamed[message.id]) for message in batch if message.id in self._blamed]
             messages += len(batch)
             oldest = oldest or batch[0].created_at
             batch = following
@@ -103,6 +111,14 @@ class ObjectDrain:
         self._publisher.sink_works = True
         self._settle(Settlement(end_id, messages - len(dead), tuple(dead)), oldest, started)
         return None
+
+    def _begin_again(self, end_id: int) -> DrainResult | None:
+        """The object in hand is gone with what a message did to the sink; that message is known now."""
+        try:
+            self._publisher.reopen()
+        except NotConnected as error:
+            return self._publisher.failed(Failure(0, False, error.code, str(error)))
+        return self._write_object(end_id)
 
     def _ask(self, after: int) -> None:
         self._publisher.hold_lease()

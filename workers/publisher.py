@@ -6,17 +6,19 @@ from datetime import UTC, datetime
 
 import structlog
 
-from relay.backends.sink import Sink
+from relay.backends.sink import Sink, TransactionalSink
 from relay.drains.fence import FencedSession
 from relay.drains.lease import DrainResult, failed
 from relay.drains.outbox import Reader, Settlement, settlement
-from relay.errors import ConfigError, NotConnected
-from relay.masking import mask
+from relay.errors import ConfigError, NotConnected, RelayError
 from relay.models import Failure, Message, Record
 from relay.pipelines.config import ForwardConfig
 from relay.process.metrics import PipelineLabels, worker_metrics
 from relay.process.stop import Stop
+from relay.process.unforeseen import INTERNAL, described, log_bug
 from relay.wire.encode import Wire
+from workers.encoding import encode
+from workers.isolation import Isolation, Take
 
 log = structlog.get_logger(__name__)
 
@@ -33,6 +35,8 @@ class Publisher:
     """Whether any message was settled."""
     sink_works = True
     """Whether the sink can be used by the next drain."""
+    isolated = False
+    """Whether the last `send` had to open the sink again, to find a message that is to blame for a bug."""
 
     def __init__(self, stop: Stop, session: FencedSession, config: ForwardConfig, sink: Sink, reader: Reader) -> None:
         self.stop = stop
@@ -101,20 +105,52 @@ class Publisher:
 
     def send(
         self,
-        take: Callable[[Sequence[Record]], list[Failure]],
+        take: Take,
         messages: Sequence[Message],
         wire: Wire | None = None,
     ) -> list[Failure]:
         """Hands messages to a method of the sink as records. Whatever goes wrong is in the failures."""
+        self.isolated = False
+        encoded = encode(wire or self._wire, messages, in_order=self._sink.keeps_offset)
+        if messages and not encoded.records:
+            return encoded.failures
+        failures = self._take(take, encoded.records)
+        return encoded.with_failures(failures) if encoded.failures else failures
+
+    def _take(self, take: Take, records: Sequence[Record]) -> list[Failure]:
         try:
-            return take((wire or self._wire).records(messages))
+            return take(records)
         except NotConnected as error:
             self.sink_works = False
             return [Failure(0, False, error.code, str(error))]
-        except Exception as error:  # a sink's bug must not cost the drain its end
+        except Exception as error:  # noqa: BLE001  a sink's bug must not cost the drain its end
+            log_bug("bug in a sink", error, sink_type=self._labels.sink_type)
             self.sink_works = False
-            log.exception("bug in a sink", sink_type=self._labels.sink_type)
-            return [Failure(0, False, "internal", mask(f"{type(error).__name__}: {error}"))]
+            if not records or isinstance(error, RelayError):
+                return [Failure(0, False, INTERNAL, described(error))]
+            return self._isolate(take, records, error)
+
+    def _isolate(self, take: Take, records: Sequence[Record], error: Exception) -> list[Failure]:
+        session, self.isolated = self._session, True
+        search = Isolation(
+            records,
+            take,
+            self.reopen,
+            lambda: session.lease.covers(self._publish_limit_seconds),
+            in_order=self._sink.keeps_offset,
+        )
+        failures = search.run(error, session.start.failures)
+        self.sink_works = search.sink_works
+        return failures
+
+    def reopen(self) -> None:
+        """A sink that raised what it must not works again. Raises NotConnected, ConfigError."""
+        sink = self._sink
+        sink.close()
+        sink.open()
+        if isinstance(sink, TransactionalSink) and sink.transactional:
+            sink.use_transaction(self._session.connection)
+        sink.begin(self._session.lease.drain, self.offset_id)
 
     def is_over(self) -> bool:
         """Whether the slice has ended, the pipeline was changed, or the process stops."""

@@ -15,11 +15,11 @@ from relay.drains.fence import FencedSession
 from relay.drains.inbox import InboundBatch, Stopped, Writer, WriteResult
 from relay.drains.lease import DrainResult, failed
 from relay.errors import NotConnected
-from relay.masking import mask
 from relay.models import Failure, InboxRow, Received
 from relay.pipelines.config import ReverseConfig, parse_reverse
 from relay.process.metrics import PipelineLabels, worker_metrics
 from relay.process.stop import Stop
+from relay.process.unforeseen import INTERNAL, described, log_bug
 from workers.redelivery import retry_received
 from workers.resources import Resources
 from workers.wait_slots import WaitSlots
@@ -74,6 +74,9 @@ def _release(source: Source) -> bool:
         source.release()
     except NotConnected as error:
         log.warning("source lost between drains", reason=str(error))
+        return False
+    except Exception as error:  # noqa: BLE001  the drain has ended well: only this source is of no use any more
+        log_bug("bug in a source", error)
         return False
     return True
 
@@ -169,10 +172,14 @@ class ReverseDrain:
             return self._source.receive(self._config.pipeline.batch_size, wait_seconds)
         except NotConnected as error:
             self._lost(error.code, str(error))
-        except Exception as error:  # a source's bug must not cost the drain its end
-            log.exception("bug in a source", source_type=self._labels.sink_type)
-            self._lost("internal", mask(f"{type(error).__name__}: {error}"))
+        except Exception as error:  # noqa: BLE001  a source's bug must not cost the drain its end
+            self._bug(error)
         return []
+
+    def _bug(self, error: Exception) -> None:
+        """What no one foresaw, and no single message is known to have caused."""
+        log_bug("bug in a source", error, source_type=self._labels.sink_type)
+        self._lost(INTERNAL, described(error))
 
     def _lost(self, code: str, reason: str) -> None:
         self.source_works = False
@@ -218,6 +225,8 @@ class ReverseDrain:
             self._source.ack(result.received)
         except NotConnected as error:
             self._lost(error.code, str(error))
+        except Exception as error:  # noqa: BLE001  as in `_receive`: what is not acknowledged comes again
+            self._bug(error)
 
     def _stopped(self, stopped: Stopped) -> None:
         hint = "; fix it at its source, or let it become a dead letter: on_invalid"

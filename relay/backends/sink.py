@@ -101,6 +101,10 @@ class Sink(ABC, Generic[C]):
     config_model: ClassVar[type[SinkConfig]]
     """The class of C."""
 
+    keeps_offset = False
+    """Whether the backend keeps the offset in one transaction with the records: see `begin`. Then a message that never
+    reaches the sink must be settled before a later one is published."""
+
     @abstractmethod
     def __init__(self, config: C, pipeline: str) -> None:
         """`config` is an instance of `config_model` with every secret resolved; `pipeline` is for messages."""

@@ -1,19 +1,26 @@
 """The source seam: where a reverse pipeline receives from.
 
-A source is five methods of I/O. Everything else (event ids, wire formats, writing to the inbox once, dead letters,
-retry times) is decided above it, once, for all sources. The caller's cycle: `receive`, write to PostgreSQL and
-commit, `ack`.
+A source is five methods of I/O, and two that convert a message. Everything else (event ids, wire formats, writing to
+the inbox once, dead letters, retry times) is decided above it, once, for all sources. The caller's cycle: `receive`
+(`fetch` and `convert`), write to PostgreSQL and commit, `ack`.
 
 `open(positions)`
     Connects and checks that what it receives from exists. `positions` is what PostgreSQL holds: for each `partition`
     the `position` of the last message whose row is committed; empty at first. A source that declares `has_positions`
     goes on right after them, whatever the server remembers. Raises `NotConnected` when the server cannot be reached
     now, `ConfigError` when someone must change something (no such stream, wrong credentials), and says what.
-`receive(max_messages, wait_seconds)`
-    The next messages, in order, as soon as there are any: it waits at most `wait_seconds` for the first (0: not at all)
-    and not for more than that one. An empty list means that none came. What it handed out, it does not hand out again
-    while it is open, unless the server itself sends it again. Bounds what it holds in memory (`MAX_HELD_BYTES`).
-    Raises `NotConnected` when the connection was lost; so it does on a source that is not open. Nothing else but bugs.
+`fetch(max_messages, wait_seconds)`
+    The next messages as the client has them, in order, as soon as there are any: it waits at most `wait_seconds` for
+    the first (0: not at all) and not for more than that one. An empty list means that none came. What it handed out, it
+    does not hand out again while it is open, unless the server itself sends it again. Bounds what it holds in memory
+    (`MAX_HELD_BYTES`). Raises `NotConnected` when the connection was lost; so it does on a source that is not open.
+    Nothing else but bugs. Reads of a message only what it needs to hand it out: the rest is for `convert`.
+`convert(message)`
+    One message of the client as a `Received`. `receive` has a net under it: whatever it raises is the failure of this
+    message alone, whose neighbours arrive.
+`bare(message)`
+    The same without what a sender could have written in an unreadable way: the id, the body, and what `ack` and the
+    position need. It cannot fail. This is how a message that `convert` cannot take becomes a dead letter.
 `ack(received)`
     Tells the server that these messages are done: called after their rows, or their dead letters, are committed; with
     messages in the order in which they were received. May be called while later messages are handed out and not done.
@@ -41,6 +48,7 @@ from typing_extensions import TypeVar
 
 from relay.errors import ConfigError
 from relay.models import Received
+from relay.process.unforeseen import unforeseen
 
 MAX_HELD_BYTES = 16 * 1024 * 1024
 """What a source and its client library may hold in memory for one pipeline; a single larger message may exceed it."""
@@ -83,8 +91,11 @@ class SourceConfig(BaseModel):
 C = TypeVar("C", bound=SourceConfig, default=Any)
 """The source's own configuration. Those above the seam know `Source` alone, of whatever configuration."""
 
+M = TypeVar("M", default=Any)
+"""A message as the source's client has it."""
 
-class Source(ABC, Generic[C]):
+
+class Source(ABC, Generic[C, M]):
     """See the module's text: it is the contract."""
 
     features: ClassVar[SourceFeatures]
@@ -99,7 +110,24 @@ class Source(ABC, Generic[C]):
     def open(self, positions: Mapping[str, str]) -> None: ...
 
     @abstractmethod
-    def receive(self, max_messages: int, wait_seconds: float) -> list[Received]: ...
+    def fetch(self, max_messages: int, wait_seconds: float) -> Sequence[M]: ...
+
+    @abstractmethod
+    def convert(self, message: M) -> Received: ...
+
+    @abstractmethod
+    def bare(self, message: M) -> Received: ...
+
+    def receive(self, max_messages: int, wait_seconds: float) -> list[Received]:
+        """What `fetch` gives, converted; raises what it raises."""
+        return [self._converted(message) for message in self.fetch(max_messages, wait_seconds)]
+
+    def _converted(self, message: M) -> Received:
+        try:
+            return self.convert(message)
+        except Exception as error:  # noqa: BLE001  a bug, or something that no one has thought of
+            received = self.bare(message)
+            return received._replace(failure=unforeseen("reading a message", error, message=received.id))
 
     @abstractmethod
     def ack(self, received: Sequence[Received]) -> None: ...
@@ -111,7 +139,7 @@ class Source(ABC, Generic[C]):
     def close(self) -> None: ...
 
 
-class PassiveSource(Source[C]):
+class PassiveSource(Source[C, Received]):
     """A source that no worker drains: a process of its own brings the messages, and this says which.
 
     Its features say `passive`, so that no scheduler owns its pipelines.
@@ -127,8 +155,14 @@ class PassiveSource(Source[C]):
         command = self.brought_by.format(pipeline=self._pipeline)
         raise ConfigError(f"pipeline {self._pipeline!r}: its messages are brought by `{command}`, not by a worker")
 
-    def receive(self, max_messages: int, wait_seconds: float) -> list[Received]:  # noqa: ARG002
+    def fetch(self, max_messages: int, wait_seconds: float) -> list[Received]:  # noqa: ARG002
         return []
+
+    def convert(self, message: Received) -> Received:
+        return message
+
+    def bare(self, message: Received) -> Received:
+        return message
 
     def ack(self, received: Sequence[Received]) -> None:
         pass

@@ -9,6 +9,7 @@ import psycopg_pool
 from psycopg import errors as pg
 
 from relay.database import pooler
+from relay.database.values import ADAPTERS
 from relay.errors import ConfigError, MigrationError, NotConnected, RelayError
 from relay.masking import mask
 from relay.settings import Settings
@@ -64,6 +65,7 @@ def connection_options(settings: Settings, application_name: str) -> dict[str, A
     """Keyword arguments of psycopg: every wait has a limit, and a dead peer is detected within half a minute."""
     return {
         "autocommit": True,
+        "context": ADAPTERS,
         "application_name": application_name,
         "connect_timeout": max(2, round(settings.connect_timeout_seconds)),
         "keepalives_idle": 10,

@@ -5,7 +5,7 @@ of its drain. A batch is written as it is; only when PostgreSQL refuses it are t
 (`relay/inbox/rows.py`), and become dead letters.
 """
 
-import contextlib
+import hashlib
 import json
 import time
 from collections.abc import Iterator, Sequence
@@ -15,9 +15,10 @@ from typing import Any, Literal
 
 from relay.database.connection import database_errors, storable
 from relay.drains.fence import Cursor, FencedSession
-from relay.inbox.rows import REFUSALS, columns, write, write_each
+from relay.inbox.rows import RowErrors, columns, write, write_each
 from relay.models import Failure, InboxRow, Received
 from relay.sql import query
+from relay.wire.decode import LONGEST_EVENT_ID
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,18 +60,18 @@ class Writer:
             self._sent = self._try_to_send(batch, sent_at)
 
     def _try_to_send(self, batch: InboundBatch, sent_at: float) -> "_Sent":
-        try:
-            with ExitStack() as stack:
-                stack.enter_context(self._connection.pipeline())
-                self._connection.execute("begin")
-                self._connection.execute(query("durably"))
-                rows = [row for _, row in batch.rows]
-                new = self._session.execute("receive_write", **columns(rows)) if rows else None
-                fence = self._finish(batch, len(rows))
-                self._connection.execute("commit")
-                return _Sent(batch, sent_at, stack.pop_all(), new, fence)
-        except REFUSALS:  # a text that cannot even be sent
-            return _Sent(batch, sent_at)
+        with RowErrors(), ExitStack() as stack:
+            stack.enter_context(self._connection.pipeline())
+            self._connection.execute("begin")
+            self._connection.execute(query("durably"))
+            rows = [row for _, row in batch.rows]
+            new = self._session.execute("receive_write", **columns(rows)) if rows else None
+            if batch.dead:
+                self._session.execute("receive_dead_letters", **_dead_columns(batch.dead))
+            fence = self._finish(batch, len(rows))
+            self._connection.execute("commit")
+            return _Sent(batch, sent_at, stack.pop_all(), new, fence)
+        return _Sent(batch, sent_at)  # it has a text that cannot even be sent
 
     def confirm(self) -> "WriteResult":
         """Waits until the batch that was sent is committed."""
@@ -78,7 +79,7 @@ class Writer:
         assert sent is not None
         if sent.fence is not None:
             # The refusals first: some of them would pass for trouble with the server.
-            with database_errors(), contextlib.suppress(*REFUSALS):
+            with database_errors(), RowErrors():
                 sent.pipeline.close()
                 self._session.check_renewal(sent.fence, sent.sent_at)
                 new = sent.new.fetchall()[0][0] if sent.new else 0
@@ -108,7 +109,9 @@ class Writer:
                 ]
                 if refused and self._on_refused == "stop":
                     raise Stopped(*refused[0])
-                return self._finished(InboundBatch(batch.received, batch.rows, [*batch.dead, *refused]), len(refused))
+                dead = [*batch.dead, *refused]
+                self._bury(dead)
+                return self._finished(InboundBatch(batch.received, batch.rows, dead), len(refused))
         except Stopped as stopped:
             end = stopped.failure.index
             before = InboundBatch(batch.received[:end], batch.rows[:end])
@@ -128,9 +131,20 @@ class Writer:
         self._session.check_renewal(self._finish(batch, stored), sent_at)
         return WriteResult(batch.received, stored, stored, tuple(batch.dead))
 
+    def _bury(self, dead: Sequence[tuple[Received, Failure]]) -> None:
+        """Keeps dead letters one by one; one that PostgreSQL cannot keep as it came, without its headers and key."""
+        for received, failure in dead:
+            bare = received._replace(headers={}, key=None, subject=received.subject[:LONGEST_EVENT_ID])
+            with RowErrors():
+                self._bury_one(received, failure)
+                continue
+            self._bury_one(bare, failure)
+
+    def _bury_one(self, received: Received, failure: Failure) -> None:
+        with self._connection.transaction():
+            self._session.execute("receive_dead_letters", **_dead_columns([(received, failure)]))
+
     def _finish(self, batch: InboundBatch, stored: int) -> Cursor:
-        if batch.dead:
-            self._session.execute("receive_dead_letters", **_dead_columns(batch.dead))
         if batch.positions:
             positions = {"partitions": list(batch.positions), "positions": list(batch.positions.values())}
             self._session.execute("receive_positions", **positions)
@@ -186,12 +200,21 @@ _DEAD_PARAMETERS = (
 )
 
 
+def _event_id(text: str) -> str:
+    """As an index can hold it: a sender may have made it as long as a message."""
+    text = storable(text)
+    if len(text) <= LONGEST_EVENT_ID:
+        return text
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    return f"{text[: LONGEST_EVENT_ID - len(digest) - 1]}~{digest}"
+
+
 def _dead_rows(dead: Sequence[tuple[Received, Failure]]) -> Iterator[tuple[Any, ...]]:
     for received, failure in dead:
         headers = {storable(name): storable(value) for name, value in received.headers.items()}
         key = None if received.key is None else storable(received.key)
         yield (
-            storable(received.id),
+            _event_id(received.id),
             storable(received.subject),
             key,
             json.dumps(headers),

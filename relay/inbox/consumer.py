@@ -13,6 +13,7 @@ handled: the lock of the row keeps other workers away for as long as the handler
 another worker has the message now, the mark fails and the handler does not start.
 """
 
+import json
 import logging
 import os
 import random
@@ -20,16 +21,18 @@ import secrets
 import socket
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Protocol
 
 import psycopg
 from psycopg.pq import TransactionStatus
 from psycopg.rows import tuple_row
+from psycopg.types.string import TextLoader
 
 from relay.database.connection import database_errors, storable
 from relay.database.notifications import PACE_SECONDS, Ear
+from relay.database.values import MomentLoader
 from relay.errors import ConfigError, NotConnected
 from relay.masking import mask
 from relay.sql import query
@@ -171,8 +174,18 @@ class _Work:
             time.sleep(min(left, _STOP_POLL_SECONDS))
 
     def _claim(self, connection: Connection) -> list[InboxMessage]:
+        """Messages whose JSON Python cannot parse fail here: nested too deeply, or with a number of 5000 digits."""
         limits = {"batch_size": self.batch_size, "visibility_seconds": self.visibility_seconds}
-        return [InboxMessage(*row) for row in self._call(connection, "inbox_claim", **limits)]
+        messages: list[InboxMessage] = []
+        while not messages and (rows := self._call(connection, "inbox_claim", **limits)):
+            for message in (InboxMessage(*row) for row in rows):
+                try:
+                    payload, headers = _parsed(message.payload), _parsed(message.headers)
+                except (RecursionError, ValueError) as error:
+                    self._failed(connection, message, error)
+                else:
+                    messages.append(replace(message, payload=payload, headers=headers))
+        return messages
 
     def _handle(self, connection: Connection, message: InboxMessage) -> bool:
         done = False  # also after psycopg.Rollback, which the transaction keeps to itself
@@ -208,4 +221,11 @@ class _Work:
     def _call(self, connection: Connection, statement: str, **parameters: object) -> list[tuple[Any, ...]]:
         names = {"inbox": self.inbox, "worker": self.worker}
         with database_errors(), connection.cursor(row_factory=tuple_row) as cursor:
+            # As text: one value that Python cannot parse would cost the whole answer.
+            cursor.adapters.register_loader("jsonb", TextLoader)
+            cursor.adapters.register_loader("timestamptz", MomentLoader)
             return cursor.execute(query(statement), {**names, **parameters}).fetchall()
+
+
+def _parsed(text: Any) -> Any:
+    return None if text is None else json.loads(text)

@@ -2,6 +2,11 @@
 
 PostgreSQL alone judges what can be stored. A batch is written as it is; only when PostgreSQL refuses it does
 `write_each` search for the rows that are to blame, by halves.
+
+What an error says of a row is known by the class of its SQLSTATE. A trigger of the application may raise anything, also
+its own states: so a row is to blame unless the class is one of the server's or the session's. Some classes can be
+either: a right that is missing for all rows, or for one under row-level security; a function that a trigger calls for
+one event only. There a row is to blame if others of its batch were written.
 """
 
 from collections.abc import Sequence
@@ -15,45 +20,88 @@ from relay.masking import mask
 from relay.models import InboxRow
 from relay.sql import query
 
-# What PostgreSQL says of a row, not of itself: it would say the same again.
-REFUSALS = (
-    errors.DataError,
-    errors.IntegrityError,
-    errors.ProgramLimitExceeded,
-    errors.StatementTooComplex,
-    errors.RaiseException,
-    UnicodeEncodeError,
-)
+_NEVER_OF_A_ROW = frozenset(["08", "0B", "25", "26", "28", "2D", "34", "3D", "3F", "40", "53", "55", "57", "58", "F0"])
+_PERHAPS_OF_A_ROW = frozenset(["0A", "24", "2B", "42", "XX"])
+
+
+class Refused(Exception):
+    """PostgreSQL says of a row, not of itself, that it cannot be stored: it would say the same again."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(reason(error))
+
+
+REFUSALS = (Refused,)
 
 
 def write(connection: Connection, inbox: str, rows: Sequence[InboxRow]) -> int:
     """Writes rows in one statement and returns how many were new. Raises one of `REFUSALS` if any cannot be stored."""
     if not rows:
         return 0
-    [(new,)] = connection.execute(query("inbox_write"), {"inbox": inbox, **columns(rows)}).fetchall()
+    try:
+        [(new,)] = connection.execute(query("inbox_write"), {"inbox": inbox, **columns(rows)}).fetchall()
+    except (psycopg.Error, UnicodeEncodeError) as error:
+        if _is_of_a_row(error):
+            raise Refused(error) from error
+        raise
     return int(new)
 
 
+class RowErrors:
+    """A context that passes over an error for which single rows may be to blame: `write_each` tells. Raises others."""
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> bool:
+        if isinstance(error, Refused):
+            return True
+        return isinstance(error, Exception) and (_is_of_a_row(error) or _is_perhaps_of_a_row(error))
+
+
 def write_each(connection: Connection, inbox: str, rows: Sequence[InboxRow]) -> list[tuple[int, str]]:
-    """Writes what can be stored, and returns (index, reason) of each row that cannot. Call it in a transaction."""
+    """Writes what can be stored, and returns (index, reason) of each row that cannot. Call it in a transaction.
+
+    Raises what PostgreSQL says of something else than a row.
+    """
     refused: list[tuple[int, str]] = []
+    doubtful: list[tuple[int, Exception]] = []
     parts = [range(len(rows))]
     while parts:
         part = parts.pop()
         try:
             with connection.transaction():
                 write(connection, inbox, [rows[index] for index in part])
-        except REFUSALS as error:
-            if len(part) == 1:
-                refused.append((part[0], reason(error)))
-            else:
+        except (Refused, psycopg.Error) as error:
+            certain = isinstance(error, Refused)
+            if not certain and not _is_perhaps_of_a_row(error):
+                raise
+            if len(part) > 1:
                 middle = len(part) // 2
                 parts += [part[middle:], part[:middle]]
-    return sorted(refused)
+            elif certain:
+                refused.append((part[0], reason(error)))
+            else:
+                doubtful.append((part[0], error))
+    if doubtful and len(doubtful) + len(refused) == len(rows):
+        raise doubtful[0][1]
+    return sorted(refused + [(index, reason(error)) for index, error in doubtful])
+
+
+def _is_of_a_row(error: Exception) -> bool:
+    state = error.sqlstate if isinstance(error, psycopg.Error) else None
+    if state is None:  # not sent at all: a text that PostgreSQL does not have
+        return isinstance(error, errors.DataError | UnicodeEncodeError)
+    return state[:2] not in _NEVER_OF_A_ROW | _PERHAPS_OF_A_ROW
+
+
+def _is_perhaps_of_a_row(error: Exception) -> bool:
+    return isinstance(error, psycopg.Error) and (error.sqlstate or "")[:2] in _PERHAPS_OF_A_ROW
 
 
 def reason(error: Exception) -> str:
     """Why PostgreSQL refused a row, for people."""
+    if isinstance(error, Refused):
+        return str(error)
     primary = error.diag.message_primary if isinstance(error, psycopg.Error) else None
     return "PostgreSQL: " + mask(primary or " ".join(str(error).split()))
 

@@ -9,7 +9,7 @@ import psycopg
 from relay.backends.stdio.config import StdinSourceConfig
 from relay.database.connection import storable
 from relay.errors import ConfigError, NotConnected
-from relay.inbox.rows import REFUSALS, write, write_each
+from relay.inbox.rows import RowErrors, write, write_each
 from relay.models import Failure, InboxRow, Received
 from relay.operations.base import Connection, refusals
 from relay.operations.input_lines import InputLine, batches
@@ -115,12 +115,10 @@ class _Batch:
             connection.execute(query("receive_dead_letter"), names | letter | why)
 
     def _write(self, connection: Connection) -> int:
-        try:
-            with connection.transaction():
-                return write(connection, self._inbox, [row for _, row in self._rows])
-        except REFUSALS:
-            self._sort_out(connection)
+        with RowErrors(), connection.transaction():
             return write(connection, self._inbox, [row for _, row in self._rows])
+        self._sort_out(connection)
+        return write(connection, self._inbox, [row for _, row in self._rows])
 
     def _sort_out(self, connection: Connection) -> None:
         """Rows that PostgreSQL does not accept become dead letters."""

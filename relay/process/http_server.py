@@ -102,6 +102,8 @@ class _Server(ThreadingHTTPServer):
 class _Handler(BaseHTTPRequestHandler):
     server: _Server
     timeout = IO_TIMEOUT_SECONDS
+    # Of a request without one: the standard library would answer it as HTTP/0.9 did, without a status.
+    default_request_version = "HTTP/1.0"
     server_version = "tide-relay"
     sys_version = ""
 

@@ -11,6 +11,7 @@ from typing import Any
 from relay.database.connection import storable
 from relay.errors import ConfigError
 from relay.models import Failure, InboxRow, Received
+from relay.process.unforeseen import INTERNAL, unforeseen
 from relay.wire.formats import cloudevents, debezium, envelope, raw
 from relay.wire.formats.base import Invalid, Parts
 from relay.wire.json_text import parse
@@ -31,7 +32,7 @@ FORMATS: dict[str, Callable[[Received, str], Parts]] = {
 """The values of a reverse pipeline's `wire_format`."""
 
 CODES = ("too_large", "not_utf8", "not_json", "bad_event_id", "bad_envelope", "bad_cloudevent", "cloudevents_batch",
-         "bad_debezium")  # fmt: skip
+         "bad_debezium", INTERNAL)  # fmt: skip
 """Why a message can never become a row. What PostgreSQL refuses has other codes."""
 
 _VARIABLES: dict[str, Callable[[Received, Parts], str | None]] = {
@@ -80,11 +81,15 @@ class Decoder:
         self._max_message_bytes = max_message_bytes
 
     def decode(self, received: Received) -> InboxRow | Failure:
-        """The row, or why the message can never become one: a permanent failure with one of `CODES`."""
+        """The row, or why the message can never become one: a permanent failure with one of `CODES`. Never raises."""
+        if received.failure is not None:
+            return received.failure
         try:
             return self._row(received)
         except Invalid as error:
             return Failure(0, True, error.code, str(error))
+        except Exception as error:  # noqa: BLE001  a bug, or something that no one has thought of
+            return unforeseen("decoding", error, message=received.id)
 
     def _row(self, received: Received) -> InboxRow:
         body = received.body

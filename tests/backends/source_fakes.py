@@ -45,6 +45,16 @@ class DropsHeaders(Changed):
         return [message._replace(headers={}) for message in received]
 
 
+class HasNoNet(MemorySource):
+    def receive(self, max_messages: int, wait_seconds: float) -> list[Received]:
+        return [self.convert(message) for message in self.fetch(max_messages, wait_seconds)]
+
+
+class LosesWhatItCannotConvert(Changed):
+    def change(self, received: list[Received]) -> list[Received]:
+        return [message for message in received if message.failure is None]
+
+
 class Reorders(Changed):
     def change(self, received: list[Received]) -> list[Received]:
         return received[::-1]

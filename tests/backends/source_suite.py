@@ -7,9 +7,13 @@ sources which break the contract fail here.
 
 import contextlib
 import time
+from typing import Any
 
-from relay.backends.source import MAX_HELD_BYTES
+import pytest
+
+from relay.backends.source import MAX_HELD_BYTES, Source
 from relay.errors import NotConnected
+from relay.models import Received
 from tests.backends.source_harness import Sent, SourceHarness
 from tests.backends.source_steps import (
     Drainer,
@@ -64,6 +68,28 @@ class WhatArrives:
             arrived = {number_of(message): message.headers for message in take(source, 3)}
         for number, expected in enumerate(headers, 1):
             assert arrived[number].items() >= expected.items()
+
+    def test_a_message_that_cannot_be_converted_is_a_failure_and_its_neighbours_arrive(
+        self, harness: SourceHarness
+    ) -> None:
+        convert = harness.kind.convert
+
+        def with_a_bug(source: Source, message: Any) -> Received:
+            received = convert(source, message)
+            if number_of(received) == 2:
+                raise RecursionError("nested too deeply")
+            return received
+
+        harness.send(messages(1, 3))
+        inbox = Inbox()
+        with pytest.MonkeyPatch.context() as patch, opened(harness) as source:
+            patch.setattr(harness.kind, "convert", with_a_bug)
+            arrived = take(source, 3)
+            codes = {number_of(message): message.failure and message.failure.code for message in arrived}
+            assert codes == {1: None, 2: "internal", 3: None}
+            store(source, inbox, arrived)
+        with opened(harness, inbox.positions) as source:
+            assert receive(source, 10, 0.1) == [], "it is done"
 
     def test_batches_arrive_whole_and_in_order(self, harness: SourceHarness) -> None:
         with opened(harness) as source:

@@ -33,6 +33,8 @@ CAUGHT: list[tuple[type[Source], Scenario]] = [
     (fakes.Reorders, S.test_batches_arrive_whole_and_in_order),
     (fakes.LosesOne, S.test_batches_arrive_whole_and_in_order),
     (fakes.HasNoIds, S.test_batches_arrive_whole_and_in_order),
+    (fakes.HasNoNet, S.test_a_message_that_cannot_be_converted_is_a_failure_and_its_neighbours_arrive),
+    (fakes.LosesWhatItCannotConvert, S.test_a_message_that_cannot_be_converted_is_a_failure_and_its_neighbours_arrive),
     (fakes.HandsOutMore, S.test_no_more_arrive_than_were_asked_for),
     (fakes.BelongsToOneThread, S.test_a_source_may_be_used_by_one_thread_after_the_other),
     (fakes.HoldsTheWholeBacklog, S.test_a_backlog_of_large_messages_does_not_fill_the_memory),

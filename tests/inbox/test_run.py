@@ -117,6 +117,24 @@ def test_a_message_that_always_fails_is_dead_at_last(db, database):
     assert "division by zero" in error
 
 
+def test_a_moment_that_python_does_not_have_stops_no_message(db, database):
+    fill(db, "a", "b")
+    db.execute("update tide.commands set received_at = 'infinity' where event_id = 'a'")
+    assert drain(database) == 2
+
+
+@pytest.mark.parametrize("payload", ["[" * 5000 + "]" * 5000, "1" * 5000], ids=["deep", "long number"])
+def test_a_message_that_python_cannot_parse_fails_and_its_neighbours_are_handled(db, database, payload):
+    fill(db, "bad", payload=payload)
+    assert drain(database) == 0
+    fill(db, "a", "b")
+    assert drain(database, batch_size=1) == 2
+    assert effects(db) == ["a", "b"]
+    [(retries, error)] = db.execute("select retry_count, error from tide.commands where event_id = 'bad'").fetchall()
+    assert retries >= 1
+    assert "Error" in error
+
+
 def test_a_handler_that_hides_an_error_of_its_transaction_has_failed(db, database):
     fill(db, "a")
 

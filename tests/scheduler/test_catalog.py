@@ -4,6 +4,7 @@ import pytest
 from psycopg.types.json import Jsonb
 
 from relay.settings import Settings
+from scheduler import catalog as catalog_module
 from scheduler.catalog import Catalog
 from scheduler.session import Session
 
@@ -78,6 +79,21 @@ def test_no_configuration_keeps_a_scheduler_from_the_others(session, make, datab
         assert (list(catalog.specs), catalog.invalid) == (["fine"], len(HOSTILE))
     for name in HOSTILE:
         assert 0 < len(reason(database, name)) <= 2000
+
+
+def test_one_that_meets_a_bug_is_invalid_and_the_others_are_owned(session, make, database, monkeypatch):
+    make("fine")
+    make("odd", batch_size=7)
+    right = catalog_module.parse_forward
+
+    def with_a_bug(config):
+        return {}["bug"] if config.get("batch_size") == 7 else right(config)
+
+    monkeypatch.setattr(catalog_module, "parse_forward", with_a_bug)
+    catalog = Catalog("default")
+    catalog.read(session)
+    assert list(catalog.specs) == ["fine"]
+    assert "KeyError" in reason(database, "odd")
 
 
 def test_disabled_pipelines_are_left_out_and_judged_even_so(session, make, database):

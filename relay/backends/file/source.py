@@ -7,7 +7,7 @@ Lines are read where they stand, in the worker's own file system.
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 from relay.backends.common.os_errors import OS_ERRORS
 from relay.backends.file.config import FileSourceConfig
@@ -20,7 +20,16 @@ from relay.models import Received
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
-class FileSource(Source[FileSourceConfig]):
+class Fetched(NamedTuple):
+    """A line as it was read, with its position."""
+
+    line: Line
+    mark: Mark
+    number: int
+    """Over all openings."""
+
+
+class FileSource(Source[FileSourceConfig, Fetched]):
     features: ClassVar[SourceFeatures] = SourceFeatures(
         has_positions=True, redelivers=False, needs_source=True, uses_network=False
     )
@@ -50,7 +59,7 @@ class FileSource(Source[FileSourceConfig]):
             self._done_number = self._number
             self._tail = self._opened_tail()
 
-    def receive(self, max_messages: int, wait_seconds: float) -> list[Received]:
+    def fetch(self, max_messages: int, wait_seconds: float) -> list[Fetched]:
         deadline = time.monotonic() + wait_seconds
         with self._busy:
             while True:
@@ -59,6 +68,16 @@ class FileSource(Source[FileSourceConfig]):
                 if found or left <= 0:
                     return found
                 self._closing.wait(min(left, self._config.poll_ms / 1000))
+
+    def convert(self, message: Fetched) -> Received:
+        return self.bare(message)  # a line has nothing else
+
+    def bare(self, message: Fetched) -> Received:
+        line, mark, number = message
+        body = line.body.removeprefix(_BYTE_ORDER_MARK) if line.start == 0 else line.body
+        # The checksum distinguishes lines of files that had the same inode one after the other.
+        name = f"{self._path}/{mark.inode}.{mark.generation}/{line.start}.{line.crc:08x}"
+        return Received(name, body, {}, None, self._path, self._path, str(mark), number)
 
     def ack(self, received: Sequence[Received]) -> None:
         if self._tail is None:
@@ -111,20 +130,15 @@ class FileSource(Source[FileSourceConfig]):
             raise
         return tail
 
-    def _read(self, tail: Tail, max_messages: int) -> list[Received]:
+    def _read(self, tail: Tail, max_messages: int) -> list[Fetched]:
         try:
             lines = tail.read(max_messages, MAX_HELD_BYTES) or tail.advance(max_messages, MAX_HELD_BYTES)
             lines = lines or tail.read(max_messages, MAX_HELD_BYTES)
         except OSError as error:
             raise self._translated(error, opening=False) from error
-        return [self._received(line, mark) for line, mark in lines]
-
-    def _received(self, line: Line, mark: Mark) -> Received:
-        self._number += 1
-        body = line.body.removeprefix(_BYTE_ORDER_MARK) if line.start == 0 else line.body
-        # The checksum tells lines apart of files that had the same inode one after the other.
-        name = f"{self._path}/{mark.inode}.{mark.generation}/{line.start}.{line.crc:08x}"
-        return Received(name, body, {}, None, self._path, self._path, str(mark), self._number)
+        first = self._number + 1
+        self._number += len(lines)
+        return [Fetched(line, mark, number) for number, (line, mark) in enumerate(lines, first)]
 
     def _translated(self, error: OSError, *, opening: bool) -> RelayError:
         if isinstance(error, FileNotFoundError):

@@ -41,6 +41,7 @@ class KafkaSink(Sink[KafkaSinkConfig]):
         self._where = f"pipeline {pipeline!r}: Kafka at {self._config.brokers}"
         self._connection: KafkaPublisher | None = None
         self._missing_topic: str | None = None
+        self.keeps_offset = config.transactional
 
     def open(self) -> None:
         try:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _SLICE_SECONDS = 0.25
 
 
-class KafkaSource(Source[KafkaSourceConfig]):
+class KafkaSource(Source[KafkaSourceConfig, "Message"]):
     features: ClassVar[SourceFeatures] = SourceFeatures(
         has_positions=True,
         redelivers=False,
@@ -58,14 +58,20 @@ class KafkaSource(Source[KafkaSourceConfig]):
             raise
         self._reader = reader
 
-    def receive(self, max_messages: int, wait_seconds: float) -> list[Received]:
+    def fetch(self, max_messages: int, wait_seconds: float) -> "list[Message]":
         deadline = time.monotonic() + wait_seconds
         while True:
             left = max(0.0, deadline - time.monotonic())
             with self._using:
                 messages = self._opened().read(max_messages, min(left, _SLICE_SECONDS))
             if messages or left <= _SLICE_SECONDS:
-                return [received(message) for message in messages]
+                return messages
+
+    def convert(self, message: "Message") -> Received:
+        return received(message)
+
+    def bare(self, message: "Message") -> Received:
+        return bare(message)
 
     def ack(self, received: Sequence[Received]) -> None:
         with self._using:
@@ -106,7 +112,15 @@ def received(message: "Message") -> Received:
         partition,
         offset,
         None,
+        None,
     ))  # fmt: skip
+
+
+def bare(message: "Message") -> Received:
+    topic, offset, value = str(message.topic()), str(message.offset()), message.value()
+    partition = f"{topic}/{message.partition()}"
+    body = b"null" if value is None else value
+    return Received(f"{partition}/{offset}", body, {}, None, topic, partition, offset)
 
 
 def headers_of(headers: Sequence[tuple[str, bytes | None]]) -> dict[str, str]:

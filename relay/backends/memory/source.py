@@ -60,7 +60,7 @@ def forget(name: str = "default") -> None:
     _logs.pop(name, None)
 
 
-class MemorySource(Source[MemorySourceConfig]):
+class MemorySource(Source[MemorySourceConfig, Received]):
     features: ClassVar[SourceFeatures] = SourceFeatures(has_positions=True, keeps_headers=True, keeps_key=True)
     config_model = MemorySourceConfig
 
@@ -82,17 +82,23 @@ class MemorySource(Source[MemorySourceConfig]):
         self._held = []
         self._log = backend
 
-    def receive(self, max_messages: int, wait_seconds: float) -> list[Received]:
+    def fetch(self, max_messages: int, wait_seconds: float) -> list[Received]:
         deadline = time.monotonic() + wait_seconds
         while True:
             backend = self._opened()
             self._check(backend)
             with backend.news:
-                found = self._fetch(backend, max_messages)
+                found = self._take(backend, max_messages)
                 if found or (left := deadline - time.monotonic()) <= 0:
                     return found
                 if backend.up and self._log is backend:
                     backend.news.wait(left)
+
+    def convert(self, message: Received) -> Received:
+        return message
+
+    def bare(self, message: Received) -> Received:
+        return message
 
     def ack(self, received: Sequence[Received]) -> None:
         backend = self._opened()
@@ -114,7 +120,7 @@ class MemorySource(Source[MemorySourceConfig]):
             with backend.news:
                 backend.news.notify_all()
 
-    def _fetch(self, backend: Log, max_messages: int) -> list[Received]:
+    def _take(self, backend: Log, max_messages: int) -> list[Received]:
         found: list[Received] = []
         room_bytes = MAX_HELD_BYTES
         while self._next < len(backend.entries) and len(found) < max_messages and room_bytes > 0:

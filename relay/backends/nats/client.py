@@ -17,10 +17,12 @@ import nkeys
 from nats.aio.client import Client, RawCredentials
 
 from relay.backends.common.tls import read_file, tls_context
+from relay.backends.nats.arrived import UNREADABLE
 from relay.backends.nats.config import NatsKeys
 from relay.backends.nats.errors import ERRORS
 from relay.backends.nats.loop import LoopThread
 from relay.errors import ConfigError, NotConnected, RelayError
+from relay.process.unforeseen import described
 
 if TYPE_CHECKING:
     from nats.js.api import StreamInfo
@@ -31,6 +33,17 @@ _CLOSE_SECONDS = 2.0
 
 CLIENT_FAILURES = (nats.errors.Error, nkeys.NkeysError, binascii.Error, OSError)
 """Everything that the client raises while it connects or asks; TimeoutError is an OSError."""
+
+
+class ClientWithNet(Client):
+    """nats-py stops reading, without a word, at a message whose headers it cannot read: that would stop its stream."""
+
+    async def _process_headers(self, headers: bytes) -> dict[str, str] | None:
+        try:
+            found: dict[str, str] | None = await super()._process_headers(headers)
+        except Exception as error:  # noqa: BLE001  an inline status that is not ASCII; no end of the line; ...
+            return {UNREADABLE: described(error)}
+        return found
 
 
 class NatsClient:
@@ -57,7 +70,7 @@ class NatsClient:
         self._thread: LoopThread | None = None
         self._begin = begin
         self._options = options
-        self.client = Client()
+        self.client = ClientWithNet()
         self.news = asyncio.Event()
         """Set when something has changed for those that wait in the loop, such as a lost connection."""
         self._last_error: Exception | None = None

@@ -1,6 +1,6 @@
 """The NATS source's connection: asks for messages, acknowledges them, gives back what was not acknowledged.
 
-One request at a time, and each is over before `receive` returns: with `no_wait` and `expires` the server ends it when
+One request at a time, and each is over before `fetch` returns: with `no_wait` and `expires` the server ends it when
 it has sent what there was, or the first that came, or when the time is over. So nothing is on its way to a worker that
 rests, where it would lie until `ack_wait` is over; and an idle source costs one request for each wait.
 """
@@ -10,16 +10,16 @@ import contextlib
 import json
 import time
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import nats.errors
 
+from relay.backends.nats.arrived import Arrived, Token
 from relay.backends.nats.client import NatsClient
 from relay.backends.nats.config import NatsSourceConfig
 from relay.backends.nats.consumer import Consumer, find_or_make
 from relay.backends.source import MAX_HELD_BYTES
 from relay.errors import NotConnected
-from relay.models import Received
 
 if TYPE_CHECKING:
     from nats.aio.msg import Msg
@@ -32,16 +32,8 @@ _WORTH_WAITING_SECONDS = 0.01
 _NAK = b"-NAK"
 
 
-class Token(NamedTuple):
-    """What an acknowledgement needs; it is good on any connection."""
-
-    sequence: int
-    """In the stream."""
-    reply: str
-
-
 class NatsReceiver:
-    """`receive`, `ack` and `release` block the caller, as `open` and `close` do."""
+    """`fetch`, `ack` and `release` block the caller, as `open` and `close` do."""
 
     def __init__(
         self, config: NatsSourceConfig, consumer: str, pipeline: str, where: str, position: str | None
@@ -62,14 +54,14 @@ class NatsReceiver:
         self._inbox = ""
         self._number = 0
         self._needed = 0
-        self._arrived: list[Received] = []
+        self._arrived: list[Arrived] = []
 
     def open(self) -> None:
         """Raises NotConnected, or ConfigError when someone must change something."""
         self._nats.open()
 
-    def receive(self, max_messages: int, wait_seconds: float) -> list[Received]:
-        return self._nats.call(self._receive(max_messages, wait_seconds), wait_seconds + 3 * self._seconds)
+    def fetch(self, max_messages: int, wait_seconds: float) -> list[Arrived]:
+        return self._nats.call(self._fetch(max_messages, wait_seconds), wait_seconds + 3 * self._seconds)
 
     def ack(self, tokens: Sequence[Token]) -> None:
         if tokens:
@@ -102,7 +94,7 @@ class NatsReceiver:
             await self._refuse(map(self._consumer.reply_for, orphans))
         await self._look()
 
-    async def _receive(self, max_messages: int, wait_seconds: float) -> list[Received]:
+    async def _fetch(self, max_messages: int, wait_seconds: float) -> list[Arrived]:
         limits = self._consumer.limits
         until = time.monotonic() + wait_seconds
         batch = limits.batch(max_messages, len(self._held))
@@ -121,7 +113,7 @@ class NatsReceiver:
             arrived = await self._ask({"batch": 1, "expires": limits.expires_ns(left)}, left + self._seconds)
         return arrived
 
-    async def _ask(self, request: dict[str, Any], seconds: float) -> list[Received]:
+    async def _ask(self, request: dict[str, Any], seconds: float) -> list[Arrived]:
         """What the server has: up to a batch of it at once, or else, with `expires`, what comes next until then."""
         self._number += 1
         self._needed, self._arrived = request["batch"], []
@@ -151,20 +143,18 @@ class NatsReceiver:
         sequence = int(tokens[at])
         self._needed -= 1
         if sequence not in self._held:
-            self._arrived.append(self._received(message, sequence, tokens[at + 2]))
+            self._arrived.append(self._placed(message, sequence, tokens[at + 2]))
         # One that is held comes again when `ack_wait` is over: it is acknowledged by its latest delivery.
         self._held[sequence] = message.reply
         if self._needed <= 0:
             self._nats.news.set()
 
-    def _received(self, message: "Msg", sequence: int, stored_at: str) -> Received:
-        headers = message.headers or {}
+    def _placed(self, message: "Msg", sequence: int, stored_at: str) -> Arrived:
         # The time tells it from a message of a recreated stream, which counts from 1 again.
-        name = headers.get("Nats-Msg-Id") or f"{self._config.stream}/{sequence}/{stored_at}"
+        default_id = f"{self._config.stream}/{sequence}/{stored_at}"
         floor = sequence if self._floor is None else self._floor
         position = f"{floor}@{self._consumer.stream_made}"
-        token = Token(sequence, message.reply)
-        return Received(name, message.data, headers, None, message.subject, self._partition, position, token)
+        return Arrived(message, sequence, default_id, self._partition, position)
 
     def _on_status(self, message: "Msg") -> None:
         if message.subject != f"{self._inbox}.{self._number}":

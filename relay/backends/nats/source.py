@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 from relay.backends.common.opening import opened
+from relay.backends.nats.arrived import Arrived
 from relay.backends.nats.config import NatsSourceConfig, consumer_name
 from relay.backends.source import Source, SourceFeatures
 from relay.errors import MissingExtra, NotConnected
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from relay.backends.nats.receiver import NatsReceiver
 
 
-class NatsSource(Source[NatsSourceConfig]):
+class NatsSource(Source[NatsSourceConfig, Arrived]):
     features: ClassVar[SourceFeatures] = SourceFeatures(keeps_headers=True, needs_source=True, needs_credentials=True)
     config_model = NatsSourceConfig
 
@@ -45,8 +46,14 @@ class NatsSource(Source[NatsSourceConfig]):
         position = positions.get(f"{self._config.stream}/{self._consumer}")
         self._receiver = opened(NatsReceiver(self._config, self._consumer, self._pipeline, self._where, position))
 
-    def receive(self, max_messages: int, wait_seconds: float) -> list[Received]:
-        return self._opened().receive(max_messages, wait_seconds)
+    def fetch(self, max_messages: int, wait_seconds: float) -> list[Arrived]:
+        return self._opened().fetch(max_messages, wait_seconds)
+
+    def convert(self, message: Arrived) -> Received:
+        return message.converted()
+
+    def bare(self, message: Arrived) -> Received:
+        return message.bare()
 
     def ack(self, received: Sequence[Received]) -> None:
         self._opened().ack([message.token for message in received])

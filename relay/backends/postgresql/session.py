@@ -14,6 +14,7 @@ from psycopg import errors as pg
 from psycopg.abc import PQGen
 
 from relay.database.connection import database_errors, suit_pooler
+from relay.database.values import ADAPTERS
 from relay.errors import ConfigError, MigrationError, NotConnected, RelayError
 from relay.masking import mask
 from relay.sql import query
@@ -70,6 +71,7 @@ def connect(url: str, where: str, timeout_ms: int, application_name: str) -> Ses
             session = Session.connect(
                 url,
                 autocommit=True,
+                context=ADAPTERS,
                 application_name=application_name,
                 connect_timeout=max(2, round(timeout_ms / 1000)),
                 keepalives_idle=10,

@@ -16,7 +16,7 @@ from relay.backends.postgresql.session import Session, connect, errors
 from relay.backends.sink import Features, TransactionalSink
 from relay.database.connection import Connection
 from relay.errors import ConfigError, NotConnected, RelayError
-from relay.inbox.rows import REFUSALS, write, write_each
+from relay.inbox.rows import RowErrors, write, write_each
 from relay.models import Failure, InboxRow, Record
 from relay.sql import query
 from relay.wire.templates import encode_json
@@ -97,13 +97,12 @@ class InboxSink(TransactionalSink[InboxSinkConfig]):
         if not isinstance(connection, Session):
             return write_each(connection, self._config.inbox, rows)
         connection.begin_call()
-        try:
+        with RowErrors():
             # One statement is one transaction, in one round trip.
             write(connection, self._config.inbox, rows)
-        except REFUSALS:
-            with connection.transaction():
-                return write_each(connection, self._config.inbox, rows)
-        return []
+            return []
+        with connection.transaction():
+            return write_each(connection, self._config.inbox, rows)
 
     def _check(self, connection: Connection) -> None:
         """That the inbox is there and that we may write to it: writes nothing. Raises what `open` raises."""

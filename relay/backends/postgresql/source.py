@@ -29,7 +29,7 @@ FIRST_PAUSE_SECONDS = 0.002
 RUNG_PAUSE_SECONDS = 1.0
 
 
-class OutboxSource(Source[OutboxSourceConfig]):
+class OutboxSource(Source[OutboxSourceConfig, Message]):
     features: ClassVar[SourceFeatures] = SourceFeatures(
         has_positions=True, keeps_headers=True, keeps_key=True, needs_source=True, needs_credentials=True
     )
@@ -75,7 +75,7 @@ class OutboxSource(Source[OutboxSourceConfig]):
             self._reader = OutboxReader(session, self._outbox, group)
             self._settled = self._handed = self._after = start
 
-    def receive(self, max_messages: int, wait_seconds: float) -> list[Received]:
+    def fetch(self, max_messages: int, wait_seconds: float) -> list[Message]:
         until = time.monotonic() + wait_seconds
         pause = FIRST_PAUSE_SECONDS
         with self._busy, self._working() as reader:
@@ -83,7 +83,7 @@ class OutboxSource(Source[OutboxSourceConfig]):
                 backlog = reader.peek(self._after, max_messages)
                 if backlog.messages:
                     self._after = self._handed = backlog.messages[-1].id
-                    return [self._received(message) for message in backlog.messages]
+                    return backlog.messages
                 self._pass_over(backlog.horizon)
                 if wait_seconds > 0 and not reader.is_armed:
                     self._arm(reader)
@@ -99,6 +99,23 @@ class OutboxSource(Source[OutboxSourceConfig]):
                     reader.wait(min(left, longest))
                 if self._closing.is_set():
                     raise NotConnected(f"{self._where}: closed", code="closed")
+
+    def convert(self, message: Message) -> Received:
+        bare = self.bare(message)
+        own = {} if message.headers == b"{}" else parsed_headers(message.headers)
+        return bare._replace(headers=self._headers(bare.id, message, own))
+
+    def bare(self, message: Message) -> Received:
+        return Received(
+            f"{self._outbox}:{message.id}",
+            message.payload,
+            {},
+            message.key,
+            self._outbox,
+            partition=self._outbox,
+            position=str(message.id),
+            token=message.id,
+        )
 
     def ack(self, received: Sequence[Received]) -> None:
         if received:
@@ -153,20 +170,6 @@ class OutboxSource(Source[OutboxSourceConfig]):
     def _pass_over(self, horizon: int) -> None:
         """No message lies between what was handed out and the horizon."""
         self._after = max(self._after, horizon)
-
-    def _received(self, message: Message) -> Received:
-        dedup_id = f"{self._outbox}:{message.id}"
-        own = {} if message.headers == b"{}" else parsed_headers(message.headers)
-        return Received(
-            dedup_id,
-            message.payload,
-            self._headers(dedup_id, message, own),
-            message.key,
-            self._outbox,
-            partition=self._outbox,
-            position=str(message.id),
-            token=message.id,
-        )
 
 
 def _primary(url: str) -> str:

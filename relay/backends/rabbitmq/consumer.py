@@ -10,7 +10,7 @@ from amqp import spec  # type: ignore[import-untyped]
 
 from relay.backends.rabbitmq.config import RabbitmqSourceConfig
 from relay.backends.rabbitmq.connection import LOST, RabbitmqLink
-from relay.backends.rabbitmq.deliveries import Deliveries
+from relay.backends.rabbitmq.deliveries import Deliveries, Delivery
 from relay.backends.rabbitmq.errors import ERRORS
 from relay.backends.source import MAX_HELD_BYTES
 from relay.errors import ConfigError, NotConnected
@@ -34,7 +34,7 @@ class RabbitmqConsumer:
         self._era = object()
         self._outstanding: dict[int, None] = {}
         """Delivery tags handed out and not acknowledged, in order."""
-        self._fresh: deque[Received] = deque()
+        self._fresh: deque[Delivery] = deque()
         self._fresh_bytes = 0
         deliveries = Deliveries(config.queue, self._on_message)
         self._link = RabbitmqLink(
@@ -63,7 +63,7 @@ class RabbitmqConsumer:
             # Here, because this is where a missing permission shows.
             self._consume()
 
-    def receive(self, max_messages: int, wait_seconds: float) -> list[Received]:
+    def fetch(self, max_messages: int, wait_seconds: float) -> list[Delivery]:
         deadline = time.monotonic() + wait_seconds
         with self._working(wait_seconds):
             if not self._consuming:
@@ -143,17 +143,17 @@ class RabbitmqConsumer:
         self._fresh.clear()
         self._fresh_bytes = 0
 
-    def _on_message(self, received: Received) -> None:
+    def _on_message(self, delivery: Delivery) -> None:
         # While it rests, what is still on its way goes back with all the rest.
         if self._consuming:
-            self._fresh.append(received)
-            self._fresh_bytes += len(received.body)
+            self._fresh.append(delivery)
+            self._fresh_bytes += len(delivery.body)
 
-    def _hand_out(self, max_messages: int) -> list[Received]:
-        handed_out: list[Received] = []
+    def _hand_out(self, max_messages: int) -> list[Delivery]:
+        handed_out: list[Delivery] = []
         while self._fresh and len(handed_out) < max_messages:
             message = self._fresh.popleft()
             self._fresh_bytes -= len(message.body)
-            self._outstanding[message.token] = None
-            handed_out.append(message._replace(token=(self._era, message.token)))
+            self._outstanding[message.tag] = None
+            handed_out.append(message._replace(era=self._era))
         return handed_out

@@ -5,11 +5,12 @@ useless: one such message would stop its queue. Here what cannot be read is left
 """
 
 import base64
+import contextlib
 import json
 import struct
 import uuid
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from amqp import spec  # type: ignore[import-untyped]
 from amqp.exceptions import FrameSyntaxError  # type: ignore[import-untyped]
@@ -40,16 +41,38 @@ _PROPERTIES = (
     (0x0004, "", "short"),  # cluster
 )
 _FIXED_BYTES = {"octet": 1, "long": 8}
-_UNREADABLE = (FrameSyntaxError, struct.error, ValueError, OverflowError, OSError, IndexError)
+# py-amqp calls itself for each level of a table, and so does the writer of JSON.
+_UNREADABLE = (FrameSyntaxError, struct.error, ValueError, OverflowError, OSError, IndexError, RecursionError)
+
+
+class Delivery(NamedTuple):
+    """A message as it came from the socket; its header is not read yet."""
+
+    queue: str
+    tag: int
+    """Means something on the channel that it came by, and nowhere else."""
+    routing_key: str
+    header: bytes
+    body: bytes
+    era: object = None
+    """The channel, as its consumer counts them."""
+
+    def converted(self) -> Received:
+        headers = _headers(self.header)
+        message_id = headers.pop("message-id", "")
+        received = self.bare()
+        return received._replace(id=message_id or received.id, headers=headers, key=headers.pop(KEY_HEADER, None))
+
+    def bare(self) -> Received:
+        # RabbitMQ has no id of its own: a delivery tag is new each time that a message comes.
+        made = f"{self.queue}/{uuid.uuid4().hex}"
+        return Received(made, self.body, {}, None, subject=self.routing_key, token=(self.era, self.tag))
 
 
 class Deliveries:
-    """The reader of one connection. Give `handler` to py-amqp; what arrives goes to `on_message`.
+    """The reader of one connection. Give `handler` to py-amqp; what arrives goes to `on_message`."""
 
-    The token of each is its delivery tag, which means something on the channel that it came by, and nowhere else.
-    """
-
-    def __init__(self, queue: str, on_message: Callable[[Received], None]) -> None:
+    def __init__(self, queue: str, on_message: Callable[[Delivery], None]) -> None:
         self._queue = queue
         self._on_message = on_message
         self._method = b""
@@ -85,14 +108,8 @@ class Deliveries:
     def _finish(self) -> None:
         body = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
         self._pieces = []
-        self._on_message(self._received(body))
-
-    def _received(self, body: bytes) -> Received:
         tag, routing_key = _method(self._method)
-        headers = _headers(self._header)
-        # RabbitMQ has no id of its own: a delivery tag is new each time that a message comes.
-        message_id = headers.pop("message-id", "") or f"{self._queue}/{uuid.uuid4().hex}"
-        return Received(message_id, body, headers, headers.pop(KEY_HEADER, None), subject=routing_key, token=tag)
+        self._on_message(Delivery(self._queue, tag, routing_key, self._header, body))
 
 
 def _method(payload: bytes) -> tuple[int, str]:
@@ -132,7 +149,11 @@ def _table(payload: bytes, at: int) -> dict[str, str]:
         values, _ = loads("F", payload, at)
     except _UNREADABLE:
         return {}
-    return {_text(name): _text(value) for name, value in values[0].items()}
+    table: dict[str, str] = {}
+    for name, value in values[0].items():
+        with contextlib.suppress(*_UNREADABLE):
+            table[_text(name)] = _text(value)
+    return table
 
 
 def _text(value: Any) -> str:

@@ -21,9 +21,10 @@ from relay.models import Received
 
 if TYPE_CHECKING:
     from relay.backends.rabbitmq.consumer import RabbitmqConsumer
+    from relay.backends.rabbitmq.deliveries import Delivery
 
 
-class RabbitmqSource(Source[RabbitmqSourceConfig]):
+class RabbitmqSource(Source[RabbitmqSourceConfig, "Delivery"]):
     features: ClassVar[SourceFeatures] = SourceFeatures(
         keeps_headers=True, keeps_key=True, needs_source=True, needs_credentials=True
     )
@@ -45,9 +46,15 @@ class RabbitmqSource(Source[RabbitmqSourceConfig]):
         self.close()
         self._consumer = opened(RabbitmqConsumer(self._config, self._pipeline, self._where))
 
-    def receive(self, max_messages: int, wait_seconds: float) -> list[Received]:
+    def fetch(self, max_messages: int, wait_seconds: float) -> "list[Delivery]":
         with self._opened() as consumer:
-            return consumer.receive(max_messages, wait_seconds)
+            return consumer.fetch(max_messages, wait_seconds)
+
+    def convert(self, message: "Delivery") -> Received:
+        return message.converted()
+
+    def bare(self, message: "Delivery") -> Received:
+        return message.bare()
 
     def ack(self, received: Sequence[Received]) -> None:
         with self._opened() as consumer:

@@ -58,6 +58,14 @@ def received(stream: str, entry_id: bytes, fields: Fields, body_field: bytes | N
     return Received(f"{stream}/{number}", body, headers, key, stream, stream, number, entry_id)
 
 
+def bare(stream: str, entry_id: bytes, fields: Fields) -> Received:
+    """The entry with its body, or with all that it has instead, a line for each field and value."""
+    number = entry_id.decode()
+    names = fields[::2]
+    body = fields[2 * names.index(_OURS) + 1] if _OURS in names else b"\n".join(fields)
+    return Received(f"{stream}/{number}", body, {}, None, stream, stream, number, entry_id)
+
+
 def size_of(fields: Fields) -> int:
     return sum(map(len, fields))
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from relay.backends.common.deadline import in_ms
 from relay.backends.redis.config import RedisSourceConfig
-from relay.backends.redis.entry import Fields, received, size_of
+from relay.backends.redis.entry import Fields, bare, received, size_of
 from relay.backends.redis.errors import ERRORS
 from relay.backends.source import Source, SourceFeatures
 from relay.errors import ConfigError, MissingExtra, NotConnected
@@ -40,8 +40,11 @@ _BEGINNING = b"0"
 Entry = tuple[bytes, Fields | None]
 """Id and fields; None for an entry that was deleted after it had been received."""
 
+Taken = tuple[bytes, Fields]
+"""One that is there."""
 
-class RedisSource(Source[RedisSourceConfig]):
+
+class RedisSource(Source[RedisSourceConfig, Taken]):
     features: ClassVar[SourceFeatures] = SourceFeatures(
         keeps_headers=True, keeps_key=True, needs_source=True, needs_credentials=True
     )
@@ -79,7 +82,7 @@ class RedisSource(Source[RedisSourceConfig]):
         self._link, self._had_group = link, True
         self._next_claim, self._count = 0.0, _FIRST_COUNT
 
-    def receive(self, max_messages: int, wait_seconds: float) -> list[Received]:
+    def fetch(self, max_messages: int, wait_seconds: float) -> list[Taken]:
         link = self._opened()
         ends = time.monotonic() + wait_seconds
         while True:
@@ -87,8 +90,16 @@ class RedisSource(Source[RedisSourceConfig]):
                 self._claim(link)
             batch = self._pending(link, max_messages) or self._new(link, max_messages, ends)
             if batch or time.monotonic() >= ends:
-                self._held.update(message.token for message in batch)
+                self._held.update(entry_id for entry_id, _ in batch)
                 return batch
+
+    def convert(self, message: Taken) -> Received:
+        entry_id, fields = message
+        return received(self._config.stream, entry_id, fields, self._body_field)
+
+    def bare(self, message: Taken) -> Received:
+        entry_id, fields = message
+        return bare(self._config.stream, entry_id, fields)
 
     def ack(self, received: Sequence[Received]) -> None:
         link = self._opened()
@@ -123,8 +134,8 @@ class RedisSource(Source[RedisSourceConfig]):
             if cursor == b"0-0":
                 return
 
-    def _pending(self, link: "RedisLink", max_messages: int) -> list[Received]:
-        batch: list[Received] = []
+    def _pending(self, link: "RedisLink", max_messages: int) -> list[Taken]:
+        batch: list[Taken] = []
         size = 0
         while self._pending_after is not None and len(batch) < max_messages and size < _BATCH_BYTES:
             count = min(self._count, max_messages - len(batch))
@@ -133,8 +144,8 @@ class RedisSource(Source[RedisSourceConfig]):
             size += self._take(link, entries, batch)
         return batch
 
-    def _new(self, link: "RedisLink", max_messages: int, ends: float) -> list[Received]:
-        batch: list[Received] = []
+    def _new(self, link: "RedisLink", max_messages: int, ends: float) -> list[Taken]:
+        batch: list[Taken] = []
         size = 0
         while len(batch) < max_messages and size < _BATCH_BYTES:
             now = time.monotonic()
@@ -155,7 +166,7 @@ class RedisSource(Source[RedisSourceConfig]):
         answer = self._ask(link, deadline, *command, "STREAMS", config.stream, after)
         return answer[0][1] if answer else []
 
-    def _take(self, link: "RedisLink", entries: Iterable[Entry], batch: list[Received]) -> int:
+    def _take(self, link: "RedisLink", entries: Iterable[Entry], batch: list[Taken]) -> int:
         """Adds them to the batch, but for those that were handed out already; gives how many bytes that were."""
         gone: list[bytes] = []
         sizes: list[int] = []
@@ -164,7 +175,7 @@ class RedisSource(Source[RedisSourceConfig]):
                 gone.append(entry_id)
             elif entry_id not in self._held:
                 sizes.append(size_of(fields))
-                batch.append(received(self._config.stream, entry_id, fields, self._body_field))
+                batch.append((entry_id, fields))
         if gone:
             _log.warning(
                 "%s: %d entries were deleted or trimmed before they were stored, the first is %s",

@@ -119,7 +119,7 @@ def _value(attribute: Mapping[str, Any]) -> str:
     if attribute.get("DataType") == _JSON:
         try:
             decoded = json.loads(value)
-        except ValueError:
+        except (ValueError, RecursionError):
             return value
         return decoded if isinstance(decoded, str) else value
     return value
@@ -130,7 +130,7 @@ def _unpacked_headers(packed: str | None) -> dict[str, str]:
         return {}
     try:
         found = json.loads(packed)
-    except ValueError:
+    except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
         return {HEADERS: packed}

@@ -26,8 +26,11 @@ _SHORTEST_POLL_SECONDS = 0.5  # SQS counts in seconds; for less one question is 
 _REQUESTED_BYTES = 3 * 1024 * 1024
 _SYSTEM = ["MessageGroupId", "SequenceNumber"]
 
+Message = dict[str, Any]
+"""As SQS describes it."""
 
-class SqsSource(Source[SqsSourceConfig]):
+
+class SqsSource(Source[SqsSourceConfig, Message]):
     features: ClassVar[SourceFeatures] = SourceFeatures(
         ordered=False,  # a FIFO queue keeps order within a group
         keeps_headers=True,
@@ -58,7 +61,7 @@ class SqsSource(Source[SqsSourceConfig]):
         )
         self._queue = queue
 
-    def receive(self, max_messages: int, wait_seconds: float) -> list[Received]:
+    def fetch(self, max_messages: int, wait_seconds: float) -> list[Message]:
         queue = self._opened()
         end = time.monotonic() + wait_seconds
         received = self._fetch_more(queue, [], max_messages) if self._backlog else []
@@ -69,6 +72,20 @@ class SqsSource(Source[SqsSourceConfig]):
         if self._backlog and received:
             received = self._fetch_more(queue, received, max_messages)
         return received
+
+    def convert(self, message: Message) -> Received:
+        body, key, headers = unpack(message["Body"], message.get("MessageAttributes", {}))
+        system = message.get("Attributes", {})
+        if "SequenceNumber" in system:
+            headers["sqs-sequence-number"] = system["SequenceNumber"]
+        if key is None:
+            key = system.get("MessageGroupId")
+        queue_name = self._config.queue_name
+        return Received(message["MessageId"], body, headers, key, queue_name, token=message["ReceiptHandle"])
+
+    def bare(self, message: Message) -> Received:
+        body, queue_name = message["Body"].encode(errors="replace"), self._config.queue_name
+        return Received(message["MessageId"], body, {}, None, queue_name, token=message["ReceiptHandle"])
 
     def ack(self, received: Sequence[Received]) -> None:
         queue = self._opened()
@@ -92,7 +109,7 @@ class SqsSource(Source[SqsSourceConfig]):
 
     # Receiving ------------------------------------------------------------------------------------------------------
 
-    def _poll(self, queue: Queue, max_messages: int, end: float) -> list[Received]:
+    def _poll(self, queue: Queue, max_messages: int, end: float) -> list[Message]:
         """One request, which waits for the first message until about `end`."""
         left = max(0.0, end - time.monotonic())
         wait_seconds = min(self._config.wait_time_seconds, max(1, int(left))) if left >= _SHORTEST_POLL_SECONDS else 0
@@ -103,9 +120,9 @@ class SqsSource(Source[SqsSourceConfig]):
             queue.pause(left)
         return received
 
-    def _fetch_more(self, queue: Queue, received: list[Received], max_messages: int) -> list[Received]:
+    def _fetch_more(self, queue: Queue, received: list[Message], max_messages: int) -> list[Message]:
         """With what several requests at a time find at once, while they find any and memory allows."""
-        room_bytes = MAX_HELD_BYTES // 2 - sum(len(message.body) for message in received)
+        room_bytes = MAX_HELD_BYTES // 2 - sum(_size(message) for message in received)
         while room_bytes > 0 and self._backlog:
             count = min(PER_REQUEST, max(1, _REQUESTED_BYTES // self._largest_bytes))
             wanted = min(max_messages - len(received), self._config.max_in_flight * count)
@@ -120,19 +137,19 @@ class SqsSource(Source[SqsSourceConfig]):
                     raise
                 found = []  # what came before is good; the next `receive` meets the trouble, if it lasts
             self._backlog = bool(found)
-            room_bytes -= sum(len(message.body) for message in found)
-            received = list({message.id: message for message in received + found}.values())
+            room_bytes -= sum(_size(message) for message in found)
+            received = list({message["MessageId"]: message for message in received + found}.values())
         return received
 
-    def _results(self, queue: Queue, fetches: "list[Fetch]") -> list[Received]:
+    def _results(self, queue: Queue, fetches: "list[Fetch]") -> list[Message]:
         deadline = time.monotonic() + max(fetch.wait_seconds for fetch in fetches) + self._seconds
         # By id: a standard queue may hand out a message twice. The later handle is the one that counts.
-        by_id: dict[str, Received] = {}
+        by_id: dict[str, Message] = {}
         lost: NotConnected | None = None
         try:
             for call in [queue.submit(fetch.run) for fetch in fetches]:
                 try:
-                    by_id.update((message.id, message) for message in self._result(queue, call, deadline))
+                    by_id.update((message["MessageId"], message) for message in self._result(queue, call, deadline))
                 except NotConnected as error:
                     lost = error
         finally:
@@ -142,7 +159,7 @@ class SqsSource(Source[SqsSourceConfig]):
             raise lost
         found = list(by_id.values())
         # As the largest of the last answers: one large message makes the next requests smaller, small ones larger.
-        largest = max((len(message.body) for message in found), default=0)
+        largest = max((_size(message) for message in found), default=0)
         self._largest_bytes = max(1, largest, self._largest_bytes // 4 if found else self._largest_bytes)
         return found
 
@@ -183,7 +200,7 @@ class Fetch:
         self._done = False
         self._abandoned = False
 
-    def run(self) -> list[Received]:
+    def run(self) -> list[Message]:
         answer = self._queue.call(
             "receive_message",
             MaxNumberOfMessages=self._count,
@@ -192,13 +209,13 @@ class Fetch:
             MessageAttributeNames=["All"],
             MessageSystemAttributeNames=_SYSTEM,
         )
-        messages = answer.get("Messages", [])
+        messages: list[Message] = answer.get("Messages", [])
         handles = [message["ReceiptHandle"] for message in messages]
         with self._lock:
             if not self._abandoned:
                 self._done = True
                 self._holding.add(handles)
-                return [_received(message, self._config.queue_name) for message in messages]
+                return messages
         if handles:
             _change_visibility(self._queue, handles, 0)
         return []
@@ -208,14 +225,10 @@ class Fetch:
             self._abandoned = not self._done
 
 
-def _received(message: dict[str, Any], queue_name: str) -> Received:
-    body, key, headers = unpack(message["Body"], message.get("MessageAttributes", {}))
-    system = message.get("Attributes", {})
-    if "SequenceNumber" in system:
-        headers["sqs-sequence-number"] = system["SequenceNumber"]
-    if key is None:
-        key = system.get("MessageGroupId")
-    return Received(message["MessageId"], body, headers, key, queue_name, token=message["ReceiptHandle"])
+def _size(message: Message) -> int:
+    """Of the body, in bytes."""
+    text: str = message["Body"]
+    return len(text) if text.isascii() else len(text.encode(errors="replace"))
 
 
 def _change_visibility(queue: Queue, handles: Sequence[str], seconds: int) -> list[str]:

@@ -140,7 +140,7 @@ select d.dead_letter_id, d.outbox, d.message_id, d.key, convert_to(d.payload, 'U
 
 -- name: redelivery_received
 -- The same for a reverse pipeline: what was received, as it came.
-select d.dead_letter_id, d.event_id, d.body, d.headers, d.key, coalesce(d.subject, '')
+select d.dead_letter_id, d.event_id, d.body, convert_to(d.headers::text, 'UTF8'), d.key, coalesce(d.subject, '')
   from (select dead_letter_id, event_id, body, coalesce(headers, '{}') as headers, key, subject,
                sum(octet_length(body)) over (order by dead_letter_id rows unbounded preceding) - octet_length(body) as bytes_before
           from (select dead_letter_id, event_id, body, headers, key, subject

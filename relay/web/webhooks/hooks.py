@@ -23,6 +23,7 @@ from relay.known_secrets import remember
 from relay.pipelines.config import ReverseConfig, parse_reverse, read_config
 from relay.pipelines.secret_refs import resolve
 from relay.process.stop import Stop
+from relay.process.unforeseen import log_bug
 from relay.settings import Settings
 from relay.sql import query
 from relay.web.webhooks.limits import RateLimit
@@ -192,8 +193,8 @@ def _make(row: dict[str, Any], before: _Made | None) -> _Made:
     except ConfigError as error:
         log.error("pipeline is invalid", pipeline=name, reason=str(error))
         hook = Unavailable(name, "invalid")
-    except Exception:
-        log.exception("pipeline cannot be checked", pipeline=name)
+    except Exception as error:  # noqa: BLE001  a bug that one configuration meets must not stop the hooks of others
+        log_bug("bug in reading a configuration", error, pipeline=name)
         hook = Unavailable(name, "invalid")
     return _Made(resolved, hook)
 

@@ -17,6 +17,7 @@ from starlette.types import Receive, Scope, Send
 
 from relay.errors import RelayError
 from relay.models import Failure, InboxRow, Received
+from relay.process.unforeseen import INTERNAL
 from relay.web.metrics import ApiMetrics
 from relay.web.webhooks.hooks import Hook, Hooks, Unavailable
 from relay.web.webhooks.limits import Place, Room
@@ -202,6 +203,8 @@ def _row(hook: Hook, headers: Mapping[str, str], body: bytes) -> InboxRow:
     received = Received(event_id, body, kept, subject=hook.config.path or hook.pipeline)
     row = hook.decoder.decode(received)
     if isinstance(row, Failure):
+        if row.code == INTERNAL:  # no fault of the sender, who has the only copy
+            raise Answer(500, INTERNAL)
         hint = f"; is there a header {hook.id_header}?" if row.code == "bad_event_id" and not hook.id_in_body else ""
         raise Answer(413 if row.code == "too_large" else 400, row.code, row.reason + hint)
     return row

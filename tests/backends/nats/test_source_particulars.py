@@ -1,8 +1,11 @@
 """What is true of the NATS source alone, on a real server."""
 
+import json
 import re
+import socket
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from nats.js import JetStreamContext
@@ -26,7 +29,43 @@ def harness(nats_server: NatsServer) -> NatsSourceHarness:
     return NatsSourceHarness(nats_server)
 
 
+def publish_raw(harness: NatsSourceHarness, command: bytes, content: bytes) -> None:
+    """What no client would send."""
+    address = urlsplit(harness.config()["url"])
+    with socket.create_connection((address.hostname or "", address.port or 0), timeout=10) as connection:
+        who = {"user": address.username, "pass": address.password, "verbose": False, "headers": True}
+        connection.sendall(f"CONNECT {json.dumps(who)}\r\n".encode() + command + content + b"\r\nPING\r\n")
+        heard = b""
+        while b"PONG" not in heard:
+            heard += (read := connection.recv(4096))
+            assert read, heard
+
+
 class TestWhatItHandsOut:
+    @pytest.mark.parametrize(
+        "head",
+        [
+            b"NATS/1.0 \xff\xff\xff\r\n\r\n",
+            b"NATS/1.0",
+            b"NATS/1.0 200 \xff\r\na: b\r\n\r\n",
+            b"NATS/1.0\r\n\xff: \xff\r\n\r\n",
+        ],
+    )
+    def test_headers_that_cannot_be_read_do_not_stop_the_stream(self, harness: NatsSourceHarness, head: bytes) -> None:
+        harness.send(messages(1, 1))
+        body = b'{"n": 2}'
+        publish_raw(
+            harness, b"HPUB %s %d %d\r\n" % (harness.subject.encode(), len(head), len(head + body)), head + body
+        )
+        harness.send(messages(3, 1))
+        with opened(harness) as source:
+            arrived = take(source, 3)
+            source.ack(arrived)
+        assert numbers(arrived) == [1, 2, 3]
+        assert [message.failure for message in arrived if message.body != body] == [None, None]
+        with opened(harness) as source:
+            assert receive(source, 10, 0.1) == []
+
     def test_the_id_is_the_one_that_the_producer_gave(self, harness: NatsSourceHarness) -> None:
         harness.send([Sent(b"1", None, {"Nats-Msg-Id": "orders:7"})])
         with opened(harness) as source:

@@ -64,6 +64,7 @@ class TestWhatIsReceived:
             "orders",
             str(number),
             number,
+            None,
         )
 
     def test_messages_of_a_slow_transaction_are_not_passed_over(self, harness: OutboxSourceHarness) -> None:

@@ -1,5 +1,6 @@
 """What is true of the RabbitMQ source alone, on a real server."""
 
+import sys
 from typing import Any
 
 import amqp  # type: ignore[import-untyped]
@@ -82,6 +83,25 @@ class TestWhatIsRead:
         self, harness: RabbitmqSourceHarness, properties: dict[str, Any]
     ) -> None:
         assert received(harness, b"body", **properties).body == b"body"
+
+    @pytest.mark.parametrize("levels", [50, 400, 1000, 4000])
+    def test_headers_nested_however_deeply_do_not_stop_the_queue(
+        self, harness: RabbitmqSourceHarness, levels: int
+    ) -> None:
+        deep: dict[str, Any] = {}
+        for _ in range(levels):
+            deep = {"t": deep}
+        limit = sys.getrecursionlimit()
+        sys.setrecursionlimit(100_000)  # of the producer
+        try:
+            harness.send_raw([amqp.Message(b"1"), amqp.Message(b"2", application_headers=deep), amqp.Message(b"3")])
+        finally:
+            sys.setrecursionlimit(limit)
+        with opened(harness) as source:
+            arrived = take(source, 3)
+            source.ack(arrived)
+        assert [(message.body, message.failure) for message in arrived] == [(b"1", None), (b"2", None), (b"3", None)]
+        assert harness.broker.count(harness.queue) == 0
 
     def test_a_message_of_many_frames_arrives_whole(self, harness: RabbitmqSourceHarness) -> None:
         body = bytes(range(256)) * 40_000

@@ -188,6 +188,19 @@ class TestOtherSenders:
         assert received.headers == {"kind": "order", "weight": "12.5", "raw": "AAE="}
         assert (received.key, received.subject) == (None, harness.queue.name)
 
+    def test_attributes_nested_however_deeply_do_not_stop_the_queue(self, harness: SqsSourceHarness) -> None:
+        deep = {"DataType": "String.json", "StringValue": "[" * 50_000}
+        for body, attributes in (("1", {}), ("2", {"relay-headers": deep}), ("3", {"other": deep}), ("4", {})):
+            harness.queue.client.send_message(
+                QueueUrl=harness.queue.url, MessageBody=body, MessageAttributes=attributes
+            )
+        with opened(harness) as source:
+            arrived = take(source, 4)
+            source.ack(arrived)
+        assert sorted((message.body, message.failure) for message in arrived) == [
+            (body, None) for body in (b"1", b"2", b"3", b"4")
+        ]
+
 
 class TestTheQueue:
     def test_is_made_when_configured_so(self, harness: SqsSourceHarness) -> None:

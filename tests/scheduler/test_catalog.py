@@ -3,6 +3,7 @@
 import pytest
 from psycopg.types.json import Jsonb
 
+from relay.masking import MOST_CHARACTERS
 from relay.settings import Settings
 from scheduler import catalog as catalog_module
 from scheduler.catalog import Catalog
@@ -78,7 +79,7 @@ def test_no_configuration_keeps_a_scheduler_from_the_others(session, make, datab
         catalog.read(session)
         assert (list(catalog.specs), catalog.invalid) == (["fine"], len(HOSTILE))
     for name in HOSTILE:
-        assert 0 < len(reason(database, name)) <= 2000
+        assert 0 < len(reason(database, name)) <= MOST_CHARACTERS
 
 
 def test_one_that_meets_a_bug_is_invalid_and_the_others_are_owned(session, make, database, monkeypatch):

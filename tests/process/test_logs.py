@@ -141,7 +141,8 @@ def test_what_others_wrote_cannot_move_a_terminal_or_forge_a_line(log, log_forma
     configure(log_format=log_format)
     logger = structlog.get_logger("relay.test")
     logger.info(HOSTILE, key=HOSTILE, nested={HOSTILE: [HOSTILE]}, **{HOSTILE: 1})
-    logging.getLogger("some.dependency").warning("%s", HOSTILE)
+    # pytest keeps the record of a dependency, and xdist cannot send a surrogate.
+    logging.getLogger("some.dependency").warning("%s", HOSTILE.replace("\ud800", ""))
     written = lines()
     assert len(written) == 2
     try:

@@ -19,7 +19,8 @@ import structlog  # noqa: E402
 from dramatiq.middleware import Middleware  # noqa: E402
 
 from relay.broker import queues  # noqa: E402
-from relay.broker.factory import make_broker  # noqa: E402
+from relay.broker.factory import make_broker, serve  # noqa: E402
+from relay.broker.identity import Identity  # noqa: E402
 from relay.errors import ConfigError  # noqa: E402
 from relay.process.logs import configure_logging  # noqa: E402
 from relay.process.metrics import worker_metrics  # noqa: E402
@@ -58,6 +59,10 @@ class Equip(Middleware):
             lambda: not worker.work_queue.empty(),
             all_may_wait=queues.may_all_wait(served),
         )
+
+    def identity(self) -> str:
+        """Of the database whose queues are served."""
+        return self.resources.identity()
 
     def before_worker_shutdown(self, _broker: dramatiq.Broker, _worker: dramatiq.Worker) -> None:
         self.resources.stop.set()
@@ -107,6 +112,8 @@ equip = Equip()
 broker = make_broker(
     settings.broker_url, middleware=[WorkerMetricsEndpoint(), Heartbeat(folder), equip, EndWithMaster()]
 )
+# Read when the first queue is served, so that a process starts, and says why it waits, while PostgreSQL is down.
+serve(broker, Identity(equip.identity), lambda code: worker_metrics().refused.labels(code).inc())
 dramatiq.set_broker(broker)
 dramatiq.actor(broker=broker, actor_name=queues.DRAIN_ACTOR, queue_name=queues.DRAIN_QUEUES["forward"])(drain)
 broker.declare_queue(queues.DRAIN_QUEUES["reverse"])

@@ -16,6 +16,7 @@ from psycopg.rows import dict_row, namedtuple_row
 import relay
 from relay.database import migrate, pooler
 from relay.database.connection import connect, database_errors, is_shared
+from relay.database.identity import read_identity
 from relay.errors import ConfigError, NotConnected
 from relay.models import Drain
 from relay.operations.lag import Behind, read_lags
@@ -103,6 +104,10 @@ class Session:
 
     def _received(self) -> list[Notification]:
         return [Notification(n.channel, n.payload) for n in self._connection.notifies(timeout=0)]
+
+    def identity(self) -> str:
+        """Of the database."""
+        return read_identity(self._connection)
 
     def require_schema(self) -> None:
         """Raises MigrationError if the schema has become one that this version cannot work with."""

@@ -1,6 +1,7 @@
 """The names of queues and actors, and how to enqueue by name: the scheduler never imports the code that drains."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import dramatiq
@@ -13,6 +14,25 @@ DRAIN_QUEUES = {"forward": "tide.forward", "reverse": "tide.reverse"}
 DRAIN_ACTOR = "drain"
 MAINTENANCE_QUEUE = "tide.maintenance"
 MAINTENANCE_ACTOR = "maintain"
+ACTORS = {**dict.fromkeys(DRAIN_QUEUES.values(), DRAIN_ACTOR), MAINTENANCE_QUEUE: MAINTENANCE_ACTOR}
+"""The only actor whose messages a queue carries."""
+
+LONGEST_NAME = 200
+LARGEST_NUMBER = 2**63 - 1
+LONGEST_LEASE_MS = 3_600_000
+
+
+@dataclass(frozen=True, slots=True)
+class Depth:
+    """How a queue is."""
+
+    queue: str
+    messages: int
+    """That wait."""
+    consumers: int | None
+    """Worker processes that serve it; None if the broker does not say."""
+    others: tuple[str, ...] = ()
+    """Identities of other databases for which workers serve the queue of that name, as far as the broker says."""
 
 
 def enqueue_drain(broker: dramatiq.Broker, drain: Drain, direction: str) -> None:
@@ -63,5 +83,14 @@ def may_all_wait(queue_names: Iterable[str]) -> bool:
 
 def drain_from(args: Sequence[Any]) -> Drain:
     """The drain that the arguments of a queue message stand for. Raises ValueError if they are not a drain's."""
-    pipeline, epoch, number, lease_ms = args
-    return Drain(str(pipeline), int(epoch), int(number), int(lease_ms))
+    if len(args) != 4:
+        raise ValueError(f"a drain has 4 arguments, not {len(args)}")
+    pipeline, *numbers = args
+    if type(pipeline) is not str or not 0 < len(pipeline) <= LONGEST_NAME or not pipeline.isprintable():
+        raise ValueError("the first argument of a drain is the name of a pipeline")
+    for name, value, largest in zip(
+        ("epoch", "number", "lease_ms"), numbers, (LARGEST_NUMBER, LARGEST_NUMBER, LONGEST_LEASE_MS), strict=True
+    ):
+        if type(value) is not int or not 0 <= value <= largest:
+            raise ValueError(f"the {name} of a drain is a whole number from 0 to {largest}")
+    return Drain(pipeline, *numbers)

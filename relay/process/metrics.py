@@ -13,6 +13,7 @@ tide_relay_publish_seconds                histogram  P          workers    time 
 tide_relay_write_seconds                  histogram  P          workers    wait for the commit of a batch in an inbox
 tide_relay_delivery_seconds               histogram  P          workers    commit to delivery, oldest message of a batch
 tide_relay_stale_drains_total             counter    pipeline   workers    drain messages dropped: too old, or fenced
+tide_relay_refused_messages_total         counter    code       workers    queue messages that no scheduler sent
 tide_relay_drains_running                 gauge      (none)     workers    drains in progress, over all processes
 tide_relay_retention_partitions_total     counter    outbox, action workers partitions of outboxes truncated, or dropped
 tide_relay_retention_rows_total           counter    what       workers    old rows removed from elsewhere
@@ -40,6 +41,7 @@ P stands for `pipeline`, `direction` (forward, reverse) and `sink_type` (of a re
 Times are in seconds.
 Actions of retention: truncated, dropped; what it removes elsewhere: inbox, dead_letters, history.
 Outcomes of a drain: more, idle, again, later, failed, fenced.
+Codes of refused messages: too_large, undecodable, actor, arguments, delayed, no_message.
 Causes of a wake-up: bell, timer, again, later, more, retry, config, lost.
 
 Workers must call `relay.process.multiprocess.prepare_multiprocess` before anything imports this module.
@@ -115,6 +117,12 @@ class WorkerMetrics:
             "tide_relay_stale_drains_total",
             "Drain messages dropped because they were too old or fenced.",
             ("pipeline",),
+            registry=registry,
+        )
+        self.refused = Counter(
+            "tide_relay_refused_messages_total",
+            "Messages of a queue that no scheduler sent, by what is wrong.",
+            ("code",),
             registry=registry,
         )
         self.drains_running = Gauge(

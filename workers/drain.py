@@ -43,7 +43,7 @@ def _run(resources: Resources, drain: Drain) -> None:
             raise WrongSchema(str(error)) from error
         start = begin(connection, drain)
         if start is None:
-            worker_metrics().stale_drains.labels(drain.pipeline).inc()
+            worker_metrics().count_stale(drain.pipeline)
             return
         backend = start.config.get("sink_type") or start.config.get("source_type")
         labels = PipelineLabels(drain.pipeline, start.direction, str(backend))

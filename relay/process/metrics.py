@@ -70,6 +70,10 @@ PUBLISH_BUCKETS_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0
 DELIVERY_BUCKETS_SECONDS = (0.0025, 0.005, 0.01, 0.025, 0.05, 0.06, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 3600)
 
 
+# Pipelines with a stale drain that have a series of their own.
+MOST_STALE = 1000
+
+
 class WorkerMetrics:
     """What the worker processes count. One for each process: see `worker_metrics`."""
 
@@ -113,6 +117,7 @@ class WorkerMetrics:
             registry=registry,
             buckets=DELIVERY_BUCKETS_SECONDS,
         )
+        self._stale: set[str] = set()
         self.stale_drains = Counter(
             "tide_relay_stale_drains_total",
             "Drain messages dropped because they were too old or fenced.",
@@ -149,6 +154,13 @@ class WorkerMetrics:
             ("outbox",),
             registry=registry,
         )
+
+    def count_stale(self, pipeline: str) -> None:
+        """Names in queue messages may be forged, and each is a series that stays: there is room for so many."""
+        if pipeline not in self._stale:
+            pipeline = pipeline if len(self._stale) < MOST_STALE else "(other)"
+            self._stale.add(pipeline)
+        self.stale_drains.labels(pipeline).inc()
 
 
 class SchedulerMetrics:

@@ -44,7 +44,7 @@ class WorkerMetricsEndpoint(Middleware):
 
     def after_skip_message(self, _broker: dramatiq.Broker, message: Any) -> None:
         if message.actor_name == DRAIN_ACTOR:
-            _metrics().stale_drains.labels(str(message.args[0])).inc()
+            _metrics().count_stale(str(message.args[0]))
 
     def after_worker_shutdown(self, _broker: dramatiq.Broker, _worker: dramatiq.Worker) -> None:
         from prometheus_client import multiprocess

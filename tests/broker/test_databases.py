@@ -29,7 +29,7 @@ def test_workers_that_were_left_to_another_database_take_nothing(url):
         assert depths(broker)[0].consumers == 0
         with running_worker(url, ours.put, identity=lambda: "a" * 16, idle_timeout_ms=200):
             assert sorted(numbers(ours, 20)) == list(range(20))
-            assert depths(broker)[0].consumers == 1
+            wait_until(lambda: depths(broker)[0].consumers == 1, what="the worker is seen")
             send(url, drain(21), identity="b" * 16)
             assert numbers(theirs, 1) == [21]
         assert ours.empty() and theirs.empty()

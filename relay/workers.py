@@ -20,14 +20,14 @@ import structlog  # noqa: E402
 from dramatiq.middleware import Middleware  # noqa: E402
 
 from relay.broker import queues  # noqa: E402
-from relay.broker.factory import make_broker  # noqa: E402
+from relay.broker.factory import make_broker, serve  # noqa: E402
+from relay.broker.identity import Identity  # noqa: E402
 from relay.errors import ConfigError  # noqa: E402
 from relay.process.logs import configure_logging  # noqa: E402
 from relay.process.metrics import worker_metrics  # noqa: E402
 from relay.process.stop import wait_for_end_of_parent  # noqa: E402
 from relay.process.worker_health import Heartbeat  # noqa: E402
 from relay.process.worker_metrics import WorkerMetricsEndpoint  # noqa: E402
-from relay.seldom import Seldom  # noqa: E402
 from relay.settings import Settings  # noqa: E402
 from workers import maintenance  # noqa: E402
 from workers.drain import WrongSchema, run  # noqa: E402
@@ -44,7 +44,6 @@ configure_logging(settings)
 gc.set_threshold(20_000)
 
 log = structlog.get_logger(__name__)
-refused = Seldom()
 
 
 class Equip(Middleware):
@@ -61,6 +60,10 @@ class Equip(Middleware):
             lambda: not worker.work_queue.empty(),
             all_may_wait=queues.may_all_wait(served),
         )
+
+    def identity(self) -> str:
+        """Of the database whose queues are served."""
+        return self.resources.identity()
 
     def before_worker_shutdown(self, _broker: dramatiq.Broker, _worker: dramatiq.Worker) -> None:
         self.resources.stop.set()
@@ -90,24 +93,18 @@ class EndWithMaster(Middleware):
         os.kill(os.getpid(), signal.SIGTERM)
 
 
-def drain(*arguments: object, **more: object) -> None:
-    """One drain message, as `relay.broker.queues` puts it on the queue."""
-    wanted = None if more else queues.drain_from(arguments)
-    if wanted is None:
-        worker_metrics().count_stale(None)
-        if times := refused.count():
-            log.warning("messages were dropped that are no drains: check who can write to the broker", messages=times)
-        return
+def drain(*arguments: object) -> None:
+    """One drain message, as `relay.broker.queues` puts it on the queue and `relay.broker.received` has checked it."""
     with worker_metrics().drains_running.track_inprogress():
         try:
-            run(equip.resources, wanted)
+            run(equip.resources, queues.drain_from(arguments))
         except WrongSchema as error:
             # The drain is abandoned. The next is emitted when its lease has run out, for workers of the right version.
             log.critical("worker stops", reason=str(error))
             os.kill(os.getpid(), signal.SIGTERM)
 
 
-def maintain(*_: object, **__: object) -> None:
+def maintain() -> None:
     """One turn of maintenance of the database, if a scheduler asked for it."""
     maintenance.run(equip.resources)
 
@@ -116,6 +113,8 @@ equip = Equip()
 broker = make_broker(
     settings.broker_url, middleware=[WorkerMetricsEndpoint(), Heartbeat(folder), equip, EndWithMaster()]
 )
+# Read when the first queue is served, so that a process starts, and says why it waits, while PostgreSQL is down.
+serve(broker, Identity(equip.identity), lambda code: worker_metrics().refused.labels(code).inc())
 dramatiq.set_broker(broker)
 dramatiq.actor(broker=broker, actor_name=queues.DRAIN_ACTOR, queue_name=queues.DRAIN_QUEUES["forward"])(drain)
 broker.declare_queue(queues.DRAIN_QUEUES["reverse"])

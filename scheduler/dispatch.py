@@ -6,7 +6,7 @@ from collections.abc import Callable
 import dramatiq
 import structlog
 
-from relay.broker.factory import ping
+from relay.broker.factory import ping, serve
 from relay.broker.queues import enqueue_drain, enqueue_maintenance
 from relay.errors import NotConnected
 from relay.models import Drain
@@ -29,6 +29,10 @@ class Dispatch:
         self._broker = broker
         self._metrics = metrics
         self._is_lost = False
+
+    def serve(self, identity: str) -> None:
+        """From now on, drains are of the database that has this identity. Before the first is emitted."""
+        serve(self._broker, lambda: identity)
 
     def emit(self, drain: Drain, direction: str) -> bool:
         """Whether the queue has taken the drain. If not, it may have it nevertheless; then it is paused."""

@@ -154,6 +154,7 @@ class Scheduler:
     def _discover(self) -> None:
         # A migration says so on the channel of configurations: nothing is read from a schema that means something else.
         self._session.require_schema()
+        self._dispatch.serve(self._session.identity())
         self._catalog.read(self._session)
         self._metrics.pipelines_invalid.set(self._catalog.invalid)
         self._ownership.follow(self._catalog.specs)

@@ -15,6 +15,7 @@ from psycopg.rows import dict_row, namedtuple_row
 import relay
 from relay.database import migrate, pooler
 from relay.database.connection import connect, database_errors, is_shared
+from relay.database.identity import read_identity
 from relay.database.notifications import Ear
 from relay.errors import ConfigError, NotConnected
 from relay.models import Drain
@@ -97,6 +98,10 @@ class Session:
         with database_errors():
             self._ear.wait(0.0 if self.heard else timeout_seconds, stop)
         return self.heard.take()
+
+    def identity(self) -> str:
+        """Of the database."""
+        return read_identity(self._connection)
 
     def require_schema(self) -> None:
         """Raises MigrationError if the schema has become one that this version cannot work with."""

@@ -7,13 +7,16 @@ from typing import Generic, Protocol, TypeVar
 
 from relay.backends.sink import Sink
 from relay.backends.source import Source
-from relay.database.connection import Pool, make_worker_pool
+from relay.database.connection import Pool, database_errors, make_worker_pool
+from relay.database.identity import read_identity
 from relay.database.migrate import Watch
 from relay.process.stop import Stop
 from relay.settings import Settings
 from workers.wait_slots import WaitSlots
 
 MAX_IDLE = 64
+# A thread that serves a queue asks: it must not wait long for a session that drains hold.
+IDENTITY_SECONDS = 2.0
 
 
 class Closable(Protocol):
@@ -91,6 +94,11 @@ class Resources:
         # Where there is other work, one thread never waits on a source, so that the work finds it free.
         self.wait_slots = WaitSlots(threads if all_may_wait else max(1, threads - 1), others_wait)
         self.stop = Stop()
+
+    def identity(self) -> str:
+        """Of the database. Raises NotConnected, ConfigError, MigrationError."""
+        with database_errors(), self.pool.connection(IDENTITY_SECONDS) as connection:
+            return read_identity(connection)
 
     def close(self) -> None:
         """After the last drain has ended."""

@@ -6,12 +6,13 @@ publish and its settle), no Prometheus (ours is in `relay.process.worker_metrics
 """
 
 import pkgutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import dramatiq
 from dramatiq.middleware import AgeLimit, Middleware
 
+from relay.broker.queues import ACTORS, Depth
 from relay.errors import ConfigError
 from relay.masking import mask
 
@@ -48,6 +49,21 @@ def make_broker(url: str, *, middleware: Sequence[Middleware] = ()) -> dramatiq.
         raise ConfigError(f"unknown broker URL {mask(url)!r}; known schemes: {known}")
     broker: dramatiq.Broker = pkgutil.resolve_name(BROKERS[scheme])(url, [AgeLimit(), PrefetchThreads(), *middleware])
     return broker
+
+
+def serve(broker: dramatiq.Broker, identity: Callable[[], str], refused: Callable[[str], None] | None = None) -> None:
+    """Has the broker use the queues of the database whose identity this returns; it may change. Before any is used.
+
+    `refused` counts, by code, each message that is not believed.
+    """
+    cast(Any, broker).identity = identity
+    if refused is not None:
+        cast(Any, broker).refusals.count = refused
+
+
+def depths(broker: dramatiq.Broker) -> list[Depth]:
+    """How the queues of the database are. Raises NotConnected, within about 5 seconds."""
+    return cast(list[Depth], cast(Any, broker).depths([*ACTORS]))
 
 
 def ping(broker: dramatiq.Broker) -> None:

@@ -1,7 +1,8 @@
 """The names of queues and actors, and how to enqueue by name: the scheduler never imports the code that drains."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import dramatiq
@@ -14,11 +15,26 @@ DRAIN_QUEUES = {"forward": "tide.forward", "reverse": "tide.reverse"}
 DRAIN_ACTOR = "drain"
 MAINTENANCE_QUEUE = "tide.maintenance"
 MAINTENANCE_ACTOR = "maintain"
+ACTORS = {**dict.fromkeys(DRAIN_QUEUES.values(), DRAIN_ACTOR), MAINTENANCE_QUEUE: MAINTENANCE_ACTOR}
+"""The only actor whose messages a queue carries."""
 
 # As the tables have them, and `visibility_timeout_ms` of a pipeline.
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 _LARGEST_NUMBER = 2**63 - 1
 _LONGEST_LEASE_MS = 3_600_000
+
+
+@dataclass(frozen=True, slots=True)
+class Depth:
+    """How a queue is."""
+
+    queue: str
+    messages: int
+    """That wait."""
+    consumers: int | None
+    """Worker processes that serve it; None if the broker does not say."""
+    others: tuple[str, ...] = ()
+    """Identities of other databases for which workers serve the queue of that name, as far as the broker says."""
 
 
 def enqueue_drain(broker: dramatiq.Broker, drain: Drain, direction: str) -> None:
@@ -67,18 +83,15 @@ def may_all_wait(queue_names: Iterable[str]) -> bool:
     return set(queue_names) == {DRAIN_QUEUES["reverse"]}
 
 
-def drain_from(args: object) -> Drain | None:
-    """The drain that the arguments of a queue message stand for. None if they are not a drain's.
-
-    Anyone who can write to the broker can have put them there. Epoch and number are judged by the database.
-    """
-    match args:
-        case [str(pipeline), int(epoch), int(number), int(lease_ms)] if (
-            _NAME.fullmatch(pipeline)
-            and not any(isinstance(value, bool) for value in (epoch, number, lease_ms))
-            and 0 <= epoch <= _LARGEST_NUMBER
-            and 0 <= number <= _LARGEST_NUMBER
-            and 1 <= lease_ms <= _LONGEST_LEASE_MS
-        ):
-            return Drain(pipeline, epoch, number, lease_ms)
-    return None
+def drain_from(args: Sequence[Any]) -> Drain:
+    """The drain that the arguments of a queue message stand for. Raises ValueError if they are not a drain's."""
+    if len(args) != 4:
+        raise ValueError(f"a drain has 4 arguments, not {len(args)}")
+    pipeline, *numbers = args
+    if type(pipeline) is not str or not _NAME.fullmatch(pipeline):
+        raise ValueError("the first argument of a drain is the name of a pipeline")
+    bounds = {"epoch": (0, _LARGEST_NUMBER), "number": (0, _LARGEST_NUMBER), "lease_ms": (1, _LONGEST_LEASE_MS)}
+    for (name, (least, largest)), value in zip(bounds.items(), numbers, strict=True):
+        if type(value) is not int or not least <= value <= largest:
+            raise ValueError(f"the {name} of a drain is a whole number from {least} to {largest}")
+    return Drain(pipeline, *numbers)

@@ -18,6 +18,12 @@ from relay.operations.restore import Restored
     show_default=True,
     help="How many ids and epochs to skip: more than were given since that time.",
 )
+@click.option(
+    "--new-identity",
+    "renew_identity",
+    is_flag=True,
+    help="The database is a copy of files, and its original goes on: use other queues than that.",
+)
 @click.option("--dry-run", is_flag=True, help="Only show what would be done.")
 @click.option(
     "--timeout",
@@ -32,14 +38,17 @@ from relay.operations.restore import Restored
 @json_option
 @click.pass_context
 def restored(
-    ctx: click.Context, outboxes: tuple[str, ...], margin: int, dry_run: bool, timeout_seconds: float,
-    postgres_url: str | None, as_json: bool,
+    ctx: click.Context, outboxes: tuple[str, ...], margin: int, renew_identity: bool, dry_run: bool,
+    timeout_seconds: float, postgres_url: str | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Makes every OUTBOX (default: all) skip ids, so that no new message gets an id that was given before.
 
     For a database that went back to an earlier time: after a restore, or the promotion of an asynchronous standby.
     Receivers identify a message by its id, and silently drop a new one under an old id. Epochs skip as well, so that
     every drain from before is stale. Then it says what each pipeline does about the lost time.
+
+    A database that was restored from a dump has other queues than its original. A copy of the files (a snapshot, a
+    physical backup) has the same: if the original goes on and uses the same broker, give --new-identity.
 
     Publishers, schedulers and workers may run: this neither duplicates nor loses a message. But only messages that are
     published afterwards have new ids, so run it first. Running it again skips again, and is harmless: ids have 63 bits.
@@ -53,7 +62,10 @@ def restored(
       relay restored --margin 50000000
     """
     with database(load_settings(postgres_url=postgres_url), "restored") as connection:
-        done = restore.restored(connection, outboxes, margin=margin, timeout_seconds=timeout_seconds, dry_run=dry_run)
+        done = restore.restored(
+            connection, outboxes, margin=margin, timeout_seconds=timeout_seconds, dry_run=dry_run,
+            renew_identity=renew_identity,
+        )  # fmt: skip
     failed = [skip.error for skip in done.outboxes if skip.error]
     if as_json:
         print_json({key: value for key, value in asdict(done).items() if key != "running_schedulers"})
@@ -72,5 +84,7 @@ def _show(done: Restored) -> None:
     for skip in done.outboxes:
         if not skip.error:
             say(f"outbox {skip.outbox}: new ids {begin} {skip.first_id} (last given: {skip.last_id})")
+    if done.new_identity:
+        say(f"identity: {done.new_identity}, so that it shares no queue with its original")
     for pipeline in done.pipelines:
         say(f"pipeline {pipeline.pipeline} ({pipeline.type}): {pipeline.then}")

@@ -67,6 +67,8 @@ class Restored:
     outboxes: list[Skip]
     pipelines: list[Consequence]
     running_schedulers: int
+    new_identity: str | None = None
+    """With `renew_identity`: what the database is called in the names of queues from now on."""
 
 
 def restored(
@@ -76,19 +78,22 @@ def restored(
     margin: int = 1_000_000,
     timeout_seconds: float = 60.0,
     dry_run: bool = False,
+    renew_identity: bool = False,
 ) -> Restored:
     """Has these outboxes (default: all) and all epochs skip `margin` ids, so that no id is given twice.
 
     An outbox whose transactions are in the way is retried for `timeout_seconds` in all, and then named in its
     `Skip`; the others skip. Raises ConfigError if an outbox does not exist; then nothing has skipped.
+    `renew_identity` is for a copy whose original goes on: they share no queue then.
     """
     skips = _planned(connection, outboxes, margin)
     if not dry_run:
         one(connection, "skip_epochs", margin=margin)
         deadline = time.monotonic() + timeout_seconds
         skips = [_skip(connection, skip, margin, deadline) for skip in skips]
+    identity = one(connection, "renew_identity") if renew_identity and not dry_run else None
     alive = sum(is_alive(row) for row in rows(connection, "status_schedulers"))
-    return Restored(dry_run, skips, [_consequence(pipeline) for pipeline in stored(connection)], alive)
+    return Restored(dry_run, skips, [_consequence(pipeline) for pipeline in stored(connection)], alive, identity)
 
 
 def _planned(connection: Connection, outboxes: Sequence[str], margin: int) -> list[Skip]:

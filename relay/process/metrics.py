@@ -13,6 +13,7 @@ tide_relay_publish_seconds                histogram  P          workers    time 
 tide_relay_write_seconds                  histogram  P          workers    wait for the commit of a batch in an inbox
 tide_relay_delivery_seconds               histogram  P          workers    commit to delivery, oldest message of a batch
 tide_relay_stale_drains_total             counter    pipeline   workers    drain messages dropped: too old, or fenced
+tide_relay_refused_messages_total         counter    code       workers    queue messages that no scheduler sent
 tide_relay_drains_running                 gauge      (none)     workers    drains in progress, over all processes
 tide_relay_retention_partitions_total     counter    outbox, action workers partitions of outboxes truncated, or dropped
 tide_relay_retention_rows_total           counter    what       workers    old rows removed from elsewhere
@@ -41,6 +42,7 @@ P stands for `pipeline`, `direction` (forward, reverse) and `sink_type` (of a re
 Times are in seconds.
 Actions of retention: truncated, dropped; what it removes elsewhere: inbox, dead_letters, history.
 Outcomes of a drain: more, idle, again, later, failed, fenced.
+Codes of refused messages: too_large, undecodable, actor, arguments, delayed, no_message.
 Causes of a wake-up: bell, timer, again, later, more, retry, config, lost.
 
 Workers must call `relay.process.multiprocess.prepare_multiprocess` before anything imports this module.
@@ -68,14 +70,14 @@ PUBLISH_BUCKETS_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0
 # The targets, 10 ms and 50 ms, are bounds; the long end shows a backlog being processed.
 DELIVERY_BUCKETS_SECONDS = (0.0025, 0.005, 0.01, 0.025, 0.05, 0.06, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 3600)
 
-STALE_NAMES = 1000
+# Pipelines with a stale drain that have a series of their own.
+MOST_STALE = 1000
 
 
 class WorkerMetrics:
     """What the worker processes count. One for each process: see `worker_metrics`."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self._stale_names: set[str] = set()
         self.messages_published = Counter(
             "tide_relay_messages_published_total", "Messages that the sink confirmed.", P, registry=registry
         )
@@ -115,10 +117,17 @@ class WorkerMetrics:
             registry=registry,
             buckets=DELIVERY_BUCKETS_SECONDS,
         )
+        self._stale: set[str] = set()
         self.stale_drains = Counter(
             "tide_relay_stale_drains_total",
             "Drain messages dropped because they were too old or fenced.",
             ("pipeline",),
+            registry=registry,
+        )
+        self.refused = Counter(
+            "tide_relay_refused_messages_total",
+            "Messages of a queue that no scheduler sent, by what is wrong.",
+            ("code",),
             registry=registry,
         )
         self.drains_running = Gauge(
@@ -146,12 +155,11 @@ class WorkerMetrics:
             registry=registry,
         )
 
-    def count_stale(self, pipeline: str | None) -> None:
-        """Anyone who can write to the broker can name any pipeline: so many names get a series of their own."""
-        if pipeline and (pipeline in self._stale_names or len(self._stale_names) < STALE_NAMES):
-            self._stale_names.add(pipeline)
-        else:
-            pipeline = ""
+    def count_stale(self, pipeline: str) -> None:
+        """Names in queue messages may be forged, and each is a series that stays: there is room for so many."""
+        if pipeline not in self._stale:
+            pipeline = pipeline if len(self._stale) < MOST_STALE else "(other)"
+            self._stale.add(pipeline)
         self.stale_drains.labels(pipeline).inc()
 
 

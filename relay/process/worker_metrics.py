@@ -18,7 +18,7 @@ from typing import Any
 import dramatiq
 from dramatiq.middleware import Middleware
 
-from relay.broker.queues import DRAIN_ACTOR, drain_from
+from relay.broker.queues import DRAIN_ACTOR
 from relay.process.http_server import HttpServer, Response
 from relay.process.logs import configure_logging
 from relay.process.multiprocess import is_alive, prepare_multiprocess
@@ -44,8 +44,7 @@ class WorkerMetricsEndpoint(Middleware):
 
     def after_skip_message(self, _broker: dramatiq.Broker, message: Any) -> None:
         if message.actor_name == DRAIN_ACTOR:
-            drain = drain_from(message.args)
-            _metrics().count_stale(drain and drain.pipeline)
+            _metrics().count_stale(str(message.args[0]))
 
     def after_worker_shutdown(self, _broker: dramatiq.Broker, _worker: dramatiq.Worker) -> None:
         from prometheus_client import multiprocess

@@ -10,7 +10,7 @@ from queue import Empty, Queue
 import dramatiq
 import pytest
 
-from relay.broker.factory import make_broker
+from relay.broker.factory import make_broker, serve
 from relay.broker.queues import DRAIN_ACTOR, DRAIN_QUEUES, drain_from, enqueue_drain
 from relay.errors import NotConnected
 from relay.local.server_process import ServerProcess
@@ -34,13 +34,14 @@ def running_worker(
     threads: int = 4,
     idle_timeout_ms: int = IDLE_TIMEOUT_MS,
     also: Sequence[str] = (),
+    identity: Callable[[], str] = lambda: "",
+    refused: Callable[[str], None] = lambda _: None,
 ) -> Iterator[dramatiq.Worker]:
     broker = make_broker(url)
+    serve(broker, identity, refused)
 
     def act(*args):
-        drain = drain_from(args)
-        assert drain
-        work(drain)
+        work(drain_from(args))
 
     dramatiq.actor(broker=broker, actor_name=DRAIN_ACTOR, queue_name=FORWARD)(act)
     for name in also:
@@ -72,8 +73,9 @@ def error_of_a_dead(server: ServerProcess, broker: dramatiq.Broker) -> NotConnec
     return caught.value
 
 
-def send(url: str, *drains: Drain, direction: str = "forward") -> None:
+def send(url: str, *drains: Drain, direction: str = "forward", identity: str = "") -> None:
     broker = make_broker(url)
+    serve(broker, lambda: identity)
     for each in drains:
         enqueue_drain(broker, each, direction)
     broker.close()

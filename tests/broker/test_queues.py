@@ -2,7 +2,6 @@
 
 import pytest
 
-from relay.broker.factory import make_broker
 from relay.broker.queues import DRAIN_QUEUES, MAINTENANCE_QUEUE
 from tests.fleets.pipelines import Pipelines
 from tests.fleets.processes import running_fleet
@@ -52,11 +51,6 @@ def test_each_direction_can_have_workers_of_its_own_on_rabbitmq(database, redis_
         for process in filter(lambda each: each.is_running, fleet.processes):
             process.terminate()
             process.wait_exit()
-    # The server is that of all tests, and a drain was left waiting.
-    broker = make_broker(rabbitmq_server.url)
-    for name in DRAIN_QUEUES.values():
-        broker.flush(name)
-    broker.close()
 
 
 def test_workers_refuse_a_queue_that_there_is_not(fleet):

@@ -16,7 +16,7 @@ from relay.local.servers import EmbeddedRedis
 from tests.cli.command import invoke
 from tests.cli.test_status import make_pipeline, status
 from tests.e2e.fleet import fleet
-from tests.services.postgres import Database
+from tests.services.postgres import Database, PostgresServer
 from tests.services.rabbitmq import RabbitmqServer
 from tests.waiting import wait_until
 
@@ -178,3 +178,20 @@ def _received(source: socket.socket) -> bytes:
         return source.recv(65536)
     except OSError:
         return b""
+
+
+def test_workers_of_another_database_are_named_while_ours_wait(
+    pg: PostgresServer, database: Database, redis_server: EmbeddedRedis, tmp_path: Path
+) -> None:
+    other = pg.create_database()
+    make_pipeline(database, {"sink_type": "file", "path": str(tmp_path / "out")})
+    with fleet(database.url, redis_server.url, workers=False), fleet(other.url, redis_server.url, scheduler=False):
+        wait_until(lambda: "another database do" in findings(database.url, redis_server.url)[1]["queues"]["found"], 30)
+        code, found = findings(database.url, redis_server.url)
+        assert code == 1 and found["queues"]["result"] == "failed"
+        assert "messages wait in tide." in found["queues"]["found"]
+        assert "RELAY_POSTGRES_URL" in found["queues"]["fix"]
+        with fleet(database.url, redis_server.url, scheduler=False):
+            wait_until(lambda: findings(database.url, redis_server.url)[1]["queues"]["result"] == "ok", 30)
+            wait_until(lambda: status(database.url)["state"] == "idle", 40)
+    pg.drop_database(other)

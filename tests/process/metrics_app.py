@@ -41,9 +41,7 @@ dramatiq.set_broker(broker)
 
 
 def drain(*args: object) -> None:
-    wanted = drain_from(args)
-    assert wanted
-    pipeline = wanted.pipeline
+    pipeline = drain_from(args).pipeline
     with worker_metrics().drains_running.track_inprogress():
         worker_metrics().messages_published.labels(pipeline, "forward", "memory").inc()
         if pipeline == "slow":

@@ -89,3 +89,15 @@ def test_workers_and_scheduler_serve_their_own(scheduler):
 
 def test_a_process_has_one_set_of_worker_metrics():
     assert worker_metrics() is worker_metrics()
+
+
+def test_forged_names_of_pipelines_do_not_make_series_without_limit():
+    registry = CollectorRegistry()
+    counted = WorkerMetrics(registry)
+    for number in range(3 * metrics.MOST_STALE):
+        counted.count_stale(f"forged-{number}")
+    shown = re.findall(rb"stale_drains_total\{pipeline=\"(.*?)\"\} (.*)", generate_latest(registry))
+    assert len(shown) == metrics.MOST_STALE + 1
+    assert dict(shown)[b"(other)"] == b"%.1f" % (2 * metrics.MOST_STALE)
+    counted.count_stale("forged-0")
+    assert b'pipeline="forged-0"} 2.0' in generate_latest(registry)

@@ -5,8 +5,7 @@ from functools import partial
 
 import pytest
 
-from relay.broker.factory import make_broker
-from relay.broker.queues import DRAIN_QUEUES
+from relay.broker.factory import depths, make_broker, serve
 from tests.fleets.pipelines import Pipelines, Writers
 from tests.fleets.processes import running_fleet
 from tests.waiting import wait_until
@@ -55,7 +54,9 @@ def test_a_drain_that_redis_lost_is_missed_when_its_lease_is_over(fleet, pipelin
     pipelines.make("orders", **LEASE)
     ids = pipelines.publish("orders", 10)
     broker = make_broker(redis_server.url)
-    wait_until(lambda: broker.do_qsize(DRAIN_QUEUES["forward"]), 20, "a drain is on the queue, and no worker is there")
+    identity = pipelines.run("select tide.database_identity()")[0][0]
+    serve(broker, lambda: identity)
+    wait_until(lambda: depths(broker)[0].messages, 20, "a drain is on the queue, and no worker is there")
     redis_server.flush()
     broker.close()
     fleet.workers()

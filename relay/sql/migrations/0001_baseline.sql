@@ -341,6 +341,16 @@ comment on table tide.table_route is 'The tables whose new rows are messages. A 
 comment on column tide.table_route.columns is 'The columns id, aggregate type, aggregate id, type and payload.';
 comment on column tide.table_route.existing_at is 'When the rows that were in the table before were published; null if they were not.';
 
+-- Identity ------------------------------------------------------------------------------------------------------------
+
+-- One row, always there: see tide.database_identity.
+create table tide.identity (
+    one   boolean primary key default true check (one),
+    id    uuid not null default gen_random_uuid(),
+    since timestamptz not null default clock_timestamp()
+);
+insert into tide.identity default values;
+
 -- Settings ------------------------------------------------------------------------------------------------------------
 
 -- One row each, read whenever it is needed, so that a change counts at once.
@@ -400,7 +410,7 @@ select p.kind, 'function', unnest(p.names)
         'relay_set_outbox', 'relay_set_inbox', 'relay_delete', 'create_consumer_group', 'drop_consumer_group',
         'inbox_create', 'inbox_drop', 'inbox_grant', 'inbox_revoke', 'enable_inbox_ordering', 'disable_inbox_ordering',
         'enable_inbox_priority', 'disable_inbox_priority', 'enable_inbox_tracking', 'disable_inbox_tracking',
-        'setting_set', 'setting_reset', 'outbox_skip_ids', 'relay_skip_epochs',
+        'setting_set', 'setting_reset', 'outbox_skip_ids', 'relay_skip_epochs', 'database_identity_renew',
         -- A table is made an outbox with the rights of its owner: so these need their parts, too.
         'table_outbox_enable', 'table_outbox_disable', 'table_outbox_changed', 'table_outbox_tables',
         'table_outbox_triggers', 'table_outbox_register', 'table_outbox_forget', 'table_name',
@@ -416,7 +426,8 @@ select p.kind, 'function', unnest(p.names)
     ('reader', array[
         'outbox_status', 'outbox_last_id', 'outbox_horizon', 'outbox_oldest_publisher_seconds', 'outbox_holds',
         'consumer_lag', 'consumer_status', 'inbox_status', 'inbox_health', 'inbox_ordering_gaps',
-        'relay_dlq_stats', 'relay_replays', 'table_outbox_status', 'setting_number', 'setting_is_on', 'outbox_of']),
+        'relay_dlq_stats', 'relay_replays', 'table_outbox_status', 'setting_number', 'setting_is_on', 'outbox_of',
+        'database_identity']),
     ('publisher', array['outbox_publish', 'outbox_publish_many', 'publish_anywhere']),
     ('consumer', array[
         'poll_outbox', 'commit_offset', 'extend_lease', 'consumer_heartbeat', 'consumer_lag', 'consumer_status']),
@@ -428,7 +439,8 @@ select p.kind, 'function', unnest(p.names)
         'inbox_lock_aggregates']),
     ('relay', array[
         'outbox_horizon', 'outbox_last_id', 'outbox_needs_partition', 'outbox_extend', 'outbox_oldest_publisher_seconds',
-        'outbox_retain', 'outbox_holds', 'inbox_retain', 'dead_letter_retain', 'config_history_retain', 'consumers_reap']),
+        'outbox_retain', 'outbox_holds', 'inbox_retain', 'dead_letter_retain', 'config_history_retain', 'consumers_reap',
+        'database_identity']),
     ('api', array['inbox_look']),
     ('inbox_writer', array['inbox_write']),
     ('owner', array[
@@ -487,7 +499,7 @@ select p.kind, p.object_type, unnest(p.names), p.privileges
     ('reader', 'table', 'select (name, direction, group_id, inbox_id, enabled, revision, invalid_reason, created_at, updated_at)',
         array['pipeline']),
     ('reader', 'table', 'select (outbox_id, id, created_at, size)', array['message']),
-    ('owner', 'table', 'all', array['consumer', 'consumer_lease', 'inbox_duplicates', 'pipeline_history', 'publish_guard',
+    ('owner', 'table', 'all', array['consumer', 'consumer_lease', 'identity', 'inbox_duplicates', 'pipeline_history', 'publish_guard',
         'table_outbox', 'table_route', 'truncating']),
     ('owner', 'sequence', 'all', array['revisions'])
   ) as p (kind, object_type, privileges, names);

@@ -15,6 +15,10 @@ select set_config('statement_timeout', %(statement_timeout)s, false), set_config
 -- What a crash of PostgreSQL may take back of bell and end is harmless: every owner starts again after it.
 select set_config('synchronous_commit', 'off', false)
 
+-- name: database_identity
+-- Which database this is: part of the names of queues.
+select tide.database_identity()
+
 -- Migrations -------------------------------------------------------------------------------------------------------
 
 -- name: migration_wait

@@ -89,6 +89,10 @@ select tide.outbox_skip_ids(%(outbox)s, %(margin)s) as first_id
 -- Has epochs and revisions skip.
 select tide.relay_skip_epochs(%(margin)s)
 
+-- name: renew_identity
+-- Gives a copy of a database an identity of its own.
+select tide.database_identity_renew()
+
 -- Dead letters -----------------------------------------------------------------------------------------------------
 
 -- name: dead_letter_list
@@ -273,7 +277,7 @@ select 'execute on ' || f.oid::regprocedure
  where f.pronamespace = (select oid from tide)
    and f.proname in ('outbox_horizon', 'outbox_last_id', 'outbox_needs_partition', 'outbox_extend',
                      'outbox_oldest_publisher_seconds', 'inbox_write', 'inbox_look', 'outbox_retain', 'outbox_holds',
-                     'inbox_retain', 'dead_letter_retain', 'config_history_retain', 'consumers_reap')
+                     'inbox_retain', 'dead_letter_retain', 'config_history_retain', 'consumers_reap', 'database_identity')
    and not has_function_privilege(f.oid, 'execute')
 
 -- name: retention_losses

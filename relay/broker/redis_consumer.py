@@ -1,0 +1,180 @@
+"""Takes the messages of one queue of Redis, for the threads of one worker process."""
+
+import random
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable
+from typing import Any
+
+import redis
+from dramatiq.broker import MessageProxy
+from dramatiq.brokers.redis import _RedisConsumer
+from dramatiq.errors import ConnectionClosed
+
+from relay.broker.queues import carries_drains
+from relay.broker.received import Refused, decode
+from relay.broker.redis_client import CALL_TIMEOUT_SECONDS, LOST, connect
+from relay.masking import mask
+
+RECONNECT_SECONDS = 0.5
+OWED_ACKS_LIMIT = 10_000
+CLEAN_SECONDS = 60.0
+CONSUMER = "tide-worker"
+
+
+def consumer_name(identity: str, queue_name: str) -> str:
+    """What the connection of a consumer is named in Redis."""
+    return f"{CONSUMER}:{identity}:{queue_name}"
+
+
+class Room:
+    """How many messages of the queues that share its threads a process has taken, waiting or running."""
+
+    def __init__(self) -> None:
+        self._taken = 0
+        self._changed = threading.Condition()
+
+    def enter(self, places: int, timeout_seconds: float) -> bool:
+        """Takes a place as soon as one of so many is free; False if none was."""
+        with self._changed:
+            free = self._changed.wait_for(lambda: self._taken < places, timeout_seconds)
+            self._taken += free
+            return free
+
+    def leave(self) -> None:
+        with self._changed:
+            self._taken -= 1
+            self._changed.notify()
+
+
+class WakingConsumer(_RedisConsumer):
+    """Runs in its consumer thread; `ack` and `nack` are called by the worker threads."""
+
+    broker: Any
+
+    def __init__(self, broker: Any, queue_name: str, prefetch: int, timeout: int) -> None:
+        super().__init__(broker, queue_name, prefetch, timeout)
+        self._timeout_seconds = timeout / 1000
+        self._identity = broker.identity()
+        # A connection of its own, because its calls wait longer than others may take. `depths` finds it by its name.
+        name = consumer_name(self._identity, queue_name)
+        self._waiting = connect(broker.url, self._timeout_seconds + CALL_TIMEOUT_SECONDS, name)
+        self._room = broker.room_of_drains if carries_drains(queue_name) else Room()
+        self._owed: deque[tuple[str, str]] = deque(maxlen=OWED_ACKS_LIMIT)
+        self._cleans_at = time.monotonic() + random.uniform(0, CLEAN_SECONDS)
+        self.is_connected = True
+
+    def __next__(self) -> MessageProxy | None:
+        if self.broker.stopping.is_set():
+            time.sleep(min(self._timeout_seconds, 0.05))
+            return None
+        if self.broker.identity() != self._identity:
+            raise ConnectionClosed("the URL of PostgreSQL means another database now; its queues are served instead")
+        if not self._room.enter(self.prefetch, self._timeout_seconds):
+            return None
+        message, is_empty = None, False
+        try:
+            try:
+                message = self._take()
+                is_empty = message is None
+            except Refused as refused:
+                self.broker.refusals.add(self.queue_name, refused)
+            finally:
+                if message is None:
+                    self._room.leave()
+            if is_empty:
+                self._wait()
+        except redis.exceptions.ResponseError as error:
+            self._repair(error)
+            return None
+        except LOST as error:
+            self._outage(error)
+            return None
+        if not self.is_connected:
+            self.is_connected = True
+            self.logger.info("Connected to the broker again.")
+        return message
+
+    def ack(self, message: MessageProxy) -> None:
+        self._settle("ack", message)
+
+    def nack(self, message: MessageProxy) -> None:
+        self._settle("nack", message)
+
+    def requeue(self, messages: Iterable[MessageProxy]) -> None:
+        messages = list(messages)
+        try:
+            super().requeue(messages)
+            if messages:
+                self.broker.wake(self.queue_name, len(messages))
+        except LOST as error:
+            raise ConnectionClosed(error) from None
+
+    def close(self) -> None:
+        self._waiting.close()
+
+    def _take(self) -> MessageProxy | None:
+        self._pay_owed()
+        self._clean()
+        # One at a time, however many fit: idle processes that look at the same moment share what there is.
+        taken = self.broker.fetch(self.queue_name)
+        if taken is None:
+            return None
+        redis_message_id, data = taken
+        try:
+            message = decode(data, self.queue_name)
+        except Refused:
+            self.broker._dispatch("ack")(self.queue_name, redis_message_id)
+            raise
+        # Not what the message says its id is: that would acknowledge another.
+        message.options["redis_message_id"] = redis_message_id
+        self.queued_message_ids.add(message.message_id)
+        return MessageProxy(message)
+
+    def _repair(self, error: redis.exceptions.ResponseError) -> None:
+        try:
+            self.broker.repair(self.queue_name, error)
+        except LOST as lost:
+            self._outage(lost)
+
+    def _clean(self) -> None:
+        """Every so often, what processes that died have left."""
+        if time.monotonic() >= self._cleans_at:
+            self._cleans_at = time.monotonic() + CLEAN_SECONDS
+            try:
+                self.broker.do_fetch(self.queue_name, 0)
+            except redis.exceptions.ResponseError as error:
+                self.logger.warning(mask(f"Cannot clean up after processes that died: {error}"))
+
+    def _wait(self) -> None:
+        woken = self._waiting.blpop([self.broker.wake_key(self.queue_name)], timeout=self._timeout_seconds)
+        if woken and self.broker.stopping.is_set():
+            # This one takes nothing any more: another consumer must.
+            self.broker.wake(self.queue_name)
+
+    def _settle(self, command: str, message: MessageProxy) -> None:
+        redis_message_id = message.options["redis_message_id"]
+        try:
+            self.broker._dispatch(command)(self.queue_name, redis_message_id)
+        except LOST as error:
+            self._owed.append((command, redis_message_id))
+            self.logger.warning(mask(f"The broker is not there to take an {command}; sent when it is back: {error}"))
+        except redis.exceptions.ResponseError as error:
+            # The keys are not as they were, and the drain has been done. The consumer sees to the keys.
+            self.logger.warning(mask(f"The broker refused an {command}: {error}"))
+        finally:
+            self.queued_message_ids.discard(message.message_id)
+            self._room.leave()
+
+    def _pay_owed(self) -> None:
+        while self._owed:
+            command, redis_message_id = self._owed[0]
+            self.broker._dispatch(command)(self.queue_name, redis_message_id)
+            self._owed.popleft()
+
+    def _outage(self, error: Exception) -> None:
+        if self.is_connected:
+            self.is_connected = False
+            self.logger.error(mask(f"Lost the broker {self.broker.url}; retrying until it is back: {error}"))
+        time.sleep(min(self._timeout_seconds, RECONNECT_SECONDS))

@@ -54,7 +54,7 @@ def put(broker, queue, actor, args, **kwargs):
 
 def test_only_what_a_scheduler_could_have_written_is_a_drain():
     assert drain_from(GOOD) == drain_from(list(GOOD)) == Drain(*GOOD)
-    assert drain_from(("x" * 100, LARGEST, LARGEST, 3_600_000))
+    assert drain_from(("x" * 100, LARGEST, LARGEST, 3_600_000)).number == LARGEST
     for wrong in WRONG:
         with pytest.raises((ValueError, TypeError)):
             drain_from(wrong)

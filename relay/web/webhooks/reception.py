@@ -15,11 +15,12 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
+from relay.backends.webhook.signatures import Problem
 from relay.errors import RelayError
 from relay.models import Failure, InboxRow, Received
 from relay.web.metrics import ApiMetrics
 from relay.web.webhooks.hooks import Hook, Hooks, Unavailable
-from relay.web.webhooks.limits import Place, Room
+from relay.web.webhooks.limits import ArrivalRoom, Room, peer_of
 from relay.web.webhooks.writer import Outcome, Writer
 from relay.wire.json_text import members, string
 
@@ -84,6 +85,7 @@ class Reception:
         self._hooks = hooks
         self._writer = writer
         self._metrics = metrics
+        self._arrivals = ArrivalRoom()
         self._room = Room()
 
     async def receive(self, request: Request) -> Response:
@@ -112,20 +114,23 @@ class Reception:
         if isinstance(found, Unavailable):
             raise Answer(503, "unavailable", retry=DISABLED_RETRY_SECONDS, close=True)
         _check_head(found, request)
-        with self._room.place() as place:
-            if place is None:
-                raise _busy()
-            return await self._take(found, request, await _read(found, request, place))
-
-    async def _take(self, hook: Hook, request: Request, body: bytes) -> Response:
         headers = _headers(request)
+        # Without even the looks of a signature, no body is read.
+        if problem := found.verifier.problem_of_head(headers, time.time()):
+            raise _unauthorized(found, problem, close=True)
+        body = await _read(found, request, self._arrivals)
+        return await self._take(found, headers, body)
+
+    async def _take(self, hook: Hook, headers: dict[str, str], body: bytes) -> Response:
         if problem := hook.verifier.problem(headers, body, time.time()):
-            log.warning("signature is no good", pipeline=hook.pipeline, problem=problem)
-            raise Answer(401, "unauthorized")
+            raise _unauthorized(hook, problem)
         if hook.rate is not None and (seconds := hook.rate.take()):
             raise Answer(429, "rate_limited", retry=seconds)
         row = _row(hook, headers, body)
-        outcome = await self._written(hook, row)
+        with self._room.place(hook.inbox, len(body)) as has_room:
+            if not has_room:
+                raise _busy()
+            outcome = await self._written(hook, row)
         if outcome.state == "refused":
             raise Answer(400, "refused", outcome.reason)
         if outcome.state == "other" and not hook.id_in_body:
@@ -142,24 +147,34 @@ class Reception:
             raise Answer(503, "unavailable", retry=RETRY_SECONDS) from None
 
 
-async def _read(hook: Hook, request: Request, place: Place) -> bytes:
-    """The body, within its limits of size and time."""
+async def _read(hook: Hook, request: Request, room: ArrivalRoom) -> bytes:
+    """The body, within its limits of size and time, as long as there is room."""
+    peer = peer_of(request.client.host if request.client else "")
     body = bytearray()
+    loop = asyncio.get_running_loop()
     try:
-        async with asyncio.timeout(BODY_SECONDS):
-            async for piece in request.stream():
-                if len(body) + len(piece) > hook.config.max_body_bytes:
-                    raise _too_large(hook)
-                if not place.grow(len(piece)):
-                    raise _busy()
-                body += piece
+        async with asyncio.timeout(BODY_SECONDS) as limit:
+            with room.arriving(peer, hook.pipeline, lambda: limit.reschedule(loop.time())) as arriving:
+                async for piece in request.stream():
+                    if len(body) + len(piece) > hook.config.max_body_bytes:
+                        raise _too_large(hook)
+                    if not room.grow(arriving, len(piece)):
+                        raise _busy(close=True)
+                    body += piece
     except TimeoutError:
+        if arriving.dropped:
+            raise _busy(close=True) from None
         raise Answer(408, "too_slow", f"the body took more than {BODY_SECONDS:.0f} s", close=True) from None
     return bytes(body)
 
 
-def _busy() -> Answer:
-    return Answer(503, "busy", retry=RETRY_SECONDS, close=True)
+def _busy(*, close: bool = False) -> Answer:
+    return Answer(503, "busy", retry=RETRY_SECONDS, close=close)
+
+
+def _unauthorized(hook: Hook, problem: Problem, *, close: bool = False) -> Answer:
+    log.warning("signature is no good", pipeline=hook.pipeline, problem=problem)
+    return Answer(401, "unauthorized", close=close)
 
 
 def _check_head(hook: Hook, request: Request) -> None:

@@ -8,6 +8,7 @@ import contextlib
 import functools
 import socket
 import threading
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
@@ -26,7 +27,7 @@ from relay.web.health import ApiHealth
 from relay.web.metrics import ApiMetrics
 from relay.web.webhooks.hooks import Hooks
 from relay.web.webhooks.reception import Reception
-from relay.web.webhooks.writer import Writer
+from relay.web.webhooks.writer import WRITERS, Writer
 
 log = structlog.get_logger(__name__)
 
@@ -57,8 +58,10 @@ class Api:
             )
             stack.callback(machines.close)
             reader = threading.Thread(target=self._hooks.run, name="hooks", daemon=True)
-            writer = threading.Thread(target=self._writer.run, name="writer", daemon=True)
-            for thread in (reader, writer):
+            writers = [
+                threading.Thread(target=self._writer.run, name=f"writer-{n}", daemon=True) for n in range(WRITERS)
+            ]
+            for thread in (reader, *writers):
                 thread.start()
                 self._health.watch(thread)
             try:
@@ -66,8 +69,9 @@ class Api:
             finally:
                 self._stop.set()
                 self._writer.close()
-                writer.join(self._settings.statement_timeout_seconds)
-                reader.join(self._settings.statement_timeout_seconds)
+                ends_at = time.monotonic() + self._settings.statement_timeout_seconds
+                for thread in (*writers, reader):
+                    thread.join(max(0.0, ends_at - time.monotonic()))
 
     def _serve(self, listening: socket.socket) -> None:
         host, port = listening.getsockname()[:2]

@@ -13,7 +13,8 @@ select set_config('statement_timeout', %(statement_timeout)s, false), set_config
 
 -- name: worker_session
 -- What a crash of PostgreSQL may take back of bell and end is harmless: every owner starts again after it.
-select set_config('synchronous_commit', 'off', false)
+-- An inbox that its owner has locked holds no thread for long: its pipeline retries, and others have the thread meanwhile.
+select set_config('synchronous_commit', 'off', false), set_config('lock_timeout', '2s', false)
 
 -- Migrations -------------------------------------------------------------------------------------------------------
 

@@ -20,9 +20,9 @@ from relay.errors import RelayError
 from relay.models import Failure, InboxRow, Received
 from relay.web.metrics import ApiMetrics
 from relay.web.webhooks.hooks import Hook, Hooks, Unavailable
+from relay.web.webhooks.identity import believed, event_id, id_from, id_header
 from relay.web.webhooks.limits import ArrivalRoom, Room, peer_of
 from relay.web.webhooks.writer import Outcome, Writer
-from relay.wire.json_text import members, string
 
 log = structlog.get_logger(__name__)
 
@@ -133,7 +133,8 @@ class Reception:
             outcome = await self._written(hook, row)
         if outcome.state == "refused":
             raise Answer(400, "refused", outcome.reason)
-        if outcome.state == "other" and not hook.id_in_body:
+        # Those that are known by a member of the body may differ in others when they come again.
+        if outcome.state == "other" and id_from(hook.config) != "member":
             raise Answer(409, "conflict", f"another message was received as {row.event_id!r}")
         self._metrics.messages.labels(hook.pipeline, "stored" if outcome.state == "stored" else "known").inc()
         return JSONResponse({"id": row.event_id, "known": outcome.state != "stored"})
@@ -212,19 +213,12 @@ def _text(value: bytes) -> str:
 def _row(hook: Hook, headers: Mapping[str, str], body: bytes) -> InboxRow:
     if not body:
         raise Answer(400, "not_json", "the body is empty")
+    known_as = event_id(hook.config, headers, body)
     kept = {name: value for name, value in headers.items() if name not in hook.dropped}
-    event_id = _id_in(body) if hook.id_in_body else headers.get(hook.id_header, "")
-    received = Received(event_id, body, kept, subject=hook.config.path or hook.pipeline)
-    row = hook.decoder.decode(received)
+    kept = believed(hook.wire_format, kept, body, known_as)
+    row = hook.decoder.decode(Received(known_as, body, kept, subject=hook.config.path or hook.pipeline))
     if isinstance(row, Failure):
-        hint = f"; is there a header {hook.id_header}?" if row.code == "bad_event_id" and not hook.id_in_body else ""
+        by_header = row.code == "bad_event_id" and id_from(hook.config) == "header"
+        hint = f"; is there a header {id_header(hook.config)}?" if by_header else ""
         raise Answer(413 if row.code == "too_large" else 400, row.code, row.reason + hint)
     return row
-
-
-def _id_in(body: bytes) -> str:
-    """The member `id` of a JSON object; empty if there is none, or if it is no such object."""
-    try:
-        return string(members(body.decode()).get("id")) or ""
-    except (ValueError, RecursionError):
-        return ""

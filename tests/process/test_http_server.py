@@ -145,7 +145,7 @@ def dripping(connections, stop):
 def test_slow_clients_can_take_all_connections_and_a_probe_is_answered_all_the_same(endpoint):
     kinds, stop = (silent, stopped_in_the_line, stopped_in_the_head, never_reading), threading.Event()
     with ExitStack() as stack:
-        slow = []
+        slow: list[socket.socket] = []
         drip = threading.Thread(target=dripping, args=(slow, stop), daemon=True)
         drip.start()
         for count in (CONNECTIONS_LIMIT // 2, CONNECTIONS_LIMIT, 900):

@@ -4,11 +4,13 @@
 an address of its own, because the first faces the open internet.
 """
 
-import asyncio
 import contextlib
+import functools
 import socket
 import threading
+import time
 from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
 
 import structlog
 import uvicorn
@@ -16,24 +18,21 @@ from fastapi import FastAPI
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from starlette.requests import Request
 from starlette.responses import Response
-from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 from relay.process import http_server
 from relay.process.stop import Stop
 from relay.settings import Settings, parse_address
+from relay.web.connections import ACCEPTED_AT_ONCE, Connection, Connections, connections_limit
 from relay.web.health import ApiHealth
 from relay.web.metrics import ApiMetrics
 from relay.web.webhooks.hooks import Hooks
 from relay.web.webhooks.reception import Reception
-from relay.web.webhooks.writer import Writer
+from relay.web.webhooks.writer import WRITERS, Writer
 
 log = structlog.get_logger(__name__)
 
-CONNECTIONS_LIMIT = 4096
 BACKLOG = 2048
 KEEPALIVE_SECONDS = 65
-HEAD_SECONDS = 10.0
-"""How long a sender may take for the head of a request."""
 
 
 class Api:
@@ -59,8 +58,10 @@ class Api:
             )
             stack.callback(machines.close)
             reader = threading.Thread(target=self._hooks.run, name="hooks", daemon=True)
-            writer = threading.Thread(target=self._writer.run, name="writer", daemon=True)
-            for thread in (reader, writer):
+            writers = [
+                threading.Thread(target=self._writer.run, name=f"writer-{n}", daemon=True) for n in range(WRITERS)
+            ]
+            for thread in (reader, *writers):
                 thread.start()
                 self._health.watch(thread)
             try:
@@ -68,15 +69,17 @@ class Api:
             finally:
                 self._stop.set()
                 self._writer.close()
-                writer.join(self._settings.statement_timeout_seconds)
-                reader.join(self._settings.statement_timeout_seconds)
+                ends_at = time.monotonic() + self._settings.statement_timeout_seconds
+                for thread in (*writers, reader):
+                    thread.join(max(0.0, ends_at - time.monotonic()))
 
     def _serve(self, listening: socket.socket) -> None:
         host, port = listening.getsockname()[:2]
+        protocol: Any = functools.partial(Connection, Connections(connections_limit()))
         server = _Server(
             uvicorn.Config(
-                self._app(), http=_Protocol, ws="none", lifespan="off", access_log=False, log_config=None,
-                server_header=False, proxy_headers=False, limit_concurrency=CONNECTIONS_LIMIT, backlog=BACKLOG,
+                self._app(), http=protocol, ws="none", lifespan="off", access_log=False, log_config=None,
+                server_header=False, proxy_headers=False, backlog=ACCEPTED_AT_ONCE,
                 timeout_keep_alive=KEEPALIVE_SECONDS,
                 timeout_graceful_shutdown=max(1, round(self._settings.worker_shutdown_timeout_seconds)),
             )
@@ -127,41 +130,11 @@ def _listen(address: tuple[str, int]) -> Iterator[socket.socket]:
 class _Server(uvicorn.Server):
     """Signals are `relay.process.stop`'s."""
 
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        for listening in sockets or []:
+            listening.listen(BACKLOG)  # asyncio has set it to what is accepted at once
+
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
-
-
-class _Protocol(H11Protocol):
-    """Ends connections on which the head of a request does not end: uvicorn would wait indefinitely."""
-
-    _impatience: asyncio.TimerHandle | None = None
-
-    def connection_made(self, transport: object) -> None:
-        super().connection_made(transport)  # type: ignore[arg-type]
-        self._expect_head()
-
-    def data_received(self, data: bytes) -> None:
-        before: RequestResponseCycle | None = self.cycle
-        super().data_received(data)
-        now: RequestResponseCycle | None = self.cycle
-        if now is not before:
-            self._stop_expecting()
-        elif self._impatience is None and (now is None or now.response_complete):
-            self._expect_head()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._stop_expecting()
-        super().connection_lost(exc)
-
-    def _stop_expecting(self) -> None:
-        if self._impatience is not None:
-            self._impatience.cancel()
-            self._impatience = None
-
-    def _expect_head(self) -> None:
-        self._impatience = self.loop.call_later(HEAD_SECONDS, self._give_up)
-
-    def _give_up(self) -> None:
-        if not self.transport.is_closing():
-            self.transport.close()

@@ -70,3 +70,19 @@ def test_workers_do_not_wait_for_the_disk_but_where_they_say_so(database):
             assert connection.autocommit
     finally:
         pool.close()
+
+
+def test_an_inbox_that_is_locked_holds_a_worker_for_a_moment_only(database):
+    write = "select tide.inbox_write('a', '{1}', '{null}', '{null}', '{null}', '{null}', '{1}', '{null}', '{null}')"
+    pool = make_worker_pool(Settings(postgres_url=database.url, statement_timeout_seconds=60), threads=1)
+    try:
+        with pool.connection() as connection, database.connect() as owner:
+            owner.execute("select tide.inbox_create('a')")
+            with owner.transaction():
+                owner.execute("lock table tide.a in access exclusive mode")
+                with pytest.raises(NotConnected, match=r"tide\.a") as caught, database_errors():
+                    connection.execute(write)
+            assert caught.value.code == "locked"
+            assert connection.execute(write).fetchone() == (1,)
+    finally:
+        pool.close()

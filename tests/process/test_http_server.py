@@ -3,12 +3,13 @@
 import http.client
 import json
 import socket
-from contextlib import ExitStack
+import threading
+from contextlib import ExitStack, closing, suppress
 
 import pytest
 from prometheus_client import CollectorRegistry
 
-from relay.process.http_server import CONNECTIONS_LIMIT
+from relay.process.http_server import CONNECTIONS_LIMIT, UNREAD_BYTES_LIMIT, HttpServer, text
 from relay.process.metrics import SchedulerMetrics
 from scheduler.http import Health, SchedulerHttp
 from tests.waiting import wait_until
@@ -118,21 +119,121 @@ def test_a_request_without_end_is_refused(endpoint):
     assert endpoint.request("/" + "x" * 70_000)[0] == 414
 
 
-def test_silent_clients_can_take_all_connections_but_not_stop_the_server(endpoint):
+def silent(_connection):
+    pass
+
+
+def stopped_in_the_line(connection):
+    connection.sendall(b"GET /hea")
+
+
+def stopped_in_the_head(connection):
+    connection.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\nX-Long: " + b"x" * 5000)
+
+
+def never_reading(connection):
+    connection.sendall(b"GET /metrics HTTP/1.1\r\n\r\n" * 3)
+
+
+def dripping(connections, stop):
+    while not stop.wait(0.1):
+        for connection in connections:
+            with suppress(OSError):
+                connection.send(b"x")
+
+
+def test_slow_clients_can_take_all_connections_and_a_probe_is_answered_all_the_same(endpoint):
+    kinds, stop = (silent, stopped_in_the_line, stopped_in_the_head, never_reading), threading.Event()
     with ExitStack() as stack:
-        for _ in range(CONNECTIONS_LIMIT):
-            stack.enter_context(socket.create_connection(endpoint.server.address, timeout=10))
-        with pytest.raises((ConnectionError, http.client.HTTPException)):
-            endpoint.request("/health")
+        slow: list[socket.socket] = []
+        drip = threading.Thread(target=dripping, args=(slow, stop), daemon=True)
+        drip.start()
+        for count in (CONNECTIONS_LIMIT // 2, CONNECTIONS_LIMIT, 900):
+            while len(slow) < count:
+                connection = stack.enter_context(socket.create_connection(endpoint.server.address, timeout=10))
+                with suppress(ConnectionError):
+                    kinds[len(slow) % len(kinds)](connection)
+                slow.append(connection)
+            assert [endpoint.request(path)[0] for path in ("/health", "/ready", "/metrics") * 5] == [200] * 15
+        stop.set()
+        drip.join()
 
-    # The places come back: when the silent clients hang up, as here, or after the time limit.
-    def answers():
-        try:
-            return endpoint.request("/health")[0] == 200
-        except (ConnectionError, http.client.HTTPException):
-            return False
 
-    wait_until(answers, what="a place came back")
+def test_one_who_asks_is_not_dropped_for_those_who_do_not(endpoint):
+    """Its answer takes long, and many others come meanwhile."""
+    called, go_on = threading.Event(), threading.Event()
+
+    def slow_snapshot():
+        called.set()
+        assert go_on.wait(20)
+        return HEALTHY
+
+    endpoint.server.stop()
+    server = SchedulerHttp(("127.0.0.1", 0), endpoint.metrics.registry, slow_snapshot)
+    server.start()
+    with ExitStack() as stack:
+        asking = http.client.HTTPConnection(*server.address, timeout=20)
+        asking.request("GET", "/health")
+        assert called.wait(20)
+        for _ in range(2 * CONNECTIONS_LIMIT):
+            stack.enter_context(socket.create_connection(server.address, timeout=10))
+        with closing(http.client.HTTPConnection(*server.address, timeout=20)) as other:
+            other.request("GET", "/metrics")  # another route does not wait for it
+            assert other.getresponse().status == 200
+        go_on.set()
+        assert asking.getresponse().status == 200
+        asking.close()
+    server.stop()
+
+
+def test_a_request_has_one_deadline_however_steadily_it_drips(endpoint, monkeypatch):
+    monkeypatch.setattr("relay.process.http_server.REQUEST_SECONDS", 0.3)
+    with socket.create_connection(endpoint.server.address, timeout=0.02) as connection:
+        connection.sendall(b"GET /health HTTP/1.1\r\nX-Long: ")
+
+        def is_ended():
+            try:
+                connection.send(b"x")
+                return connection.recv(1) == b""
+            except TimeoutError:
+                return False
+            except ConnectionError:
+                return True
+
+        wait_until(is_ended, 5)
+
+
+def test_answers_that_are_not_read_are_bounded_together_and_the_last_is_whole():
+    body = b"x" * (UNREAD_BYTES_LIMIT // 2)
+    server = HttpServer(("127.0.0.1", 0), {"/metrics": lambda: text(200, body.decode())})
+    with ExitStack() as stack:
+        clients = []
+        for _ in range(8):
+            clients.append(stack.enter_context(closing(http.client.HTTPConnection(*server.address, timeout=20))))
+            clients[-1].request("GET", "/metrics")
+        assert len(clients[-1].getresponse().read()) == len(body) + 1
+        with pytest.raises((ConnectionError, http.client.IncompleteRead)):
+            clients[0].getresponse().read()
+    server.close()
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"GET /health HTTP/1.1\nHost: x\n\n", b"200"),
+        (b"GET /health\r\n\r\n", b"400"),
+        (b"\x16\x03\x01\x00\xff\r\n\r\n", b"400"),
+        (b"GET /\xff\xfe HTTP/1.1\r\n\r\n", b"404"),
+        (b"GET /health HTTP/1.1\r\n" + b"X-A: b\r\n" * 4000, b"431"),
+        (b"POST /health HTTP/1.1\r\nContent-Length: 999999\r\n\r\nx", b"405"),
+    ],
+)
+def test_whatever_is_sent_has_an_answer(endpoint, sent, status):
+    with socket.create_connection(endpoint.server.address, timeout=10) as connection:
+        connection.sendall(sent)
+        connection.shutdown(socket.SHUT_WR)
+        answer = b"".join(iter(lambda: connection.recv(4096), b""))
+    assert answer.split()[1] == status
 
 
 def test_the_address_is_free_after_stop_and_stop_may_be_repeated(endpoint):

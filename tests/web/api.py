@@ -65,12 +65,17 @@ class ApiProcess:
         return self.post(path, body, signed(event_id, body) | (headers or {}))
 
     @contextmanager
-    def begun(self, path: str, *headers: str) -> Iterator[socket.socket]:
-        """A request of which only the head was sent."""
-        lines = [f"POST /hooks/{path} HTTP/1.1", "host: x", "content-type: application/json", *headers, "", ""]
-        with socket.create_connection(("127.0.0.1", self.port), timeout=10) as connection:
+    def begun(self, path: str, *headers: str, peer: str = "127.0.0.1") -> Iterator[socket.socket]:
+        """A request of which only the head was sent, as by one who knows no secret: with a signature for nothing."""
+        headers = (*headers, *(f"{name}: {value}" for name, value in signed("x", b"?").items()))
+        lines = [f"POST /hooks/{path} HTTP/1.1", "host: x", *headers, "", ""]
+        with self.connected(peer) as connection:
             connection.sendall("\r\n".join(lines).encode())
             yield connection
+
+    def connected(self, peer: str) -> socket.socket:
+        """From that address of this machine."""
+        return socket.create_connection(("127.0.0.1", self.port), timeout=10, source_address=(peer, 0))
 
     def _ask(self, method: str, path: str, body: bytes, headers: dict[str, str], port: int | None) -> Reply:
         with closing(http.client.HTTPConnection("127.0.0.1", port or self.port, timeout=20)) as connection:

@@ -49,6 +49,10 @@ def hook(api: ApiProcess, database: Database, request: pytest.FixtureRequest) ->
     return make
 
 
+def known_as(body: bytes) -> str:
+    return f"sha256:{hashlib.sha256(body).hexdigest()}"
+
+
 def test_a_genuine_message_is_a_row_when_it_is_answered(api: ApiProcess, database: Database, hook: Hook) -> None:
     name = hook()
     body = '{"ü": [1, 12345678901234567890123.5], "n": null}'.encode()
@@ -123,7 +127,7 @@ class TestTheSender:
         digest = hmac.new(SECRET.encode(), body, hashlib.sha256).hexdigest()
         headers = JSON | {"X-Hub-Signature-256": f"sha256={digest}", "X-GitHub-Delivery": "72d3162e-cc78-11e3"}
         assert api.post(name, body, headers | {"X-GitHub-Event": "issues"}).status == 200
-        assert stored(database, name) == {"72d3162e-cc78-11e3": {"action": "opened"}}
+        assert stored(database, name) == {known_as(body): {"action": "opened"}}
 
     def test_may_be_stripe_whose_repetitions_differ(self, api: ApiProcess, database: Database, hook: Hook) -> None:
         name = hook(scheme="stripe")
@@ -148,7 +152,51 @@ class TestTheSender:
         name = hook(scheme="bearer", signing_secret="t0ken")
         assert api.post(name, b"{}", JSON | {"authorization": "Bearer other", "idempotency-key": "b1"}).status == 401
         assert api.post(name, b"{}", JSON | {"authorization": "Bearer t0ken", "idempotency-key": "b1"}).status == 200
-        assert list(stored(database, name)) == ["b1"]
+        assert list(stored(database, name)) == [known_as(b"{}")]
+
+
+EVENT = {"specversion": "1.0", "id": "evt_1", "source": "/shop", "type": "order"}
+IN_HEADERS = {"ce-specversion": "1.0", "ce-source": "/shop", "ce-type": "order"}
+
+
+class TestARecordedRequest:
+    """Sent again with the same body and signature; all else can be chosen."""
+
+    @pytest.mark.parametrize("scheme", ["hmac", "github", "bearer", "standard"])
+    @pytest.mark.parametrize(
+        ("config", "body", "headers"),
+        [
+            ({}, b'{"n": 1}', {}),
+            ({"event_id": "$.n.id"}, b'{"n": {"id": "n1"}}', {}),
+            ({"wire_format": "cloudevents"}, b'{"n": 1}', IN_HEADERS | {"ce-id": "evt_1"}),
+            (
+                {"wire_format": "cloudevents"},
+                json.dumps(EVENT).encode(),
+                {"content-type": "application/cloudevents+json"},
+            ),
+            ({"wire_format": "debezium"}, b'{"n": 1}', {"id": "d1"}),
+            ({"wire_format": "debezium"}, b'{"id": "d1", "payload": {"n": 1}}', {}),
+        ],
+    )
+    def test_is_stored_once_whatever_its_headers_say(
+        self, api: ApiProcess, database: Database, hook: Hook,
+        scheme: str, config: dict[str, str], body: bytes, headers: dict[str, str],
+    ) -> None:  # fmt: skip
+        name = hook(scheme=scheme, **config)
+        digest = hmac.new(SECRET.encode(), body, hashlib.sha256).hexdigest()
+        proof = signed("m1", body) if scheme == "standard" else JSON
+        proof |= {
+            "hmac": {"x-signature-256": digest},
+            "github": {"x-hub-signature-256": f"sha256={digest}"},
+            "bearer": {"authorization": f"Bearer {SECRET}"},
+        }.get(scheme, {})
+        assert api.post(name, body, proof | headers).body["known"] is False
+        other_ids = dict.fromkeys(("idempotency-key", "x-github-delivery", "id", "ce-id", "relay-id", "ce_id"), "other")
+        for again in (headers | other_ids, IN_HEADERS | other_ids, other_ids | {"content-type": "application/json"}):
+            answer = api.post(name, body, proof | again)
+            # Or refused, where the headers no longer go with the body.
+            assert answer.status in (400, 409) or answer.body["known"] is True, answer
+        assert len(stored(database, name)) == 1
 
 
 class TestWhatCannotBeStored:
@@ -173,7 +221,7 @@ class TestWhatCannotBeStored:
         assert stored(database, name) == {}
 
     def test_for_want_of_an_id_says_which_header_is_missing(self, api: ApiProcess, hook: Hook) -> None:
-        name = hook(scheme="bearer", signing_secret="t0ken")
+        name = hook(scheme="bearer", signing_secret="t0ken", idempotency_header="Idempotency-Key")
         answer = api.post(name, b"{}", JSON | {"authorization": "Bearer t0ken"})
         assert (answer.status, answer.body["error"]) == (400, "bad_event_id")
         assert "idempotency-key" in answer.body["detail"]

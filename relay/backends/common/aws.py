@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AliasChoices, BaseModel, Field, model_validator
 
+from relay.backends.common.addresses import refuse_cloud_services
 from relay.backends.common.aws_errors import AWS_ERRORS
 from relay.backends.common.keys import has_reference
 from relay.backends.common.tls import check_readable
@@ -96,6 +97,8 @@ def make_client(
     except ImportError as error:
         raise MissingExtra(service, extra) from error
     check_readable(config, ("tls_ca",), where)
+    if endpoint := endpoint_url or config.endpoint_url:
+        refuse_cloud_services(endpoint, where, timeout_seconds)
     settings = Config(
         connect_timeout=timeout_seconds,
         read_timeout=timeout_seconds if read_timeout_seconds is None else read_timeout_seconds,
@@ -117,7 +120,7 @@ def make_client(
             _assume_role(session, config.role_arn, config.region, settings)
         return session.client(
             service,
-            endpoint_url=endpoint_url or config.endpoint_url,
+            endpoint_url=endpoint,
             config=settings,
             verify=(config.tls_ca or True) if config.tls_verify else False,
         )

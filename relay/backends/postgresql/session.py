@@ -89,6 +89,7 @@ def connect(url: str, where: str, timeout_ms: int, application_name: str) -> Ses
             session.begin_call()
             suit_pooler(session)
             session.execute(query("session"), {"statement_timeout": f"{timeout_ms}ms"})
+            session.execute(query("short_lock_waits"))
     except RelayError:
         session.close()
         raise

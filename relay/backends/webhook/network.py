@@ -8,8 +8,6 @@ loop over httpx, which has httpcore's own network.
 """
 
 import contextlib
-import ipaddress
-import queue
 import socket
 import ssl
 import threading
@@ -19,68 +17,13 @@ from typing import Any, TypeVar
 
 import httpcore
 
+from relay.backends.common.addresses import address_of, look_up, may_reach
+
 E = TypeVar("E", bound=Exception)
-
-IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
-
-_NAT64 = tuple(map(ipaddress.IPv6Network, ("64:ff9b::/96", "64:ff9b:1::/48")))
-_GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")
 
 
 class ForbiddenAddress(Exception):
     """The name leads to addresses that a webhook may not reach, and to no other."""
-
-
-def may_reach(address: IPAddress, *, allow_private: bool) -> bool:
-    """Whether a webhook may go there.
-
-    Private, loopback and shared addresses only if allowed; never link-local ones, where clouds hand out credentials
-    (169.254.169.254), multicast, and addresses that mean "any". An IPv4 address inside an IPv6 one is judged itself.
-    """
-    inner = _inner(address)
-    if inner is not None:
-        return may_reach(inner, allow_private=allow_private)
-    if address.is_link_local or address.is_multicast or address.is_unspecified or int(address) == 0xFFFFFFFF:
-        return False
-    if allow_private:
-        return True
-    if isinstance(address, ipaddress.IPv6Address) and address not in _GLOBAL_UNICAST:
-        return False
-    return address.is_global and not address.is_reserved
-
-
-def _inner(address: IPAddress) -> ipaddress.IPv4Address | None:
-    if isinstance(address, ipaddress.IPv4Address):
-        return None
-    if any(address in network for network in _NAT64):
-        return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
-    if address.teredo:
-        return address.teredo[1]
-    return address.ipv4_mapped or address.sixtofour
-
-
-def look_up(host: str, port: int, seconds: float) -> list[str]:
-    """The addresses of a name. Raises OSError, and TimeoutError when that takes longer than `seconds`."""
-    with contextlib.suppress(ValueError):
-        return [str(ipaddress.ip_address(host))]
-    answers: queue.SimpleQueue[list[str] | OSError] = queue.SimpleQueue()
-
-    def ask() -> None:
-        try:
-            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-            answers.put(list(dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in found)))
-        except OSError as error:
-            answers.put(error)
-
-    # The system's resolver has no time limit that we could set: a thread may be left to it, for as long as it takes.
-    threading.Thread(target=ask, name="webhook-dns", daemon=True).start()
-    try:
-        answer = answers.get(timeout=max(0.0, seconds))
-    except queue.Empty:
-        raise TimeoutError(f"no answer from DNS about {host}") from None
-    if isinstance(answer, OSError):
-        raise answer
-    return answer
 
 
 class Network(httpcore.NetworkBackend):
@@ -138,9 +81,10 @@ class Network(httpcore.NetworkBackend):
             raise httpcore.ConnectTimeout(str(error)) from error
         except OSError as error:
             raise httpcore.ConnectError(f"{host} cannot be looked up: {error.strerror or error}") from error
-        allowed = [one for one in found if may_reach(_address(one), allow_private=self._allow_private)]
+        allowed = [one for one in found if may_reach(address_of(one), allow_private=self._allow_private)]
         if found and not allowed:
-            hint = "" if self._allow_private else "; if it is meant, set allow_private_network"
+            would_help = any(may_reach(address_of(one), allow_private=True) for one in found)
+            hint = "; if it is meant, set allow_private_network" if would_help and not self._allow_private else ""
             raise ForbiddenAddress(f"{host} leads to {', '.join(found)}, which is not a public address{hint}")
         return allowed
 
@@ -210,7 +154,3 @@ class Stream(httpcore.NetworkStream):
         # Of the plain socket also under TLS, which would first want to talk; and `close` would wake no thread.
         with contextlib.suppress(OSError):
             socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
-
-
-def _address(text: str) -> IPAddress:
-    return ipaddress.ip_address(text.partition("%")[0])

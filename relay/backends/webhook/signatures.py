@@ -63,6 +63,11 @@ class Verifier:
         """None if the request is genuine. `headers` has lower-case names."""
         return _CHECKS[self.scheme](self, headers, body, now_seconds)
 
+    def problem_of_head(self, headers: Mapping[str, str], now_seconds: float) -> Problem | None:
+        """What can be said before the body is there; None if the request may be genuine."""
+        problem = self.problem(headers, b"", now_seconds)
+        return problem if problem != "mismatch" or self.scheme == "bearer" else None
+
     def is_stale(self, timestamp: str, now_seconds: float) -> bool:
         return abs(now_seconds - int(timestamp)) > self.tolerance_seconds
 

@@ -9,11 +9,12 @@ import string
 from dataclasses import dataclass
 from urllib.parse import quote
 
+from relay.backends.webhook.hosts import ascii_host, port_of
 from relay.errors import ConfigError
 from relay.models import Record
 from relay.wire.templates import RecordTemplate
 
-_URL = re.compile(r"(?i)(https?)://(\[[0-9a-f:.]+\]|[^/?#:@\[\]{}\s]+)(?::(\d{1,5}))?([/?].*)?", re.DOTALL)
+_URL = re.compile(r"(?i)(https?)://(\[[^\]/?#@]*\]|[^/?#:@\[\]{}\s]+)(?::([^/?#@:]*))?([/?].*)?", re.DOTALL)
 # What may stand in a path or a query, in addition to letters and digits. What is encoded already stays so.
 _SAFE = "/?:@!$&'()*+,;=-._~%"
 _CLIMBS = re.compile(r"/\.{1,2}(?=/|$)")
@@ -64,10 +65,7 @@ class UrlTemplate:
         if any("#" in literal for literal, _ in parts):
             raise ConfigError("has a fragment (#...), which is never sent to a server")
         scheme = match[1].lower()
-        port = int(match[3] or _DEFAULT_PORTS[scheme])
-        if not 0 < port < 65536:
-            raise ConfigError("has an invalid port")
-        self.origin = Origin(scheme, _ascii_host(match[2]), port)
+        self.origin = Origin(scheme, ascii_host(match[2]), port_of(match[3], _DEFAULT_PORTS[scheme]))
         path = match[4] or "/"
         parts[0] = ("/" + path if path.startswith("?") else path, variable)
         self._parts = [(quote(literal, safe=_SAFE), name and RecordTemplate(f"{{{name}}}")) for literal, name in parts]
@@ -98,14 +96,3 @@ def _what_is_wrong(first: str) -> str:
     if "@" in authority:
         return "has a user or a password in it: use auth"
     return "must name host and port before any variable: a message must not choose the receiver"
-
-
-def _ascii_host(host: str) -> str:
-    host = host.strip("[]").rstrip(".").lower()
-    try:
-        ascii_host = host if host.isascii() else host.encode("idna").decode()
-    except UnicodeError:
-        ascii_host = ""
-    if not ascii_host:
-        raise ConfigError("has an invalid host name")
-    return ascii_host

@@ -13,7 +13,12 @@ select set_config('statement_timeout', %(statement_timeout)s, false), set_config
 
 -- name: worker_session
 -- What a crash of PostgreSQL may take back of bell and end is harmless: every owner starts again after it.
-select set_config('synchronous_commit', 'off', false)
+-- An inbox that its owner has locked holds no thread for long: its pipeline retries, and others have the thread meanwhile.
+select set_config('synchronous_commit', 'off', false), set_config('lock_timeout', '2s', false)
+
+-- name: short_lock_waits
+-- How long a sink or source waits for a table that its owner has locked: other pipelines need the thread.
+select set_config('lock_timeout', '2s', false)
 
 -- name: database_identity
 -- Which database this is: part of the names of queues.

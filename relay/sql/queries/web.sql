@@ -4,6 +4,10 @@
 -- What the API hears: changed configurations.
 listen tide_relay_config
 
+-- name: api_lock_timeout
+-- How long a batch waits for its inbox, whose owner may have locked it. Of the transaction: a pooler may share the session.
+select set_config('lock_timeout', '1s', true)
+
 -- name: api_look
 -- After writing rows of which some were there already: which of them are new, and which are what is stored.
 select is_new, is_same from tide.inbox_look(%(inbox)s, %(event_ids)b::text[], %(payloads)b::text[])

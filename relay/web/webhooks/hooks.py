@@ -35,8 +35,6 @@ RECONNECT_SECONDS = 1.0
 # Anyone can say that a configuration has changed: the first time it is read at once.
 PACE_SECONDS = 0.25
 
-# Where the event id is, if not in the body.
-_ID_HEADERS = {"standard": "webhook-id", "github": "x-github-delivery"}
 _PRIVATE = frozenset({"authorization", "proxy-authorization", "cookie", "x-api-key"})
 _FRAMING = frozenset({"host", "connection", "content-length", "transfer-encoding", "keep-alive", "te", "trailer",
                       "upgrade", "expect", "proxy-connection", "accept-encoding"})  # fmt: skip
@@ -51,10 +49,7 @@ class Hook:
     config: WebhookSourceConfig
     verifier: Verifier
     decoder: Decoder
-    id_header: str
-    """In lower case."""
-    id_in_body: bool
-    """The event is known by its member `id`; one that comes again may differ in others."""
+    wire_format: str
     dropped: frozenset[str]
     """Headers, in lower case, that are not kept."""
     rate: RateLimit | None
@@ -209,14 +204,14 @@ def _hook(row: dict[str, Any], parsed: ReverseConfig) -> Hook:
         keys = keys.model_copy(update={"max_message_bytes": config.max_body_bytes})
     name = row["name"]
     own = signature_headers(config.scheme, config.signature_header)
+    wire_format = keys.wire_format or WebhookSource.features.default_wire_format
     return Hook(
         pipeline=name,
         inbox=row["inbox"],
         config=config,
         verifier=Verifier(config.scheme, config.secrets, config.tolerance_seconds, config.signature_header.lower()),
-        decoder=keys.decoder(name, keys.wire_format or WebhookSource.features.default_wire_format),
-        id_header=(config.idempotency_header or _ID_HEADERS.get(config.scheme, "idempotency-key")).lower(),
-        id_in_body=config.scheme == "stripe" and config.idempotency_header is None,
+        decoder=keys.decoder(name, wire_format),
+        wire_format=wire_format,
         dropped=_PRIVATE | _FRAMING | own,
         rate=RateLimit(config.rate_limit) if config.rate_limit else None,
     )

@@ -15,14 +15,15 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
+from relay.backends.webhook.signatures import Problem
 from relay.errors import RelayError
 from relay.models import Failure, InboxRow, Received
 from relay.process.unforeseen import INTERNAL
 from relay.web.metrics import ApiMetrics
 from relay.web.webhooks.hooks import Hook, Hooks, Unavailable
-from relay.web.webhooks.limits import Place, Room
+from relay.web.webhooks.identity import believed, event_id, id_from, id_header
+from relay.web.webhooks.limits import ArrivalRoom, Room, peer_of
 from relay.web.webhooks.writer import Outcome, Writer
-from relay.wire.json_text import members, string
 
 log = structlog.get_logger(__name__)
 
@@ -85,6 +86,7 @@ class Reception:
         self._hooks = hooks
         self._writer = writer
         self._metrics = metrics
+        self._arrivals = ArrivalRoom()
         self._room = Room()
 
     async def receive(self, request: Request) -> Response:
@@ -113,23 +115,27 @@ class Reception:
         if isinstance(found, Unavailable):
             raise Answer(503, "unavailable", retry=DISABLED_RETRY_SECONDS, close=True)
         _check_head(found, request)
-        with self._room.place() as place:
-            if place is None:
-                raise _busy()
-            return await self._take(found, request, await _read(found, request, place))
-
-    async def _take(self, hook: Hook, request: Request, body: bytes) -> Response:
         headers = _headers(request)
+        # Without even the looks of a signature, no body is read.
+        if problem := found.verifier.problem_of_head(headers, time.time()):
+            raise _unauthorized(found, problem, close=True)
+        body = await _read(found, request, self._arrivals)
+        return await self._take(found, headers, body)
+
+    async def _take(self, hook: Hook, headers: dict[str, str], body: bytes) -> Response:
         if problem := hook.verifier.problem(headers, body, time.time()):
-            log.warning("signature is no good", pipeline=hook.pipeline, problem=problem)
-            raise Answer(401, "unauthorized")
+            raise _unauthorized(hook, problem)
         if hook.rate is not None and (seconds := hook.rate.take()):
             raise Answer(429, "rate_limited", retry=seconds)
         row = _row(hook, headers, body)
-        outcome = await self._written(hook, row)
+        with self._room.place(hook.inbox, len(body)) as has_room:
+            if not has_room:
+                raise _busy()
+            outcome = await self._written(hook, row)
         if outcome.state == "refused":
             raise Answer(400, "refused", outcome.reason)
-        if outcome.state == "other" and not hook.id_in_body:
+        # Those that are known by a member of the body may differ in others when they come again.
+        if outcome.state == "other" and id_from(hook.config) != "member":
             raise Answer(409, "conflict", f"another message was received as {row.event_id!r}")
         self._metrics.messages.labels(hook.pipeline, "stored" if outcome.state == "stored" else "known").inc()
         return JSONResponse({"id": row.event_id, "known": outcome.state != "stored"})
@@ -143,24 +149,34 @@ class Reception:
             raise Answer(503, "unavailable", retry=RETRY_SECONDS) from None
 
 
-async def _read(hook: Hook, request: Request, place: Place) -> bytes:
-    """The body, within its limits of size and time."""
+async def _read(hook: Hook, request: Request, room: ArrivalRoom) -> bytes:
+    """The body, within its limits of size and time, as long as there is room."""
+    peer = peer_of(request.client.host if request.client else "")
     body = bytearray()
+    loop = asyncio.get_running_loop()
     try:
-        async with asyncio.timeout(BODY_SECONDS):
-            async for piece in request.stream():
-                if len(body) + len(piece) > hook.config.max_body_bytes:
-                    raise _too_large(hook)
-                if not place.grow(len(piece)):
-                    raise _busy()
-                body += piece
+        async with asyncio.timeout(BODY_SECONDS) as limit:
+            with room.arriving(peer, hook.pipeline, lambda: limit.reschedule(loop.time())) as arriving:
+                async for piece in request.stream():
+                    if len(body) + len(piece) > hook.config.max_body_bytes:
+                        raise _too_large(hook)
+                    if not room.grow(arriving, len(piece)):
+                        raise _busy(close=True)
+                    body += piece
     except TimeoutError:
+        if arriving.dropped:
+            raise _busy(close=True) from None
         raise Answer(408, "too_slow", f"the body took more than {BODY_SECONDS:.0f} s", close=True) from None
     return bytes(body)
 
 
-def _busy() -> Answer:
-    return Answer(503, "busy", retry=RETRY_SECONDS, close=True)
+def _busy(*, close: bool = False) -> Answer:
+    return Answer(503, "busy", retry=RETRY_SECONDS, close=close)
+
+
+def _unauthorized(hook: Hook, problem: Problem, *, close: bool = False) -> Answer:
+    log.warning("signature is no good", pipeline=hook.pipeline, problem=problem)
+    return Answer(401, "unauthorized", close=close)
 
 
 def _check_head(hook: Hook, request: Request) -> None:
@@ -198,21 +214,14 @@ def _text(value: bytes) -> str:
 def _row(hook: Hook, headers: Mapping[str, str], body: bytes) -> InboxRow:
     if not body:
         raise Answer(400, "not_json", "the body is empty")
+    known_as = event_id(hook.config, headers, body)
     kept = {name: value for name, value in headers.items() if name not in hook.dropped}
-    event_id = _id_in(body) if hook.id_in_body else headers.get(hook.id_header, "")
-    received = Received(event_id, body, kept, subject=hook.config.path or hook.pipeline)
-    row = hook.decoder.decode(received)
+    kept = believed(hook.wire_format, kept, body, known_as)
+    row = hook.decoder.decode(Received(known_as, body, kept, subject=hook.config.path or hook.pipeline))
     if isinstance(row, Failure):
         if row.code == INTERNAL:  # no fault of the sender, who has the only copy
             raise Answer(500, INTERNAL)
-        hint = f"; is there a header {hook.id_header}?" if row.code == "bad_event_id" and not hook.id_in_body else ""
+        by_header = row.code == "bad_event_id" and id_from(hook.config) == "header"
+        hint = f"; is there a header {id_header(hook.config)}?" if by_header else ""
         raise Answer(413 if row.code == "too_large" else 400, row.code, row.reason + hint)
     return row
-
-
-def _id_in(body: bytes) -> str:
-    """The member `id` of a JSON object; empty if there is none, or if it is no such object."""
-    try:
-        return string(members(body.decode()).get("id")) or ""
-    except (ValueError, RecursionError):
-        return ""

@@ -1,6 +1,6 @@
 import inspect
 import socket
-from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -14,7 +14,7 @@ from relay.backends.webhook.source import WebhookSource
 from relay.errors import ConfigError
 from relay.pipelines.config import parse_reverse
 from relay.web import metrics as api_metrics
-from relay.web.webhooks.limits import RateLimit, Room
+from relay.web.webhooks.limits import ArrivalRoom, Arriving, RateLimit, Room, peer_of, worst_first
 
 
 def config(**keys: Any) -> WebhookSourceConfig:
@@ -90,35 +90,52 @@ class TestRateLimit:
 
 
 class TestRoom:
-    @pytest.fixture
-    def room(self) -> Iterator[Room]:
-        room = Room(most_requests=2, most_bytes=10)
-        yield room
-        assert (room.requests, room.bytes) == (0, 0)
+    def test_is_for_so_many_requests_and_no_inbox_gets_all(self) -> None:
+        room = Room(most_requests=8, most_bytes=1000)
+        with ExitStack() as stack:
+            assert [stack.enter_context(room.place("a", 1)) for _ in range(7)] == [True] * 6 + [False]
+            assert stack.enter_context(room.place("b", 1))
+        with room.place("a", 1) as has_room:
+            assert has_room, "nothing was given back"
 
-    def test_is_for_so_many_requests(self, room: Room) -> None:
-        with room.place() as first, room.place() as second, room.place() as third:
-            assert first
-            assert second
-            assert third is None
+    def test_is_for_so_many_bytes_and_no_inbox_gets_all(self) -> None:
+        room = Room(most_requests=100, most_bytes=100)
+        with room.place("a", 100) as whole, room.place("b", 1) as none:
+            assert (whole, none) == (True, False)
+        with room.place("a", 40) as first, room.place("a", 40) as second, room.place("b", 60) as other:
+            assert (first, second, other) == (True, False, True)
 
-    def test_is_for_so_many_bytes(self, room: Room) -> None:
-        with room.place() as first, room.place() as second:
-            assert first
-            assert second
-            assert first.grow(6)
-            assert not second.grow(5)
-            assert second.grow(4)
 
-    def test_is_given_back_when_something_goes_wrong(self, room: Room) -> None:
-        def fail() -> None:
-            with room.place() as place:
-                assert place
-                assert place.grow(5)
-                raise ZeroDivisionError
+class TestArrivalRoom:
+    def test_when_full_drops_the_slowest_of_the_greediest(self) -> None:
+        now, dropped = 0.0, list[str]()
+        room = ArrivalRoom(most_bytes=100, clock=lambda: now)
+        with ExitStack() as stack:
 
-        with pytest.raises(ZeroDivisionError):
-            fail()
+            def arrive(name: str, peer: str, hook: str, size: int) -> bool:
+                one = stack.enter_context(room.arriving(peer, hook, lambda: dropped.append(name)))
+                return room.grow(one, size)
+
+            for number, (peer, hook) in enumerate([("1", "a"), ("2", "a"), ("2", "a"), ("2", "b")]):
+                now = float(number)
+                assert arrive(f"{peer}{hook}{number}", peer, hook, 25)
+            now = 4.0
+            assert arrive("new", "3", "a", 15), "a newcomer has done nothing wrong"
+            assert dropped == ["2a1"]
+            assert arrive("newer", "3", "a", 25)
+            assert dropped == ["2a1", "1a0"], "the first peer now takes more than what is left of the second"
+            now = 9.0
+            assert not arrive("too large", "2", "c", 1000)
+        assert room.bytes == 0
+
+    def test_a_proxy_is_one_peer_and_its_slow_sender_is_found(self) -> None:
+        held = [Arriving("proxy", "a", float(age), print, size=1000) for age in range(5)]
+        quick = Arriving("proxy", "b", 4.9, print, size=5000)
+        assert worst_first([quick, *held], 5.0)[:4] == held[:4]
+
+    def test_an_attacker_with_all_addresses_of_a_network_is_one_peer(self) -> None:
+        assert peer_of("2001:db8:1:2:3::1") == peer_of("2001:db8:1:2::9") != peer_of("2001:db8:1:3::1")
+        assert peer_of("::ffff:192.0.2.1") == peer_of("192.0.2.1") == "192.0.2.1"
 
 
 def test_the_table_of_metrics_lists_every_one() -> None:

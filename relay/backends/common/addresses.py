@@ -1,0 +1,141 @@
+"""Which addresses a receiver that a pipeline names may have.
+
+The tables are the special-purpose registries of IANA for IPv4 and IPv6 (RFC 6890 and its successors), and what clouds
+document for their metadata and host services. Not Python's `ipaddress`, whose answers differ by version.
+"""
+
+import contextlib
+import ipaddress
+import queue
+import socket
+import threading
+from urllib.parse import urlsplit
+
+from relay.errors import ConfigError
+
+IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+_Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+METADATA = frozenset(
+    ipaddress.ip_address(text)
+    for text in (
+        "169.254.169.254", "169.254.170.2", "169.254.170.23", "169.254.0.23",  # of nearly all; AWS ECS, EKS; Tencent
+        "168.63.129.16", "100.100.100.200", "192.0.0.192",  # Azure's wire server, Alibaba, Oracle
+        "fd20:ce::254", "fd00:c1::a9fe:a9fe", "fd00:42::42", "fd00:a9fe:a9fe::1",  # Google, Oracle, Scaleway, Linode
+    )
+)  # fmt: skip
+
+
+def _networks(text: str) -> tuple[_Network, ...]:
+    return tuple(map(ipaddress.ip_network, text.split()))
+
+
+_NEVER = _networks("0.0.0.0/8 169.254.0.0/16 224.0.0.0/4 255.255.255.255/32 ::/128 fe80::/10 ff00::/8 fd00:ec2::/32")
+"""This network, link-local, multicast, broadcast, and the services of AWS."""
+
+_NOT_GLOBAL_4 = _networks(
+    "10.0.0.0/8 100.64.0.0/10 127.0.0.0/8 172.16.0.0/12 192.0.0.0/24 192.0.2.0/24 192.88.99.0/24 192.168.0.0/16"
+    " 198.18.0.0/15 198.51.100.0/24 203.0.113.0/24 240.0.0.0/4"
+)
+_GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")
+_NOT_GLOBAL_6 = _networks("2001::/23 2001:db8::/32 2002::/16 3fff::/20")
+
+_NAT64, _NAT64_LOCAL = ipaddress.IPv6Network("64:ff9b::/96"), ipaddress.IPv6Network("64:ff9b:1::/48")
+_MAPPED, _SIX_TO_FOUR = ipaddress.IPv6Network("::ffff:0:0/96"), ipaddress.IPv6Network("2002::/16")
+_TEREDO = ipaddress.IPv6Network("2001::/32")
+_LOW_32 = (_NAT64, _MAPPED, *map(ipaddress.IPv6Network, ("::/96", "::ffff:0:0:0/96")))
+"""Translated, mapped, compatible, and translated by the older rule."""
+_STANDS_FOR_IPV4 = (_NAT64, _MAPPED, _SIX_TO_FOUR, _TEREDO)
+_ISATAP = frozenset({0x00005EFE, 0x02005EFE})
+_THIS_NETWORK = ipaddress.IPv4Network("0.0.0.0/8")
+
+
+def may_reach(address: IPAddress, *, allow_private: bool) -> bool:
+    """Whether a receiver may be there. Private, loopback and reserved addresses only if allowed; never those of a link,
+    where clouds hand out credentials, of their other services, of many, and of none. IPv4 in IPv6 is judged itself."""
+    if address in METADATA or _in(address, _NEVER):
+        return False
+    if isinstance(address, ipaddress.IPv4Address):
+        return allow_private or not _in(address, _NOT_GLOBAL_4)
+    if any(ipv4_at(address, length) in METADATA for length in (32, 40, 48, 56, 64, 96)):
+        return False  # behind a translator whose prefix is not known
+    if not all(may_reach(one, allow_private=allow_private) for one in embedded(address)):
+        return False
+    if allow_private or _in(address, _STANDS_FOR_IPV4):
+        return True
+    return address in _GLOBAL_UNICAST and not _in(address, _NOT_GLOBAL_6)
+
+
+def ipv4_at(address: ipaddress.IPv6Address, prefix_length: int) -> ipaddress.IPv4Address:
+    """What a translator with a prefix of this length reads: RFC 6052, 2.2. Bits 64 to 71 are no part of it."""
+    bits = int(address)
+    if prefix_length < 96:
+        bits = bits >> 64 << 56 | bits & (1 << 56) - 1
+        bits >>= 88 - prefix_length
+    return ipaddress.IPv4Address(bits & 0xFFFFFFFF)
+
+
+def embedded(address: ipaddress.IPv6Address) -> list[ipaddress.IPv4Address]:
+    """The IPv4 addresses that it can stand for."""
+    bits = int(address)
+    found: list[ipaddress.IPv4Address] = []
+    if _in(address, _LOW_32) or bits >> 32 & 0xFFFFFFFF in _ISATAP:
+        found.append(ipv4_at(address, 96))
+    elif address in _NAT64_LOCAL:  # of any length that fits
+        found += [ipv4_at(address, length) for length in (48, 56, 64, 96)]
+    elif address in _SIX_TO_FOUR:
+        found.append(ipaddress.IPv4Address(bits >> 80 & 0xFFFFFFFF))
+    elif address in _TEREDO:
+        found += [ipv4_at(address, 32), ipaddress.IPv4Address(~bits & 0xFFFFFFFF)]
+    # In ::1, and where another length was meant.
+    is_mapped = address in _MAPPED or address in _NAT64 or address in _SIX_TO_FOUR
+    return [one for one in found if is_mapped or one not in _THIS_NETWORK]
+
+
+def _in(address: IPAddress, networks: tuple[_Network, ...]) -> bool:
+    return any(address in network for network in networks)
+
+
+def address_of(text: str) -> IPAddress:
+    """Without the zone of a link-local address. Raises ValueError."""
+    return ipaddress.ip_address(text.partition("%")[0])
+
+
+def look_up(host: str, port: int, seconds: float) -> list[str]:
+    """The addresses of a name. Raises OSError, and TimeoutError when that takes longer than `seconds`."""
+    with contextlib.suppress(ValueError):
+        return [str(ipaddress.ip_address(host))]
+    answers: queue.SimpleQueue[list[str] | OSError] = queue.SimpleQueue()
+
+    def ask() -> None:
+        try:
+            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            answers.put(list(dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in found)))
+        except OSError as error:
+            answers.put(error)
+        except UnicodeError as error:  # from the codec that getaddrinfo uses for names
+            answers.put(OSError(f"no name that DNS could hold: {error}"))
+
+    # The system's resolver has no time limit that we could set: a thread may be left to it, for as long as it takes.
+    threading.Thread(target=ask, name="dns", daemon=True).start()
+    try:
+        answer = answers.get(timeout=max(0.0, seconds))
+    except queue.Empty:
+        raise TimeoutError(f"no answer from DNS about {host}") from None
+    if isinstance(answer, OSError):
+        raise answer
+    return answer
+
+
+def refuse_cloud_services(url: str, where: str, seconds: float) -> None:
+    """Raises ConfigError if the URL leads to where no service of a user can be, such as a cloud's metadata.
+
+    For clients that connect by themselves: what the name leads to later is not looked at.
+    """
+    parts = urlsplit(url)
+    try:
+        found = look_up(parts.hostname or "", parts.port or 443, seconds)
+    except (OSError, ValueError):
+        return  # the client will say so
+    if bad := [one for one in found if not may_reach(address_of(one), allow_private=True)]:
+        raise ConfigError(f"{where}: {parts.hostname} leads to {', '.join(bad)}, where no such service can be")

@@ -24,6 +24,7 @@ from relay.backends.file.unfinished import end_of_others, unfinished
 from relay.backends.sink import Features, Sink
 from relay.errors import ConfigError, NotConnected
 from relay.models import Failure, Record
+from relay.reach import check_sink_path
 
 _LOCK_PAUSE_SECONDS = 0.005
 
@@ -121,9 +122,13 @@ class FileSink(Sink[FileSinkConfig]):
         return self._fd
 
     def _open_file(self) -> int:
+        try:
+            path = check_sink_path(self._path)
+        except ConfigError as error:
+            raise ConfigError(f"{self._where}: {error}") from None
         # O_NONBLOCK: opening a named pipe would wait for its reader without end.
-        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
-        fd = os.open(self._path, flags, int(self._config.permissions, 8))
+        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW
+        fd = os.open(path, flags, int(self._config.permissions, 8))
         try:
             status = os.fstat(fd)
             if not stat.S_ISREG(status.st_mode):

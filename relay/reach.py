@@ -85,13 +85,13 @@ def read_secret_file(path: str, limit_bytes: int) -> bytes:
         descriptor = os.open(path, os.O_NOFOLLOW | os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         with open(descriptor, "rb") as file:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise ConfigError("not a file")
+                raise ConfigError("is not a file")
             content = file.read(limit_bytes + 1)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or type(error).__name__
-        raise ConfigError(f"cannot be read in this process: {reason}") from None
+        raise ConfigError(f"cannot be read: {reason}") from None
     if len(content) > limit_bytes:
-        raise ConfigError(f"larger than {limit_bytes} bytes")
+        raise ConfigError(f"is larger than {limit_bytes} bytes")
     return content
 
 

@@ -47,7 +47,7 @@ def read_file(path: str, key: str, where: str) -> bytes:
     try:
         return read_secret_file(path, FILE_LIMIT_BYTES)
     except ConfigError as error:
-        raise ConfigError(f"{where}: {key} {path!r}: {error}") from None
+        raise ConfigError(f"{where}: {key} {path!r} {error}") from None
 
 
 def tls_context(keys: TlsKeys, where: str) -> ssl.SSLContext:

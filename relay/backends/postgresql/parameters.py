@@ -38,7 +38,7 @@ def bound(url: str, where: str) -> str:
             try:
                 check_secret_file(given[name])
             except ConfigError as error:
-                raise ConfigError(f"{where}: postgres_url: {name} {given[name]!r}: {error}") from None
+                raise ConfigError(f"{where}: postgres_url: {name} {given[name]!r} {error}") from None
     if in_force().ambient_credentials:
         return url
     hosts = (given.get("hostaddr") or given.get("host", "")).split(",")

@@ -236,6 +236,7 @@ def test_a_crash_leaves_a_file_that_the_next_one_removes_and_a_writer_at_work_is
     (incoming / "notes.txt").write_bytes(b"of another program")
     at_work = gathering(folder)
     assert [path.name for path in incoming.iterdir()] == ["notes.txt"]
+    (incoming / "notes.txt").unlink()
     at_work.append(records(folder, 1, 3))
     gathering(folder).close()
     at_work.seal()

@@ -20,6 +20,7 @@ import pytest
 
 from relay import reach
 from relay.local import server_process
+from relay.local.own_folder import is_ours
 from relay.local.server_process import ServerProcess
 from relay.local.servers import EmbeddedRedis
 from relay.reach import Reach
@@ -63,6 +64,8 @@ def own_ports() -> range:
     """A thousand ports that no other test process uses: the lock on the file of the range ends with this process."""
     folder = Path(f"/tmp/tide-test-ports-{os.getuid()}")  # one place for all runs, whatever TMPDIR is
     folder.mkdir(mode=0o700, exist_ok=True)
+    if not is_ours(folder.lstat()):
+        raise pytest.UsageError(f"{folder} belongs to another user")
     for first in range(10_000, 32_000, 1000):
         descriptor = os.open(folder / str(first), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:

@@ -180,7 +180,11 @@ TRIED: dict[str, set[Any]] = {
 
 
 def test_no_switch_is_forgotten() -> None:
-    tried = {switch.path for switch in SWITCHES} | {"migrate.roles", "networkPolicy.egress.enabled"}
+    tried = {switch.path for switch in SWITCHES} | {
+        "migrate.roles",
+        "networkPolicy.egress.enabled",
+        "config.ambientCredentials",
+    }
     assert {path for path, value in leaves(DEFAULTS).items() if isinstance(value, bool)} == tried
 
 

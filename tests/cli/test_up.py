@@ -210,7 +210,7 @@ def test_given_urls_are_used_instead(
     wait_until(lambda: "scheduler started" in running.text, 60)
     assert env.stat().st_mode & 0o777 == 0o600
     assert "PostgreSQL in" not in running.text
-    assert sorted(path.name for path in env.parent.iterdir()) == [MARKER, ".gitignore", "env", "files", "lock"]
+    assert sorted(path.name for path in env.parent.iterdir()) == [".gitignore", MARKER, "env", "files", "lock"]
     with empty_database.connect() as connection:
         assert connection.execute("select count(*) from tide.scheduler").fetchone() == (1,)
     assert running.stop(signal.SIGTERM) == 0

@@ -11,8 +11,8 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-_NAME = "user.tide-relay.unfinished"
-_HEAD_BYTES = 64
+_NAME = "user.tide-relay"
+_HEAD_BYTES = 16
 _BLOCK_BYTES = 64 * 1024
 _UNSUPPORTED = {errno.EOPNOTSUPP, errno.ENOSPC, errno.EPERM, errno.E2BIG}
 

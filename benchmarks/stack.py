@@ -171,6 +171,7 @@ class Stack:
             "RELAY_BROKER_URL": self.redis.url,
             "RELAY_METRICS_ADDR": "127.0.0.1:0",
             "RELAY_WORKER_METRICS_ADDR": "127.0.0.1:0",
+            "RELAY_SINK_FOLDERS": str(self.folder),
             "RELAY_LOG_LEVEL": "warning",
         }
         programs = Path(sys.executable).parent

@@ -10,16 +10,18 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AliasChoices, AliasGenerator, BeforeValidator, Field, ValidationError
+from pydantic import AfterValidator, AliasChoices, AliasGenerator, BeforeValidator, Field, ValidationError
 from pydantic_core import ErrorDetails
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from relay import reach
 from relay.errors import ConfigError
 from relay.known_secrets import remember
 from relay.masking import MASKED, mask, remember_url
 
-PREFIXES = ("RELAY_", "PGTRICKLE_RELAY_")
+PREFIXES = reach.NEVER_VARIABLES
 
+_REACH = reach.Reach()
 _UNITS_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _ADDRESS = re.compile(r"(\[[\w:.%]+\]|[^\s:\[\]]*):([0-9]+)")
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h)?")
@@ -67,6 +69,27 @@ def _level(value: object) -> object:
     return {"warn": "warning", "trace": "debug"}.get(lowered, lowered) if isinstance(lowered, str) else lowered
 
 
+def _listed(value: object) -> object:
+    """What is between commas; `none` is an empty list, because an empty variable counts as not set."""
+    if not isinstance(value, str):
+        return value
+    return () if value.strip().lower() == "none" else tuple(part.strip() for part in value.split(","))
+
+
+def _checked_prefixes(prefixes: tuple[str, ...]) -> tuple[str, ...]:
+    if not all(re.fullmatch(r"[A-Za-z_]\w*", prefix, re.ASCII) for prefix in prefixes):
+        raise ValueError("give prefixes of variables with commas between them, such as TIDE_SECRET_,SHOP_; or none")
+    if any(prefix.upper().startswith(PREFIXES) for prefix in prefixes):
+        raise ValueError("variables that begin with RELAY_ are never for pipelines; choose another prefix")
+    return prefixes
+
+
+def _checked_folders(folders: tuple[str, ...]) -> tuple[str, ...]:
+    if not all(os.path.isabs(folder) and ".." not in folder.split("/") for folder in folders):
+        raise ValueError("give absolute paths of folders with commas between them, without '..'; or none")
+    return tuple(os.path.normpath(folder) for folder in folders)
+
+
 def _available_cpus() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
@@ -83,6 +106,8 @@ def option(field: str) -> str:
 
 
 Seconds = Annotated[float, BeforeValidator(parse_duration_seconds), Field(gt=0, le=86_400, allow_inf_nan=False)]
+Prefixes = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed), AfterValidator(_checked_prefixes)]
+Folders = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed), AfterValidator(_checked_folders)]
 Address = Annotated[str, BeforeValidator(lambda value: _checked_address(value) if isinstance(value, str) else value)]
 
 
@@ -127,10 +152,18 @@ class Settings(BaseSettings):
     """To PostgreSQL."""
     statement_timeout_seconds: Seconds = 30.0
     """How long one statement may run in PostgreSQL."""
+    secret_variables: Prefixes = _REACH.secret_variables
+    secret_folders: Folders = _REACH.secret_folders
+    sink_folders: Folders = _REACH.sink_folders
+    source_folders: Folders = _REACH.source_folders
+    ambient_credentials: bool = _REACH.ambient_credentials
+    """These five: what pipelines may reach on this machine; see `relay.reach`."""
 
     @classmethod
     def load(cls, **overrides: Any) -> Self:
-        """Reads the environment. `overrides` are command line options by field name, None where not given.
+        """Reads the environment, and puts into force what pipelines may reach.
+
+        `overrides` are command line options by field name, None where not given.
 
         `_seconds` may be left out of a name, as in `discovery_interval="500ms"`.
         Raises ConfigError that names each invalid option or variable, its value unless it is secret, and those known.
@@ -145,7 +178,16 @@ class Settings(BaseSettings):
         remember_url(settings.postgres_url)
         remember_url(settings.broker_url)
         remember(os.environ.get("PGPASSWORD", ""))  # of libpq, where the URL has none
+        reach.put_in_force(settings.reach)
         return settings
+
+    @property
+    def reach(self) -> reach.Reach:
+        return reach.Reach(**{name: getattr(self, name) for name in reach.Reach.__dataclass_fields__})
+
+    def as_variables(self, *names: str) -> dict[str, str]:
+        """These settings for the environment of another program."""
+        return {variables(name)[0]: _as_text(getattr(self, name)) for name in names}
 
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
         for name, value in super().__repr_args__():
@@ -153,6 +195,10 @@ class Settings(BaseSettings):
 
     def __str__(self) -> str:
         return repr(self)
+
+
+def _as_text(value: object) -> str:
+    return (",".join(value) or "none") if isinstance(value, tuple) else str(value)
 
 
 def _field(name: str) -> str:

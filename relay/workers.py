@@ -10,28 +10,31 @@ import signal
 import sys
 import threading
 
+from relay.errors import ConfigError
 from relay.printable import printable
 from relay.process.multiprocess import prepare_multiprocess
 
-folder = prepare_multiprocess()  # before anything imports prometheus_client
+try:
+    folder = prepare_multiprocess()  # before anything imports prometheus_client
+except ConfigError as error:
+    sys.exit(printable(f"relay.workers: {error}"))
 
-import dramatiq  # noqa: E402
-import structlog  # noqa: E402
-from dramatiq.middleware import Middleware  # noqa: E402
+import dramatiq
+import structlog
+from dramatiq.middleware import Middleware
 
-from relay.broker import queues  # noqa: E402
-from relay.broker.factory import make_broker, serve  # noqa: E402
-from relay.broker.identity import Identity  # noqa: E402
-from relay.errors import ConfigError  # noqa: E402
-from relay.process.logs import configure_logging  # noqa: E402
-from relay.process.metrics import worker_metrics  # noqa: E402
-from relay.process.stop import wait_for_end_of_parent  # noqa: E402
-from relay.process.worker_health import Heartbeat  # noqa: E402
-from relay.process.worker_metrics import WorkerMetricsEndpoint  # noqa: E402
-from relay.settings import Settings  # noqa: E402
-from workers import maintenance  # noqa: E402
-from workers.drain import WrongSchema, run  # noqa: E402
-from workers.resources import Resources  # noqa: E402
+from relay.broker import queues
+from relay.broker.factory import make_broker, serve
+from relay.broker.identity import Identity
+from relay.process.logs import configure_logging
+from relay.process.metrics import worker_metrics
+from relay.process.stop import wait_for_end_of_parent
+from relay.process.worker_health import Heartbeat
+from relay.process.worker_metrics import WorkerMetricsEndpoint
+from relay.settings import Settings
+from workers import maintenance
+from workers.drain import WrongSchema, run
+from workers.resources import Resources
 
 try:
     settings = Settings.load()

@@ -18,10 +18,14 @@ from typing import Any, TypeVar
 
 import pytest
 
+from relay import reach
 from relay.local import server_process
+from relay.local.own_folder import is_ours
 from relay.local.server_process import ServerProcess
 from relay.local.servers import EmbeddedRedis
+from relay.reach import Reach
 from tests.fleets.fixtures import bench, fleet, pipelines, store  # noqa: F401  fixtures of all tests
+from tests.paths import REACH
 from tests.services.http_receiver import HttpReceiver
 from tests.services.kafka import KafkaServer
 from tests.services.moto import MotoServer
@@ -38,6 +42,14 @@ S = TypeVar("S", bound=ServerProcess)
 def pytest_configure() -> None:
     """Each test process has ports of its own, also beside another run on the same machine."""
     server_process.ports = itertools.cycle(own_ports())
+    os.environ |= REACH
+
+
+@pytest.fixture(autouse=True)
+def _reach() -> None:
+    """Each test begins with what `REACH` says, whatever settings the one before has loaded."""
+    everywhere = ("/",)
+    reach.put_in_force(Reach(secret_folders=everywhere, sink_folders=everywhere, source_folders=everywhere))
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -52,6 +64,8 @@ def own_ports() -> range:
     """A thousand ports that no other test process uses: the lock on the file of the range ends with this process."""
     folder = Path(f"/tmp/tide-test-ports-{os.getuid()}")  # one place for all runs, whatever TMPDIR is
     folder.mkdir(mode=0o700, exist_ok=True)
+    if not is_ours(folder.lstat()):
+        raise pytest.UsageError(f"{folder} belongs to another user")
     for first in range(10_000, 32_000, 1000):
         descriptor = os.open(folder / str(first), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:

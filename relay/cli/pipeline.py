@@ -31,7 +31,7 @@ _HELP = """Lists, shows, changes and checks pipelines. Secrets are masked in eve
 \b
 Example:
   relay pipeline set to-nats orders --config '{"sink_type": "nats", "url": "nats://localhost:4222", "stream": "orders"}'
-  relay pipeline set from-file commands --config '{"source_type": "file", "path": "/tmp/commands.jsonl"}'
+  relay pipeline set from-file commands --config @file.json
   relay pipeline list
 """
 
@@ -103,16 +103,16 @@ def set_pipeline(
 
     The configuration has a sink_type or a source_type. It is checked first; an invalid one changes nothing. It takes
     effect within a second. A new pipeline is enabled; a forward one begins at the oldest message that is kept. A change
-    of --group or OUTBOX discards the old offset. Write secrets as ${env:NAME} or ${file:PATH}.
+    of --group or OUTBOX discards the old offset. Write secrets as ${env:TIDE_SECRET_NAME} or ${file:PATH}.
 
     \b
     Exit codes: 0 set; 1 refused, or an error; 2 wrong usage.
 
     \b
     Example:
-      relay pipeline set to-file orders --config '{"sink_type": "file", "path": "/tmp/orders.jsonl"}'
+      relay pipeline set to-file orders --config '{"sink_type": "file", "path": "/var/lib/tide-relay/out/orders.jsonl"}'
       relay pipeline set to-nats orders --config @nats.json --group billing
-      relay pipeline set from-file commands --config '{"source_type": "file", "path": "/tmp/commands.jsonl"}'
+      relay pipeline set from-file commands --config @file.json
       relay pipeline set to-kafka --from-table public.outbox --config @kafka.json
     """
     definition = pipelines.define(_read(config))
@@ -126,7 +126,7 @@ def set_pipeline(
         box = pipelines.set_pipeline(connection, name, box, definition, group=group, table=routed, dry_run=dry_run)
     if definition.has_plain_secret:
         tell("the configuration holds a secret in plain text, which everyone who may read the table can see; "
-             "better: ${env:NAME} or ${file:PATH}")  # fmt: skip
+             "better: ${env:TIDE_SECRET_NAME} or ${file:PATH}")  # fmt: skip
     done = "could be set" if dry_run else "is set"
     origin = f"table {routed.table}, " if routed else ""
     say(f"pipeline {name} {done}, {'into inbox' if reverse else f'from {origin}outbox'} {box}")

@@ -6,15 +6,18 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
 from threading import Thread
 from typing import IO
 
 from relay.local.server_process import guard
-from relay.settings import PREFIXES, Settings, variables
+from relay.reach import Reach
+from relay.settings import PREFIXES, Settings
 
 STOP_TIMEOUT_SECONDS = 35.0
 # A line longer than this comes in pieces.
 LINE_BYTES = 1024 * 1024
+_REACH = tuple(field.name for field in fields(Reach))
 
 Line = Callable[[bytes], object]
 
@@ -116,20 +119,16 @@ def workers_command(settings: Settings, queues: Sequence[str] = ()) -> list[str]
 
 def worker_environment(settings: Settings) -> dict[str, str]:
     """What worker processes that replace this one must find in their environment."""
-    return _variables(settings, "postgres_url", "broker_url", "worker_processes", "worker_threads")
+    return settings.as_variables("postgres_url", "broker_url", "worker_processes", "worker_threads", *_REACH)
 
 
 def environment(settings: Settings, *, inherit: bool) -> dict[str, str]:
     """The environment of a program with these settings."""
     kept = {name: value for name, value in os.environ.items() if inherit or not name.startswith(PREFIXES)}
-    return kept | _variables(
-        settings, "postgres_url", "broker_url", "metrics_addr", "worker_metrics_addr", "worker_processes",
-        "worker_threads", "api_addr", "api_metrics_addr",
+    return kept | settings.as_variables(
+        "postgres_url", "broker_url", "metrics_addr", "worker_metrics_addr", "worker_processes",
+        "worker_threads", "api_addr", "api_metrics_addr", *_REACH,
     )  # fmt: skip
-
-
-def _variables(settings: Settings, *fields: str) -> dict[str, str]:
-    return {variables(field)[0]: str(getattr(settings, field)) for field in fields}
 
 
 def _pump(stream: IO[bytes], on_line: Line) -> None:

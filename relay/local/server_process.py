@@ -18,9 +18,10 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, BinaryIO, ClassVar, Self
 
 from relay.errors import ConfigError, NotConnected
+from relay.local import own_folder
 
 START_TIMEOUT_SECONDS = 60.0
 STOP_TIMEOUT_SECONDS = 30.0
@@ -59,7 +60,8 @@ class ServerProcess(ABC):
         if self.pid is not None:
             return self
         self.kill()
-        self.data_dir.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileExistsError):
+            own_folder.make(self.data_dir, self.group())
         self.password = self._keep("password", secrets.token_urlsafe(18))
         self.port = int(self._keep("port", str(free_port())))
         command, options = self.prepare()
@@ -68,10 +70,11 @@ class ServerProcess(ABC):
                 f"port {self.port}, which is kept for {self.data_dir}, is in use: stop the other program (it may be "
                 f"this server, started elsewhere), or remove {self.data_dir / 'port'} to get another port"
             )
-        with self.log.open("ab") as log:
+        with self.open_log() as log:
             self._process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, **options
-            )
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, umask=0o077,
+                **options,
+            )  # fmt: skip
         self._owner_pid = os.getpid()
         self._guard = guard(self._process.pid, self.kill_signal)
         atexit.register(self.kill)
@@ -103,6 +106,14 @@ class ServerProcess(ABC):
     @abstractmethod
     def answers(self) -> bool:
         """Whether it can serve now. Called repeatedly while it starts; must return quickly."""
+
+    def group(self) -> int | None:
+        """The group that has to pass through the data folder; None if no one but us."""
+        return None
+
+    def open_log(self) -> BinaryIO:
+        """To append to it. Only we may read it."""
+        return open(self.log, "ab", opener=own_folder.private)
 
     def failed(self, what: str) -> NotConnected:
         """The error to raise, with the end of the log in it."""
@@ -139,9 +150,7 @@ class ServerProcess(ABC):
     def _keep(self, name: str, value: str) -> str:
         """What the data folder keeps under this name: `value`, if it is the first."""
         path = self.data_dir / name
-        with contextlib.suppress(FileExistsError):
-            path.touch(mode=0o600, exist_ok=False)
-            path.write_text(value)
+        own_folder.write_new(path, value)
         return path.read_text()
 
 

@@ -19,6 +19,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from relay.errors import ConfigError, MissingExtra
+from relay.local import own_folder
 from relay.local.server_process import START_TIMEOUT_SECONDS, ServerProcess
 
 POSTGRES_SETTINGS: Mapping[str, str | int] = {
@@ -38,8 +39,9 @@ class EmbeddedPostgres(ServerProcess):
 
     `url` is that of the superuser `postgres`; connections are TCP only.
 
-    PostgreSQL refuses to run as root: then it runs as the system user `pgserver`, which is created if needed and may
-    pass through (not read) the folders above the programs and the data.
+    PostgreSQL refuses to run as root: then it runs as the system user `pgserver`, which is created if needed. It has to
+    pass through the folders above the programs and the data: those that we make let it, those that exist are not
+    changed.
     """
 
     stop_signal = signal.SIGINT
@@ -59,6 +61,9 @@ class EmbeddedPostgres(ServerProcess):
         self.settings = {**POSTGRES_SETTINGS, **(settings or {})}
         self.pgdata = self.data_dir / "pgdata"
 
+    def group(self) -> int | None:
+        return postgres_group()
+
     @property
     def url(self) -> str:
         return self.url_of("postgres", "postgres", self.password)
@@ -72,7 +77,7 @@ class EmbeddedPostgres(ServerProcess):
         if os.geteuid() == 0:
             account = _postgres_account()
             user = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
-            _let_through(programs, self.data_dir)
+            _check_passable(account, programs, self.data_dir)
         if not self.pgdata.exists():
             self._make_pgdata(programs, user)
         made_by = int((self.pgdata / "PG_VERSION").read_text())
@@ -95,7 +100,7 @@ class EmbeddedPostgres(ServerProcess):
         if self.settings.get("fsync") == "off":
             initdb.append("--no-sync")
         try:
-            with self.log.open("ab") as log:
+            with self.open_log() as log:
                 subprocess.run(initdb, check=True, stdout=log, stderr=log, timeout=START_TIMEOUT_SECONDS, **user)
         except (subprocess.SubprocessError, OSError) as error:
             raise self.failed(f"could not be created: {error}") from error
@@ -132,10 +137,11 @@ class EmbeddedRedis(ServerProcess):
     def prepare(self) -> tuple[Sequence[str], dict[str, Any]]:
         # In a file, because every user of the machine could read the password on a command line.
         settings = self.data_dir / "redis.conf"
-        settings.touch(mode=0o600)
-        settings.write_text(
+        settings.unlink(missing_ok=True)
+        own_folder.write_new(
+            settings,
             f"bind 127.0.0.1\nport {self.port}\nrequirepass {self.password}\ndir {_quoted(self.data_dir)}\n"
-            f'save ""\nappendonly {"yes" if self.persistent else "no"}\n'
+            f'save ""\nappendonly {"yes" if self.persistent else "no"}\n',
         )
         return [_redis_program(), str(settings)], {}
 
@@ -183,12 +189,23 @@ def _postgres_account() -> pwd.struct_passwd:
         raise ConfigError(f"PostgreSQL cannot run as root, and useradd {name} failed: {made.stderr.strip()}") from None
 
 
-def _let_through(*folders: Path) -> None:
+def postgres_group() -> int | None:
+    """The group as which PostgreSQL has to pass through folders of ours; None unless we are root."""
+    return _postgres_account().pw_gid if os.geteuid() == 0 else None
+
+
+def _check_passable(account: pwd.struct_passwd, *folders: Path) -> None:
+    """Raises ConfigError if the account may not pass through the folders to these."""
     for folder in folders:
         for step in (folder, *folder.parents):
-            mode = step.stat().st_mode
-            if not mode & 0o001:
-                step.chmod(mode | 0o001)
+            status = step.stat()
+            shift = 6 if status.st_uid == account.pw_uid else 3 if status.st_gid == account.pw_gid else 0
+            if not status.st_mode >> shift & 1:
+                raise ConfigError(
+                    f"PostgreSQL cannot run as root, and runs as {account.pw_name}, which may not pass through {step} "
+                    f"to {folder}: use a folder elsewhere, such as --data /var/lib/tide-data, run this as another "
+                    "user, or permit it (chmod o+x)"
+                )
 
 
 def _quoted(path: Path) -> str:

@@ -9,16 +9,18 @@ from functools import partial
 from pathlib import Path
 
 from relay.database.migrate import migrate
-from relay.local import env_file
+from relay.local import env_file, own_folder
 from relay.local.file_lock import only_one
 from relay.local.programs import Program, make_api, make_scheduler, make_workers
 from relay.local.server_process import free_port, port_is_free
-from relay.local.servers import EmbeddedPostgres, EmbeddedRedis
+from relay.local.servers import EmbeddedPostgres, EmbeddedRedis, postgres_group
 from relay.local.supervisor import Part, Supervised
 from relay.process.stop import Stop
 from relay.settings import Settings, parse_address
 
 POLL_SECONDS = 0.2
+FILES = "files"
+"""The folder, in that of the data, of the files that pipelines write and receive from."""
 OURS = "relay up"
 """The part that our own lines are of."""
 
@@ -42,7 +44,7 @@ class Up:
 
     def run(self) -> None:
         """Until `stop` is set. Raises RelayError if something cannot start."""
-        with _folder(self.data) as folder, ExitStack() as stack:
+        with _folder(self.data, with_postgres=not self.postgres_url) as folder, ExitStack() as stack:
             parts: list[Supervised] = []
 
             def start(name: str, part: Part) -> None:
@@ -50,7 +52,7 @@ class Up:
                 parts.append(Supervised(name, part, partial(self.line, OURS)))
                 parts[-1].start()
 
-            settings = _settings(self._postgres(folder, start), self._broker(folder, start))
+            settings = _settings(folder, self._postgres(folder, start), self._broker(folder, start))
             for name in migrate(settings.postgres_url).names:
                 self.tell(f"applied migration {name}")
             stack.callback(env_file.remove, folder)
@@ -97,18 +99,23 @@ def _programs() -> dict[str, Callable[..., Program]]:
 
 
 @contextmanager
-def _folder(folder: Path) -> Iterator[Path]:
-    """The folder, locked while we run; git ignores it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / ".gitignore").write_text("*\n")
+def _folder(folder: Path, *, with_postgres: bool) -> Iterator[Path]:
+    """The folder, locked while we run; git ignores it. Raises ConfigError for one that holds what is not ours."""
+    own_folder.claim(folder, postgres_group() if with_postgres else None)
+    own_folder.write_new(folder / ".gitignore", "*\n")
+    (folder / FILES).mkdir(mode=0o700, exist_ok=True)
     with only_one(folder / "lock", f"another relay up runs in {folder}"):
         yield folder.resolve()
 
 
-def _settings(postgres_url: str, broker_url: str) -> Settings:
-    """Addresses that were not chosen are on this machine only, and avoid ports that are in use."""
+def _settings(folder: Path, postgres_url: str, broker_url: str) -> Settings:
+    """Addresses that were not chosen are on this machine only, and avoid ports that are in use.
+
+    Unless folders were chosen, pipelines may write to files in a folder of the data, and receive from them.
+    """
     chosen = Settings.load(postgres_url=postgres_url, broker_url=broker_url)
-    addresses = {}
+    unset = {"sink_folders", "source_folders"} - chosen.model_fields_set
+    addresses: dict[str, object] = dict.fromkeys(unset, (str(folder / FILES),))
     for field in ("metrics_addr", "worker_metrics_addr", "api_addr", "api_metrics_addr"):
         default = Settings.model_fields[field].default
         if getattr(chosen, field) == default:

@@ -16,7 +16,7 @@ from relay.backends.registry import sink_class, source_class
 from relay.backends.sink import Features, Sink, SinkConfig
 from relay.backends.source import Source, SourceConfig
 from relay.errors import ConfigError
-from relay.pipelines.secret_refs import resolve
+from relay.pipelines.secret_refs import check, resolve
 from relay.pipelines.validation import keys_of, validate
 from relay.wire.encode import FORMATS
 from relay.wire.templates import compile_template
@@ -166,8 +166,7 @@ def parse_forward(config: dict[str, Any], *, resolved: bool = False) -> ForwardC
     With `resolved`, secret references are replaced by their values first, as the worker needs it; without, only
     their place is checked: they must be where text is expected. Raises ConfigError that names every wrong key.
     """
-    if resolved:
-        config = resolve(config)
+    config = _known(config, resolved=resolved)
     sink_type = config.get("sink_type")
     if not isinstance(sink_type, str):
         raise ConfigError("sink_type: is missing; name the kind of sink, for example nats")
@@ -221,8 +220,7 @@ class ReverseConfig:
 
 def parse_reverse(config: dict[str, Any], *, resolved: bool = False) -> ReverseConfig:
     """Checks a reverse pipeline's configuration; see `parse_forward`."""
-    if resolved:
-        config = resolve(config)
+    config = _known(config, resolved=resolved)
     source_type = config.get("source_type")
     if not isinstance(source_type, str):
         raise ConfigError("source_type: is missing; name the kind of source, for example nats")
@@ -248,6 +246,13 @@ def parse(config: dict[str, Any], *, resolved: bool = False) -> ForwardConfig | 
         if "source_type" in config
         else parse_forward(config, resolved=resolved)
     )
+
+
+def _known(config: dict[str, Any], *, resolved: bool) -> dict[str, Any]:
+    if resolved:
+        return resolve(config)
+    check(config)
+    return config
 
 
 def _rest(

@@ -3,16 +3,21 @@
 `${env:NAME}` and `${file:PATH}` may stand anywhere in a string of the configuration, several in one; `$${` is a plain
 `${`. The process that uses them resolves them, so that the database holds references only. Every value that was
 resolved is remembered, so that `relay.masking.mask` removes it from any text.
+
+Which variables and files may be named is for the operator of that process to say: `relay.reach`.
 """
 
 import os
 import re
-import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
+from relay import reach
 from relay.errors import ConfigError
 from relay.known_secrets import remember
 from relay.masking import REFERENCE, remember_config
+from relay.reach import read_secret_file
 
 FILE_LIMIT_BYTES = 64 * 1024
 
@@ -20,24 +25,37 @@ FILE_LIMIT_BYTES = 64 * 1024
 def resolve(config: dict[str, Any]) -> dict[str, Any]:
     """A copy with every reference replaced by its value.
 
-    Raises ConfigError naming the key and the reference, never a value, if a variable or a file is missing or cannot
-    be used, or if a `${` is neither a reference nor escaped.
+    Raises ConfigError naming the key and the reference, never a value, if a variable or a file is missing, cannot be
+    used or is not for pipelines, or if a `${` is neither a reference nor escaped.
     """
-    resolved = {key: _resolved(value, key) for key, value in config.items()}
+    resolved = {key: _mapped(value, key, _replacement) for key, value in config.items()}
     remember_config(resolved)
     return resolved
 
 
-def _resolved(value: Any, path: str) -> Any:
+def check(config: dict[str, Any]) -> None:
+    """Raises ConfigError for a reference that no process would resolve, wherever it runs."""
+    for key, value in config.items():
+        _mapped(value, key, _checked)
+
+
+def _mapped(value: Any, path: str, replace: Callable[[re.Match[str], str], str]) -> Any:
     match value:
         case str():
-            return REFERENCE.sub(lambda match: _replacement(match, path), value)
+            return REFERENCE.sub(lambda match: replace(match, path), value)
         case dict():
-            return {key: _resolved(inner, f"{path}.{key}") for key, inner in value.items()}
+            return {key: _mapped(inner, f"{path}.{key}", replace) for key, inner in value.items()}
         case list():
-            return [_resolved(inner, f"{path}[{index}]") for index, inner in enumerate(value)]
+            return [_mapped(inner, f"{path}[{index}]", replace) for index, inner in enumerate(value)]
         case _:
             return value
+
+
+def _checked(match: re.Match[str], path: str) -> str:
+    if match[1] == "env":
+        with _naming(f"{path}: {match[0]}"):
+            reach.check_not_ours(match[2])
+    return match[0]
 
 
 def _replacement(match: re.Match[str], path: str) -> str:
@@ -47,7 +65,8 @@ def _replacement(match: re.Match[str], path: str) -> str:
     if kind is None:
         # What follows the `${` is not quoted: it may be a password that contains one.
         raise ConfigError(
-            f"{path}: '${{' is not a reference: write ${{env:NAME}} or ${{file:PATH}}, or '$${{' for a plain '${{'"
+            f"{path}: '${{' is not a reference: write ${{env:TIDE_SECRET_NAME}} or ${{file:PATH}}, "
+            "or '$${' for a plain '${'"
         )
     value = _from_env(name, reference, path) if kind == "env" else _from_file(name, reference, path)
     remember(value)
@@ -55,6 +74,8 @@ def _replacement(match: re.Match[str], path: str) -> str:
 
 
 def _from_env(name: str, reference: str, path: str) -> str:
+    with _naming(f"{path}: {reference}"):
+        reach.check_variable(name)
     try:
         return os.environ[name]
     except KeyError:
@@ -62,20 +83,18 @@ def _from_env(name: str, reference: str, path: str) -> str:
 
 
 def _from_file(name: str, reference: str, path: str) -> str:
-    try:
-        # Not blocking, because opening a named pipe without a writer would wait indefinitely.
-        descriptor = os.open(name, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with open(descriptor, "rb") as file:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise ConfigError(f"{path}: {reference}: not a file")
-            content = file.read(FILE_LIMIT_BYTES + 1)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or type(error).__name__
-        raise ConfigError(f"{path}: {reference}: cannot be read in this process: {reason}") from None
-    if len(content) > FILE_LIMIT_BYTES:
-        raise ConfigError(f"{path}: {reference}: larger than {FILE_LIMIT_BYTES} bytes")
+    with _naming(f"{path}: {reference}"):
+        content = read_secret_file(name, FILE_LIMIT_BYTES)
     try:
         text = content.decode()
     except UnicodeDecodeError:
         raise ConfigError(f"{path}: {reference}: not UTF-8 text") from None
     return text.removesuffix("\n").removesuffix("\r")
+
+
+@contextmanager
+def _naming(what: str) -> Iterator[None]:
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError(f"{what}: {error}") from None

@@ -16,8 +16,11 @@ import multiprocessing
 import os
 import re
 import shutil
+import stat
 import tempfile
 from pathlib import Path
+
+from relay.errors import ConfigError
 
 MULTIPROC_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 _FOLDER_PREFIX = "tide-relay-metrics-"
@@ -34,12 +37,13 @@ def prepare_multiprocess() -> Path:
     """Makes the folder of this run and names it to prometheus_client, which must not have been imported yet.
 
     A folder that `PROMETHEUS_MULTIPROC_DIR` names is used, and what an earlier run has left there is removed.
-    May be called again.
+    May be called again. Raises ConfigError for a folder of another user.
     """
     given = os.environ.get(MULTIPROC_VARIABLE)
     if given and Path(given) != _run_folder():
         folder = Path(given)
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _check_owner(folder, or_root=True)
         _hold_given(folder)
     else:
         folder = _run_folder()
@@ -68,7 +72,7 @@ def _hold_given(folder: Path) -> None:
 
     The lock's file names the run. The first process of ours finds another name, and no later one does.
     """
-    descriptor = os.open(folder / _LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    descriptor = _open_lock(folder, os.O_CREAT)
     _held.append(descriptor)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -95,7 +99,8 @@ def _hold(folder: Path) -> None:
     while True:
         folder.mkdir(mode=0o700, exist_ok=True)
         try:
-            descriptor = os.open(folder / _LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            _check_owner(folder)
+            descriptor = _open_lock(folder, os.O_CREAT)
         except FileNotFoundError:
             continue
         fcntl.flock(descriptor, fcntl.LOCK_SH)
@@ -107,20 +112,37 @@ def _hold(folder: Path) -> None:
 
 
 def _remove_abandoned(own: Path) -> None:
-    for lock in own.parent.glob(f"{_FOLDER_PREFIX}*/{_LOCK_NAME}"):
-        if lock.parent != own:
-            _remove_if_abandoned(lock)
+    for folder in own.parent.glob(f"{_FOLDER_PREFIX}*"):
+        if folder != own:
+            _remove_if_abandoned(folder)
 
 
-def _remove_if_abandoned(lock: Path) -> None:
+def _remove_if_abandoned(folder: Path) -> None:
     try:
-        descriptor = os.open(lock, os.O_RDWR | os.O_CLOEXEC)
-    except OSError:
+        _check_owner(folder)
+        descriptor = _open_lock(folder)
+    except (OSError, ConfigError):
         return  # of another user, or another process is removing it
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        shutil.rmtree(lock.parent, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
     except BlockingIOError:
         pass  # in use
     finally:
         os.close(descriptor)
+
+
+def _check_owner(folder: Path, *, or_root: bool = False) -> None:
+    """Raises ConfigError if another user made the folder: anyone may, in a temporary folder that all share.
+
+    With `or_root`, one that root made is good too, as a mounted volume is.
+    """
+    status = folder.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid not in ({os.geteuid(), 0} if or_root else {os.geteuid()}):
+        raise ConfigError(
+            f"{folder} belongs to another user, or is a link: remove it, or name another folder in {MULTIPROC_VARIABLE}"
+        )
+
+
+def _open_lock(folder: Path, flags: int = 0) -> int:
+    return os.open(folder / _LOCK_NAME, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | flags, 0o600)

@@ -14,10 +14,12 @@ from botocore.retries.standard import (  # type: ignore[import-untyped]
 )
 from pydantic import ValidationError
 
+from relay import reach
 from relay.backends.common.aws import AwsKeys, described, make_client
 from relay.backends.common.aws_errors import AWS_ERRORS, aws_table
 from relay.errors import ConfigError
 from relay.masking import remember
+from relay.reach import Reach
 from tests.services.moto import REGION
 
 KEYS = {"access_key_id": "AKIAHIDDEN", "secret_access_key": "hidden-secret", "region": REGION}
@@ -90,6 +92,7 @@ class TestMakingAClient:
             client_of(config(region=None))
 
     def test_a_profile_that_does_not_exist_is_named(self) -> None:
+        reach.put_in_force(Reach(ambient_credentials=True))
         with pytest.raises(ConfigError, match="nobodys"):
             client_of(AwsKeys(region=REGION, profile="nobodys"))
 

@@ -92,7 +92,7 @@ class Pods:
         # A container has nothing of ours but what the chart gives it.
         given = {"PATH": os.environ["PATH"]} | environment(pod, objects) | {
             "RELAY_POSTGRES_URL": self.postgres_url, "RELAY_BROKER_URL": self.broker_url,
-            address: f"127.0.0.1:{port}", "TMPDIR": str(own),
+            address: f"127.0.0.1:{port}", "TMPDIR": str(own), "RELAY_SINK_FOLDERS": "/",
         }  # fmt: skip
         if "PROMETHEUS_MULTIPROC_DIR" in given:
             given["PROMETHEUS_MULTIPROC_DIR"] = str(own)

@@ -101,6 +101,24 @@ def test_logs_are_as_chosen(helm: Helm, key: str, variable: str, value: str) -> 
     assert one_of(objects, "ConfigMap", FULL)["data"][variable] == value
 
 
+@pytest.mark.parametrize(
+    ("key", "variable", "default", "value", "said"),
+    [
+        ("secretVariables", "RELAY_SECRET_VARIABLES", "TIDE_SECRET_", ["A_", "B_"], "A_,B_"),
+        ("secretVariables", "RELAY_SECRET_VARIABLES", "TIDE_SECRET_", [], "none"),
+        ("secretFolders", "RELAY_SECRET_FOLDERS", "/secrets", ["/a", "/b"], "/a,/b"),
+        ("sinkFolders", "RELAY_SINK_FOLDERS", "none", ["/a"], "/a"),
+        ("sourceFolders", "RELAY_SOURCE_FOLDERS", "none", ["/a"], "/a"),
+        ("ambientCredentials", "RELAY_AMBIENT_CREDENTIALS", "false", True, "true"),
+    ],
+)
+def test_pipelines_reach_what_is_chosen(
+    helm: Helm, key: str, variable: str, default: str, value: Any, said: str
+) -> None:
+    for values, expected in ((minimal(), default), (minimal(**{f"config__{key}": value}), said)):
+        assert one_of(helm.rendered(values), "ConfigMap", FULL)["data"][variable] == expected
+
+
 @pytest.mark.parametrize("component", ["scheduler", "workers", "api"])
 def test_pods_are_spread_as_chosen(helm: Helm, component: str) -> None:
     suffix = "workers-forward" if component == "workers" else component
@@ -162,7 +180,11 @@ TRIED: dict[str, set[Any]] = {
 
 
 def test_no_switch_is_forgotten() -> None:
-    tried = {switch.path for switch in SWITCHES} | {"migrate.roles", "networkPolicy.egress.enabled"}
+    tried = {switch.path for switch in SWITCHES} | {
+        "migrate.roles",
+        "networkPolicy.egress.enabled",
+        "config.ambientCredentials",
+    }
     assert {path for path, value in leaves(DEFAULTS).items() if isinstance(value, bool)} == tried
 
 

@@ -8,13 +8,15 @@ from typing import Any
 
 from click.testing import CliRunner, Result
 
+from tests.paths import REACH
+
 RELAY = Path(sys.executable).parent / "relay"
 
 
 def environment(**ours: str) -> dict[str, str]:
     """Our variables, without the settings of the user who runs the tests."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("RELAY_", "PGTRICKLE_RELAY_"))}
-    return clean | {"COLUMNS": "200"} | ours
+    return clean | REACH | {"COLUMNS": "200"} | ours
 
 
 def run(*arguments: "str | Path", cwd: Path, timeout_seconds: float = 60, **options: Any) -> Any:

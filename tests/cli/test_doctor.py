@@ -105,10 +105,13 @@ def test_wrong_pipelines_and_unresolved_secrets_are_found(database: Database) ->
     code, found = findings(database.url)
     assert (code, found["pipeline p"]["result"]) == (1, "failed")
     assert "colour: unknown key" in found["pipeline p"]["found"]
-    make_pipeline(database, {"sink_type": "nats", "url": "nats://h", "stream": "s", "token": "${env:NOT_SET_ANYWHERE}"})
+    make_pipeline(
+        database,
+        {"sink_type": "nats", "url": "nats://h", "stream": "s", "token": "${env:TIDE_SECRET_NOT_SET_ANYWHERE}"},
+    )
     found = findings(database.url)[1]
     assert found["pipeline p"]["result"] == "warning"
-    assert "${env:NOT_SET_ANYWHERE}" in found["pipeline p"]["found"]
+    assert "${env:TIDE_SECRET_NOT_SET_ANYWHERE}" in found["pipeline p"]["found"]
 
 
 def test_a_missing_client_library_names_the_extra(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,9 +12,10 @@ from typing import Any
 import psycopg
 import pytest
 
+from relay.local.own_folder import MARKER
 from relay.local.servers import EmbeddedRedis
 from tests.cli.command import environment, run, start
-from tests.paths import DATA
+from tests.paths import DATA, REACH
 from tests.services.nats import NatsServer
 from tests.services.postgres import Database
 from tests.waiting import wait_until
@@ -34,12 +35,13 @@ class Up:
             self.process = start("up", *options, cwd=folder, stdout=log, env=self.environment())
 
     def environment(self) -> dict[str, str]:
-        return environment(
+        ours = environment(
             RELAY_METRICS_ADDR="127.0.0.1:0",
             RELAY_WORKER_METRICS_ADDR="127.0.0.1:0",
             RELAY_API_ADDR="127.0.0.1:0",
             RELAY_API_METRICS_ADDR="127.0.0.1:0",
         )
+        return {name: value for name, value in ours.items() if name not in REACH}  # as on the first day
 
     def wait_until_ready(self) -> "Up":
         # The scheduler was told to take any free port, so it is asked through the database.
@@ -102,10 +104,10 @@ def is_running(pid: int) -> bool:
 
 
 def test_events_of_a_file_reach_a_file_and_nats_equal_and_in_order(
-    up: Callable[..., Up], nats_server: NatsServer, tmp_path: Path
+    up: Callable[..., Up], nats_server: NatsServer
 ) -> None:
     running = up().wait_until_ready()
-    out = tmp_path / "github.jsonl"
+    out = running.folder / "tide-data" / "files" / "github.jsonl"
     with psycopg.connect(running.url, autocommit=True) as connection:
         connection.execute("select tide.outbox_create('github')")
         to_file = {"sink_type": "file", "path": str(out), "wire_format": "raw"}
@@ -124,6 +126,13 @@ def test_events_of_a_file_reach_a_file_and_nats_equal_and_in_order(
     assert [subject for subject, _ in received] == [f"up-github.{event['type']}" for event in events]
     doctor = running.verb("doctor")
     assert doctor.returncode == 0, doctor.stdout
+    assert readable_by_others(running.folder / "tide-data") == []
+
+
+def readable_by_others(folder: Path) -> list[str]:
+    """What a user who is neither we nor PostgreSQL may read or write, and folders that they may list or enter."""
+    found = [folder, *folder.rglob("*")]
+    return [str(path) for path in found if not path.is_symlink() and path.stat().st_mode & 0o007]
 
 
 def received_from(server: NatsServer, stream: str) -> list[tuple[str, bytes]]:
@@ -201,7 +210,7 @@ def test_given_urls_are_used_instead(
     wait_until(lambda: "scheduler started" in running.text, 60)
     assert env.stat().st_mode & 0o777 == 0o600
     assert "PostgreSQL in" not in running.text
-    assert sorted(path.name for path in env.parent.iterdir()) == [".gitignore", "env", "lock"]
+    assert sorted(path.name for path in env.parent.iterdir()) == [".gitignore", MARKER, "env", "files", "lock"]
     with empty_database.connect() as connection:
         assert connection.execute("select count(*) from tide.scheduler").fetchone() == (1,)
     assert running.stop(signal.SIGTERM) == 0

@@ -19,6 +19,7 @@ from relay.local.servers import EmbeddedRedis
 from tests.cli.command import environment
 from tests.docs.pages import blocks, substituted
 from tests.packaging.test_wheel import CHECKOUT, wheel
+from tests.paths import REACH
 from tests.services.postgres import Database
 from tests.waiting import wait_until
 
@@ -43,7 +44,8 @@ class Folder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.path.mkdir(parents=True, exist_ok=True)
-        self.environment = environment(**FREE_PORTS, PATH="/usr/local/bin:/usr/bin:/bin")
+        ours = environment(**FREE_PORTS, PATH="/usr/local/bin:/usr/bin:/bin")
+        self.environment = {name: value for name, value in ours.items() if name not in REACH}
 
     def run(self, script: str, *, timeout_seconds: float = 120) -> str:
         done = subprocess.run(
@@ -100,23 +102,23 @@ def lines(path: Path) -> list[object]:
     return [json.loads(line)["payload"] for line in path.read_text("utf-8").splitlines()] if path.exists() else []
 
 
-def test_from_nothing_to_a_message_in_a_file(installed: Path, own_dirs: Callable[[], Path], tmp_path: Path) -> None:
+def test_from_nothing_to_a_message_in_a_file(installed: Path, own_dirs: Callable[[], Path]) -> None:
     _, up, application, deliver, look, publish, *_ = blocks("get-started/pip", "sh")
     folder = Folder(own_dirs())
     (folder.path / "tide").symlink_to(installed / "tide")
     (folder.path / "app.py").write_text(blocks("get-started/pip", "python")[0])
     activate, *_ = application.splitlines()
-    here = {"/tmp/orders.jsonl": str(tmp_path / "orders.jsonl")}
+    delivered = folder.path / "tide-data" / "files" / "orders.jsonl"
     with folder.running(f"{activate}\nexec {up}") as output:
         wait_until(lambda: "Other verbs find the database" in output(), 120, "relay up is up")
         folder.run(application)
-        folder.run(f"{activate}\n{substituted(deliver, here)}")
-        wait_until(lambda: lines(tmp_path / "orders.jsonl"), 120, "the message is in the file")
-        printed = json.loads(folder.run(substituted(look, here)))
+        folder.run(f"{activate}\n{deliver}")
+        wait_until(lambda: lines(delivered), 120, "the message is in the file")
+        printed = json.loads(folder.run(look))
         shown = json.loads(blocks("get-started/pip", "json")[0])
         assert printed | {"created_at": None} == shown | {"created_at": None}
         folder.run(f"{activate}\n{publish}")
-        wait_until(lambda: len(lines(tmp_path / "orders.jsonl")) == 2, 120, "so is the next")
+        wait_until(lambda: len(lines(delivered)) == 2, 120, "so is the next")
 
 
 def test_with_servers_of_ones_own(

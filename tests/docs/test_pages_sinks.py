@@ -92,7 +92,7 @@ def test_the_inbox_of_another_database(drains: Drains, database: Database, monke
     """The page's second and third example: a user who may write to the inbox, and nothing else."""
     _, here, there = blocks("backends/postgresql#sink")
     billing = database.server.create_database()
-    monkeypatch.setenv("BILLING_PASSWORD", "secret")
+    monkeypatch.setenv("TIDE_SECRET_BILLING_PASSWORD", "secret")
     address = billing.url.partition("@")[2]
     try:
         with billing.admin() as admin:
@@ -127,7 +127,7 @@ def test_object_storage(drains: Drains, moto: MotoServer) -> None:
 def test_objects_in_a_folder(drains: Drains, tmp_path: Path) -> None:
     """The page's second example."""
     drains.query("select tide.outbox_create('orders')")
-    drains.query(substituted(blocks("backends/object_storage#sink")[1], {"/var/lib/tide": str(tmp_path)}))
+    drains.query(substituted(blocks("backends/object_storage#sink")[1], {"/var/lib/tide-relay/out": str(tmp_path)}))
     drains.query("select tide.outbox_publish('orders', '{\"order\": 42}')")
     drains.query("update tide.message set created_at = created_at - interval '5 min'")
     drains.until_idle("orders-to-folder")
@@ -137,7 +137,7 @@ def test_objects_in_a_folder(drains: Drains, tmp_path: Path) -> None:
 
 
 def test_file(drains: Drains, tmp_path: Path) -> None:
-    deliver(drains, "backends/file#sink", {"/var/lib/tide": str(tmp_path)})
+    deliver(drains, "backends/file#sink", {"/var/lib/tide-relay/out": str(tmp_path)})
     [line] = (tmp_path / "orders.jsonl").read_text().splitlines()
     assert json.loads(line)["payload"] == PUBLISHED
 

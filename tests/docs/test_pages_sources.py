@@ -130,9 +130,9 @@ def test_the_outbox_of_another_database(drains: Drains, database: Database) -> N
 
 
 def test_file(drains: Drains, tmp_path: Path) -> None:
-    said = command("backends/file#source", "mkdir -p").replace("/var/spool", str(tmp_path))
+    said = command("backends/file#source", "mkdir -p").replace("/var/lib/tide-relay/in", str(tmp_path))
     subprocess.run(said, shell=True, check=True, timeout=10)
-    receive(drains, run(drains, "backends/file#source", {"/var/spool": str(tmp_path)}))
+    receive(drains, run(drains, "backends/file#source", {"/var/lib/tide-relay/in": str(tmp_path)}))
 
 
 def test_stdin(drains: Drains, database: Database, tmp_path: Path) -> None:

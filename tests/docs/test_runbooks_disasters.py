@@ -185,7 +185,9 @@ def test_replay_a_range(at: Site) -> None:
 def test_move_a_pipeline_to_another_destination(at: Site, tmp_path: Path) -> None:
     old, new = tmp_path / "old.jsonl", tmp_path / "elsewhere.jsonl"
     at.pipelines.set(PIPELINE, sink_type="file", path=str(old))
-    runbook = at.runbook("Move a pipeline to another destination", **{"/var/lib/tide/elsewhere.jsonl": str(new)})
+    runbook = at.runbook(
+        "Move a pipeline to another destination", **{"/var/lib/tide-relay/out/elsewhere.jsonl": str(new)}
+    )
     at.publish(500)
     wait_until(old.exists, PATIENCE_SECONDS, "it delivers to the old place")
     runbook.look(*runbook.symptoms())

@@ -37,10 +37,10 @@ def stream(nats_server, outbox):
 
 @pytest.fixture
 def nats_config(nats_server):
-    """The password is where it belongs: in the environment of the workers, as NATS_PASSWORD."""
+    """The password is where it belongs: in the environment of the workers, as TIDE_SECRET_NATS_PASSWORD."""
     return {
         "sink_type": "nats",
-        "url": nats_server.url.replace(nats_server.password, "${env:NATS_PASSWORD}"),
+        "url": nats_server.url.replace(nats_server.password, "${env:TIDE_SECRET_NATS_PASSWORD}"),
         "create_stream": True,
         "visibility_timeout_ms": 3000,
     }
@@ -52,7 +52,7 @@ def test_a_killed_worker_and_a_killed_nats_cost_nothing_and_double_nothing(
     subject = {"stream": outbox, "subject_template": "{outbox}.made", "wire_format": "raw"}
     pipelines.make(outbox, **nats_config, **subject, batch_size=50)
     fleet.scheduler()
-    workers = fleet.workers(NATS_PASSWORD=nats_server.password)
+    workers = fleet.workers(TIDE_SECRET_NATS_PASSWORD=nats_server.password)
     first = publish_one(pipelines, outbox, {"n": 1, "text": "Grüße, 世界"})
     with Writers(pipelines, [outbox], 1000) as writers:
         for number, victim in enumerate((workers, nats_server, workers), 1):

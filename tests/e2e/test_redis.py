@@ -40,7 +40,7 @@ def streams(own_dirs):
 
 def url(streams):
     """The password is where it belongs: in the environment of the workers."""
-    return streams.server.url.replace(streams.server.password, "${env:STREAMS_PASSWORD}")
+    return streams.server.url.replace(streams.server.password, "${env:TIDE_SECRET_STREAMS_PASSWORD}")
 
 
 def receive(pipelines, streams, stream):
@@ -59,7 +59,7 @@ def test_killed_workers_and_a_killed_redis_cost_nothing_and_double_nothing(fleet
     pipelines.make(outbox, **config, batch_size=50, visibility_timeout_ms=3000)
     receive(pipelines, streams, outbox)
     fleet.scheduler()
-    workers = fleet.workers(STREAMS_PASSWORD=streams.server.password)
+    workers = fleet.workers(TIDE_SECRET_STREAMS_PASSWORD=streams.server.password)
     payload, headers = {"text": "Grüße, 世界 🚀", "big": 2**80, "long": "x" * 500_000}, {"name": "Zoë 日本"}
     publish = "select tide.outbox_publish(%s, %s, %s, 'k')"
     [(first,)] = pipelines.run(publish, outbox, Jsonb(payload), Jsonb(headers | {"type": "created"}))

@@ -43,17 +43,17 @@ def test_many_pipelines_on_few_threads_all_progress(fleet, pipelines):
 def test_secrets_are_resolved_where_they_are_used_and_shown_nowhere(fleet, pipelines, tmp_path):
     secret = "open-sesame-4711"
     scheduler = fleet.scheduler("", "--log-level", "debug")
-    workers = fleet.workers(SINK_TOKEN=secret, RELAY_LOG_LEVEL="debug")
-    pipelines.make("orders", token="${env:SINK_TOKEN}", label="${env:SINK_TOKEN}")
-    pipelines.make("missing", token="${env:NOT_THERE}")
+    workers = fleet.workers(TIDE_SECRET_SINK_TOKEN=secret, RELAY_LOG_LEVEL="debug")
+    pipelines.make("orders", token="${env:TIDE_SECRET_SINK_TOKEN}", label="${env:TIDE_SECRET_SINK_TOKEN}")
+    pipelines.make("missing", token="${env:TIDE_SECRET_NOT_THERE}")
     ids = pipelines.publish("orders", 5)
     pipelines.publish("missing")
     pipelines.wait_delivered("orders", ids, 30)
     publish, *_ = read_publishes(pipelines.folder, "orders")
     assert (publish.token_length, publish.label) == (len(secret), secret)
     wait_until(lambda: pipelines.drain("missing")["error_code"] == "config", 20, "the other one fails")
-    assert "NOT_THERE" in pipelines.drain("missing")["error"]
+    assert "TIDE_SECRET_NOT_THERE" in pipelines.drain("missing")["error"]
     shown = scheduler.text() + workers.text() + scheduler.get("/metrics")[1] + workers.get("/metrics")[1]
     listed = str(pipelines.run("select c::text, d::text from tide.relay_list_configs() c, tide.drain d"))
-    assert "orders" in shown and "SINK_TOKEN" in listed
+    assert "orders" in shown and "TIDE_SECRET_SINK_TOKEN" in listed
     assert secret not in shown + listed

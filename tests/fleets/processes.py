@@ -17,7 +17,7 @@ from typing import TypeVar
 
 from relay.local.server_process import free_port
 from tests.faults.audit import FOREVER_NS, Span
-from tests.paths import ROOT
+from tests.paths import REACH, ROOT
 from tests.waiting import wait_until
 
 START_SECONDS = 60
@@ -226,14 +226,18 @@ class Fleet:
     def _start(self, kind: Callable[..., P], name: str, command: list[str], variables: dict[str, str]) -> P:
         port = free_port()
         kept = {k: v for k, v in os.environ.items() if not re.match(r"(PGTRICKLE_)?RELAY_|PROMETHEUS_", k)}
-        environment = kept | {
-            "PYTHONUNBUFFERED": "1",
-            "PYTHONPATH": str(self.root),
-            "RELAY_POSTGRES_URL": self.postgres_url,
-            "RELAY_BROKER_URL": self.broker_url,
-            "RELAY_METRICS_ADDR": f"127.0.0.1:{port}",
-            "RELAY_WORKER_METRICS_ADDR": f"127.0.0.1:{port}",
-        }
+        environment = (
+            kept
+            | REACH
+            | {
+                "PYTHONUNBUFFERED": "1",
+                "PYTHONPATH": str(self.root),
+                "RELAY_POSTGRES_URL": self.postgres_url,
+                "RELAY_BROKER_URL": self.broker_url,
+                "RELAY_METRICS_ADDR": f"127.0.0.1:{port}",
+                "RELAY_WORKER_METRICS_ADDR": f"127.0.0.1:{port}",
+            }
+        )
         made = kind(self, name, command, environment | variables, port)
         made.start()
         self.processes.append(made)

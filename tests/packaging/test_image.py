@@ -165,6 +165,7 @@ def test_a_message_is_delivered_by_the_fleet_of_the_image(
     config = json.dumps({"sink_type": "file", "path": "/tmp/orders.jsonl"})
     publish = 'echo \'{"payload": {"order": 42}}\' | relay publish orders --create'
     run(image, "sh", "-c", f"{publish} && relay pipeline set out orders --config {shlex.quote(config)}", **settings)
+    settings = settings | {"RELAY_SINK_FOLDERS": "/tmp"}
     with program(image, *SCHEDULER, **settings), program(image, *workers, **settings):
         wait_until(lambda: delivered.exists() and "42" in delivered.read_text(), DEADLINE_SECONDS, "it is delivered")
         becomes_healthy(image, settings, "RELAY_METRICS_ADDR")

@@ -232,37 +232,41 @@ class TestASinksOwnNameOfTheSubject:
 
 class TestSecrets:
     def test_references_are_allowed_in_strings_and_need_not_exist_where_they_are_only_checked(self):
-        config = parse_forward({**NATS, "user": "u", "password": "${env:NOT_SET_ANYWHERE}"})
-        assert config.sink.password == "${env:NOT_SET_ANYWHERE}"
-        parse_forward({**NATS, "url": "nats://${env:NOT_SET_ANYWHERE}:4222", "token": "${file:/nowhere}"})
+        config = parse_forward({**NATS, "user": "u", "password": "${env:TIDE_SECRET_NOT_SET_ANYWHERE}"})
+        assert config.sink.password == "${env:TIDE_SECRET_NOT_SET_ANYWHERE}"
+        parse_forward({**NATS, "url": "nats://${env:TIDE_SECRET_NOT_SET_ANYWHERE}:4222", "token": "${file:/nowhere}"})
 
     def test_one_may_stand_in_a_template_and_for_a_format(self, monkeypatch):
-        keys = {"sink_type": "memory", "subject_template": "${env:STAGE}.{op}", "wire_format": "${env:FORMAT}"}
+        keys = {
+            "sink_type": "memory",
+            "subject_template": "${env:TIDE_SECRET_STAGE}.{op}",
+            "wire_format": "${env:TIDE_SECRET_FORMAT}",
+        }
         parse_forward(keys)
-        assert "unknown variable {colour}" in problem(keys | {"subject_template": "${env:STAGE}.{colour}"})
-        monkeypatch.setenv("STAGE", "test")
-        monkeypatch.setenv("FORMAT", "raw")
+        assert "unknown variable {colour}" in problem(keys | {"subject_template": "${env:TIDE_SECRET_STAGE}.{colour}"})
+        monkeypatch.setenv("TIDE_SECRET_STAGE", "test")
+        monkeypatch.setenv("TIDE_SECRET_FORMAT", "raw")
         assert parse_forward(keys, resolved=True).subject_template == "test.{op}"
-        monkeypatch.setenv("FORMAT", "xml")
+        monkeypatch.setenv("TIDE_SECRET_FORMAT", "xml")
         assert problem(keys, resolved=True).startswith("wire_format: unknown wire_format")
 
     def test_they_are_resolved_for_the_worker(self, monkeypatch):
-        monkeypatch.setenv("NATS_PASSWORD", "s3cr3t-value")
-        config = parse_forward({**NATS, "user": "u", "password": "${env:NATS_PASSWORD}"}, resolved=True)
+        monkeypatch.setenv("TIDE_SECRET_NATS_PASSWORD", "s3cr3t-value")
+        config = parse_forward({**NATS, "user": "u", "password": "${env:TIDE_SECRET_NATS_PASSWORD}"}, resolved=True)
         assert config.sink.password == "s3cr3t-value"
 
     def test_one_that_is_missing_names_key_and_reference(self):
-        text = problem({**NATS, "token": "${env:NOT_SET_ANYWHERE}"}, resolved=True)
-        assert "token: ${env:NOT_SET_ANYWHERE}" in text
+        text = problem({**NATS, "token": "${env:TIDE_SECRET_NOT_SET_ANYWHERE}"}, resolved=True)
+        assert "token: ${env:TIDE_SECRET_NOT_SET_ANYWHERE}" in text
 
     def test_values_are_not_shown_in_errors(self, monkeypatch):
-        monkeypatch.setenv("SECRET", "hunter2-hunter2")
+        monkeypatch.setenv("TIDE_SECRET_SECRET", "hunter2-hunter2")
         for config in (
-            {**NATS, "password": "${env:SECRET}"},
-            {**NATS, "stream": "a ${env:SECRET}"},
-            {**NATS, "url": ["${env:SECRET}", 7]},
-            {"sink_type": "memory", "wire_format": "${env:SECRET}"},
-            {"sink_type": "memory", "subject_template": "{${env:SECRET}}"},
+            {**NATS, "password": "${env:TIDE_SECRET_SECRET}"},
+            {**NATS, "stream": "a ${env:TIDE_SECRET_SECRET}"},
+            {**NATS, "url": ["${env:TIDE_SECRET_SECRET}", 7]},
+            {"sink_type": "memory", "wire_format": "${env:TIDE_SECRET_SECRET}"},
+            {"sink_type": "memory", "subject_template": "{${env:TIDE_SECRET_SECRET}}"},
         ):
             assert "hunter2" not in problem(config, resolved=True)
 

@@ -17,13 +17,13 @@ def _nothing_remembered():
 
 
 def test_references_are_resolved_anywhere_in_the_configuration(monkeypatch, tmp_path):
-    monkeypatch.setenv("NATS_USER", "relay")
-    monkeypatch.setenv("NATS_PASSWORD", "s3cret-pw")
+    monkeypatch.setenv("TIDE_SECRET_NATS_USER", "relay")
+    monkeypatch.setenv("TIDE_SECRET_NATS_PASSWORD", "s3cret-pw")
     key = tmp_path / "key"
     key.write_text("first\nsecond\n")
     assert resolve(
         {
-            "url": "nats://${env:NATS_USER}:${env:NATS_PASSWORD}@host",
+            "url": "nats://${env:TIDE_SECRET_NATS_USER}:${env:TIDE_SECRET_NATS_PASSWORD}@host",
             "headers": {"X-Key": ["plain", f"key ${{file:{key}}}."]},
             "batch_size": 100,
             "tls": None,
@@ -39,26 +39,28 @@ def test_references_are_resolved_anywhere_in_the_configuration(monkeypatch, tmp_
 
 
 def test_the_configuration_given_is_left_as_it_is(monkeypatch):
-    monkeypatch.setenv("A", "value-of-a")
-    config = {"a": {"b": ["${env:A}"]}}
+    monkeypatch.setenv("TIDE_SECRET_A", "value-of-a")
+    config = {"a": {"b": ["${env:TIDE_SECRET_A}"]}}
     resolve(config)
-    assert config == {"a": {"b": ["${env:A}"]}}
+    assert config == {"a": {"b": ["${env:TIDE_SECRET_A}"]}}
 
 
 def test_an_escaped_reference_is_plain_text(monkeypatch):
-    monkeypatch.setenv("A", "value-of-a")
-    assert resolve({"a": "$${env:A} costs $5, ${env:A}, {outbox}"}) == {"a": "${env:A} costs $5, value-of-a, {outbox}"}
+    monkeypatch.setenv("TIDE_SECRET_A", "value-of-a")
+    assert resolve({"a": "$${env:TIDE_SECRET_A} costs $5, ${env:TIDE_SECRET_A}, {outbox}"}) == {
+        "a": "${env:TIDE_SECRET_A} costs $5, value-of-a, {outbox}"
+    }
 
 
 def test_a_value_is_not_searched_for_references(monkeypatch):
-    monkeypatch.setenv("A", "${env:B}")
-    assert resolve({"a": "${env:A}"}) == {"a": "${env:B}"}
+    monkeypatch.setenv("TIDE_SECRET_A", "${env:TIDE_SECRET_B}")
+    assert resolve({"a": "${env:TIDE_SECRET_A}"}) == {"a": "${env:TIDE_SECRET_B}"}
 
 
 def test_a_missing_variable_names_key_and_reference(monkeypatch):
     monkeypatch.delenv("NOT_THERE", raising=False)
-    with pytest.raises(ConfigError, match=r"servers\[1\]\.url: \$\{env:NOT_THERE\}"):
-        resolve({"servers": [{}, {"url": "x${env:NOT_THERE}"}]})
+    with pytest.raises(ConfigError, match=r"servers\[1\]\.url: \$\{env:TIDE_SECRET_NOT_THERE\}"):
+        resolve({"servers": [{}, {"url": "x${env:TIDE_SECRET_NOT_THERE}"}]})
 
 
 def test_files_that_cannot_be_used_name_key_and_reference(tmp_path):
@@ -92,8 +94,8 @@ def test_what_looks_like_a_reference_and_is_none_is_refused_without_being_shown(
 
 def test_a_resolved_value_is_masked_in_every_form(monkeypatch):
     value = 'p@ss/word "quoted"\nanother line'
-    monkeypatch.setenv("A", value)
-    resolve({"a": "${env:A}"})
+    monkeypatch.setenv("TIDE_SECRET_A", value)
+    resolve({"a": "${env:TIDE_SECRET_A}"})
     assert mask(f"login with {value} failed") == "login with *** failed"
     assert mask("nats://u:p%40ss%2Fword%20%22quoted%22%0Aanother%20line@h") == "nats://u:***@h"
     assert json.loads(mask(json.dumps({"a": value}))) == {"a": "***"}

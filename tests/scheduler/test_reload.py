@@ -124,7 +124,7 @@ def test_a_pipeline_made_again_under_its_name_is_a_new_one(scheduler, pipelines,
 
 
 def test_a_new_configuration_does_not_wait_for_the_retry_of_the_old_one(scheduler, pipelines):
-    pipelines.make("orders", token="${env:NOT_THERE}")
+    pipelines.make("orders", token="${env:TIDE_SECRET_NOT_THERE}")
     ids = pipelines.publish("orders")
     wait_until(lambda: pipelines.drain("orders")["failures"] >= 5, 60, "it has failed five times")
     pipelines.set("orders", token="there")

@@ -10,6 +10,11 @@ RELAY_DISCOVERY_INTERVAL: {{ $config.discoveryInterval | quote }}
 RELAY_MAINTENANCE_INTERVAL: {{ $config.maintenanceInterval | quote }}
 RELAY_CONNECT_TIMEOUT: {{ $config.connectTimeout | quote }}
 RELAY_STATEMENT_TIMEOUT: {{ $config.statementTimeout | quote }}
+RELAY_SECRET_VARIABLES: {{ join "," $config.secretVariables | default "none" | quote }}
+RELAY_SECRET_FOLDERS: {{ join "," $config.secretFolders | default "none" | quote }}
+RELAY_SINK_FOLDERS: {{ join "," $config.sinkFolders | default "none" | quote }}
+RELAY_SOURCE_FOLDERS: {{ join "," $config.sourceFolders | default "none" | quote }}
+RELAY_AMBIENT_CREDENTIALS: {{ $config.ambientCredentials | quote }}
 RELAY_WORKER_SHUTDOWN_TIMEOUT: {{ printf "%ds" (int .Values.drainTimeoutSeconds) | quote }}
 RELAY_METRICS_ADDR: {{ printf "%s:9090" $config.listenHost | quote }}
 RELAY_WORKER_METRICS_ADDR: {{ printf "%s:9191" $config.listenHost | quote }}

@@ -16,6 +16,7 @@ from relay.backends.common.keys import has_reference
 from relay.backends.common.tls import check_readable
 from relay.errors import ConfigError, MissingExtra
 from relay.masking import MASKED, mask
+from relay.reach import check_ambient
 
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 _LONGEST_REASON = 500
@@ -33,7 +34,7 @@ class AwsKeys(BaseModel):
     access_key_id: Annotated[
         str | None, Field(validation_alias=AliasChoices("access_key_id", "aws_access_key_id"), repr=False)
     ] = None
-    """Default: boto3's chain (environment, files, the machine's or container's role)."""
+    """Default, if the operator permits: boto3's chain (environment, files, the machine's or container's role)."""
     secret_access_key: Annotated[
         str | None, Field(validation_alias=AliasChoices("secret_access_key", "aws_secret_access_key"), repr=False)
     ] = None
@@ -99,6 +100,8 @@ def make_client(
     check_readable(config, ("tls_ca",), where)
     if endpoint := endpoint_url or config.endpoint_url:
         refuse_cloud_services(endpoint, where, timeout_seconds)
+    if config.access_key_id is None:
+        check_ambient(f"{where}: access_key_id is missing{' and profile is given' if config.profile else ''}")
     settings = Config(
         connect_timeout=timeout_seconds,
         read_timeout=timeout_seconds if read_timeout_seconds is None else read_timeout_seconds,

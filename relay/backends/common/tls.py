@@ -7,6 +7,10 @@ from typing import Self
 from pydantic import BaseModel, model_validator
 
 from relay.errors import ConfigError
+from relay.reach import read_secret_file
+
+FILE_LIMIT_BYTES = 8 * 1024 * 1024
+"""The bundle of a system's certificate authorities is a quarter of a megabyte."""
 
 
 class TlsKeys(BaseModel):
@@ -39,13 +43,11 @@ def check_readable(keys: BaseModel, paths: Iterable[str], where: str) -> None:
 
 
 def read_file(path: str, key: str, where: str) -> bytes:
-    """Raises ConfigError, which names the key."""
+    """Raises ConfigError, which names the key, for a file that cannot be read, or that is not for pipelines."""
     try:
-        with open(path, "rb") as file:
-            return file.read()
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or type(error).__name__
-        raise ConfigError(f"{where}: {key} {path!r} cannot be read: {reason}") from None
+        return read_secret_file(path, FILE_LIMIT_BYTES)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {key} {path!r} {error}") from None
 
 
 def tls_context(keys: TlsKeys, where: str) -> ssl.SSLContext:

@@ -1,9 +1,9 @@
 """The file sink: one line for each record, appended; on disk before a batch counts as delivered.
 
-The invariant: the holder of the lock on the file finds it ending in a newline, or makes it so, and leaves it so.
-A batch is one write under that lock, undone if it fails. So two writers (a paused worker that was fenced, and the
-new owner of its pipeline) never mix within a line, and a crash leaves at most one partial last line,
-which the next writer removes.
+The invariant: the holder of the lock on the file begins a batch on a line of its own, and leaves the file ending in a
+newline. A batch is one write under that lock, undone if it fails. So two writers (a paused worker that was fenced, and
+the new owner of its pipeline) never mix within a line, and a crash leaves at most one partial last line, which the next
+writer removes. What others wrote is never cut (`unfinished.py`): after a partial line of theirs comes a newline.
 """
 
 import contextlib
@@ -20,12 +20,13 @@ from relay.backends.common.deadline import in_ms, is_over
 from relay.backends.common.lines import as_lines, write_whole
 from relay.backends.common.os_errors import translate
 from relay.backends.file.config import FileSinkConfig
+from relay.backends.file.unfinished import end_of_others, unfinished
 from relay.backends.sink import Features, Sink
 from relay.errors import ConfigError, NotConnected
 from relay.models import Failure, Record
+from relay.reach import check_sink_path
 
 _LOCK_PAUSE_SECONDS = 0.005
-_REPAIR_BLOCK_BYTES = 64 * 1024
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +49,7 @@ class FileSink(Sink[FileSinkConfig]):
         with self._busy:
             try:
                 with self._locked() as fd:
-                    self._end_of_last_line(fd)
+                    self._end(fd)
             except (OSError, ConfigError, NotConnected) as error:
                 self._drop()
                 if isinstance(error, OSError):
@@ -76,16 +77,14 @@ class FileSink(Sink[FileSinkConfig]):
             self._drop()
 
     def _append(self, fd: int, data: bytes) -> None:
-        start = self._end_of_last_line(fd)
-        try:
+        start, is_line_end = self._end(fd)
+        if not is_line_end:
+            log.warning("%s: ends in a partial line that is not ours; beginning on a new one", self._where)
+            data = b"\n" + data
+        with unfinished(fd, start, data):
             write_whole(fd, data)
             if self._config.fsync:
                 os.fsync(fd)
-        except OSError:
-            # What cannot be undone either is at worst a partial line, and the next writer removes that.
-            with contextlib.suppress(OSError):
-                os.ftruncate(fd, start)
-            raise
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[int]:
@@ -123,9 +122,13 @@ class FileSink(Sink[FileSinkConfig]):
         return self._fd
 
     def _open_file(self) -> int:
+        try:
+            path = check_sink_path(self._path)
+        except ConfigError as error:
+            raise ConfigError(f"{self._where}: {error}") from None
         # O_NONBLOCK: opening a named pipe would wait for its reader without end.
-        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
-        fd = os.open(self._path, flags, int(self._config.permissions, 8))
+        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW
+        fd = os.open(path, flags, int(self._config.permissions, 8))
         try:
             status = os.fstat(fd)
             if not stat.S_ISREG(status.st_mode):
@@ -153,22 +156,14 @@ class FileSink(Sink[FileSinkConfig]):
         except FileNotFoundError:
             return False
 
-    def _end_of_last_line(self, fd: int) -> int:
-        """The size of the file, after removing a partial last line that a crash left. Reads back in blocks."""
+    def _end(self, fd: int) -> tuple[int, bool]:
+        """The size of the file, after removing a partial line that a crash of ours left; whether a line ends there."""
+        end, is_line_end = end_of_others(fd)
         size = os.fstat(fd).st_size
-        if size == 0 or os.pread(fd, 1, size - 1) == b"\n":
-            return size
-        end = size
-        while end > 0:
-            begin = max(0, end - _REPAIR_BLOCK_BYTES)
-            newline = os.pread(fd, end - begin, begin).rfind(b"\n")
-            if newline >= 0:
-                end = begin + newline + 1
-                break
-            end = begin
-        os.ftruncate(fd, end)
-        log.warning("%s: removed a partial last line of %d bytes, left by a crash", self._where, size - end)
-        return end
+        if end < size:
+            os.ftruncate(fd, end)
+            log.warning("%s: removed a partial last line of %d bytes, left by a crash", self._where, size - end)
+        return end, is_line_end
 
     def _drop(self) -> None:
         fd, self._fd = self._fd, None

@@ -20,6 +20,7 @@ from typing import NamedTuple, Self
 
 from relay.backends.file.lines import Line, Lines
 from relay.errors import ConfigError
+from relay.reach import check_source_path
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +85,8 @@ class Tail:
         self.mark = Mark(0, 0, 0, 0, 0, 0, 0)
 
     def open(self, position: str | None) -> None:
-        """Raises OSError, and ConfigError for anything but a regular file."""
+        """Raises OSError, and ConfigError for anything but a regular file that pipelines may receive from."""
+        self._allowed(self._path)
         if position is None:
             self._begin(self._path, 0)
         else:
@@ -206,8 +208,9 @@ class Tail:
         self.mark = Mark(status.st_ino, generation, 0, 0, 0, 0, status.st_mtime_ns)
 
     def _open_at(self, path: str, mark: Mark | None) -> None:
+        path = self._allowed(path)
         # O_NONBLOCK: opening a named pipe would wait for its writer without end.
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
         self.close()
         self._fd = fd
         if not stat.S_ISREG(os.fstat(fd).st_mode):
@@ -218,8 +221,14 @@ class Tail:
         if mark is not None:
             self.mark = mark
 
+    def _allowed(self, path: str) -> str:
+        try:
+            return check_source_path(path)
+        except ConfigError as error:
+            raise ConfigError(f"{self._where}: {error}") from None
+
     def _beside(self) -> list[Candidate]:
-        """What rotation has left in the folder, the oldest first."""
+        """What rotation has left in the folder, the oldest first; no links that lead out of it."""
         folder, name = os.path.split(self._path)
         found = []
         try:
@@ -229,9 +238,11 @@ class Tail:
         for entry in entries:
             rest = entry.removeprefix(name)
             if entry.startswith(name) and rest.startswith(_SEPARATORS) and not entry.endswith(_NOT_READ):
-                status = _status(os.path.join(folder, entry))
-                if status is not None:
-                    found.append(Candidate(os.path.join(folder, entry), status))
+                with contextlib.suppress(ConfigError):
+                    path = check_source_path(os.path.join(folder, entry))
+                    status = _status(path)
+                    if status is not None:
+                        found.append(Candidate(os.path.join(folder, entry), status))
         return sorted(found, key=lambda candidate: candidate.status.st_mtime_ns)
 
 

@@ -17,22 +17,22 @@ BATCH_BYTES = 1_000_000
 # What a broker allows by default (`transaction.max.timeout.ms`).
 _LONGEST_TRANSACTION_MS = 900_000
 
-# librdkafka's keys that are given by keys of ours, decide what is promised, call back, or load code.
-TAKEN = frozenset({
-    "acks", "allow.auto.create.topics", "auto.commit.enable", "auto.offset.reset", "bootstrap.servers",
-    "builtin.features", "client.id", "compression.codec", "compression.type", "delivery.report.only.error",
-    "delivery.timeout.ms", "dr_cb", "dr_msg_cb", "enable.auto.commit", "enable.auto.offset.store",
-    "enable.gapless.guarantee", "enable.idempotence", "enable.partition.eof", "fetch.max.bytes",
-    "fetch.message.max.bytes", "group.id", "group.instance.id", "group.protocol", "isolation.level", "linger.ms",
-    "max.in.flight", "max.in.flight.requests.per.connection", "max.partition.fetch.bytes", "message.max.bytes",
-    "message.send.max.retries", "message.timeout.ms", "metadata.broker.list", "offset.store.method", "opaque",
-    "plugin.library.paths", "queue.buffering.max.ms", "queued.max.messages.kbytes", "queued.min.messages",
-    "request.required.acks", "request.timeout.ms", "retries", "sasl.mechanism", "sasl.mechanisms", "sasl.password",
-    "sasl.username", "security.protocol", "session.timeout.ms", "socket.timeout.ms", "ssl.ca.location",
-    "ssl.certificate.location", "ssl.endpoint.identification.algorithm", "ssl.engine.id", "ssl.engine.location",
-    "ssl.key.location", "ssl.key.password", "ssl.providers", "enable.ssl.certificate.verification",
-    "transaction.timeout.ms", "transactional.id",
+TUNING = frozenset({
+    "api.version.fallback.ms", "api.version.request", "api.version.request.timeout.ms", "batch.num.messages",
+    "batch.size", "broker.address.family", "broker.address.ttl", "broker.version.fallback", "check.crcs",
+    "client.dns.lookup", "client.rack", "compression.level", "connections.max.idle.ms", "fetch.error.backoff.ms",
+    "fetch.min.bytes", "fetch.queue.backoff.ms", "fetch.wait.max.ms", "message.copy.max.bytes", "metadata.max.age.ms",
+    "metadata.recovery.rebootstrap.trigger.ms", "metadata.recovery.strategy", "partitioner",
+    "queue.buffering.backpressure.threshold", "queue.buffering.max.kbytes", "queue.buffering.max.messages",
+    "receive.message.max.bytes", "reconnect.backoff.max.ms", "reconnect.backoff.ms", "retry.backoff.max.ms",
+    "retry.backoff.ms", "socket.connection.setup.timeout.ms", "socket.keepalive.enable", "socket.max.fails",
+    "socket.nagle.disable", "socket.receive.buffer.bytes", "socket.send.buffer.bytes", "ssl.ca.pem",
+    "ssl.certificate.pem", "ssl.cipher.suites", "ssl.curves.list", "ssl.key.pem", "ssl.sigalgs.list",
+    "sticky.partitioning.linger.ms", "topic.metadata.propagation.max.ms", "topic.metadata.refresh.fast.interval.ms",
+    "topic.metadata.refresh.interval.ms", "topic.metadata.refresh.sparse",
 })  # fmt: skip
+"""librdkafka's keys that a pipeline may set. All others have a key of ours, decide what is promised, call back, run
+programs, load code, or name files of the worker's machine."""
 
 
 def _joined(value: Any) -> Any:
@@ -40,11 +40,10 @@ def _joined(value: Any) -> Any:
 
 
 def _checked_options(value: dict[str, Any]) -> dict[str, Any]:
-    taken = sorted(key for key in value if key in TAKEN or key.endswith("_cb"))
-    if taken:
+    if refused := sorted(value.keys() - TUNING):
         raise ValueError(
-            f"{', '.join(taken)} cannot be set here: it has a key of its own, or delivery depends on it (see the page "
-            "of Kafka in the documentation)"
+            f"{', '.join(refused)} cannot be set here: it is unknown, has a key of its own, delivery depends on it, or "
+            "it reaches files or programs of the worker's machine (see the page of Kafka in the documentation)"
         )
     return value
 
@@ -74,7 +73,7 @@ class KafkaKeys(BaseModel):
     librdkafka: Annotated[
         dict[str, str | int | float | bool], BeforeValidator(_checked_options), Field(repr=False)
     ] = {}
-    """More of librdkafka's own configuration, passed on as it is."""
+    """More of librdkafka's own configuration, of `TUNING`."""
 
     @model_validator(mode="after")
     def _connection_is_whole(self) -> "KafkaKeys":

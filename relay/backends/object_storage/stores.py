@@ -7,6 +7,7 @@ has locked any more.
 
 import fcntl
 import os
+import re
 import secrets
 import stat
 from abc import ABC, abstractmethod
@@ -14,12 +15,15 @@ from contextlib import suppress
 
 from relay.backends.common.os_errors import translate
 from relay.backends.object_storage.encode import Spool
-from relay.errors import ConfigError
+from relay.errors import ConfigError, NotConnected
+from relay.reach import check_sink_path
 
 INCOMING = ".incoming"
 """Begins with a dot, so that what reads all objects of the folder passes it over."""
 
 _PERMISSIONS = 0o640
+_SPOOL = re.compile(r"[0-9a-f]{16}")
+"""The names that we give in that folder. Nothing else in it is ours to remove."""
 
 
 class Store(ABC):
@@ -51,10 +55,14 @@ class Store(ABC):
 class FolderStore(Store):
     def __init__(self, path: str, where: str, *, create: bool) -> None:
         super().__init__(where, where)
-        self._path = os.path.normpath(path)
+        self._path = path
         self._create = create
 
     def open(self) -> None:
+        try:
+            self._path = check_sink_path(self._path)
+        except ConfigError as error:
+            raise ConfigError(f"{self.where}: {error}") from None
         incoming = os.path.join(self._path, INCOMING)
         try:
             if self._create:
@@ -87,12 +95,20 @@ class FolderStore(Store):
         assert spool.path is not None
         target = os.path.join(self._path, name)
         folder = os.path.dirname(target)
+        self._check_links(folder)
         # If a volume is no longer mounted, nothing may be written to the folder below it.
         _make_folders(folder, self._path)
         spool.file.flush()
         os.fsync(spool.file.fileno())
         os.rename(spool.path, target)
         _sync(folder)
+
+    def _check_links(self, folder: str) -> None:
+        """A link between the folder and the object must not lead out of what pipelines may write to."""
+        try:
+            check_sink_path(folder)
+        except ConfigError as error:
+            raise NotConnected(f"{self.where}: {error}", code="bad_path") from None
 
     def close(self) -> None:
         """It holds nothing between calls."""
@@ -118,10 +134,10 @@ def _sync(folder: str) -> None:
 
 
 def _remove_leftovers(folder: str) -> None:
-    for name in os.listdir(folder):
+    for name in filter(_SPOOL.fullmatch, os.listdir(folder)):
         path = os.path.join(folder, name)
         try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+            descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
         except FileNotFoundError:
             continue  # its writer has just put it in its place
         try:

@@ -7,6 +7,7 @@ from psycopg.conninfo import conninfo_to_dict
 from pydantic import AfterValidator, AliasChoices, Field
 
 from relay.backends.common.keys import has_reference
+from relay.backends.postgresql.parameters import check_parameters
 from relay.backends.sink import SinkConfig
 from relay.backends.source import SourceConfig
 
@@ -22,15 +23,17 @@ def _check_url(url: str) -> str:
     if not url.startswith(("postgresql://", "postgres://")):
         raise ValueError("postgres_url must be a URL that begins with postgresql://")
     try:
-        port = str(conninfo_to_dict(url).get("port") or "")
+        given = conninfo_to_dict(url)
+        port = str(given.get("port") or "")
     except psycopg.ProgrammingError:
-        port = "none"
+        given, port = {}, "none"
     # A password with a '/' in it makes its beginning the port.
     if not all(part.isdigit() for part in port.split(",") if part):
         raise ValueError(
             "postgres_url cannot be understood: write postgresql://user:password@host:5432/database, with special "
             "characters in the password percent-encoded"
         )
+    check_parameters(set(given))
     return url
 
 

@@ -13,6 +13,7 @@ import psycopg
 from psycopg import errors as pg
 from psycopg.abc import PQGen
 
+from relay.backends.postgresql.parameters import bound
 from relay.database.connection import database_errors, suit_pooler
 from relay.database.values import ADAPTERS
 from relay.errors import ConfigError, MigrationError, NotConnected, RelayError
@@ -66,10 +67,11 @@ def _until(deadline: float, gen: PQGen[R]) -> Generator[Any, Any, R]:
 
 def connect(url: str, where: str, timeout_ms: int, application_name: str) -> Session:
     """A session of ours. Raises NotConnected, or ConfigError when someone must change something."""
+    conninfo = bound(url, where)
     try:
         with errors(where):
             session = Session.connect(
-                url,
+                conninfo,
                 autocommit=True,
                 context=ADAPTERS,
                 application_name=application_name,

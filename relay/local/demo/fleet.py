@@ -3,9 +3,11 @@
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from relay.errors import NotConnected
 from relay.local.demo.check import Arrivals, FileTail
+from relay.local.own_folder import private
 from relay.local.programs import Program, make_scheduler, make_workers
 from relay.settings import Settings
 
@@ -41,10 +43,10 @@ class Fleet:
         self.tail.finish()
 
 
-def fleet_settings(postgres_url: str, broker_url: str) -> Settings:
+def fleet_settings(postgres_url: str, broker_url: str, folder: Path) -> Settings:
     return Settings.load(
         postgres_url=postgres_url, broker_url=broker_url, metrics_addr="127.0.0.1:0", worker_metrics_addr="127.0.0.1:0",
-        worker_processes=WORKER_PROCESSES, worker_threads=WORKER_THREADS,
+        worker_processes=WORKER_PROCESSES, worker_threads=WORKER_THREADS, sink_folders=(str(folder),),
     )  # fmt: skip
 
 
@@ -57,10 +59,14 @@ def logs(folder: Path) -> tuple[Path, Path]:
     return folder / "scheduler.log", folder / "workers.log"
 
 
+def log_file(path: Path) -> BinaryIO:
+    return open(path, "wb", 0, opener=private)
+
+
 def make_fleet(settings: Settings, stack: ExitStack, folder: Path, out: Path) -> Fleet:
     """A fleet that is not started; `stack` closes its logs."""
     to_file, to_terminal = Arrivals(FILE_PIPELINE), Arrivals(TERMINAL_PIPELINE)
-    scheduler_log, workers_log = (stack.enter_context(log.open("wb", buffering=0)) for log in logs(folder))
+    scheduler_log, workers_log = (stack.enter_context(log_file(log)) for log in logs(folder))
     return Fleet(
         make_scheduler(settings, on_output=scheduler_log.write, on_log=scheduler_log.write, inherit=False),
         make_workers(settings, on_output=to_terminal.arrived, on_log=workers_log.write, inherit=False),

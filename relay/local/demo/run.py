@@ -1,5 +1,6 @@
 """One run of `relay demo`: start the system, publish orders, wait until they have arrived, and compare."""
 
+import os
 import shutil
 import tempfile
 import time
@@ -17,7 +18,7 @@ from relay.local.demo import fleet as fleets
 from relay.local.demo.check import Arrivals, Verdict, judge
 from relay.local.demo.fleet import Fleet
 from relay.local.demo.orders import WRITERS, Budget, Ledger, Writer
-from relay.local.servers import EmbeddedPostgres, EmbeddedRedis
+from relay.local.servers import EmbeddedPostgres, EmbeddedRedis, postgres_group
 from relay.process.stop import Stop
 from relay.settings import Settings
 
@@ -77,8 +78,8 @@ class Demo:
         redis = stack.enter_context(EmbeddedRedis(folder / "redis"))
         self._step("applying the schema, creating the outbox orders and two pipelines")
         migrate(postgres.url)
-        settings = fleets.fleet_settings(postgres.url, redis.url)
         out = folder / "orders.jsonl"
+        settings = fleets.fleet_settings(postgres.url, redis.url, folder)
         with closing(connect(settings, "tide-relay demo")) as connection:
             self.set_up(connection, fleets.pipelines(out))
             self._step("starting relay-scheduler and dramatiq relay.workers")
@@ -134,7 +135,10 @@ class Demo:
 def _folder() -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix="tide-demo-"))
     try:
-        folder.chmod(0o755)  # PostgreSQL runs as another user when we are root
+        group = postgres_group()
+        if group is not None:  # it is ours, and PostgreSQL has to pass through it
+            os.chown(folder, -1, group)
+            folder.chmod(0o710)
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)

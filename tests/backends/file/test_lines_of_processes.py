@@ -12,17 +12,23 @@ import pytest
 
 from relay.backends.file.config import FileSinkConfig
 from relay.backends.file.sink import FileSink
+from relay.models import Record
 from tests.waiting import wait_until
 
 WRITER = """
-import sys
+import resource, signal, sys
+from relay import reach
 from relay.models import Record
 from relay.backends.file.config import FileSinkConfig
 from relay.backends.file.sink import FileSink
-path, name, batches = sys.argv[1], sys.argv[2], int(sys.argv[3])
+path, name, batches, dies_at = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+reach.put_in_force(reach.Reach(sink_folders=("/",)))
 sink = FileSink(FileSinkConfig(path=path, fsync=False), name)
 sink.open()
 print("open", flush=True)
+if dies_at:  # the system kills the process as soon as it has written this much of the file
+    signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (dies_at, dies_at))
 for number in range(batches):
     body = (name * 3000).encode()
     sink.publish([Record(number, "", "", None, body, {}) for _ in range(5)])
@@ -43,9 +49,12 @@ for _ in range(int(sys.argv[2])):
 
 
 @contextmanager
-def writer(path: Path, name: str, batches: int) -> "Iterator[subprocess.Popen[bytes]]":
-    """Another process that writes lines of 3,000 times its name; it has the file open when this returns."""
-    command = [sys.executable, "-c", WRITER, str(path), name, str(batches)]
+def writer(path: Path, name: str, batches: int, dies_at: int = 0) -> "Iterator[subprocess.Popen[bytes]]":
+    """Another process that writes lines of 3,000 times its name; it has the file open when this returns.
+
+    With `dies_at`, it is killed in the middle of a write, when the file has this size.
+    """
+    command = [sys.executable, "-c", WRITER, str(path), name, str(batches), str(dies_at)]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         try:
             assert process.stdout is not None
@@ -71,6 +80,39 @@ def test_a_torn_line_never_outlives_the_next_open_however_a_writer_was_killed(pa
         sink.close()
         assert set(path.read_bytes().splitlines()) == {b"a" * 3000}
         assert path.read_bytes().endswith(b"\n")
+
+
+def crashed(path: Path, dies_at: int) -> None:
+    with writer(path, "a", 1, dies_at) as process:
+        assert process.wait(60) == -signal.SIGXFSZ
+
+
+def test_a_crash_in_the_middle_of_a_line_costs_that_line_only(path: Path) -> None:
+    path.write_bytes(b"a partial line of another program")
+    crashed(path, 8000)
+    assert path.stat().st_size == 8000
+    sink = FileSink(FileSinkConfig(path=str(path)), "to-file")
+    sink.open()
+    sink.publish([Record(1, "", "", None, b"next", {})])
+    sink.close()
+    assert path.read_bytes().splitlines() == [b"a partial line of another program", *[b"a" * 3000] * 2, b"next"]
+
+
+@pytest.mark.parametrize("theirs", [b"theirs\nand no end", b"0"], ids=["appended", "in its place"])
+def test_what_others_wrote_since_a_crash_stays(path: Path, theirs: bytes) -> None:
+    crashed(path, 8000)
+    if theirs == b"0":
+        path.write_bytes(theirs)  # the same inode, with our note on it
+    else:
+        with path.open("ab") as other:
+            other.write(b"b" * 10_000 + theirs)
+    before = path.read_bytes()
+    sink = FileSink(FileSinkConfig(path=str(path)), "to-file")
+    sink.open()
+    assert path.read_bytes() == before
+    sink.publish([Record(1, "", "", None, b"next", {})])
+    sink.close()
+    assert path.read_bytes() == before + b"\nnext\n"
 
 
 def test_two_writers_never_mix_within_a_line(path: Path) -> None:

@@ -38,36 +38,70 @@ def sink(path: Path) -> Iterator[FileSink]:
     sink.close()
 
 
-class TestAPartialLastLine:
-    @pytest.mark.parametrize(
-        ("left", "kept"),
-        [
-            (b"", b""),
-            (b"one\n", b"one\n"),
-            (b"one\ntw", b"one\n"),
-            (b"torn", b""),
-            (b"\n", b"\n"),
-            (b"one\n" + b"x" * 200_000, b"one\n"),
-            (b"x" * 65_536, b""),
-            (b"one\n" + b"x" * 65_535, b"one\n"),
-            (b"one\n" + b"x" * 65_536, b"one\n"),
-        ],
-    )
-    def test_is_removed_when_the_sink_opens(self, path: Path, left: bytes, kept: bytes) -> None:
+class TestAPartialLastLineOfAnotherProgram:
+    @pytest.mark.parametrize("left", [b"24 bytes, and no newline", b"one\ntw", b"\nx", b"one\n" + b"x" * 200_000])
+    def test_is_never_cut_and_ours_begins_after_it(self, path: Path, left: bytes) -> None:
         path.write_bytes(left)
         sink = sink_for(path)
         sink.open()
-        assert path.read_bytes() == kept
+        assert path.read_bytes() == left
         sink.publish(records(b"next"))
-        assert path.read_bytes() == kept + b"next\n"
+        sink.publish(records(b"and one more"))
         sink.close()
+        assert path.read_bytes() == left + b"\nnext\nand one more\n"
 
-    def test_is_removed_when_another_writer_crashed_since(self, path: Path, sink: FileSink) -> None:
+    @pytest.mark.parametrize("reopens", [True, False])
+    def test_is_not_cut_either_where_we_wrote_before(self, path: Path, sink: FileSink, reopens: bool) -> None:
         sink.publish(records(b"one"))
         with path.open("ab") as other:
-            other.write(b"torn")
+            other.write(b"theirs")
+        if reopens:
+            sink.open()
         sink.publish(records(b"two"))
-        assert path.read_bytes() == b"one\ntwo\n"
+        path.write_bytes(b"shorter")  # the same inode
+        sink.publish(records(b"three"))
+        assert path.read_bytes() == b"shorter\nthree\n"
+
+    def test_survives_a_full_disk(self, path: Path) -> None:
+        path.write_bytes(b"theirs")
+        sink = sink_for(path)
+        sink.open()
+        with file_size_limit(5_000), pytest.raises(NotConnected):
+            sink.publish(records(*[b"x" * 100] * 100))
+        assert path.read_bytes() == b"theirs"
+        sink.publish(records(b"ours"))
+        sink.close()
+        assert path.read_bytes() == b"theirs\nours\n"
+
+    def test_is_not_cut_by_the_undoing_of_a_write(self, path: Path, sink: FileSink, monkeypatch: Any) -> None:
+        """Another program appends while our batch is being written, without the lock."""
+
+        def write_whole(fd: int, data: bytes) -> None:
+            os.write(fd, data[:5])
+            with path.open("ab") as other:
+                other.write(b"theirs")
+            raise OSError(errno.ENOSPC, "full")
+
+        monkeypatch.setattr("relay.backends.file.sink.write_whole", write_whole)
+        with pytest.raises(NotConnected, match="full"):
+            sink.publish(records(b"x" * 100))
+        monkeypatch.undo()
+        sink.publish(records(b"ours"))
+        assert path.read_bytes() == b"xxxxxtheirs\nours\n"
+
+    def test_nor_where_the_file_system_has_no_attributes(self, path: Path, monkeypatch: Any) -> None:
+        monkeypatch.setattr(os, "setxattr", _unsupported)
+        monkeypatch.setattr(os, "getxattr", _unsupported)
+        path.write_bytes(b"theirs")
+        sink = sink_for(path)
+        sink.open()
+        sink.publish(records(b"ours"))
+        sink.close()
+        assert path.read_bytes() == b"theirs\nours\n"
+
+
+def _unsupported(*_: Any) -> None:
+    raise OSError(errno.EOPNOTSUPP, "not supported")
 
 
 class TestRotation:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from relay import reach
 from relay.backends.object_storage.encode import Spool
 from relay.backends.object_storage.sink import ObjectStorageSink
 from relay.backends.object_storage.stores import INCOMING
@@ -231,14 +232,33 @@ def test_a_crash_leaves_a_file_that_the_next_one_removes_and_a_writer_at_work_is
 ) -> None:
     incoming = folder.path / INCOMING
     incoming.mkdir()
-    (incoming / "left-by-a-crash").write_bytes(b"half")
+    (incoming / "0123456789abcdef").write_bytes(b"half")
+    (incoming / "notes.txt").write_bytes(b"of another program")
     at_work = gathering(folder)
-    assert list(incoming.iterdir()) == []
+    assert [path.name for path in incoming.iterdir()] == ["notes.txt"]
+    (incoming / "notes.txt").unlink()
     at_work.append(records(folder, 1, 3))
     gathering(folder).close()
     at_work.seal()
     at_work.close()
     assert numbers(folder) == [1, 2, 3]
+
+
+def test_a_link_in_the_folder_does_not_lead_out_of_what_the_operator_allows(
+    folder: FolderHarness, tmp_path: Path
+) -> None:
+    reach.put_in_force(reach.Reach(sink_folders=(str(folder.path),)))
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (folder.path / "lake").mkdir()
+    (folder.path / "lake" / "raw").symlink_to(elsewhere)
+    sink = folder.make_sink(path=str(folder.path / "lake"), prefix="raw")
+    sink.open()
+    sink.append([record(folder, 1)])
+    with pytest.raises(NotConnected, match="RELAY_SINK_FOLDERS"):
+        sink.seal()
+    sink.close()
+    assert list(elsewhere.iterdir()) == []
 
 
 def test_objects_are_for_others_to_read(folder: FolderHarness) -> None:
@@ -254,9 +274,11 @@ def test_objects_are_for_others_to_read(folder: FolderHarness) -> None:
 
 MEMORY = """
 import re, sys
+from relay import reach
 from relay.models import Record
 from relay.backends.object_storage.sink import ObjectStorageSink
 
+reach.put_in_force(reach.Reach(sink_folders=("/",)))
 sink = ObjectStorageSink(ObjectStorageSink.config_model.model_validate({{"path": sys.argv[1], "format": "{0}"}}), "p")
 sink.open()
 for first in range(1, 100_000, 1000):

@@ -73,10 +73,14 @@ class TestKeys:
             assert "url" in str(caught.value)
 
     def test_references_are_checked_when_they_are_resolved(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        keys = {"sink_type": "webhook", "url": "${env:HOOK_URL}", "signing_secret": "${env:HOOK_SECRET}"}
+        keys = {
+            "sink_type": "webhook",
+            "url": "${env:TIDE_SECRET_HOOK_URL}",
+            "signing_secret": "${env:TIDE_SECRET_HOOK_SECRET}",
+        }
         parse_forward(keys)
-        monkeypatch.setenv("HOOK_URL", "http://a.test/")
-        monkeypatch.setenv("HOOK_SECRET", "whsec_dGV4dA==")
+        monkeypatch.setenv("TIDE_SECRET_HOOK_URL", "http://a.test/")
+        monkeypatch.setenv("TIDE_SECRET_HOOK_SECRET", "whsec_dGV4dA==")
         with pytest.raises(ConfigError, match="allow_http"):
             parse_forward(keys, resolved=True)
         parse_forward(keys | {"allow_http": True}, resolved=True).make_sink("p")

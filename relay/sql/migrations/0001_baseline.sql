@@ -444,7 +444,8 @@ select p.kind, 'function', unnest(p.names)
         'outbox_append', 'outbox_skip_plan', 'is_array', 'keep_table_outbox', 'table_key', 'table_outbox_append_chunk',
         'table_outbox_append_rows', 'table_outbox_columns', 'table_outbox_problem', 'table_outbox_refuse_size',
         'table_outbox_refuse_table', 'table_route_has', 'table_route_query', 'table_route_of', 'table_route_column',
-        'table_route_problem', 'keep_table_route'])
+        'table_route_problem', 'keep_table_route', 'is_trusted', 'expression_uses', 'type_uses', 'function_is_harmless',
+        'inbox_is_plain', 'is_own_trigger', 'require_own_trigger'])
   ) as p (kind, names);
 
 -- The names of pg_trickle: a kind that may call what they wrap may call them.

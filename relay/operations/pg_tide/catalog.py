@@ -1,7 +1,8 @@
 """Reading the catalog of pg_tide, of any of its versions, and copying from its tables. Nothing is written there.
 
 Rows are read as JSON, because later versions have columns that earlier ones lack. What reading a table runs is its
-owner's, and runs with our rights: so a table counts only if it is an ordinary one, of an owner who has these rights anyway.
+owner's, and runs with our rights: so a table counts only if it is an ordinary one, of an owner who has these rights
+anyway.
 """
 
 from dataclasses import dataclass
@@ -130,7 +131,7 @@ def _distrust(connection: Connection, relation: sql.Identifier) -> str | None:
 
 
 def _is_there(connection: Connection, relation: sql.Identifier) -> bool:
-    """Whether a table is there, which is locked then, so that no one else puts another in its place. Raises ConfigError."""
+    """Whether a table is there; locked then, so that no one puts another in its place. Raises ConfigError."""
     for looked in range(2):
         distrust = _distrust(connection, relation)
         if distrust is not None:

@@ -11,6 +11,7 @@ from relay.operations.pg_tide.translate import forward, reverse
 from tests.cli import pg_tide
 from tests.cli.command import invoke
 from tests.services.postgres import Database
+from tests.sql.security.logins import logins
 
 
 @pytest.fixture
@@ -139,6 +140,44 @@ def test_without_a_catalog_it_says_what_it_looks_for(database: Database) -> None
     refused = invoke("import", "pg-tide", url=database.url)
     assert refused.exit_code == 1
     assert "name it: --schema old_tide" in refused.stderr
+
+
+EVIL = """
+    create schema mallory authorization mallory; grant mallory to tide_owner; set role mallory;
+    create table mallory.sprung (who text);
+    create type mallory.mood as enum ('good');
+    create function mallory.evil() returns text language plpgsql as
+        $$ begin insert into mallory.sprung values (current_user); return 'x'; end $$;
+    create function mallory.told(mallory.mood) returns json language plpgsql as
+        $$ begin perform mallory.evil(); return '1'; end $$;
+    create cast (mallory.mood as json) with function mallory.told(mallory.mood);"""
+TABLE = "create table {0} (outbox_name mallory.mood default 'good'); insert into {0} default values"
+VIEW = "create view {0} as select mallory.evil() as outbox_name, 1 as id, mallory.evil() as event_id"
+
+
+@pytest.mark.parametrize("kind", [TABLE, VIEW], ids=["table", "view"])
+def test_only_ordinary_tables_of_a_trusted_owner_are_read(theirs: Database, kind: str) -> None:
+    """Others would run their code as the one that imports."""
+    with logins(theirs) as make, theirs.admin() as admin:
+        make(name="mallory")
+        try:
+            admin.execute(EVIL)
+            admin.execute(kind.format("mallory.tide_outbox_config"))
+            imported(theirs, "--dry-run")  # the one that is trusted is found
+            refused = invoke("import", "pg-tide", "--schema", "mallory", url=theirs.url)
+            assert (refused.exit_code, '"mallory"."tide_outbox_config"' in refused.stderr) == (1, True)
+            for table in ("relay_consumer_offsets", "tide_outbox_messages", "commands_inbox"):
+                admin.execute(f"reset role; alter table old_tide.{table} rename to kept")
+                admin.execute("grant all on schema old_tide to mallory; set role mallory")
+                admin.execute(kind.format(f"old_tide.{table}"))
+                refused = invoke("import", "pg-tide", "--messages", url=theirs.url)
+                assert (refused.exit_code, f'"{table}"' in refused.stderr) == (1, True), refused.stderr
+                admin.execute(f"drop {kind.split()[1]} old_tide.{table}; reset role")
+                admin.execute(f"alter table old_tide.kept rename to {table}")
+            assert admin.execute("select who from mallory.sprung where who <> 'mallory'").fetchall() == []
+        finally:
+            admin.execute("reset role; drop schema mallory cascade")
+    assert rows(theirs, "select count(*) from tide.outbox") == [(0,)]
 
 
 def test_configurations_of_every_shape_are_translated() -> None:

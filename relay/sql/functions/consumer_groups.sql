@@ -12,15 +12,20 @@ begin
                          'or create it: select tide.create_consumer_group(name, outbox);' end;
 end $$;
 
--- The polled groups: the one of this name, or all of them for NULL.
+-- The polled groups that the caller may see: the one of this name, or all of them for NULL.
 create or replace function tide.find_consumer_groups(consumer_group text) returns setof tide.consumer_group
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $$
 begin
-    return query select * from tide.consumer_group g
-                  where g.polled and (consumer_group is null or g.name = find_consumer_groups.consumer_group);
-    if not found and consumer_group is not null then
-        perform tide.refuse_consumer_group(consumer_group);
+    if consumer_group is not null then
+        perform tide.require_consumer(g, true) from tide.consumer_group g
+          where g.polled and g.name = find_consumer_groups.consumer_group;
+        if not found then
+            perform tide.refuse_consumer_group(consumer_group);
+        end if;
     end if;
+    return query select * from tide.consumer_group g
+                  where g.polled and (consumer_group is null or g.name = find_consumer_groups.consumer_group)
+                    and (tide.may_see_anything() or tide.may_consume(g.group_id));
 end $$;
 
 create or replace function tide.check_consumer_name(consumer text) returns void
@@ -53,25 +58,62 @@ begin
     end if;
 end $$;
 
+-- Makes room for one more consumer of a group: those that have been silent for a minute and hold nothing are forgotten. They
+-- lose nothing by it: who polls again is seen again.
+create or replace function tide.consumer_room(in_group int) returns void
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    most int := tide.setting_number('consumers_per_group');
+begin
+    if most = 0 or (select count(*) from tide.consumer c where c.group_id = in_group) < most then
+        return;
+    end if;
+    delete from tide.consumer c
+     where c.group_id = in_group and c.name = any (array(
+           select s.name from tide.consumer s
+            where s.group_id = in_group and s.seen_at < clock_timestamp() - interval '1 minute'
+              and not exists (select from tide.consumer_lease l
+                               where l.group_id = in_group and l.consumer = s.name and not l.settled and l.lease_until > clock_timestamp())
+              for update skip locked));
+    if not found then
+        raise exception 'consumer group "%" has % consumers, and can have no more',
+            (select g.name from tide.consumer_group g where g.group_id = in_group), most using
+            errcode = 'configuration_limit_exceeded',
+            hint = 'Give each worker a name that it keeps for all its polls. One that was silent for a minute and holds nothing makes room; '
+                   'the setting consumers_per_group says how many there can be.';
+    end if;
+end $$;
+
 -- Records that a consumer was seen. At most once a second for calls that do so in passing.
 create or replace function tide.consumer_seen(in_group int, consumer text, at_least_every interval default '1 second') returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 begin
     perform from tide.consumer c
       where c.group_id = in_group and c.name = consumer and c.seen_at > clock_timestamp() - at_least_every;
+    if found then
+        return;
+    end if;
+    update tide.consumer c set seen_at = clock_timestamp() where c.group_id = in_group and c.name = consumer;
     if not found then
+        perform tide.consumer_room(in_group);
         insert into tide.consumer (group_id, name, seen_at) values (in_group, consumer, clock_timestamp())
         on conflict on constraint consumer_pkey do update set seen_at = excluded.seen_at;
     end if;
 end $$;
 
--- The group, locked: every change of its ranges holds this lock. The lock lets references to the row be made meanwhile.
-create or replace function tide.consumer_group_lock(consumer_group text, consumer text) returns tide.consumer_group
+-- The group, locked: every change of its ranges holds this lock. The lock lets references to the row be made meanwhile. An
+-- operator may seek without the right to consume.
+create or replace function tide.consumer_group_lock(consumer_group text, consumer text, as_consumer boolean default true)
+returns tide.consumer_group
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
     locked tide.consumer_group;
 begin
     perform tide.check_consumer_name(consumer);
+    if as_consumer then
+        perform tide.require_consumer(g, false) from tide.consumer_group g
+          where g.polled and g.name = consumer_group_lock.consumer_group;
+    end if;
     select * into locked from tide.consumer_group g
      where g.polled and g.name = consumer_group_lock.consumer_group for no key update;
     if not found then
@@ -127,9 +169,13 @@ comment on function tide.create_consumer_group is
 
 create or replace function tide.drop_consumer_group(name text, if_exists boolean default false) returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    gone int;
 begin
-    delete from tide.consumer_group g where g.polled and g.name = drop_consumer_group.name;
-    if not found and not coalesce(if_exists, false) then
+    delete from tide.consumer_group g where g.polled and g.name = drop_consumer_group.name returning g.group_id into gone;
+    if gone is not null then
+        execute format('drop view if exists tide.%I', format('consumer_group_%s', gone));
+    elsif not coalesce(if_exists, false) then
         perform tide.refuse_consumer_group(name);
     end if;
 end $$;

@@ -264,7 +264,7 @@ declare
 begin
     -- It removes every range, so it must see every range.
     perform tide.check_isolation('set to an offset', consumer_group);
-    locked := tide.consumer_group_lock(consumer_group, consumer);
+    locked := tide.consumer_group_lock(consumer_group, consumer, false);
     select h.horizon into horizon from tide.outbox_horizon(locked.outbox_id) h;
     if new_offset is null or new_offset not between 0 and horizon then
         raise exception 'consumer group "%" cannot be set to %', consumer_group, coalesce(new_offset::text, 'NULL') using
@@ -288,6 +288,8 @@ declare
     in_group int;
 begin
     perform tide.check_consumer_name(consumer);
+    perform tide.require_consumer(g, false) from tide.consumer_group g
+      where g.polled and g.name = consumer_heartbeat.consumer_group;
     -- Waits for one that drops the group, and for nothing else.
     select g.group_id into in_group from tide.consumer_group g
      where g.polled and g.name = consumer_heartbeat.consumer_group for key share;

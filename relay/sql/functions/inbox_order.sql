@@ -91,6 +91,7 @@ language plpgsql stable security definer set search_path = pg_catalog, pg_temp a
 declare
     box tide.inbox := tide.find_inbox(inbox);
 begin
+    perform tide.inbox_require_sight(box);
     if box.seq_col is null then
         raise exception 'inbox "%" has no order', inbox using
             errcode = 'object_not_in_prerequisite_state', hint = format('Give it one: select tide.enable_inbox_ordering(%L);', inbox);

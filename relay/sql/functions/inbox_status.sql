@@ -1,5 +1,23 @@
 -- How an inbox is doing, and its retention.
 
+-- What tells about the messages of an inbox runs with its owner's rights, and tells those who may read its table, or may see
+-- how everything is doing.
+create or replace function tide.may_see_inbox(box tide.inbox) returns boolean
+language sql stable
+return tide.may_see_anything()
+    or coalesce(has_table_privilege(tide.caller()::name, to_regclass(tide.inbox_relation(box)), 'select'), false);
+
+create or replace function tide.inbox_require_sight(box tide.inbox) returns void
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+begin
+    if not tide.may_see_inbox(box) then
+        raise exception 'role % may not read inbox "%"', quote_ident(tide.caller()), box.name using
+            errcode = 'insufficient_privilege',
+            hint = format('Let the owner of schema tide, or a role of tide.grant_admin, run: select tide.inbox_grant(%L, %L);',
+                          box.name, tide.caller());
+    end if;
+end $$;
+
 create or replace function tide.inbox_status(inbox text default null) returns table (
     name text, table_schema name, table_name name, pending bigint, claimed bigint, retrying bigint, processed bigint,
     dead bigint, oldest_pending_seconds float8, duplicates bigint, total_bytes bigint
@@ -9,9 +27,10 @@ declare
     box tide.inbox;
 begin
     if inbox is not null then
-        perform tide.find_inbox(inbox);
+        perform tide.inbox_require_sight(tide.find_inbox(inbox));
     end if;
     for box in select * from tide.inbox i where inbox is null or i.name = inbox_status.inbox order by i.name loop
+        continue when not tide.may_see_inbox(box);
         begin
             perform tide.inbox_guard(box, 'access share');
         exception when insufficient_privilege or invalid_table_definition or wrong_object_type then
@@ -55,6 +74,7 @@ declare
     reasons    text[];
     critical   boolean;
 begin
+    perform tide.inbox_require_sight(box);
     perform tide.inbox_guard(box, 'access share');
     select * into now_is from tide.inbox_status(inbox);
     execute format('select (select count(*) from %1$s i where i.processed_at > clock_timestamp() - interval ''1 minute''), '

@@ -3,65 +3,9 @@
 -- A message becomes a row once: event_id is the table's primary key, and every writer does nothing on a conflict. A
 -- reverse drain writes rows, dead letters and positions in one transaction that names its fence, commits, and only then
 -- acknowledges to its source.
---
--- What must not happen: that code of others runs with the rights of this schema's owner, because a function of ours reads or
--- writes a table for which they have made triggers, rules, defaults, constraints, policies, indexes or types. A table
--- may belong to others, or be in their schema; on it there may be no code but that of roles which have our rights anyway.
 
--- Such code, as a sentence for people, or null. Rows of tables that refer to this one and are deleted or changed with its
--- rows count as its own; those of tables that inherit from it would, and are not needed.
-create or replace function tide.inbox_code_of_others(relation regclass) returns text
-language plpgsql stable set search_path = pg_catalog, pg_temp as $$
-declare
-    found_code record;
-begin
-    with recursive touched (relid, depth) as (
-        select relation, 0
-         union
-        select t.tgconstrrelid::regclass, least(d.depth + 1, 10)
-          from touched d join pg_trigger t on t.tgrelid = d.relid
-         where t.tgfoid in ('"RI_FKey_cascade_del"'::regproc, '"RI_FKey_setnull_del"'::regproc, '"RI_FKey_setdefault_del"'::regproc,
-                            '"RI_FKey_cascade_upd"'::regproc, '"RI_FKey_setnull_upd"'::regproc, '"RI_FKey_setdefault_upd"'::regproc)
-    ), part (class_id, object_id) as (
-        select 'pg_class'::regclass, t.relid::oid from touched t
-         union select 'pg_attrdef'::regclass, d.oid from pg_attrdef d join touched t on d.adrelid = t.relid
-         union select 'pg_constraint'::regclass, c.oid from pg_constraint c join touched t on c.conrelid = t.relid
-         union select 'pg_trigger'::regclass, g.oid from pg_trigger g join touched t on g.tgrelid = t.relid
-         union select 'pg_class'::regclass, x.indexrelid from pg_index x join touched t on x.indrelid = t.relid
-         union select 'pg_policy'::regclass, l.oid from pg_policy l join touched t on l.polrelid = t.relid
-    ), used (class_id, object_id, code_class, code_id, owner) as (
-        select p.*, d.refclassid, d.refobjid, coalesce(f.proowner, t.typowner, o.oprowner)
-          from part p
-          join pg_depend d on d.classid = p.class_id and d.objid = p.object_id
-          left join pg_proc f on d.refclassid = 'pg_proc'::regclass and f.oid = d.refobjid
-          left join pg_type t on d.refclassid = 'pg_type'::regclass and t.oid = d.refobjid
-          left join pg_operator o on d.refclassid = 'pg_operator'::regclass and o.oid = d.refobjid
-         where coalesce(f.oid, t.oid, o.oid) is not null
-         union all
-        select 'pg_class'::regclass, relation, 'pg_class'::regclass, t.relid, c.relowner
-          from touched t join pg_class c on c.oid = t.relid where t.depth > 0
-         union all
-        -- What a rule does is not looked into.
-        select 'pg_class'::regclass, relation, 'pg_rewrite'::regclass, r.oid, null
-          from pg_rewrite r join touched t on r.ev_class = t.relid
-         union all
-        select 'pg_class'::regclass, relation, 'pg_class'::regclass, i.inhrelid, null
-          from pg_inherits i join touched t on i.inhparent = t.relid
-    )
-    select pg_describe_object(u.class_id, u.object_id, 0) as part, pg_describe_object(u.code_class, u.code_id, 0) as code,
-           pg_get_userbyid(u.owner) as owner
-      into found_code
-      from used u
-     where u.owner is null
-        or not exists (select from pg_roles r where r.oid = u.owner and (r.rolsuper or pg_has_role(r.oid, current_user, 'member')))
-     order by u.owner is null, u.class_id, u.object_id
-     limit 1;
-    return format('%s uses %s', found_code.part, found_code.code) || coalesce(', which belongs to ' || quote_ident(found_code.owner), '')
-        where found_code.code is not null;
-end $$;
-
--- To be called before anything with the owner's rights reads or writes the table. The lock keeps what was looked at as it
--- is until the transaction ends: 'access share' for reading.
+-- To be called before anything with the owner's rights reads or writes the table: see table_trust.sql. The lock keeps what
+-- was looked at as it is until the transaction ends: 'access share' for reading.
 create or replace function tide.inbox_guard(box tide.inbox, lock_mode text) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -73,7 +17,7 @@ begin
     select c.relkind into kind from pg_class c where c.oid = relation;
     if kind = 'r' then
         execute format('lock table only %s in %s mode', named, lock_mode);
-        code := tide.inbox_code_of_others(relation);
+        code := tide.inbox_code_of_others(relation, lock_mode = 'access exclusive');
     end if;
     if kind is null or to_regclass(named) is distinct from relation then
         raise exception 'the table % of inbox "%" is gone', named, box.name using
@@ -87,6 +31,12 @@ begin
         raise exception 'inbox "%" is not touched: code of others would run with the rights of %: %', box.name, quote_ident(current_user), code
             using errcode = 'insufficient_privilege',
             hint = format('Remove it. If you trust a function or a type, and no one else may change it, let it belong to %I.', current_user);
+    -- What is written is converted to the type that was looked at then.
+    elsif box.event_id_type <> (select format_type(a.atttypid, null) from pg_attribute a
+                                 where a.attrelid = relation and a.attname = box.event_id_col) then
+        raise exception 'column % of %, the table of inbox "%", is no longer of type %',
+            quote_ident(box.event_id_col), named, box.name, box.event_id_type using
+            errcode = 'invalid_table_definition', hint = 'Give it that type again, or forget the inbox and track the table again.';
     end if;
 end $$;
 

@@ -8,7 +8,7 @@ return case kind when 'admin' then array['admin', 'operator', 'reader']
                  when 'operator' then array['operator', 'reader']
                  when 'relay' then array['relay', 'api', 'inbox_writer']
                  when 'api' then array['api', 'inbox_writer']
-                 when 'consumer' then array['consumer', 'inbox_worker']
+                 when 'consumer' then array['consumer', 'group_consumer', 'inbox_worker']
                  else array[kind] end;
 
 create or replace function tide.require_role(role name) returns void
@@ -77,7 +77,7 @@ create or replace function tide.grant_consumer(role name) returns void
 language sql set search_path = pg_catalog, pg_temp
 begin atomic select tide.grant_rights('consumer', role); end;
 comment on function tide.grant_consumer is
-    'Lets a role poll consumer groups, and call what works inboxes off: those that tide.inbox_grant gives it.';
+    'Lets a role poll every consumer group, and call what works inboxes off: those that tide.inbox_grant gives it.';
 
 -- A role that runs everything runs the API too.
 create or replace function tide.grant_relay(role name) returns void

@@ -4,6 +4,8 @@
 -- this schema's owner, so that writers need none here, and therefore
 --   * believes no argument: a trigger counts only on a table that tide.table_outbox lists, and to its outbox alone. Who
 --     may create a trigger on a table is PostgreSQL's to say, so a table is listed once its triggers are there;
+--   * reads transition tables only if the trigger at hand names them: without them the names inserted and deleted are
+--     those of relations of the writer's own, in pg_temp. A trigger counts only if it is exactly what we make;
 --   * never calls what a user may have made. Turning a row into JSON calls the casts to json of its columns' types, and
 --     the owner of a type can make such a cast: see tide.table_outbox_columns.
 --
@@ -84,6 +86,33 @@ begin
           from pg_attribute a
          where a.attrelid = source and a.attnum > 0 and not a.attisdropped
         having bool_or(a.attgenerated = 'v' or a.attnum = any (distrusted)));
+end $$;
+
+-- Whether a trigger is exactly as tide.table_outbox_enable and tide.table_outbox_route make it: when it fires, for
+-- statements, without a condition, columns or arguments, with these transition tables.
+create or replace function tide.is_own_trigger(g pg_trigger) returns boolean
+language sql stable
+return g.tgqual is null and g.tgnargs = 0 and g.tgattr::text = '' and g.tgconstraint = 0
+   and (g.tgname::text, g.tgtype::int, coalesce(g.tgoldtable, '')::text, coalesce(g.tgnewtable, '')::text) in (
+        ('tide_outbox_insert', 4, '', 'inserted'), ('tide_outbox_update', 16, 'deleted', 'inserted'),
+        ('tide_outbox_delete', 8, 'deleted', ''), ('tide_outbox_truncate', 32, '', ''), ('tide_outbox_truncating', 34, '', ''),
+        ('tide_outbox_route', 4, '', 'inserted'));
+
+create or replace function tide.require_own_trigger(source oid, name name) returns void
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+declare
+    own boolean := (select tide.is_own_trigger(g) from pg_trigger g where g.tgrelid = source and g.tgname = name);
+begin
+    -- A snapshot that is older than the trigger does not show it.
+    if own is null then
+        perform tide.table_outbox_refuse_table(source);
+    elsif not own then
+        raise exception 'trigger "%" of table "%" looks like that of an outbox, but is not one that tide-relay has made', name,
+            tide.table_name(source) using
+            errcode = 'object_not_in_prerequisite_state',
+            hint = format('Nothing was changed. Drop it: drop trigger %I on %s; or make the table an outbox, which replaces it: '
+                          'tide.table_outbox_enable or tide.table_outbox_route.', name, source::regclass);
+    end if;
 end $$;
 
 -- Publishing what a statement changed --------------------------------------------------------------------------------------
@@ -194,6 +223,7 @@ declare
     chunk        int := 0;
     statement    uuid;
 begin
+    perform tide.require_own_trigger(tg_relid, tg_name);
     if tg_when = 'BEFORE' then
         -- Of TRUNCATE only. All BEFORE triggers of a statement fire before any AFTER trigger.
         insert into tide.truncating (xid, partition)

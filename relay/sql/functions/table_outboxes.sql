@@ -44,12 +44,12 @@ begin
     return query select source::regclass union select p.relid from pg_partition_tree(source) p;
 end $$;
 
--- The triggers that each of the tables needs; a partitioned one a fifth.
+-- The triggers that each of the tables needs; a partitioned one a fifth. State ?: one of this name that is not as we make it.
 create or replace function tide.table_outbox_triggers(source oid)
 returns table (relation regclass, name text, event text, state "char")
 language sql stable security definer set search_path = pg_catalog, pg_temp
 begin atomic
-    select t.relid, e.name, e.event, g.tgenabled
+    select t.relid, e.name, e.event, case when tide.is_own_trigger(g) then g.tgenabled when g.oid is not null then '?' end
       from (select source::regclass as relid union select p.relid from pg_partition_tree(source) p) t
       join pg_class c on c.oid = t.relid
      cross join (values
@@ -73,7 +73,7 @@ declare
     occupant    text;
 begin
     perform tide.table_outbox_tables(source);
-    if exists (select from tide.table_outbox_triggers(source) t where t.state is null) then
+    if exists (select from tide.table_outbox_triggers(source) t where coalesce(t.state, '?') = '?') then
         raise exception 'table "%" has no triggers yet', tide.table_name(source) using
             errcode = 'object_not_in_prerequisite_state', hint = 'Call tide.table_outbox_enable, which creates them.';
     elsif mode is null or mode not in ('statement', 'row') then
@@ -202,7 +202,7 @@ begin
     if not found then
         return format('the table was dropped: select tide.table_outbox_disable(%s);', source);
     end if;
-    select string_agg(format('trigger %s of %s is %s', t.name, t.relation, case when t.state is null then 'missing' else 'disabled' end),
+    select string_agg(format('trigger %s of %s is %s', t.name, t.relation, case when t.state is null then 'missing' when t.state = '?' then 'another' else 'disabled' end),
                       ', ' order by t.relation <> source::regclass, t.relation::oid, t.name) into wrong
       from tide.table_outbox_triggers(source) t where t.state is null or t.state not in ('O', 'A');
     if wrong is not null then

@@ -38,8 +38,9 @@ begin
             hint = format('It is routed to an outbox. Say which columns it has now: select tide.table_outbox_route(%1$L, columns => ...); '
                           'or let it be routed no more: select tide.table_outbox_unroute(%1$L);', route.source::regclass::text);
     end if;
+    -- Not a cast to text: the column may have got another type since, and its owner may have made one for that.
     select case when a.atttypid = 'jsonb'::regtype then format('%I', names[5])
-                else format('tide.table_route_payload(%I::text)', names[5]) end into payload
+                else format('tide.table_route_payload(' || as_text || ')', names[5]) end into payload
       from pg_attribute a where a.attrelid = route.source and a.attname = names[5];
     -- A column that was dropped gives no header.
     select string_agg(format('%L, ', h.name) || format(as_text, h.of), ', ' order by h.place) into headers
@@ -102,6 +103,7 @@ begin
         end if;
         perform tide.table_route_append(tg_relid, null, null, null);
     end if;
+    perform tide.require_own_trigger(tg_relid, tg_name);
     for row in execute format(tide.table_route_query(route), 'inserted') loop
         payloads := array_append(payloads, row.payload);
         keys := array_append(keys, row.key);
@@ -125,7 +127,7 @@ end $$;
 create or replace function tide.table_route_triggers(source oid) returns table (relation regclass, state "char")
 language sql stable security definer set search_path = pg_catalog, pg_temp
 begin atomic
-    select t.relid, g.tgenabled
+    select t.relid, case when tide.is_own_trigger(g) then g.tgenabled when g.oid is not null then '?' end
       from (select source::regclass as relid union select p.relid from pg_partition_tree(source) p) t
       left join pg_trigger g on g.tgrelid = t.relid and g.tgname = 'tide_outbox_route' and g.tgfoid = 'tide.table_routed'::regproc;
 end;
@@ -172,7 +174,7 @@ declare
     box_name     text;
 begin
     perform tide.table_outbox_tables(source);
-    if exists (select from tide.table_route_triggers(source) t where t.state is null) then
+    if exists (select from tide.table_route_triggers(source) t where coalesce(t.state, '?') = '?') then
         raise exception 'table "%" has no trigger yet', tide.table_name(source) using
             errcode = 'object_not_in_prerequisite_state', hint = 'Call tide.table_outbox_route, which creates it.';
     elsif exists (select from tide.table_outbox t where t.source = table_route_register.source) then
@@ -338,7 +340,7 @@ begin
     if not exists (select from pg_class c where c.oid = route.source) then
         return format('the table was dropped: select tide.table_outbox_unroute(%s);', route.source::oid);
     end if;
-    select string_agg(format('the trigger of %s is %s', t.relation, case when t.state is null then 'missing' else 'disabled' end), ', '
+    select string_agg(format('the trigger of %s is %s', t.relation, case when t.state is null then 'missing' when t.state = '?' then 'another' else 'disabled' end), ', '
                       order by t.relation <> route.source, t.relation::oid) into wrong
       from tide.table_route_triggers(route.source) t where t.state is null or t.state not in ('O', 'A');
     if wrong is not null then

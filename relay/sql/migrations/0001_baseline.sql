@@ -74,6 +74,11 @@ create table tide.consumer (
     seen_at  timestamptz not null,
     primary key (group_id, name)
 ) with (fillfactor = 20, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
+create table tide.consumer_guard (
+    guarded_since timestamptz not null default now()
+);
+create unique index consumer_guard_is_one_row on tide.consumer_guard ((true));
+comment on table tide.consumer_guard is 'One row since a role has had the right to a single consumer group.';
 comment on table tide.consumer is 'Who polls each polled group, and when it was last seen.';
 
 create table tide.consumer_lease (
@@ -375,6 +380,7 @@ select s.name, s.kind, s.value, s.value, s.description
      'How long a disabled pipeline, or a consumer group that no one polls, may hold messages that the others have settled. 0: indefinitely.'),
     ('outbox_skip_empty_delta', 'boolean', 'true', 'Whether a table outbox leaves out statements that changed nothing.'),
     ('consumer_dead_threshold_hours', 'hours', '24', 'How long a consumer may be silent until it counts as dead.'),
+    ('consumers_per_group', 'count', '1000', 'How many consumers a group can have. 0: no limit.'),
     ('consumer_cleanup_enabled', 'boolean', 'true', 'Whether dead consumers are removed, and what they hold is given to others.'),
     ('inbox_enabled', 'boolean', 'true', 'Whether inboxes may be created. Existing ones keep working.'),
     ('inbox_processed_retention_hours', 'hours', '72', 'How long processed messages stay in an inbox that has no retention of its own. 0: indefinitely.'),
@@ -390,7 +396,7 @@ select s.name, s.kind, s.value, s.value, s.description
 -- tide.grant_admin, tide.grant_publisher and the others give a role all rows of its kind. A new function comes with a
 -- migration that says here who may call it, or that no one but the owner may.
 create table tide.permission (
-    kind        text not null check (kind in ('admin', 'operator', 'reader', 'publisher', 'consumer', 'inbox_worker',
+    kind        text not null check (kind in ('admin', 'operator', 'reader', 'publisher', 'consumer', 'group_consumer', 'inbox_worker',
                                               'relay', 'api', 'inbox_writer', 'owner')),
     object_type text not null check (object_type in ('function', 'table', 'sequence')),
     schema      name not null default 'tide',
@@ -408,7 +414,7 @@ select p.kind, 'function', unnest(p.names)
     ('admin', array[
         'outbox_create', 'outbox_create_if_not_exists', 'outbox_drop', 'outbox_grant_publish', 'outbox_revoke_publish',
         'relay_set_outbox', 'relay_set_inbox', 'relay_delete', 'create_consumer_group', 'drop_consumer_group',
-        'inbox_create', 'inbox_drop', 'inbox_grant', 'inbox_revoke', 'enable_inbox_ordering', 'disable_inbox_ordering',
+        'consumer_group_grant', 'consumer_group_revoke', 'inbox_create', 'inbox_drop', 'inbox_grant', 'inbox_revoke', 'enable_inbox_ordering', 'disable_inbox_ordering',
         'enable_inbox_priority', 'disable_inbox_priority', 'enable_inbox_tracking', 'disable_inbox_tracking',
         'setting_set', 'setting_reset', 'outbox_skip_ids', 'relay_skip_epochs', 'database_identity_renew',
         -- A table is made an outbox with the rights of its owner: so these need their parts, too.
@@ -427,9 +433,10 @@ select p.kind, 'function', unnest(p.names)
         'outbox_status', 'outbox_last_id', 'outbox_horizon', 'outbox_oldest_publisher_seconds', 'outbox_holds',
         'consumer_lag', 'consumer_status', 'inbox_status', 'inbox_health', 'inbox_ordering_gaps',
         'relay_dlq_stats', 'relay_replays', 'table_outbox_status', 'setting_number', 'setting_is_on', 'outbox_of',
-        'database_identity']),
+        'see_anything', 'database_identity']),
     ('publisher', array['outbox_publish', 'outbox_publish_many', 'publish_anywhere']),
-    ('consumer', array[
+    ('consumer', array['consume_anywhere']),
+    ('group_consumer', array[
         'poll_outbox', 'commit_offset', 'extend_lease', 'consumer_heartbeat', 'consumer_lag', 'consumer_status']),
     -- What works inboxes off, with the caller's rights: so it needs its parts, too.
     ('inbox_worker', array[
@@ -460,7 +467,9 @@ select p.kind, 'function', unnest(p.names)
         'outbox_append', 'outbox_skip_plan', 'is_array', 'keep_table_outbox', 'table_key', 'table_outbox_append_chunk',
         'table_outbox_append_rows', 'table_outbox_columns', 'table_outbox_problem', 'table_outbox_refuse_size',
         'table_outbox_refuse_table', 'table_route_has', 'table_route_query', 'table_route_of', 'table_route_column',
-        'table_route_problem', 'keep_table_route'])
+        'table_route_problem', 'keep_table_route', 'is_trusted', 'expression_uses', 'type_uses', 'function_is_harmless',
+        'inbox_is_plain', 'is_own_trigger', 'require_own_trigger', 'may_consume', 'may_see_anything',
+        'require_consumer', 'consumer_room', 'may_see_inbox', 'inbox_require_sight'])
   ) as p (kind, names);
 
 -- The names of pg_trickle: a kind that may call what they wrap may call them.
@@ -474,7 +483,7 @@ select p.kind, 'function', 'pgtrickle', unnest(p.names)
     ('operator', array[
         'enable_relay', 'disable_relay', 'list_relay_configs', 'get_relay_config', 'seek_offset', 'relay_changed']),
     ('reader', array['consumer_lag', 'inbox_status', 'outbox_status', 'outbox_of']),
-    ('consumer', array['poll_outbox', 'commit_offset', 'extend_lease', 'consumer_heartbeat', 'consumer_lag']),
+    ('group_consumer', array['poll_outbox', 'commit_offset', 'extend_lease', 'consumer_heartbeat', 'consumer_lag']),
     ('inbox_worker', array[
         'inbox_health', 'inbox_status', 'replay_inbox_messages', 'inbox_ordering_gaps', 'inbox_is_my_partition'])
   ) as p (kind, names);
@@ -500,6 +509,7 @@ select p.kind, p.object_type, unnest(p.names), p.privileges
         array['pipeline']),
     ('reader', 'table', 'select (outbox_id, id, created_at, size)', array['message']),
     ('owner', 'table', 'all', array['consumer', 'consumer_lease', 'identity', 'inbox_duplicates', 'pipeline_history', 'publish_guard',
-        'table_outbox', 'table_route', 'truncating']),
+        'table_outbox', 'table_route', 'truncating',
+        'consumer_guard']),
     ('owner', 'sequence', 'all', array['revisions'])
   ) as p (kind, object_type, privileges, names);

@@ -4,6 +4,7 @@ import psycopg
 import pytest
 
 from tests.sql.inbox.inboxes import call, claim, failed, fill, names, processed
+from tests.sql.security.logins import logins
 from tests.sql.support import refused
 
 pytestmark = pytest.mark.each_postgres
@@ -58,6 +59,32 @@ def test_a_worker_can_do_nothing_with_another_inbox(worker):
     ):
         with refused("42501", "permission denied for table secrets"):
             call(worker, expression)
+
+
+SIGHTS = ("tide.inbox_status(%s)", "tide.inbox_health(%s)", "tide.inbox_ordering_gaps(%s)")
+
+
+def test_what_tells_of_an_inbox_tells_only_who_may_read_it(database):
+    with logins(database) as make, database.connect() as owner:
+        (name, url), (_, consumer_url), (_, reader_url) = make(), make("grant_consumer"), make("grant_reader")
+        for inbox in ("commands", "secrets"):
+            call(owner, "tide.inbox_create(%s)", inbox)
+            call(owner, "tide.enable_inbox_ordering(%s)", inbox)
+        call(owner, "tide.inbox_grant('commands', %s)", name)
+        seen = {
+            url: [["commands"], ("commands",), ("secrets",)],
+            consumer_url: [[], (), ("commands", "secrets")],
+            reader_url: [["commands", "secrets"], ("commands", "secrets"), ()],
+        }
+        for role, (listed, allowed, hidden) in seen.items():
+            with psycopg.connect(role, autocommit=True) as connection:
+                assert [row[0] for row in connection.execute("select name from tide.inbox_status()")] == listed
+                for sight in SIGHTS:
+                    for inbox in allowed:
+                        connection.execute(f"select {sight}", [inbox])
+                    for inbox in hidden:
+                        with refused("42501", f'may not read inbox "{inbox}"'):
+                            connection.execute(f"select {sight}", [inbox])
 
 
 def test_a_worker_can_neither_remove_messages_nor_change_the_inbox(worker):

@@ -12,7 +12,18 @@ from tests.sql.security.logins import logins
 pytestmark = pytest.mark.each_postgres
 
 PAGE = (ROOT / "docs" / "reference" / "permissions.md").read_text()
-GROUPS = ("admin", "operator", "reader", "publisher", "consumer", "inbox_worker", "relay", "api", "inbox_writer")
+GROUPS = (
+    "admin",
+    "operator",
+    "reader",
+    "publisher",
+    "consumer",
+    "group_consumer",
+    "inbox_worker",
+    "relay",
+    "api",
+    "inbox_writer",
+)
 
 # What the schemas of tide-relay hold, but not what each outbox and each inbox has.
 OBJECTS = """

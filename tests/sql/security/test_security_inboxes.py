@@ -7,77 +7,11 @@ import psycopg
 import pytest
 
 from tests.sql.inbox.inboxes import call
+from tests.sql.security.inbox_traps import BUILT_IN_TRAPS, HARMLESS, MOODY, TABLE, TRAP, TRAPS
 from tests.sql.security.logins import logins
 from tests.sql.support import refused
 
 pytestmark = pytest.mark.each_postgres
-
-TRAP = """
-    create table app.sprung (who text);
-    grant insert on app.sprung to public;
-    create function app.trap() returns boolean language plpgsql security invoker as
-        $$ begin insert into app.sprung values (current_user); return true; end $$;
-    create function app.pure_trap() returns text language plpgsql immutable as
-        $$ begin perform app.trap(); return 'x'; end $$;
-    create function app.fire() returns trigger language plpgsql as
-        $$ begin perform app.trap(); return case tg_op when 'DELETE' then old else new end; end $$;
-    create type app.mood as enum ('good');
-    create function app.mood_trap(app.mood) returns text language plpgsql as
-        $$ begin perform app.trap(); return 'x'; end $$;
-    create cast (app.mood as text) with function app.mood_trap(app.mood) as assignment;
-    create function app.text_trap(text) returns app.mood language plpgsql as
-        $$ begin perform app.trap(); return 'good'; end $$;
-    create cast (text as app.mood) with function app.text_trap(text) as assignment;
-    create domain app.checked as text check (app.trap());"""
-
-TABLE = "create table app.events (event_id text primary key, mine text)"
-MOODY = "create table app.events (event_id app.mood primary key, mine text)"
-
-# What is put on the table, and what is said of it.
-TRAPS = {
-    "trigger": (
-        "create trigger t before insert or delete on app.events for each row execute function app.fire()",
-        "app.fire()",
-    ),
-    "trigger_condition": (
-        (
-            "create trigger t before insert or update on app.events for each row when (app.trap())"
-            " execute function suppress_redundant_updates_trigger()"
-        ),
-        "app.trap()",
-    ),
-    "deferred_trigger": (
-        (
-            "create constraint trigger t after insert on app.events deferrable initially deferred"
-            " for each row execute function app.fire()"
-        ),
-        "app.fire()",
-    ),
-    "default": ("alter table app.events alter mine set default app.pure_trap()", "app.pure_trap()"),
-    "generated": (
-        "alter table app.events add g text generated always as (app.pure_trap() || event_id) stored",
-        "app.pure_trap()",
-    ),
-    "check": ("alter table app.events add check (app.trap()) not valid", "app.trap()"),
-    "index": ("create index on app.events ((app.pure_trap() || mine))", "app.pure_trap()"),
-    "policy": (
-        (
-            "alter table app.events enable row level security, force row level security;"
-            " create policy p on app.events using (app.trap()) with check (app.trap())"
-        ),
-        "app.trap()",
-    ),
-    "rule": ("create rule r as on insert to app.events do also select app.trap()", "rule r"),
-    "domain": ("alter table app.events add more app.checked", "app.checked"),
-    "child": ("create table app.child () inherits (app.events)", "app.child"),
-    "cascade": (
-        (
-            "create table app.child (event_id text references app.events on delete cascade);"
-            " create trigger t after delete on app.child for each row execute function app.fire()"
-        ),
-        "table app.child, which belongs to app",
-    ),
-}
 
 CALLS = {
     "writing": "tide.inbox_write('events', array['good'], array['t'], array['s'], array['a'], array[1], array['1'],"
@@ -103,6 +37,7 @@ def app(database, db):
         _name, url = make(name="app")
         with database.admin() as admin:
             admin.execute("create schema app authorization app; grant app to tide_owner")
+        db.execute("select tide.grant_publisher('app')")
         with psycopg.connect(url, autocommit=True) as connection:
             connection.execute(TRAP)
             yield connection
@@ -152,6 +87,54 @@ def test_a_table_that_has_it_already_does_not_become_an_inbox(db, app, trap):
         call(db, "tide.enable_inbox_tracking('app.events')")
     assert sprung(app) == set()
     assert db.execute("select count(*) from tide.inbox").fetchone() == (0,)
+
+
+def test_functions_of_postgresql_that_run_what_they_are_given_are_found_and_not_run(db, app):
+    """One table after the other, as each has the same name."""
+    call(db, "tide.inbox_create('other')")
+    for trap, (laid, code) in BUILT_IN_TRAPS.items():
+        app.execute(TABLE)
+        track(db)
+        app.execute("insert into app.events (event_id, processed_at) values ('old', now() - interval '1 day')")
+        app.execute(laid)
+        app.execute("delete from app.sprung")
+        call_all(db, "42501", code)
+        assert sprung(app) == set(), trap
+        db.execute("select tide.disable_inbox_tracking('events'); drop table app.events cascade")
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_what_is_harmless_is_allowed(db, app, when):
+    app.execute(TABLE)
+    if when == "before":
+        app.execute(HARMLESS)
+    track(db)
+    if when == "after":
+        app.execute(HARMLESS)
+    assert call(db, CALLS["writing"]) == 1
+    assert call(db, CALLS["looking"]) is not None
+    assert call(db, "tide.inbox_health('events') ->> 'pending'") == "1"
+
+
+def test_a_written_id_is_converted_to_the_type_that_the_column_has_now(db, app):
+    """The owner of the schema may put a type of its own in the place of the one that the inbox remembers."""
+    db.execute("create domain public.code as text")
+    app.execute("create table app.events (event_id public.code primary key, mine text)")
+    track(db)
+    app.execute("drop view app.events_pending, app.events_dlq, app.events_stats, app.next_events")
+    app.execute("alter table app.events alter event_id type text")
+    db.execute("drop domain public.code")
+    for name in ("writing", "looking"):
+        with refused("42P16", "no longer of type public.code"):
+            call(db, CALLS[name])
+
+
+def test_what_a_type_of_a_trusted_owner_consists_of_is_looked_at_too(db, app):
+    app.execute(TABLE)
+    db.execute("create type public.pair as (a int, b app.checked[])")
+    app.execute("alter table app.events add p public.pair")
+    with refused("42501", "app.checked"):
+        call(db, "tide.enable_inbox_tracking('app.events')")
 
 
 def test_a_type_of_others_is_not_converted(db, app):

@@ -9,25 +9,74 @@
 --   A publisher whose mark was not seen either took it after top was read, so its ids are above top; or had ended,
 --   and PostgreSQL releases locks only after a commit is visible, so the later snapshot sees its rows.
 --
+-- Any role may take such a lock. A publisher's is told by the lock on tide.outbox that it has taken before: see tide.mark.
+--
 -- Bell: publishers NOTIFY only if a consumer group sleeps. A group arms its bell, commits, and looks again: a publisher
 -- that saw the bell unarmed had its mark before the bell was armed, so the second look sees the mark or the row.
 
 -- The first key of the advisory locks by which publishers mark themselves. The base keeps clear of the small numbers
--- that applications tend to use; a foreign lock in the same class could only delay a reader, never hide a message.
+-- that applications tend to use; a stranger's lock in the same class is not a mark, see tide.mark.
 create or replace function tide.lock_class(outbox_id int) returns int
 language sql immutable parallel safe
 return 1952670720 + outbox_id % 1000000;
 
--- Takes the mark of this transaction on an outbox. Arguments are evaluated before the call, so last_value is read before
--- the lock is taken. Mark and setting both revert with a savepoint, so they never disagree.
--- PL/pgSQL sets up each expression again in each transaction, so the publish functions have few; this one is inlined.
-create or replace function tide.outbox_mark(outbox_id int, ids regclass) returns text
+-- Where another session holds the lock exclusively, which no publisher does: a mark further below is as true, and holds back a
+-- little more until this transaction ends. No publisher waits; one fails if a stranger holds nearly every lock there is.
+create or replace function tide.outbox_mark_below(outbox_id int) returns boolean
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+    box     tide.outbox;
+    marked  bigint;
+    holders text;
+begin
+    select * into box from tide.outbox o where o.outbox_id = outbox_mark_below.outbox_id;
+    for attempt in 1 .. 100 loop
+        marked := coalesce(pg_sequence_last_value(box.ids), 0) - 1 - floor(random() * 1000000)::bigint;
+        if pg_try_advisory_xact_lock_shared(box.mark_class, (marked & 2147483647)::int) then
+            perform set_config(box.mark_setting, concat(pg_current_xact_id(), ' ', marked), true);
+            return true;
+        end if;
+    end loop;
+    select string_agg(distinct format('pid %s of role %s', m.pid, coalesce(quote_ident(a.usename), 'unknown')), ', ')
+      into holders
+      from tide.mark m left join pg_stat_activity a on a.pid = m.pid where m.class = box.mark_class and not m.publishes;
+    raise exception 'outbox "%" cannot be published to: sessions that do not publish hold its advisory locks (%)',
+        box.name, coalesce(holders, 'they have ended') using
+        errcode = 'lock_not_available',
+        hint = 'Nothing was published. End them: select pg_terminate_backend(pid); and see relay doctor.';
+end $$;
+
+-- Takes the mark of this transaction on an outbox. True: it is new. False: the setting says that this transaction has one;
+-- the caller then takes it again with tide.outbox_mark_again, as anyone can set a setting.
+-- The setting is "<transaction> <v>", so what a transaction before this left, or what a pool's other client set, is
+-- passed over. Arguments are evaluated before the call, so last_value is read before the lock is taken. Lock and
+-- setting both revert with a savepoint.
+-- PL/pgSQL sets up each expression again in each transaction, so the publish functions have few; this one is inlined,
+-- and name and class of the mark are columns.
+create or replace function tide.outbox_mark(outbox_id int, class int, setting text, ids regclass) returns boolean
 language sql volatile
-return concat(
-    pg_advisory_xact_lock_shared(
-        tide.lock_class(outbox_id), (coalesce(pg_sequence_last_value(ids), 0) % 2147483648)::int)::text,
-    set_config('tide.inflight_' || outbox_id, 'on', true)
-);
+return case
+    when split_part(current_setting(setting, true), ' ', 1) = pg_current_xact_id()::text then false
+    when pg_try_advisory_xact_lock_shared(class, (split_part(
+             set_config(setting, concat(pg_current_xact_id(), ' ', coalesce(pg_sequence_last_value(ids), 0)), true),
+             ' ', 2)::bigint & 2147483647)::int) then true
+    else tide.outbox_mark_below(outbox_id) end;
+
+-- For a publish that is not the transaction's first: takes the mark again, before the id. Where it is held, that is a count
+-- in this process. Where it is not, because the number of this transaction was guessed and set before, the lock is
+-- taken here, and within the bounds in which a mark is true: not above the last id, and less than 2^31 below it.
+create or replace function tide.outbox_mark_again(outbox_id int, ids regclass) returns regclass
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+    top    bigint := coalesce(pg_sequence_last_value(ids), 0);
+    marked bigint := split_part(current_setting('tide.inflight_' || outbox_id, true), ' ', 2);
+begin
+    if not pg_try_advisory_xact_lock_shared(
+               tide.lock_class(outbox_id), (greatest(least(marked, top), top - 2000000000) & 2147483647)::int) then
+        perform tide.outbox_mark_below(outbox_id);
+    end if;
+    return ids;
+end $$;
 
 -- Whether a publisher that has just taken its mark must NOTIFY. A snapshot that is older than the mark may not show a
 -- bell armed since, so REPEATABLE READ and SERIALIZABLE always do. PREPARE TRANSACTION refuses a transaction that has
@@ -47,7 +96,7 @@ language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
     box tide.outbox := tide.find_outbox(outbox);
 begin
-    if box.guarded and not tide.may_publish(box.ids) then
+    if box.guarded and not tide.may_publish(box.outbox_id) then
         raise exception 'role % may not publish to outbox "%"', quote_ident(tide.caller()), box.name using
             errcode = 'insufficient_privilege',
             hint = format('Let the owner of schema tide, or a role of tide.grant_admin, run: select tide.outbox_grant_publish(%L, %L);',
@@ -77,29 +126,25 @@ declare
     new_id    bigint;
     asleep    boolean;
 begin
-    select o.outbox_id, o.ids,
-           case when current_setting('tide.inflight_' || o.outbox_id, true) = 'on' then false
-                else tide.outbox_mark(o.outbox_id, o.ids) is not null end
+    select o.outbox_id, o.ids, tide.outbox_mark(o.outbox_id, o.mark_class, o.mark_setting, o.ids)
       into in_outbox, ids, marked
       from tide.outbox o
      where o.name = outbox_publish.outbox and o.enabled and size <= o.max_payload_bytes
        and coalesce(jsonb_typeof(headers), 'object') = 'object' and not o.guarded;
     -- The question of a guarded outbox is a statement more, so that others do not pay for it.
     if not found then
-        select o.outbox_id, o.ids,
-               case when current_setting('tide.inflight_' || o.outbox_id, true) = 'on' then false
-                    else tide.outbox_mark(o.outbox_id, o.ids) is not null end
+        select o.outbox_id, o.ids, tide.outbox_mark(o.outbox_id, o.mark_class, o.mark_setting, o.ids)
           into in_outbox, ids, marked
           from tide.outbox o
          where o.name = outbox_publish.outbox and o.enabled and size <= o.max_payload_bytes
-           and coalesce(jsonb_typeof(headers), 'object') = 'object' and (not o.guarded or tide.may_publish(o.ids));
+           and coalesce(jsonb_typeof(headers), 'object') = 'object' and (not o.guarded or tide.may_publish(o.outbox_id));
         if not found then
             perform tide.outbox_refuse(outbox, headers, size);
         end if;
     end if;
     -- A first look at the bell, in a statement later than the mark; the whole question is a statement more, asked only then.
     insert into tide.message (outbox_id, id, size, key, headers, payload)
-    values (in_outbox, nextval(ids), size, key, coalesce(headers, '{}'), coalesce(payload, 'null'))
+    values (in_outbox, nextval(case when marked then ids else tide.outbox_mark_again(in_outbox, ids) end), size, key, coalesce(headers, '{}'), coalesce(payload, 'null'))
     returning id, marked and (current_setting('transaction_isolation') <> 'read committed'
                               or exists (select from tide.bell b where b.outbox_id = in_outbox and b.armed))
       into new_id, asleep;
@@ -115,13 +160,17 @@ comment on function tide.outbox_publish is 'Publishes a message in the caller''s
 create or replace function tide.outbox_append(box tide.outbox, payloads jsonb[], keys text[], headers jsonb[]) returns bigint[]
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
-    mark    text;
+    marked  boolean;
     new_ids bigint[];
     asleep  boolean;
 begin
-    if current_setting('tide.inflight_' || box.outbox_id, true) is distinct from 'on' then
-        mark := tide.outbox_mark(box.outbox_id, box.ids);
+    -- From the table: its lock is what tells a mark from a stranger's lock; see tide.mark.
+    select tide.outbox_mark(o.outbox_id, o.mark_class, o.mark_setting, o.ids) into marked
+      from tide.outbox o where o.outbox_id = box.outbox_id;
+    if marked then
         asleep := tide.outbox_asleep(box.outbox_id);
+    else
+        perform tide.outbox_mark_again(box.outbox_id, box.ids);
     end if;
     with given as (
         select coalesce(m.payload, 'null') as payload, m.key, coalesce(m.headers, '{}') as headers
@@ -154,7 +203,7 @@ declare
     wrong   record;
     refusal text;
 begin
-    if not box.enabled or box.guarded and not tide.may_publish(box.ids) then
+    if not box.enabled or box.guarded and not tide.may_publish(box.outbox_id) then
         refusal := tide.outbox_refuse(outbox, null, 0);
     elsif cardinality(keys) <> wanted or cardinality(headers) <> wanted then
         raise exception 'outbox_publish_many got % payloads, % keys and % headers',
@@ -186,25 +235,21 @@ language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 declare
     top bigint := coalesce(tide.outbox_last_id(outbox_id), 0);
 begin
-    select coalesce(top - max(marks.behind) filter (where marks.behind < 2130706432), top, 0), count(*)
+    select greatest(coalesce(top - max(marks.behind) filter (where marks.behind < 2130706432), top), 0), count(*)
       into horizon, open_publishers
-      from (select (top - l.objid::bigint) & 2147483647 as behind
-              from pg_locks l
-             where l.locktype = 'advisory' and l.objsubid = 2
-               and l.classid = tide.lock_class(outbox_horizon.outbox_id)::oid
-               and l.database = (select d.oid from pg_database d where d.datname = current_database())) marks;
+      from (select (top - m.key) & 2147483647 as behind
+              from tide.mark m
+             where m.publishes and m.class = tide.lock_class(outbox_horizon.outbox_id)) marks;
 end $$;
 
 create or replace function tide.outbox_oldest_publisher_seconds(outbox_id int) returns float8
 language sql volatile security definer set search_path = pg_catalog, pg_temp
 begin atomic
     select coalesce(extract(epoch from clock_timestamp() - min(coalesce(a.xact_start, x.prepared))), 0)::float8
-      from pg_locks l
-      left join pg_stat_activity a on a.pid = l.pid
-      left join pg_locks t on l.pid is null and t.locktype = 'transactionid' and t.virtualtransaction = l.virtualtransaction
+      from tide.mark m
+      left join pg_stat_activity a on a.pid = m.pid
+      left join pg_locks t on m.pid is null and t.locktype = 'transactionid' and t.virtualtransaction = m.virtualtransaction
       left join pg_prepared_xacts x on x.transaction = t.transactionid
-     where l.locktype = 'advisory' and l.objsubid = 2
-       and l.classid = tide.lock_class(outbox_oldest_publisher_seconds.outbox_id)::oid
-       and l.database = (select d.oid from pg_database d where d.datname = current_database());
+     where m.publishes and m.class = tide.lock_class(outbox_oldest_publisher_seconds.outbox_id);
 end;
 comment on function tide.outbox_oldest_publisher_seconds is 'How long the oldest transaction that still publishes is open; 0 if there is none.';

@@ -14,6 +14,11 @@ begin
     return found_outbox;
 end $$;
 
+create or replace function tide.outbox_limit(outbox text) returns int
+language sql stable security definer set search_path = pg_catalog, pg_temp
+begin atomic select (tide.find_outbox(outbox)).max_payload_bytes; end;
+comment on function tide.outbox_limit is 'The largest message that the outbox takes: bytes of payload, headers and key as text.';
+
 create or replace function tide.outbox_last_id(outbox_id int) returns bigint
 language sql stable security definer set search_path = pg_catalog, pg_temp
 return (select coalesce(pg_sequence_last_value(o.ids), 0) from tide.outbox o where o.outbox_id = outbox_last_id.outbox_id);

@@ -89,6 +89,12 @@ return coalesce(current_setting('tide.two_phase', true), '') <> 'on'
         or exists (select from tide.bell b where b.outbox_id = outbox_asleep.outbox_id and b.armed)
            and exists (select from tide.scheduler s where s.seen_at > clock_timestamp() - interval '15 seconds'));
 
+-- Whether a message is certainly too large, told by the size of the values as they are: to make JSON a text takes seconds for
+-- 200 MB. As stored, JSON takes at most some four times the bytes of its text (a number of one digit takes 12).
+create or replace function tide.far_too_large(max_bytes int, payload jsonb, headers jsonb) returns boolean
+language sql stable
+return greatest(pg_column_size(payload), pg_column_size(headers)) > 8 * max_bytes::bigint;
+
 create or replace function tide.outbox_refuse(
     outbox text, headers jsonb, size bigint, which text default ''
 ) returns text
@@ -109,9 +115,23 @@ begin
         raise exception '%headers must be a JSON object, not %', which, jsonb_typeof(headers) using
             errcode = 'invalid_parameter_value', hint = 'For example: ''{"type": "order.created"}''. Nothing was published.';
     end if;
-    raise exception '%the message for outbox "%" has % bytes, its limit is %', which, box.name, size, box.max_payload_bytes using
+    raise exception '%the message for outbox "%" has % bytes, its limit is %', which, box.name,
+        coalesce(size::text, 'more than ' || box.max_payload_bytes), box.max_payload_bytes using
         errcode = 'program_limit_exceeded',
         hint = 'Nothing was published. Publish a reference to large data, or raise max_payload_bytes in tide.outbox.';
+end $$;
+
+-- The size of a large message, as text, unless it is refused before: no work is done for what cannot be published.
+create or replace function tide.outbox_measure(outbox text, payload jsonb, headers jsonb, key text) returns bigint
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+    box tide.outbox := tide.find_outbox(outbox);
+begin
+    if tide.far_too_large(box.max_payload_bytes, payload, headers) or octet_length(key) > box.max_payload_bytes
+       or not box.enabled or box.guarded and not tide.may_publish(box.outbox_id) then
+        perform tide.outbox_refuse(outbox, headers, null);
+    end if;
+    return coalesce(octet_length(payload::text), 4) + coalesce(octet_length(headers::text), 2) + coalesce(octet_length(key), 0);
 end $$;
 
 create or replace function tide.outbox_publish(
@@ -119,7 +139,8 @@ create or replace function tide.outbox_publish(
 ) returns bigint
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
-    size      bigint := coalesce(octet_length(payload::text), 4) + coalesce(octet_length(headers::text), 2) + coalesce(octet_length(key), 0);
+    size      bigint := case when tide.far_too_large(1048576, payload, headers) then tide.outbox_measure(outbox, payload, headers, key)
+                             else coalesce(octet_length(payload::text), 4) + coalesce(octet_length(headers::text), 2) + coalesce(octet_length(key), 0) end;
     in_outbox int;
     ids       regclass;
     marked    boolean;
@@ -200,6 +221,8 @@ language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
     box     tide.outbox := tide.find_outbox(outbox);
     wanted  int := coalesce(cardinality(payloads), 0);
+    given   bigint := coalesce(pg_column_size(payloads), 0)::bigint + coalesce(pg_column_size(keys), 0) + coalesce(pg_column_size(headers), 0);
+    far     bigint;
     wrong   record;
     refusal text;
 begin
@@ -212,6 +235,16 @@ begin
             hint = 'Give arrays of the same length, or NULL for all keys or all headers. Nothing was published.';
     elsif wanted = 0 then
         return '{}';
+    elsif given > 268435456 or wanted > 1000000 then
+        raise exception 'outbox_publish_many got % messages of % bytes for outbox "%", the limits of one call are 1000000 and 268435456',
+            wanted, given, box.name using
+            errcode = 'program_limit_exceeded', hint = 'Nothing was published. Publish them in several calls.';
+    elsif given > 8 * box.max_payload_bytes::bigint then
+        select m.number into far from unnest(payloads, headers) with ordinality as m (payload, headers, number)
+         where tide.far_too_large(box.max_payload_bytes, m.payload, m.headers) order by m.number limit 1;
+        if found then
+            refusal := tide.outbox_refuse(outbox, null, null, format('message %s of the array: ', far));
+        end if;
     end if;
     select * into wrong
       from (select m.number, m.headers, coalesce(octet_length(m.payload::text), 4) + coalesce(octet_length(m.headers::text), 2)

@@ -61,7 +61,7 @@ begin
                        format('Does nothing. Who may execute it may publish to outbox "%s".', box.name));
     end if;
     execute format('grant usage on schema tide to %I', role);
-    execute format('grant execute on function %s, tide.outbox_publish(text, jsonb, jsonb, text), '
+    execute format('grant execute on function %s, tide.outbox_limit(text), tide.outbox_publish(text, jsonb, jsonb, text), '
                    'tide.outbox_publish_many(text, jsonb[], text[], jsonb[]) to %I', named, role);
 end $$;
 comment on function tide.outbox_grant_publish is

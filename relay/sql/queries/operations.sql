@@ -6,6 +6,10 @@
 -- Creates an outbox where it is missing. True if it did.
 select tide.outbox_create_if_not_exists(%(outbox)s)
 
+-- name: outbox_limit
+-- The largest message that an outbox takes.
+select tide.outbox_limit(%(outbox)s)
+
 -- name: publish
 -- Publishes one JSON text; returns its id.
 select tide.outbox_publish(%(outbox)s, %(payload)s::jsonb, %(headers)s::jsonb, %(key)s)

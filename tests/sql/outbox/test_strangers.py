@@ -141,7 +141,7 @@ def test_one_who_creates_waits_for_another_and_not_without_limit(database, watch
         for call in ("outbox_create('new')", "outbox_create_if_not_exists('new')"):
             with pytest.raises(psycopg.errors.LockNotAvailable, match='"new" was not created') as found:
                 publisher.execute(f"select tide.{call}")
-            assert f"pid {other.info.backend_pid} of role tide_owner" in found.value.diag.message_detail
+            assert f"pid {other.info.backend_pid} of role tide_owner" in str(found.value.diag.message_detail)
         other.commit()
     assert publisher.execute("select tide.outbox_create_if_not_exists('new')").fetchone() == (False,)
 

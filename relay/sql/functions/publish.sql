@@ -20,63 +20,60 @@ create or replace function tide.lock_class(outbox_id int) returns int
 language sql immutable parallel safe
 return 1952670720 + outbox_id % 1000000;
 
--- Where another session holds the lock exclusively, which no publisher does: a mark further below is as true, and holds back a
--- little more until this transaction ends. No publisher waits; one fails if a stranger holds nearly every lock there is.
-create or replace function tide.outbox_mark_below(outbox_id int) returns boolean
+-- The mark where it is not simply new: takes it again, or anew, and returns whether it is new.
+--
+-- Anyone can set a setting. One of another transaction, left over in a pool, is passed over. One of this transaction says
+-- which lock it has, and that one is taken again, before each id: where it is held, that is a count in this process; where
+-- it is not, because the number of this transaction was guessed and set before, it is taken here, within the bounds in
+-- which a mark is true: not above the last id, and less than 2^31 below it.
+-- Where another session holds the lock exclusively, which no publisher does, a mark further below is as true, and holds back
+-- a little more until this transaction ends. No publisher waits; one fails if a stranger holds nearly every lock there is.
+create or replace function tide.outbox_mark_again(outbox_id int, ids regclass) returns boolean
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
-    box     tide.outbox;
-    marked  bigint;
+    setting text := 'tide.inflight_' || outbox_id;
+    own     text := pg_current_xact_id();
+    present text := current_setting(setting, true);
+    top     bigint := coalesce(pg_sequence_last_value(ids), 0);
+    marked  bigint := top;
+    is_new  boolean := split_part(present, ' ', 1) is distinct from own;
     holders text;
 begin
-    select * into box from tide.outbox o where o.outbox_id = outbox_mark_below.outbox_id;
+    if not is_new then
+        marked := greatest(least(split_part(present, ' ', 2)::bigint, top), top - 2000000000);
+    end if;
     for attempt in 1 .. 100 loop
-        marked := coalesce(pg_sequence_last_value(box.ids), 0) - 1 - floor(random() * 1000000)::bigint;
-        if pg_try_advisory_xact_lock_shared(box.mark_class, (marked & 2147483647)::int) then
-            perform set_config(box.mark_setting, concat(pg_current_xact_id(), ' ', marked), true);
-            return true;
+        if pg_try_advisory_xact_lock_shared(tide.lock_class(outbox_id), (marked & 2147483647)::int) then
+            if is_new then
+                perform set_config(setting, own || ' ' || marked, true);
+            end if;
+            return is_new;
         end if;
+        is_new := true;
+        marked := top - 1 - floor(random() * 1000000)::bigint;
     end loop;
     select string_agg(distinct format('pid %s of role %s', m.pid, coalesce(quote_ident(a.usename), 'unknown')), ', ')
       into holders
-      from tide.mark m left join pg_stat_activity a on a.pid = m.pid where m.class = box.mark_class and not m.publishes;
+      from tide.mark m left join pg_stat_activity a on a.pid = m.pid
+     where m.class = tide.lock_class(outbox_id) and not m.publishes;
     raise exception 'outbox "%" cannot be published to: sessions that do not publish hold its advisory locks (%)',
-        box.name, coalesce(holders, 'they have ended') using
+        (select o.name from tide.outbox o where o.outbox_id = outbox_mark_again.outbox_id), coalesce(holders, 'they have ended') using
         errcode = 'lock_not_available',
         hint = 'Nothing was published. End them: select pg_terminate_backend(pid); and see relay doctor.';
 end $$;
 
--- Takes the mark of this transaction on an outbox. True: it is new. False: the setting says that this transaction has one;
--- the caller then takes it again with tide.outbox_mark_again, as anyone can set a setting.
--- The setting is "<transaction> <v>", so what a transaction before this left, or what a pool's other client set, is
--- passed over. Arguments are evaluated before the call, so last_value is read before the lock is taken. Lock and
--- setting both revert with a savepoint.
+-- Takes the mark of this transaction on an outbox, and returns whether it is new. The setting is "<transaction> 0<v>".
+-- Arguments are evaluated before the call, so last_value is read before the lock is taken; for the setting it is read a
+-- moment earlier, which is as true. Lock and setting both revert with a savepoint.
 -- PL/pgSQL sets up each expression again in each transaction, so the publish functions have few; this one is inlined,
 -- and name and class of the mark are columns.
 create or replace function tide.outbox_mark(outbox_id int, class int, setting text, ids regclass) returns boolean
 language sql volatile
 return case
-    when split_part(current_setting(setting, true), ' ', 1) = pg_current_xact_id()::text then false
-    when pg_try_advisory_xact_lock_shared(class, (split_part(
-             set_config(setting, concat(pg_current_xact_id(), ' ', coalesce(pg_sequence_last_value(ids), 0)), true),
-             ' ', 2)::bigint & 2147483647)::int) then true
-    else tide.outbox_mark_below(outbox_id) end;
-
--- For a publish that is not the transaction's first: takes the mark again, before the id. Where it is held, that is a count
--- in this process. Where it is not, because the number of this transaction was guessed and set before, the lock is
--- taken here, and within the bounds in which a mark is true: not above the last id, and less than 2^31 below it.
-create or replace function tide.outbox_mark_again(outbox_id int, ids regclass) returns regclass
-language plpgsql set search_path = pg_catalog, pg_temp as $$
-declare
-    top    bigint := coalesce(pg_sequence_last_value(ids), 0);
-    marked bigint := split_part(current_setting('tide.inflight_' || outbox_id, true), ' ', 2);
-begin
-    if not pg_try_advisory_xact_lock_shared(
-               tide.lock_class(outbox_id), (greatest(least(marked, top), top - 2000000000) & 2147483647)::int) then
-        perform tide.outbox_mark_below(outbox_id);
-    end if;
-    return ids;
-end $$;
+    when coalesce(current_setting(setting, true), '') = ''
+         and set_config(setting, concat(pg_current_xact_id(), ' 0', pg_sequence_last_value(ids)), true) <> ''
+         and pg_try_advisory_xact_lock_shared(class, (coalesce(pg_sequence_last_value(ids), 0) & 2147483647)::int) then true
+    else tide.outbox_mark_again(outbox_id, ids) end;
 
 -- Whether a publisher that has just taken its mark must NOTIFY. A snapshot that is older than the mark may not show a
 -- bell armed since, so REPEATABLE READ and SERIALIZABLE always do. PREPARE TRANSACTION refuses a transaction that has
@@ -151,21 +148,21 @@ begin
       into in_outbox, ids, marked
       from tide.outbox o
      where o.name = outbox_publish.outbox and o.enabled and size <= o.max_payload_bytes
-       and coalesce(jsonb_typeof(headers), 'object') = 'object' and not o.guarded;
+       and coalesce(headers @> '{}', true) and not o.guarded;
     -- The question of a guarded outbox is a statement more, so that others do not pay for it.
     if not found then
         select o.outbox_id, o.ids, tide.outbox_mark(o.outbox_id, o.mark_class, o.mark_setting, o.ids)
           into in_outbox, ids, marked
           from tide.outbox o
          where o.name = outbox_publish.outbox and o.enabled and size <= o.max_payload_bytes
-           and coalesce(jsonb_typeof(headers), 'object') = 'object' and (not o.guarded or tide.may_publish(o.outbox_id));
+           and coalesce(headers @> '{}', true) and (not o.guarded or tide.may_publish(o.outbox_id));
         if not found then
             perform tide.outbox_refuse(outbox, headers, size);
         end if;
     end if;
     -- A first look at the bell, in a statement later than the mark; the whole question is a statement more, asked only then.
     insert into tide.message (outbox_id, id, size, key, headers, payload)
-    values (in_outbox, nextval(case when marked then ids else tide.outbox_mark_again(in_outbox, ids) end), size, key, coalesce(headers, '{}'), coalesce(payload, 'null'))
+    values (in_outbox, nextval(ids), size, key, coalesce(headers, '{}'), coalesce(payload, 'null'))
     returning id, marked and (current_setting('transaction_isolation') <> 'read committed'
                               or exists (select from tide.bell b where b.outbox_id = in_outbox and b.armed))
       into new_id, asleep;
@@ -190,8 +187,6 @@ begin
       from tide.outbox o where o.outbox_id = box.outbox_id;
     if marked then
         asleep := tide.outbox_asleep(box.outbox_id);
-    else
-        perform tide.outbox_mark_again(box.outbox_id, box.ids);
     end if;
     with given as (
         select coalesce(m.payload, 'null') as payload, m.key, coalesce(m.headers, '{}') as headers

@@ -3,7 +3,6 @@
 All ownership hangs on it: when it is lost, every lock is gone, and another scheduler may own the pipelines already.
 """
 
-import hashlib
 import os
 import socket
 from collections.abc import Iterable, Sequence
@@ -20,6 +19,7 @@ from relay.database.notifications import Ear
 from relay.errors import ConfigError, NotConnected
 from relay.models import Drain
 from relay.operations.lag import Behind, read_lags
+from relay.operations.locks import lock_key
 from relay.process.stop import Stop
 from relay.settings import Settings
 from relay.sql import query
@@ -41,15 +41,6 @@ class PipelineLag(NamedTuple):
     """Age of the oldest message; None if there is none among these ids."""
     publisher_seconds: float
     """How long the oldest open publisher of its outbox has been open; 0 if there is none."""
-
-
-def lock_key(name: str) -> int:
-    """The advisory lock of a pipeline: the first 8 bytes of SHA-256 over its name, as a signed integer.
-
-    A name has one direction, so that the key needs none.
-    """
-    digest = hashlib.sha256(f"tide-relay pipeline\0{name}".encode()).digest()
-    return int.from_bytes(digest[:8], "big", signed=True)
 
 
 class Session:

@@ -30,14 +30,14 @@ class Line(NamedTuple):
     """Members beside the payload that have no meaning."""
 
 
-def read_lines(file: BinaryIO) -> Iterator[tuple[Line, int]]:
+def read_lines(file: BinaryIO, longest_bytes: int = LONGEST_LINE_BYTES) -> Iterator[tuple[Line, int]]:
     """Each line that is not blank, and the bytes read up to its end. Raises BadLine."""
     number, read_bytes = 0, 0
-    while raw := file.readline(LONGEST_LINE_BYTES + 1):
+    while raw := file.readline(longest_bytes + 1):
         number += 1
         read_bytes += len(raw)
-        if len(raw) > LONGEST_LINE_BYTES:
-            raise BadLine(number, f"longer than {LONGEST_LINE_BYTES} bytes")
+        if len(raw) > longest_bytes:
+            raise BadLine(number, f"longer than {longest_bytes} bytes")
         try:
             text = raw.decode("utf-8-sig" if number == 1 else "utf-8").strip(BLANKS)
         except UnicodeDecodeError as error:

@@ -9,12 +9,14 @@ import psycopg
 
 from relay.errors import ConfigError, NotConnected
 from relay.operations.base import Connection, refusals
-from relay.operations.json_lines import BadLine, Line, read_lines
+from relay.operations.json_lines import LONGEST_LINE_BYTES, BadLine, Line, read_lines
 from relay.sql import query
 
 TRANSACTION_LINES = 500
 # Large lines make a transaction of fewer, so that memory stays bounded here and in the server.
 TRANSACTION_BYTES = 16 * 1024 * 1024
+# Blanks, escapes and names of members may make a line longer than the message on it, which has the limit.
+LINE_FACTOR = 8
 
 # How PostgreSQL refuses what is JSON all the same; the second is nesting that exceeds its stack.
 _NOT_JSON = (psycopg.DataError, psycopg.errors.StatementTooComplex)
@@ -44,7 +46,7 @@ def publish_lines(connection: Connection, outbox: str, file: BinaryIO) -> Iterat
     """
     done = Published(outbox)
     try:
-        for batch, read_bytes in _transactions(file):
+        for batch, read_bytes in _transactions(file, _longest_line(connection, outbox)):
             with refusals():
                 ids = _publish(connection, outbox, batch)
             done = replace(
@@ -61,10 +63,18 @@ def publish_lines(connection: Connection, outbox: str, file: BinaryIO) -> Iterat
         raise ConfigError(str(error)) from error
 
 
-def _transactions(file: BinaryIO) -> Iterator[tuple[list[Line], int]]:
+def _longest_line(connection: Connection, outbox: str) -> int:
+    """So that what is far too large is neither kept in memory, nor sent."""
+    with refusals():
+        row = connection.execute(query("outbox_limit"), {"outbox": outbox}).fetchone()
+    assert row
+    return min(LONGEST_LINE_BYTES, LINE_FACTOR * int(row[0]))
+
+
+def _transactions(file: BinaryIO, longest_bytes: int) -> Iterator[tuple[list[Line], int]]:
     batch: list[Line] = []
     size, read_bytes = 0, 0
-    for line, read_bytes in read_lines(file):
+    for line, read_bytes in read_lines(file, longest_bytes):
         batch.append(line)
         size += len(line.payload) + len(line.headers)
         if len(batch) >= TRANSACTION_LINES or size >= TRANSACTION_BYTES:

@@ -16,6 +16,7 @@ from relay.errors import ConfigError
 from relay.masking import mask
 from relay.operations.base import rows, seconds_text
 from relay.operations.lag import Behind, Lag, Lags, read_lags
+from relay.operations.locks import ending, holder_text, strangers
 
 Row = dict[str, Any]
 
@@ -71,6 +72,8 @@ class _Outbox:
     horizon: int
     publishers: Sequence[Row]
     """Open transactions, the oldest first."""
+    others: Sequence[Row]
+    """Sessions that hold locks like a publisher's, and hold nothing back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +86,8 @@ class _Facts:
     outbox: _Outbox | None
     lag: Lag | None
     hold_seconds: float | None
+    stranger: Row | None
+    """Who holds the lock of the pipeline, and is no scheduler."""
 
     @property
     def owner(self) -> Row | None:
@@ -118,9 +123,10 @@ def _read(connection: Connection, names: Sequence[str]) -> Iterator[_Facts]:
     outboxes = _read_outboxes(connection, pipelines)
     lags = _read_lags(connection, pipelines, outboxes)
     holds = _read_holds(connection, pipelines)
+    held_by = strangers(connection, [row["name"] for row in pipelines])
     for row in pipelines:
         outbox, lag = outboxes.get(row["outbox_id"]), lags.get((row["outbox_id"], row["offset_id"]))
-        yield _Facts(row, schedulers, outbox, lag, holds.get(row["name"]))
+        yield _Facts(row, schedulers, outbox, lag, holds.get(row["name"]), held_by.get(row["name"]))
 
 
 def _read_outboxes(connection: Connection, pipelines: Sequence[Row]) -> dict[int, _Outbox]:
@@ -132,13 +138,19 @@ def _read_outboxes(connection: Connection, pipelines: Sequence[Row]) -> dict[int
     found = rows(connection, "status_last_ids", outbox_ids=list(names))
     last_ids: dict[int, int | None] = {row["outbox_id"]: row["last_id"] for row in found}
     publishers: dict[str, list[Row]] = defaultdict(list)
-    for publisher in rows(connection, "status_publishers"):
-        publishers[publisher["outbox"]].append(publisher)
+    others: dict[str, list[Row]] = defaultdict(list)
+    for holder in rows(connection, "status_publishers"):
+        (publishers if holder["publishes"] else others)[holder["outbox"]].append(holder)
     published_to = [outbox_id for outbox_id, name in names.items() if name in publishers]
     found = rows(connection, "status_horizons", outbox_ids=published_to) if published_to else []
     horizons: dict[int, int] = {row["outbox_id"]: row["horizon"] for row in found}
     return {
-        outbox_id: _Outbox(last_id, horizons.get(outbox_id, last_id), publishers.get(names[outbox_id], ()))
+        outbox_id: _Outbox(
+            last_id,
+            horizons.get(outbox_id, last_id),
+            publishers.get(names[outbox_id], ()),
+            others.get(names[outbox_id], ()),
+        )
         for outbox_id, last_id in last_ids.items()
         if last_id is not None  # else the outbox was dropped a moment ago
     }
@@ -219,6 +231,10 @@ def _reasons(facts: _Facts) -> Iterator[tuple[str, str]]:
     if source_type in SOURCES and issubclass(kind := source_class(source_type), PassiveSource):
         command = kind.brought_by.format(pipeline=facts.row["name"])
         yield "idle", f"no worker drains it: its messages are stored by `{command}`"
+    if facts.owner is None and facts.stranger:
+        holder = holder_text(facts.stranger)
+        yield "unowned", (f"no scheduler can own it: {holder}, which is no scheduler, holds its lock; "
+                          f"end it: {ending(facts.stranger)}")  # fmt: skip
     if facts.owner is None:
         yield "unowned", _unowned(facts.row["relay_group_id"], facts.schedulers)
     yield from _draining(facts.row)
@@ -264,6 +280,10 @@ def _waiting(facts: _Facts) -> Iterator[tuple[str, str]]:
         yield "idle", "nothing to receive, or no worker is free: are workers running (relay workers)?"
     if not row["outbox_enabled"]:
         yield "idle", f"nothing to do: outbox {row['outbox']} is disabled and takes no messages"
+    if outbox and outbox.others:
+        other = outbox.others[0]
+        yield "idle", (f"nothing to do; {holder_text(other)}, holds locks like those of a publisher of outbox "
+                       f"{row['outbox']}, and is not publishing: it holds nothing back")  # fmt: skip
     yield "idle", "nothing to do"
 
 

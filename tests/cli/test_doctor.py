@@ -13,6 +13,7 @@ import psycopg
 import pytest
 
 from relay.local.servers import EmbeddedRedis
+from relay.operations.locks import lock_key
 from tests.cli.command import invoke
 from tests.cli.test_status import make_pipeline, status
 from tests.e2e.fleet import fleet
@@ -98,6 +99,21 @@ def test_a_publisher_left_open_is_found(database: Database, monkeypatch: pytest.
         assert "application_name shop" in found["found"]
         assert found["fix"].startswith("it is idle in transaction: ")
         assert f"pg_terminate_backend({slow.info.backend_pid})" in found["fix"]
+
+
+def test_sessions_that_hold_locks_like_ours_are_named(database: Database) -> None:
+    make_pipeline(database, {"sink_type": "stdout"})
+    assert findings(database.url)[1]["locks"]["result"] == "ok"
+    with database.connect(application_name="idle shop") as stranger:
+        stranger.execute("select pg_advisory_lock_shared(mark_class, 7) from tide.outbox")
+        found = findings(database.url)[1]["locks"]
+        assert found["result"] == "warning" and "application_name idle shop" in found["found"]
+        assert f"pg_terminate_backend({stranger.info.backend_pid})" in found["fix"]
+        stranger.execute("select pg_advisory_unlock_all()")
+        stranger.execute("select pg_advisory_lock(%s::bigint)", [lock_key("p")])
+        found = findings(database.url)[1]["locks"]
+        assert found["result"] == "failed" and "holds the lock of pipeline p" in found["found"]
+        assert f"pg_terminate_backend({stranger.info.backend_pid})" in found["fix"]
 
 
 def test_wrong_pipelines_and_unresolved_secrets_are_found(database: Database) -> None:

@@ -125,6 +125,15 @@ def test_bytes_that_are_no_text_are_a_bad_line(database: Database) -> None:
     assert "line 2: not UTF-8: byte 2 of the line. Published nothing" in result.stderr
 
 
+def test_a_line_far_above_the_limit_of_the_outbox_is_refused_before_it_is_read_whole(database: Database) -> None:
+    with database.connect() as connection:
+        connection.execute("select tide.outbox_create('o', max_payload_bytes => 1000)")
+    result = invoke("publish", "o", url=database.url, stdin='1\n"' + "x" * 9000 + '"\n')
+    assert result.exit_code == 1
+    assert "line 2: longer than 8000 bytes" in result.stderr
+    assert messages(database) == []
+
+
 def test_members_that_mean_nothing_are_told(database: Database) -> None:
     result = invoke("publish", "o", "--create", url=database.url, stdin='{"payload": 1, "id": 7, "version": 1}')
     assert result.exit_code == 0

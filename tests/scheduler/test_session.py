@@ -9,9 +9,10 @@ from relay.drains import fence, lease
 from relay.drains.lease import DrainResult
 from relay.errors import Fenced, MigrationError, NotConnected
 from relay.models import Drain
+from relay.operations.locks import lock_key
 from relay.process.stop import Stop
 from relay.settings import Settings
-from scheduler.session import Session, lock_key
+from scheduler.session import Session
 from tests.waiting import wait_until
 
 NAMES = ["a", "b", "c"]

@@ -7,6 +7,7 @@ from relay.database.connection import Connection, is_shared
 from relay.masking import mask
 from relay.operations.base import rows, seconds_text
 from relay.operations.doctor.findings import Check, Finding, failed, ok, warning
+from relay.operations.locks import ending, holder_text, strangers
 from relay.operations.status import is_alive, publisher_text
 from relay.settings import Settings
 
@@ -107,7 +108,7 @@ def horizon(connection: Connection, _settings: Settings) -> Iterator[Finding]:
     """Publishing transactions that are left open, and forgotten prepared transactions."""
     open_long = [
         row for row in rows(connection, "status_publishers")
-        if row["gid"] is not None or (row["open_seconds"] or 0) >= STALL_SECONDS
+        if row["publishes"] and (row["gid"] is not None or (row["open_seconds"] or 0) >= STALL_SECONDS)
     ]  # fmt: skip
     for row in open_long:
         if row["gid"] is not None:
@@ -119,6 +120,23 @@ def horizon(connection: Connection, _settings: Settings) -> Iterator[Finding]:
         yield (warning if (row["open_seconds"] or 0) < STALL_SECONDS else failed)("horizon", found, fix)
     if not open_long:
         yield ok("horizon", f"no publisher open for {seconds_text(STALL_SECONDS)} or longer, none prepared")
+
+
+def locks(connection: Connection, _settings: Settings) -> Iterator[Finding]:
+    """Sessions that hold the locks of pipelines or publishers, and are neither: any role can take them."""
+    held_by = strangers(connection, [row["name"] for row in rows(connection, "pipeline_list", names=None)])
+    others = [row for row in rows(connection, "status_publishers") if not row["publishes"]]
+    for pipeline, row in held_by.items():
+        found = (
+            f"{holder_text(row)}, holds the lock of pipeline {pipeline} and is no scheduler: no scheduler can own it"
+        )
+        yield failed("locks", found, f"end it: {ending(row)}")
+    for row in others:
+        found = f"{holder_text(row)}, holds locks like those of a publisher of outbox {row['outbox']}"
+        found += ", and is not publishing; it holds back nothing"
+        yield warning("locks", found, f"end it: {ending(row)}")
+    if not held_by and not others:
+        yield ok("locks", "no session holds those of pipelines or publishers but schedulers and publishers")
 
 
 def schedulers(connection: Connection, _settings: Settings) -> Iterator[Finding]:
@@ -184,4 +202,4 @@ def _release(state: str, pipeline: str | None) -> str:
     return f"{fix}; or relay pipeline delete {pipeline} if it is not needed"
 
 
-CHECKS: tuple[Check, ...] = (server, rights, migrations, horizon, schedulers, partitions, retention)
+CHECKS: tuple[Check, ...] = (server, rights, migrations, horizon, locks, schedulers, partitions, retention)

@@ -59,8 +59,17 @@ language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
     box     tide.inbox := tide.find_inbox(inbox);
     given   bigint := coalesce(cardinality(event_ids), 0);
+    bytes   bigint := coalesce(pg_column_size(payloads), 0)::bigint + coalesce(pg_column_size(headers), 0)
+                      + coalesce(pg_column_size(event_ids), 0) + coalesce(pg_column_size(event_types), 0)
+                      + coalesce(pg_column_size(sources), 0) + coalesce(pg_column_size(aggregate_ids), 0)
+                      + coalesce(pg_column_size(trace_ids), 0);
     written bigint;
 begin
+    -- JSON cannot be larger; and what is larger together is better written in parts, as the relay then does.
+    if bytes > 268435456 then
+        raise exception 'inbox "%" was given % bytes in one call, the limit is 268435456', box.name, bytes using
+            errcode = 'program_limit_exceeded', hint = 'Nothing was written. Write fewer messages in a call.';
+    end if;
     perform tide.inbox_guard(box, 'row exclusive');
     -- received_at is written, as a table that was there before may have no default for it.
     execute format('insert into %I.%I '

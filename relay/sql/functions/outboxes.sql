@@ -14,6 +14,11 @@ begin
     return found_outbox;
 end $$;
 
+create or replace function tide.outbox_limit(outbox text) returns int
+language sql stable security definer set search_path = pg_catalog, pg_temp
+begin atomic select (tide.find_outbox(outbox)).max_payload_bytes; end;
+comment on function tide.outbox_limit is 'The largest message that the outbox takes: bytes of payload, headers and key as text.';
+
 create or replace function tide.outbox_last_id(outbox_id int) returns bigint
 language sql stable security definer set search_path = pg_catalog, pg_temp
 return (select coalesce(pg_sequence_last_value(o.ids), 0) from tide.outbox o where o.outbox_id = outbox_last_id.outbox_id);
@@ -63,7 +68,10 @@ declare
     upper bigint;
     made  int := 0;
 begin
-    perform pg_advisory_xact_lock(tide.lock_class(0), box.outbox_id);
+    if not tide.outbox_needs_partition(box.outbox_id) then
+        return 0;
+    end if;
+    perform from tide.outbox o where o.outbox_id = box.outbox_id for no key update;
     if not tide.outbox_needs_partition(box.outbox_id) then
         return 0;
     end if;
@@ -86,11 +94,23 @@ begin
     return made;
 end $$;
 
--- A retention that is not given is that of the settings. Creating can be switched off there.
+-- Who has changed a table and not ended, for errors: without their names where no one may see them.
+create or replace function tide.changing(relations regclass[]) returns text
+language sql volatile security definer set search_path = pg_catalog, pg_temp
+begin atomic
+    select string_agg(distinct coalesce(format('pid %s of role %s', l.pid, quote_ident(a.usename)), 'a prepared transaction'), ', ')
+      from pg_locks l left join pg_stat_activity a on a.pid = l.pid
+     where l.granted and l.locktype = 'relation' and l.relation = any (changing.relations) and l.pid is distinct from pg_backend_pid()
+       and l.mode not in ('AccessShareLock', 'RowShareLock')
+       and l.database = (select d.oid from pg_database d where d.datname = current_database());
+end;
+
+-- Work on the partitions of an outbox is done by one at a time: by who has its row, which no one can lock who may not change
+-- outboxes. Advisory locks would be anyone's. A retention that is not given is that of the settings.
 create or replace function tide.outbox_create(
     name text, retention_hours int default null, max_payload_bytes int default 1048576, partition_size bigint default 1000000
 ) returns void
-language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '5s' as $$
 declare
     box      tide.outbox;
     numbered text;
@@ -125,6 +145,11 @@ begin
     perform tide.attach_partition(box, 0);
     perform tide.attach_partition(box, box.partition_size);
     execute format('alter table tide.message attach partition tide.%I for values in (%s)', numbered, box.outbox_id);
+exception when lock_not_available then
+    raise exception 'outbox "%" was not created: another transaction is creating or changing outboxes, for more than 5 s', name using
+        errcode = 'lock_not_available',
+        detail = coalesce('In the way: ' || tide.changing(array['tide.outbox', 'tide.message']::regclass[]) || '.', 'It has ended by now.'),
+        hint = 'Nothing was changed. Call it again when that has ended; or end it: select pg_terminate_backend(pid);';
 end $$;
 
 create or replace function tide.outbox_create_if_not_exists(
@@ -132,12 +157,14 @@ create or replace function tide.outbox_create_if_not_exists(
 ) returns boolean
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 begin
-    perform pg_advisory_xact_lock(tide.lock_class(0), hashtext(name));
     if exists (select from tide.outbox o where o.name = outbox_create_if_not_exists.name) then
         return false;
     end if;
     perform tide.outbox_create(name, retention_hours, max_payload_bytes, partition_size);
     return true;
+exception when duplicate_object or unique_violation then
+    -- Another transaction created it meanwhile: its row was waited for.
+    return false;
 end $$;
 comment on function tide.outbox_create_if_not_exists is 'True if it was created, false if it was there.';
 
@@ -187,6 +214,7 @@ begin
     lock table only tide.message in access exclusive mode;
     execute format('drop table tide.message_%s', box.outbox_id);
     execute format('drop sequence tide.message_%s_ids', box.outbox_id);
+    execute format('drop function if exists tide.publish_to_%s() cascade', box.outbox_id);
     return true;
 exception when lock_not_available then
     return false;

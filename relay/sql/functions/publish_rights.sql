@@ -2,9 +2,10 @@
 --
 -- Publishing runs with its owner's rights, so that PostgreSQL does not ask who publishes where. From the first right to
 -- a single outbox on, every outbox is guarded, and a publish asks: for the right to publish anywhere, which is EXECUTE
--- on tide.publish_anywhere, or for the right to this outbox, which is USAGE on the sequence of its ids. So PostgreSQL
--- keeps these rights as it keeps all others: through memberships, renamed roles, DROP OWNED, dumps. Until then a publish
--- reads one boolean.
+-- on tide.publish_anywhere, or for the right to this outbox, which is EXECUTE on tide.publish_to_N, N its outbox_id. Both
+-- functions do nothing, so the right allows nothing else: one on the sequence of the ids would allow to burn them, and
+-- SELECT on anything comes with pg_read_all_data. So PostgreSQL keeps these rights as it keeps all others: through
+-- memberships, renamed roles, DROP OWNED, dumps. Until then a publish reads one boolean.
 
 -- Who asks. current_user is the owner inside a function that runs with its owner's rights.
 create or replace function tide.caller() returns text
@@ -18,10 +19,11 @@ end;
 comment on function tide.publish_anywhere is 'Does nothing. Who may execute it may publish to every outbox.';
 
 -- Inside a function that runs with its owner's rights the caller is known only as the role of the session.
-create or replace function tide.may_publish(ids regclass) returns boolean
+create or replace function tide.may_publish(outbox_id int) returns boolean
 language sql stable
 return has_function_privilege(tide.caller()::name, 'tide.publish_anywhere()'::regprocedure, 'execute')
-    or has_sequence_privilege(tide.caller()::name, ids, 'usage');
+    or coalesce(has_function_privilege(
+           tide.caller()::name, to_regprocedure('tide.publish_to_' || outbox_id || '()')::oid, 'execute'), false);
 
 create or replace function tide.new_outbox_guarded() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
@@ -42,27 +44,39 @@ begin
     end if;
 end $$;
 
+-- The function is made with the first right; the row lock has two who give it wait for each other.
 create or replace function tide.outbox_grant_publish(outbox text, role name) returns void
-language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '5s' as $$
 declare
-    box tide.outbox := tide.find_outbox(outbox);
+    box   tide.outbox := tide.find_outbox(outbox);
+    named text := format('tide.publish_to_%s()', box.outbox_id);
 begin
     perform tide.require_role(role);
     perform tide.guard_publishing();
+    perform from tide.outbox o where o.outbox_id = box.outbox_id for no key update;
+    if to_regprocedure(named) is null then
+        execute format('create function %s returns void language sql immutable begin atomic end', named);
+        execute format('revoke all on function %s from public', named);
+        execute format('comment on function %s is %L', named,
+                       format('Does nothing. Who may execute it may publish to outbox "%s".', box.name));
+    end if;
     execute format('grant usage on schema tide to %I', role);
-    execute format('grant usage on sequence %s to %I', box.ids, role);
-    execute format('grant execute on function tide.outbox_publish(text, jsonb, jsonb, text), '
-                   'tide.outbox_publish_many(text, jsonb[], text[], jsonb[]) to %I', role);
+    execute format('grant execute on function %s, tide.outbox_limit(text), tide.outbox_publish(text, jsonb, jsonb, text), '
+                   'tide.outbox_publish_many(text, jsonb[], text[], jsonb[]) to %I', named, role);
 end $$;
 comment on function tide.outbox_grant_publish is
     'Lets a role publish to this outbox. One that may publish to every outbox (tide.grant_publisher) still may.';
 
 create or replace function tide.outbox_revoke_publish(outbox text, role name) returns void
-language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '5s' as $$
 declare
-    box tide.outbox := tide.find_outbox(outbox);
+    box   tide.outbox := tide.find_outbox(outbox);
+    named text := format('tide.publish_to_%s()', box.outbox_id);
 begin
     perform tide.require_role(role);
-    execute format('revoke usage on sequence %s from %I', box.ids, role);
+    perform from tide.outbox o where o.outbox_id = box.outbox_id for no key update;
+    if to_regprocedure(named) is not null then
+        execute format('revoke execute on function %s from %I', named, role);
+    end if;
 end $$;
 comment on function tide.outbox_revoke_publish is 'Takes back what tide.outbox_grant_publish gave, and nothing else.';

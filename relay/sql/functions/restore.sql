@@ -32,7 +32,7 @@ begin
             hint = 'Give a number from 1000 to 1000000000, larger than what was published since the time of the restore.';
     end if;
     if not dry_run then
-        perform pg_advisory_xact_lock(tide.lock_class(0), box.outbox_id);
+        perform from tide.outbox o where o.outbox_id = box.outbox_id for no key update;
     end if;
     select * into plan from tide.outbox_skip_plan(box, margin);
     if plan.first_id - (select h.horizon from tide.outbox_horizon(box.outbox_id) h) > 2000000000 then

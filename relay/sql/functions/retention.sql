@@ -239,7 +239,7 @@ exception when lock_not_available then
     return false;
 end $$;
 
--- Removes what may go of one outbox. Calls may overlap: the second finds the lock taken and does nothing.
+-- Removes what may go of one outbox. Calls may overlap: the second finds the outbox's row locked and does nothing.
 create or replace function tide.outbox_retain(
     outbox text, max_partitions int default 16,
     out truncated int, out dropped int, out lost bigint, out busy boolean, out more boolean, out warning text
@@ -259,7 +259,8 @@ begin
             using errcode = 'active_sql_transaction', hint = 'Call it in READ COMMITTED: it must see what commits while it works.';
     end if;
     truncated := 0; dropped := 0; lost := 0; busy := false; more := false;
-    if not pg_try_advisory_xact_lock(tide.lock_class(0), box.outbox_id) then
+    perform from tide.outbox o where o.outbox_id = box.outbox_id for no key update skip locked;
+    if not found then
         busy := true;
         return;
     end if;

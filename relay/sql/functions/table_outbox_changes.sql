@@ -119,11 +119,11 @@ end $$;
 create or replace function tide.table_outbox_refuse_size(source text, box tide.outbox, size bigint) returns text
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
-    raise exception 'a row of table "%" makes a message of % bytes, the limit of outbox "%" is %', source, size, box.name,
-        box.max_payload_bytes using
+    raise exception 'a row of table "%" makes a message of % bytes, the limit of outbox "%" is %', source,
+        coalesce(size::text, 'more than ' || box.max_payload_bytes), box.name, box.max_payload_bytes using
         errcode = 'program_limit_exceeded',
         hint = format('The statement changed nothing. Raise the limit: update tide.outbox set max_payload_bytes = %s where name = %L; '
-                      'or keep large data in another table.', least(2 * size, 268435456), box.name);
+                      'or keep large data in another table.', least(coalesce(2 * size, 268435456), 268435456), box.name);
 end $$;
 
 create or replace function tide.table_outbox_refuse_table(source oid) returns text

@@ -76,6 +76,10 @@ begin
             errcode = 'object_not_in_prerequisite_state',
             hint = format('Enable it: select tide.outbox_enable(%L); or let the table be routed no more: tide.table_outbox_unroute.', box.name);
     end if;
+    if exists (select from unnest(payloads, headers) m (payload, headers)
+                where tide.far_too_large(box.max_payload_bytes, m.payload, m.headers)) then
+        perform tide.table_outbox_refuse_size(tide.table_name(source), box, null);
+    end if;
     select max(coalesce(octet_length(m.payload::text), 4) + octet_length(m.headers::text) + coalesce(octet_length(m.key), 0)) into largest
       from unnest(payloads, keys, headers) m (payload, key, headers);
     if largest > box.max_payload_bytes then

@@ -20,7 +20,10 @@ create table tide.outbox (
     partition_size    bigint not null default 1000000 check (partition_size between 1000 and 1000000000),
     ids               regclass not null,
     created_at        timestamptz not null default now(),
-    guarded           boolean not null default false
+    guarded           boolean not null default false,
+    -- What the mark of a publisher needs, made once: see functions/publish.sql.
+    mark_class        int not null generated always as (1952670720 + outbox_id % 1000000) stored,
+    mark_setting      text not null generated always as ('tide.inflight_' || outbox_id::text) stored
 );
 comment on column tide.outbox.partition_size is 'Ids per partition of tide.message; see tide.outbox_extend.';
 comment on column tide.outbox.ids is 'The sequence that numbers the messages. CACHE 1: the horizon depends on it.';
@@ -38,6 +41,27 @@ create table tide.message (
     primary key (outbox_id, id)
 ) partition by list (outbox_id);
 comment on column tide.message.size is 'Bytes of payload and headers as text, and of the key: readers bound their memory by it.';
+
+-- The locks in the classes of marks, and whether they are marks. Any role that may connect can take an advisory lock, but only
+-- a publisher has a lock on tide.outbox as well: its statement takes that one first, and keeps it as long. PostgreSQL reads
+-- the locks on tables, in part, a moment before the others, so a mark may be seen without it: but then the mark is younger
+-- than the reader's last id, which was read still before, and all its ids lie above. While PREPARE TRANSACTION hands a
+-- transaction's locks over, one by one, the two may be seen apart: so one of a prepared transaction vouches for all.
+create view tide.mark as
+    with held as materialized (
+        select l.locktype, l.classid::bigint::int as class, l.objid::bigint as key, l.pid, l.virtualtransaction
+          from pg_locks l
+         where l.granted and l.database = (select d.oid from pg_database d where d.datname = current_database())
+           and (l.locktype = 'advisory' and l.objsubid = 2 and l.classid::bigint between 1952670720 and 1953670719
+                or l.locktype = 'relation' and l.relation = 'tide.outbox'::regclass)
+    )
+    select h.class, h.key, h.pid, h.virtualtransaction,
+           h.pid is null
+           or h.pid in (select r.pid from held r where r.locktype = 'relation' and r.pid is not null)
+           or exists (select from held r where r.locktype = 'relation' and r.pid is null) as publishes
+      from held h
+     where h.locktype = 'advisory';
+comment on view tide.mark is 'The advisory locks of publishers, and those that only look like them (publishes: false).';
 
 create table tide.publish_guard (
     guarded_since timestamptz not null default now()
@@ -434,7 +458,7 @@ select p.kind, 'function', unnest(p.names)
         'consumer_lag', 'consumer_status', 'inbox_status', 'inbox_health', 'inbox_ordering_gaps',
         'relay_dlq_stats', 'relay_replays', 'table_outbox_status', 'setting_number', 'setting_is_on', 'outbox_of',
         'see_anything', 'database_identity']),
-    ('publisher', array['outbox_publish', 'outbox_publish_many', 'publish_anywhere']),
+    ('publisher', array['outbox_publish', 'outbox_publish_many', 'outbox_limit', 'publish_anywhere']),
     ('consumer', array['consume_anywhere']),
     ('group_consumer', array[
         'poll_outbox', 'commit_offset', 'extend_lease', 'consumer_heartbeat', 'consumer_lag', 'consumer_status']),
@@ -454,7 +478,7 @@ select p.kind, 'function', unnest(p.names)
         'grant_admin', 'grant_operator', 'grant_reader', 'grant_publisher', 'grant_consumer', 'grant_relay', 'grant_api',
         'grant_inbox_writer', 'grant_rights', 'apply_permissions', 'kinds_of', 'may_publish', 'guard_publishing', 'new_outbox_guarded',
         'require_role', 'inbox_rights', 'find_outbox', 'find_pipeline', 'find_setting', 'lock_class', 'attach_partition',
-        'outbox_upper', 'outbox_set_enabled', 'outbox_mark', 'outbox_asleep', 'outbox_refuse', 'refuse_pipeline',
+        'outbox_upper', 'outbox_set_enabled', 'outbox_mark', 'outbox_mark_again', 'outbox_measure', 'far_too_large', 'outbox_asleep', 'outbox_refuse', 'refuse_pipeline',
         'relay_set_enabled', 'inbox_notify', 'keep_direction', 'redelivery_floor', 'redelivery_wake', 'forget_requests',
         'end_replays', 'caller', 'refuse_dead_letter', 'direction_of', 'replay_range', 'pipeline_described', 'keep_history',
         'check_consumer_name', 'check_isolation', 'check_seconds', 'consumer_alive_since', 'consumer_group_lock',
@@ -462,7 +486,7 @@ select p.kind, 'function', unnest(p.names)
         'find_consumer_groups', 'message_batch', 'message_count', 'refuse_commit', 'refuse_consumer_group',
         'refuse_polled_group', 'inbox_add_columns', 'inbox_build', 'inbox_check_column', 'inbox_check_table',
         'inbox_code_of_others', 'inbox_failed', 'inbox_forget', 'inbox_guard', 'inbox_refuse_name', 'inbox_remove',
-        'held_for_long', 'lock_holders', 'longest_hold', 'newest_message', 'outbox_cut', 'outbox_drop_partitions',
+        'held_for_long', 'lock_holders', 'changing', 'longest_hold', 'newest_message', 'outbox_cut', 'outbox_drop_partitions',
         'outbox_drop_tables', 'outbox_groups', 'outbox_may_go', 'outbox_partitions', 'outbox_truncate', 'record_losses',
         'outbox_append', 'outbox_skip_plan', 'is_array', 'keep_table_outbox', 'table_key', 'table_outbox_append_chunk',
         'table_outbox_append_rows', 'table_outbox_columns', 'table_outbox_problem', 'table_outbox_refuse_size',
@@ -493,7 +517,7 @@ select p.kind, p.object_type, unnest(p.names), p.privileges
   from (values
     ('relay', 'table', 'select', array[
         'migration', 'function_file', 'outbox', 'message', 'inbox', 'setting', 'redelivery_waiting', 'retention_loss',
-        'hold']),
+        'hold', 'mark']),
     ('relay', 'table', 'select, update (invalid_reason)', array['pipeline']),
     ('relay', 'table', 'select, update', array['consumer_group', 'bell', 'drain', 'replay', 'chore']),
     ('relay', 'table', 'select, insert, update, delete', array['dead_letter', 'position', 'scheduler']),
@@ -504,7 +528,7 @@ select p.kind, p.object_type, unnest(p.names), p.privileges
     ('operator', 'table', 'select', array['pipeline', 'position', 'replay', 'redelivery_waiting']),
     ('reader', 'table', 'select', array[
         'migration', 'function_file', 'outbox', 'consumer_group', 'bell', 'scheduler', 'drain', 'inbox', 'setting',
-        'retention_loss', 'permission']),
+        'retention_loss', 'permission', 'mark']),
     ('reader', 'table', 'select (name, direction, group_id, inbox_id, enabled, revision, invalid_reason, created_at, updated_at)',
         array['pipeline']),
     ('reader', 'table', 'select (outbox_id, id, created_at, size)', array['message']),

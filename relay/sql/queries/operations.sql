@@ -6,6 +6,10 @@
 -- Creates an outbox where it is missing. True if it did.
 select tide.outbox_create_if_not_exists(%(outbox)s)
 
+-- name: outbox_limit
+-- The largest message that an outbox takes.
+select tide.outbox_limit(%(outbox)s)
+
 -- name: publish
 -- Publishes one JSON text; returns its id.
 select tide.outbox_publish(%(outbox)s, %(payload)s::jsonb, %(headers)s::jsonb, %(key)s)
@@ -208,17 +212,30 @@ select w.offset_id, b.messages, b.first_id, b.seconds
  where b.messages > 0
 
 -- name: status_publishers
--- The open transactions that hold a horizon, the oldest first. The class of the marks is that of tide.lock_class.
-select o.name as outbox, l.pid, a.usename as role, a.application_name, a.state, x.gid,
+-- The open transactions that hold a horizon, the oldest first; and behind them the sessions that hold locks like a publisher's,
+-- and do not publish: these hold back nothing.
+select o.name as outbox, m.publishes, m.pid, a.usename as role, a.application_name, a.state, x.gid,
        extract(epoch from clock_timestamp() - coalesce(a.xact_start, x.prepared))::float8 as open_seconds
   from tide.outbox o
-  join pg_locks l on l.locktype = 'advisory' and l.objsubid = 2
-       and l.classid::bigint = 1952670720 + mod(o.outbox_id, 1000000)
+  join (select distinct class, publishes, pid, virtualtransaction from tide.mark) m on m.class = o.mark_class
+  left join pg_stat_activity a on a.pid = m.pid
+  left join pg_locks t on m.pid is null and t.locktype = 'transactionid' and t.virtualtransaction = m.virtualtransaction
+  left join pg_prepared_xacts x on x.transaction = t.transactionid
+ order by m.publishes desc, open_seconds desc nulls last, m.pid
+
+-- name: status_strangers
+-- Who holds the lock of one of these pipelines and is no scheduler. The start of another role's session is hidden from us.
+select t.name as pipeline, l.pid, a.usename as role, a.application_name, x.gid
+  from unnest(%(names)s::text[], %(keys)b::bigint[]) as t (name, key)
+  join pg_locks l on l.locktype = 'advisory' and l.objsubid = 1 and l.granted
+       and (l.classid::bigint << 32) | l.objid::bigint = t.key
        and l.database = (select d.oid from pg_database d where d.datname = current_database())
   left join pg_stat_activity a on a.pid = l.pid
-  left join pg_locks t on l.pid is null and t.locktype = 'transactionid' and t.virtualtransaction = l.virtualtransaction
-  left join pg_prepared_xacts x on x.transaction = t.transactionid
- order by open_seconds desc nulls last, l.pid
+  left join pg_locks p on l.pid is null and p.locktype = 'transactionid' and p.virtualtransaction = l.virtualtransaction
+  left join pg_prepared_xacts x on x.transaction = p.transactionid
+ where not exists (select from tide.scheduler s
+                    where s.backend_pid = l.pid and coalesce(a.backend_start = s.backend_start, true))
+ order by t.name, l.pid desc
 
 -- name: status_schedulers
 -- The schedulers, how long they have been silent, and whether their sessions live.
@@ -256,7 +273,7 @@ select w.privilege || ' on tide.' || c.relname
                ('bell', 'select'), ('bell', 'update'), ('pipeline', 'select'), ('drain', 'select'), ('drain', 'update'),
                ('dead_letter', 'select'), ('dead_letter', 'insert'), ('dead_letter', 'update'), ('dead_letter', 'delete'),
                ('replay', 'select'), ('replay', 'update'), ('redelivery_waiting', 'select'), ('setting', 'select'),
-               ('chore', 'select'), ('chore', 'update'), ('retention_loss', 'select'), ('hold', 'select'),
+               ('chore', 'select'), ('chore', 'update'), ('retention_loss', 'select'), ('hold', 'select'), ('mark', 'select'),
                ('inbox', 'select'), ('position', 'select'), ('position', 'insert'), ('position', 'update'), ('position', 'delete'),
                ('scheduler', 'select'), ('scheduler', 'insert'), ('scheduler', 'update'), ('scheduler', 'delete'), ('migration', 'select'),
                ('function_file', 'select')) as w (relation, privilege)

@@ -156,13 +156,9 @@ select m.name, m.outbox_id, m.offset_id, e.last_id
  where e.last_id > m.offset_id
 
 -- name: publisher_ages
--- How long the oldest open publisher has been open, for those of these outboxes that have one. The class of the marks is
--- that of tide.lock_class; pg_locks is read once to find them, not once for each outbox.
-with marked as materialized (
-    select distinct l.classid::bigint as class from pg_locks l
-     where l.locktype = 'advisory' and l.objsubid = 2
-       and l.database = (select d.oid from pg_database d where d.datname = current_database())
-)
+-- How long the oldest open publisher has been open, for those of these outboxes that have one. The marks are read once to
+-- find them, not once for each outbox.
+with marked as materialized (select distinct m.class from tide.mark m where m.publishes)
 select o.outbox_id, tide.outbox_oldest_publisher_seconds(o.outbox_id) as seconds
   from unnest(%(outbox_ids)s::int[]) o (outbox_id)
  where 1952670720 + mod(o.outbox_id, 1000000) in (select m.class from marked m)

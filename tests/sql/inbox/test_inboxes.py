@@ -5,7 +5,7 @@ import pytest
 from psycopg import errors as pg
 from psycopg.types.json import Jsonb
 
-from tests.sql.support import make_outbox
+from tests.sql.support import make_outbox, refused
 
 
 @pytest.fixture
@@ -242,3 +242,13 @@ def test_an_inbox_writer_can_write_and_nothing_else(db, database):
         finally:
             admin.execute("reset role")
             admin.execute("drop owned by inbox_writer_test; drop role inbox_writer_test")
+
+
+def test_a_call_that_writes_too_much_is_refused_before_any_of_it_is_read(database):
+    with database.connect() as db:
+        db.execute("select tide.inbox_create('huge')")
+        with refused("54000", 'inbox "huge" was given', "the limit is 268435456", hint="fewer messages"):
+            db.execute(
+                "select tide.inbox_write('huge', '{a}', null, null, null, null,"
+                " array_fill(repeat('x', 2700000), array[100]), null, null)"
+            )

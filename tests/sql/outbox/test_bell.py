@@ -209,19 +209,20 @@ def test_a_prepared_transaction_that_does_not_say_so_is_refused_by_postgres(data
 
 
 def test_a_publisher_takes_its_mark_then_its_id_then_looks_at_the_bell(database, listener, publisher):
-    """Held up at its mark, it has no id yet; and a bell that is armed meanwhile is heard."""
+    """Held up behind its mark, it has no id yet; and a bell that is armed meanwhile is heard."""
     make_pipeline(database)
     publish(publisher)
     with relay_session(database.url) as session, database.connect() as held, ThreadPoolExecutor(1) as pool:
         drain = begin(session)
         disarm(drain)
         listener.heard_since(publisher)
-        publisher.execute("select pg_advisory_lock(tide.lock_class(outbox_id), 1) from tide.outbox")
+        publisher.execute("begin; lock table tide.message in share mode")
         publishing = pool.submit(publish, held)
         wait_until(lambda: publisher.execute("select from pg_locks where not granted").rowcount == 1)
         assert publisher.execute("select pg_sequence_last_value(ids) from tide.outbox").fetchone()[0] == 1
+        assert publisher.execute("select key from tide.mark").fetchall() == [(1,)]
         assert arm(drain) == 1
-        publisher.execute("select pg_advisory_unlock_all()")
+        publisher.execute("rollback")
         assert publishing.result() == 2
         assert listener.heard_since(publisher) == ["orders"]
 

@@ -149,6 +149,39 @@ def test_a_right_goes_with_its_role_and_with_its_outbox(db, database, login, as_
         publish(as_role(url), "bills")
 
 
+def test_the_right_to_an_outbox_allows_nothing_else(db, database, login, as_role):
+    """Not to burn its ids; and who may read everything may not therefore publish."""
+    name, url = login()
+    reading, reading_url = login(member_of=("pg_read_all_data", "pg_write_all_data"))
+    db.execute(
+        "select tide.outbox_grant_publish('orders', %s), tide.outbox_grant_publish('bills', %s)", [name, reading]
+    )
+    shop = as_role(url)
+    assert publish(shop) == 1
+    for statement in (
+        "select nextval('tide.message_1_ids')",
+        "select setval('tide.message_1_ids', 1)",
+        "select currval('tide.message_1_ids')",
+        "select * from tide.message_1_ids",
+        "select * from tide.message_1",
+    ):
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            shop.execute(statement)
+    with refused("42501", reading, '"orders"'):
+        publish(as_role(reading_url))
+    usable = """select s.seqrelid::regclass from pg_sequence s
+                 where has_sequence_privilege(%s, s.seqrelid, 'usage, select, update')"""
+    assert db.execute(usable, [name]).fetchall() == []
+
+
+def test_an_outbox_is_dropped_with_its_right_whoever_has_built_on_that(db, login, as_role):
+    name, url = login()
+    db.execute("select tide.outbox_grant_publish('orders', %s)", [name])
+    as_role(url).execute("create temp view mine as select tide.publish_to_1()::text")
+    db.execute("select tide.outbox_drop('orders')")
+    assert db.execute("select to_regprocedure('tide.publish_to_1()')").fetchone() == (None,)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_names_of_roles_are_quoted(db, login, as_role, name):
     _, url = login(name=name)

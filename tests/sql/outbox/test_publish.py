@@ -164,6 +164,37 @@ def test_a_refused_message_does_not_break_what_a_savepoint_keeps(db):
     assert len(stored(db)) == 2
 
 
+def test_what_is_far_too_large_is_refused_before_any_work(db):
+    """Its size as text, which takes seconds for 200 MB, is not even known."""
+    large = "jsonb_build_object('n', repeat('x', 9000000))"
+    for call in (f"('orders', {large})", f"('orders', '1', {large})"):
+        with refused("54000", "has more than 1000 bytes, its limit is 1000", hint="raise max_payload_bytes"):
+            db.execute(f"select tide.outbox_publish{call}")
+    with refused("54000", "message 2 of the array: the message for", "has more than 1000 bytes"):
+        db.execute(f"select tide.outbox_publish_many('orders', array['1', {large}])")
+    with refused("54000", "1000001 messages", hint="in several calls"):
+        db.execute("select tide.outbox_publish_many('orders', array_fill(null::jsonb, array[1000001]))")
+    make_outbox(db, "off")
+    db.execute("select tide.outbox_disable('off')")
+    with refused("55000", "is disabled"):
+        db.execute(f"select tide.outbox_publish('off', {large})")
+    assert db.execute("select count(*) from tide.message").fetchone() == (0,)
+
+
+@pytest.mark.parametrize("many", ["0", "[]", '{"": 1}', "true", '"a"', "-1e-3"])
+def test_no_message_is_refused_for_how_it_is_stored(db, many):
+    """As stored, JSON can take several times the bytes of its text."""
+    make_outbox(db, "wide", max_payload_bytes=20_000_000)
+    make_outbox(db, "narrow", max_payload_bytes=3_000_000)
+    payload = f"(select jsonb_agg('{many}'::jsonb) from generate_series(1, 800000 / octet_length('{many}')) i)"
+    assert db.execute(f"select pg_column_size(p.v) < 7 * octet_length(p.v::text) from {payload} p (v)").fetchone() == (
+        True,
+    )
+    for outbox in ("wide", "narrow"):
+        assert db.execute(f"select tide.outbox_publish('{outbox}', {payload})").fetchone()
+        assert db.execute(f"select tide.outbox_publish_many('{outbox}', array[{payload}])").fetchone()
+
+
 def test_batches_are_bounded_by_bytes_and_take_a_larger_message_alone(database, monkeypatch):
     make_pipeline(database)
     monkeypatch.setattr("relay.drains.outbox.MAX_BATCH_BYTES", 1000)

@@ -68,7 +68,7 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize(("code", "body"), BAD)
+@pytest.mark.parametrize(("code", "body"), BAD, ids=[f"{code}-{number}" for number, (code, _) in enumerate(BAD)])
 def test_what_the_scheduler_does_not_send_is_refused(code, body):
     with pytest.raises(Refused) as caught:
         decode(body, FORWARD)

@@ -46,7 +46,12 @@ def test_notifications_in_the_midst_of_a_statement_are_handed_over_and_not_kept(
     connection, ear = listener
     pieces = []
     take = ear._take
-    ear._take = lambda: (take(), pieces.append(len(heard)))
+
+    def noted():
+        take()
+        pieces.append(len(heard))
+
+    ear._take = noted
     with database.connect() as sender:
         sender.execute("select count(pg_notify('a', i || repeat('x', 7900))) from generate_series(1, 2000) i")
     assert connection.execute("select 1").fetchone() == (1,)

@@ -15,7 +15,7 @@ import relay
 from relay.database import migrate, pooler
 from relay.database.connection import connect, database_errors, is_shared
 from relay.database.identity import read_identity
-from relay.database.notifications import Ear
+from relay.database.notifications import Listener
 from relay.errors import ConfigError, NotConnected
 from relay.models import Drain
 from relay.operations.lag import Behind, read_lags
@@ -52,7 +52,7 @@ class Session:
         self._connection = connect(settings, "tide-relay scheduler")
         self.heard = Heard()
         """What notifications said since the last turn."""
-        self._ear = Ear(self._connection, self.heard.hear)
+        self._listener = Listener(self._connection, self.heard.hear)
         try:
             migrate.require_current(self._connection)
             self._require_own_session(settings)
@@ -87,7 +87,7 @@ class Session:
     def wait(self, stop: Stop, timeout_seconds: float) -> Heard:
         """What was heard, as soon as anything was; nothing after the timeout or when `stop` is set."""
         with database_errors():
-            self._ear.wait(0.0 if self.heard else timeout_seconds, stop)
+            self._listener.wait(0.0 if self.heard else timeout_seconds, stop)
         return self.heard.take()
 
     def identity(self) -> str:

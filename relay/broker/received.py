@@ -14,7 +14,7 @@ import dramatiq
 import structlog
 
 from relay.broker.queues import ACTORS, DRAIN_ACTOR, drain_from
-from relay.seldom import Seldom
+from relay.log_limit import LogLimit
 
 log = structlog.get_logger(__name__)
 
@@ -72,7 +72,7 @@ class Refusals:
 
     def __init__(self, count: Callable[[str], None] = lambda _: None) -> None:
         self.count = count
-        self._due = Seldom()
+        self._due = LogLimit()
 
     def add(self, queue_name: str, refused: Refused) -> None:
         self.count(refused.code)

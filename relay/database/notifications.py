@@ -16,7 +16,7 @@ import psycopg
 from psycopg.abc import PQGen
 from psycopg.pq.misc import PGnotify
 
-from relay.seldom import Seldom
+from relay.log_limit import LogLimit
 
 R = TypeVar("R")
 
@@ -34,14 +34,14 @@ _NAME = re.compile(rb"(?:[A-Za-z0-9_][A-Za-z0-9_.-]{0,99})?")
 _log = logging.getLogger(__name__)
 
 
-class Ear:
+class Listener:
     """Hands over every notification of a session as soon as it is read. One thread at a time, like the session."""
 
     def __init__(self, connection: psycopg.Connection[Any], hear: Hear) -> None:
         self._pgconn = connection.pgconn
         self._hear = hear
         self._heard = 0
-        self._refused = Seldom()
+        self._refused = LogLimit()
         self._connection, self._handler_before = connection, self._pgconn.notify_handler
         self._pgconn.notify_handler = self._hand_over
         own_wait = connection.wait

@@ -31,7 +31,7 @@ from psycopg.rows import tuple_row
 from psycopg.types.string import TextLoader
 
 from relay.database.connection import database_errors, storable
-from relay.database.notifications import PACE_SECONDS, Ear
+from relay.database.notifications import PACE_SECONDS, Listener
 from relay.database.values import MomentLoader
 from relay.errors import ConfigError, NotConnected
 from relay.masking import mask
@@ -141,19 +141,19 @@ class _Work:
         return self.stop is not None and self.stop.is_set()
 
     def on(self, connection: Connection) -> None:
-        ear = Ear(connection, self._hear)
+        listener = Listener(connection, self._hear)
         try:
             with database_errors():
                 connection.execute(query("inbox_listen"))
-            self._work(connection, ear)
+            self._work(connection, listener)
         finally:
-            ear.close()
+            listener.close()
 
     def _hear(self, _channel: str, name: str | None) -> None:
         if name == self.inbox:
             self.rung = True
 
-    def _work(self, connection: Connection, ear: Ear) -> None:
+    def _work(self, connection: Connection, listener: Listener) -> None:
         woken = False
         while not self.stopped():
             self.rung = False
@@ -166,7 +166,7 @@ class _Work:
             if not messages and self.until_empty:
                 return
             # Anyone can ring. A bell is answered at once, unless the last one led to nothing.
-            woken = not messages and self._wait(ear, PACE_SECONDS if woken else 0.0)
+            woken = not messages and self._wait(listener, PACE_SECONDS if woken else 0.0)
 
     def pause(self, seconds: float) -> None:
         until = time.monotonic() + seconds
@@ -209,13 +209,13 @@ class _Work:
         [(outcome,)] = self._call(connection, "inbox_mark_failed", event_id=message.event_id, error=text)
         _log.warning("inbox %s: message %s failed (%s): %s", self.inbox, message.event_id, outcome, text)
 
-    def _wait(self, ear: Ear, pace_seconds: float) -> bool:
+    def _wait(self, listener: Listener, pace_seconds: float) -> bool:
         """Until a message is said to have come, or it is time to look anyway; which of them."""
         now = time.monotonic()
         soonest, latest = now + pace_seconds, now + self.poll_seconds
         while not self.stopped() and (left := (soonest if self.rung else latest) - time.monotonic()) > 0:
             with database_errors():
-                ear.wait(min(left, _STOP_POLL_SECONDS))
+                listener.wait(min(left, _STOP_POLL_SECONDS))
         return self.rung
 
     def _call(self, connection: Connection, statement: str, **parameters: object) -> list[tuple[Any, ...]]:

@@ -32,7 +32,7 @@ tide_relay_lost_drains_total              counter    P          scheduler  drain
 tide_relay_epochs_total                   counter    P          scheduler  times this scheduler became the owner
 tide_relay_broker_errors_total            counter    code       scheduler  drains that the broker did not take
 tide_relay_database_losses_total          counter    (none)     scheduler  times the session and all ownership was lost
-tide_relay_notifications_ignored_total    counter    channel    scheduler  notifications that held no name, or no truth
+tide_relay_notifications_ignored_total    counter    channel    scheduler  notifications without a name, or false
 tide_relay_broker_up                      gauge      (none)     scheduler  1 if the broker answered last, else 0
 tide_relay_loop_age_seconds               gauge      (none)     scheduler  since PostgreSQL last answered its loop
 tide_relay_maintenance_age_seconds        gauge      (none)     scheduler  since maintenance was last done whole
@@ -221,7 +221,7 @@ class SchedulerMetrics:
         )
         self.notifications_ignored = Counter(
             "tide_relay_notifications_ignored_total",
-            "Notifications that held no name, or told of a drain that was not over.",
+            "Notifications without a name, or of a drain that was not over.",
             ("channel",),
             registry=registry,
         )

@@ -13,7 +13,7 @@ from psycopg import errors as pg
 from psycopg.rows import args_row
 
 from relay.backends.postgresql.session import Session, errors
-from relay.database.notifications import PACE_SECONDS, Ear
+from relay.database.notifications import PACE_SECONDS, Listener
 from relay.errors import ConfigError
 from relay.models import MAX_BATCH_BYTES, Message
 from relay.sql import query
@@ -83,7 +83,7 @@ class OutboxReader:
         """Whether a message is said to have come since the last look."""
         self._soonest = 0.0
         """When a bell is answered: at once, unless the one before led to nothing. Anyone can ring."""
-        self._ear = Ear(session, self._hear)
+        self._listener = Listener(session, self._hear)
         self._ours, self._theirs = socket.socketpair()
 
     @property
@@ -141,7 +141,7 @@ class OutboxReader:
         """Until the outbox's bell rings, the time is over, or `wake` was called."""
         until = time.monotonic() + seconds
         while (left := (min(until, self._soonest) if self._rung else until) - time.monotonic()) > 0:
-            if self._ear.wait(left, self._ours):
+            if self._listener.wait(left, self._ours):
                 return
 
     def wake(self) -> None:

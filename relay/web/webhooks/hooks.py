@@ -17,7 +17,7 @@ from relay.backends.webhook.signatures import Verifier, signature_headers
 from relay.backends.webhook.source import WebhookSource
 from relay.database import migrate
 from relay.database.connection import Connection, connect, database_errors
-from relay.database.notifications import Ear
+from relay.database.notifications import Listener
 from relay.errors import ConfigError, MigrationError, NotConnected
 from relay.known_secrets import remember
 from relay.pipelines.config import ReverseConfig, parse_reverse, read_config
@@ -107,7 +107,7 @@ class Hooks:
 
     def _follow(self, connection: Connection) -> None:
         changed = threading.Event()
-        ear = Ear(connection, lambda _, name: None if name is None else changed.set())
+        listener = Listener(connection, lambda _, name: None if name is None else changed.set())
         with database_errors():
             connection.execute(query("api_listen"))
             while not self._stop.is_set():
@@ -116,14 +116,14 @@ class Hooks:
                 self._read(connection)
                 self.trouble = None
                 self.loaded.set()
-                self._wait(ear, changed)
+                self._wait(listener, changed)
 
-    def _wait(self, ear: Ear, changed: threading.Event) -> None:
+    def _wait(self, listener: Listener, changed: threading.Event) -> None:
         """Until a configuration is said to have changed, or it is time to look anyway."""
         now = time.monotonic()
         soonest, latest = now + PACE_SECONDS, now + self._settings.discovery_interval_seconds
         while not self._stop.is_set() and (left := (soonest if changed.is_set() else latest) - time.monotonic()) > 0:
-            ear.wait(min(left, 1.0), self._stop)
+            listener.wait(min(left, 1.0), self._stop)
 
     def _read(self, connection: Connection) -> None:
         with connection.cursor(row_factory=dict_row) as cursor:

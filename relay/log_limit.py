@@ -1,11 +1,11 @@
-"""Log lines that others can cause: one now and then, with how often it happened since the last."""
+"""Log lines that others can cause: at most one a minute, with how often it happened since the last."""
 
 import time
 
 INTERVAL_SECONDS = 60.0
 
 
-class Seldom:
+class LogLimit:
     """Says when a line is due. Thread-safe enough: a count may be one short."""
 
     def __init__(self, interval_seconds: float = INTERVAL_SECONDS) -> None:

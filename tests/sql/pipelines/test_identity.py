@@ -33,3 +33,9 @@ def test_it_can_be_renewed_and_schedulers_are_told(database: Database) -> None:
         connection.commit()
         assert next(listener.notifies(timeout=20)).channel == "tide_relay_config"
     assert renewed == (identity(database),) and identity(database) != before
+
+
+def test_a_service_that_withholds_the_system_identifier_is_no_obstacle(database: Database) -> None:
+    with database.admin() as superuser:
+        superuser.execute("revoke execute on function pg_control_system from public")
+    assert len(identity(database)) == 16

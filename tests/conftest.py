@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 import pytest
 
-from relay import reach
+from relay import known_secrets, reach
 from relay.local import server_process
 from relay.local.own_folder import is_ours
 from relay.local.server_process import ServerProcess
@@ -46,8 +46,9 @@ def pytest_configure() -> None:
 
 
 @pytest.fixture(autouse=True)
-def _reach() -> None:
-    """Each test begins with what `REACH` says, whatever settings the one before has loaded."""
+def _as_a_new_process() -> None:
+    """Each test begins with what `REACH` says and knows no secret, whatever the one before has loaded."""
+    known_secrets.forget_all()
     everywhere = ("/",)
     reach.put_in_force(Reach(secret_folders=everywhere, sink_folders=everywhere, source_folders=everywhere))
 

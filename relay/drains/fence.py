@@ -13,6 +13,7 @@ import psycopg
 from relay.database.connection import Connection, database_errors, storable
 from relay.drains.lease import DrainResult, DrainStart, Lease
 from relay.errors import Fenced
+from relay.masking import mask
 from relay.models import Drain
 from relay.sql import query
 
@@ -82,7 +83,7 @@ def end(connection: Connection, drain: Drain, result: DrainResult) -> None:
         "retry_seconds": result.retry_seconds,
         "progressed": result.progressed,
         "error_code": result.error_code,
-        "error": result.error and storable(result.error),
+        "error": result.error and storable(mask(result.error)),
     }
     with database_errors():
         _row(connection.execute(query("drain_end"), parameters), drain)

@@ -27,7 +27,7 @@ from tests.waiting import wait_until
 
 def test_a_drain_arrives_as_it_was_sent(redis_server):
     seen: Queue = Queue()
-    sent = Drain("orders → nats", epoch=7, number=3, lease_ms=30_000)
+    sent = Drain("orders.to-nats", epoch=7, number=3, lease_ms=30_000)
     with running_worker(redis_server.url, seen.put):
         send(redis_server.url, sent)
         assert seen.get(timeout=DEADLINE_SECONDS) == sent

@@ -12,6 +12,7 @@ from typing import Any
 from psycopg.conninfo import conninfo_to_dict
 
 from relay.local.server_process import ServerProcess
+from relay.local.servers import postgres_group
 from tests.services.unavailable import unavailable
 
 PACKAGES = ("pgbouncer", "libc-ares2", "libevent-2.1-7")
@@ -28,6 +29,9 @@ class PgBouncer(ServerProcess):
         self._target = conninfo_to_dict(postgres_url)
         self._settings = settings
         self._database = database
+
+    def group(self) -> int | None:
+        return postgres_group()
 
     @property
     def url(self) -> str:

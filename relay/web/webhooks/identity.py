@@ -22,6 +22,10 @@ _ID_HEADERS = {
 }
 """Where a wire format finds an event id outside of the body, in lower case."""
 
+_EVENT = frozenset({"specversion", "id", "source", "type"})
+_WHOLE = {"cloudevents": _EVENT, "cloudevents_structured": _EVENT, "debezium": frozenset({"id", "payload"})}
+"""The members that a body has if it is a whole event, with its id."""
+
 
 def id_from(config: WebhookSourceConfig) -> IdFrom:
     if config.idempotency_header is not None or config.scheme == "standard":
@@ -50,14 +54,10 @@ def believed(wire_format: str, headers: dict[str, str], body: bytes, known_as: s
     present = [name for name in _ID_HEADERS.get(wire_format, ()) if name in headers]
     if not present:
         return headers
-    if _has_own_id(_members(body)):
+    if _members(body).keys() >= _WHOLE[wire_format]:
         # An event whole in the signed body: a header must not make it another one.
         return {name: value for name, value in headers.items() if name != "id" and not name.startswith(_CLOUDEVENTS)}
     return headers | dict.fromkeys(present, known_as)
-
-
-def _has_own_id(found: Mapping[str, str]) -> bool:
-    return "id" in found and ("specversion" in found or "payload" in found)
 
 
 def _members(body: bytes) -> Mapping[str, str]:

@@ -12,6 +12,7 @@ from relay.drains.lease import DrainResult, Lease
 from relay.drains.outbox import Reader, Settlement
 from relay.drains.redelivery import Redeliveries, RedeliveryBatch
 from relay.errors import Fenced
+from relay.masking import MOST_CHARACTERS
 from relay.models import Drain, Failure
 from tests.sql.support import LEASE_MS, begin, make_pipeline, publish_many, relay_session, run
 from tests.waiting import wait_until
@@ -176,14 +177,14 @@ def test_the_end_gives_the_lease_back_and_tells_the_owner(database, session):
     fenced = begin(session, number=3, epoch=5)
     with database.connect() as owner:
         owner.execute("listen tide_relay_drain")
-        end(session, fenced.lease.drain, DrainResult("failed", True, 1.5, 2, "timeout", "x" * 3000))
+        end(session, fenced.lease.drain, DrainResult("failed", True, 1.5, 2, "timeout", "x" * 30_000))
         [heard] = owner.notifies(timeout=10, stop_after=1)
         assert heard.payload == "p", "the rest is in the row"
     row = session.execute("""
         select lease_until, outcome, progressed, failures, error_code, length(error), retry_at > ended_at,
                error_at is not null
           from tide.drain""").fetchone()
-    assert row == (None, "failed", True, 2, "timeout", 2000, True, True)
+    assert row == (None, "failed", True, 2, "timeout", MOST_CHARACTERS, True, True)
 
 
 def test_a_good_end_clears_what_went_wrong_before(session):

@@ -2,6 +2,7 @@
 -- What a call needs itself it names in full, and it uses no operator: names without a schema are the trap's.
 select tide.outbox_create('other', partition_size => 1000)
 select tide.outbox_create_if_not_exists('other')
+select tide.outbox_limit('orders')
 select tide.outbox_publish('orders', '{"a": 1}')
 select tide.outbox_publish('orders', '{"a": 1}', '{"type": "t"}', 'key')
 select tide.outbox_publish_many('orders', array['1', '2']::pg_catalog.jsonb[])
@@ -160,3 +161,5 @@ select tide.outbox_skip_ids('other', 1000, true)
 select tide.outbox_skip_ids('other', 1000)
 select tide.relay_skip_epochs(1000)
 select tide.outbox_drop('other')
+select tide.database_identity()
+select tide.database_identity_renew()

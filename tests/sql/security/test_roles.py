@@ -34,7 +34,7 @@ EXPLAINED = re.compile(r"^(select|with|insert|update|delete)\b", re.MULTILINE)
 OPERATORS = re.compile(r"dead_letter_|history$|replay_(ask|cancel|list|preview)|pipeline_(enable|disable|list)|status_")
 # Those that publish, configure or migrate, and those that work inboxes off, are for others still.
 OTHERS = re.compile(
-    r"publish|pipeline_(set|enable|disable|delete)|outbox_create|inbox_(create|claim|mark|release)|source_"
+    r"publish|outbox_limit|renew_identity|pipeline_(set|enable|disable|delete)|outbox_create|inbox_(create|claim|mark|release)|source_"
     r"|migration_(?!exists|applied|files)|dead_letter_|history$|replay_(ask|cancel|list|preview)|skip_|table_route$"
 )
 DENIED = psycopg.errors.InsufficientPrivilege
@@ -101,6 +101,7 @@ def test_a_publisher_can_call_nothing_else(database, role):
                 pass
             allowed.append(signature)
     assert allowed == [
+        "tide.outbox_limit(text)",
         "tide.outbox_publish(text,jsonb,jsonb,text)",
         "tide.outbox_publish_many(text,jsonb[],text[],jsonb[])",
         "tide.publish_anywhere()",

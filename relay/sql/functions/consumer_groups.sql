@@ -126,7 +126,7 @@ end $$;
 create or replace function tide.create_consumer_group(
     name text, outbox text, auto_offset_reset text default 'earliest', if_not_exists boolean default false
 ) returns void
-language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '5s' as $$
 declare
     box     tide.outbox := tide.find_outbox(outbox);
     start   bigint := 0;
@@ -168,7 +168,7 @@ comment on function tide.create_consumer_group is
     'Creates a group for consumers that poll. It begins with the oldest message kept, or with what is committed from now on.';
 
 create or replace function tide.drop_consumer_group(name text, if_exists boolean default false) returns void
-language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '5s' as $$
 declare
     gone int;
 begin

@@ -254,7 +254,7 @@ comment on function tide.extend_lease is
     'Gives a consumer so many seconds from now for all that it holds, never less than it has; returns when the first lease runs out.';
 
 create or replace function tide.seek_offset(consumer_group text, consumer text, new_offset bigint) returns void
-language plpgsql security definer set search_path = pg_catalog, pg_temp
+language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '5s'
 -- A generic plan would lock and plan every partition of every outbox.
 set plan_cache_mode = force_custom_plan as $$
 declare

@@ -41,7 +41,7 @@ begin
 end $$;
 
 create or replace function tide.consumer_group_grant(consumer_group text, role name) returns void
-language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '5s' as $$
 declare
     granted  int;
     standing text;
@@ -64,7 +64,7 @@ comment on function tide.consumer_group_grant is
     'Lets a role consume this group. One that may consume every group (tide.grant_consumer) still may.';
 
 create or replace function tide.consumer_group_revoke(consumer_group text, role name) returns void
-language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '5s' as $$
 declare
     standing text;
 begin

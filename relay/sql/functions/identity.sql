@@ -20,7 +20,7 @@ end $$;
 comment on function tide.database_identity is 'Which database this is: part of the names of queues. 16 hexadecimal digits.';
 
 create or replace function tide.database_identity_renew() returns text
-language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp set lock_timeout = '5s' as $$
 begin
     update tide.identity set id = gen_random_uuid(), since = clock_timestamp();
     perform pg_notify('tide_relay_config', '');

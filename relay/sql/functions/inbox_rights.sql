@@ -30,7 +30,7 @@ begin
 end $$;
 
 create or replace function tide.inbox_grant(inbox text, role name) returns void
-language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '5s' as $$
 declare
     box tide.inbox := tide.find_inbox(inbox);
 begin
@@ -43,7 +43,7 @@ end $$;
 comment on function tide.inbox_grant is 'Lets a role read this inbox and work it off: claim, mark, or UPDATE by hand. It can neither add nor remove messages.';
 
 create or replace function tide.inbox_revoke(inbox text, role name) returns void
-language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '5s' as $$
 begin
     perform tide.inbox_rights(inbox, 'revoke', role);
 end $$;

@@ -110,7 +110,7 @@ create or replace function tide.inbox_create(
     name text, schema text default 'tide', max_retries int default 3, with_dead_letter boolean default true,
     with_stats boolean default true, processed_retention_hours int default null, dead_retention_hours int default null
 ) returns void
-language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '5s' as $$
 declare
     box tide.inbox;
 begin

@@ -169,7 +169,7 @@ end $$;
 comment on function tide.outbox_create_if_not_exists is 'True if it was created, false if it was there.';
 
 create or replace function tide.outbox_set_enabled(outbox text, enabled boolean) returns void
-language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '5s' as $$
 declare
     box tide.outbox := tide.find_outbox(outbox);
 begin
@@ -186,7 +186,7 @@ begin atomic select tide.outbox_set_enabled(name, false); end;
 comment on function tide.outbox_disable is 'Refuses new messages. Those already published are still delivered.';
 
 create or replace function tide.outbox_set_retention(outbox text, hours int) returns void
-language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '5s' as $$
 declare
     box tide.outbox := tide.find_outbox(outbox);
 begin

@@ -20,7 +20,7 @@ begin
 end $$;
 
 create or replace function tide.relay_set_outbox(name text, outbox text, consumer_group text, config jsonb) returns void
-language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '5s' as $$
 declare
     box          tide.outbox := tide.find_outbox(outbox);
     old_group_id int;
@@ -76,7 +76,7 @@ comment on function tide.relay_set_outbox(text, text, jsonb) is
     'The same; a new pipeline has a consumer group of its own name, another keeps the one it has.';
 
 create or replace function tide.relay_set_inbox(name text, inbox text, config jsonb) returns void
-language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '5s' as $$
 declare
     box tide.inbox := tide.find_inbox(inbox);
     old tide.pipeline;
@@ -117,7 +117,7 @@ create or replace trigger keep_direction before update on tide.pipeline
     for each row when (old.direction <> new.direction) execute function tide.keep_direction();
 
 create or replace function tide.relay_set_enabled(name text, enabled boolean) returns void
-language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '5s' as $$
 begin
     update tide.pipeline p
        set enabled = relay_set_enabled.enabled, revision = nextval('tide.revisions'), updated_at = now()
@@ -144,7 +144,7 @@ begin atomic select tide.relay_set_enabled(name, false); end;
 comment on function tide.relay_disable is 'Stops after the batch in hand. The consumer group keeps its offset.';
 
 create or replace function tide.relay_delete(name text) returns void
-language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '5s' as $$
 declare
     old_group_id int;
 begin

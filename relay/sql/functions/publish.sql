@@ -20,7 +20,7 @@ create or replace function tide.lock_class(outbox_id int) returns int
 language sql immutable parallel safe
 return 1952670720 + outbox_id % 1000000;
 
--- The mark where it is not simply new: takes it again, or again, and returns whether it is new.
+-- The mark where it is not simply new: takes it again, or another one, and returns whether it is new.
 --
 -- Anyone can set a setting. One of another transaction, left over in a pool, is passed over. One of this transaction says
 -- which lock it has, and that one is taken again, before each id: where it is held, that is a count in this process; where

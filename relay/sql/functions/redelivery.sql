@@ -80,7 +80,7 @@ language sql immutable
 return case when (letter).outbox is null then 'reverse' else 'forward' end;
 
 create or replace function tide.relay_dlq_retry(dead_letter_id bigint) returns int
-language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '5s' as $$
 declare
     letter tide.dead_letter;
 begin
@@ -102,7 +102,7 @@ comment on function tide.relay_dlq_retry(bigint) is
     'Has the pipeline send a dead letter again. Delivered, it is gone; refused again, it stays, with one attempt more.';
 
 create or replace function tide.relay_dlq_retry(pipeline text) returns int
-language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '5s' as $$
 declare
     line  tide.pipeline := tide.find_pipeline(pipeline);
     asked int;
@@ -116,7 +116,7 @@ end $$;
 comment on function tide.relay_dlq_retry(text) is 'The same for every dead letter of a pipeline; returns how many.';
 
 create or replace function tide.relay_dlq_discard(dead_letter_id bigint) returns int
-language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '5s' as $$
 begin
     delete from tide.dead_letter d where d.dead_letter_id = relay_dlq_discard.dead_letter_id;
     if not found then
@@ -127,7 +127,7 @@ end $$;
 comment on function tide.relay_dlq_discard is 'Deletes a dead letter permanently.';
 
 create or replace function tide.relay_dlq_purge(pipeline text, older_than interval default '0') returns bigint
-language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '5s' as $$
 declare
     purged bigint;
 begin
@@ -193,7 +193,7 @@ begin
 end $$;
 
 create or replace function tide.relay_replay(pipeline text, from_id bigint, to_id bigint default null) returns bigint
-language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '5s' as $$
 declare
     line   record;
     new_id bigint;
@@ -248,7 +248,7 @@ $$;
 comment on function tide.relay_replays is 'The replays that were asked for, and how far each has come.';
 
 create or replace function tide.relay_replay_cancel(replay_id bigint) returns boolean
-language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '5s' as $$
 declare
     was_open boolean;
 begin

@@ -64,7 +64,7 @@ comment on function tide.outbox_skip_ids is
 
 -- Epochs and revisions are numbers of their own: a drain or a program from before the restore must not fit by chance.
 create or replace function tide.relay_skip_epochs(margin bigint default 1000000) returns bigint
-language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp set lock_timeout = '5s' as $$
 begin
     if margin is null or margin not between 1000 and 1000000000 then
         raise exception 'epochs cannot skip %', coalesce(margin::text, 'NULL') using

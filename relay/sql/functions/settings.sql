@@ -25,7 +25,7 @@ begin atomic select (tide.find_setting(setting)).value::boolean; end;
 comment on function tide.setting_is_on is 'The value of a setting that is true or false.';
 
 create or replace function tide.setting_set(setting text, value text) returns void
-language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '5s' as $$
 declare
     present tide.setting := tide.find_setting(setting);
     wanted  text := btrim(lower(value));
@@ -43,7 +43,7 @@ end $$;
 comment on function tide.setting_set is 'Changes a setting, for everything that reads it from now on.';
 
 create or replace function tide.setting_reset(setting text) returns void
-language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '5s' as $$
 begin
     perform tide.setting_set(setting, (tide.find_setting(setting)).default_value);
 end $$;

@@ -223,7 +223,9 @@ declare
     chunk        int := 0;
     statement    uuid;
 begin
-    perform tide.require_own_trigger(tg_relid, tg_name);
+    if (select tide.is_own_trigger(g) from pg_trigger g where g.tgrelid = tg_relid and g.tgname = tg_name) is not true then
+        perform tide.require_own_trigger(tg_relid, tg_name);
+    end if;
     if tg_when = 'BEFORE' then
         -- Of TRUNCATE only. All BEFORE triggers of a statement fire before any AFTER trigger.
         insert into tide.truncating (xid, partition)

@@ -107,7 +107,9 @@ begin
         end if;
         perform tide.table_route_append(tg_relid, null, null, null);
     end if;
-    perform tide.require_own_trigger(tg_relid, tg_name);
+    if (select tide.is_own_trigger(g) from pg_trigger g where g.tgrelid = tg_relid and g.tgname = tg_name) is not true then
+        perform tide.require_own_trigger(tg_relid, tg_name);
+    end if;
     for row in execute format(tide.table_route_query(route), 'inserted') loop
         payloads := array_append(payloads, row.payload);
         keys := array_append(keys, row.key);

@@ -174,7 +174,7 @@ declare
 begin
     delete from tide.consumer_group g where g.polled and g.name = drop_consumer_group.name returning g.group_id into gone;
     if gone is not null then
-        execute format('drop view if exists tide.%I', format('consumer_group_%s', gone));
+        execute format('drop function if exists tide.%I() cascade', format('consume_from_%s', gone));
     elsif not coalesce(if_exists, false) then
         perform tide.refuse_consumer_group(name);
     end if;

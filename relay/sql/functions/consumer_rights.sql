@@ -1,8 +1,8 @@
 -- The right to consume single groups, and to see how things are.
 --
 -- As with outboxes: from the first right to a single group on, every group is guarded, and a call asks for the right to
--- consume anywhere, which is EXECUTE on tide.consume_anywhere, or for the right to this group, which is SELECT on a view
--- that stands for it and shows nothing. So PostgreSQL keeps these rights as it keeps all others. Until then a call asks
+-- consume anywhere, which is EXECUTE on tide.consume_anywhere, or for the right to this group, which is EXECUTE on
+-- tide.consume_from_N, N its group_id. So PostgreSQL keeps these rights as it keeps all others. Until then a call asks
 -- nothing.
 
 create or replace function tide.consume_anywhere() returns void
@@ -26,7 +26,8 @@ language plpgsql stable security definer set search_path = pg_catalog, pg_temp a
 begin
     return has_function_privilege(tide.caller()::name, 'tide.consume_anywhere()'::regprocedure, 'execute')
         or not exists (select from tide.consumer_guard)
-        or coalesce(has_table_privilege(tide.caller()::name, to_regclass(format('tide.consumer_group_%s', group_id)), 'select'), false);
+        or coalesce(has_function_privilege(
+               tide.caller()::name, to_regprocedure(format('tide.consume_from_%s()', group_id))::oid, 'execute'), false);
 end $$;
 
 create or replace function tide.require_consumer(consumer_group tide.consumer_group, to_see boolean) returns void
@@ -43,8 +44,8 @@ end $$;
 create or replace function tide.consumer_group_grant(consumer_group text, role name) returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '5s' as $$
 declare
-    granted  int;
-    standing text;
+    granted int;
+    named   text;
 begin
     perform tide.require_role(role);
     select g.group_id into granted from tide.consumer_group g
@@ -52,12 +53,15 @@ begin
     if not found then
         perform tide.refuse_consumer_group(consumer_group);
     end if;
-    standing := format('tide.consumer_group_%s', granted);
-    if to_regclass(standing) is null then
-        execute format('create view %s as select null as nothing', standing);
+    named := format('tide.consume_from_%s()', granted);
+    if to_regprocedure(named) is null then
+        execute format('create function %s returns void language sql immutable begin atomic end', named);
+        execute format('revoke all on function %s from public', named);
+        execute format('comment on function %s is %L', named,
+                       format('Does nothing. Who may execute it may consume group "%s".', consumer_group));
     end if;
     insert into tide.consumer_guard default values on conflict do nothing;
-    execute format('grant select on %s to %I', standing, role);
+    execute format('grant execute on function %s to %I', named, role);
     perform tide.grant_rights('group_consumer', role);
 end $$;
 comment on function tide.consumer_group_grant is
@@ -66,15 +70,15 @@ comment on function tide.consumer_group_grant is
 create or replace function tide.consumer_group_revoke(consumer_group text, role name) returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '5s' as $$
 declare
-    standing text;
+    named text;
 begin
     perform tide.require_role(role);
-    select format('tide.consumer_group_%s', g.group_id) into standing from tide.consumer_group g
+    select format('tide.consume_from_%s()', g.group_id) into named from tide.consumer_group g
      where g.polled and g.name = consumer_group_revoke.consumer_group;
     if not found then
         perform tide.refuse_consumer_group(consumer_group);
-    elsif to_regclass(standing) is not null then
-        execute format('revoke select on %s from %I', standing, role);
+    elsif to_regprocedure(named) is not null then
+        execute format('revoke execute on function %s from %I', named, role);
     end if;
 end $$;
 comment on function tide.consumer_group_revoke is 'Takes back what tide.consumer_group_grant gave to this group, and nothing else.';

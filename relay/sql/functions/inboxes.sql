@@ -118,7 +118,7 @@ begin
     if num_nulls(schema, max_retries, with_dead_letter, with_stats) > 0 then
         raise exception 'schema, max_retries, with_dead_letter and with_stats of inbox "%" must not be NULL', name using
             errcode = 'null_value_not_allowed', hint = 'Leave an argument out for its default.';
-    elsif schema = 'tide' and name ~ '^(message|consumer_group)(_|$)' then
+    elsif schema = 'tide' and name ~ '^message(_|$)' then
         raise exception 'inbox name "%" is one that outboxes and consumer groups use in schema tide', name using
             errcode = 'invalid_name', hint = 'Choose another name, or another schema.';
     elsif to_regclass(format('%I.%I', schema, name)) is not null then

@@ -74,14 +74,21 @@ def test_the_right_to_a_group_comes_with_membership_and_goes_with_the_group(db, 
         assert len(poll(member, "c", 2, group="mine")) == 2
         operator.execute("select tide.seek_offset('mine', 'someone', 0)")
         db.execute("select tide.drop_consumer_group('mine')")
-        assert db.execute("select to_regclass('tide.consumer_group_1')").fetchone() == (None,)
+        assert db.execute("select to_regprocedure('tide.consume_from_1()')").fetchone() == (None,)
         db.execute("select tide.create_consumer_group('mine', 'orders')")
         with refused("42501", "mine"):
             poll(member, "c", group="mine")
         with refused("42704"):
             db.execute("select tide.consumer_group_grant('none', %s)", [team])
-        with refused("42602"):
-            db.execute("select tide.inbox_create('consumer_group_7')")
+
+
+def test_to_read_all_data_is_no_right_to_consume(db, login):
+    with login() as (name, _), login(member_of=("pg_read_all_data",)) as (reader, consumer):
+        db.execute("select tide.consumer_group_grant('mine', %s)", [name])
+        db.execute("select tide.consumer_group_grant('theirs', %s)", [reader])
+        assert len(poll(consumer, "c", 2, group="theirs")) == 2
+        with refused("42501", "mine"):
+            poll(consumer, "c", group="mine")
 
 
 @pytest.mark.parametrize("call", ["poll", "heartbeat"])

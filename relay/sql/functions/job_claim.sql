@@ -3,7 +3,7 @@
 --   The turn. Claims of one queue take turns: who claims locks the row of its lane 0. Enqueuing and finishing do not need it.
 --   Lanes. The jobs of one priority, in the order of their ids; a cursor says how far they are claimed. Scheduled jobs, jobs
 --   to be retried and jobs with a run key have a row in tide.job_wait instead.
---   Gaps. Nobody waits for an open transaction: a claim passes ids that it cannot see, remembers them, and comes back.
+--   Gaps. No one waits for an open transaction: a claim passes ids that it cannot see, remembers them, and comes back.
 --
 -- Why no job is lost and none is claimed twice. Let h be a horizon that was read before the rows (see publish.sql). A job at
 -- or below h is visible to the later statement, or will never exist. An id above h that the cursor passes is picked, or
@@ -12,14 +12,14 @@
 --   1. What is visible in any lane is taken out of the range, not only what was picked: else a job of another lane that had
 --      been claimed before would be taken for a late one.
 --   2. What is picked is taken out of the gaps: it may have become visible between the look at the gaps and that at the lane.
---   3. A gap is given up only when the horizon that has passed it was read before the look that did not find it, and only if
+--   3. A gap is closed only when the horizon that has passed it was read before the look that did not find it, and only if
 --      that look was not cut short.
 --
 -- The planner takes small tables that churn for empty, and would read them whole, dead rows and all: leases are reached by
--- their key, jobs by LATERAL. A plan made anew for each call costs more than the work. So some ways are closed by settings.
+-- their key, jobs by LATERAL. A plan for each call alone costs more than the work. So some ways are closed by settings.
 
 -- Ids that were passed while they were not visible: those that have become so and belong below a cursor are claimed now.
--- Those older than a second are looked at once a second: a transaction that stays open for an hour delays nobody.
+-- Those older than a second are looked at once a second: a transaction that stays open for an hour delays no one.
 create or replace function tide.job_claim_late(lane tide.job_lane, room int, out ids bigint[], out horizon bigint, out turn bigint)
 language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
 #variable_conflict use_column
@@ -102,7 +102,7 @@ begin
     ), running as (
         insert into tide.job_running (outbox_id, run_key, id, lease_id) select queue, h.run_key, h.id, lease from heads h
     ), turned as (
-        -- In the same row version: whoever reads the lane by its turn finds it.
+        -- In the same row version: who reads the lane by its turn finds it.
         update tide.job_lane l set last_key = coalesce((select max(h.run_key) from heads h having count(*) >= room), '')
          where l.outbox_id = queue and l.priority = 0 and l.turn = job_claim_keyed.turn
     )

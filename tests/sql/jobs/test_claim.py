@@ -35,8 +35,8 @@ def worker(session: Session) -> int:
 
 def claim(session: Session, worker: int, want: int = 100) -> list[Any]:
     return session.execute(
-        "select c.lease_id, c.id, c.attempt, c.priority, c.payload from tide.job_queue q, tide.job_claim(q.outbox_id, %s, %s) c"
-        " where q.name = 'mail'",
+        "select c.lease_id, c.id, c.attempt, c.priority, c.payload"
+        " from tide.job_queue q, tide.job_claim(q.outbox_id, %s, %s) c where q.name = 'mail'",
         [worker, want],
     ).fetchall()
 

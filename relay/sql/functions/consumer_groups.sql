@@ -128,7 +128,7 @@ create or replace function tide.create_consumer_group(
 ) returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '5s' as $$
 declare
-    box     tide.outbox := tide.find_outbox(outbox);
+    box     tide.outbox := tide.find_message_outbox(outbox);
     start   bigint := 0;
     present record;
 begin

@@ -14,6 +14,19 @@ begin
     return found_outbox;
 end $$;
 
+-- An outbox of messages: a queue of jobs has functions of its own.
+create or replace function tide.find_message_outbox(outbox text) returns tide.outbox
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    box tide.outbox := tide.find_outbox(outbox);
+begin
+    if box.kind <> 'messages' then
+        raise exception 'outbox "%" is a queue of jobs', outbox using
+            errcode = 'wrong_object_type', hint = 'See tide.job_queue_create and relay jobs queue.';
+    end if;
+    return box;
+end $$;
+
 create or replace function tide.outbox_limit(outbox text) returns int
 language sql stable security definer set search_path = pg_catalog, pg_temp
 begin atomic select (tide.find_outbox(outbox)).max_payload_bytes; end;
@@ -30,7 +43,7 @@ language sql stable set search_path = pg_catalog, pg_temp
 begin atomic
     select coalesce(max(substring(pg_get_expr(c.relpartbound, c.oid) from 'TO \(''?(\d+)''?\)')::bigint), 0)
       from pg_inherits i join pg_class c on c.oid = i.inhrelid
-     where i.inhparent = format('tide.message_%s', outbox_id)::regclass;
+     where i.inhparent = (select format('tide.%I', o.log)::regclass from tide.outbox o where o.outbox_id = outbox_upper.outbox_id);
 end;
 
 create or replace function tide.outbox_needs_partition(outbox_id int) returns boolean
@@ -40,17 +53,30 @@ begin atomic
       from tide.outbox o where o.outbox_id = outbox_needs_partition.outbox_id;
 end;
 
+-- The tables of an outbox whose partitions come and go together: its log, and for jobs their attempts, of the same ids.
+create or replace function tide.outbox_logs(box tide.outbox) returns text[]
+language sql immutable
+return case (box).kind when 'jobs' then array[(box).log, 'job_attempt_' || (box).outbox_id] else array[(box).log] end;
+
+-- The table that the logs of all outboxes of a kind are partitions of.
+create or replace function tide.log_root(log text) returns text
+language sql immutable
+return regexp_replace(log, '_[0-9]+$', '');
+
 -- The range partition whose first id is `first_id`. Made apart and then attached: unlike CREATE ... PARTITION OF,
 -- ATTACH lets publishers and readers of the parent go on.
 create or replace function tide.attach_partition(box tide.outbox, first_id bigint) returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
-    parent text := format('message_%s', box.outbox_id);
-    part   text := format('message_%s_%s', box.outbox_id, first_id);
+    parent text;
+    part   text;
 begin
-    execute format('create table tide.%I (like tide.%I including defaults including constraints)', part, parent);
-    execute format('alter table tide.%I attach partition tide.%I for values from (%s) to (%s)',
-                   parent, part, first_id, first_id + box.partition_size);
+    foreach parent in array tide.outbox_logs(box) loop
+        part := format('%s_%s', parent, first_id);
+        execute format('create table tide.%I (like tide.%I including defaults including constraints)', part, parent);
+        execute format('alter table tide.%I attach partition tide.%I for values from (%s) to (%s)',
+                       parent, part, first_id, first_id + box.partition_size);
+    end loop;
 end $$;
 
 -- Makes sure that at least one whole unused partition lies above the highest id. The scheduler calls it on a timer.
@@ -75,7 +101,8 @@ begin
     if not tide.outbox_needs_partition(box.outbox_id) then
         return 0;
     end if;
-    execute format('lock table tide.message_%s_rest in access exclusive mode', box.outbox_id);
+    execute format('lock table %s in access exclusive mode',
+                   (select string_agg(format('tide.%I', l || '_rest'), ', ') from unnest(tide.outbox_logs(box)) l));
     last := tide.outbox_last_id(box.outbox_id);
     upper := tide.outbox_upper(box.outbox_id);
     -- Ids go to the default partition already, or soon: the next range starts well above them. One that publishers reach
@@ -105,15 +132,40 @@ begin atomic
        and l.database = (select d.oid from pg_database d where d.datname = current_database());
 end;
 
+-- The row of an outbox, its sequence and its tables. Those are made apart, with all their partitions, and attached last:
+-- CREATE ... PARTITION OF would have tide.message, and so the publishers of every outbox, wait until the caller commits.
+create or replace function tide.outbox_make(
+    name text, kind text, retention_hours int, max_payload_bytes int, partition_size bigint
+) returns tide.outbox
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    box tide.outbox;
+    log text;
+begin
+    insert into tide.outbox (name, kind, retention_hours, max_payload_bytes, partition_size, ids)
+    values (name, kind, coalesce(retention_hours, tide.setting_number('outbox_retention_hours')), max_payload_bytes, partition_size, 0::regclass)
+    returning * into box;
+    execute format('create sequence tide.%I cache 1', box.log || '_ids');
+    update tide.outbox o set ids = format('tide.%I', o.log || '_ids')::regclass where o.outbox_id = box.outbox_id returning * into box;
+    foreach log in array tide.outbox_logs(box) loop
+        execute format('create table tide.%I (like tide.%I including defaults including constraints including indexes) partition by range (id)',
+                       log, tide.log_root(log));
+        execute format('create table tide.%I partition of tide.%I default', log || '_rest', log);
+    end loop;
+    perform tide.attach_partition(box, 0);
+    perform tide.attach_partition(box, box.partition_size);
+    foreach log in array tide.outbox_logs(box) loop
+        execute format('alter table tide.%I attach partition tide.%I for values in (%s)', tide.log_root(log), log, box.outbox_id);
+    end loop;
+    return box;
+end $$;
+
 -- Work on the partitions of an outbox is done by one at a time: by who has its row, which no one can lock who may not change
 -- outboxes. Advisory locks would be anyone's. A retention that is not given is that of the settings.
 create or replace function tide.outbox_create(
     name text, retention_hours int default null, max_payload_bytes int default 1048576, partition_size bigint default 1000000
 ) returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '5s' as $$
-declare
-    box      tide.outbox;
-    numbered text;
 begin
     if outbox_create.name is null or outbox_create.name !~ '^[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}$' then
         raise exception 'outbox name % is not valid', coalesce(quote_literal(name), 'NULL') using
@@ -130,21 +182,7 @@ begin
             errcode = 'object_not_in_prerequisite_state',
             hint = 'Switch them on: select tide.setting_set(''outbox_enabled'', ''true'');';
     end if;
-    insert into tide.outbox (name, retention_hours, max_payload_bytes, partition_size, ids)
-    values (name, coalesce(retention_hours, tide.setting_number('outbox_retention_hours')), max_payload_bytes, partition_size, 0::regclass)
-    returning * into box;
-    numbered := format('message_%s', box.outbox_id);
-    execute format('create sequence tide.%I cache 1', numbered || '_ids');
-    update tide.outbox o set ids = format('tide.%I', numbered || '_ids')::regclass
-     where o.outbox_id = box.outbox_id returning * into box;
-    -- Made apart, with all its partitions, and attached last: CREATE ... PARTITION OF would have tide.message, and so the
-    -- publishers of every outbox, wait until the caller commits.
-    execute format('create table tide.%I (like tide.message including defaults including constraints, primary key (outbox_id, id)) '
-                   'partition by range (id)', numbered);
-    execute format('create table tide.%I partition of tide.%I default', numbered || '_rest', numbered);
-    perform tide.attach_partition(box, 0);
-    perform tide.attach_partition(box, box.partition_size);
-    execute format('alter table tide.message attach partition tide.%I for values in (%s)', numbered, box.outbox_id);
+    perform tide.outbox_make(name, 'messages', retention_hours, max_payload_bytes, partition_size);
 exception when lock_not_available then
     raise exception 'outbox "%" was not created: another transaction is creating or changing outboxes, for more than 5 s', name using
         errcode = 'lock_not_available',
@@ -196,24 +234,28 @@ end $$;
 comment on function tide.outbox_set_retention is
     'How long messages are kept once settled; null: as the setting outbox_retention_hours says now.';
 
--- Drops the tables of an outbox; false if another transaction is in the way. All of tide.message is locked for that, which the open
--- publishers of every outbox have, and new ones need. So it is not asked for while one of them stays, and for a moment only.
+-- Drops the tables of an outbox; false if another transaction is in the way. All of tide.message, or tide.job, is locked for that,
+-- which the open publishers of every outbox have, and new ones need. So it is not asked for while one of them stays, and for a
+-- moment only.
 create or replace function tide.outbox_drop_tables(box tide.outbox) returns boolean
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp set lock_timeout = '50ms' as $$
+declare
+    logs text := (select string_agg(format('tide.%I', l), ', ' order by n) from unnest(tide.outbox_logs(box)) with ordinality as u (l, n));
+    root regclass := format('tide.%I', tide.log_root(box.log))::regclass;
 begin
-    if tide.held_for_long('tide.message') then
+    if tide.held_for_long(root) then
         return false;
     end if;
     -- These concern no other outbox, and autovacuum gives way only after deadlock_timeout, a second.
     perform set_config('lock_timeout', '1200ms', true);
-    execute format('lock table tide.message_%s in access exclusive mode', box.outbox_id);
+    execute format('lock table %s in access exclusive mode', logs);
     perform set_config('lock_timeout', '50ms', true);
-    if tide.held_for_long('tide.message') then
+    if tide.held_for_long(root) then
         raise lock_not_available;
     end if;
-    lock table only tide.message in access exclusive mode;
-    execute format('drop table tide.message_%s', box.outbox_id);
-    execute format('drop sequence tide.message_%s_ids', box.outbox_id);
+    execute format('lock table only %s in access exclusive mode', root);
+    execute format('drop table %s', logs);
+    execute format('drop sequence tide.%I', box.log || '_ids');
     execute format('drop function if exists tide.publish_to_%s() cascade', box.outbox_id);
     return true;
 exception when lock_not_available then
@@ -237,6 +279,7 @@ begin
         end if;
         return;
     end if;
+    perform tide.find_message_outbox(name);
     select string_agg(format('%I', p.name), ', ' order by p.name) into used_by
       from tide.pipeline p join tide.consumer_group g on g.group_id = p.group_id where g.outbox_id = box.outbox_id;
     select string_agg(format('%I', g.name), ', ' order by g.name) into polled
@@ -280,7 +323,7 @@ begin
     select h.horizon, h.open_publishers into outbox_status.horizon, outbox_status.open_publishers
       from tide.outbox_horizon(box.outbox_id) h;
     select count(*), coalesce(sum(pg_total_relation_size(t.relid)), 0) into partitions, total_bytes
-      from pg_partition_tree(format('tide.message_%s', box.outbox_id)::regclass) t where t.isleaf;
+      from pg_partition_tree(format('tide.%I', box.log)::regclass) t where t.isleaf;
     select count(*) into consumer_groups from tide.consumer_group g where g.outbox_id = box.outbox_id;
     select g.name, greatest(last_id - g.offset_id, 0) into slowest_group, lag
       from tide.consumer_group g where g.outbox_id = box.outbox_id order by g.offset_id, g.name limit 1;

@@ -22,7 +22,7 @@ end $$;
 create or replace function tide.relay_set_outbox(name text, outbox text, consumer_group text, config jsonb) returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '5s' as $$
 declare
-    box          tide.outbox := tide.find_outbox(outbox);
+    box          tide.outbox := tide.find_message_outbox(outbox);
     old_group_id int;
     new_group_id int;
 begin
@@ -148,6 +148,11 @@ language plpgsql security definer set search_path = pg_catalog, pg_temp set lock
 declare
     old_group_id int;
 begin
+    if exists (select from tide.pipeline p where p.name = relay_delete.name and p.direction = 'jobs') then
+        raise exception 'pipeline "%" belongs to a queue of jobs', name using
+            errcode = 'dependent_objects_still_exist',
+            hint = format('Drop the queue: select tide.job_queue_drop(%L);', substr(name, 6));
+    end if;
     delete from tide.pipeline p where p.name = relay_delete.name returning p.group_id into old_group_id;
     if not found then
         perform tide.refuse_pipeline(name);

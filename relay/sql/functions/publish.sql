@@ -99,7 +99,10 @@ language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
     box tide.outbox := tide.find_outbox(outbox);
 begin
-    if box.guarded and not tide.may_publish(box.outbox_id) then
+    if box.kind = 'jobs' then
+        raise exception 'outbox "%" is a queue of jobs and takes no messages', box.name using
+            errcode = 'wrong_object_type', hint = 'Enqueue a job: select tide.job_enqueue(...). Nothing was published.';
+    elsif box.guarded and not tide.may_publish(box.outbox_id) then
         raise exception 'role % may not publish to outbox "%"', quote_ident(tide.caller()), box.name using
             errcode = 'insufficient_privilege',
             hint = format('Let the owner of schema tide, or a role of tide.grant_admin, run: select tide.outbox_grant_publish(%L, %L);',
@@ -125,7 +128,7 @@ declare
     box tide.outbox := tide.find_outbox(outbox);
 begin
     if tide.far_too_large(box.max_payload_bytes, payload, headers) or octet_length(key) > box.max_payload_bytes
-       or not box.enabled or box.guarded and not tide.may_publish(box.outbox_id) then
+       or not box.enabled or box.kind = 'jobs' or box.guarded and not tide.may_publish(box.outbox_id) then
         perform tide.outbox_refuse(outbox, headers, null);
     end if;
     return coalesce(octet_length(payload::text), 4) + coalesce(octet_length(headers::text), 2) + coalesce(octet_length(key), 0);
@@ -155,7 +158,7 @@ begin
           into in_outbox, ids, marked
           from tide.outbox o
          where o.name = outbox_publish.outbox and o.enabled and size <= o.max_payload_bytes
-           and coalesce(headers @> '{}', true) and (not o.guarded or tide.may_publish(o.outbox_id));
+           and coalesce(headers @> '{}', true) and o.kind = 'messages' and (not o.guarded or tide.may_publish(o.outbox_id));
         if not found then
             perform tide.outbox_refuse(outbox, headers, size);
         end if;
@@ -221,7 +224,7 @@ declare
     wrong   record;
     refusal text;
 begin
-    if not box.enabled or box.guarded and not tide.may_publish(box.outbox_id) then
+    if not box.enabled or box.kind = 'jobs' or box.guarded and not tide.may_publish(box.outbox_id) then
         refusal := tide.outbox_refuse(outbox, null, 0);
     elsif cardinality(keys) <> wanted or cardinality(headers) <> wanted then
         raise exception 'outbox_publish_many got % payloads, % keys and % headers',

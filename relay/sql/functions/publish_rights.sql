@@ -5,7 +5,8 @@
 -- on tide.publish_anywhere, or for the right to this outbox, which is EXECUTE on tide.publish_to_N, N its outbox_id. Both
 -- functions do nothing, so the right allows nothing else: one on the sequence of the ids would allow to burn them, and
 -- SELECT on anything comes with pg_read_all_data. So PostgreSQL keeps these rights as it keeps all others: through
--- memberships, renamed roles, DROP OWNED, dumps. Until then a publish reads one boolean.
+-- memberships, renamed roles, DROP OWNED, dumps. Until then a publish reads one boolean. A queue of jobs takes no message:
+-- it is always guarded, and the question that follows says so.
 
 -- Who asks. current_user is the owner inside a function that runs with its owner's rights.
 create or replace function tide.caller() returns text
@@ -28,7 +29,7 @@ return has_function_privilege(tide.caller()::name, 'tide.publish_anywhere()'::re
 create or replace function tide.new_outbox_guarded() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 begin
-    new.guarded := exists (select from tide.publish_guard);
+    new.guarded := new.kind = 'jobs' or exists (select from tide.publish_guard);
     return new;
 end $$;
 create or replace trigger new_outbox_guarded before insert on tide.outbox for each row execute function tide.new_outbox_guarded();
@@ -48,7 +49,7 @@ end $$;
 create or replace function tide.outbox_grant_publish(outbox text, role name) returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '5s' as $$
 declare
-    box   tide.outbox := tide.find_outbox(outbox);
+    box   tide.outbox := tide.find_message_outbox(outbox);
     named text := format('tide.publish_to_%s()', box.outbox_id);
 begin
     perform tide.require_role(role);
@@ -70,7 +71,7 @@ comment on function tide.outbox_grant_publish is
 create or replace function tide.outbox_revoke_publish(outbox text, role name) returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '5s' as $$
 declare
-    box   tide.outbox := tide.find_outbox(outbox);
+    box   tide.outbox := tide.find_message_outbox(outbox);
     named text := format('tide.publish_to_%s()', box.outbox_id);
 begin
     perform tide.require_role(role);

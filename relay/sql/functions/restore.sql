@@ -45,8 +45,8 @@ begin
     end if;
     if plan.must_make then
         -- Who has the parent open knows its partitions from before, and would be refused by a new one.
-        execute format('lock table tide.%I in access exclusive mode', format('message_%s_rest', box.outbox_id));
-        execute format('lock table only tide.%I in access exclusive mode', format('message_%s', box.outbox_id));
+        execute format('lock table tide.%I in access exclusive mode', box.log || '_rest');
+        execute format('lock table only tide.%I in access exclusive mode', box.log);
         select * into plan from tide.outbox_skip_plan(box, margin);
         perform tide.attach_partition(box, plan.first_id);
         perform tide.attach_partition(box, plan.first_id + box.partition_size);

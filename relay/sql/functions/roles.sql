@@ -4,9 +4,9 @@
 -- Which kinds a kind is, beside itself.
 create or replace function tide.kinds_of(kind text) returns text[]
 language sql immutable
-return case kind when 'admin' then array['admin', 'operator', 'reader']
-                 when 'operator' then array['operator', 'reader']
-                 when 'relay' then array['relay', 'api', 'inbox_writer']
+return case kind when 'admin' then array['admin', 'operator', 'reader', 'job_operator']
+                 when 'operator' then array['operator', 'reader', 'job_operator']
+                 when 'relay' then array['relay', 'api', 'inbox_writer', 'job_worker']
                  when 'api' then array['api', 'inbox_writer']
                  when 'consumer' then array['consumer', 'group_consumer', 'inbox_worker']
                  else array[kind] end;
@@ -101,6 +101,16 @@ begin
     perform tide.grant_rights('inbox_writer', role);
 end $$;
 comment on function tide.grant_inbox_writer is 'Lets a role write messages into inboxes, and nothing else: for inbox sinks of other databases.';
+
+create or replace function tide.grant_job_publisher(role name) returns void
+language sql set search_path = pg_catalog, pg_temp
+begin atomic select tide.grant_rights('job_publisher', role); end;
+comment on function tide.grant_job_publisher is 'Lets a role enqueue jobs in every queue, and nothing else.';
+
+create or replace function tide.grant_job_worker(role name) returns void
+language sql set search_path = pg_catalog, pg_temp
+begin atomic select tide.grant_rights('job_worker', role); end;
+comment on function tide.grant_job_worker is 'Lets a role claim and end jobs, for consumers of its own. What grant_relay gives includes it.';
 
 -- The last step of relay migrate. Until then PUBLIC may execute a new function. The roles of relay migrate --roles get the
 -- rights to what is new, in a database where they have rights at all.

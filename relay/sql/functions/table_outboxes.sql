@@ -119,7 +119,7 @@ begin
          where o.name = box_name and o.retention_hours <> table_outbox_register.retention_hours;
     end if;
     insert into tide.table_outbox as t (source, source_name, outbox_id, mode)
-    values (source, tide.table_name(source), (tide.find_outbox(box_name)).outbox_id, mode)
+    values (source, tide.table_name(source), (tide.find_message_outbox(box_name)).outbox_id, mode)
     on conflict on constraint table_outbox_pkey do update set source_name = excluded.source_name;
     return box_name;
 end $$;

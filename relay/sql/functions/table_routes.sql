@@ -225,7 +225,7 @@ begin
          where o.name = box_name and o.retention_hours <> table_route_register.retention_hours;
     end if;
     insert into tide.table_route as t (source, source_name, outbox_id, columns, header_names, header_columns)
-    values (source, tide.table_name(source), (tide.find_outbox(box_name)).outbox_id, wanted.columns,
+    values (source, tide.table_name(source), (tide.find_message_outbox(box_name)).outbox_id, wanted.columns,
             coalesce(wanted.header_names, '{}'), coalesce(wanted.header_columns, '{}'))
     on conflict on constraint table_route_pkey do update
         set source_name = excluded.source_name, columns = excluded.columns, header_names = excluded.header_names,

@@ -13,7 +13,8 @@ revoke all on schema pgtrickle from public;
 
 create table tide.outbox (
     outbox_id         int generated always as identity primary key,
-    name              text not null unique check (name ~ '^[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}$'),
+    name              text not null unique,
+    kind              text not null default 'messages' check (kind in ('messages', 'jobs')),
     enabled           boolean not null default true,
     retention_hours   int not null default 24 check (retention_hours >= 0),
     max_payload_bytes int not null default 1048576 check (max_payload_bytes between 1 and 268435456),
@@ -23,8 +24,12 @@ create table tide.outbox (
     guarded           boolean not null default false,
     -- What the mark of a publisher needs, made once: see functions/publish.sql.
     mark_class        int not null generated always as (1952670720 + outbox_id % 1000000) stored,
-    mark_setting      text not null generated always as ('tide.inflight_' || outbox_id::text) stored
+    mark_setting      text not null generated always as ('tide.inflight_' || outbox_id::text) stored,
+    -- The table that holds what is published, a partition of tide.message or tide.job; its own partitions are log_<first id>.
+    log               text not null generated always as (case kind when 'jobs' then 'job_' else 'message_' end || outbox_id::text) stored,
+    check (name ~ case kind when 'jobs' then '^jobs/[A-Za-z0-9_][A-Za-z0-9_.-]{0,94}$' else '^[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}$' end)
 );
+comment on column tide.outbox.kind is 'What it holds. One of jobs is called jobs/<queue> and is a queue: see tide.job_queue.';
 comment on column tide.outbox.partition_size is 'Ids per partition of tide.message; see tide.outbox_extend.';
 comment on column tide.outbox.ids is 'The sequence that numbers the messages. CACHE 1: the horizon depends on it.';
 comment on column tide.outbox.guarded is 'Whether a publish asks for the right to this outbox; see tide.outbox_grant_publish.';
@@ -169,7 +174,7 @@ create sequence tide.epochs;
 
 create table tide.pipeline (
     name           text primary key check (name ~ '^[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}$'),
-    direction      text not null check (direction in ('forward', 'reverse')),
+    direction      text not null check (direction in ('forward', 'reverse', 'jobs')),
     group_id       int unique references tide.consumer_group,
     enabled        boolean not null default true,
     config         jsonb not null check (jsonb_typeof(config) = 'object'),
@@ -178,7 +183,7 @@ create table tide.pipeline (
     created_at     timestamptz not null default now(),
     updated_at     timestamptz not null default now(),
     inbox_id       int references tide.inbox,
-    check ((direction = 'forward') = (group_id is not null)),
+    check ((direction in ('forward', 'jobs')) = (group_id is not null)),
     check ((direction = 'reverse') = (inbox_id is not null))
 );
 comment on column tide.pipeline.revision is 'Grows with every change; a running drain stops at the next batch when it sees one.';
@@ -301,6 +306,186 @@ create view tide.redelivery_waiting as
     select r.pipeline from tide.replay r where r.ended_at is null;
 comment on view tide.redelivery_waiting is 'The pipelines that have something to deliver once more.';
 
+-- Jobs ----------------------------------------------------------------------------------------------------------------
+--
+-- A queue is an outbox of kind jobs: the same sequence, partitions, marks, horizon and bell. Jobs and attempts are written
+-- once and removed by TRUNCATE; what changes is a cursor for each lane and a lease for each claim. The protocol: see
+-- functions/job_claim.sql.
+
+create table tide.job (
+    outbox_id       int not null,
+    id              bigint not null,
+    created_at      timestamptz not null default clock_timestamp(),
+    size            int not null,
+    kind            "char" not null default 'p',
+    priority        smallint not null default 0,
+    max_attempts    smallint not null default 10,
+    timeout_seconds int not null default 30,
+    available_at    timestamptz,
+    name            text not null,
+    run_key         text,
+    idempotency_key text,
+    dedupe_key      text,
+    trace_id        text,
+    headers         jsonb,
+    metadata        jsonb,
+    options         jsonb,
+    payload         jsonb not null,
+    primary key (outbox_id, id)
+) partition by list (outbox_id);
+create index job_priority on tide.job (outbox_id, priority desc, id)
+    where priority <> 0 and available_at is null and run_key is null;
+comment on column tide.job.kind is 'p: a Python handler, h: an HTTP request, d: a Dramatiq message, c: a Celery message.';
+comment on column tide.job.available_at is 'Null: at once.';
+comment on column tide.job.options is 'Backoff, what follows, what it waits for; null for most.';
+
+create table tide.job_attempt (
+    outbox_id       int not null,
+    id              bigint not null,
+    attempt         smallint not null,
+    worker_id       bigint not null,
+    ended_at        timestamptz not null default clock_timestamp(),
+    ms              int not null,
+    outcome         "char" not null,
+    code            text,
+    error           text,
+    response_status smallint,
+    preview         text,
+    result          jsonb,
+    primary key (outbox_id, id, attempt)
+) partition by list (outbox_id);
+comment on column tide.job_attempt.outcome is 's: succeeded, r: to be retried, d: dead, c: cancelled, l: the lease ran out.';
+
+create table tide.job_queue (
+    outbox_id            int primary key references tide.outbox on delete cascade,
+    name                 text not null unique,
+    group_id             int not null references tide.consumer_group,
+    concurrency_limit    int check (concurrency_limit > 0),
+    key_limit            int check (key_limit > 0),
+    rate                 float8 check (rate > 0),
+    burst                float8 check (burst >= 1),
+    fair                 boolean not null default false,
+    keep_succeeded       boolean not null default true,
+    dead_retention_hours int not null default 720 check (dead_retention_hours >= 0)
+);
+comment on column tide.job_queue.key_limit is 'How many jobs of one run key run at a time; null: no limit.';
+comment on column tide.job_queue.rate is 'Jobs a second over the whole fleet, with bursts of at most burst jobs; null: no limit.';
+
+-- Who claims jobs of a queue locks the row of priority 0, the turn. `turn` grows with each update and ends the primary key, so
+-- that the first index entry that a look meets is the living version, however many dead ones a held snapshot keeps.
+create table tide.job_lane (
+    outbox_id  int not null,
+    priority   smallint not null,
+    turn       bigint not null default 0,
+    cursor_id  bigint not null default 0,
+    horizon    bigint not null default 0,
+    gaps       int8multirange not null default '{}',
+    old_gaps   int8multirange not null default '{}',
+    aged_at    timestamptz not null default now(),
+    last_key   text not null default '',
+    tokens     float8 not null default 0,
+    tokens_at  timestamptz not null default now(),
+    primary key (outbox_id, priority, turn)
+) with (fillfactor = 20, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
+comment on column tide.job_lane.cursor_id is 'The id up to which the lane is claimed.';
+comment on column tide.job_lane.gaps is 'Ids below a cursor that could not be seen when it passed them; those older than a second are in old_gaps.';
+
+create table tide.job_worker (
+    worker_id  bigint generated always as identity primary key,
+    host       text not null,
+    pid        int not null,
+    queues     text[] not null,
+    slots      int not null,
+    version    text not null,
+    started_at timestamptz not null default now(),
+    seen_at    timestamptz not null default now(),
+    stopping   boolean not null default false
+) with (fillfactor = 20, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
+comment on table tide.job_worker is 'The processes that run jobs; a new row at each start.';
+
+create table tide.job_lease (
+    lease_id   bigint generated always as identity primary key,
+    outbox_id  int not null,
+    worker_id  bigint not null,
+    ids        int8multirange not null,
+    open       int not null,
+    cancelled  int8multirange not null default '{}',
+    claimed_at timestamptz not null default clock_timestamp()
+) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
+create index on tide.job_lease (outbox_id, lease_id);
+create index on tide.job_lease (worker_id);
+comment on column tide.job_lease.ids is 'The jobs that the worker has claimed and not ended.';
+comment on column tide.job_lease.cancelled is 'Those of them that an operator asked to cancel.';
+
+create table tide.job_wait (
+    outbox_id    int not null,
+    id           bigint not null,
+    attempt      smallint not null,
+    priority     smallint not null,
+    available_at timestamptz not null,
+    needs        int not null default 0,
+    run_key      text,
+    primary key (outbox_id, id)
+) with (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
+create index on tide.job_wait (outbox_id, priority desc, available_at) where run_key is null;
+create index on tide.job_wait (outbox_id, run_key, priority desc, id) where run_key is not null;
+comment on table tide.job_wait is 'Jobs that need a row before they may run: scheduled, to be retried, or with a run key.';
+comment on column tide.job_wait.needs is 'How many jobs must succeed first.';
+
+create table tide.job_running (
+    outbox_id int not null,
+    run_key   text not null,
+    id        bigint not null,
+    lease_id  bigint not null,
+    primary key (outbox_id, run_key, id)
+) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
+create index on tide.job_running (lease_id);
+comment on table tide.job_running is 'Jobs with a run key that are leased.';
+
+create table tide.job_dead (
+    outbox_id   int not null,
+    id          bigint not null,
+    attempts    smallint not null,
+    died_at     timestamptz not null default clock_timestamp(),
+    code        text,
+    error       text,
+    job         jsonb not null,
+    replayed_as bigint,
+    primary key (outbox_id, id)
+);
+create index on tide.job_dead (died_at);
+comment on table tide.job_dead is 'Dead jobs, kept whole: they outlive their partition.';
+
+create table tide.job_key (
+    outbox_id int not null,
+    kind      "char" not null,
+    key       text not null,
+    id        bigint not null,
+    digest    bytea not null,
+    free_on   "char",
+    primary key (outbox_id, kind, key)
+);
+create index on tide.job_key (outbox_id, id);
+create index on tide.job_key (free_on, outbox_id) where free_on is not null;
+comment on table tide.job_key is 'Keys in use. kind i: idempotency, as long as its job is kept; d: dedupe, until free_on (c: claimed, e: ended).';
+
+create table tide.job_skip (
+    outbox_id int not null,
+    id        bigint not null,
+    primary key (outbox_id, id)
+);
+comment on table tide.job_skip is 'Jobs that were cancelled before they were claimed.';
+
+create table tide.job_kept (like tide.job including defaults including constraints, primary key (outbox_id, id));
+comment on table tide.job_kept is 'Waiting jobs that were copied out of a partition that went.';
+
+create type tide.job_claimed as (
+    lease_id bigint, id bigint, attempt smallint, kind "char", name text, priority smallint, timeout_seconds int,
+    max_attempts smallint, created_at timestamptz, due_at timestamptz, payload text, headers text, metadata text, options text,
+    idempotency_key text, run_key text, trace_id text
+);
+comment on type tide.job_claimed is 'A job as its worker gets it: JSON as text. due_at: since when it could run.';
+
 -- Retention -----------------------------------------------------------------------------------------------------------
 
 -- Every so often one scheduler of all takes the turn; see the statement `chore_take`.
@@ -421,7 +606,7 @@ select s.name, s.kind, s.value, s.value, s.description
 -- migration that says here who may call it, or that no one but the owner may.
 create table tide.permission (
     kind        text not null check (kind in ('admin', 'operator', 'reader', 'publisher', 'consumer', 'group_consumer', 'inbox_worker',
-                                              'relay', 'api', 'inbox_writer', 'owner')),
+                                              'relay', 'api', 'inbox_writer', 'job_publisher', 'job_worker', 'job_operator', 'owner')),
     object_type text not null check (object_type in ('function', 'table', 'sequence')),
     schema      name not null default 'tide',
     object      name not null,
@@ -440,7 +625,7 @@ select p.kind, 'function', unnest(p.names)
         'relay_set_outbox', 'relay_set_inbox', 'relay_delete', 'create_consumer_group', 'drop_consumer_group',
         'consumer_group_grant', 'consumer_group_revoke', 'inbox_create', 'inbox_drop', 'inbox_grant', 'inbox_revoke', 'enable_inbox_ordering', 'disable_inbox_ordering',
         'enable_inbox_priority', 'disable_inbox_priority', 'enable_inbox_tracking', 'disable_inbox_tracking',
-        'setting_set', 'setting_reset', 'outbox_skip_ids', 'relay_skip_epochs', 'database_identity_renew',
+        'job_queue_create', 'job_queue_drop', 'setting_set', 'setting_reset', 'outbox_skip_ids', 'relay_skip_epochs', 'database_identity_renew',
         -- A table is made an outbox with the rights of its owner: so these need their parts, too.
         'table_outbox_enable', 'table_outbox_disable', 'table_outbox_changed', 'table_outbox_tables',
         'table_outbox_triggers', 'table_outbox_register', 'table_outbox_forget', 'table_name',
@@ -474,9 +659,17 @@ select p.kind, 'function', unnest(p.names)
         'database_identity']),
     ('api', array['inbox_look']),
     ('inbox_writer', array['inbox_write']),
+    ('job_publisher', array['job_enqueue', 'job_enqueue_many', 'job_uuid', 'job_of_uuid']),
+    ('job_worker', array[
+        'job_claim', 'job_finish', 'job_complete', 'job_release', 'job_rescue', 'job_worker_start', 'job_worker_beat', 'job_worker_stop',
+        'job_queue_create_if_not_exists', 'job_uuid', 'job_of_uuid']),
+    ('job_operator', array['job_queue_pause', 'job_queue_resume', 'job_uuid', 'job_of_uuid']),
     ('owner', array[
+        'outbox_logs', 'log_root', 'outbox_make', 'find_message_outbox', 'find_job_queue', 'job_queue_is_idle', 'job_refuse', 'job_size',
+        'job_key_take', 'job_keys_take', 'job_check_lanes', 'job_claim_late', 'id_ranges', 'job_claim_keyed', 'job_claim_due',
+        'job_claim_lane', 'job_priorities', 'job_stored', 'job_lease_end', 'job_end_skipped',
         'grant_admin', 'grant_operator', 'grant_reader', 'grant_publisher', 'grant_consumer', 'grant_relay', 'grant_api',
-        'grant_inbox_writer', 'grant_rights', 'apply_permissions', 'kinds_of', 'may_publish', 'guard_publishing', 'new_outbox_guarded',
+        'grant_inbox_writer', 'grant_job_publisher', 'grant_job_worker', 'grant_rights', 'apply_permissions', 'kinds_of', 'may_publish', 'guard_publishing', 'new_outbox_guarded',
         'require_role', 'inbox_rights', 'find_outbox', 'find_pipeline', 'find_setting', 'lock_class', 'attach_partition',
         'outbox_upper', 'outbox_set_enabled', 'outbox_mark', 'outbox_mark_again', 'outbox_measure', 'far_too_large', 'outbox_asleep', 'outbox_refuse', 'refuse_pipeline',
         'relay_set_enabled', 'inbox_notify', 'keep_direction', 'redelivery_floor', 'redelivery_wake', 'forget_requests',
@@ -535,5 +728,8 @@ select p.kind, p.object_type, unnest(p.names), p.privileges
     ('owner', 'table', 'all', array['consumer', 'consumer_lease', 'identity', 'inbox_duplicates', 'pipeline_history', 'publish_guard',
         'table_outbox', 'table_route', 'truncating',
         'consumer_guard']),
-    ('owner', 'sequence', 'all', array['revisions'])
+    ('owner', 'table', 'all', array['job_key', 'job_lane', 'job_running', 'job_skip', 'job_kept', 'job_wait']),
+    ('relay', 'table', 'select', array['job_queue', 'job_lease', 'job_worker', 'job', 'job_attempt', 'job_dead']),
+    ('reader', 'table', 'select', array['job_queue', 'job_lease', 'job_worker']),
+    ('owner', 'sequence', 'all', array['revisions', 'job_lease_lease_id_seq', 'job_worker_worker_id_seq'])
   ) as p (kind, object_type, privileges, names);

@@ -1,0 +1,271 @@
+-- Enqueuing jobs: as publishing a message, a mark, then the id, then the row, then the bell; see publish.sql. A job that is
+-- scheduled or has a run key has a row in tide.job_wait as well; a key, one in tide.job_key.
+
+-- Why a job is refused. What is asked first is what a caller would want to know first.
+create or replace function tide.job_refuse(
+    queue text, name text, payload jsonb, kind text, priority int, max_attempts int, timeout_seconds int, run_key text,
+    idempotency_key text, dedupe_key text, headers jsonb, metadata jsonb, options jsonb
+) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+    q   tide.job_queue := tide.find_job_queue(queue);
+    box tide.outbox;
+    bad record;
+begin
+    select * into box from tide.outbox o where o.outbox_id = q.outbox_id;
+    if not box.enabled then
+        raise exception 'job queue "%" takes no jobs: its outbox is disabled', queue using
+            errcode = 'object_not_in_prerequisite_state', hint = format('Enable it: select tide.outbox_enable(%L);', box.name);
+    elsif kind is null or kind not in ('python', 'http', 'dramatiq', 'celery') then
+        raise exception 'kind % of a job is not known', coalesce(quote_literal(kind), 'NULL') using
+            errcode = 'invalid_parameter_value', hint = 'Use python, http, dramatiq or celery. Nothing was enqueued.';
+    end if;
+    for bad in
+        select * from (values
+            ('name', length(name) between 1 and 200, 'must have 1 to 200 characters'),
+            ('priority', priority between -1000 and 1000, 'must be between -1000 and 1000'),
+            ('max_attempts', max_attempts between 1 and 1000, 'must be between 1 and 1000'),
+            ('timeout_seconds', timeout_seconds between 1 and 604800, 'must be between 1 and 604800'),
+            ('run_key', run_key is null or length(run_key) between 1 and 300, 'must have 1 to 300 characters'),
+            ('idempotency_key', idempotency_key is null or length(idempotency_key) between 1 and 300, 'must have 1 to 300 characters'),
+            ('dedupe_key', dedupe_key is null or length(dedupe_key) between 1 and 300, 'must have 1 to 300 characters'),
+            ('headers', headers is null or jsonb_typeof(headers) = 'object', 'must be a JSON object'),
+            ('metadata', metadata is null or jsonb_typeof(metadata) = 'object', 'must be a JSON object'),
+            ('options', options is null or jsonb_typeof(options) = 'object', 'must be a JSON object')
+        ) as v (what, ok, rule) where ok is not true
+    loop
+        raise exception '% of the job for queue "%" %', bad.what, queue, bad.rule using
+            errcode = 'invalid_parameter_value', hint = 'Nothing was enqueued.';
+    end loop;
+    raise exception 'the job for queue "%" has % bytes, its limit is %', queue, tide.job_size(payload, headers, metadata, options),
+        box.max_payload_bytes using
+        errcode = 'program_limit_exceeded',
+        hint = 'Nothing was enqueued. Enqueue a reference to large data, or raise max_payload_bytes in tide.outbox.';
+end $$;
+
+-- Bytes as stored: to make JSON a text, only to measure it, would cost more than the rest.
+create or replace function tide.job_size(payload jsonb, headers jsonb, metadata jsonb, options jsonb) returns int
+language sql immutable
+return coalesce(pg_column_size(payload), 0) + coalesce(pg_column_size(headers), 0) + coalesce(pg_column_size(metadata), 0)
+     + coalesce(pg_column_size(options), 0);
+
+-- Takes a key for a new job. Returns the id of the job that has it: the new one, or another.
+create or replace function tide.job_key_take(
+    outbox_id int, kind "char", key text, new_id bigint, digest bytea, free_on "char", queue text, on_conflict text
+) returns bigint
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+    holder record;
+begin
+    -- A dedupe key may be freed between the two statements.
+    for attempt in 1 .. 100 loop
+        insert into tide.job_key as k (outbox_id, kind, key, id, digest, free_on)
+        values (outbox_id, kind, key, new_id, digest, free_on)
+        on conflict do nothing;
+        if found then
+            return new_id;
+        end if;
+        select k.id, k.digest into holder from tide.job_key k
+         where k.outbox_id = job_key_take.outbox_id and k.kind = job_key_take.kind and k.key = job_key_take.key;
+        exit when found;
+    end loop;
+    if kind = 'i' and on_conflict = 'error' and holder.digest is distinct from job_key_take.digest then
+        raise exception 'idempotency key "%" of queue "%" belongs to job %, which has another name or payload', key, queue, holder.id using
+            errcode = 'unique_violation',
+            detail = format('That job is %s.', tide.job_uuid(outbox_id, holder.id)),
+            hint = 'Nothing was enqueued. Use another key, or on_conflict => ''ignore'' to keep the first job.';
+    end if;
+    return holder.id;
+end $$;
+
+create or replace function tide.job_enqueue(
+    queue text, name text, payload jsonb default '{}', kind text default 'python', priority int default 0,
+    max_attempts int default 10, timeout_seconds int default 30, available_at timestamptz default null,
+    run_key text default null, idempotency_key text default null, dedupe_key text default null, trace_id text default null,
+    headers jsonb default null, metadata jsonb default null, options jsonb default null, on_conflict text default 'error',
+    dedupe text default null
+) returns bigint
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+#variable_conflict use_variable
+declare
+    size      int := tide.job_size(payload, headers, metadata, options);
+    in_outbox int;
+    ids       regclass;
+    marked    boolean;
+    new_id    bigint;
+    taken     bigint;
+    asleep    boolean;
+begin
+    select o.outbox_id, o.ids, tide.outbox_mark(o.outbox_id, o.mark_class, o.mark_setting, o.ids)
+      into in_outbox, ids, marked
+      from tide.outbox o
+     where o.name = 'jobs/' || queue and o.enabled and size <= o.max_payload_bytes
+       and kind in ('python', 'http', 'dramatiq', 'celery') and length(name) between 1 and 200 and priority between -1000 and 1000
+       and max_attempts between 1 and 1000 and timeout_seconds between 1 and 604800
+       and coalesce(length(run_key) between 1 and 300, true) and coalesce(length(idempotency_key) between 1 and 300, true)
+       and coalesce(length(dedupe_key) between 1 and 300, true)
+       and coalesce(headers @> '{}', true) and coalesce(metadata @> '{}', true) and coalesce(options @> '{}', true);
+    if not found then
+        perform tide.job_refuse(queue, name, payload, kind, priority, max_attempts, timeout_seconds, run_key, idempotency_key,
+                                dedupe_key, headers, metadata, options);
+    end if;
+    if idempotency_key is null and dedupe is null then
+        insert into tide.job (outbox_id, id, size, kind, priority, max_attempts, timeout_seconds, available_at, name, run_key, dedupe_key,
+                              trace_id, headers, metadata, options, payload)
+        values (in_outbox, nextval(ids), size, kind::"char", priority, max_attempts, timeout_seconds, available_at, name, run_key, dedupe_key,
+                trace_id, headers, metadata, options, coalesce(payload, 'null'))
+        returning id, marked and (current_setting('transaction_isolation') <> 'read committed'
+                                  or exists (select from tide.bell b where b.outbox_id = in_outbox and b.armed))
+          into new_id, asleep;
+    else
+        new_id := nextval(ids);
+        taken := tide.job_keys_take(in_outbox, queue, new_id, name, payload, kind, idempotency_key, dedupe_key, on_conflict, dedupe);
+        if taken <> new_id then
+            return taken;
+        end if;
+        insert into tide.job (outbox_id, id, size, kind, priority, max_attempts, timeout_seconds, available_at, name, run_key,
+                              idempotency_key, dedupe_key, trace_id, headers, metadata, options, payload)
+        values (in_outbox, new_id, size, kind::"char", priority, max_attempts, timeout_seconds, available_at, name, run_key,
+                idempotency_key, dedupe_key, trace_id, headers, metadata, options, coalesce(payload, 'null'));
+        asleep := marked;
+    end if;
+    if available_at is not null or run_key is not null then
+        insert into tide.job_wait (outbox_id, id, attempt, priority, available_at, run_key)
+        values (in_outbox, new_id, 1, priority, coalesce(available_at, clock_timestamp()), run_key);
+    end if;
+    if priority <> 0 then
+        perform tide.job_check_lanes(in_outbox, queue, priority);
+    end if;
+    if asleep then
+        perform pg_notify('tide_outbox_notify', 'jobs/' || queue) where tide.outbox_asleep(in_outbox);
+    end if;
+    return new_id;
+end $$;
+comment on function tide.job_enqueue is
+    'Enqueues a job in the caller''s transaction and returns its id; that of the first job where its idempotency key is in use.';
+
+-- Both keys of a job, if it has them: the id of the job that has them. An idempotency key stays with a job whose dedupe key is
+-- in use: so the second is asked first.
+create or replace function tide.job_keys_take(
+    outbox_id int, queue text, new_id bigint, name text, payload jsonb, kind text, idempotency_key text, dedupe_key text,
+    on_conflict text, dedupe text
+) returns bigint
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+    digest bytea := sha256(convert_to(concat_ws(E'\n', kind, name, payload::text), 'UTF8'));
+    holder bigint := new_id;
+begin
+    if coalesce(on_conflict, '') not in ('error', 'ignore') then
+        raise exception 'on_conflict % is not known', coalesce(quote_literal(on_conflict), 'NULL') using
+            errcode = 'invalid_parameter_value', hint = 'Use error or ignore. Nothing was enqueued.';
+    elsif dedupe not in ('waiting', 'unfinished') or dedupe is not null and dedupe_key is null then
+        raise exception 'dedupe % of the job for queue "%" is not possible', quote_literal(dedupe), queue using
+            errcode = 'invalid_parameter_value', hint = 'Use waiting or unfinished, and give a dedupe_key. Nothing was enqueued.';
+    end if;
+    if idempotency_key is not null then
+        holder := tide.job_key_take(outbox_id, 'i', idempotency_key, new_id, digest, null, queue, on_conflict);
+    end if;
+    if dedupe is not null and holder = new_id then
+        holder := tide.job_key_take(outbox_id, 'd', dedupe_key, new_id, digest, case dedupe when 'waiting' then 'c' else 'e' end, queue, 'ignore');
+        if holder <> new_id and idempotency_key is not null then
+            update tide.job_key k set id = holder
+             where k.outbox_id = job_keys_take.outbox_id and k.kind = 'i' and k.key = idempotency_key and k.id = new_id;
+        end if;
+    end if;
+    return holder;
+end $$;
+
+-- Each priority costs a probe at every claim.
+create or replace function tide.job_check_lanes(outbox_id int, queue text, priority int) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+    if not exists (select from tide.job_lane l where l.outbox_id = job_check_lanes.outbox_id and l.priority = job_check_lanes.priority)
+       and (select count(*) from tide.job_lane l where l.outbox_id = job_check_lanes.outbox_id) >= 32 then
+        raise exception 'job queue "%" has jobs of 32 priorities already', queue using
+            errcode = 'program_limit_exceeded',
+            hint = 'Nothing was enqueued. Use fewer different priorities, or another queue.';
+    end if;
+end $$;
+
+create or replace function tide.job_enqueue_many(
+    queue text, names text[], payloads jsonb[], kind text default 'python', priority int default 0, max_attempts int default 10,
+    timeout_seconds int default 30, available_at timestamptz default null, run_keys text[] default null,
+    idempotency_keys text[] default null, trace_id text default null, headers jsonb default null, metadata jsonb default null,
+    options jsonb default null, on_conflict text default 'error'
+) returns bigint[]
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+#variable_conflict use_variable
+declare
+    wanted int := coalesce(cardinality(payloads), 0);
+    extra  int := tide.job_size(null, headers, metadata, options);
+    box    tide.outbox;
+    given  record;
+    marked boolean;
+    asleep boolean;
+    new_ids bigint[];
+begin
+    if cardinality(names) not in (1, wanted) or cardinality(run_keys) <> wanted or cardinality(idempotency_keys) <> wanted then
+        raise exception 'job_enqueue_many got % payloads, % names, % run keys and % idempotency keys', wanted,
+            coalesce(cardinality(names), 0), coalesce(cardinality(run_keys), 0), coalesce(cardinality(idempotency_keys), 0) using
+            errcode = 'array_subscript_error',
+            hint = 'Give one name for all or one for each, and NULL or one key for each. Nothing was enqueued.';
+    elsif wanted > 1000000 then
+        raise exception 'job_enqueue_many got % jobs, the limit of one call is 1000000', wanted using
+            errcode = 'program_limit_exceeded', hint = 'Nothing was enqueued. Enqueue them in several calls.';
+    end if;
+    select o.* into box from tide.outbox o where o.outbox_id = (tide.find_job_queue(queue)).outbox_id;
+    -- The first that is refused, as one alone would be.
+    for given in
+        select p.payload, coalesce(names[p.number], names[1]) as name, run_keys[p.number] as run_key, idempotency_keys[p.number] as idempotency_key
+          from unnest(payloads) with ordinality as p (payload, number)
+         where (coalesce(pg_column_size(p.payload), 0) + extra <= box.max_payload_bytes
+                    and length(coalesce(names[p.number], names[1])) between 1 and 200
+                    and coalesce(length(run_keys[p.number]) between 1 and 300, true)
+                    and coalesce(length(idempotency_keys[p.number]) between 1 and 300, true)) is not true
+            or box.enabled is not true
+            or (kind in ('python', 'http', 'dramatiq', 'celery') and priority between -1000 and 1000 and max_attempts between 1 and 1000
+                    and timeout_seconds between 1 and 604800 and coalesce(headers @> '{}', true) and coalesce(metadata @> '{}', true)
+                    and coalesce(options @> '{}', true)) is not true
+         order by p.number limit 1
+    loop
+        perform tide.job_refuse(queue, given.name, given.payload, kind, priority, max_attempts, timeout_seconds, given.run_key,
+                                given.idempotency_key, null, headers, metadata, options);
+    end loop;
+    if wanted = 0 then
+        return '{}';
+    elsif idempotency_keys is not null then
+        -- In the order of the keys, so that two calls with some of the same cannot wait for each other.
+        select array_agg(e.id order by e.number) into new_ids
+          from (select p.number, tide.job_enqueue(queue, coalesce(names[p.number], names[1]), p.payload, kind, priority, max_attempts,
+                           timeout_seconds, available_at, run_keys[p.number], idempotency_keys[p.number], null, trace_id, headers,
+                           metadata, options, on_conflict) as id
+                  from (select * from unnest(payloads) with ordinality as u (payload, number)
+                         order by idempotency_keys[number], number offset 0) p) e;
+        return new_ids;
+    end if;
+    select tide.outbox_mark(o.outbox_id, o.mark_class, o.mark_setting, o.ids) into marked
+      from tide.outbox o where o.outbox_id = box.outbox_id;
+    asleep := marked and tide.outbox_asleep(box.outbox_id);
+    with written as (
+        insert into tide.job (outbox_id, id, size, kind, priority, max_attempts, timeout_seconds, available_at, name, run_key, trace_id,
+                              headers, metadata, options, payload)
+        select box.outbox_id, nextval(box.ids), coalesce(pg_column_size(p.payload), 0) + extra, kind::"char", priority, max_attempts,
+               timeout_seconds, available_at, coalesce(names[p.number], names[1]), run_keys[p.number], trace_id, headers, metadata,
+               options, coalesce(p.payload, 'null')
+          from unnest(payloads) with ordinality as p (payload, number)
+        returning id, run_key
+    ), waiting as (
+        insert into tide.job_wait (outbox_id, id, attempt, priority, available_at, run_key)
+        select box.outbox_id, w.id, 1, priority, coalesce(available_at, clock_timestamp()), w.run_key
+          from written w where available_at is not null or w.run_key is not null
+    )
+    select array_agg(w.id order by w.id) into new_ids from written w;
+    if priority <> 0 then
+        perform tide.job_check_lanes(box.outbox_id, queue, priority);
+    end if;
+    if asleep then
+        perform pg_notify('tide_outbox_notify', box.name);
+    end if;
+    return new_ids;
+end $$;
+comment on function tide.job_enqueue_many is 'Enqueues jobs in the order of the array and returns their ids in that order.';

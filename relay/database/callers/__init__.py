@@ -14,23 +14,23 @@ application handles it for its other statements too.
 - `refusals.py`: from what any driver raises to our errors
 """
 
-from collections.abc import Mapping
 from typing import Any
 
 from relay.database.callers.refusals import refusals
-from relay.database.callers.statement import Value, statement_of
+from relay.database.callers.statement import Arguments, Call, Value, statement_of
 from relay.database.callers.table import method_of
 
-__all__ = ["Value", "call", "call_async"]
+__all__ = ["Arguments", "Call", "Value", "call", "call_async"]
 
 Rows = list[tuple[Any, ...]]
 
 
-def call(connection: Any, function: str, arguments: Mapping[str, tuple[str, Value]]) -> Rows:
+def call(connection: Any, function: str, arguments: Arguments) -> Rows:
     """The rows of `select * from tide.FUNCTION(name => value, ...)`, in the transaction of the connection.
 
-    `arguments` gives a type of PostgreSQL and a value for each name; a jsonb is its text. Function, names and types
-    must be constants of the code. Raises TypeError for a connection that cannot be used so, and says which can.
+    `arguments` gives a type of PostgreSQL and a value for each name; a jsonb is its text, a `Call` is a value too.
+    Functions, names and types must be constants of the code. Raises TypeError for a connection that cannot be used so,
+    and says which can.
     """
     run = method_of(connection, is_async=False)
     statement = statement_of(function, arguments)
@@ -39,7 +39,7 @@ def call(connection: Any, function: str, arguments: Mapping[str, tuple[str, Valu
     return rows
 
 
-async def call_async(connection: Any, function: str, arguments: Mapping[str, tuple[str, Value]]) -> Rows:
+async def call_async(connection: Any, function: str, arguments: Arguments) -> Rows:
     """The same, on an asynchronous connection."""
     run = method_of(connection, is_async=True)
     statement = statement_of(function, arguments)

@@ -5,14 +5,29 @@ has the same text whatever the values are.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
+from itertools import count
 
 from relay.errors import BadValue
 
 Value = str | int | float | bool | datetime | None | Sequence["Value"]
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What another function of ours returns, in place of a value: both are called in one statement."""
+
+    function: str
+    arguments: "Arguments"
+
+
+Arguments = Mapping[str, tuple[str, Value | Call]]
+_Types = tuple[tuple[str, "str | _Shape"], ...]
+_Shape = tuple[str, _Types]
+"""A function, and the name and the type of each argument; of one that is a call, the shape of that."""
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*\Z")
 _TYPE = re.compile(r"[a-z][a-z0-9_]*(\[\])?\Z")
@@ -21,37 +36,57 @@ _IN_QUOTES = str.maketrans({"\\": "\\\\", '"': '\\"'})
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    function: str
-    types: tuple[tuple[str, str], ...]
-    """The name and the type of each argument."""
+    shape: _Shape
     values: tuple[str | None, ...]
 
     @property
     def formatted(self) -> str:
         """With `%s`, the style of psycopg and psycopg2."""
-        return _text(self.function, self.types, numbered=False)
+        return _text(self.shape, numbered=False)
 
     @property
     def numbered(self) -> str:
         """With `$1`, the style of PostgreSQL and asyncpg."""
-        return _text(self.function, self.types, numbered=True)
+        return _text(self.shape, numbered=True)
 
 
-def statement_of(function: str, arguments: Mapping[str, tuple[str, Value]]) -> Statement:
+def statement_of(function: str, arguments: Arguments) -> Statement:
     """Raises BadValue, which names the argument, for a value that PostgreSQL cannot hold."""
-    types = tuple((name, sql_type) for name, (sql_type, _) in arguments.items())
-    return Statement(function, types, tuple(_sent(name, value) for name, (_, value) in arguments.items()))
+    values: list[str | None] = []
+    return Statement(_shape(function, arguments, values), tuple(values))
+
+
+def _shape(function: str, arguments: Arguments, values: list[str | None]) -> _Shape:
+    """Appends the values in the order of their placeholders."""
+    types: list[tuple[str, str | _Shape]] = []
+    for name, (sql_type, value) in arguments.items():
+        if isinstance(value, Call):
+            types.append((name, _shape(value.function, value.arguments, values)))
+        else:
+            types.append((name, sql_type))
+            values.append(_sent(name, value))
+    return function, tuple(types)
 
 
 @lru_cache(maxsize=256)
-def _text(function: str, types: tuple[tuple[str, str], ...], *, numbered: bool) -> str:
-    if not (_NAME.match(function) and all(_NAME.match(name) and _TYPE.match(kind) for name, kind in types)):
-        raise ValueError(f"not a function with the names and types of its arguments: {function} {types}")
-    given = (
-        f"{name} => {f'${number}' if numbered else '%s'}::text::{kind}"
-        for number, (name, kind) in enumerate(types, start=1)
-    )
-    return f"select * from tide.{function}({', '.join(given)})"  # noqa: S608  names were checked above; no values
+def _text(shape: _Shape, *, numbered: bool) -> str:
+    return f"select * from {_called(shape, count(1), numbered=numbered)}"  # noqa: S608  only names, which are checked
+
+
+def _called(shape: _Shape, numbers: Iterator[int], *, numbered: bool) -> str:
+    function, types = shape
+    given = []
+    for name, kind in types:
+        if isinstance(kind, tuple):
+            value = _called(kind, numbers, numbered=numbered)
+        elif _TYPE.match(kind):
+            value = f"{f'${next(numbers)}' if numbered else '%s'}::text::{kind}"
+        else:
+            raise ValueError(f"not a type: {kind}")
+        given.append(f"{name} => {value}")
+    if not all(_NAME.match(name) for name in (function, *(name for name, _ in types))):
+        raise ValueError(f"not the names of a function and its arguments: {shape}")
+    return f"tide.{function}({', '.join(given)})"
 
 
 def _sent(name: str, value: Value) -> str | None:

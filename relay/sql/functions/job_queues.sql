@@ -139,6 +139,21 @@ create or replace function tide.job_uuid(outbox_id int, id bigint) returns uuid
 language sql immutable parallel safe
 return (lpad(to_hex(outbox_id), 8, '0') || '00008000' || to_hex(id | (-9223372036854775808)))::uuid;
 
+-- So that an enqueue can return it, in one statement: tide.job_uuid('mail', tide.job_enqueue('mail', ...)).
+create or replace function tide.job_uuid(queue text, id bigint) returns uuid
+language sql volatile security definer set search_path = pg_catalog, pg_temp
+begin atomic
+    select tide.job_uuid(q.outbox_id, job_uuid.id) from tide.job_queue q where q.name = job_uuid.queue;
+end;
+
+create or replace function tide.job_uuid(queue text, ids bigint[]) returns setof uuid
+language sql volatile security definer set search_path = pg_catalog, pg_temp
+begin atomic
+    select tide.job_uuid(q.outbox_id, u.id)
+      from tide.job_queue q cross join unnest(ids) with ordinality as u (id, number)
+     where q.name = job_uuid.queue order by u.number;
+end;
+
 create or replace function tide.job_of_uuid(job uuid, out outbox_id int, out id bigint)
 language plpgsql immutable parallel safe set search_path = pg_catalog, pg_temp as $$
 declare

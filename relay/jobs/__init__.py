@@ -1,0 +1,51 @@
+"""Jobs: declare handlers, and enqueue in your own transaction.
+
+from relay.jobs import job
+
+@job(queue="mail", max_attempts=5)
+async def send_receipt(order_id: int) -> None: ...
+
+send_receipt.enqueue(connection, order_id=42)
+"""
+
+from relay.jobs import errors
+from relay.jobs.client import (
+    enqueue,
+    enqueue_async,
+    enqueue_celery,
+    enqueue_celery_async,
+    enqueue_dramatiq,
+    enqueue_dramatiq_async,
+    enqueue_http,
+    enqueue_http_async,
+    enqueue_many,
+    enqueue_many_async,
+)
+from relay.jobs.context import Context, current
+from relay.jobs.handlers import Job
+from relay.jobs.middleware import around, before
+from relay.jobs.outcomes import Discard, Retry, Snooze
+from relay.jobs.registry import job
+
+__all__ = [
+    "Context",
+    "Discard",
+    "Job",
+    "Retry",
+    "Snooze",
+    "around",
+    "before",
+    "current",
+    "enqueue",
+    "enqueue_async",
+    "enqueue_celery",
+    "enqueue_celery_async",
+    "enqueue_dramatiq",
+    "enqueue_dramatiq_async",
+    "enqueue_http",
+    "enqueue_http_async",
+    "enqueue_many",
+    "enqueue_many_async",
+    "errors",
+    "job",
+]

@@ -1,0 +1,170 @@
+"""The arguments of a handler as a JSON object, and back: pydantic decides by the annotations.
+
+They are checked twice: before a job is sent, and when it runs, since by then the handler may have changed. A
+default is not sent: the code that runs the job decides it. The first check reads its own JSON again, so that no type
+that can be written but not read surprises a worker.
+"""
+
+import inspect
+import typing
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from typing import Any, NotRequired
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
+from pydantic_core import CoreConfig, PydanticSerializationError, SchemaSerializer
+from typing_extensions import TypedDict
+
+from relay.jobs.context import Context
+from relay.jobs.errors import BadArguments, HandlerError
+from relay.jobs.json_text import NOT_JSON, NUL, has_nul
+
+_WRITING = CoreConfig(ser_json_inf_nan="strings")
+
+# pydantic needs that of typing_extensions before Python 3.12.
+make_typed_dict: Any = TypedDict
+
+
+class Arguments:
+    """What the handler of the job `name` takes, without its context."""
+
+    def __init__(self, name: str, function: Callable[..., Any]) -> None:
+        self._name = name
+        self._function = function
+        self._signature = inspect.signature(function)
+        for each in self._signature.parameters.values():
+            if each.kind is each.VAR_POSITIONAL:
+                raise HandlerError(f"job {name!r}: *{each.name} has no name in the payload; write named arguments")
+
+    @property
+    def names(self) -> list[str]:
+        """Of all parameters, with the context's."""
+        return list(self._signature.parameters)
+
+    def check(self) -> None:
+        """Raises HandlerError if an annotation is unknown, or is nothing that JSON can hold."""
+        self._adapter  # noqa: B018  made at its first use: annotations may name what is defined later
+
+    def bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """The arguments of a call by their names, each of its annotated type. Raises BadArguments."""
+        try:
+            bound = self._outside.bind(*args, **kwargs).arguments
+        except TypeError as error:
+            raise self._bad(str(error)) from None
+        values = dict(bound)
+        if self._rest is not None:
+            values |= values.pop(self._rest, {})
+        try:
+            return self._adapter.validate_python(values)
+        except ValidationError as error:
+            raise self._invalid(error) from None
+
+    def with_defaults(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The arguments, and the defaults of those that are missing."""
+        parameters = self._outside.parameters.values()
+        return {each.name: each.default for each in parameters if each.default is not each.empty} | dict(values)
+
+    def to_json(self, values: dict[str, Any]) -> str:
+        """The payload. Raises BadArguments."""
+        try:
+            text = self._dump(values)
+        except ValueError:
+            raise self._bad(*self._unserialisable(values)) from None
+        if has_nul(text):
+            raise self._bad(
+                "; ".join(f"argument {name!r}: {NUL}" for name in values if has_nul(self._dump({name: values[name]})))
+            )
+        self.from_json(text)
+        return text
+
+    def from_json(self, payload: str | bytes) -> dict[str, Any]:
+        """The arguments of a payload, each of its annotated type. Raises BadArguments."""
+        try:
+            return self._adapter.validate_json(payload)
+        except ValidationError as error:
+            raise self._invalid(error) from None
+
+    def call(self, values: Mapping[str, Any], context: Context) -> Any:
+        """Calls the function."""
+        given = dict(values)
+        if self._context is not None:
+            given[self._context] = context
+        named = {name: given.pop(name) for name in self._signature.parameters if name in given}
+        if self._rest is not None:
+            named[self._rest] = given
+        bound = inspect.BoundArguments(self._signature, named)
+        return self._function(*bound.args, **bound.kwargs)
+
+    @cached_property
+    def _hints(self) -> dict[str, Any]:
+        try:
+            return typing.get_type_hints(self._function, include_extras=True)
+        except (NameError, TypeError) as error:
+            raise HandlerError(f"job {self._name!r}: an annotation of its handler is unknown: {error}") from error
+
+    @cached_property
+    def _context(self) -> str | None:
+        """The parameter that takes the context."""
+        found = [name for name, hint in self._hints.items() if hint is Context and name != "return"]
+        if len(found) > 1:
+            raise HandlerError(f"job {self._name!r}: its handler takes the context twice: {', '.join(found)}")
+        return found[0] if found else None
+
+    @cached_property
+    def _outside(self) -> inspect.Signature:
+        """How a job is enqueued."""
+        parameters = self._signature.parameters
+        return self._signature.replace(parameters=[each for each in parameters.values() if each.name != self._context])
+
+    @cached_property
+    def _rest(self) -> str | None:
+        """The name of `**kwargs`."""
+        parameters = self._outside.parameters.values()
+        return next((each.name for each in parameters if each.kind is each.VAR_KEYWORD), None)
+
+    @cached_property
+    def _adapter(self) -> TypeAdapter[dict[str, Any]]:
+        fields: dict[str, Any] = {}
+        for each in self._outside.parameters.values():
+            if each.name != self._rest:
+                hint = self._hints.get(each.name, Any)
+                self._check_type(each.name, hint)
+                fields[each.name] = hint if each.default is each.empty else NotRequired[hint]
+        kind = make_typed_dict(f"Arguments of {self._name}", fields)
+        kind.__pydantic_config__ = ConfigDict(extra="forbid" if self._rest is None else "allow")
+        return TypeAdapter(kind)
+
+    @cached_property
+    def _serializer(self) -> SchemaSerializer:
+        # pydantic reads only half of the configuration of a TypedDict: not how it is written.
+        return SchemaSerializer(self._adapter.core_schema, _WRITING)
+
+    def _check_type(self, argument: str, hint: Any) -> None:
+        try:
+            TypeAdapter(hint)
+        except (PydanticSchemaGenerationError, PydanticUserError):
+            shown = getattr(hint, "__name__", None) or repr(hint)
+            raise HandlerError(
+                f"job {self._name!r}: argument {argument!r} has the type {shown}, and {NOT_JSON}; pass an identifier, "
+                "a dataclass or a pydantic model instead"
+            ) from None
+
+    def _dump(self, values: dict[str, Any]) -> str:
+        return self._serializer.to_json(values, warnings="error").decode()
+
+    def _unserialisable(self, values: dict[str, Any]) -> tuple[str]:
+        for name, value in values.items():
+            try:
+                self._dump({name: value})
+            except (PydanticSerializationError, ValueError) as error:
+                return (f"argument {name!r}: {NOT_JSON}: {error}",)
+        return (NOT_JSON,)
+
+    def _invalid(self, error: ValidationError) -> BadArguments:
+        """In the words of pydantic, without the values."""
+        found = error.errors(include_url=False, include_context=False, include_input=False)
+        return self._bad("; ".join(f"argument {'.'.join(map(str, each['loc']))!r}: {each['msg']}" for each in found))
+
+    def _bad(self, text: str) -> BadArguments:
+        return BadArguments(f"job {self._name!r}: {text}")

@@ -1,0 +1,152 @@
+"""Jobs without their handler at hand: those of other programs, HTTP requests, tasks of Dramatiq and Celery.
+
+`connection` is one of the application's own, of psycopg, SQLAlchemy, asyncpg, psycopg2 or Django. A job is one
+statement on it, and is there if the application's transaction commits. Nothing is committed, rolled back or put
+behind a savepoint. Each function returns the UUID of the job, or of that which has its key already.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, TypeAlias, Unpack
+from urllib.parse import urlsplit
+
+from relay.jobs.errors import BadArguments, BadOptions
+from relay.jobs.json_text import json_text
+from relay.jobs.options import Options, checked, columns
+from relay.jobs.sending import Kind, NewJob, send, send_async, send_many, send_many_async
+
+Arguments: TypeAlias = Mapping[str, Any] | None
+Positional: TypeAlias = Sequence[Any]
+
+
+class HttpOptions(Options, total=False):
+    """A request has one body at most: `json`, `text` or `base64`."""
+
+    name: str
+    """For listings and logs; by default the host of the URL."""
+    method: Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
+    """POST by default."""
+    json: Any
+    text: str
+    base64: str
+    """Any bytes, encoded so."""
+
+
+def enqueue(connection: Any, queue: str, name: str, payload: Arguments = None, **options: Unpack[Options]) -> str:
+    """A job for the handler `name` of some worker; `payload` has the arguments by their names."""
+    return send(connection, _job(queue, "python", name, payload or {}, options))
+
+
+async def enqueue_async(
+    connection: Any, queue: str, name: str, payload: Arguments = None, **options: Unpack[Options]
+) -> str:
+    return await send_async(connection, _job(queue, "python", name, payload or {}, options))
+
+
+def enqueue_many(
+    connection: Any, queue: str, name: str, payloads: Sequence[Arguments], **options: Unpack[Options]
+) -> list[str]:
+    """Jobs of one name, in one statement. Only those of a handler, with `@job(key=...)`, can have a key each."""
+    return send_many(connection, _jobs(queue, name, payloads, options))
+
+
+async def enqueue_many_async(
+    connection: Any, queue: str, name: str, payloads: Sequence[Arguments], **options: Unpack[Options]
+) -> list[str]:
+    return await send_many_async(connection, _jobs(queue, name, payloads, options))
+
+
+def enqueue_http(connection: Any, queue: str, url: str, **request: Unpack[HttpOptions]) -> str:
+    """A request that a worker sends; the option `headers` has its headers."""
+    return send(connection, _request(queue, url, dict(request)))
+
+
+async def enqueue_http_async(connection: Any, queue: str, url: str, **request: Unpack[HttpOptions]) -> str:
+    return await send_async(connection, _request(queue, url, dict(request)))
+
+
+def enqueue_dramatiq(
+    connection: Any,
+    queue: str,
+    task: str,
+    args: Positional = (),
+    kwargs: Arguments = None,
+    **options: Unpack[Options],
+) -> str:
+    """A message for an actor of the application's own Dramatiq: a worker hands it to Dramatiq's broker."""
+    return send(connection, _job(queue, "dramatiq", task, {"args": args, "kwargs": kwargs or {}}, options))
+
+
+async def enqueue_dramatiq_async(
+    connection: Any,
+    queue: str,
+    task: str,
+    args: Positional = (),
+    kwargs: Arguments = None,
+    **options: Unpack[Options],
+) -> str:
+    return await send_async(connection, _job(queue, "dramatiq", task, {"args": args, "kwargs": kwargs or {}}, options))
+
+
+def enqueue_celery(
+    connection: Any,
+    queue: str,
+    task: str,
+    args: Positional = (),
+    kwargs: Arguments = None,
+    **options: Unpack[Options],
+) -> str:
+    """A message for a task of the application's own Celery: a worker hands it to Celery's broker."""
+    return send(connection, _job(queue, "celery", task, {"args": args, "kwargs": kwargs or {}}, options))
+
+
+async def enqueue_celery_async(
+    connection: Any,
+    queue: str,
+    task: str,
+    args: Positional = (),
+    kwargs: Arguments = None,
+    **options: Unpack[Options],
+) -> str:
+    return await send_async(connection, _job(queue, "celery", task, {"args": args, "kwargs": kwargs or {}}, options))
+
+
+def _job(queue: str, kind: Kind, name: str, payload: Mapping[str, Any], options: Mapping[str, Any]) -> NewJob:
+    what = _what(queue, name)
+    return NewJob(queue, kind, name, _payload(payload, what), columns(checked(options, what), what))
+
+
+def _jobs(queue: str, name: str, payloads: Sequence[Arguments], options: Mapping[str, Any]) -> list[NewJob]:
+    what = _what(queue, name)
+    shared = columns(checked(options, what), what)
+    if single := shared.keys() & {"idempotency_key", "dedupe_key"}:
+        raise BadOptions(f"{what}: {', '.join(sorted(single))} cannot be that of several jobs")
+    return [NewJob(queue, "python", name, _payload(each or {}, what), shared) for each in payloads]
+
+
+def _request(queue: str, url: str, options: dict[str, Any]) -> NewJob:
+    parts = urlsplit(url)
+    name = options.pop("name", None) or (parts.hostname or "")[:200]
+    what = _what(queue, name)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise BadArguments(f"{what}: the URL must begin with https:// or http:// and name a host")
+    bodies: dict[str, Any] = {each: options.pop(each) for each in ("json", "text", "base64") if each in options}
+    if len(bodies) > 1:
+        raise BadArguments(f"{what}: give one body, not {' and '.join(bodies)}")
+    return _job(queue, "http", name, {"url": url, "method": options.pop("method", "POST"), **bodies}, options)
+
+
+def _payload(payload: Mapping[str, Any], what: str) -> str:
+    if not isinstance(payload, Mapping):
+        raise BadArguments(f"{what}: its payload must be a mapping of argument names to values")
+    for name, value in payload.items():
+        try:
+            json_text({name: value})
+        except ValueError as error:
+            raise BadArguments(f"{what}: argument {name!r}: {error}") from None
+    return json_text(payload)
+
+
+def _what(queue: str, name: str) -> str:
+    if not 1 <= len(name) <= 200:
+        raise BadOptions(f"a job of queue {queue!r} needs a name of 1 to 200 characters")
+    return f"job {name!r} of queue {queue!r}"

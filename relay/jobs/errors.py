@@ -1,0 +1,82 @@
+"""What goes wrong with jobs on the side of the application.
+
+JobError
+├── BadArguments          the arguments do not fit the signature of the handler
+├── BadOptions            an option of a job, or of `@job`, is invalid
+├── UnknownQueue          the queue does not exist; the text says how to create it
+├── QueueDisabled         the queue takes no jobs now
+├── IdempotencyConflict   the key was used before, for other content; the text names the first job
+├── JobTooLarge           the payload exceeds the limit of the queue
+├── EnqueueNotAllowed     the role of the connection has no right to enqueue
+└── HandlerError          handlers of this process: two of one name, a module that cannot be imported, an unknown name
+
+Each that PostgreSQL raises has its error as the cause, and leaves the caller's transaction aborted, as any statement
+that fails does: roll it back, or roll back to your savepoint. Nothing is rolled back here. Before BadArguments and
+BadOptions nothing was sent.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from relay.errors import BadValue, ConfigError, Conflict, Disabled, NotAllowed, NotFound, Refused, RelayError, TooLarge
+
+
+class JobError(RelayError):
+    """The root of the family."""
+
+
+class BadArguments(JobError, BadValue):
+    """The arguments of a job do not fit its handler."""
+
+
+class BadOptions(JobError, BadValue):
+    """An option has an invalid value."""
+
+
+class UnknownQueue(JobError, NotFound):
+    """The queue does not exist in this database."""
+
+
+class QueueDisabled(JobError, Disabled):
+    """The queue takes no jobs now."""
+
+
+class IdempotencyConflict(JobError, Conflict):
+    """The idempotency key belongs to a job of other content."""
+
+
+class JobTooLarge(JobError, TooLarge):
+    """The payload is larger than the queue allows."""
+
+
+class EnqueueNotAllowed(JobError, NotAllowed):
+    """The role of the connection may not enqueue."""
+
+
+class HandlerError(JobError, ConfigError):
+    """The handlers of this process do not fit together, or one is missing."""
+
+
+class _OtherRefusal(JobError, Refused):
+    """What PostgreSQL refuses for another reason."""
+
+
+_OF_JOBS: dict[type[Refused], type[Refused]] = {
+    BadValue: BadOptions,
+    NotFound: UnknownQueue,
+    Disabled: QueueDisabled,
+    Conflict: IdempotencyConflict,
+    TooLarge: JobTooLarge,
+    NotAllowed: EnqueueNotAllowed,
+}
+
+
+@contextmanager
+def job_errors() -> Iterator[None]:
+    """Raises errors of this family for what is refused."""
+    try:
+        yield
+    except JobError:
+        raise
+    except Refused as error:
+        raise _OF_JOBS.get(type(error), _OtherRefusal)(str(error), sqlstate=error.sqlstate) from error.__cause__

@@ -1,0 +1,154 @@
+"""What `@job` makes of a function."""
+
+import inspect
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Any, Generic, Literal, ParamSpec, Self, TypeVar, Unpack
+
+from relay.jobs.arguments import Arguments
+from relay.jobs.backoff import Backoff, pause_seconds
+from relay.jobs.context import Context
+from relay.jobs.errors import BadOptions, HandlerError
+from relay.jobs.middleware import surround, surround_async
+from relay.jobs.options import JobOptions, checked, columns
+from relay.jobs.sending import NewJob, send, send_async, send_many, send_many_async
+
+Called = ParamSpec("Called")
+"""How the function is called."""
+Enqueued = ParamSpec("Enqueued")
+"""The same, without the context."""
+R_co = TypeVar("R_co", covariant=True)
+
+_DEFAULTS: JobOptions = {"queue": "default", "max_attempts": 10, "timeout": 30.0}
+
+
+class Job(Generic[Called, Enqueued, R_co]):
+    """A function that runs as a job, and is called as before.
+
+    `enqueue(connection, ...)` takes the arguments of the function, without its context. It returns the UUID of the
+    job, or of that which has its key already.
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        name: str,
+        options: Mapping[str, Any],
+        *,
+        backoff: Backoff | None = None,
+        dead_on: tuple[type[BaseException], ...] = (),
+        isolation: Literal["process"] | None = None,
+        cron: str | None = None,
+        key: Callable[..., str] | None = None,
+        run_key: Callable[..., str] | str | None = None,
+    ) -> None:
+        if not (inspect.isfunction(function) or inspect.ismethod(function)):
+            raise HandlerError(f"@job needs a function, and {function!r} is not one")
+        if not 1 <= len(name) <= 200:
+            raise HandlerError(f"the name of a job has 1 to 200 characters: {name!r}")
+        self.function = function
+        self.name = name
+        self.options = _DEFAULTS | checked(options, f"job {name!r}")
+        """Those of the handler, or of this copy of it."""
+        self.backoff = backoff
+        self.dead_on = dead_on
+        """Exceptions after which the job is dead at once."""
+        self.isolation = isolation
+        self.cron = cron
+        """When workers shall have it enqueued, without arguments."""
+        self.arguments = Arguments(name, function)
+        self.is_coroutine = inspect.iscoroutinefunction(function)
+        self._key = None if key is None else _Derived(key, "key", self.arguments)
+        self._run_key = _Derived(run_key, "run_key", self.arguments) if callable(run_key) else None
+        if isinstance(run_key, str):
+            self.options["run_key"] = run_key
+        self.__name__ = function.__name__
+        self.__qualname__ = function.__qualname__
+        self.__module__ = function.__module__
+        self.__doc__ = function.__doc__
+        self.__wrapped__ = function
+
+    def __repr__(self) -> str:
+        return f"<job {self.name!r} of {self.place}>"
+
+    def __call__(self, *args: Called.args, **kwargs: Called.kwargs) -> R_co:
+        result: R_co = self.function(*args, **kwargs)
+        return result
+
+    @property
+    def place(self) -> str:
+        """Where its function is."""
+        code = self.function.__code__
+        return f"{self.__module__}.{self.__qualname__} ({code.co_filename}:{code.co_firstlineno})"
+
+    # Enqueuing ---------------------------------------------------------------------------------------------------
+
+    def with_options(self, **options: Unpack[JobOptions]) -> Self:
+        """A copy whose jobs have these options, too: `send.with_options(delay=60).enqueue(connection, 42)`."""
+        copy: Self = object.__new__(type(self))
+        copy.__dict__ |= self.__dict__
+        copy.options = self.options | checked(options, f"job {self.name!r}")
+        return copy
+
+    def enqueue(self, connection: Any, /, *args: Enqueued.args, **kwargs: Enqueued.kwargs) -> str:
+        return send(connection, self.new_job(args, kwargs))
+
+    async def enqueue_async(self, connection: Any, /, *args: Enqueued.args, **kwargs: Enqueued.kwargs) -> str:
+        return await send_async(connection, self.new_job(args, kwargs))
+
+    def enqueue_many(self, connection: Any, arguments: Iterable[Mapping[str, Any]]) -> list[str]:
+        """A job for each mapping of arguments, in one statement. Returns their UUIDs, in the same order."""
+        return send_many(connection, self._new_jobs(arguments))
+
+    async def enqueue_many_async(self, connection: Any, arguments: Iterable[Mapping[str, Any]]) -> list[str]:
+        return await send_many_async(connection, self._new_jobs(arguments))
+
+    def new_job(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> NewJob:
+        """What would be sent. Raises BadArguments."""
+        options = self.options
+        values = self.arguments.bind(args, kwargs)
+        for option, derived in (("idempotency_key", self._key), ("run_key", self._run_key)):
+            if derived is not None and option not in options:
+                options = options | checked({option: derived.of(values)}, f"job {self.name!r}")
+        what = f"job {self.name!r}"
+        return NewJob(
+            options["queue"] or "", "python", self.name, self.arguments.to_json(values), columns(options, what)
+        )
+
+    def _new_jobs(self, arguments: Iterable[Mapping[str, Any]]) -> list[NewJob]:
+        if single := self.options.keys() & {"idempotency_key", "dedupe_key"}:
+            raise BadOptions(f"job {self.name!r}: {', '.join(sorted(single))} cannot be that of several jobs")
+        return [self.new_job((), each) for each in arguments]
+
+    # Running -----------------------------------------------------------------------------------------------------
+
+    def run(self, payload: str | bytes, context: Context) -> Any:
+        """Runs a plain function in this thread, inside of the middleware. Raises what it raises, or BadArguments."""
+        values = self.arguments.from_json(payload)
+        with surround(context):
+            return self.arguments.call(values, context)
+
+    async def run_async(self, payload: str | bytes, context: Context) -> Any:
+        """The same for a coroutine."""
+        values = self.arguments.from_json(payload)
+        async with surround_async(context):
+            made: Awaitable[Any] = self.arguments.call(values, context)
+            return await made
+
+    def pause_seconds(self, attempt: int, own: Backoff | None = None) -> float:
+        """Until the next attempt, after this one failed; `own` is the backoff of the job itself, of its options."""
+        return pause_seconds(attempt, self.backoff if own is None else own)
+
+
+class _Derived:
+    """A key that is made of arguments: a function of any of them, by their names."""
+
+    def __init__(self, function: Callable[..., str], option: str, arguments: Arguments) -> None:
+        self._function = function
+        self._names = list(inspect.signature(function).parameters)
+        if unknown := set(self._names) - set(arguments.names):
+            raise HandlerError(f"{option} of the job takes {sorted(unknown)}, which its handler does not")
+        self._arguments = arguments
+
+    def of(self, values: Mapping[str, Any]) -> str:
+        given = self._arguments.with_defaults(values)
+        return self._function(**{name: given[name] for name in self._names if name in given})

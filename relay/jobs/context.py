@@ -9,6 +9,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from relay.database.callers import Arguments, call, call_async
+from relay.jobs.errors import BadArguments, LeaseLost, QueueDisabled, job_errors
+from relay.jobs.json_text import result_text
+
 _log = logging.getLogger(__name__)
 _running: ContextVar["Context | None"] = ContextVar("tide_job", default=None)
 
@@ -35,7 +39,13 @@ class Context:
     results: Mapping[str, Any] = field(default_factory=dict)
     """What the jobs returned that this one waited for, by their UUIDs."""
     report: Callable[[str], object] | None = field(default=None, repr=False)
-    """Where `progress` goes; the worker sets it."""
+    """Where `progress` goes; by default the log."""
+    lease_id: int | None = field(default=None, repr=False)
+    number: int = field(default=0, repr=False)
+    """The id of the job within its queue. With the lease, what `complete` needs."""
+    completed: bool = field(default=False, repr=False)
+    """Whether `complete` was called: the job has ended, if the handler committed. Its worker writes the failure of an
+    attempt that was not committed, which PostgreSQL ignores if it was."""
 
     def progress(self, text: str) -> None:
         """Says how far the job is: for operators, not for programs. Cheap enough for a loop."""
@@ -43,6 +53,49 @@ class Context:
             _log.info("job %s (%s): %s", self.id, self.name, text)
         else:
             self.report(text)
+
+    def complete(self, connection: Any, result: Any = None) -> None:
+        """Ends the job in the transaction of the connection: what the handler writes there happens exactly once.
+
+        The handler commits. If it does not, or the lease has ended, the job is retried; LeaseLost says the latter.
+        Outside of a worker, nothing is written.
+        """
+        arguments = self._completing(result)
+        if arguments is not None:
+            with _lease_errors(self):
+                call(connection, "job_complete", arguments)
+        self.completed = True
+
+    async def complete_async(self, connection: Any, result: Any = None) -> None:
+        """The same, on an asynchronous connection."""
+        arguments = self._completing(result)
+        if arguments is not None:
+            with _lease_errors(self):
+                await call_async(connection, "job_complete", arguments)
+        self.completed = True
+
+    def _completing(self, result: Any) -> Arguments | None:
+        try:
+            text = result_text(result)
+        except ValueError as error:
+            raise BadArguments(f"job {self.name!r}: its result: {error}") from None
+        if self.lease_id is None:
+            return None
+        return {
+            "lease": ("bigint", self.lease_id),
+            "job": ("bigint", self.number),
+            "attempt": ("smallint", self.attempt),
+            "result": ("jsonb", text),
+        }
+
+
+@contextmanager
+def _lease_errors(context: Context) -> Iterator[None]:
+    try:
+        with job_errors():
+            yield
+    except QueueDisabled as error:
+        raise LeaseLost(f"job {context.name!r} {context.id}: {error}", sqlstate=error.sqlstate) from error.__cause__
 
 
 def current() -> Context | None:

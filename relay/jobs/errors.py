@@ -7,6 +7,7 @@ JobError
 ├── QueueDisabled         the queue takes no jobs now
 ├── IdempotencyConflict   the key was used before, for other content; the text names the first job
 ├── JobTooLarge           the payload exceeds the limit of the queue
+├── LeaseLost             another worker has the job now: roll back what the handler did
 ├── EnqueueNotAllowed     the role of the connection has no right to enqueue
 └── HandlerError          handlers of this process: two of one name, a module that cannot be imported, an unknown name
 
@@ -47,6 +48,10 @@ class IdempotencyConflict(JobError, Conflict):
 
 class JobTooLarge(JobError, TooLarge):
     """The payload is larger than the queue allows."""
+
+
+class LeaseLost(JobError, Disabled):
+    """The job is not this worker's any more."""
 
 
 class EnqueueNotAllowed(JobError, NotAllowed):

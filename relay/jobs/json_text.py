@@ -6,6 +6,7 @@ import pydantic_core
 
 NOT_JSON = "JSON cannot hold it"
 NUL = "it has the character NUL, which PostgreSQL cannot store"
+MOST_RESULT_BYTES = 65_536
 
 
 def json_text(value: Any) -> str:
@@ -22,3 +23,13 @@ def json_text(value: Any) -> str:
 def has_nul(text: str) -> bool:
     """Whether a text of JSON has it, as an escape: not where the backslash itself is escaped."""
     return "\\u0000" in text and "\\u0000" in text.replace("\\\\", "")
+
+
+def result_text(result: Any) -> str | None:
+    """What a handler returned, to be kept with its attempt. Raises ValueError, which says why it cannot be."""
+    if result is None:
+        return None
+    text = json_text(result)
+    if len(text.encode()) > MOST_RESULT_BYTES:
+        raise ValueError(f"it has more than {MOST_RESULT_BYTES} bytes as JSON; store it, and return where it is")
+    return text

@@ -60,7 +60,7 @@ _ADAPTER: TypeAdapter[_Checked] = TypeAdapter(_Checked)
 
 
 def checked(options: Mapping[str, Any], what: str) -> JobOptions:
-    """The options, without those that are None. Raises BadOptions, which says `what` has them."""
+    """The options, without each None. Raises BadOptions, which says `what` has them."""
     given = {name: value for name, value in options.items() if value is not None}
     try:
         found = _ADAPTER.validate_python(given)

@@ -5,6 +5,13 @@ RelayError
 │   └── MissingExtra     a backend's client library is not installed
 ├── NotConnected         a server is unreachable or refused the connection: reconnect and retry later
 ├── Fenced               another drain owns this pipeline now: stop at once, publish nothing more
+├── Refused              a call of the application is refused, and would be again
+│   ├── BadValue         a value cannot be sent, such as NaN in a payload: also a ValueError
+│   ├── TooLarge         a message or a call exceeds a limit
+│   ├── NotFound         there is no outbox or queue of this name
+│   ├── Disabled         the outbox or queue takes nothing now
+│   ├── NotAllowed       the role lacks the right
+│   └── Conflict         the key is already in use, for something else
 └── MigrationError       the schema of the database is not the one that this version needs
 
 A caller asks two questions only: retry or not (is it a ConfigError), reconnect or not (is it NotConnected).
@@ -52,3 +59,39 @@ class Fenced(RelayError):
 
 class MigrationError(RelayError):
     """The schema of the database is behind, ahead of, or different from the one that this version needs."""
+
+
+class Refused(RelayError):
+    """A call of the application is refused, and would be again until something changes.
+
+    `sqlstate` is that of PostgreSQL, whose error is the cause, and whose transaction can only be rolled back; it is
+    None if nothing was sent.
+    """
+
+    def __init__(self, text: str, *, sqlstate: str | None = None) -> None:
+        super().__init__(text)
+        self.sqlstate = sqlstate
+
+
+class BadValue(Refused, ValueError):
+    """A value cannot be sent or stored. The text says where in the value, but does not repeat it."""
+
+
+class TooLarge(Refused):
+    """A message, or all of a call, exceeds a limit."""
+
+
+class NotFound(Refused):
+    """There is no outbox or queue of this name."""
+
+
+class Disabled(Refused):
+    """The outbox or queue takes nothing now."""
+
+
+class NotAllowed(Refused):
+    """The role lacks the right."""
+
+
+class Conflict(Refused):
+    """The key is already in use, for something else."""

@@ -1,0 +1,55 @@
+"""The values on the path of a job: what a claim hands to a worker process, and what became of one run."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+Outcome = Literal["s", "r", "d", "c", "b"]
+"""Succeeded; failed, to be retried; dead; cancelled; handed back, which is no attempt."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """One job of a lease, to be run once."""
+
+    queue: str
+    lease_id: int
+    id: int
+    uuid: str
+    """The public id."""
+    attempt: int
+    """Of this run; the first is 1."""
+    kind: str
+    name: str
+    priority: int
+    timeout_seconds: int
+    max_attempts: int
+    payload: str
+    """JSON text, as PostgreSQL prints it."""
+    headers: str | None
+    """A JSON object as text; so are the next two."""
+    metadata: str | None
+    options: str | None
+    idempotency_key: str | None
+    run_key: str | None
+    trace_id: str | None
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The result of one run. Its texts are short, storable in PostgreSQL, and hold no known secret."""
+
+    outcome: Outcome
+    code: str | None = None
+    """A short stable word for metrics and listings, such as `timeout` or `http_503`; None for what succeeded."""
+    error: str | None = None
+    """At most 2,000 characters."""
+    response_status: int | None = None
+    """Of HTTP, where a receiver answered."""
+    preview: str | None = None
+    """The beginning of its answer."""
+    result: str | None = None
+    """JSON text."""
+    retry_seconds: float | None = None
+    """When to run it again, where the receiver or the handler said so; else the job's backoff decides."""

@@ -19,7 +19,8 @@ from relay.backends.nats.sink import _subject_problem
 from relay.backends.rabbitmq.deliveries import _headers as rabbitmq_headers
 from relay.backends.redis import entry as redis_entry
 from relay.backends.sqs import message as sqs
-from relay.backends.webhook.client import _checked_name, retry_after_seconds
+from relay.backends.webhook.errors import retry_after_seconds
+from relay.backends.webhook.headers import _checked_name
 from relay.backends.webhook.signatures import Scheme, Verifier
 from relay.backends.webhook.url import UrlTemplate
 from relay.errors import RelayError

@@ -9,6 +9,7 @@ import ipaddress
 import queue
 import socket
 import threading
+from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 from relay.errors import ConfigError
@@ -90,6 +91,20 @@ def embedded(address: ipaddress.IPv6Address) -> list[ipaddress.IPv4Address]:
     # In ::1, and where another length was meant.
     is_mapped = address in _MAPPED or address in _NAT64 or address in _SIX_TO_FOUR
     return [one for one in found if is_mapped or one not in _THIS_NETWORK]
+
+
+class ForbiddenAddress(Exception):
+    """The name leads to addresses that a receiver may not have, and to no other."""
+
+
+def allowed(host: str, found: Sequence[str], *, allow_private: bool) -> list[str]:
+    """Those of a name's addresses that may be connected to. Raises ForbiddenAddress if none of them may."""
+    may = [one for one in found if may_reach(address_of(one), allow_private=allow_private)]
+    if found and not may:
+        would_help = any(may_reach(address_of(one), allow_private=True) for one in found)
+        hint = "; if it is meant, set allow_private_network" if would_help and not allow_private else ""
+        raise ForbiddenAddress(f"{host} leads to {', '.join(found)}, which is not a public address{hint}")
+    return may
 
 
 def _in(address: IPAddress, networks: tuple[_Network, ...]) -> bool:

@@ -4,25 +4,21 @@ httpcore is what httpx is made of. It is used without the layer above, because o
 be reached, and because what httpx adds (redirects, cookies, proxies of the environment) must not happen to a webhook.
 """
 
-import base64
-import email.utils
 import threading
 import time
 from collections.abc import Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
-from http import HTTPStatus
 from typing import NamedTuple
 
 import httpcore
 
-import relay
+from relay.backends.common.addresses import ForbiddenAddress
 from relay.backends.common.deadline import in_ms
-from relay.backends.common.short_cache import cached_if_short
 from relay.backends.common.tls import tls_context
-from relay.backends.webhook.config import OURS, Basic, WebhookSinkConfig, is_header_name
-from relay.backends.webhook.errors import ERRORS, status_verdict
-from relay.backends.webhook.network import ForbiddenAddress, Network
-from relay.backends.webhook.signatures import sign_standard, standard_key
+from relay.backends.webhook.config import WebhookSinkConfig
+from relay.backends.webhook.errors import ERRORS, refusal
+from relay.backends.webhook.headers import without_controls
+from relay.backends.webhook.network import Network
 from relay.backends.webhook.url import Origin
 from relay.known_secrets import spare
 from relay.masking import mask
@@ -33,12 +29,10 @@ CLIENT_ERRORS = (
     httpcore.ProxyError, httpcore.ConnectionNotAvailable, ForbiddenAddress,
 )  # fmt: skip
 
-LONGEST_PAUSE_SECONDS = 3600.0
 _SHOWN_CHARACTERS = 1024
 # How much of an answer is read so that its connection can be used again.
 _READ_BYTES = 64 * 1024
 _KEEPALIVE_SECONDS = 30.0
-_CONTROL = dict.fromkeys([*range(32), 127], " ")
 
 
 class Outgoing(NamedTuple):
@@ -70,11 +64,7 @@ class WebhookClient:
             keepalive_expiry=_KEEPALIVE_SECONDS,
             network_backend=self._network,
         )
-        self._keys = [standard_key(secret) for secret in config.secrets]
-        own = _constant_headers(config)
-        self._forbidden = OURS | {name.lower() for name in own} - {"content-type"}
-        self._headers = [(b"Host", origin.header), *((name.encode(), value.encode()) for name, value in own.items())]
-        self._content_type = any(name.lower() == "content-type" for name in own)
+        self._headers = config.request_headers
         self._limit_seconds = (config.request_timeout_ms or config.timeout_ms) / 1000
         self._busy = threading.Lock()
         self.closed = False
@@ -99,7 +89,7 @@ class WebhookClient:
     def send(self, outgoing: Outgoing, deadline: float) -> Failure | None:
         """None when it was delivered. `deadline` of the monotonic clock."""
         try:
-            headers = self._headers_of(outgoing)
+            headers = self._headers.of(self._origin.header, outgoing.message_id, outgoing.body, outgoing.headers)
         except ValueError as error:
             return Failure(outgoing.position, True, "bad_header", mask(str(error)))
         url = httpcore.URL(
@@ -131,68 +121,17 @@ class WebhookClient:
         """Held while a batch is being sent, so that `close` takes nothing away from below it."""
         return self._busy
 
-    def _headers_of(self, outgoing: Outgoing) -> list[tuple[bytes, bytes]]:
-        """Raises ValueError for a name that HTTP cannot carry."""
-        headers = list(self._headers)
-        has_type = self._content_type
-        for name, value in outgoing.headers.items():
-            lower = _checked_name(name)
-            if lower in self._forbidden:
-                continue
-            if lower == "content-type":
-                if has_type:
-                    continue
-                has_type = True
-            headers.append((name.encode(), value.translate(_CONTROL).strip().encode()))
-        if not has_type:
-            headers.append((b"Content-Type", b"application/json"))
-        message_id = outgoing.message_id.encode()
-        seconds = int(time.time())
-        headers += [
-            (b"Content-Length", b"%d" % len(outgoing.body)),
-            (b"Idempotency-Key", message_id),
-            (b"webhook-id", message_id),
-            (b"webhook-timestamp", b"%d" % seconds),
-        ]
-        if self._keys:
-            signature = sign_standard(self._keys, outgoing.message_id, seconds, outgoing.body)
-            headers.append((b"webhook-signature", signature.encode()))
-        return headers
-
     def _judge(self, position: int, response: httpcore.Response) -> Failure | None:
-        answer = status_verdict(response.status, self._config.retry_on)
+        retry_after = next((value for name, value in response.headers if name.lower() == b"retry-after"), None)
+        refused = refusal(response.status, retry_after, self._config.retry_on, "put the new address into url")
         # More than is shown: a secret that the end cuts in half would not be recognized.
-        text = _read(response, _READ_BYTES if answer is None else _SHOWN_CHARACTERS + 2 * spare())
-        if answer is None:
+        text = _read(response, _READ_BYTES if refused is None else _SHOWN_CHARACTERS + 2 * spare())
+        if refused is None:
             return None
-        permanent, code = answer
-        headers = {name.lower(): value.decode("latin-1") for name, value in response.headers}
-        pause = None if permanent else retry_after_seconds(headers.get(b"retry-after"), time.time())
-        reason = f"answered {response.status} {_phrase(response.status)}".rstrip()
-        if code == "redirect":
-            reason += ", and redirects are not followed: put the new address into url"
-        if shown := " ".join(text.decode(errors="replace").translate(_CONTROL).split()):
+        reason = refused.reason
+        if shown := " ".join(without_controls(text.decode(errors="replace")).split()):
             reason += f": {mask(shown, most_characters=_SHOWN_CHARACTERS)}"
-        return Failure(position, permanent, code, reason, pause)
-
-
-def _constant_headers(config: WebhookSinkConfig) -> dict[str, str]:
-    headers = dict(config.headers)
-    if isinstance(config.auth, Basic):
-        pair = f"{config.auth.user}:{config.auth.password}".encode()
-        headers["Authorization"] = f"Basic {base64.b64encode(pair).decode()}"
-    elif config.auth is not None:
-        headers["Authorization"] = f"Bearer {config.auth.token}"
-    if not any(name.lower() == "user-agent" for name in headers):
-        headers["User-Agent"] = f"tide-relay/{relay.__version__}"
-    return headers
-
-
-@cached_if_short
-def _checked_name(name: str) -> str:
-    if not is_header_name(name):
-        raise ValueError(f"{name[:80]!r} cannot be the name of a header")
-    return name.lower()
+        return Failure(position, refused.permanent, refused.code, reason, refused.pause_seconds)
 
 
 def _read(response: httpcore.Response, limit_bytes: int) -> bytes:
@@ -206,24 +145,3 @@ def _read(response: httpcore.Response, limit_bytes: int) -> bytes:
     except CLIENT_ERRORS:
         return read[:limit_bytes]
     return read[:limit_bytes]
-
-
-def retry_after_seconds(value: str | None, now_seconds: float) -> float | None:
-    """How long `Retry-After` asks for, within an hour: seconds or a date. None where it says nothing sensible."""
-    if not value:
-        return None
-    text = value.strip()
-    if text.isascii() and text.isdigit():
-        return min(LONGEST_PAUSE_SECONDS, float(text[:9]))
-    try:
-        seconds = email.utils.parsedate_to_datetime(text).timestamp() - now_seconds
-    except (ValueError, OverflowError):
-        return None
-    return min(LONGEST_PAUSE_SECONDS, max(0.0, seconds))
-
-
-def _phrase(status: int) -> str:
-    try:
-        return HTTPStatus(status).phrase
-    except ValueError:
-        return ""

@@ -1,29 +1,23 @@
 """The keys of webhooks: of the sink and the source."""
 
+import base64
 import re
 from typing import Annotated, Literal, Self
 
 from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
+import relay
 from relay.backends.common.keys import has_reference
 from relay.backends.common.tls import TlsKeys
 from relay.backends.sink import SinkConfig
 from relay.backends.source import SourceConfig
+from relay.backends.webhook.headers import RequestHeaders, check_headers
 from relay.backends.webhook.signatures import Scheme, standard_key
 from relay.backends.webhook.url import UrlTemplate
 from relay.errors import ConfigError
+from relay.known_secrets import remember, remember_login
 
-_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _PATH = re.compile(r"[A-Za-z0-9_~-][A-Za-z0-9_.~-]*(?:/[A-Za-z0-9_~-][A-Za-z0-9_.~-]*)*")
-
-OURS = frozenset({"host", "content-length", "transfer-encoding", "connection", "keep-alive", "te", "trailer", "upgrade",
-                  "expect", "proxy-authorization", "proxy-connection", "webhook-id", "webhook-timestamp",
-                  "webhook-signature", "idempotency-key"})  # fmt: skip
-"""Headers, in lower case, that no one else may set: they frame the request, or the sink sets them."""
-
-
-def is_header_name(name: str) -> bool:
-    return _TOKEN.fullmatch(name) is not None
 
 
 class Bearer(BaseModel):
@@ -43,23 +37,14 @@ Secret = Annotated[str, Field(min_length=1)]
 HeaderName = Annotated[str, Field(pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$", max_length=100)]
 
 
-class WebhookSinkConfig(TlsKeys, SinkConfig):
-    url: Annotated[str, Field(repr=False, validation_alias=AliasChoices("url", "webhook_url"))]
-    """A template of the sink's own, not the subject template: what stands for a variable has to be percent-encoded."""
-    method: Annotated[
-        Literal["POST", "PUT", "PATCH"], BeforeValidator(lambda v: v.upper() if type(v) is str else v)
-    ] = "POST"
+class ReceiverKeys(TlsKeys):
+    """How receivers are spoken to: by the webhook sink, and by HTTP jobs."""
+
     headers: Annotated[dict[str, str], Field(repr=False)] = Field(default={})
-    request_timeout_ms: Annotated[int | None, Field(ge=10, le=3_600_000)] = None
-    """Of one request; `timeout_ms` is the limit of a whole batch."""
-    max_in_flight: Annotated[int, Field(ge=1, le=64)] = 8
-    batch: bool = False
-    max_body_bytes: Annotated[int, Field(ge=1024, le=64 * 1024 * 1024)] = 1024 * 1024
-    """Of one JSON array; a larger record goes alone."""
+    auth: Annotated[Bearer | Basic | None, Field(discriminator="type", repr=False)] = None
     signing_secret: Annotated[Secret | None, Field(repr=False)] = None
     signing_secrets: Annotated[list[Secret], Field(repr=False, max_length=8)] = Field(default=[])
     """Several, while one replaces another: each request carries a signature by each."""
-    auth: Annotated[Bearer | Basic | None, Field(discriminator="type", repr=False)] = None
     retry_on: list[Annotated[int, Field(ge=400, le=499)]] = Field(default=[])
     """Statuses that are retried, in addition to 408, 425, 429 and all from 500."""
     allow_http: bool = False
@@ -70,16 +55,32 @@ class WebhookSinkConfig(TlsKeys, SinkConfig):
         """Every signing secret, once."""
         return list(dict.fromkeys([*([self.signing_secret] if self.signing_secret else []), *self.signing_secrets]))
 
+    @property
+    def request_headers(self) -> RequestHeaders:
+        headers = dict(self.headers)
+        if isinstance(self.auth, Basic):
+            pair = f"{self.auth.user}:{self.auth.password}".encode()
+            headers["Authorization"] = f"Basic {base64.b64encode(pair).decode()}"
+        elif self.auth is not None:
+            headers["Authorization"] = f"Bearer {self.auth.token}"
+        if not any(name.lower() == "user-agent" for name in headers):
+            headers["User-Agent"] = f"tide-relay/{relay.__version__}"
+        return RequestHeaders(headers, [standard_key(secret) for secret in self.secrets])
+
+    def remember_secrets(self) -> None:
+        """A receiver may repeat in its answer what it was sent."""
+        secrets = [*self.secrets, *(v for k, v in self.headers.items() if k.lower() not in _PLAIN_HEADERS)]
+        if isinstance(self.auth, Basic):
+            remember_login(self.auth.user, self.auth.password)
+        elif self.auth is not None:
+            secrets.append(self.auth.token)
+        for secret in secrets:
+            remember(secret)
+
     @field_validator("headers")
     @classmethod
     def _headers_can_be_sent(cls, headers: dict[str, str]) -> dict[str, str]:
-        for name, value in headers.items():
-            if not is_header_name(name):
-                raise ValueError(f"{name!r} cannot be the name of a header")
-            if name.lower() in OURS:
-                raise ValueError(f"{name} is set by the relay itself")
-            if any(ord(character) < 32 or ord(character) == 127 for character in value):
-                raise ValueError(f"the value of {name} has a line end or another control character in it")
+        check_headers(headers)
         return headers
 
     @field_validator("signing_secret")
@@ -97,9 +98,36 @@ class WebhookSinkConfig(TlsKeys, SinkConfig):
         return secrets
 
     @model_validator(mode="after")
-    def _is_whole(self) -> Self:
+    def _authorizes_once(self) -> Self:
         if self.auth is not None and any(name.lower() == "authorization" for name in self.headers):
             raise ValueError("auth and a header Authorization: keep one of the two")
+        return self
+
+
+_PLAIN_HEADERS = frozenset({"content-type", "accept", "user-agent"})
+
+
+def check_scheme(scheme: str, *, allow_http: bool) -> None:
+    """Raises ValueError."""
+    if scheme == "http" and not allow_http:
+        raise ValueError("url begins with http://, which anyone on the way can read: use https://, or set allow_http")
+
+
+class WebhookSinkConfig(ReceiverKeys, SinkConfig):
+    url: Annotated[str, Field(repr=False, validation_alias=AliasChoices("url", "webhook_url"))]
+    """A template of the sink's own, not the subject template: what stands for a variable has to be percent-encoded."""
+    method: Annotated[
+        Literal["POST", "PUT", "PATCH"], BeforeValidator(lambda v: v.upper() if type(v) is str else v)
+    ] = "POST"
+    request_timeout_ms: Annotated[int | None, Field(ge=10, le=3_600_000)] = None
+    """Of one request; `timeout_ms` is the limit of a whole batch."""
+    max_in_flight: Annotated[int, Field(ge=1, le=64)] = 8
+    batch: bool = False
+    max_body_bytes: Annotated[int, Field(ge=1024, le=64 * 1024 * 1024)] = 1024 * 1024
+    """Of one JSON array; a larger record goes alone."""
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> Self:
         if not has_reference(self.url):
             self._check_url()
         return self
@@ -110,10 +138,7 @@ class WebhookSinkConfig(TlsKeys, SinkConfig):
         except ConfigError as error:
             text = str(error)
             raise ValueError(text if text.startswith("url") else f"url {text}") from None
-        if scheme == "http" and not self.allow_http:
-            raise ValueError(
-                "url begins with http://, which anyone on the way can read: use https://, or set allow_http"
-            )
+        check_scheme(scheme, allow_http=self.allow_http)
 
 
 class WebhookSourceConfig(SourceConfig):

@@ -17,13 +17,9 @@ from typing import Any, TypeVar
 
 import httpcore
 
-from relay.backends.common.addresses import address_of, look_up, may_reach
+from relay.backends.common.addresses import allowed, look_up
 
 E = TypeVar("E", bound=Exception)
-
-
-class ForbiddenAddress(Exception):
-    """The name leads to addresses that a webhook may not reach, and to no other."""
 
 
 class Network(httpcore.NetworkBackend):
@@ -81,12 +77,7 @@ class Network(httpcore.NetworkBackend):
             raise httpcore.ConnectTimeout(str(error)) from error
         except OSError as error:
             raise httpcore.ConnectError(f"{host} cannot be looked up: {error.strerror or error}") from error
-        allowed = [one for one in found if may_reach(address_of(one), allow_private=self._allow_private)]
-        if found and not allowed:
-            would_help = any(may_reach(address_of(one), allow_private=True) for one in found)
-            hint = "; if it is meant, set allow_private_network" if would_help and not self._allow_private else ""
-            raise ForbiddenAddress(f"{host} leads to {', '.join(found)}, which is not a public address{hint}")
-        return allowed
+        return allowed(host, found, allow_private=self._allow_private)
 
     def keep(self, stream: "Stream") -> "Stream":
         with self._lock:

@@ -12,11 +12,10 @@ from relay.backends.common.batch import Batch
 from relay.backends.common.deadline import in_ms
 from relay.backends.common.opening import opened
 from relay.backends.sink import Features, Sink
-from relay.backends.webhook.config import Basic, WebhookSinkConfig
+from relay.backends.webhook.config import WebhookSinkConfig
 from relay.backends.webhook.lanes import Lanes
 from relay.backends.webhook.url import BAD_URL, UrlTemplate
 from relay.errors import ConfigError, MissingExtra, NotConnected
-from relay.known_secrets import remember, remember_login
 from relay.models import Failure, Record
 
 if TYPE_CHECKING:
@@ -24,8 +23,6 @@ if TYPE_CHECKING:
 
 CONNECTION_CODES = frozenset({"not_connected", "timeout", "tls", "forbidden_address", "bad_request"})
 """Failures of the connection, not answers: with nothing delivered, the sink is not connected."""
-
-_PLAIN_HEADERS = frozenset({"content-type", "accept", "user-agent"})
 
 
 class WebhookSink(Sink[WebhookSinkConfig]):
@@ -41,7 +38,7 @@ class WebhookSink(Sink[WebhookSinkConfig]):
         # Not the path, which is a secret with many receivers.
         self._where = f"pipeline {pipeline!r}: webhook {self._url.origin}"
         self._client: WebhookClient | None = None
-        self._remember_secrets()
+        config.remember_secrets()
 
     def open(self) -> None:
         try:
@@ -90,14 +87,3 @@ class WebhookSink(Sink[WebhookSinkConfig]):
             if client.closed:  # no thread is to be had any more
                 raise NotConnected(f"{self._where}: the sink was closed", code="closed") from None
             raise
-
-    def _remember_secrets(self) -> None:
-        """A receiver may repeat in its answer what it was sent."""
-        config = self._config
-        secrets = [*config.secrets, *(v for k, v in config.headers.items() if k.lower() not in _PLAIN_HEADERS)]
-        if isinstance(config.auth, Basic):
-            remember_login(config.auth.user, config.auth.password)
-        elif config.auth is not None:
-            secrets.append(config.auth.token)
-        for secret in secrets:
-            remember(secret)

@@ -1,4 +1,4 @@
-"""The URL of a webhook: a template whose scheme, host and port are constant.
+"""The URL of a receiver. That of a webhook is a template whose scheme, host and port are constant.
 
 What a variable stands for is percent-encoded, so it is one part of the path or one value of the query and nothing else:
 no message can choose another host, climb out of the path, or add a parameter.
@@ -25,6 +25,7 @@ BAD_URL = (
     f"URL is longer than {LONGEST_TARGET} characters"
 )
 _DEFAULT_PORTS = {"http": 80, "https": 443}
+_FRAGMENT = "has a fragment (#...), which is never sent to a server"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,13 +62,13 @@ class UrlTemplate:
         first, variable = parts[0]
         match = _URL.fullmatch(first)
         if not match or (match[4] is None and variable is not None):
-            raise ConfigError(_what_is_wrong(first))
+            raise ConfigError(
+                _what_is_wrong(first, "host and port before any variable: a message must not choose the receiver")
+            )
         if any("#" in literal for literal, _ in parts):
-            raise ConfigError("has a fragment (#...), which is never sent to a server")
-        scheme = match[1].lower()
-        self.origin = Origin(scheme, ascii_host(match[2]), port_of(match[3], _DEFAULT_PORTS[scheme]))
-        path = match[4] or "/"
-        parts[0] = ("/" + path if path.startswith("?") else path, variable)
+            raise ConfigError(_FRAGMENT)
+        self.origin, path = _taken_apart(match)
+        parts[0] = (path, variable)
         self._parts = [(quote(literal, safe=_SAFE), name and RecordTemplate(f"{{{name}}}")) for literal, name in parts]
         self._constant = self._parts[0][0].encode() if len(parts) == 1 and variable is None else None
 
@@ -88,11 +89,35 @@ class UrlTemplate:
         return made.encode()
 
 
-def _what_is_wrong(first: str) -> str:
-    """Why the text before the first variable is not the beginning of a URL."""
+def parse_url(text: str) -> tuple[Origin, bytes]:
+    """Of a URL without variables: where to connect to; path and query. Raises ConfigError, which does not repeat it."""
+    if "#" in text:
+        raise ConfigError(_FRAGMENT)
+    match = _URL.fullmatch(text)
+    if not match:
+        raise ConfigError(_what_is_wrong(text, "a host"))
+    origin, path = _taken_apart(match)
+    try:
+        target = quote(path, safe=_SAFE).encode()
+    except UnicodeEncodeError:
+        raise ConfigError("has half a surrogate pair in it, which UTF-8 cannot hold") from None
+    if len(target) > LONGEST_TARGET:
+        raise ConfigError(f"is longer than {LONGEST_TARGET} characters")
+    return origin, target
+
+
+def _taken_apart(match: re.Match[str]) -> tuple[Origin, str]:
+    scheme = match[1].lower()
+    path = match[4] or "/"
+    origin = Origin(scheme, ascii_host(match[2]), port_of(match[3], _DEFAULT_PORTS[scheme]))
+    return origin, "/" + path if path.startswith("?") else path
+
+
+def _what_is_wrong(first: str, needed: str) -> str:
+    """Why this is not the beginning of a URL."""
     if not re.match(r"(?i)https?://", first):
         return "must begin with https:// (or http://, with allow_http)"
     authority = re.split(r"[/?#]", first.partition("://")[2])[0]
     if "@" in authority:
         return "has a user or a password in it: use auth"
-    return "must name host and port before any variable: a message must not choose the receiver"
+    return f"must name {needed}"

@@ -9,9 +9,9 @@ from pydantic import ValidationError
 
 from relay.backends.common.addresses import ipv4_at, may_reach
 from relay.backends.common.tls import tls_context
-from relay.backends.webhook.client import CLIENT_ERRORS, retry_after_seconds
+from relay.backends.webhook.client import CLIENT_ERRORS
 from relay.backends.webhook.config import WebhookSinkConfig
-from relay.backends.webhook.errors import ERRORS, status_verdict
+from relay.backends.webhook.errors import ERRORS, retry_after_seconds, status_verdict
 from relay.backends.webhook.lanes import Lanes
 from relay.backends.webhook.sink import CONNECTION_CODES, WebhookSink
 from relay.backends.webhook.url import UrlTemplate

@@ -1,11 +1,13 @@
 """Jobs: declare handlers, and enqueue in your own transaction.
 
-from relay.jobs import job
+    from relay.jobs import job
 
-@job(queue="mail", max_attempts=5)
-async def send_receipt(order_id: int) -> None: ...
+    @job(queue="mail", max_attempts=5)
+    async def send_receipt(order_id: int) -> None: ...
 
-send_receipt.enqueue(connection, order_id=42)
+    send_receipt.enqueue(connection, order_id=42)
+
+`relay workers --jobs MODULE` runs them; `relay.jobs.testing` has what tests of applications need.
 """
 
 from relay.jobs import errors

@@ -155,3 +155,6 @@ class _Derived:
     def of(self, values: Mapping[str, Any]) -> str:
         given = self._arguments.with_defaults(values)
         return self._function(**{name: given[name] for name in self._names if name in given})
+
+
+AnyJob = Job[Any, Any, Any]

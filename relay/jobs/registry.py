@@ -1,14 +1,15 @@
 """The handlers of this process, by the names of their jobs.
 
-@job
-def send_receipt(order_id: int) -> None: ...
+    @job
+    def send_receipt(order_id: int) -> None: ...
 
-@job(name="mail.receipt", queue="mail", max_attempts=5, timeout=60, key=lambda order_id: f"receipt:{order_id}")
-async def send_receipt(context: Context, order_id: int) -> None: ...
+    @job(name="mail.receipt", queue="mail", timeout=60, key=lambda order_id: f"receipt:{order_id}")
+    async def send_receipt(context: Context, order_id: int) -> None: ...
+
+Two of one name are an error, and not the last one's: which it is would depend on the order of imports.
 """
 
 import importlib
-import importlib.util
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -18,11 +19,10 @@ from typing import Any, Concatenate, Literal, ParamSpec, Protocol, TypeVar, over
 from relay.jobs.backoff import Backoff
 from relay.jobs.context import Context
 from relay.jobs.errors import HandlerError
-from relay.jobs.handlers import Job
+from relay.jobs.handlers import AnyJob, Job
 
 P = ParamSpec("P")
 R = TypeVar("R")
-AnyJob = Job[Any, Any, Any]
 
 _handlers: dict[str, AnyJob] = {}
 

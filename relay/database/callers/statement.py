@@ -30,7 +30,7 @@ _Shape = tuple[str, _Types]
 """A function, and the name and the type of each argument; of one that is a call, the shape of that."""
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*\Z")
-_TYPE = re.compile(r"[a-z][a-z0-9_]*(\[\])?\Z")
+_TYPE = re.compile(r'([a-z][a-z0-9_]*|"char")(\[\])?\Z')
 _IN_QUOTES = str.maketrans({"\\": "\\\\", '"': '\\"'})
 
 

@@ -62,11 +62,13 @@ class Encoder:
 
     def frames(self, record: Record, seconds: int) -> bytes:
         """`seconds` of the epoch go into the message's timestamp. Raises Unsendable."""
-        header = self._header(record, seconds)
-        body = record.body
+        return self.framed(record.subject, self._header(record, seconds), record.body)
+
+    def framed(self, routing_key: str, header: bytes, body: bytes) -> bytes:
+        """The frames of a message with a content header that was made. Raises Unsendable."""
         if len(header) > self._room_bytes:
             raise Unsendable("too_large", f"{len(header)} bytes of headers; the server takes {self._room_bytes}")
-        head = self._method(record.subject) + _HEAD.pack(_HEADER, self._channel, len(header)) + header + _END
+        head = self._method(routing_key) + _HEAD.pack(_HEADER, self._channel, len(header)) + header + _END
         if not body:
             return head
         if len(body) <= self._room_bytes:

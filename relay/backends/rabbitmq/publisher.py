@@ -1,8 +1,8 @@
 """One open connection to RabbitMQ in confirm mode: sends chunks of records, and waits for what becomes of them."""
 
 import time
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, Protocol, TypeVar
 
 from relay.backends.rabbitmq.config import RabbitmqSinkConfig
 from relay.backends.rabbitmq.confirms import Confirms, Outcome
@@ -10,16 +10,31 @@ from relay.backends.rabbitmq.connection import LOST, RabbitmqLink
 from relay.backends.rabbitmq.errors import ERRORS, largest_message_bytes
 from relay.backends.rabbitmq.frames import Encoder, Unsendable
 from relay.errors import ConfigError, NotConnected
-from relay.models import Record
 
 # How much goes out before the answers are read. More, and both sides could wait for each other with full buffers.
 _WRITE_BYTES = 64 * 1024
 
 
-class PublishingChannel:
+class Identified(Protocol):
+    """What can be published."""
+
+    @property
+    def dedup_id(self) -> str:
+        """The `message_id` of its frames, by which a message that no queue takes is known again."""
+
+
+R = TypeVar("R", bound=Identified)
+ToFrames = Callable[[R, int], bytes]
+"""The frames of one; the int is the time in seconds of the epoch. Raises Unsendable."""
+
+
+class PublishingChannel(Generic[R]):
     """Bound to one exchange. When `lost` is set it stays lost: make a new one."""
 
-    def __init__(self, config: RabbitmqSinkConfig, pipeline: str, where: str) -> None:
+    def __init__(
+        self, config: RabbitmqSinkConfig, pipeline: str, where: str, to_frames: Callable[[Encoder], ToFrames[R]]
+    ) -> None:
+        """`to_frames` is asked once the channel is open."""
         self.lost: NotConnected | None = None
         self.limit_bytes: int | None = None
         """The server's largest message, once it has closed the channel for a larger one."""
@@ -30,7 +45,8 @@ class PublishingChannel:
         self._link = RabbitmqLink(
             config, pipeline, where, timeout_seconds=config.timeout_ms / 1000, heartbeat_seconds=0
         )
-        self._encoder: Encoder
+        self._make_to_frames = to_frames
+        self._to_frames: ToFrames[R]
 
     def open(self) -> None:
         """Raises NotConnected, or ConfigError when someone must change something."""
@@ -42,7 +58,7 @@ class PublishingChannel:
             channel.events["basic_ack"].add(self._confirms.on_ack)
             channel.events["basic_nack"].add(self._confirms.on_nack)
             channel.events["basic_return"].add(self._on_return)
-        self._encoder = Encoder(
+        encoder = Encoder(
             self._config.exchange,
             channel=channel.channel_id,
             frame_max=self._link.connection.frame_max,
@@ -50,8 +66,9 @@ class PublishingChannel:
             persistent=self._config.persistent,
             headers=self._config.headers or {},
         )
+        self._to_frames = self._make_to_frames(encoder)
 
-    def publish(self, chunk: Sequence[Record], deadline: float) -> dict[str, Outcome]:
+    def publish(self, chunk: Sequence[R], deadline: float) -> dict[str, Outcome]:
         """What became of each, by dedup id. A connection that is lost meanwhile is in `lost`, not raised."""
         dedup_ids = {record.dedup_id for record in chunk}
         confirms = self._confirms
@@ -85,7 +102,7 @@ class PublishingChannel:
     def close(self) -> None:
         self._link.close(in_good_order=self.lost is None)
 
-    def _send(self, records: Sequence[Record], deadline: float) -> int:
+    def _send(self, records: Sequence[R], deadline: float) -> int:
         """Returns how many frames came meanwhile. Stops between two messages when the server blocks."""
         heard, size = 0, 0
         seconds = int(time.time())
@@ -96,7 +113,7 @@ class PublishingChannel:
                 if self._link.blocked:
                     break
             try:
-                frames = self._encoder.frames(record, seconds)
+                frames = self._to_frames(record, seconds)
             except Unsendable as error:
                 self._confirms.outcomes[record.dedup_id] = Outcome(error.code, str(error), permanent=True)
                 continue

@@ -44,7 +44,7 @@ class RabbitmqSink(Sink[RabbitmqSinkConfig]):
         name = self._config.exchange
         self._where = f"pipeline {pipeline!r}: RabbitMQ " + (f"exchange {name!r}" if name else "default exchange")
         self._limit_bytes = self._config.max_message_bytes
-        self._channel: PublishingChannel | None = None
+        self._channel: PublishingChannel[Record] | None = None
         # Held by the thread that uses the channel.
         self._in_use = threading.Lock()
 
@@ -54,7 +54,9 @@ class RabbitmqSink(Sink[RabbitmqSinkConfig]):
         except ImportError as error:
             raise MissingExtra("rabbitmq", "rabbitmq") from error
         self.close()
-        self._channel = opened(PublishingChannel(self._config, self._pipeline, self._where))
+        self._channel = opened(
+            PublishingChannel(self._config, self._pipeline, self._where, lambda encoder: encoder.frames)
+        )
 
     def publish(self, records: Sequence[Record]) -> list[Failure]:
         deadline = in_ms(self._config.timeout_ms)
@@ -90,7 +92,7 @@ class RabbitmqSink(Sink[RabbitmqSinkConfig]):
             self._in_use.release()
 
     def _publish_chunk(
-        self, channel: "PublishingChannel", chunk: Sequence[Record], begin: int, deadline: float
+        self, channel: "PublishingChannel[Record]", chunk: Sequence[Record], begin: int, deadline: float
     ) -> list[Failure]:
         """Its failures; `begin` is its place in the batch."""
         outcomes = channel.publish([record for record in chunk if len(record.body) <= self._limit_bytes], deadline)

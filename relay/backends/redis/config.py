@@ -14,6 +14,9 @@ from relay.backends.source import SourceConfig
 _SCHEMES = ("redis", "rediss", "redis+cluster", "rediss+cluster")
 _DEFAULT_PORT = 6379
 
+LARGEST_TEXT_BYTES = 512 * 1024 * 1024
+"""A server's default `proto-max-bulk-len`."""
+
 
 @dataclass(frozen=True, slots=True)
 class Address:

@@ -23,7 +23,7 @@ from redis.crc import key_slot
 from redis.exceptions import RedisError, ResponseError
 
 from relay.backends.common.deadline import left
-from relay.backends.redis.config import Address, RedisKeys, connect_options
+from relay.backends.redis.config import LARGEST_TEXT_BYTES, Address, RedisKeys, connect_options
 from relay.backends.redis.errors import ERRORS
 from relay.errors import ConfigError, NotConnected, RelayError
 
@@ -91,6 +91,13 @@ class RedisLink:
                 return [self._answer(connection, number, deadline) for number in range(len(commands))]
             except (RedisError, OSError) as error:
                 raise self.translated(error) from error
+
+    def largest_text_bytes(self, deadline: float) -> int:
+        """The server's limit, beyond which it hangs up; the default one where it may not be asked."""
+        try:
+            return int(self.ask(None, "CONFIG", "GET", "proto-max-bulk-len", deadline=deadline)[1])
+        except (ResponseError, IndexError):
+            return LARGEST_TEXT_BYTES
 
     def slot(self, key: str) -> int:
         """Keys of one slot may be written in one transaction; without a cluster there is one slot alone."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from relay.backends.common.batch import Batch
 from relay.backends.common.deadline import in_ms, left
-from relay.backends.redis.config import RedisSinkConfig
+from relay.backends.redis.config import LARGEST_TEXT_BYTES, RedisSinkConfig
 from relay.backends.redis.entry import add_command, largest_text_bytes
 from relay.backends.redis.errors import ERRORS
 from relay.backends.sink import Features, Sink
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 # Redis keeps a transaction in memory until EXEC, and does nothing else while it runs it: some milliseconds.
 _CHUNK_BYTES = 4 * 1024 * 1024
 _CHUNK_RECORDS = 1000
-_LARGEST_TEXT_BYTES = 512 * 1024 * 1024
 # Of the time that is left: WAIT must answer well before our own patience ends.
 _WAIT_SHARE = 0.5
 
@@ -38,8 +37,8 @@ class RedisSink(Sink[RedisSinkConfig]):
     features: ClassVar[Features] = Features(
         keeps_headers=True,
         keeps_key=True,
-        # A server's default `proto-max-bulk-len`; the server's own limit holds.
-        largest_record_bytes=_LARGEST_TEXT_BYTES,
+        # The server's own limit holds.
+        largest_record_bytes=LARGEST_TEXT_BYTES,
         needs_credentials=True,
         subject_key="stream",
         subject_aliases=("redis_stream",),
@@ -51,7 +50,7 @@ class RedisSink(Sink[RedisSinkConfig]):
         self._pipeline = pipeline
         self._where = f"pipeline {pipeline!r}: Redis"
         self._link: RedisLink | None = None
-        self._largest_bytes = _LARGEST_TEXT_BYTES
+        self._largest_bytes = LARGEST_TEXT_BYTES
 
     def open(self) -> None:
         try:
@@ -63,7 +62,7 @@ class RedisSink(Sink[RedisSinkConfig]):
         link = RedisLink(self._config, self._where, self._pipeline)
         try:
             link.open(deadline)
-            self._largest_bytes = _largest_text_bytes(link, deadline)
+            self._largest_bytes = link.largest_text_bytes(deadline)
         except BaseException:
             link.close()
             raise
@@ -145,17 +144,6 @@ class RedisSink(Sink[RedisSinkConfig]):
         if replicas:
             failures = _not_replicated(chunk, answers[-1], replicas) | failures
         return failures
-
-
-def _largest_text_bytes(link: "RedisLink", deadline: float) -> int:
-    """The server's limit; the default one where it may not be asked."""
-    from redis.exceptions import ResponseError
-
-    try:
-        answer = link.ask(None, "CONFIG", "GET", "proto-max-bulk-len", deadline=deadline)
-        return int(answer[1])
-    except (ResponseError, IndexError):
-        return _LARGEST_TEXT_BYTES
 
 
 def _outcome(chunk: Chunk, queued: Sequence[Any], executed: Any) -> tuple[dict[int, Failure], dict[int, Record]]:

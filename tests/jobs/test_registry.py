@@ -87,15 +87,16 @@ def test_a_module_that_cannot_be_loaded_says_why(modules: Modules) -> None:
 def test_options_are_checked_where_they_are_written() -> None:
     def send() -> None: ...
 
-    for options, problem in [
+    wrong: list[tuple[dict[str, Any], str]] = [
         ({"priority": 1001}, "priority: Input should be less than or equal to 1000"),
         ({"timeout": 0}, "timeout: Input should be greater than 0"),
         ({"queue": ""}, "queue: String should have at least 1 character"),
-    ]:
+    ]
+    for options, problem in wrong:
         with pytest.raises(BadOptions, match=f"job 'send': {problem}"):
-            job(**options)(send)  # type: ignore[call-overload]
+            job(**options)(send)
     made = job(send)
-    for options, problem in [
+    wrong = [
         ({"dellay": 3}, "dellay: Extra inputs are not permitted"),
         ({"delay": -1}, "delay: "),
         ({"delay": float("nan")}, "delay: "),
@@ -105,9 +106,10 @@ def test_options_are_checked_where_they_are_written() -> None:
         ({"on_conflict": "replace"}, "on_conflict: Input should be 'error' or 'ignore'"),
         ({"max_attempts": "some"}, "max_attempts: "),
         ({"backoff": []}, "backoff: "),
-    ]:
+    ]
+    for options, problem in wrong:
         with pytest.raises(BadOptions, match=f"job 'send': {problem}"):
-            made.with_options(**options)
+            made.with_options(**options)  # type: ignore[typeddict-item]
     with pytest.raises(BadOptions, match=r"headers: it has the character NUL"):
         made.with_options(headers={"a": "\0"}).enqueue(None)
 
@@ -196,4 +198,4 @@ def test_middleware_surrounds_a_coroutine_that_fails() -> None:
         asyncio.run(fails.run_async("{}", context))
     assert log == ["before fails", "in", "async in", "async before", "out"]
     with pytest.raises(HandlerError, match="generator function"):
-        around(lambda context: None)  # type: ignore[arg-type]
+        around(lambda context: None)  # type: ignore[type-var]

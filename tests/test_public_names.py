@@ -1,5 +1,8 @@
 """What applications may import, with its types: a change here is a change for users, and CHANGELOG names it."""
 
+# What must not type-check is marked so: a mark too many is an error, too.
+# mypy: warn-unused-ignores
+
 import inspect
 from collections.abc import Callable
 from datetime import datetime
@@ -8,8 +11,9 @@ from typing import Any, assert_type
 import psycopg
 
 import relay
-from relay import errors, inbox, outbox
+from relay import errors, inbox, jobs, outbox
 from relay.inbox import InboxMessage
+from relay.jobs import testing
 
 PUBLIC = {
     "relay": ["__version__"],
@@ -27,14 +31,66 @@ PUBLIC = {
         "publish_many",
         "publish_many_async",
     ],
+    "relay.jobs": [
+        "Context",
+        "Discard",
+        "Job",
+        "Retry",
+        "Snooze",
+        "around",
+        "before",
+        "current",
+        "enqueue",
+        "enqueue_async",
+        "enqueue_celery",
+        "enqueue_celery_async",
+        "enqueue_dramatiq",
+        "enqueue_dramatiq_async",
+        "enqueue_http",
+        "enqueue_http_async",
+        "enqueue_many",
+        "enqueue_many_async",
+        "errors",
+        "job",
+    ],
+    "relay.jobs.testing": [
+        "Ran",
+        "Recorded",
+        "Recorder",
+        "inline",
+        "own_handlers",
+        "recorded",
+        "run_due",
+        "run_due_async",
+    ],
 }
+ERRORS_OF_JOBS = {
+    "JobError": ["RelayError"],
+    "BadArguments": ["JobError", "BadValue", "ValueError"],
+    "BadOptions": ["JobError", "BadValue", "ValueError"],
+    "UnknownQueue": ["JobError", "NotFound"],
+    "QueueDisabled": ["JobError", "Disabled"],
+    "IdempotencyConflict": ["JobError", "Conflict"],
+    "JobTooLarge": ["JobError", "TooLarge"],
+    "LeaseLost": ["JobError", "Disabled"],
+    "EnqueueNotAllowed": ["JobError", "NotAllowed"],
+    "HandlerError": ["JobError", "ConfigError"],
+}
+"""What each may be caught as."""
 
 
 def test_the_public_names_are_these() -> None:
     assert [name for name in PUBLIC["relay"] if not hasattr(relay, name)] == []
-    for module in (inbox, outbox):
+    for module in (inbox, outbox, jobs, testing):
         assert sorted(module.__all__) == PUBLIC[module.__name__]
         assert [name for name in module.__all__ if not hasattr(module, name)] == []
+
+
+def test_the_errors_of_jobs_are_one_family() -> None:
+    for name, parents in ERRORS_OF_JOBS.items():
+        assert set(parents) <= {each.__name__ for each in getattr(jobs.errors, name).__mro__}
+    drawn = jobs.errors.__doc__ or ""
+    assert [name for name in ERRORS_OF_JOBS if f"{name} " not in drawn and f"{name}\n" not in drawn] == []
 
 
 def test_the_parameters_of_run_are_these() -> None:
@@ -92,3 +148,32 @@ def uses_of_an_application(message: InboxMessage, connection: psycopg.Connection
 
 def handle(connection: inbox.Connection, message: InboxMessage) -> None:
     connection.execute("update orders set paid = true where id = %s", [message.payload["order"]])
+
+
+@jobs.job
+def plain(order_id: int, note: str = "") -> int:
+    return order_id
+
+
+@jobs.job(name="mail.receipt", queue="mail", max_attempts=5, timeout=60, key=lambda order_id: f"order:{order_id}")
+async def coroutine(context: jobs.Context, order_id: int) -> str:
+    assert_type(jobs.current(), jobs.Context | None)
+    return context.id
+
+
+async def uses_of_jobs(connection: psycopg.Connection[Any]) -> None:
+    """Never called: mypy reads it."""
+    assert_type(plain(1, note="x"), int)
+    assert_type(plain.enqueue(connection, 1, note="x"), str)
+    assert_type(plain.enqueue_many(connection, [{"order_id": 1}]), list[str])
+    assert_type(await coroutine(jobs.Context(), 1), str)
+    assert_type(await coroutine.enqueue_async(connection, order_id=1), str)
+    assert_type(coroutine.with_options(delay=60, queue="slow").enqueue(connection, 1), str)
+    assert_type(jobs.enqueue(connection, "mail", "send", {"order_id": 1}, priority=3), str)
+    assert_type(jobs.enqueue_http(connection, "hooks", "https://shop.example", json=[1], delay=3), str)
+    assert_type(testing.run_due(connection), list[testing.Ran])
+    plain.enqueue(connection)  # type: ignore[call-arg]
+    plain.enqueue(connection, "x")  # type: ignore[arg-type]
+    coroutine.enqueue(connection, jobs.Context(), 1)  # type: ignore[call-arg, arg-type]
+    coroutine.with_options(dellay=60)  # type: ignore[call-arg]
+    jobs.enqueue(connection, "mail", "send", {}, priority="high")  # type: ignore[arg-type]

@@ -25,7 +25,7 @@ def succeeded(result: object) -> Ended:
 def failed(job: AnyJob, error: BaseException, attempt: int, max_attempts: int, own: Backoff | None = None) -> Ended:
     """`own` is the backoff that this job has in its options. An exception that no one foresaw is retried, too."""
     is_last = attempt >= max_attempts
-    text = error_text(str(error) if isinstance(error, Retry | Snooze | Discard) else f"{type(error).__name__}: {error}")
+    text = error_text(_said(error))
     try:
         match error:
             case Snooze(seconds=seconds):
@@ -46,6 +46,14 @@ def failed(job: AnyJob, error: BaseException, attempt: int, max_attempts: int, o
 def error_text(text: str) -> str:
     """Short, without secrets, and such that PostgreSQL can hold it: an error must not make its job run again."""
     return storable(mask(text, most_characters=_MOST_CHARACTERS))
+
+
+def _said(error: BaseException) -> str:
+    name = type(error).__name__
+    try:
+        return str(error) if isinstance(error, Retry | Snooze | Discard) else f"{name}: {error}"
+    except Exception:  # noqa: BLE001  it is of the application
+        return f"{name}: its text cannot be read"
 
 
 def _code(error: BaseException) -> str:

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -50,4 +50,10 @@ async def client(**keys: Any) -> AsyncIterator[Client]:
 
 def run(test: Coroutine[Any, Any, T]) -> T:
     """On a loop of its own, with a limit, so that what hangs is a failure."""
-    return asyncio.run(asyncio.wait_for(test, 60))
+    return asyncio.run(asyncio.wait_for(test, 25))
+
+
+async def until(predicate: Callable[[], object]) -> None:
+    """Looks again and again; `run` limits the time."""
+    while not predicate():  # noqa: ASYNC110
+        await asyncio.sleep(0.001)

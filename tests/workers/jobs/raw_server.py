@@ -41,7 +41,7 @@ class RawServer:
         self.url = ""
         self.visits: list[Visit] = []
         self.ended: list[asyncio.Event] = []
-        """Of each connection: it is over, by whoever."""
+        """Of each connection: set when it is over."""
 
     @property
     def heads(self) -> list[bytes]:

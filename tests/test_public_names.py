@@ -11,13 +11,26 @@ from typing import Any, assert_type
 import psycopg
 
 import relay
-from relay import inbox, jobs
+from relay import errors, inbox, jobs, outbox
 from relay.inbox import InboxMessage
 from relay.jobs import testing
 
 PUBLIC = {
     "relay": ["__version__"],
     "relay.inbox": ["Connection", "Handler", "InboxMessage", "Stop", "run"],
+    "relay.outbox": [
+        "BadValue",
+        "Disabled",
+        "Message",
+        "NotAllowed",
+        "NotFound",
+        "Refused",
+        "TooLarge",
+        "publish",
+        "publish_async",
+        "publish_many",
+        "publish_many_async",
+    ],
     "relay.jobs": [
         "Context",
         "Discard",
@@ -68,7 +81,7 @@ ERRORS_OF_JOBS = {
 
 def test_the_public_names_are_these() -> None:
     assert [name for name in PUBLIC["relay"] if not hasattr(relay, name)] == []
-    for module in (inbox, jobs, testing):
+    for module in (inbox, outbox, jobs, testing):
         assert sorted(module.__all__) == PUBLIC[module.__name__]
         assert [name for name in module.__all__ if not hasattr(module, name)] == []
 
@@ -95,6 +108,25 @@ def test_the_parameters_of_run_are_these() -> None:
         "stop",
         "until_empty",
     ]
+
+
+def test_the_parameters_of_publish_are_these() -> None:
+    for function in (outbox.publish, outbox.publish_async):
+        assert list(inspect.signature(function).parameters) == ["connection", "outbox", "payload", "key", "headers"]
+    for many in (outbox.publish_many, outbox.publish_many_async):
+        assert list(inspect.signature(many).parameters) == ["connection", "outbox", "messages"]
+
+
+async def publishing(connection: psycopg.Connection[Any], other: psycopg.AsyncConnection[Any]) -> None:
+    """Never called, as `uses_of_an_application`."""
+    messages = [outbox.Message({"order": 42}, key="customer-7"), outbox.Message([1], headers={"type": "t"})]
+    assert_type(outbox.publish(connection, "orders", {"order": 42}, key="k", headers={"type": "t"}), int)
+    assert_type(outbox.publish_many(connection, "orders", messages), list[int])
+    assert_type(await outbox.publish_async(other, "orders", messages[0].payload), int)
+    assert_type(await outbox.publish_many_async(other, "orders", messages), list[int])
+    refused: errors.RelayError = outbox.NotFound("no such outbox")
+    assert_type(outbox.Refused("no").sqlstate, str | None)
+    assert_type((messages[0].key, refused), tuple[str | None, errors.RelayError])
 
 
 def uses_of_an_application(message: InboxMessage, connection: psycopg.Connection[Any]) -> None:

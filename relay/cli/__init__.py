@@ -15,6 +15,7 @@ VERBS = {
     "status": "relay.cli.status:status",
     "publish": "relay.cli.publish:publish",
     "receive": "relay.cli.receive:receive",
+    "jobs": "relay.cli.jobs:jobs",
     "pipeline": "relay.cli.pipeline:pipeline",
     "dead-letter": "relay.cli.dead_letter:dead_letter",
     "replay": "relay.cli.replay:replay",

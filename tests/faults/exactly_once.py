@@ -20,7 +20,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -98,29 +98,27 @@ def run(
     for outbox in OUTBOXES:
         pipelines.run("select tide.outbox_create_if_not_exists(%s)", outbox)
     flows = [kind(services, pipelines) for kind in kinds]
-    for flow in flows:
-        flow.make()
-    processes: list[RelayProcess] = [fleet.scheduler(), fleet.scheduler()]
-    processes += [fleet.workers(threads=8, processes=count) for count in (2, 1, 1)]
-    fleet.wait_ready()
-    for flow in flows:
-        flow.start()
-    writers = Writers(pipelines, list(OUTBOXES) if any(isinstance(flow, Forward) for flow in flows) else [], rate)
     with ExitStack() as stack:
-        if any(isinstance(flow, Forward) for flow in flows):
-            stack.enter_context(writers)
-        _harm(outcome.faults, chance, pipelines, far, processes, services, flows, seconds)
-    for flow in flows:
-        flow.stop()
-    for process in processes:
-        process.wait_ready()
-    outcome.drained_in_seconds = _drain(flows)
-    outcome.stuck = [flow.name for flow in flows if flow.name not in outcome.drained_in_seconds]
-    logs = [process.log.read_text() for process in fleet.processes]
-    fenced = {found[1] for log in logs for found in re.finditer(r"drain fenced .* pipeline=(\S+)", log)}
-    outcome.tallies = {flow.name: flow.tally(fenced) for flow in flows}
-    for flow in flows:
-        flow.close()
+        for flow in flows:
+            stack.callback(flow.close)
+            flow.make()
+        processes: list[RelayProcess] = [fleet.scheduler(), fleet.scheduler()]
+        processes += [fleet.workers(threads=8, processes=count) for count in (2, 1, 1)]
+        fleet.wait_ready()
+        for flow in flows:
+            flow.start()
+        writers = Writers(pipelines, list(OUTBOXES), rate)
+        with writers if any(isinstance(flow, Forward) for flow in flows) else nullcontext():
+            _harm(outcome.faults, chance, pipelines, far, processes, services, flows, seconds)
+        for flow in flows:
+            flow.stop()
+        for process in processes:
+            process.wait_ready()
+        outcome.drained_in_seconds = _drain(flows)
+        outcome.stuck = [flow.name for flow in flows if flow.name not in outcome.drained_in_seconds]
+        logs = [process.log.read_text() for process in fleet.processes]
+        fenced = {found[1] for log in logs for found in re.finditer(r"drain fenced .* pipeline=(\S+)", log)}
+        outcome.tallies = {flow.name: flow.tally(fenced) for flow in flows}
     outcome.taken_up = Counter({line: sum(log.count(line) for log in logs) for line in TAKEN_UP})
     for outbox, ids in writers.confirmed.items():
         assert set(ids) <= set(pipelines.committed(outbox)), "PostgreSQL itself has lost a commit"

@@ -63,7 +63,7 @@ class Flow(ABC):
         """Sends no more."""
 
     def close(self) -> None:  # noqa: B027
-        """Ends what it started."""
+        """Ends what it started, whatever failed."""
 
     @abstractmethod
     def is_done(self) -> bool:
@@ -134,6 +134,9 @@ class Reverse(Flow):
         self._enough.set()
         self._thread.join(60)
         assert not self._thread.is_alive(), f"the sender of {self.name} did not stop"
+
+    def close(self) -> None:
+        self._enough.set()
 
     @abstractmethod
     def prepare(self, name: str) -> None: ...

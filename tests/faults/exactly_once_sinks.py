@@ -2,13 +2,15 @@
 
 import json
 from collections.abc import Iterator
+from contextlib import ExitStack
 from functools import cached_property
 from typing import Any
 
 import redis
 
 from tests.backends.object_storage.harness import rows_of
-from tests.faults.exactly_once_flows import Flow, Forward, Handler
+from tests.faults.exactly_once_flows import Flow, Forward, Handler, Services
+from tests.fleets.pipelines import Pipelines
 from tests.services.moto import REGION
 from tests.services.proxy import Proxy
 
@@ -86,6 +88,10 @@ class ObjectStorageFlow(Forward):
     service = "moto"
     bucket = "exactly-once"
 
+    def __init__(self, services: Services, pipelines: Pipelines) -> None:
+        super().__init__(services, pipelines)
+        self._stack = ExitStack()
+
     @cached_property
     def s3(self) -> Any:
         assert self.services.moto
@@ -95,12 +101,12 @@ class ObjectStorageFlow(Forward):
         assert self.services.moto
         self.s3.create_bucket(Bucket=self.bucket, CreateBucketConfiguration={"LocationConstraint": REGION})
         # It answers late: a kill often falls between an upload and its answer.
-        self._proxy = Proxy(self.services.moto.url).__enter__()
+        self._proxy = self._stack.enter_context(Proxy(self.services.moto.url))
         self._proxy.delay(0.1)
         super().make()
 
     def close(self) -> None:
-        self._proxy.__exit__()
+        self._stack.close()
 
     def config(self, name: str) -> dict[str, Any]:
         assert self.services.moto

@@ -4,12 +4,11 @@ The tables are the special-purpose registries of IANA for IPv4 and IPv6 (RFC 689
 document for their metadata and host services. Not Python's `ipaddress`, whose answers differ by version.
 """
 
-import contextlib
 import ipaddress
 import queue
 import socket
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from urllib.parse import urlsplit
 
 from relay.errors import ConfigError
@@ -118,21 +117,8 @@ def address_of(text: str) -> IPAddress:
 
 def look_up(host: str, port: int, seconds: float) -> list[str]:
     """The addresses of a name. Raises OSError, and TimeoutError when that takes longer than `seconds`."""
-    with contextlib.suppress(ValueError):
-        return [str(ipaddress.ip_address(host))]
     answers: queue.SimpleQueue[list[str] | OSError] = queue.SimpleQueue()
-
-    def ask() -> None:
-        try:
-            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-            answers.put(list(dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in found)))
-        except OSError as error:
-            answers.put(error)
-        except UnicodeError as error:  # from the codec that getaddrinfo uses for names
-            answers.put(OSError(f"no name that DNS could hold: {error}"))
-
-    # The system's resolver has no time limit that we could set: a thread may be left to it, for as long as it takes.
-    threading.Thread(target=ask, name="dns", daemon=True).start()
+    ask(host, port, answers.put)
     try:
         answer = answers.get(timeout=max(0.0, seconds))
     except queue.Empty:
@@ -140,6 +126,27 @@ def look_up(host: str, port: int, seconds: float) -> list[str]:
     if isinstance(answer, OSError):
         raise answer
     return answer
+
+
+def ask(host: str, port: int, tell: Callable[[list[str] | OSError], None]) -> None:
+    """Calls `tell` with the addresses of a name: at once for an address, else later and in another thread."""
+    try:
+        return tell([str(ipaddress.ip_address(host))])
+    except ValueError:
+        pass
+
+    def work() -> None:
+        try:
+            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            tell(list(dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in found)))
+        except OSError as error:
+            tell(error)
+        except UnicodeError as error:  # from the codec that getaddrinfo uses for names
+            tell(OSError(f"no name that DNS could hold: {error}"))
+
+    # The system's resolver has no time limit that we could set: a thread may be left to it, for as long as it takes.
+    threading.Thread(target=work, name="dns", daemon=True).start()
+    return None
 
 
 def refuse_cloud_services(url: str, where: str, seconds: float) -> None:

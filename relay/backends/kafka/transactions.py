@@ -29,6 +29,7 @@ _BATCHES_BEHIND = 4
 # In one batch, so that the metadata of the offset stays below the 4096 bytes that a broker takes.
 _MOST_DEAD = 25
 _MOMENT_SECONDS = 0.2
+_NEVER_SECONDS = 60.0
 
 
 class Mark(NamedTuple):
@@ -191,9 +192,12 @@ class Transactions:
         thread.start()
         thread.join(left(deadline) + _MOMENT_SECONDS)
         if thread.is_alive():
-            raise NotConnected(f"{self._where}: no answer within {self._config.timeout_ms} ms", code="timeout")
+            raise self._no_answer()
         if problems:
             raise problems[0]
+
+    def _no_answer(self) -> NotConnected:
+        return NotConnected(f"{self._where}: no answer within {self._config.timeout_ms} ms", code="timeout")
 
     def _initialise(self, deadline: float) -> None:
         """Fences the one that used the transactional id before, and ends what it left. Raises what `open` raises."""
@@ -211,11 +215,17 @@ class Transactions:
         question = [ConsumerGroupTopicPartitions(self._group)]
         try:
             answers = admin.list_consumer_group_offsets(
-                question, require_stable=True, request_timeout=max(0.1, left(deadline))
+                question, require_stable=True, request_timeout=left(deadline) + _NEVER_SECONDS
             )
-            stored = answers[self._group].result(left(deadline) + 1).topic_partitions
+            stored = answers[self._group].result(left(deadline)).topic_partitions
+        except TimeoutError:
+            raise self._no_answer() from None
         except KafkaException as error:
             raise ERRORS.translated(error.args[0], self._where, opening=True) from None
+        finally:
+            # librdkafka ends the whole process if a coordinator returns after a question to it has timed out (up to
+            # 2.16: `rd_kafka_admin_coord_request`). So we stop waiting first, and ask no more.
+            del admin
         known = [place for place in stored if place.error is None and place.offset >= 0]
         newest = max(known, key=lambda place: place.offset, default=None)
         return (-1, None) if newest is None else (newest.offset, Mark.parse(newest.metadata or ""))

@@ -28,8 +28,10 @@ _BEGINNINGS = {
     "this instance has cluster support disabled": "bad_config",
     "unknown command": "bad_config",
 }
-# A refused transaction says what it was refused for.
-_BEFORE = "^(?:transaction discarded because of: )?(?:err )?"
+# A refused transaction says what it was refused for, and so does a script, before Redis 7.
+_BEFORE = (
+    r"^(?:transaction discarded because of: )?(?:err )?(?:error running script \([^)]*\): @user_script:\s*\d+: -?)?"
+)
 
 ERRORS = ErrorTable(
     exceptions={

@@ -69,7 +69,7 @@ class ReceiverKeys(TlsKeys):
 
     def remember_secrets(self) -> None:
         """A receiver may repeat in its answer what it was sent."""
-        secrets = [*self.secrets, *(v for k, v in self.headers.items() if k.lower() not in _PLAIN_HEADERS)]
+        secrets = [*self.secrets, *(v for k, v in self.headers.items() if k.lower() not in PLAIN_HEADERS)]
         if isinstance(self.auth, Basic):
             remember_login(self.auth.user, self.auth.password)
         elif self.auth is not None:
@@ -104,7 +104,7 @@ class ReceiverKeys(TlsKeys):
         return self
 
 
-_PLAIN_HEADERS = frozenset({"content-type", "accept", "user-agent"})
+PLAIN_HEADERS = frozenset({"content-type", "accept", "user-agent"})
 
 
 def check_scheme(scheme: str, *, allow_http: bool) -> None:

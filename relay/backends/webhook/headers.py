@@ -33,13 +33,13 @@ class RequestHeaders:
         self,
         host: bytes,
         message_id: str,
-        body: bytes,
+        body: bytes | None,
         theirs: Mapping[str, str],
-        content_type: bytes = b"application/json",
+        content_type: bytes | None = b"application/json",
     ) -> RawHeaders:
         """`theirs` come with the message; those that are not for it to set are left out.
 
-        Raises ValueError for a name that HTTP cannot carry.
+        A body of None is none at all, not an empty one. Raises ValueError for a name that HTTP cannot carry.
         """
         headers = [(b"Host", host), *self._constant]
         has_type = self._has_type
@@ -52,18 +52,20 @@ class RequestHeaders:
                     continue
                 has_type = True
             headers.append((name.encode(), header_value(value)))
-        if not has_type:
+        if content_type is not None and not has_type:
             headers.append((b"Content-Type", content_type))
+        if body is not None:
+            headers.append((b"Content-Length", b"%d" % len(body)))
         encoded_id = message_id.encode()
         seconds = int(time.time())
         headers += [
-            (b"Content-Length", b"%d" % len(body)),
             (b"Idempotency-Key", encoded_id),
             (b"webhook-id", encoded_id),
             (b"webhook-timestamp", b"%d" % seconds),
         ]
         if self._keys:
-            headers.append((b"webhook-signature", sign_standard(self._keys, message_id, seconds, body).encode()))
+            signature = sign_standard(self._keys, message_id, seconds, body or b"")
+            headers.append((b"webhook-signature", signature.encode()))
         return headers
 
 

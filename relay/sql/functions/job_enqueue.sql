@@ -166,7 +166,8 @@ begin
         holder := tide.job_key_take(outbox_id, 'i', idempotency_key, new_id, digest, null, queue, on_conflict);
     end if;
     if dedupe is not null and holder = new_id then
-        holder := tide.job_key_take(outbox_id, 'd', dedupe_key, new_id, digest, case dedupe when 'waiting' then 'c' else 'e' end, queue, 'ignore');
+        holder := tide.job_key_take(outbox_id, 'd', dedupe_key, new_id, digest, case dedupe when 'waiting' then 'c'::"char" else 'e' end, queue,
+                                    'ignore');
         if holder <> new_id and idempotency_key is not null then
             update tide.job_key k set id = holder
              where k.outbox_id = job_keys_take.outbox_id and k.kind = 'i' and k.key = idempotency_key and k.id = new_id;

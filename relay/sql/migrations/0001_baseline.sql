@@ -756,5 +756,5 @@ select p.kind, p.object_type, unnest(p.names), p.privileges
     ('owner', 'table', 'all', array['job_key', 'job_lane', 'job_running', 'job_skip', 'job_kept', 'job_wait']),
     ('relay', 'table', 'select', array['job_queue', 'job_lease', 'job_worker', 'job', 'job_attempt', 'job_dead']),
     ('reader', 'table', 'select', array['job_queue', 'job_lease', 'job_worker']),
-    ('owner', 'sequence', 'all', array['revisions', 'job_lease_lease_id_seq', 'job_worker_worker_id_seq'])
+    ('owner', 'sequence', 'all', array['revisions'])
   ) as p (kind, object_type, privileges, names);

@@ -276,7 +276,8 @@ select w.privilege || ' on tide.' || c.relname
                ('chore', 'select'), ('chore', 'update'), ('retention_loss', 'select'), ('hold', 'select'), ('mark', 'select'),
                ('inbox', 'select'), ('position', 'select'), ('position', 'insert'), ('position', 'update'), ('position', 'delete'),
                ('scheduler', 'select'), ('scheduler', 'insert'), ('scheduler', 'update'), ('scheduler', 'delete'), ('migration', 'select'),
-               ('function_file', 'select')) as w (relation, privilege)
+               ('function_file', 'select'), ('job_queue', 'select'), ('job_lease', 'select'), ('job_worker', 'select'), ('job', 'select'),
+               ('job_attempt', 'select'), ('job_dead', 'select')) as w (relation, privilege)
   join pg_class c on c.relname = w.relation and c.relnamespace = (select oid from tide)
  where not has_table_privilege(c.oid, w.privilege)
  union all
@@ -294,7 +295,9 @@ select 'execute on ' || f.oid::regprocedure
  where f.pronamespace = (select oid from tide)
    and f.proname in ('outbox_horizon', 'outbox_last_id', 'outbox_needs_partition', 'outbox_extend',
                      'outbox_oldest_publisher_seconds', 'inbox_write', 'inbox_look', 'outbox_retain', 'outbox_holds',
-                     'inbox_retain', 'dead_letter_retain', 'config_history_retain', 'consumers_reap', 'database_identity')
+                     'inbox_retain', 'dead_letter_retain', 'config_history_retain', 'consumers_reap', 'database_identity',
+                     'job_claim', 'job_finish', 'job_complete', 'job_release', 'job_rescue', 'job_worker_start', 'job_worker_beat',
+                     'job_worker_stop', 'job_queue_create_if_not_exists', 'job_uuid', 'job_of_uuid')
    and not has_function_privilege(f.oid, 'execute')
 
 -- name: retention_losses

@@ -2,10 +2,12 @@
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import pytest
 
+from relay.backends.common.deadline import in_ms
 from relay.backends.sink import Sink
 from relay.errors import NotConnected
 from relay.models import Drain, Progress
@@ -175,3 +177,28 @@ def test_a_step_that_does_not_come_back_is_not_waited_for(harness: KafkaHarness)
                 lambda: transactions._bounded(lambda _: forgotten.wait(), time.monotonic() + 0.01),
             )
         forgotten.set()
+
+
+def test_a_question_without_an_answer_leaves_no_client_that_would_end_the_process(
+    own_kafka: Callable[..., KafkaServer],
+) -> None:
+    """If the coordinator returned, librdkafka would abort: it reaches for a question that it has timed out itself."""
+    harness = KafkaHarness(own_kafka(), transactional=True)
+    with opened(harness) as sink:
+        transactions = sink._connection.transactions  # type: ignore[attr-defined]
+        transactions._initialise(in_ms(5000))
+        clients = librdkafka_clients()
+        harness.server.kill()
+        with pytest.raises(NotConnected, match="no answer within") as caught:
+            transactions._read_back(in_ms(300))
+        # Its traceback holds the frames of the call, as it does where a drain writes it to the log.
+        assert caught.value.code == "timeout"
+        assert librdkafka_clients() == clients
+        harness.server.start()
+        assert within(Limits.moment_seconds, lambda: transactions._read_back(in_ms(5000))) == (-1, None)
+
+
+def librdkafka_clients() -> int:
+    """Each has one main thread."""
+    names = (task.read_text().strip() for task in Path("/proc/self/task").glob("*/comm"))
+    return sum(name == "rdk:main" for name in names)

@@ -12,7 +12,16 @@ DOCS = ROOT / "docs"
 PAGES = (
     *(
         f"reference/{name}"
-        for name in ("sql", "consumers", "inboxes", "dead-letters", "retention", "table-outboxes", "permissions")
+        for name in (
+            "sql",
+            "consumers",
+            "inboxes",
+            "dead-letters",
+            "retention",
+            "table-outboxes",
+            "jobs-sql",
+            "permissions",
+        )
     ),
     "migrating-from/pgtrickle-relay",
 )
@@ -75,7 +84,7 @@ def test_every_example_works_from_the_top_down(database, name):
 
 def plain(text):
     """Arguments as people write them."""
-    text = re.sub(r"(, )?OUT \w+ [a-z ]+", "", text)
+    text = re.sub(r"(, )?OUT \w+ [a-z ]+(\[\])*", "", text)
     text = re.sub(r"::[a-z ]+(\[\])?", "", text).replace("DEFAULT", "default").replace("NULL", "null")
     return text.replace("integer", "int").replace("timestamp with time zone", "timestamptz")
 

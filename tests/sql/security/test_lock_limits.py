@@ -4,6 +4,8 @@
 THROUGH_ANOTHER = {
     "pgtrickle.set_relay_inbox(text,jsonb)",
     "pgtrickle.set_relay_outbox(text,jsonb)",
+    "tide.job_queue_pause(text)",
+    "tide.job_queue_resume(text)",
     "tide.outbox_create_if_not_exists(text,integer,integer,bigint)",
     "tide.relay_set_outbox(text,text,jsonb)",
 }
@@ -35,7 +37,7 @@ def test_every_function_that_changes_what_is_configured_limits_its_wait(database
               join pg_namespace n on n.nspname = a.schema
               join pg_proc p on p.pronamespace = n.oid and p.proname = a.object
               join pg_language l on l.oid = p.prolang
-             where a.object_type = 'function' and a.kind in ('admin', 'operator')
+             where a.object_type = 'function' and a.kind in ('admin', 'operator', 'job_operator')
                and p.provolatile = 'v' and l.lanname = 'plpgsql'
                and not coalesce(p.proconfig::text, '') like '%lock_timeout%'
              order by 1""").fetchall()

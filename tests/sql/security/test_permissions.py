@@ -23,6 +23,9 @@ GROUPS = (
     "relay",
     "api",
     "inbox_writer",
+    "job_publisher",
+    "job_worker",
+    "job_operator",
 )
 
 # What the schemas of tide-relay hold, but not what each outbox and each inbox has.
@@ -170,7 +173,7 @@ def test_public_has_nothing(db):
 def test_what_relay_doctor_looks_for_is_what_a_relay_is_given(db, login):
     """Each right of the kind `relay`, taken from a role, is named."""
     name, url = login("grant_relay")
-    kinds = ("relay", "api", "inbox_writer")
+    kinds = ("relay", "api", "inbox_writer", "job_worker")
     with psycopg.connect(url, autocommit=True) as relay:
         assert relay.execute(query("doctor_rights")).fetchall() == []
         for kind, object_type, schema, thing, privileges in rows(db):

@@ -14,7 +14,7 @@ from tests.waiting import wait_until
 pytestmark = pytest.mark.each_postgres
 
 SQL = "\n".join(file.sql for file in functions())
-KINDS = ("grant_admin", "grant_publisher", "grant_consumer", "grant_relay")
+KINDS = ("grant_admin", "grant_publisher", "grant_consumer", "grant_job_publisher", "grant_relay")
 
 # Functions of PostgreSQL that ours call, and operators, by the same names and for the same types; but they raise.
 FUNCTIONS = """

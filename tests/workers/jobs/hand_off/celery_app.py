@@ -1,4 +1,4 @@
-"""A Celery application: `BROKER=redis://... SEEN=FILE celery -A tests.workers.jobs.celery_app worker`."""
+"""A Celery application: `BROKER=redis://... SEEN=FILE celery -A tests.workers.jobs.hand_off.celery_app worker`."""
 
 import json
 import os
@@ -17,7 +17,7 @@ if URL.startswith("redis://"):
     app.conf.broker_transport_options = {"global_keyprefix": "app:", "priority_steps": [0, 5]}
 
 
-@app.task(bind=True, name="shop.send_receipt")
+@app.task(bind=True, name="shop.send_receipt")  # type: ignore[untyped-decorator]
 def send_receipt(self: Any, *args: Any, **kwargs: Any) -> None:
     request = self.request
     seen = {

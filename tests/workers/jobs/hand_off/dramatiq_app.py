@@ -1,4 +1,4 @@
-"""A Dramatiq application: `BROKER=redis://... SEEN=FILE dramatiq tests.workers.jobs.dramatiq_app`."""
+"""A Dramatiq application: `BROKER=redis://... SEEN=FILE dramatiq tests.workers.jobs.hand_off.dramatiq_app`."""
 
 import json
 import os

@@ -6,29 +6,26 @@ import os
 import signal
 import subprocess
 import sys
-import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from relay.jobs.models import Claimed, Ended
-from relay.pipelines.jobs import parse_jobs
 from tests.backends.rabbitmq.harness import Broker
 from tests.paths import ROOT
 from tests.waiting import wait_until
+from tests.workers.jobs.hand_off.jobs import ARGUMENTS, job
 from workers.jobs.hand_off import HandOff
 
-ARGUMENTS = '{"args": [42, "Zoë"], "kwargs": {"price": 0.1, "lines": [{"n": null}], "big": 12345678901234567890}}'
 COMMANDS = {
-    "dramatiq": ["dramatiq", "tests.workers.jobs.dramatiq_app", "--processes", "1", "--threads", "1"],
+    "dramatiq": ["dramatiq", "tests.workers.jobs.hand_off.dramatiq_app", "--processes", "1", "--threads", "1"],
     "celery": [
         "celery",
         "-A",
-        "tests.workers.jobs.celery_app",
+        "tests.workers.jobs.hand_off.celery_app",
         "worker",
         "--pool",
         "solo",
@@ -37,30 +34,6 @@ COMMANDS = {
         "--without-heartbeat",
     ],
 }
-NAMES = {"dramatiq": "send_receipt", "celery": "shop.send_receipt"}
-
-
-def job(system: str, payload: str = ARGUMENTS, **changes: Any) -> Claimed:
-    values = {
-        "queue": "receipts", "lease_id": 1, "id": 1, "uuid": str(uuid.uuid4()), "attempt": 1, "kind": system[0],
-        "name": NAMES[system], "priority": 0, "timeout_seconds": 30, "max_attempts": 10, "payload": payload,
-        "headers": None, "metadata": None, "options": '{"queue": "mail"}', "idempotency_key": None, "run_key": None,
-        "trace_id": None, "created_at": datetime(2030, 1, 1, tzinfo=UTC),
-    }  # fmt: skip
-    return Claimed(**(values | changes))
-
-
-@pytest.fixture
-def hand_off() -> Iterator[Callable[..., HandOff]]:
-    """Makes one: `hand_off(celery_url=...)`."""
-    with contextlib.ExitStack() as stack:
-
-        def make(**config: Any) -> HandOff:
-            made = HandOff(parse_jobs(config, resolved=True), "receipts")
-            stack.callback(made.close)
-            return made
-
-        yield make
 
 
 @contextlib.contextmanager

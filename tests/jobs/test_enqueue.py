@@ -242,7 +242,7 @@ def test_each_refusal_is_an_error_of_jobs_that_says_what_to_do(shared: Database,
                 QueueDisabled,
                 "takes no jobs.*outbox_enable",
             ),
-            (lambda: send.with_options(headers={"a": "\0"}).enqueue(connection, 1), BadOptions, "headers: .*NUL"),
+            (lambda: send.with_options(headers={"a": "\0"}).enqueue(connection, 1), BadOptions, r"headers\.a: .*NUL"),
             (lambda: jobs.enqueue(connection, "mail", "x" * 201), BadOptions, "1 to 200 characters"),
         ]:
             with pytest.raises(kind, match=problem):

@@ -18,10 +18,11 @@ from typing_extensions import TypedDict
 
 from relay.jobs.context import Context
 from relay.jobs.errors import BadArguments, HandlerError
-from relay.jobs.json_text import NOT_JSON, NUL, has_nul
 
 _WRITING = CoreConfig(ser_json_inf_nan="strings")
 
+_NOT_JSON = "JSON cannot hold it"
+_NUL = "it has the character NUL, which PostgreSQL cannot store"
 # pydantic needs that of typing_extensions before Python 3.12.
 make_typed_dict: Any = TypedDict
 
@@ -71,9 +72,9 @@ class Arguments:
             text = self._dump(values)
         except ValueError:
             raise self._bad(*self._unserialisable(values)) from None
-        if has_nul(text):
+        if _has_nul(text):
             raise self._bad(
-                "; ".join(f"argument {name!r}: {NUL}" for name in values if has_nul(self._dump({name: values[name]})))
+                "; ".join(f"argument {name!r}: {_NUL}" for name in values if _has_nul(self._dump({name: values[name]})))
             )
         self.from_json(text)
         return text
@@ -146,7 +147,7 @@ class Arguments:
         except (PydanticSchemaGenerationError, PydanticUserError):
             shown = getattr(hint, "__name__", None) or repr(hint)
             raise HandlerError(
-                f"job {self._name!r}: argument {argument!r} has the type {shown}, and {NOT_JSON}; pass an identifier, "
+                f"job {self._name!r}: argument {argument!r} has the type {shown}, and {_NOT_JSON}; pass an identifier, "
                 "a dataclass or a pydantic model instead"
             ) from None
 
@@ -158,8 +159,8 @@ class Arguments:
             try:
                 self._dump({name: value})
             except (PydanticSerializationError, ValueError) as error:
-                return (f"argument {name!r}: {NOT_JSON}: {error}",)
-        return (NOT_JSON,)
+                return (f"argument {name!r}: {_NOT_JSON}: {error}",)
+        return (_NOT_JSON,)
 
     def _invalid(self, error: ValidationError) -> BadArguments:
         """In the words of pydantic, without the values."""
@@ -168,3 +169,8 @@ class Arguments:
 
     def _bad(self, text: str) -> BadArguments:
         return BadArguments(f"job {self._name!r}: {text}")
+
+
+def _has_nul(text: str) -> bool:
+    """Whether JSON has its escape: not where the backslash itself is escaped."""
+    return "\\u0000" in text and "\\u0000" in text.replace("\\\\", "")

@@ -8,11 +8,12 @@ behind a savepoint. Each function returns the UUID of the job, or of that which 
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeAlias, Unpack
 
+from relay.errors import BadValue
 from relay.jobs.errors import BadArguments, BadOptions
 from relay.jobs.http import KEYS, check_http_payload
-from relay.jobs.json_text import json_text
 from relay.jobs.options import Options, checked, columns
 from relay.jobs.sending import Kind, NewJob, send, send_async, send_many, send_many_async
+from relay.outbox.json_values import json_text
 
 Arguments: TypeAlias = Mapping[str, Any] | None
 Positional: TypeAlias = Sequence[Any]
@@ -136,12 +137,10 @@ def _request(queue: str, url: str, options: dict[str, Any]) -> NewJob:
 def _payload(payload: Mapping[str, Any], what: str) -> str:
     if not isinstance(payload, Mapping):
         raise BadArguments(f"{what}: its payload must be a mapping of argument names to values")
-    for name, value in payload.items():
-        try:
-            json_text({name: value})
-        except ValueError as error:
-            raise BadArguments(f"{what}: argument {name!r}: {error}") from None
-    return json_text(payload)
+    try:
+        return json_text(payload, "payload")
+    except BadValue as error:
+        raise BadArguments(f"{what}: {error}") from None
 
 
 def _what(queue: str, name: str) -> str:

@@ -10,8 +10,9 @@ from datetime import datetime
 from typing import Any
 
 from relay.database.callers import Arguments, call, call_async
+from relay.errors import BadValue
 from relay.jobs.errors import BadArguments, LeaseLost, QueueDisabled, job_errors
-from relay.jobs.json_text import result_text
+from relay.jobs.results import result_text
 
 _log = logging.getLogger(__name__)
 _running: ContextVar["Context | None"] = ContextVar("tide_job", default=None)
@@ -77,8 +78,8 @@ class Context:
     def _completing(self, result: Any) -> Arguments | None:
         try:
             text = result_text(result)
-        except ValueError as error:
-            raise BadArguments(f"job {self.name!r}: its result: {error}") from None
+        except BadValue as error:
+            raise BadArguments(f"job {self.name!r}: {error}") from None
         if self.lease_id is None:
             return None
         return {

@@ -3,11 +3,12 @@
 import logging
 
 from relay.database.connection import storable
+from relay.errors import BadValue
 from relay.jobs.backoff import Backoff, bounded, pause_seconds
 from relay.jobs.handlers import AnyJob
-from relay.jobs.json_text import result_text
 from relay.jobs.models import Ended
 from relay.jobs.outcomes import Discard, Retry, Snooze
+from relay.jobs.results import result_text
 from relay.masking import mask
 
 _log = logging.getLogger(__name__)
@@ -18,8 +19,8 @@ def succeeded(result: object) -> Ended:
     """A result that cannot be kept is no failure: the work is done, and must not be done again. The attempt says so."""
     try:
         return Ended("s", result=result_text(result))
-    except ValueError as error:
-        return Ended("s", code="result_dropped", error=error_text(f"its result was not kept: {error}"))
+    except BadValue as error:
+        return Ended("s", code="result_dropped", error=error_text(f"the result was not kept: {error}"))
 
 
 def failed(job: AnyJob, error: BaseException, attempt: int, max_attempts: int, own: Backoff | None = None) -> Ended:

@@ -124,7 +124,7 @@ class Job(Generic[Called, Enqueued, R_co]):
     def run(self, payload: str | bytes, context: Context) -> Any:
         """Runs a plain function in this thread, inside of the middleware. Raises what it raises, or BadArguments.
 
-        `relay.jobs.json_text.result_text` is the result as it is kept.
+        `relay.jobs.results.result_text` is the result as it is kept.
         """
         values = self.arguments.from_json(payload)
         with surround(context):

@@ -8,9 +8,10 @@ from typing import Annotated, Any, Literal, cast
 from pydantic import AwareDatetime, ConfigDict, Field, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
+from relay.errors import BadValue
 from relay.jobs.context import current
 from relay.jobs.errors import BadOptions
-from relay.jobs.json_text import json_text
+from relay.outbox.json_values import json_text
 
 _Key = Annotated[str, Field(min_length=1, max_length=300)]
 _Seconds = Annotated[float, Field(ge=0, le=3.2e9, allow_inf_nan=False)]
@@ -109,6 +110,6 @@ def _available_at(options: JobOptions) -> datetime | None:
 
 def _json(name: str, value: Any, what: str) -> str | None:
     try:
-        return None if value is None else json_text(value)
-    except ValueError as error:
-        raise BadOptions(f"{what}: {name}: {error}") from None
+        return None if value is None else json_text(value, name)
+    except BadValue as error:
+        raise BadOptions(f"{what}: {error}") from None

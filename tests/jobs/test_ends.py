@@ -8,7 +8,7 @@ import pytest
 from relay.jobs import Discard, Retry, Snooze, job
 from relay.jobs.backoff import LONGEST_SECONDS, of_options, pause_seconds
 from relay.jobs.ends import failed, succeeded
-from relay.jobs.json_text import MOST_RESULT_BYTES
+from relay.jobs.results import MOST_BYTES
 from relay.known_secrets import remember
 
 
@@ -59,9 +59,9 @@ def test_a_result_that_cannot_be_kept_is_no_failure() -> None:
     assert succeeded({"sum": 3}).result == '{"sum":3}'
     assert succeeded(None).result is None
     for result, problem in [
-        (object(), "JSON cannot hold it"),
+        (object(), "an object of object is not JSON"),
         ("a\0", "NUL"),
-        ("x" * MOST_RESULT_BYTES, "more than 65536 bytes"),
+        ("x" * MOST_BYTES, "more than 65536 bytes"),
     ]:
         end = succeeded(result)
         assert (end.outcome, end.result, end.code) == ("s", None, "result_dropped")

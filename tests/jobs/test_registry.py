@@ -110,7 +110,7 @@ def test_options_are_checked_where_they_are_written() -> None:
     for options, problem in wrong:
         with pytest.raises(BadOptions, match=f"job 'send': {problem}"):
             made.with_options(**options)  # type: ignore[typeddict-item]
-    with pytest.raises(BadOptions, match=r"headers: it has the character NUL"):
+    with pytest.raises(BadOptions, match=r"headers.a: the text has the character NUL"):
         made.with_options(headers={"a": "\0"}).enqueue(None)
 
 

@@ -10,10 +10,10 @@ from uuid import uuid4
 from relay.jobs.context import Context
 from relay.jobs.errors import HandlerError
 from relay.jobs.handlers import AnyJob
-from relay.jobs.json_text import json_text
 from relay.jobs.registry import handler
 from relay.jobs.sending import NewJob, substitutes
 from relay.jobs.testing import blocking
+from relay.outbox.json_values import json_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class Recorder:
 
     def assert_enqueued(self, job: AnyJob | str, /, times: int | None = None, **arguments: Any) -> list[Recorded]:
         """Fails unless there are jobs with these arguments, and as many as `times` says; returns them."""
-        wanted = json.loads(json_text(arguments))
+        wanted = json.loads(json_text(arguments, "arguments"))
         all_of_it = self.of(job)
         found = [each for each in all_of_it if _has(each.payload, wanted)]
         if len(found) == times or (found and times is None):

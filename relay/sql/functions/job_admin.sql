@@ -15,7 +15,8 @@ begin
 end $$;
 
 -- Cancels a job, if it has not ended. True: it has ended with that; false: its worker was asked; null: it had ended. The turn
--- of the queue is the caller's, so no claim comes between. A finish or a rescue may: then it is looked at again.
+-- of the queue is the caller's, so no claim comes between. A finish or a rescue may: then it is looked at again. A worker
+-- finishes and claims in one transaction, so who has the turn must not wait for a lease: lock_not_available says so.
 create or replace function tide.job_cancel_one(queue int, job_id bigint, priority smallint, in_lane boolean, reason text) returns boolean
 language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
 #variable_conflict use_column
@@ -27,6 +28,7 @@ begin
     for look in 1 .. 100 loop
         state := tide.job_state_of(queue, job_id, job_cancel_one.priority, in_lane);
         if state = 'leased' then
+            perform from tide.job_lease l where l.outbox_id = queue and l.ids @> job_id for update nowait;
             update tide.job_lease l set cancelled = l.cancelled + int8multirange(int8range(job_id, job_id, '[]'))
              where l.outbox_id = queue and l.ids @> job_id
             returning l.worker_id into worker;
@@ -65,11 +67,22 @@ end $$;
 create or replace function tide.job_cancel(job uuid, reason text default null) returns text
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp set lock_timeout = '5s' as $$
 declare
-    j    tide.job := tide.job_named(job);
-    done boolean;
+    j       tide.job := tide.job_named(job);
+    give_up timestamptz := clock_timestamp() + interval '5 seconds';
+    done    boolean;
 begin
-    perform tide.job_take_turn(j.outbox_id);
-    done := tide.job_cancel_one(j.outbox_id, j.id, j.priority, j.available_at is null and j.run_key is null, left(reason, 2000));
+    loop
+        begin
+            perform tide.job_take_turn(j.outbox_id);
+            done := tide.job_cancel_one(j.outbox_id, j.id, j.priority, j.available_at is null and j.run_key is null, left(reason, 2000));
+            exit;
+        exception when lock_not_available then
+            if clock_timestamp() > give_up then
+                raise;
+            end if;
+            perform pg_sleep(0.02 * random());
+        end;
+    end loop;
     if done is null then
         raise exception 'job % has ended: it is %', job,
             tide.job_state_of(j.outbox_id, j.id, j.priority, j.available_at is null and j.run_key is null)
@@ -87,19 +100,30 @@ create or replace function tide.job_cancel_many(
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp set lock_timeout = '5s' as $$
 declare
     q         tide.job_queue := tide.find_job_queue(queue);
+    give_up   timestamptz := clock_timestamp() + interval '5 seconds';
     cancelled int;
 begin
     if state is null or state not in ('pending', 'leased') then
         raise exception 'jobs that are % cannot be cancelled', coalesce(state, 'NULL') using
             errcode = 'invalid_parameter_value', hint = 'Use pending or leased.';
     end if;
-    perform tide.job_take_turn(q.outbox_id);
-    select count(*) into cancelled
-      from (select tide.job_cancel_one(j.outbox_id, j.id, j.priority, j.available_at is null and j.run_key is null, left(reason, 2000)) as done
-              from (select l.id from tide.job_list(queue, state, name, dedupe_key, run_key, null, max_jobs) l
-                     where l.state is not null order by l.id offset 0) i
-             cross join lateral tide.job_find(q.outbox_id, i.id) j) c
-     where c.done is not null;
+    loop
+        begin
+            perform tide.job_take_turn(q.outbox_id);
+            select count(*) into cancelled
+              from (select tide.job_cancel_one(j.outbox_id, j.id, j.priority, j.available_at is null and j.run_key is null, left(reason, 2000)) as done
+                      from (select l.id from tide.job_list(queue, state, name, dedupe_key, run_key, null, max_jobs) l
+                             where l.state is not null order by l.id offset 0) i
+                     cross join lateral tide.job_find(q.outbox_id, i.id) j) c
+             where c.done is not null;
+            exit;
+        exception when lock_not_available then
+            if clock_timestamp() > give_up then
+                raise;
+            end if;
+            perform pg_sleep(0.02 * random());
+        end;
+    end loop;
     return cancelled;
 end $$;
 comment on function tide.job_cancel_many is 'Cancels jobs of a queue, at most so many at a time, and returns their number.';

@@ -9,6 +9,7 @@ import fcntl
 import itertools
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -43,6 +44,9 @@ def pytest_configure() -> None:
     """Each test process has ports of its own, also beside another run on the same machine."""
     server_process.ports = itertools.cycle(own_ports())
     os.environ |= REACH
+    # The tests start hundreds of programs: none compiles again what another has compiled, wherever that is off.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    sys.dont_write_bytecode = False
 
 
 @pytest.fixture(autouse=True)

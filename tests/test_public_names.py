@@ -9,6 +9,9 @@ from datetime import datetime
 from typing import Any, assert_type
 
 import psycopg
+import sqlalchemy
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
+from sqlalchemy.orm import Session, sessionmaker
 
 import relay
 from relay import errors, inbox, jobs, outbox
@@ -17,7 +20,16 @@ from relay.jobs import testing
 
 PUBLIC = {
     "relay": ["__version__"],
-    "relay.inbox": ["Connection", "Handler", "InboxMessage", "Stop", "run"],
+    "relay.inbox": [
+        "AsyncConnection",
+        "AsyncHandler",
+        "Connection",
+        "Handler",
+        "InboxMessage",
+        "Stop",
+        "run",
+        "run_async",
+    ],
     "relay.outbox": [
         "BadValue",
         "Disabled",
@@ -94,20 +106,22 @@ def test_the_errors_of_jobs_are_one_family() -> None:
 
 
 def test_the_parameters_of_run_are_these() -> None:
-    parameters = inspect.signature(inbox.run).parameters
-    assert [name for name, each in parameters.items() if each.kind is each.POSITIONAL_OR_KEYWORD] == [
-        "database",
-        "inbox",
-        "handler",
-    ]
-    assert [name for name, each in parameters.items() if each.kind is each.KEYWORD_ONLY] == [
-        "worker",
-        "batch_size",
-        "visibility_seconds",
-        "poll_seconds",
-        "stop",
-        "until_empty",
-    ]
+    for function in (inbox.run, inbox.run_async):
+        parameters = inspect.signature(function).parameters
+        assert [name for name, each in parameters.items() if each.kind is each.POSITIONAL_OR_KEYWORD] == [
+            "database",
+            "inbox",
+            "handler",
+        ]
+        assert [name for name, each in parameters.items() if each.kind is each.KEYWORD_ONLY] == [
+            "transaction",
+            "worker",
+            "batch_size",
+            "visibility_seconds",
+            "poll_seconds",
+            "stop",
+            "until_empty",
+        ]
 
 
 def test_the_parameters_of_publish_are_these() -> None:
@@ -144,6 +158,24 @@ def uses_of_an_application(message: InboxMessage, connection: psycopg.Connection
     assert_type(message.retry_count, int)
     handler: inbox.Handler = handle
     assert_type(handler, Callable[[psycopg.Connection[Any], InboxMessage], object])
+
+
+async def handling(engine: sqlalchemy.Engine, async_engine: AsyncEngine) -> None:
+    """Never called: the connection of a handler is what its transaction gives."""
+    assert_type(inbox.run("postgresql://...", "orders", in_session, transaction=sessionmaker(engine).begin), int)
+    transaction = async_sessionmaker(async_engine).begin
+    assert_type(await inbox.run_async("postgresql://...", "orders", in_async_session, transaction=transaction), int)
+    assert_type(await inbox.run_async("postgresql://...", "orders", in_coroutine), int)
+    inbox.run("postgresql://...", "orders", in_session)  # type: ignore[arg-type]
+
+
+def in_session(session: Session, message: InboxMessage) -> None: ...
+
+
+async def in_async_session(session: AsyncSession, message: InboxMessage) -> None: ...
+
+
+async def in_coroutine(connection: inbox.AsyncConnection, message: InboxMessage) -> None: ...
 
 
 def handle(connection: inbox.Connection, message: InboxMessage) -> None:

@@ -8,11 +8,13 @@
     inbox.run("postgresql://...", "payments", handle)
 
 What a handler does through its connection happens exactly once: it is committed together with the mark, or neither is.
-What it does elsewhere can happen again, when its process dies before the commit. A message is marked first, and then
+What it does elsewhere can happen again, when its process dies before the commit. With `transaction` that connection is
+one of the application's own, such as a session of SQLAlchemy. A message is marked first, and then
 handled: the lock of the row keeps other workers away for as long as the handler runs. If the lease has run out and
 another worker has the message now, the mark fails and the handler does not start.
 """
 
+import inspect
 import json
 import logging
 import os
@@ -21,12 +23,11 @@ import secrets
 import socket
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from datetime import datetime
-from typing import Any, Protocol
+from typing import Any, TypeVar, overload
 
 import psycopg
-from psycopg.pq import TransactionStatus
 from psycopg.rows import tuple_row
 from psycopg.types.string import TextLoader
 
@@ -34,10 +35,12 @@ from relay.database.connection import database_errors, storable
 from relay.database.notifications import PACE_SECONDS, Listener
 from relay.database.values import MomentLoader
 from relay.errors import ConfigError, NotConnected
+from relay.inbox.message import Connection, Handler, InboxMessage, Stop
+from relay.inbox.transactions import Abandoned, Handling, Holder, NotBegun, in_transactions, on_own_connection
 from relay.masking import mask
 from relay.sql import query
 
-Connection = psycopg.Connection[Any]
+T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 # How long a stop may go unnoticed while there is nothing to do.
@@ -45,41 +48,44 @@ _STOP_POLL_SECONDS = 0.2
 _MAX_PAUSE_SECONDS = 30.0
 
 
-@dataclass(frozen=True, slots=True)
-class InboxMessage:
-    """A message, as a handler receives it."""
-
-    event_id: str
-    inbox_seq: int
-    """The order of arrival."""
-    event_type: str | None
-    source: str | None
-    aggregate_id: str | None
-    event_sequence: int | None
-    payload: Any
-    """The JSON value."""
-    headers: dict[str, Any]
-    trace_id: str | None
-    received_at: datetime
-    retry_count: int
-    """How often it has failed."""
-    claimed_until: datetime
-
-
-Handler = Callable[[Connection, InboxMessage], object]
-
-
-class Stop(Protocol):
-    """A `threading.Event`, or a `relay.process.stop.Stop`."""
-
-    def is_set(self) -> bool: ...
-
-
+@overload
 def run(
     database: str | Connection,
     inbox: str,
     handler: Handler,
     *,
+    transaction: None = None,
+    worker: str | None = None,
+    batch_size: int = 10,
+    visibility_seconds: int = 30,
+    poll_seconds: float = 1.0,
+    stop: Stop | None = None,
+    until_empty: bool = False,
+) -> int: ...
+
+
+@overload
+def run(
+    database: str | Connection,
+    inbox: str,
+    handler: Callable[[T, InboxMessage], object],
+    *,
+    transaction: Callable[[], AbstractContextManager[T]],
+    worker: str | None = None,
+    batch_size: int = 10,
+    visibility_seconds: int = 30,
+    poll_seconds: float = 1.0,
+    stop: Stop | None = None,
+    until_empty: bool = False,
+) -> int: ...
+
+
+def run(
+    database: str | Connection,
+    inbox: str,
+    handler: Callable[[Any, InboxMessage], object],
+    *,
+    transaction: Callable[[], AbstractContextManager[Any]] | None = None,
     worker: str | None = None,
     batch_size: int = 10,
     visibility_seconds: int = 30,
@@ -95,39 +101,38 @@ def run(
     `visibility_seconds`, which must be enough until the last of them starts, not until it is done. New messages are
     noticed at once, those that wait for a retry within `poll_seconds`.
 
+    `transaction` opens a transaction of the application in the same database, for each message: a function whose
+    context manager gives the handler's connection, commits, and rolls back what an error leaves. `sessionmaker.begin`
+    and `engine.begin` of SQLAlchemy, Django's `transaction.atomic` and `pool.connection` of psycopg are such.
+
     `database` is a URL, and a lost connection is replaced; or a connection in autocommit, which nothing else uses
     meanwhile, and whose loss raises NotConnected. Raises ConfigError if the inbox does not exist or access is denied.
+    A coroutine needs `run_async`.
     """
-    name = worker or f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
-    work = _Work(inbox, handler, name, batch_size, visibility_seconds, poll_seconds, stop, until_empty)
-    if not isinstance(database, str):
-        if not database.autocommit:
-            raise ConfigError("the connection must be in autocommit: psycopg.connect(..., autocommit=True)")
+    if inspect.iscoroutinefunction(handler):
+        raise ConfigError("the handler is a coroutine function: await inbox.run_async(...) with it")
+    holder = new_holder(inbox, worker)
+    handle = in_transactions(transaction, handler, holder) if transaction else on_own_connection(handler, holder)
+    work = Work(holder, handle, batch_size, visibility_seconds, poll_seconds, stop, until_empty)
+    if isinstance(database, str):
+        work.run(database)
+    elif database.autocommit:
         work.on(database)
-        return work.handled
-    failures = 0
-    while not work.stopped():
-        before = work.handled
-        try:
-            with (
-                database_errors(),
-                psycopg.connect(database, autocommit=True, application_name="tide-relay inbox") as own,
-            ):
-                work.on(own)
-                break
-        except NotConnected as error:
-            failures = 1 if work.handled > before else failures + 1
-            pause = min(_MAX_PAUSE_SECONDS, 0.1 * 2 ** min(failures, 9)) * random.uniform(0.5, 1)
-            _log.warning("inbox %s: %s; retrying in %.1f s", inbox, error, pause)
-            work.pause(pause)
+    else:
+        raise ConfigError("the connection must be in autocommit: psycopg.connect(..., autocommit=True)")
     return work.handled
 
 
+def new_holder(inbox: str, worker: str | None) -> Holder:
+    return Holder(inbox, worker or f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}")
+
+
 @dataclass(slots=True)
-class _Work:
-    inbox: str
-    handler: Handler
-    worker: str
+class Work:
+    """The loop: claims messages, has each handled, and counts failures."""
+
+    holder: Holder
+    handle: Handling
     batch_size: int
     visibility_seconds: int
     poll_seconds: float
@@ -140,6 +145,24 @@ class _Work:
     def stopped(self) -> bool:
         return self.stop is not None and self.stop.is_set()
 
+    def run(self, url: str) -> None:
+        """On a connection of its own, and on another one when it is lost."""
+        failures = 0
+        while not self.stopped():
+            before = self.handled
+            try:
+                with (
+                    database_errors(),
+                    psycopg.connect(url, autocommit=True, application_name="tide-relay inbox") as own,
+                ):
+                    self.on(own)
+                    return
+            except NotConnected as error:
+                failures = 1 if self.handled > before else failures + 1
+                pause = min(_MAX_PAUSE_SECONDS, 0.1 * 2 ** min(failures, 9)) * random.uniform(0.5, 1)
+                _log.warning("inbox %s: %s; retrying in %.1f s", self.holder.inbox, error, pause)
+                self.pause(pause)
+
     def on(self, connection: Connection) -> None:
         listener = Listener(connection, self._hear)
         try:
@@ -150,7 +173,7 @@ class _Work:
             listener.close()
 
     def _hear(self, _channel: str, name: str | None) -> None:
-        if name == self.inbox:
+        if name == self.holder.inbox:
             self.rung = True
 
     def _work(self, connection: Connection, listener: Listener) -> None:
@@ -188,26 +211,22 @@ class _Work:
         return messages
 
     def _handle(self, connection: Connection, message: InboxMessage) -> bool:
-        done = False  # also after psycopg.Rollback, which the transaction keeps to itself
         try:
-            with connection.transaction():
-                [(held,)] = self._call(connection, "inbox_mark_processed", event_ids=[message.event_id])
-                if held:
-                    self.handler(connection, message)
-                    if connection.info.transaction_status is not TransactionStatus.INTRANS:
-                        raise RuntimeError("the handler continued after an error had ended its transaction")
-                    done = True
+            return self.handle(connection, message)
+        except NotBegun as not_begun:
+            raise not_begun.reason from not_begun.__cause__
+        except Abandoned:
+            self._call(connection, "inbox_release", event_ids=[message.event_id])
         except Exception as error:  # noqa: BLE001  whatever a handler raises is a failure of its message
-            done = False
             self._failed(connection, message, error)
-        return done
+        return False
 
     def _failed(self, connection: Connection, message: InboxMessage, error: Exception) -> None:
         if connection.closed:
             raise NotConnected(f"PostgreSQL: lost while message {message.event_id} was handled") from error
         text = mask(storable(f"{type(error).__name__}: {error}"))
         [(outcome,)] = self._call(connection, "inbox_mark_failed", event_id=message.event_id, error=text)
-        _log.warning("inbox %s: message %s failed (%s): %s", self.inbox, message.event_id, outcome, text)
+        _log.warning("inbox %s: message %s failed (%s): %s", self.holder.inbox, message.event_id, outcome, text)
 
     def _wait(self, listener: Listener, pace_seconds: float) -> bool:
         """Until a message is said to have come, or it is time to look anyway; which of them."""
@@ -219,7 +238,7 @@ class _Work:
         return self.rung
 
     def _call(self, connection: Connection, statement: str, **parameters: object) -> list[tuple[Any, ...]]:
-        names = {"inbox": self.inbox, "worker": self.worker}
+        names = {"inbox": self.holder.inbox, "worker": self.holder.worker}
         with database_errors(), connection.cursor(row_factory=tuple_row) as cursor:
             # As text: one value that Python cannot parse would cost the whole answer.
             cursor.adapters.register_loader("jsonb", TextLoader)

@@ -19,14 +19,15 @@ declare
     ended_ids int;
 begin
     with ours as materialized (
-        select l.lease_id, l.outbox_id, l.ids, l.open from tide.job_lease l
+        select l.lease_id, l.outbox_id, l.ids, l.open, l.cancelled from tide.job_lease l
          where l.lease_id = any(leases) and l.worker_id = worker order by l.lease_id for update
     ), told as materialized (
         select o.outbox_id, o.open, e.lease_id, e.id, e.attempt, e.ms, e.code, e.error, e.status, e.preview, e.result, e.retry_seconds,
                case when e.outcome <> 's' and exists (
                         select from tide.job_attempt a
                          where a.outbox_id = o.outbox_id and a.id = e.id and a.attempt = e.attempt and a.outcome = 's')
-                    then 's' else e.outcome end as outcome
+                    then 's'
+                    when e.outcome in ('r', 'b') and o.cancelled @> e.id then 'c' else e.outcome end as outcome
           from unnest(leases, ids, attempts, outcomes, ms, codes, errors, statuses, previews, results, retry_seconds)
                  as e (lease_id, id, attempt, outcome, ms, code, error, status, preview, result, retry_seconds)
           join ours o on o.lease_id = e.lease_id and o.ids @> e.id

@@ -69,7 +69,7 @@ declare
 begin
     case state
     when 'pending' then
-        select array_agg(u.id order by u.id desc) into found_ids
+        select array_agg(distinct u.id order by u.id desc) into found_ids
           from (select x.id
                   from ((select w.id from tide.job_wait w where w.outbox_id = queue and w.id < before_id order by w.id desc limit max_ids)
                         union all
@@ -94,17 +94,17 @@ begin
                              order by j.id desc limit max_ids) j) x
                  order by x.id desc limit max_ids) u;
     when 'leased' then
-        select array_agg(u.id order by u.id desc) into found_ids
+        select array_agg(distinct u.id order by u.id desc) into found_ids
           from (select g.id from tide.job_lease l cross join unnest(l.ids) r cross join generate_series(lower(r), upper(r) - 1) as g (id)
                  where l.outbox_id = queue and g.id < before_id order by g.id desc limit max_ids) u;
     when 'dead_letter' then
-        select array_agg(u.id order by u.id desc) into found_ids
+        select array_agg(distinct u.id order by u.id desc) into found_ids
           from (select d.id from tide.job_dead d where d.outbox_id = queue and d.id < before_id order by d.id desc limit max_ids) u;
     when 'succeeded' then
         select array_agg(distinct u.id order by u.id desc) into found_ids
           from (select a.id from tide.job_attempt a where a.outbox_id = queue and a.id < before_id order by a.id desc limit max_ids) u;
     when 'cancelled' then
-        select array_agg(u.id order by u.id desc) into found_ids
+        select array_agg(distinct u.id order by u.id desc) into found_ids
           from (select x.id
                   from ((select a.id from tide.job_attempt a
                           where a.outbox_id = queue and a.outcome = 'c' and a.id < before_id order by a.id desc limit max_ids)
@@ -112,7 +112,7 @@ begin
                         (select s.id from tide.job_skip s where s.outbox_id = queue and s.id < before_id order by s.id desc limit max_ids)) x
                  order by x.id desc limit max_ids) u;
     else
-        select array_agg(u.id order by u.id desc) into found_ids
+        select array_agg(distinct u.id order by u.id desc) into found_ids
           from (select j.id from tide.job j where j.outbox_id = queue and j.id < before_id order by j.id desc limit max_ids) u;
     end case;
     return found_ids;
@@ -232,3 +232,60 @@ begin atomic
      order by a.attempt;
 end;
 comment on function tide.job_attempts is 'The attempts of a job that have ended, in their order.';
+
+-- What waits in a lane: counted up to 10,000, and beyond that estimated by its ids.
+create or replace function tide.job_lane_numbers(queue int, lane_priority smallint, out jobs bigint, out oldest timestamptz)
+language plpgsql stable set search_path = pg_catalog, pg_temp
+set enable_sort = off set enable_seqscan = off set enable_bitmapscan = off as $$
+declare
+    reached bigint := tide.job_cursor(queue, lane_priority);
+begin
+    if lane_priority = 0 then
+        select count(*), min(f.created_at) into jobs, oldest
+          from (select j.created_at from tide.job j
+                 where j.outbox_id = queue and j.priority = 0 and j.available_at is null and j.run_key is null and j.id > reached
+                 order by j.id limit 10000) f;
+    else
+        select count(*), min(f.created_at) into jobs, oldest
+          from (select j.created_at from tide.job j
+                 where j.outbox_id = queue and j.priority <> 0 and j.priority = lane_priority and j.available_at is null
+                   and j.run_key is null and j.id > reached
+                 order by j.priority, j.id limit 10000) f;
+    end if;
+    if jobs = 10000 then
+        jobs := greatest(jobs, tide.outbox_last_id(queue) - reached);
+    end if;
+end $$;
+
+-- Numbers of one queue, or of all. Logs are not counted; of rows that wait and of dead jobs, at most 100,000 of a queue are.
+create or replace function tide.job_stats(queue text default null) returns setof tide.job_numbers
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $$
+#variable_conflict use_column
+begin
+    if job_stats.queue is not null then
+        perform tide.find_job_queue(job_stats.queue);
+    end if;
+    return query
+    select q.name, not p.enabled, greatest(l.jobs - s.jobs, 0) + w.due + w.scheduled, greatest(l.jobs - s.jobs, 0) + w.due, w.scheduled,
+           r.jobs, d.jobs,
+           coalesce(extract(epoch from clock_timestamp() - least(l.oldest, w.oldest))::float8, 0),
+           (select count(*)::int from tide.job_worker k where q.name = any (k.queues) and not k.stopping
+                                                          and k.seen_at > clock_timestamp() - interval '60 seconds'),
+           q.concurrency_limit
+      from tide.job_queue q
+      join tide.pipeline p on p.group_id = q.group_id
+     cross join lateral (select coalesce(sum(n.jobs), 0)::bigint as jobs, min(n.oldest) as oldest
+                           from unnest(tide.job_priorities(q.outbox_id)) u cross join lateral tide.job_lane_numbers(q.outbox_id, u) n) l
+     cross join lateral (select count(*) as jobs from (select from tide.job_skip s where s.outbox_id = q.outbox_id limit 100000) x) s
+     cross join lateral (select count(*) filter (where x.available_at <= clock_timestamp() and x.needs = 0) as due,
+                                count(*) filter (where x.available_at > clock_timestamp() or x.needs > 0) as scheduled,
+                                min(x.available_at) filter (where x.available_at <= clock_timestamp() and x.needs = 0) as oldest
+                           from (select w.available_at, w.needs from tide.job_wait w
+                                  where w.outbox_id = q.outbox_id order by w.id limit 100000) x) w
+     cross join lateral (select coalesce(sum(e.open), 0)::bigint as jobs from tide.job_lease e where e.outbox_id = q.outbox_id) r
+     cross join lateral (select count(*) as jobs from (select from tide.job_dead d where d.outbox_id = q.outbox_id limit 100000) x) d
+     where job_stats.queue is null or q.name = job_stats.queue
+     order by q.name;
+end $$;
+comment on function tide.job_stats is
+    'Numbers of each queue: pending = due + scheduled, leased, dead; and for how many seconds its oldest due job has been due.';

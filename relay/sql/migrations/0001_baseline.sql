@@ -510,6 +510,12 @@ create type tide.job_attempted as (
 );
 comment on type tide.job_attempted is 'An attempt that has ended. status: succeeded, failed, timeout, lease_expired or cancelled.';
 
+create type tide.job_numbers as (
+    queue text, paused boolean, pending bigint, due bigint, scheduled bigint, leased bigint, dead bigint, oldest_due_seconds float8,
+    workers int, concurrency_limit int
+);
+comment on type tide.job_numbers is 'Numbers of a queue; workers: those that serve it and gave a sign of life within a minute.';
+
 -- Retention -----------------------------------------------------------------------------------------------------------
 
 -- Every so often one scheduler of all takes the turn; see the statement `chore_take`.
@@ -666,7 +672,7 @@ select p.kind, 'function', unnest(p.names)
         'outbox_status', 'outbox_last_id', 'outbox_horizon', 'outbox_oldest_publisher_seconds', 'outbox_holds',
         'consumer_lag', 'consumer_status', 'inbox_status', 'inbox_health', 'inbox_ordering_gaps',
         'relay_dlq_stats', 'relay_replays', 'table_outbox_status', 'setting_number', 'setting_is_on', 'outbox_of',
-        'see_anything', 'database_identity', 'job_state', 'job_list']),
+        'see_anything', 'database_identity', 'job_state', 'job_list', 'job_stats', 'job_queue_list', 'job_uuid', 'job_of_uuid']),
     ('publisher', array['outbox_publish', 'outbox_publish_many', 'outbox_limit', 'publish_anywhere']),
     ('consumer', array['consume_anywhere']),
     ('group_consumer', array[
@@ -680,19 +686,20 @@ select p.kind, 'function', unnest(p.names)
     ('relay', array[
         'outbox_horizon', 'outbox_last_id', 'outbox_needs_partition', 'outbox_extend', 'outbox_oldest_publisher_seconds',
         'outbox_retain', 'outbox_holds', 'inbox_retain', 'dead_letter_retain', 'config_history_retain', 'consumers_reap',
-        'database_identity']),
+        'database_identity', 'job_state', 'job_list', 'job_stats', 'job_queue_list']),
     ('api', array['inbox_look']),
     ('inbox_writer', array['inbox_write']),
     ('job_publisher', array['job_enqueue', 'job_enqueue_many', 'job_uuid', 'job_of_uuid']),
     ('job_worker', array[
         'job_claim', 'job_finish', 'job_complete', 'job_release', 'job_rescue', 'job_worker_start', 'job_worker_beat', 'job_worker_stop',
         'job_queue_create_if_not_exists', 'job_uuid', 'job_of_uuid']),
-    ('job_operator', array['job_queue_pause', 'job_queue_resume', 'job_uuid', 'job_of_uuid', 'job_state', 'job_list', 'job_get', 'job_attempts']),
+    ('job_operator', array['job_queue_pause', 'job_queue_resume', 'job_uuid', 'job_of_uuid', 'job_state', 'job_list', 'job_get', 'job_attempts',
+        'job_stats', 'job_queue_list', 'job_queue_set', 'job_cancel', 'job_cancel_many', 'job_replay', 'job_replay_many', 'job_purge']),
     ('owner', array[
         'outbox_logs', 'log_root', 'outbox_make', 'find_message_outbox', 'find_job_queue', 'job_queue_is_idle', 'job_refuse', 'job_size',
         'job_key_take', 'job_keys_take', 'job_check_lanes', 'job_claim_late', 'id_ranges', 'job_claim_keyed', 'job_claim_due',
         'job_claim_lane', 'job_priorities', 'job_stored', 'job_find', 'job_kind', 'job_cursor', 'job_gaps', 'job_state_of', 'job_ids',
-        'job_listed', 'job_check_state', 'job_lease_end', 'job_end_skipped',
+        'job_listed', 'job_check_state', 'job_lane_numbers', 'job_named', 'job_cancel_one', 'job_take_turn', 'job_again', 'job_lease_end', 'job_end_skipped',
         'grant_admin', 'grant_operator', 'grant_reader', 'grant_publisher', 'grant_consumer', 'grant_relay', 'grant_api',
         'grant_inbox_writer', 'grant_job_publisher', 'grant_job_worker', 'grant_rights', 'apply_permissions', 'kinds_of', 'may_publish', 'guard_publishing', 'new_outbox_guarded',
         'require_role', 'inbox_rights', 'find_outbox', 'find_pipeline', 'find_setting', 'lock_class', 'attach_partition',

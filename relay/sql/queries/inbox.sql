@@ -8,10 +8,6 @@ listen tide_inbox
 -- Leases messages of an inbox to a worker.
 select * from tide.inbox_claim(%(inbox)s, %(worker)s, %(batch_size)s::int, %(visibility_seconds)s::int)
 
--- name: inbox_mark_processed
--- Marks what the worker still holds; returns how many.
-select tide.inbox_mark_processed(%(inbox)s, %(event_ids)s::text[], %(worker)s)
-
 -- name: inbox_mark_failed
 -- Counts a failure of a message that the worker still holds; returns what becomes of it.
 select tide.inbox_mark_failed(%(inbox)s, %(event_id)s, %(error)s, %(worker)s)

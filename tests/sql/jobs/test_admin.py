@@ -1,0 +1,299 @@
+"""What operators do: cancelling, replaying, removing dead jobs, changing queues, and the numbers that they look at."""
+
+import threading
+from contextlib import suppress
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg.types.json import Jsonb
+
+from tests.services.postgres import Database
+from tests.sql.jobs.jobs import Session, Worker, enqueue, one, uuid_of
+from tests.sql.support import refused
+
+
+@pytest.fixture
+def session(database: Database) -> Any:
+    with database.connect() as session:
+        session.execute("select tide.job_queue_create('mail')")
+        yield session
+
+
+@pytest.fixture
+def worker(session: Session) -> Worker:
+    return Worker(session)
+
+
+def state(session: Session, job: int) -> str:
+    return str(one(session, "select tide.job_state('mail', %s)", job))
+
+
+def cancel(session: Session, job: int) -> str:
+    return str(one(session, "select tide.job_cancel(%s, 'changed my mind')", uuid_of(session, job)))
+
+
+def attempts(session: Session, job: int) -> list[Any]:
+    return session.execute(
+        "select attempt, status, code, error from tide.job_attempts(%s)", [uuid_of(session, job)]
+    ).fetchall()
+
+
+def replay(session: Session, job: int, **options: object) -> int:
+    named = "".join(f", {option} => %s" for option in options)
+    return int(
+        one(
+            session,
+            f"select (tide.job_of_uuid(tide.job_replay(%s{named}))).id",
+            uuid_of(session, job),
+            *options.values(),
+        )
+    )
+
+
+# Cancelling --------------------------------------------------------------------------------------------------------
+
+
+def test_what_waits_is_cancelled_at_once_and_never_claimed(session: Session, worker: Worker) -> None:
+    retried = enqueue(session)
+    worker.finish(worker.claim(), "r", "hiccup")
+    plain, urgent = enqueue(session), enqueue(session, priority=4)
+    later, keyed = enqueue(session, available_at="infinity"), enqueue(session, run_key="k")
+    kept = enqueue(session)
+    for job in (retried, plain, urgent, later, keyed):
+        assert cancel(session, job) == "cancelled"
+        assert state(session, job) == "cancelled"
+    assert worker.run() == [kept]
+    ended = (1, "cancelled", "cancelled", "changed my mind")
+    assert [attempts(session, job) for job in (plain, urgent, later, keyed)] == [[ended]] * 4
+    assert attempts(session, retried) == [(1, "failed", "hiccup", "it was hiccup"), (2, *ended[1:])]
+    left = [
+        one(session, f"select count(*) from tide.{table}")
+        for table in ("job_wait", "job_skip", "job_lease", "job_running")
+    ]
+    assert left == [0, 0, 0, 0]
+
+
+def test_one_that_claims_have_passed_before_it_was_visible_is_cancelled(database: Database, session: Session) -> None:
+    worker = Worker(session)
+    with database.connect(autocommit=False) as slow:
+        late = enqueue(slow)
+        enqueue(session)
+        worker.run()
+        slow.commit()
+    assert cancel(session, late) == "cancelled"
+    assert worker.run() == [] and state(session, late) == "cancelled"
+
+
+def test_a_running_job_is_marked_and_its_worker_is_told(database: Database, session: Session, worker: Worker) -> None:
+    first, second, third = (enqueue(session) for _ in range(3))
+    claimed = worker.claim()
+    with database.connect() as listener:
+        listener.execute("listen tide_job_cancel")
+        assert (cancel(session, first), cancel(session, second)) == ("leased", "leased")
+        assert [n.payload for n in listener.notifies(timeout=10, stop_after=2)] == [str(worker.number)] * 2
+    lease = claimed[0][0]
+    beat = session.execute("select alive, leases, jobs from tide.job_worker_beat(%s)", [worker.number]).fetchone()
+    assert beat == (True, [lease, lease], [first, second])
+    assert one(session, "select cancel_requested from tide.job_get(%s)", uuid_of(session, first)) is True
+    # Whether it stops, fails or hands back: it is not run again. If it ends well first, it has succeeded.
+    worker.finish(claimed[:1], "r", "stopped")
+    worker.finish(claimed[1:2], "s")
+    worker.finish(claimed[2:], "r", "hiccup")
+    assert [state(session, job) for job in (first, second, third)] == ["cancelled", "succeeded", "pending"]
+
+
+def test_the_lease_of_a_worker_that_is_gone_ends_as_cancelled(session: Session, worker: Worker) -> None:
+    job = enqueue(session)
+    worker.claim()
+    cancel(session, job)
+    session.execute("select tide.job_rescue(-1)")
+    assert state(session, job) == "cancelled"
+
+
+def test_what_has_ended_cannot_be_cancelled(session: Session, worker: Worker) -> None:
+    for outcome, word in (("s", "succeeded"), ("d", "dead_letter"), ("c", "cancelled")):
+        job = enqueue(session)
+        worker.run(outcome=outcome)
+        with refused("55000", f"has ended: it is {word}", hint="pending or leased"):
+            cancel(session, job)
+    with refused("42704", "does not exist"):
+        cancel(session, 999)
+
+
+def test_a_dedupe_key_is_free_after_a_cancel(session: Session) -> None:
+    job = enqueue(session, dedupe_key="d", dedupe="unfinished")
+    assert enqueue(session, dedupe_key="d", dedupe="unfinished") == job
+    cancel(session, job)
+    assert enqueue(session, dedupe_key="d", dedupe="unfinished") > job
+
+
+def test_claims_and_cancels_at_the_same_time_agree(database: Database, session: Session) -> None:
+    """Each job is either run or cancelled, whoever was first."""
+    ids = one(session, "select tide.job_enqueue_many('mail', '{send}', array_fill('{}'::jsonb, array[400]))")
+    ran: list[int] = []
+
+    def work() -> None:
+        with database.connect() as mine:
+            worker = Worker(mine)
+            while claimed := worker.claim(7):
+                # What is marked while it runs may still end well.
+                worker.finish(claimed)
+                ran.extend(c[1] for c in claimed)
+
+    workers = [threading.Thread(target=work) for _ in range(2)]
+    for thread in workers:
+        thread.start()
+    cancelled = set()
+    for job in ids[::-1]:
+        found = one(session, "select tide.job_state('mail', %s)", job)
+        if found == "pending" and job % 2:
+            # It may have ended between the two calls.
+            with suppress(psycopg.errors.ObjectNotInPrerequisiteState):
+                cancelled |= {job} if cancel(session, job) == "cancelled" else set()
+    for thread in workers:
+        thread.join()
+    assert sorted([*ran, *cancelled]) == ids
+    assert cancelled
+
+
+def test_many_are_cancelled_by_what_they_have_in_common(session: Session, worker: Worker) -> None:
+    a = [enqueue(session, name="a") for _ in range(3)]
+    b = [enqueue(session, name="b", run_key="k", dedupe_key="d") for _ in range(3)]
+    call = "select tide.job_cancel_many('mail', %s, name => %s, max_jobs => %s)"
+    assert one(session, call, "pending", "a", 2) == 2
+    assert [state(session, job) for job in a] == ["pending", "cancelled", "cancelled"]
+    assert one(session, "select tide.job_cancel_many('mail', run_key => 'k', dedupe_key => 'd')") == 3
+    assert worker.run() == a[:1]
+    assert one(session, call, "pending", None, 10) == 0
+    assert b and one(session, "select count(*) from tide.job_list('mail', 'cancelled')") == 5
+    with refused("22023", "jobs that are succeeded cannot be cancelled"):
+        session.execute(call, ["succeeded", None, 1])
+
+
+# Replaying ---------------------------------------------------------------------------------------------------------
+
+
+def test_what_has_ended_is_replayed_any_number_of_times_with_its_key(session: Session, worker: Worker) -> None:
+    plain = {"idempotency_key": "i", "priority": 5, "max_attempts": 3, "timeout_seconds": 7, "trace_id": "t"}
+    more = {"headers": Jsonb({"a": "b"}), "metadata": Jsonb({"m": 1}), "options": Jsonb({"backoff": 9})}
+    options = plain | more | {"dedupe_key": "d"}
+    first = enqueue(session, {"n": 1}, **options)
+    worker.run(outcome="d", code="bad")
+    again = replay(session, first)
+    with refused("55000", "has not ended: it is pending"):
+        replay(session, again)
+    columns = "name, kind, priority, max_attempts, timeout_seconds, idempotency_key, dedupe_key, trace_id"
+    rows = session.execute(f"select {columns}, headers, metadata, payload from tide.job order by id").fetchall()
+    assert len(rows) == 2 and rows[0] == rows[1]
+    assert one(session, "select options from tide.job where id = %s", again) == {"backoff": 9, "replay_of": first}
+    third = replay(session, first, available_at="2020-01-01")
+    replayed_as = one(session, "select replayed_as::text from tide.job_get(%s)", uuid_of(session, first))
+    assert replayed_as == uuid_of(session, third)
+    assert worker.run() == [again, third]
+    # The key still gives the first job.
+    assert enqueue(session, {"n": 1}, idempotency_key="i") == first
+    with refused("55000", "has succeeded", hint="force => true"):
+        replay(session, again)
+    assert replay(session, again, force=True) > third
+    keyed = enqueue(session, run_key="k")
+    cancel(session, keyed)
+    assert one(session, "select run_key from tide.job_wait where id = %s", replay(session, keyed)) == "k"
+
+
+def test_a_dead_job_is_replayed_after_its_partition_has_gone(session: Session, worker: Worker) -> None:
+    job = enqueue(session, {"n": 1})
+    worker.run(outcome="d")
+    session.execute(f"truncate tide.{one(session, 'select log from tide.outbox')}_0")
+    again = replay(session, job)
+    assert one(session, "select payload from tide.job where id = %s", again) == {"n": 1}
+    assert worker.run() == [again]
+
+
+def test_many_are_replayed_once_in_their_order(session: Session, worker: Worker) -> None:
+    dead = [enqueue(session, {"n": n}, name="ab"[n % 2]) for n in range(6)]
+    worker.run(outcome="d")
+    replay(session, dead[0])
+    assert one(session, "select tide.job_replay_many('mail', name => 'a')") == 2
+    assert one(session, "select tide.job_replay_many('mail', max_jobs => 2)") == 2
+    assert one(session, "select tide.job_replay_many('mail')") == 1
+    assert one(session, "select tide.job_replay_many('mail')") == 0
+    again = worker.run()
+    payloads = [one(session, "select payload -> 'n' from tide.job where id = %s", job) for job in again]
+    assert payloads == [0, 2, 4, 3, 5, 1]
+    with refused("22023", "jobs that are succeeded cannot be replayed by the queue"):
+        session.execute("select tide.job_replay_many('mail', 'succeeded')")
+
+
+def test_dead_jobs_are_removed_by_their_age(session: Session, worker: Worker) -> None:
+    dead = [enqueue(session, idempotency_key=f"k{n}") for n in range(3)]
+    worker.run(outcome="d")
+    session.execute("update tide.job_dead set died_at = now() - interval '2 days' where id < %s", [dead[2]])
+    assert one(session, "select tide.job_purge('mail', '1 day', max_jobs => 1)") == 1
+    assert one(session, "select tide.job_purge('mail', '1 day')") == 1
+    assert one(session, "select tide.job_purge('mail', '1 day')") == 0
+    assert one(session, "select array_agg(id) from tide.job_list('mail', 'dead_letter')") == [dead[2]]
+    assert enqueue(session, idempotency_key="k0") > dead[2]
+    assert one(session, "select tide.job_purge('mail')") == 1
+
+
+# Queues and numbers ------------------------------------------------------------------------------------------------
+
+
+def test_a_queue_is_changed_where_it_is_said(session: Session) -> None:
+    def queue() -> Any:
+        columns = "paused, concurrency_limit, key_limit, rate, retention_hours, dead_retention_hours, max_payload_bytes"
+        return session.execute(f"select {columns} from tide.job_queue_list()").fetchone()
+
+    assert queue() == (False, None, None, None, 168, 720, 1048576)
+    change = "select tide.job_queue_set('mail', %s)"
+    session.execute(
+        change, [Jsonb({"concurrency_limit": 5, "rate": 2.5, "retention_hours": 1, "max_payload_bytes": 99})]
+    )
+    assert queue() == (False, 5, None, 2.5, 1, 720, 99)
+    session.execute(change, [Jsonb({"rate": None, "key_limit": 1, "config": {"a": 1}})])
+    session.execute("select tide.job_queue_pause('mail')")
+    assert queue() == (True, 5, 1, None, 1, 720, 99)
+    assert one(session, "select config from tide.pipeline") == {"a": 1}
+    with refused("22023", 'job queue "mail" has no setting colour, size', hint="concurrency_limit"):
+        session.execute(change, [Jsonb({"size": 1, "colour": 2, "key_limit": 7})])
+    with refused("22023", "must be a JSON object, not array"):
+        session.execute(change, [Jsonb([])])
+    with refused("23514"):
+        session.execute(change, [Jsonb({"key_limit": 0})])
+    assert queue() == (True, 5, 1, None, 1, 720, 99)
+
+
+def test_the_numbers_of_a_queue(session: Session, worker: Worker) -> None:
+    def numbers() -> Any:
+        return session.execute(
+            "select pending, due, scheduled, leased, dead, workers, paused from tide.job_stats('mail')"
+        ).fetchone()
+
+    assert numbers() == (0, 0, 0, 0, 0, 1, False)
+    assert one(session, "select oldest_due_seconds from tide.job_stats('mail')") == 0
+    for options in (
+        {},
+        {"priority": 3},
+        {"priority": -3},
+        {"run_key": "k"},
+        {"available_at": "2020-01-01"},
+        {"available_at": "infinity"},
+    ):
+        enqueue(session, **options)
+    cancel(session, enqueue(session))
+    assert numbers() == (6, 5, 1, 0, 0, 1, False)
+    years = one(session, "select oldest_due_seconds from tide.job_stats('mail')") / 86_400 / 365
+    assert 5 < years < 100
+    claimed = worker.claim()
+    assert numbers() == (1, 0, 1, 5, 0, 1, False)
+    worker.finish(claimed[:2], "d")
+    worker.finish(claimed[2:], "r", retry_seconds=60)
+    session.execute("select tide.job_queue_pause('mail')")
+    session.execute("update tide.job_worker set seen_at = now() - interval '2 minutes'")
+    assert numbers() == (4, 0, 4, 0, 2, 0, True)
+    session.execute("select tide.job_enqueue_many('mail', '{send}', array_fill('{}'::jsonb, array[15000]))")
+    assert 15_004 <= numbers()[0] <= 15_020
+    assert session.execute("select queue from tide.job_stats()").fetchall() == [("mail",)]
+    with refused("42704", 'job queue "nope" does not exist'):
+        session.execute("select * from tide.job_stats('nope')")

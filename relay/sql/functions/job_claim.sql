@@ -251,9 +251,13 @@ begin
         perform tide.job_end_skipped(queue, worker);
     end if;
     if exists (select from tide.job_key k where k.outbox_id = queue and k.free_on = 'c') then
+        -- One that an open transaction debounces will be its own.
         delete from tide.job_key k
-         using (select unnest(l.ids) as r from tide.job_lease l where l.worker_id = worker and l.outbox_id = queue) c
-         where k.outbox_id = queue and k.free_on = 'c' and k.id >= lower(c.r) and k.id < upper(c.r);
+         using (select d.kind, d.key
+                  from (select unnest(l.ids) as r from tide.job_lease l where l.worker_id = worker and l.outbox_id = queue) c
+                  join tide.job_key d on d.outbox_id = queue and d.free_on = 'c' and d.id >= lower(c.r) and d.id < upper(c.r)
+                   for update of d skip locked) d
+         where k.outbox_id = queue and k.kind = d.kind and k.key = d.key;
     end if;
 end $$;
 comment on function tide.job_claim is

@@ -95,7 +95,7 @@ declare
     p        smallint;
     got      int;
     claimed  int := 0;
-    tokens   float8;
+    bucket   float8;
     waiting  boolean;
     keyed    boolean;
     skipping boolean;
@@ -126,9 +126,9 @@ begin
     end if;
     if limits.rate is not null then
         -- A token for each job, kept with the turn. What came in since is computed, so nothing is written while nothing is claimed.
-        tokens := least(limits.burst, lane.tokens
+        bucket := least(limits.burst, lane.tokens
                         + greatest(extract(epoch from clock_timestamp() - lane.tokens_at)::float8, 0) * limits.rate);
-        room := least(room, floor(tokens)::int);
+        room := least(room, floor(bucket)::int);
     end if;
     if room <= 0 then
         return;
@@ -243,8 +243,8 @@ begin
         get diagnostics got = row_count;
         claimed := claimed + got;
     end if;
-    if tokens is not null and claimed > 0 then
-        update tide.job_lane l set tokens = job_claim.tokens - claimed, tokens_at = clock_timestamp(), turn = l.turn + 1
+    if bucket is not null and claimed > 0 then
+        update tide.job_lane l set tokens = bucket - claimed, tokens_at = clock_timestamp(), turn = l.turn + 1
          where l.outbox_id = queue and l.priority = 0 and l.turn = lane.turn;
     end if;
     if skipping then

@@ -384,7 +384,7 @@ create table tide.job_lane (
     old_gaps   int8multirange not null default '{}',
     aged_at    timestamptz not null default now(),
     last_key   text not null default '',
-    tokens     float8 not null default 0,
+    tokens     float8 not null default 1e9,
     tokens_at  timestamptz not null default now(),
     primary key (outbox_id, priority, turn)
 ) with (fillfactor = 20, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);

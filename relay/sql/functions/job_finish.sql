@@ -20,7 +20,8 @@ declare
     ended_ids int;
 begin
     with ours as materialized (
-        select l.lease_id, l.outbox_id, l.ids, l.cancelled, (select q.keep_succeeded from tide.job_queue q where q.outbox_id = l.outbox_id) as keep
+        select l.lease_id, l.outbox_id, l.ids, l.cancelled,
+               (select q.keep_succeeded from tide.job_queue q where q.outbox_id = l.outbox_id) as keep
           from tide.job_lease l
          where l.lease_id = any(leases) and l.worker_id = worker order by l.lease_id for no key update
     ), told as materialized (

@@ -95,7 +95,7 @@ declare
     p        smallint;
     got      int;
     claimed  int := 0;
-    tokens   float8;
+    bucket   float8;
     waiting  boolean;
     keyed    boolean;
     skipping boolean;
@@ -126,9 +126,9 @@ begin
     end if;
     if limits.rate is not null then
         -- A token for each job, kept with the turn. What came in since is computed, so nothing is written while nothing is claimed.
-        tokens := least(limits.burst, lane.tokens
+        bucket := least(limits.burst, lane.tokens
                         + greatest(extract(epoch from clock_timestamp() - lane.tokens_at)::float8, 0) * limits.rate);
-        room := least(room, floor(tokens)::int);
+        room := least(room, floor(bucket)::int);
     end if;
     if room <= 0 then
         return;
@@ -243,17 +243,21 @@ begin
         get diagnostics got = row_count;
         claimed := claimed + got;
     end if;
-    if tokens is not null and claimed > 0 then
-        update tide.job_lane l set tokens = job_claim.tokens - claimed, tokens_at = clock_timestamp(), turn = l.turn + 1
+    if bucket is not null and claimed > 0 then
+        update tide.job_lane l set tokens = bucket - claimed, tokens_at = clock_timestamp(), turn = l.turn + 1
          where l.outbox_id = queue and l.priority = 0 and l.turn = lane.turn;
     end if;
     if skipping then
         perform tide.job_end_skipped(queue, worker);
     end if;
     if exists (select from tide.job_key k where k.outbox_id = queue and k.free_on = 'c') then
+        -- One that an open transaction debounces will be its own.
         delete from tide.job_key k
-         using (select unnest(l.ids) as r from tide.job_lease l where l.worker_id = worker and l.outbox_id = queue) c
-         where k.outbox_id = queue and k.free_on = 'c' and k.id >= lower(c.r) and k.id < upper(c.r);
+         using (select d.kind, d.key
+                  from (select unnest(l.ids) as r from tide.job_lease l where l.worker_id = worker and l.outbox_id = queue) c
+                  join tide.job_key d on d.outbox_id = queue and d.free_on = 'c' and d.id >= lower(c.r) and d.id < upper(c.r)
+                   for update of d skip locked) d
+         where k.outbox_id = queue and k.kind = d.kind and k.key = d.key;
     end if;
 end $$;
 comment on function tide.job_claim is

@@ -43,7 +43,8 @@ begin
     update tide.job_lane l set cursor_id = upper(picked) - 1, turn = l.turn + 1
      where l.outbox_id = queue and l.priority = lane_priority and l.turn = lane.turn
     returning l.turn into strict lane.turn;
-    update tide.job_lane l set gaps = l.gaps + unseen - picked, old_gaps = l.old_gaps - picked, horizon = greatest(l.horizon, h)
+    update tide.job_lane l
+       set gaps = l.gaps + unseen - picked, old_gaps = l.old_gaps - picked, horizon = greatest(l.horizon, h), turn = l.turn + 1
      where l.outbox_id = queue and l.priority = 0 and l.turn = job_claim_lane.turn
     returning l.turn into strict new_turn;
 end $$;

@@ -49,41 +49,12 @@ language sql immutable
 return coalesce(pg_column_size(payload), 0) + coalesce(pg_column_size(headers), 0) + coalesce(pg_column_size(metadata), 0)
      + coalesce(pg_column_size(options), 0);
 
--- Takes a key for a new job. Returns the id of the job that has it: the new one, or another.
-create or replace function tide.job_key_take(
-    outbox_id int, kind "char", key text, new_id bigint, digest bytea, free_on "char", queue text, on_conflict text
-) returns bigint
-language plpgsql set search_path = pg_catalog, pg_temp as $$
-declare
-    holder record;
-begin
-    -- A dedupe key may be freed between the two statements.
-    for attempt in 1 .. 100 loop
-        insert into tide.job_key as k (outbox_id, kind, key, id, digest, free_on)
-        values (outbox_id, kind, key, new_id, digest, free_on)
-        on conflict do nothing;
-        if found then
-            return new_id;
-        end if;
-        select k.id, k.digest into holder from tide.job_key k
-         where k.outbox_id = job_key_take.outbox_id and k.kind = job_key_take.kind and k.key = job_key_take.key;
-        exit when found;
-    end loop;
-    if kind = 'i' and on_conflict = 'error' and holder.digest is distinct from job_key_take.digest then
-        raise exception 'idempotency key "%" of queue "%" belongs to job %, which has another name or payload', key, queue, holder.id using
-            errcode = 'unique_violation',
-            detail = format('That job is %s.', tide.job_uuid(outbox_id, holder.id)),
-            hint = 'Nothing was enqueued. Use another key, or on_conflict => ''ignore'' to keep the first job.';
-    end if;
-    return holder.id;
-end $$;
-
 create or replace function tide.job_enqueue(
     queue text, name text, payload jsonb default '{}', kind text default 'python', priority int default 0,
     max_attempts int default 10, timeout_seconds int default 30, available_at timestamptz default null,
     run_key text default null, idempotency_key text default null, dedupe_key text default null, trace_id text default null,
     headers jsonb default null, metadata jsonb default null, options jsonb default null, on_conflict text default 'error',
-    dedupe text default null
+    dedupe text default null, debounce interval default null, debounce_max interval default null
 ) returns bigint
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 #variable_conflict use_variable
@@ -93,7 +64,7 @@ declare
     ids       regclass;
     marked    boolean;
     new_id    bigint;
-    taken     bigint;
+    taken     record;
     asleep    boolean;
 begin
     select o.outbox_id, o.ids, tide.outbox_mark(o.outbox_id, o.mark_class, o.mark_setting, o.ids)
@@ -109,7 +80,7 @@ begin
         perform tide.job_refuse(queue, name, payload, kind, priority, max_attempts, timeout_seconds, run_key, idempotency_key,
                                 dedupe_key, headers, metadata, options);
     end if;
-    if idempotency_key is null and dedupe is null then
+    if idempotency_key is null and dedupe is null and debounce is null then
         insert into tide.job (outbox_id, id, size, kind, priority, max_attempts, timeout_seconds, available_at, name, run_key, dedupe_key,
                               trace_id, headers, metadata, options, payload)
         values (in_outbox, nextval(ids), size, kind::"char", priority, max_attempts, timeout_seconds, available_at, name, run_key, dedupe_key,
@@ -119,10 +90,13 @@ begin
           into new_id, asleep;
     else
         new_id := nextval(ids);
-        taken := tide.job_keys_take(in_outbox, queue, new_id, name, payload, kind, idempotency_key, dedupe_key, on_conflict, dedupe);
-        if taken <> new_id then
-            return taken;
+        select * into taken
+          from tide.job_keys_take(in_outbox, queue, new_id, name, payload, kind, idempotency_key, dedupe_key, on_conflict, dedupe,
+                                  debounce, debounce_max, available_at);
+        if taken.holder <> new_id then
+            return taken.holder;
         end if;
+        available_at := taken.due;
         insert into tide.job (outbox_id, id, size, kind, priority, max_attempts, timeout_seconds, available_at, name, run_key,
                               idempotency_key, dedupe_key, trace_id, headers, metadata, options, payload)
         values (in_outbox, new_id, size, kind::"char", priority, max_attempts, timeout_seconds, available_at, name, run_key,
@@ -143,38 +117,6 @@ begin
 end $$;
 comment on function tide.job_enqueue is
     'Enqueues a job in the caller''s transaction and returns its id; that of the first job where its idempotency key is in use.';
-
--- Both keys of a job, if it has them: the id of the job that has them. An idempotency key stays with a job whose dedupe key is
--- in use: so the second is asked first.
-create or replace function tide.job_keys_take(
-    outbox_id int, queue text, new_id bigint, name text, payload jsonb, kind text, idempotency_key text, dedupe_key text,
-    on_conflict text, dedupe text
-) returns bigint
-language plpgsql set search_path = pg_catalog, pg_temp as $$
-declare
-    digest bytea := sha256(convert_to(concat_ws(E'\n', kind, name, payload::text), 'UTF8'));
-    holder bigint := new_id;
-begin
-    if coalesce(on_conflict, '') not in ('error', 'ignore') then
-        raise exception 'on_conflict % is not known', coalesce(quote_literal(on_conflict), 'NULL') using
-            errcode = 'invalid_parameter_value', hint = 'Use error or ignore. Nothing was enqueued.';
-    elsif dedupe not in ('waiting', 'unfinished') or dedupe is not null and dedupe_key is null then
-        raise exception 'dedupe % of the job for queue "%" is not possible', quote_literal(dedupe), queue using
-            errcode = 'invalid_parameter_value', hint = 'Use waiting or unfinished, and give a dedupe_key. Nothing was enqueued.';
-    end if;
-    if idempotency_key is not null then
-        holder := tide.job_key_take(outbox_id, 'i', idempotency_key, new_id, digest, null, queue, on_conflict);
-    end if;
-    if dedupe is not null and holder = new_id then
-        holder := tide.job_key_take(outbox_id, 'd', dedupe_key, new_id, digest, case dedupe when 'waiting' then 'c'::"char" else 'e' end, queue,
-                                    'ignore');
-        if holder <> new_id and idempotency_key is not null then
-            update tide.job_key k set id = holder
-             where k.outbox_id = job_keys_take.outbox_id and k.kind = 'i' and k.key = idempotency_key and k.id = new_id;
-        end if;
-    end if;
-    return holder;
-end $$;
 
 -- Each priority costs a probe at every claim.
 create or replace function tide.job_check_lanes(outbox_id int, queue text, priority int) returns void

@@ -384,7 +384,7 @@ create table tide.job_lane (
     old_gaps   int8multirange not null default '{}',
     aged_at    timestamptz not null default now(),
     last_key   text not null default '',
-    tokens     float8 not null default 0,
+    tokens     float8 not null default 1e9,
     tokens_at  timestamptz not null default now(),
     primary key (outbox_id, priority, turn)
 ) with (fillfactor = 20, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
@@ -467,6 +467,7 @@ create table tide.job_key (
     id        bigint not null,
     digest    bytea not null,
     free_on   "char",
+    since     timestamptz not null default clock_timestamp(),
     primary key (outbox_id, kind, key)
 );
 create index on tide.job_key (outbox_id, id);
@@ -700,7 +701,7 @@ select p.kind, 'function', unnest(p.names)
         'job_stats', 'job_unknown_handlers', 'job_queue_list', 'job_queue_set', 'job_cancel', 'job_cancel_many', 'job_replay', 'job_replay_many', 'job_purge']),
     ('owner', array[
         'outbox_logs', 'log_root', 'outbox_make', 'find_message_outbox', 'find_job_queue', 'job_queue_is_idle', 'job_refuse', 'job_size',
-        'job_key_take', 'job_keys_take', 'job_check_lanes', 'job_claim_late', 'id_ranges', 'job_claim_keyed', 'job_claim_due',
+        'job_key_take', 'job_keys_take', 'job_debounce', 'job_check_lanes', 'job_claim_late', 'id_ranges', 'job_claim_keyed', 'job_claim_due',
         'job_claim_lane', 'job_priorities', 'job_stored', 'job_find', 'job_kind', 'job_cursor', 'job_gaps', 'job_state_of', 'job_ids',
         'job_listed', 'job_check_state', 'job_lane_numbers', 'job_named', 'job_cancel_one', 'job_take_turn', 'job_again', 'job_lease_end', 'job_end_skipped',
         'grant_admin', 'grant_operator', 'grant_reader', 'grant_publisher', 'grant_consumer', 'grant_relay', 'grant_api',

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import psycopg
 import pytest
 
 from tests.services.postgres import Database
@@ -30,3 +31,121 @@ def test_a_job_is_claimed_in_its_order_and_ended_once(session: Session) -> None:
     assert me.finish(claimed) == len(claimed)
     assert one(session, "select count(*) from tide.job_lease") == 0
     assert one(session, "select count(*) from tide.job_attempt where outcome = 's'") == 6
+
+
+def ids(claimed: list[Any]) -> list[int]:
+    return [job for _, job, _ in claimed]
+
+
+def test_an_open_enqueue_stops_no_claim_and_an_open_claim_no_enqueue(database: Database, session: Session) -> None:
+    kinds: list[dict[str, object]] = [
+        {},
+        {"priority": 5},
+        {"run_key": "key"},
+        {"available_at": "-infinity"},
+        {"idempotency_key": "first"},
+        {"dedupe_key": "first", "dedupe": "waiting"},
+        {"dedupe_key": "second", "debounce": "0"},
+    ]
+    with database.connect(autocommit=False) as other:
+        for connection in (session, other):
+            connection.execute("set lock_timeout = '2s'")
+        late = [enqueue(other, **kind) for kind in kinds]
+        once = {"idempotency_key": "third", "dedupe_key": "third"}
+        early = [enqueue(session, **(kind | {k: v for k, v in once.items() if k in kind})) for kind in kinds]
+        assert ids(Worker(session).claim()) == early
+        other.commit()
+        # The claim stays open, and another enqueue of each kind comes by.
+        assert ids(Worker(other).claim()) == late
+        once = {"idempotency_key": "fourth", "dedupe_key": "fourth"}
+        more = [enqueue(session, **(kind | {k: v for k, v in once.items() if k in kind})) for kind in kinds]
+        other.commit()
+        assert ids(Worker(session).claim()) == more
+
+
+def test_limits_hold_over_sessions_and_a_paused_queue_rests(database: Database, session: Session) -> None:
+    session.execute("""update tide.job_queue set concurrency_limit = 7, key_limit = 2""")
+    for n in range(6):
+        enqueue(session, run_key="a"), enqueue(session, run_key=f"key {n}"), enqueue(session, priority=n % 2)
+    session.execute("select tide.job_queue_pause('mail')")
+    with database.connect() as a, database.connect() as b:
+        workers = [Worker(s) for s in (session, a, b)]
+        assert [worker.claim(5) for worker in workers] == [[], [], []]
+        session.execute("select tide.job_queue_resume('mail')")
+        claimed = [worker.claim(5) for worker in workers]
+        assert [len(part) for part in claimed] == [5, 2, 0]
+        of_one = "select count(*) from tide.job_running where run_key = 'a'"
+        assert one(session, of_one) == 2
+        # What ends makes room, whatever became of it.
+        for outcome in "rdc":
+            workers[0].finish([claimed[0].pop()], outcome)
+        assert len(workers[2].claim(5)) == 3 and one(session, of_one) <= 2
+
+
+def test_a_rate_limits_what_begins_and_a_rest_lets_a_burst_through(session: Session) -> None:
+    session.execute("update tide.job_queue set rate = 0.001, burst = 5")
+    session.execute("select tide.job_enqueue_many('mail', '{send}', array_fill('{}'::jsonb, array[30]))")
+    worker = Worker(session)
+    assert len(worker.claim(3)) == 3
+    assert len(worker.claim(30)) == 2
+    assert worker.claim(30) == []
+    session.execute("update tide.job_lane set tokens_at = tokens_at - interval '3001 seconds'")
+    assert len(worker.claim(30)) == 3
+    session.execute("update tide.job_lane set tokens_at = tokens_at - interval '1 day'")
+    assert len(worker.claim(30)) == 5
+
+
+def test_a_fair_queue_gives_an_eighth_to_lower_lanes(session: Session) -> None:
+    jobs = {p: {enqueue(session, priority=p) for _ in range(60)} for p in (5, 0, -5)}
+
+    def shares(claimed: list[int]) -> list[int]:
+        return [len(jobs[p] & set(claimed)) for p in (5, 0, -5)]
+
+    worker = Worker(session)
+    assert shares(ids(worker.claim(16))) == [16, 0, 0]
+    session.execute("update tide.job_queue set fair = true")
+    assert shares(ids(worker.claim(16))) == [14, 0, 2]
+    # Claims of one job take turns, too.
+    small = shares([job for _ in range(24) for job in ids(worker.claim(1))])
+    assert small[0] > 12 and small[2] >= 1, small
+    while ids(worker.claim(16)):
+        pass
+    assert one(session, "select sum(open) from tide.job_lease") == 180
+
+
+def test_run_keys_take_turns_and_none_is_forgotten(session: Session) -> None:
+    session.execute("update tide.job_queue set key_limit = 1")
+    # More keys that wait than a look is at.
+    many = """select tide.job_enqueue_many(
+        'mail', '{send}', array_fill('{}'::jsonb, array[%s]), available_at => 'infinity', run_keys => %s)"""
+    session.execute(many, [1500, [f"a{n:05}" for n in range(1500)]])
+    last = enqueue(session, run_key="b")
+    worker = Worker(session)
+    claimed = worker.claim(1)
+    assert ids(claimed) == [last]
+    first = enqueue(session, run_key="a")
+    enqueue(session, run_key="b")
+    assert ids(worker.claim(1)) == [first]
+    assert worker.claim(1) == []
+    worker.finish(claimed)
+    assert len(worker.claim(1)) == 1
+
+
+def test_a_cancelled_job_is_passed_over_and_its_lease_ends(session: Session) -> None:
+    jobs = [enqueue(session, priority=p) for p in (0, 0, 3)]
+    session.execute("insert into tide.job_skip select outbox_id, unnest(%s::bigint[]) from tide.job_queue", [jobs[1:]])
+    worker = Worker(session)
+    claimed = worker.claim()
+    assert ids(claimed) == jobs[:1]
+    assert session.execute("select ids::text, open from tide.job_lease").fetchall() == [
+        (f"{{[{jobs[0]},{jobs[0] + 1})}}", 1)
+    ]
+    assert one(session, "select count(*) from tide.job_attempt where outcome = 'c'") == 2
+    assert one(session, "select count(*) from (select from tide.job_skip union all select) s") == 1
+
+
+def test_a_worker_that_is_not_known_claims_nothing(session: Session) -> None:
+    worker = Worker(session)
+    session.execute("select tide.job_worker_stop(%s)", [worker.number])
+    with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match=f"worker {worker.number} is not known"):
+        worker.claim()

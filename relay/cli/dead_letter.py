@@ -1,6 +1,5 @@
 """`relay dead-letter ...`: list, show, retry, discard and count dead letters."""
 
-import re
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -23,6 +22,7 @@ from relay.cli.base import (
     tell,
 )
 from relay.cli.dead_letter_json import as_json_text
+from relay.cli.values import age
 from relay.errors import ConfigError
 from relay.operations import dead_letters
 from relay.operations.base import LARGEST_ID, Connection
@@ -38,18 +38,6 @@ Example:
 """
 
 dead_letter = Verbs("dead-letter", _HELP)
-
-
-_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
-
-
-def _age(_ctx: click.Context, _param: click.Parameter, value: str | None) -> timedelta | None:
-    if value is None:
-        return None
-    found = re.fullmatch(r"(\d{1,6})([smhd])", value, re.ASCII)
-    if not found:
-        raise click.BadParameter(f"{value!r} is not an age: give one such as 90s, 30m, 12h or 7d")
-    return timedelta(**{_UNITS[found[2]]: int(found[1])})
 
 
 _ID = click.IntRange(1, LARGEST_ID)
@@ -158,7 +146,7 @@ def retry(ids: tuple[int, ...], pipeline: str | None, postgres_url: str | None) 
 @_ids
 @click.option("--pipeline", metavar="P", help="All dead letters of this pipeline.")
 @click.option(
-    "--older-than", callback=_age, metavar="AGE", help="With --pipeline: only those last refused this long ago."
+    "--older-than", callback=age, metavar="AGE", help="With --pipeline: only those last refused this long ago."
 )
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @postgres_option

@@ -1,32 +1,6 @@
-"""`relay jobs ...`: enqueue, list and show jobs, and what operators do to them."""
+"""`relay jobs ...`: one file for looking at jobs, one for acting on them, one for their queues."""
 
-import json
-import sys
-from collections.abc import Sequence
-from dataclasses import asdict
-from datetime import UTC, datetime
-from typing import Any
-from uuid import UUID
-
-import click
-from rich.table import Table
-
-from relay.cli.base import (
-    Verbs,
-    database,
-    json_option,
-    load_settings,
-    output,
-    postgres_option,
-    print_json,
-    print_json_text,
-    say,
-    tell,
-)
-from relay.cli.jobs_json import as_json_text
-from relay.errors import ConfigError
-from relay.operations import jobs as operations
-from relay.operations.jobs import STATES, Attempt, Filter, NewJob, Summary
+from relay.cli.base import Verbs
 
 _HELP = """Enqueues jobs, shows what became of them, and what operators do to them.
 
@@ -40,207 +14,18 @@ Example:
   relay jobs show 00000001-0000-8000-8000-000000000001
 """
 
-jobs = Verbs("jobs", _HELP)
+VERBS = {
+    "enqueue": "relay.cli.job_look:enqueue",
+    "list": "relay.cli.job_look:list_jobs",
+    "show": "relay.cli.job_look:show",
+    "attempts": "relay.cli.job_look:attempts",
+    "cancel": "relay.cli.job_actions:cancel",
+    "replay": "relay.cli.job_actions:replay",
+    "drain": "relay.cli.job_actions:drain",
+    "purge": "relay.cli.job_actions:purge",
+    "stats": "relay.cli.job_numbers:stats",
+    "workers": "relay.cli.job_numbers:workers",
+    "queue": "relay.cli.job_queue:queue",
+}
 
-job_argument = click.argument("job", type=click.UUID, metavar="ID")
-
-
-def _json_text(_ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
-    """JSON as text. It is checked, and not built again: no number loses a digit."""
-    if value is not None:
-        try:
-            json.loads(value, parse_int=str, parse_float=str)
-        except (ValueError, RecursionError) as error:
-            raise click.BadParameter(f"not JSON: {error}", param=param) from None
-    return value
-
-
-def _moment(_ctx: click.Context, param: click.Parameter, value: str | None) -> datetime | None:
-    if value is None:
-        return None
-    try:
-        found = datetime.fromisoformat(value)
-    except ValueError:
-        raise click.BadParameter(
-            f"{value!r} is not a time: give one such as 2030-01-31T12:00:00Z", param=param
-        ) from None
-    return found if found.tzinfo else found.replace(tzinfo=UTC)
-
-
-def filter_options(command: Any) -> Any:
-    """Which jobs: as `name`, `dedupe_key` and `run_key`."""
-    for flag, name, text in (
-        ("--run-key", "run_key", "Only those with this run key."),
-        ("--dedupe-key", "dedupe_key", "Only those with this dedupe key."),
-        ("--name", "name", "Only those with this name."),
-    ):
-        command = click.option(flag, name, metavar="TEXT", help=text)(command)
-    return command
-
-
-@jobs.command()
-@click.argument("queue")
-@click.argument("name")
-@click.argument("payload", callback=_json_text, default="{}", metavar="[JSON]")
-@click.option(
-    "--kind",
-    type=click.Choice(("python", "http", "dramatiq", "celery")),
-    default="python",
-    help="What runs it; default python.",
-)
-@click.option("--priority", type=int, default=0, metavar="N", help="-1000 to 1000, highest first; default 0.")
-@click.option("--max-attempts", type=int, default=10, metavar="N", help="How often it is run at most; default 10.")
-@click.option("--timeout-seconds", type=int, default=30, metavar="S", help="Of one attempt; default 30.")
-@click.option("--at", "available_at", callback=_moment, metavar="TIME", help="Not before: 2030-01-31T12:00:00Z.")
-@click.option("--run-key", metavar="TEXT", help="Limits how many of the same key run at a time.")
-@click.option("--idempotency-key", metavar="TEXT", help="Enqueues it once: again gives the first job.")
-@click.option("--ignore-conflict", is_flag=True, help="Also if the first job has another name or payload.")
-@click.option("--dedupe-key", metavar="TEXT", help="A label to list by.")
-@click.option(
-    "--dedupe", type=click.Choice(("waiting", "unfinished")), help="Not while a job with the dedupe key is so."
-)
-@click.option("--trace-id", metavar="TEXT", help="Kept with the job, and in the logs of its worker.")
-@click.option("--headers", callback=_json_text, metavar="JSON", help="Of the request of an HTTP job: an object.")
-@click.option("--metadata", callback=_json_text, metavar="JSON", help="An object for the handler.")
-@click.option("--options", callback=_json_text, metavar="JSON", help="An object: backoff, what follows.")
-@postgres_option
-@json_option
-def enqueue(
-    queue: str, name: str, postgres_url: str | None, as_json: bool, ignore_conflict: bool, **given: Any
-) -> None:
-    """Enqueues a job of NAME in QUEUE, with JSON as its payload: for a Python handler, its arguments as an object.
-
-    \b
-    Exit codes: 0 enqueued, or the job that has its key; 1 refused, or an error; 2 wrong usage.
-
-    \b
-    Example:
-      relay jobs enqueue mail send_receipt '{"order_id": 42}' --idempotency-key receipt:42
-      relay jobs enqueue hooks notify '{"url": "https://example.com/hook", "json": {"n": 1}}' --kind http
-    """
-    new = NewJob(queue, name, on_conflict="ignore" if ignore_conflict else "error", **given)
-    with database(load_settings(postgres_url=postgres_url), "jobs") as connection:
-        done = operations.enqueue(connection, new)
-    if as_json:
-        print_json(asdict(done))
-        return
-    say(done.job)
-    if not done.is_new:
-        tell("nothing was enqueued: this job has the key")
-
-
-@jobs.command("list")
-@click.argument("queue", required=False)
-@click.option("--state", type=click.Choice(STATES), help="Only those in this state.")
-@filter_options
-@click.option("--limit", type=click.IntRange(1, 10_000), default=100, metavar="N", help="How many; default 100.")
-@click.option("--before", metavar="CURSOR", help="Go on where a page has ended.")
-@postgres_option
-@json_option
-def list_jobs(
-    queue: str | None, limit: int, before: str | None, postgres_url: str | None, as_json: bool, **wanted: Any
-) -> None:
-    """Lists the jobs of one queue or of all, newest first, without their payloads.
-
-    A filter looks at 100,000 jobs at a time: then the list may be short, and says how to go on.
-
-    \b
-    Exit codes: 0 listed, also if there are none; 1 no such queue, or an error; 2 wrong usage.
-
-    \b
-    Example:
-      relay jobs list
-      relay jobs list mail --state dead_letter --name send_receipt --limit 10 --json
-    """
-    with database(load_settings(postgres_url=postgres_url), "jobs") as connection:
-        page = operations.list_jobs(connection, Filter(queue, **wanted), limit=limit, before=before)
-    if as_json:
-        print_json([asdict(job) for job in page.jobs])
-    elif not page.jobs:
-        tell("there are no such jobs" if page.next_before is None else "there are none here")
-    else:
-        output().print(_table(page.jobs))
-    if page.next_before is not None:
-        tell(f"there may be more: continue with --before {page.next_before}")
-
-
-def _table(found: Sequence[Summary]) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for title in ("id", "queue", "name", "state", "attempts", "enqueued", "due or ended", "code"):
-        table.add_column(
-            title, justify="right" if title == "attempts" else "left", no_wrap=title == "id", overflow="fold"
-        )
-    for job in found:
-        table.add_row(
-            job.job, job.queue, job.name, job.state, f"{job.attempts}/{job.max_attempts}", _time(job.created_at),
-            _time(job.ended_at or job.available_at), job.code or "",
-        )  # fmt: skip
-    return table
-
-
-@jobs.command()
-@job_argument
-@postgres_option
-def show(job: UUID, postgres_url: str | None) -> None:
-    """Shows one job in full, with its payload, as JSON.
-
-    \b
-    Exit codes: 0 shown; 1 it does not exist, or an error; 2 wrong usage.
-
-    \b
-    Example:
-      relay jobs show 00000001-0000-8000-8000-000000000001 | jq .payload
-    """
-    with database(load_settings(postgres_url=postgres_url), "jobs") as connection:
-        print_json_text(as_json_text(operations.show(connection, str(job))))
-
-
-@jobs.command()
-@job_argument
-@postgres_option
-@json_option
-def attempts(job: UUID, postgres_url: str | None, as_json: bool) -> None:
-    """Lists the attempts of a job that have ended: when, how long, how it ended and why.
-
-    \b
-    Exit codes: 0 listed, also if there are none; 1 no such job, or an error; 2 wrong usage.
-
-    \b
-    Example:
-      relay jobs attempts 00000001-0000-8000-8000-000000000001
-    """
-    with database(load_settings(postgres_url=postgres_url), "jobs") as connection:
-        found = operations.attempts(connection, str(job))
-    if as_json:
-        print_json_text("[" + ",\n".join(map(as_json_text, found)) + "]")
-    elif not found:
-        tell("it has not run yet")
-    else:
-        output().print(_attempts(found))
-
-
-def _attempts(found: Sequence[Attempt]) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for title in ("attempt", "began", "ms", "status", "worker", "code", "error"):
-        number = title in ("attempt", "ms", "worker")
-        table.add_column(title, justify="right" if number else "left", no_wrap=number, overflow="fold")
-    for run in found:
-        table.add_row(
-            str(run.attempt), _time(run.started_at), str(run.ms), run.status, str(run.worker_id), run.code or "",
-            run.error or "",
-        )  # fmt: skip
-    return table
-
-
-def _time(moment: datetime | None) -> str:
-    return f"{moment:%Y-%m-%d %H:%M:%S}" if moment else ""
-
-
-def confirm_or_refuse(question: str, yes: bool) -> None:
-    """Asks at a terminal; elsewhere it needs --yes. Raises ConfigError if the answer is no."""
-    if yes:
-        return
-    if not sys.stdin.isatty():
-        raise ConfigError(f"{question} Give --yes to confirm")
-    if not click.confirm(question, err=True):
-        raise ConfigError("nothing was changed")
+jobs = Verbs("jobs", _HELP, VERBS)

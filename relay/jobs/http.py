@@ -29,7 +29,7 @@ JOB_HEADERS = frozenset({"x-pgrelay-job-id", "x-pgrelay-attempt", "x-pgrelay-tra
 MOST_HEADERS = 64
 MOST_HEADER_CHARACTERS = 16_384
 
-_BODIES = {"json": b"application/json", "text": b"text/plain; charset=utf-8", "base64": b"application/octet-stream"}
+BODIES = {"json": b"application/json", "text": b"text/plain; charset=utf-8", "base64": b"application/octet-stream"}
 _WITHOUT_BODY = ("GET", "HEAD")
 
 
@@ -135,7 +135,7 @@ def read_http_job(payload: str, headers: str | None) -> HttpRequest:
         raise BadHttpJob("the payload of an HTTP job must be an object") from None
     method, origin, target = _line(parts)
     body = _body(parts, method)
-    content_type = next((kind for key, kind in _BODIES.items() if key in parts), None)
+    content_type = next((kind for key, kind in BODIES.items() if key in parts), None)
     return HttpRequest(method, origin, target, body, content_type, _checked_headers({} if theirs is None else theirs))
 
 
@@ -177,7 +177,7 @@ _parsed_url = cached_if_short(parse_url)
 
 def _body(parts: Mapping[str, Any], method: str) -> bytes | None:
     """Of `json` only what `read_http_job` has left as it stands; None for no body."""
-    given = [key for key in _BODIES if key in parts]
+    given = [key for key in BODIES if key in parts]
     if not given:
         return None if method in (*_WITHOUT_BODY, "DELETE") else b""
     if len(given) > 1:

@@ -1,36 +1,21 @@
-"""Jobs: enqueue, list and show them, cancel and replay them, wait for them, remove what is kept of them.
+"""Jobs: enqueue, list and show them. `job_actions.py` cancels and replays them, `job_queues.py` has their queues.
 
 A job is named by its public id, a UUID. States: pending, leased, succeeded, dead_letter, cancelled.
 """
 
 import heapq
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
 from typing import Any, Literal, get_args
 
-from psycopg import errors
-
 from relay.errors import ConfigError
 from relay.masking import mask
 from relay.operations.base import LARGEST_ID, Connection, one, rows, transaction
+from relay.operations.job_errors import NoSuchJob, refusals
 
 State = Literal["pending", "leased", "succeeded", "dead_letter", "cancelled"]
 STATES: tuple[State, ...] = get_args(State)
-
-
-class NoSuchJob(ConfigError):
-    """There is no such job, queue or attempt (any more)."""
-
-
-class NotPossible(ConfigError):
-    """The job is in a state in which that cannot be done."""
-
-
-class KeyInUse(ConfigError):
-    """The idempotency key belongs to a job with another name or payload."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,25 +186,6 @@ def attempts(connection: Connection, job: str) -> list[Attempt]:
     if not found:
         show(connection, job)
     return [Attempt(**row | {name: row[name] and mask(row[name]) for name in ("error", "preview")}) for row in found]
-
-
-@contextmanager
-def refusals() -> Iterator[None]:
-    """What PostgreSQL says of what is not there, of states and of keys has errors of its own."""
-    try:
-        yield
-    except ConfigError as error:
-        for cause, kind in _KINDS.items():
-            if type(error) is ConfigError and isinstance(error.__cause__, cause):
-                raise kind(str(error)) from error.__cause__
-        raise
-
-
-_KINDS: Mapping[type[Exception], type[ConfigError]] = {
-    errors.UndefinedObject: NoSuchJob,
-    errors.ObjectNotInPrerequisiteState: NotPossible,
-    errors.UniqueViolation: KeyInUse,
-}
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,42 +1,13 @@
-"""`relay jobs`: what is enqueued is listed and shown, what operators do to it, and what they are told."""
+"""`relay jobs enqueue, list, show, attempts`: what is enqueued is listed and shown, and what became of it."""
 
 import json
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
-from tests.cli.command import invoke
+from tests.cli.jobs import Bench
 from tests.services.postgres import Database
-from tests.sql.jobs.jobs import Worker, enqueue, uuid_of
-
-
-class Bench:
-    """A queue `mail`, its worker in SQL, and the command."""
-
-    def __init__(self, database: Database) -> None:
-        self.url = database.url
-        self.session = database.connect()
-        self.session.execute("select tide.job_queue_create('mail')")
-        self.worker = Worker(self.session)
-
-    def verb(self, *words: object, stdin: str = "") -> Any:
-        return invoke("jobs", *map(str, words), url=self.url, stdin=stdin)
-
-    def done(self, *words: object) -> str:
-        """What it printed."""
-        result = self.verb(*words)
-        assert result.exit_code == 0, result.output
-        return str(result.stdout)
-
-    def json(self, *words: object) -> Any:
-        return json.loads(self.done(*words, "--json"))
-
-    def enqueued(self, *words: object) -> str:
-        return self.done("enqueue", "mail", "send", *words).strip()
-
-    def states(self) -> dict[str, str]:
-        return {job["job"]: job["state"] for job in self.json("list")}
+from tests.sql.jobs.jobs import enqueue, uuid_of
 
 
 @pytest.fixture
@@ -44,9 +15,6 @@ def bench(database: Database) -> Iterator[Bench]:
     made = Bench(database)
     yield made
     made.session.close()
-
-
-# Enqueuing and looking ---------------------------------------------------------------------------------------------
 
 
 def test_a_job_is_enqueued_listed_and_shown_with_every_digit(bench: Bench) -> None:

@@ -89,9 +89,9 @@ def test_inline_runs_a_job_where_it_is_enqueued() -> None:
 def test_what_cannot_be_a_request_is_refused() -> None:
     with recorded() as kept:
         cases: list[tuple[str, Any, str]] = [
-            ("ftp://shop.example/", {}, "must begin with https:// or http://"),
-            ("https:///paid", {"name": "paid"}, "and name a host"),
-            ("https://shop.example/", {"json": 1, "text": "1"}, "give one body, not json and text"),
+            ("ftp://shop.example/", {}, "must begin with https://"),
+            ("https:///paid", {"name": "paid"}, "must name a host"),
+            ("https://shop.example/", {"json": 1, "text": "1"}, "json and text: keep one of them"),
         ]
         for url, options, problem in cases:
             with pytest.raises(jobs.errors.JobError, match=problem):

@@ -13,7 +13,18 @@ import pytest
 from relay import operations
 from relay.database.connection import Connection
 from relay.errors import ConfigError, MigrationError, NotConnected
-from relay.operations import dead_letters, history, outboxes, pipelines, replays, restore
+from relay.operations import (
+    dead_letters,
+    history,
+    job_actions,
+    job_queues,
+    jobs,
+    outboxes,
+    pipelines,
+    replays,
+    restore,
+)
+from relay.operations.job_errors import KeyInUse, NoSuchJob, NotPossible
 from relay.operations.pg_tide.importer import import_pg_tide
 from relay.operations.pipelines import RoutedTable
 from relay.operations.publish import publish_lines
@@ -24,6 +35,7 @@ Operation = Callable[[Connection], object]
 
 FORWARD = pipelines.define('{"sink_type": "stdout"}')
 REVERSE = pipelines.define('{"source_type": "stdin"}')
+NO_JOB = "00000001-0000-8000-8000-000000000001"
 TABLE = RoutedTable("no_such_table", {}, {}, existing=False, existing_order=None)
 
 ON_WHAT_IS_NOT_THERE: dict[str, Operation] = {
@@ -50,6 +62,23 @@ ON_WHAT_IS_NOT_THERE: dict[str, Operation] = {
     "replays.cancel": lambda db: replays.cancel(db, 99),
     "history.read": lambda db: history.read(db, "nope"),
     "outboxes.create": lambda db: outboxes.create(db, ""),
+    "jobs.enqueue": lambda db: jobs.enqueue(db, jobs.NewJob("nope", "send")),
+    "jobs.list_jobs": lambda db: jobs.list_jobs(db, jobs.Filter("nope")),
+    "jobs.show": lambda db: jobs.show(db, NO_JOB),
+    "jobs.attempts": lambda db: jobs.attempts(db, NO_JOB),
+    "job_actions.cancel": lambda db: job_actions.cancel(db, NO_JOB),
+    "job_actions.cancel_many": lambda db: job_actions.cancel_many(db, jobs.Filter("nope")),
+    "job_actions.replay": lambda db: job_actions.replay(db, NO_JOB),
+    "job_actions.replay_many": lambda db: job_actions.replay_many(db, jobs.Filter()),
+    "job_actions.purge": lambda db: job_actions.purge(db, "nope"),
+    "job_actions.drain": lambda db: job_actions.drain(db, "nope", 0),
+    "job_queues.show": lambda db: job_queues.show(db, "nope"),
+    "job_queues.create": lambda db: job_queues.create(db, "no/pe"),
+    "job_queues.change": lambda db: job_queues.change(db, "nope", {}),
+    "job_queues.pause": lambda db: job_queues.pause(db, "nope"),
+    "job_queues.resume": lambda db: job_queues.resume(db, "nope"),
+    "job_queues.drop": lambda db: job_queues.drop(db, "nope"),
+    "job_queues.stats": lambda db: job_queues.stats(db, "nope"),
     "restore.restored": lambda db: restore.restored(db, ["nope"]),
     "import_pg_tide": import_pg_tide,
     "publish_lines": lambda db: list(publish_lines(db, "nope", io.BytesIO(b"1\n"))),
@@ -108,6 +137,23 @@ def test_results_hold_ids_codes_and_times_and_no_secret(db: Connection) -> None:
         assert timedelta() <= datetime.now(UTC) - moment < timedelta(minutes=5)
     for result in (shown, page, letter, change):
         assert "hidden-one" not in str(result) and "t0ken-2" not in str(result)
+
+
+def test_callers_can_distinguish_what_is_refused_of_jobs(db: Connection) -> None:
+    with pytest.raises(NoSuchJob):
+        jobs.enqueue(db, jobs.NewJob("mail", "send"))
+    job_queues.create(db, "mail", {"key_limit": 2})
+    with pytest.raises(NotPossible):
+        job_queues.create(db, "mail")
+    first = jobs.enqueue(db, jobs.NewJob("mail", "send", idempotency_key="k"))
+    with pytest.raises(KeyInUse, match=first.job):
+        jobs.enqueue(db, jobs.NewJob("mail", "other", idempotency_key="k"))
+    with pytest.raises(NotPossible):
+        job_actions.replay(db, first.job)
+    with pytest.raises(ConfigError) as caught:
+        jobs.enqueue(db, jobs.NewJob("mail", "send", priority=9999))
+    assert type(caught.value) is ConfigError
+    assert [job.job for job in jobs.list_jobs(db, jobs.Filter()).jobs] == [first.job]
 
 
 def test_a_dry_run_finds_what_would_fail_and_changes_nothing(db: Connection) -> None:

@@ -3,9 +3,10 @@
 -- The fence is the lease: one that was given to others is gone, and what is no longer in it is passed over. So a call whose
 -- answer was lost can be repeated. Outcomes: s (succeeded), r (retry), d (dead), c (cancelled), b (handed back: no attempt).
 --
--- tide.job_complete writes the attempt of a job in the handler's own transaction and leaves the lease to its worker: else a handler
--- that stays in its transaction would hold up the other jobs of the claim. Who would write another attempt of the same number
--- waits for that transaction at the primary key: so what is completed stays so, whatever its handler does next.
+-- tide.job_complete writes the attempt of a job in the handler's own transaction and only shares the lease: else a handler that
+-- stays in its transaction would hold up the other jobs of the claim. Who would write another attempt of the same number waits
+-- for that transaction at the primary key, and who would end the lease waits for it there: so what is completed stays so,
+-- whatever its handler does next, and whatever becomes of its worker.
 create or replace function tide.job_finish(
     worker bigint, leases bigint[], ids bigint[], attempts smallint[], outcomes "char"[], ms int[], codes text[] default null,
     errors text[] default null, statuses smallint[] default null, previews text[] default null, results jsonb[] default null,
@@ -19,10 +20,12 @@ declare
     ended_ids int;
 begin
     with ours as materialized (
-        select l.lease_id, l.outbox_id, l.ids, l.open, l.cancelled from tide.job_lease l
-         where l.lease_id = any(leases) and l.worker_id = worker order by l.lease_id for update
+        select l.lease_id, l.outbox_id, l.ids, l.cancelled,
+               (select q.keep_succeeded from tide.job_queue q where q.outbox_id = l.outbox_id) as keep
+          from tide.job_lease l
+         where l.lease_id = any(leases) and l.worker_id = worker order by l.lease_id for no key update
     ), told as materialized (
-        select o.outbox_id, o.open, e.lease_id, e.id, e.attempt, e.ms, e.code, e.error, e.status, e.preview, e.result, e.retry_seconds,
+        select o.outbox_id, o.keep, e.lease_id, e.id, e.attempt, e.ms, e.code, e.error, e.status, e.preview, e.result, e.retry_seconds,
                case when e.outcome <> 's' and exists (
                         select from tide.job_attempt a
                          where a.outbox_id = o.outbox_id and a.id = e.id and a.attempt = e.attempt and a.outcome = 's')
@@ -32,44 +35,51 @@ begin
                  as e (lease_id, id, attempt, outcome, ms, code, error, status, preview, result, retry_seconds)
           join ours o on o.lease_id = e.lease_id and o.ids @> e.id
     ), shrunk as materialized (
-        select e.lease_id, e.open, range_agg(int8range(e.id, e.id, '[]')) as ids, count(*)::int as n from told e group by e.lease_id, e.open
+        select e.lease_id, range_agg(int8range(e.id, e.id, '[]')) as ids, count(distinct e.id)::int as n from told e group by e.lease_id
     ), written as (
         insert into tide.job_attempt (outbox_id, id, attempt, outcome, worker_id, ms, code, error, response_status, preview, result)
         select e.outbox_id, e.id, e.attempt, e.outcome, worker, e.ms, e.code, e.error, e.status, e.preview, e.result
           from told e
          where e.outcome <> 'b'
-           and (e.outcome <> 's' or (select q.keep_succeeded from tide.job_queue q where q.outbox_id = e.outbox_id))
+           and (e.outcome <> 's' or e.keep)
         on conflict do nothing
+        returning outbox_id, id
+    ), ended as materialized (
+        -- An attempt that is there already, and was not a moment ago, is one of tide.job_complete.
+        select e.*, case when e.outcome in ('r', 'd', 'c') and (e.outbox_id, e.id) not in (select w.outbox_id, w.id from written w)
+                         then 's' else e.outcome end as fate
+          from told e
     ), waiting as (
         insert into tide.job_wait (outbox_id, id, attempt, priority, available_at, run_key)
-        select e.outbox_id, e.id, e.attempt + (e.outcome = 'r')::int, j.priority,
+        select e.outbox_id, e.id, e.attempt + (e.fate = 'r')::int, j.priority,
                clock_timestamp() + make_interval(secs => coalesce(e.retry_seconds, 0)), j.run_key
-          from told e cross join lateral tide.job_stored(e.outbox_id, e.id) j
-         where e.outcome in ('r', 'b')
+          from ended e cross join lateral tide.job_stored(e.outbox_id, e.id) j
+         where e.fate in ('r', 'b')
         on conflict do nothing
     ), dead as (
         insert into tide.job_dead (outbox_id, id, attempts, code, error, job)
         select e.outbox_id, e.id, e.attempt, e.code, e.error, to_jsonb(j)
-          from told e cross join lateral tide.job_stored(e.outbox_id, e.id) j
-         where e.outcome = 'd'
+          from ended e cross join lateral tide.job_stored(e.outbox_id, e.id) j
+         where e.fate = 'd'
         on conflict do nothing
     ), free as (
-        delete from tide.job_running r using told e where r.lease_id = e.lease_id and r.id = e.id
+        delete from tide.job_running r using ended e where r.lease_id = e.lease_id and r.id = e.id
     ), keys as (
-        delete from tide.job_key k using told e
+        delete from tide.job_key k using ended e
          where (select exists (select from tide.job_key f where f.free_on = 'e'))
-           and e.outcome in ('s', 'd', 'c') and k.outbox_id = e.outbox_id and k.id = e.id and k.free_on = 'e'
+           and e.fate in ('s', 'd', 'c') and k.outbox_id = e.outbox_id and k.id = e.id and k.free_on = 'e'
     ), kept as (
-        delete from tide.job_kept k using told e
+        delete from tide.job_kept k using ended e
          where (select exists (select from tide.job_kept f))
-           and e.outcome in ('s', 'd', 'c') and k.outbox_id = e.outbox_id and k.id = e.id
+           and e.fate in ('s', 'd', 'c') and k.outbox_id = e.outbox_id and k.id = e.id
     ), fewer as (
         update tide.job_lease l
            set ids = l.ids - (select s.ids from shrunk s where s.lease_id = l.lease_id),
                open = l.open - (select s.n from shrunk s where s.lease_id = l.lease_id)
-         where l.lease_id = any(array(select s.lease_id from shrunk s where s.open > s.n))
+         where l.lease_id = any(array(select s.lease_id from shrunk s join ours o on o.lease_id = s.lease_id and not isempty(o.ids - s.ids)))
     ), gone as (
-        delete from tide.job_lease l where l.lease_id = any(array(select s.lease_id from shrunk s where s.open <= s.n))
+        delete from tide.job_lease l
+         where l.lease_id = any(array(select s.lease_id from shrunk s join ours o on o.lease_id = s.lease_id and isempty(o.ids - s.ids)))
     )
     select coalesce(sum(s.n), 0) into ended_ids from shrunk s;
     return cardinality(ids) - ended_ids;
@@ -80,11 +90,13 @@ comment on function tide.job_finish is
 create or replace function tide.job_complete(lease bigint, job bigint, attempt smallint, result jsonb default null) returns void
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
 begin
+    with held as (
+        select l.outbox_id, l.worker_id, l.claimed_at from tide.job_lease l where l.lease_id = lease and l.ids @> job for key share
+    )
     insert into tide.job_attempt as a (outbox_id, id, attempt, outcome, worker_id, ms, result)
-    select l.outbox_id, job, job_complete.attempt, 's', l.worker_id,
-           extract(epoch from clock_timestamp() - l.claimed_at) * 1000, job_complete.result
-      from tide.job_lease l
-     where l.lease_id = lease and l.ids @> job
+    select h.outbox_id, job, job_complete.attempt, 's', h.worker_id,
+           extract(epoch from clock_timestamp() - h.claimed_at) * 1000, job_complete.result
+      from held h
     on conflict do nothing;
     if not found then
         raise exception 'job % is not this worker''s any more: its lease has ended', job using
@@ -138,7 +150,7 @@ begin
 end $$;
 
 -- Leases of workers that are silent, or gone. It works from leases: a worker's row that was removed cannot hide a job. A lease
--- that is in use, or has a job whose handler is completing it, is left for the next time.
+-- that is in use, or has a job that an open transaction has completed, is left for the next time.
 create or replace function tide.job_rescue(silent_seconds float8, max_leases int default 100) returns int
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp set lock_timeout = '1s' as $$
 declare
@@ -150,12 +162,8 @@ begin
          where w.worker_id is null or w.seen_at < clock_timestamp() - make_interval(secs => silent_seconds)
          order by l.lease_id limit max_leases for update of l skip locked
     loop
-        begin
-            perform tide.job_lease_end(lease, 'l');
-            rescued := rescued + lease.open;
-        exception when lock_not_available then
-            null;
-        end;
+        perform tide.job_lease_end(lease, 'l');
+        rescued := rescued + lease.open;
     end loop;
     delete from tide.job_worker w
      where w.seen_at < clock_timestamp() - make_interval(secs => greatest(silent_seconds, 60))
@@ -166,18 +174,27 @@ comment on function tide.job_rescue is
     'Has the jobs of workers without a sign of life for so long run again, or be dead at their last attempt. Returns their number.';
 
 -- For a stop, and for jobs that were claimed ahead and not begun.
+-- A lease with a job that an open transaction has completed stays: when its worker has stopped, it is rescued.
 create or replace function tide.job_release(worker bigint, leases bigint[] default null) returns int
-language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp set lock_timeout = '1s' as $$
 declare
+    number   bigint;
     lease    tide.job_lease;
     released int := 0;
 begin
-    for lease in
-        select l.* from tide.job_lease l
-         where l.worker_id = worker and (leases is null or l.lease_id = any (leases)) order by l.lease_id for update
+    for number in
+        select l.lease_id from tide.job_lease l
+         where l.worker_id = worker and (leases is null or l.lease_id = any (leases)) order by l.lease_id
     loop
-        perform tide.job_lease_end(lease, 'b');
-        released := released + lease.open;
+        begin
+            select * into lease from tide.job_lease l where l.lease_id = number and l.worker_id = worker for update;
+            if found then
+                perform tide.job_lease_end(lease, 'b');
+                released := released + lease.open;
+            end if;
+        exception when lock_not_available then
+            null;
+        end;
     end loop;
     return released;
 end $$;

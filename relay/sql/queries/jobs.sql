@@ -38,3 +38,65 @@ select attempt, status, started_at, ended_at, ms, code, error, response_status, 
 -- name: job_queue_names
 -- Every queue.
 select q.name from tide.job_queue q order by q.name
+
+-- name: job_cancel
+-- Cancels a job: cancelled, or leased while its worker was asked to stop.
+select tide.job_cancel(%(job)s::uuid, %(reason)s::text) as state
+
+-- name: job_cancel_many
+-- Cancels jobs of a queue.
+select tide.job_cancel_many(%(queue)s::text, %(state)s::text, %(name)s::text, %(dedupe_key)s::text, %(run_key)s::text, %(max_jobs)s::int,
+                            %(reason)s::text) as jobs
+
+-- name: job_replay
+-- A new job like one that has ended.
+select tide.job_replay(%(job)s::uuid, %(force)s::boolean, %(available_at)s::timestamptz)::text as job
+
+-- name: job_replay_many
+-- The same for many of a queue.
+select tide.job_replay_many(%(queue)s::text, %(state)s::text, %(name)s::text, %(dedupe_key)s::text, %(run_key)s::text,
+                            %(max_jobs)s::int) as jobs
+
+-- name: job_purge
+-- Removes dead jobs that died so long ago.
+select tide.job_purge(%(queue)s::text, %(older_than)s::interval, %(max_jobs)s::int) as jobs
+
+-- name: job_queue_list
+-- The queues with their settings, or one of them.
+select queue, paused, concurrency_limit, key_limit, rate, burst, fair, keep_succeeded, retention_hours, dead_retention_hours,
+       max_payload_bytes, created_at, invalid_reason
+  from tide.job_queue_list()
+ where %(queue)s::text is null or queue = %(queue)s
+
+-- name: job_queue_create
+-- Creates a queue.
+select tide.job_queue_create(%(queue)s::text)
+
+-- name: job_queue_set
+-- Changes its settings.
+select tide.job_queue_set(%(queue)s::text, %(settings)s::jsonb)
+
+-- name: job_queue_pause
+-- No job of it begins any more.
+select tide.job_queue_pause(%(queue)s::text)
+
+-- name: job_queue_resume
+-- They do again.
+select tide.job_queue_resume(%(queue)s::text)
+
+-- name: job_queue_drop
+-- Removes it with its jobs.
+select tide.job_queue_drop(%(queue)s::text, %(force)s::boolean)
+
+-- name: job_stats
+-- The numbers of each queue, or of one.
+select queue, paused, pending, due, scheduled, leased, dead, oldest_due_seconds, workers, concurrency_limit
+  from tide.job_stats(%(queue)s::text)
+
+-- name: job_workers
+-- The processes that run jobs, and how many each has.
+select w.worker_id, w.host, w.pid, w.queues, w.slots, w.version, w.started_at, w.seen_at, w.stopping,
+       extract(epoch from clock_timestamp() - w.seen_at)::float8 as silent_seconds,
+       coalesce((select sum(l.open) from tide.job_lease l where l.worker_id = w.worker_id), 0)::bigint as leased
+  from tide.job_worker w
+ order by w.host, w.pid, w.worker_id

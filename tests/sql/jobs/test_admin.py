@@ -129,7 +129,7 @@ def test_a_dedupe_key_is_free_after_a_cancel(session: Session) -> None:
 
 
 def test_claims_and_cancels_at_the_same_time_agree(database: Database, session: Session) -> None:
-    """Each job is either run or cancelled, whoever was first."""
+    """Each job is either run or cancelled, in whatever order."""
     ids = one(session, "select tide.job_enqueue_many('mail', '{send}', array_fill('{}'::jsonb, array[400]))")
     ran: list[int] = []
 

@@ -1,0 +1,91 @@
+"""`relay jobs stats, workers`: what queues hold, and who works on it."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+
+import click
+from rich.table import Table
+
+from relay.cli.base import Verb, database, json_option, load_settings, output, postgres_option, print_json, shown, tell
+from relay.cli.values import time_text
+from relay.operations import job_queues
+from relay.operations.base import seconds_text
+from relay.operations.job_queues import Numbers, Worker
+
+
+@click.command(cls=Verb, short_help="Shows what each queue holds.")
+@click.argument("queue", required=False)
+@postgres_option
+@json_option
+def stats(queue: str | None, postgres_url: str | None, as_json: bool) -> None:
+    """Shows what each queue holds: due, scheduled, leased and dead jobs, how long the oldest has been due, its workers.
+
+    Numbers above 10,000 are estimates. Any role that has tide.grant_reader may use it.
+
+    \b
+    Exit codes: 0 shown; 1 no such queue, or an error; 2 wrong usage.
+
+    \b
+    Example:
+      relay jobs stats
+      relay jobs stats mail --json
+    """
+    with database(load_settings(postgres_url=postgres_url), "jobs") as connection:
+        found = job_queues.stats(connection, queue)
+    if as_json:
+        print_json([asdict(numbers) for numbers in found])
+    elif not found:
+        tell("there are no queues; create one: relay jobs queue create NAME")
+    else:
+        output().print(numbers_table(found))
+
+
+def numbers_table(found: Sequence[Numbers]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for title in ("queue", "due", "scheduled", "leased", "limit", "dead", "oldest due", "workers", ""):
+        left = title in ("queue", "")
+        table.add_column(title, justify="left" if left else "right", no_wrap=not left, overflow="fold")
+    for queue in found:
+        table.add_row(
+            queue.queue, str(queue.due), str(queue.scheduled), str(queue.leased), str(queue.concurrency_limit or ""),
+            str(queue.dead), seconds_text(queue.oldest_due_seconds) if queue.due else "", str(queue.workers),
+            shown("paused", "yellow") if queue.paused else "",
+        )  # fmt: skip
+    return table
+
+
+@click.command(cls=Verb, short_help="Lists the processes that run jobs.")
+@postgres_option
+@json_option
+def workers(postgres_url: str | None, as_json: bool) -> None:
+    """Lists the processes that run jobs: their queues, slots and jobs, and when they gave their last sign of life.
+
+    \b
+    Exit codes: 0 listed, also if there are none; 1 an error; 2 wrong usage.
+
+    \b
+    Example:
+      relay jobs workers
+    """
+    with database(load_settings(postgres_url=postgres_url), "jobs") as connection:
+        found = job_queues.workers(connection)
+    if as_json:
+        print_json([asdict(worker) for worker in found])
+    elif not found:
+        tell("no process runs jobs; start one: relay workers --jobs MODULE")
+    else:
+        output().print(_workers(found))
+
+
+def _workers(found: Sequence[Worker]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for title in ("worker", "host", "pid", "queues", "jobs", "slots", "started", "last seen", ""):
+        number = title in ("worker", "pid", "jobs", "slots")
+        table.add_column(title, justify="right" if number else "left", no_wrap=number, overflow="fold")
+    for worker in found:
+        table.add_row(
+            str(worker.worker_id), worker.host, str(worker.pid), ", ".join(worker.queues), str(worker.leased),
+            str(worker.slots), time_text(worker.started_at), f"{seconds_text(worker.silent_seconds)} ago",
+            "stopping" if worker.stopping else "",
+        )  # fmt: skip
+    return table

@@ -693,7 +693,7 @@ select p.kind, 'function', unnest(p.names)
         'database_identity', 'job_state', 'job_list', 'job_stats', 'job_unknown_handlers', 'job_queue_list']),
     ('api', array['inbox_look']),
     ('inbox_writer', array['inbox_write']),
-    ('job_publisher', array['job_enqueue', 'job_enqueue_many', 'job_uuid', 'job_of_uuid']),
+    ('job_publisher', array['job_enqueue', 'job_enqueue_many', 'job_enqueued', 'job_uuid', 'job_of_uuid']),
     ('job_worker', array[
         'job_claim', 'job_finish', 'job_complete', 'job_release', 'job_rescue', 'job_worker_start', 'job_worker_beat', 'job_worker_stop',
         'job_queue_create_if_not_exists', 'job_uuid', 'job_of_uuid']),

@@ -175,8 +175,14 @@ def test_many_are_cancelled_by_what_they_have_in_common(session: Session, worker
 
 
 def test_what_has_ended_is_replayed_any_number_of_times_with_its_key(session: Session, worker: Worker) -> None:
-    plain = {"idempotency_key": "i", "priority": 5, "max_attempts": 3, "timeout_seconds": 7, "trace_id": "t"}
-    more = {"headers": Jsonb({"a": "b"}), "metadata": Jsonb({"m": 1}), "options": Jsonb({"backoff": 9})}
+    plain: dict[str, Any] = {
+        "idempotency_key": "i",
+        "priority": 5,
+        "max_attempts": 3,
+        "timeout_seconds": 7,
+        "trace_id": "t",
+    }
+    more: dict[str, Any] = {"headers": Jsonb({"a": "b"}), "metadata": Jsonb({"m": 1}), "options": Jsonb({"backoff": 9})}
     options = plain | more | {"dedupe_key": "d"}
     first = enqueue(session, {"n": 1}, **options)
     worker.run(outcome="d", code="bad")

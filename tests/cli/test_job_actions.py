@@ -76,6 +76,7 @@ def test_drain_waits_until_nothing_waits_or_runs(bench: Bench) -> None:
     assert (result.exit_code, result.stderr.splitlines()[0]) == (1, "1 wait, 0 run")
     assert "was not drained in 0.01 s: 1 jobs wait and 0 run" in result.stderr
     claimed = bench.worker.claim()
+    assert "0 jobs wait and 1 run" in bench.verb("drain", "mail", "--timeout-seconds", 0).stderr
     said: list[str] = []
     waiting = threading.Thread(target=lambda: said.append(bench.done("drain", "mail", "--timeout-seconds", 60)))
     waiting.start()

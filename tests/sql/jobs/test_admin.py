@@ -11,6 +11,7 @@ from psycopg.types.json import Jsonb
 from tests.services.postgres import Database
 from tests.sql.jobs.jobs import Session, Worker, enqueue, one, uuid_of
 from tests.sql.support import refused
+from tests.waiting import wait_until
 
 
 @pytest.fixture
@@ -155,6 +156,21 @@ def test_claims_and_cancels_at_the_same_time_agree(database: Database, session: 
         thread.join()
     assert sorted([*ran, *cancelled]) == ids
     assert cancelled
+
+
+def test_a_cancel_waits_for_a_claim_that_has_not_committed(database: Database, session: Session) -> None:
+    job = enqueue(session)
+    said: list[str] = []
+    with database.connect(autocommit=False) as claiming:
+        assert len(Worker(claiming).claim()) == 1
+        asking = threading.Thread(target=lambda: said.append(cancel(session, job)))
+        asking.start()
+        with database.connect() as looking:
+            waiting = "select count(*) from pg_locks where not granted"
+            wait_until(lambda: said or one(looking, waiting))
+        claiming.commit()
+    asking.join()
+    assert said == ["leased"]
 
 
 def test_many_are_cancelled_by_what_they_have_in_common(session: Session, worker: Worker) -> None:

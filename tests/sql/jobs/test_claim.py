@@ -38,7 +38,7 @@ def ids(claimed: list[Any]) -> list[int]:
 
 
 def test_an_open_enqueue_stops_no_claim_and_an_open_claim_no_enqueue(database: Database, session: Session) -> None:
-    kinds: list[dict[str, object]] = [
+    kinds: list[dict[str, Any]] = [
         {},
         {"priority": 5},
         {"run_key": "key"},

@@ -20,6 +20,19 @@ from relay.known_secrets import remember
 from relay.masking import MASKED, mask, remember_url
 
 PREFIXES = reach.NEVER_VARIABLES
+SHORTEST_TOKEN = 16
+
+PGRELAY = {
+    "postgres_url": "PGRELAY_DATABASE_URL",
+    "api_auth_tokens": "PGRELAY_API_AUTH_TOKENS",
+    "api_read_only_auth_tokens": "PGRELAY_API_READ_ONLY_AUTH_TOKENS",
+    "job_queues": "PGRELAY_WORKER_QUEUES",
+    "job_slots": "PGRELAY_WORKER_CONCURRENCY",
+    "job_lease_seconds": "PGRELAY_WORKER_LEASE_SECONDS",
+    "job_grace_seconds": "PGRELAY_WORKER_SHUTDOWN_GRACE_SECONDS",
+    "job_http_hosts": "PGRELAY_HTTP_ALLOWED_HOSTS",
+}
+"""The variables of PgRelay that stand for a field; see docs/migrating-from/pgrelay.md."""
 
 _REACH = reach.Reach()
 _UNITS_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
@@ -52,6 +65,11 @@ def parse_address(value: str) -> tuple[str, int]:
     if not match or int(match[2]) > 65535:
         raise ValueError("give host:port, such as 0.0.0.0:9090 or [::]:9090")
     return match[1].strip("[]"), int(match[2])
+
+
+def _without_driver(url: object) -> object:
+    """A URL of SQLAlchemy as one of libpq."""
+    return re.sub(r"^(postgres(?:ql)?)\+\w+://", r"\1://", url) if isinstance(url, str) else url
 
 
 def _checked_address(value: str) -> str:
@@ -90,6 +108,12 @@ def _checked_folders(folders: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(os.path.normpath(folder) for folder in folders)
 
 
+def _checked_tokens(tokens: tuple[str, ...]) -> tuple[str, ...]:
+    if not all(len(token) >= SHORTEST_TOKEN and token.isascii() and token.isprintable() for token in tokens):
+        raise ValueError(f"give tokens of {SHORTEST_TOKEN} characters at least, with commas between them")
+    return tokens
+
+
 def _checked_hosts(hosts: tuple[str, ...]) -> tuple[str, ...]:
     if not all(re.fullmatch(r"(\*\.)?[A-Za-z0-9_.:-]+", host) for host in hosts):
         raise ValueError("give hosts with commas between them, such as api.example.com,*.example.org; or none")
@@ -103,7 +127,8 @@ def _available_cpus() -> int:
 def variables(field: str) -> tuple[str, ...]:
     """The environment variables of a field, by precedence."""
     stem = field.removeprefix("relay_").removesuffix("_seconds").upper()
-    return tuple(prefix + stem for prefix in PREFIXES)
+    of_pgrelay = (PGRELAY[field],) if field in PGRELAY else ()
+    return (*(prefix + stem for prefix in PREFIXES), *of_pgrelay)
 
 
 def option(field: str) -> str:
@@ -114,6 +139,7 @@ def option(field: str) -> str:
 Seconds = Annotated[float, BeforeValidator(parse_duration_seconds), Field(gt=0, le=86_400, allow_inf_nan=False)]
 Prefixes = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed), AfterValidator(_checked_prefixes)]
 Folders = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed), AfterValidator(_checked_folders)]
+Tokens = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed), AfterValidator(_checked_tokens)]
 HostNames = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed), AfterValidator(_checked_hosts)]
 Address = Annotated[str, BeforeValidator(lambda value: _checked_address(value) if isinstance(value, str) else value)]
 
@@ -131,7 +157,7 @@ class Settings(BaseSettings):
         alias_generator=AliasGenerator(validation_alias=lambda field: AliasChoices(*variables(field))),
     )
 
-    postgres_url: Annotated[str, Field(min_length=1)]
+    postgres_url: Annotated[str, BeforeValidator(_without_driver), Field(min_length=1)]
     """Where the schema `tide` lives: a URL or a libpq string."""
     broker_url: str = "redis://127.0.0.1:6379/0"
     """`redis://`, `rediss://`, `unix://`, `amqp://` or `amqps://`."""
@@ -143,6 +169,12 @@ class Settings(BaseSettings):
     """Where `relay api` receives webhooks."""
     api_metrics_addr: Address = "0.0.0.0:9292"
     """Where `relay api` serves `/metrics`, `/health` and `/ready`: not on the public address."""
+    admin_addr: Address = "0.0.0.0:8090"
+    """Where `relay api` serves the admin API, if it has tokens."""
+    api_auth_tokens: Tokens = ()
+    """Bearer tokens of the admin API. Without any it is not served."""
+    api_read_only_auth_tokens: Tokens = ()
+    """Bearer tokens of the admin API that only read."""
     log_format: Annotated[Literal["text", "json"], BeforeValidator(_lower)] = "text"
     log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_level)] = "info"
     relay_group_id: Annotated[str, Field(min_length=1, max_length=200)] = "default"
@@ -186,6 +218,8 @@ class Settings(BaseSettings):
             raise ConfigError(f"wrong settings: {problems}") from None
         remember_url(settings.postgres_url)
         remember_url(settings.broker_url)
+        for token in (*settings.api_auth_tokens, *settings.api_read_only_auth_tokens):
+            remember(token)
         remember(os.environ.get("PGPASSWORD", ""))  # of libpq, where the URL has none
         reach.put_in_force(settings.reach)
         return settings
@@ -200,7 +234,7 @@ class Settings(BaseSettings):
 
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
         for name, value in super().__repr_args__():
-            yield name, mask(value) if isinstance(value, str) else value
+            yield name, mask(value) if isinstance(value, str) else MASKED if value and "token" in str(name) else value
 
     def __str__(self) -> str:
         return repr(self)

@@ -1,4 +1,4 @@
-"""`relay api`: receives webhooks."""
+"""`relay api`: receives webhooks, and serves the admin API."""
 
 import sys
 
@@ -22,12 +22,18 @@ from relay.settings import parse_address, variables
     "--api-metrics-addr", metavar="HOST:PORT",
     help=f"Where it serves /metrics, /health and /ready; default 0.0.0.0:9292.  [{variables('api_metrics_addr')[0]}]",
 )  # fmt: skip
+@click.option(
+    "--admin-addr", metavar="HOST:PORT",
+    help=f"Where it serves the admin API, if it has tokens; default 0.0.0.0:8090.  [{variables('admin_addr')[0]}]",
+)  # fmt: skip
 def api(host: str | None, port: int | None, **given: str | None) -> None:
-    """Receives webhooks over HTTP and writes them to inboxes: POST /hooks/PIPELINE.
+    """Receives webhooks over HTTP and writes them to inboxes: POST /hooks/PIPELINE. Serves the admin API of jobs.
 
     Reads from the database which pipelines receive and how their senders are authenticated; changes take effect
     automatically. Answers 200 when a message is committed. Run as many as you like behind a load balancer, which also
-    terminates TLS. SIGTERM or SIGINT stops it after the current requests, a second one immediately.
+    terminates TLS. The admin API has an address of its own, and is served if RELAY_API_AUTH_TOKENS or
+    RELAY_API_READ_ONLY_AUTH_TOKENS is set. SIGTERM or SIGINT stops it after the current requests, a second one
+    immediately.
 
     \b
     Exit codes: 0 stopped; 1 cannot start; 2 wrong usage.
@@ -52,5 +58,5 @@ def api(host: str | None, port: int | None, **given: str | None) -> None:
         try:
             Api(settings, stop).run()
         except OSError as error:
-            where = f"{settings.api_addr} or {settings.api_metrics_addr}"
+            where = f"{settings.api_addr}, {settings.api_metrics_addr} or {settings.admin_addr}"
             sys.exit(f"relay api: cannot listen on {where}: {error.strerror}")

@@ -11,12 +11,13 @@ from rich.table import Table
 
 from relay.cli.base import Verb, database, json_option, load_settings, output, postgres_option, print_json, shown
 from relay.operations.base import Connection, seconds_text
+from relay.operations.job_queues import Numbers
 from relay.operations.status import Status, read_status
 from relay.process.stop import Stop
 
 COLOURS = {
-    "disabled": "dim", "invalid": "bold red", "unowned": "red", "draining": "green", "retrying": "yellow",
-    "held": "yellow", "waiting": "cyan", "idle": "dim",
+    "disabled": "dim", "invalid": "bold red", "unowned": "red", "draining": "green", "running": "green",
+    "retrying": "yellow", "held": "yellow", "waiting": "cyan", "idle": "dim",
 }  # fmt: skip
 
 
@@ -35,8 +36,8 @@ COLOURS = {
 def status(names: tuple[str, ...], watch: bool, interval: float, postgres_url: str | None, as_json: bool) -> None:
     """Shows each pipeline: state, owner, offset, lag in messages and seconds, last error, why it is not moving.
 
-    Any role that has tide.grant_relay may use it. States: idle, waiting, draining, retrying, held (an open transaction
-    holds the horizon), unowned, disabled, invalid.
+    Queues of jobs are below, with their numbers. Any role that has tide.grant_relay may use it. States: idle, waiting,
+    draining, running (jobs), retrying, held (an open transaction holds the horizon), unowned, disabled, invalid.
 
     \b
     Exit codes: 0 shown, whatever the states, and when --watch is ended; 1 failed; 2 wrong usage.
@@ -74,15 +75,20 @@ def _watch(connection: Connection, names: Sequence[str], interval_seconds: float
 
 
 def render(statuses: Sequence[Status]) -> RenderableType:
-    """The table, and below it the last errors."""
+    """A table of pipelines, one of queues of jobs, and below them the last errors."""
     if not statuses:
         return shown(
             "there are no pipelines; create one: relay pipeline set NAME OUTBOX|INBOX --config JSON", style="dim"
         )
-    table = Table(box=None, pad_edge=False)
-    for title in ("pipeline", "state", "owner", "offset", "lag", "age", "delivered", "dead", "why"):
-        numeric = title in ("offset", "lag", "age", "delivered", "dead")
-        table.add_column(title, justify="right" if numeric else "left", overflow="fold", no_wrap=numeric)
+    pipelines = [s for s in statuses if s.jobs is None]
+    queues = [(s, s.jobs) for s in statuses if s.jobs is not None]
+    tables: list[RenderableType] = [*([_pipelines(pipelines)] if pipelines else [])]
+    tables += [*([""] if pipelines else []), shown("queues of jobs", "bold"), _queues(queues)] if queues else []
+    return Group(*tables, *_errors(statuses), *_dead(pipelines))
+
+
+def _pipelines(statuses: Sequence[Status]) -> Table:
+    table = _table("pipeline", "state", "owner", "offset", "lag", "age", "delivered", "dead", "why")
     for s in statuses:
         age = seconds_text(s.lag_seconds) if s.lag_messages else ""
         offset, lag = ("", "") if s.offset_id is None else (str(s.offset_id), str(s.lag_messages))
@@ -90,7 +96,26 @@ def render(statuses: Sequence[Status]) -> RenderableType:
             s.name, shown(s.state, style=COLOURS[s.state]), s.owner or "", offset, lag, age,
             str(s.delivered), str(s.dead_letters), s.why,
         )  # fmt: skip
-    return Group(table, *_errors(statuses), *_dead(statuses))
+    return table
+
+
+def _queues(statuses: Sequence[tuple[Status, Numbers]]) -> Table:
+    table = _table("queue", "state", "owner", "due", "age", "scheduled", "leased", "dead", "workers", "why")
+    for s, jobs in statuses:
+        table.add_row(
+            jobs.queue, shown(s.state, style=COLOURS[s.state]), s.owner or "", str(jobs.due),
+            seconds_text(s.lag_seconds) if jobs.due else "", str(jobs.scheduled), str(jobs.leased), str(jobs.dead),
+            str(jobs.workers), s.why,
+        )  # fmt: skip
+    return table
+
+
+def _table(*titles: str) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for title in titles:
+        numeric = title not in ("pipeline", "queue", "state", "owner", "why")
+        table.add_column(title, justify="right" if numeric else "left", overflow="fold", no_wrap=numeric)
+    return table
 
 
 def _errors(statuses: Sequence[Status]) -> list[RenderableType]:

@@ -43,11 +43,14 @@ class Job(Generic[Called, Enqueued, R_co]):
     ) -> None:
         if not (inspect.isfunction(function) or inspect.ismethod(function)):
             raise HandlerError(f"@job needs a function, and {function!r} is not one")
+        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+            raise HandlerError(f"job {name!r}: its handler has a `yield`, and so would do nothing when it is called")
         if not 1 <= len(name) <= 200:
             raise HandlerError(f"the name of a job has 1 to 200 characters: {name!r}")
         self.function = function
         self.name = name
-        self.options = _DEFAULTS | checked(options, f"job {name!r}")
+        fixed_key = run_key if isinstance(run_key, str) else None
+        self.options = _DEFAULTS | checked({**options, "run_key": fixed_key}, f"job {name!r}")
         """Those of the handler, or of this copy of it."""
         self.backoff = backoff
         self.dead_on = dead_on
@@ -59,8 +62,6 @@ class Job(Generic[Called, Enqueued, R_co]):
         self.is_coroutine = inspect.iscoroutinefunction(function)
         self._key = None if key is None else _Derived(key, "key", self.arguments)
         self._run_key = _Derived(run_key, "run_key", self.arguments) if callable(run_key) else None
-        if isinstance(run_key, str):
-            self.options["run_key"] = run_key
         self.__name__ = function.__name__
         self.__qualname__ = function.__qualname__
         self.__module__ = function.__module__
@@ -86,7 +87,7 @@ class Job(Generic[Called, Enqueued, R_co]):
         """A copy whose jobs have these options, too: `send.with_options(delay=60).enqueue(connection, 42)`."""
         copy: Self = object.__new__(type(self))
         copy.__dict__ |= self.__dict__
-        copy.options = self.options | checked(options, f"job {self.name!r}")
+        copy.options = checked({**self.options, **_given(options)}, f"job {self.name!r}")
         return copy
 
     def enqueue(self, connection: Any, /, *args: Enqueued.args, **kwargs: Enqueued.kwargs) -> str:
@@ -128,7 +129,11 @@ class Job(Generic[Called, Enqueued, R_co]):
         """
         values = self.arguments.from_json(payload)
         with surround(context):
-            return self.arguments.call(values, context)
+            result = self.arguments.call(values, context)
+        if inspect.iscoroutine(result):
+            result.close()
+            raise HandlerError(f"job {self.name!r}: its handler returned a coroutine; declare it with `async def`")
+        return result
 
     async def run_async(self, payload: str | bytes, context: Context) -> Any:
         """The same for a coroutine."""
@@ -140,6 +145,10 @@ class Job(Generic[Called, Enqueued, R_co]):
     def pause_seconds(self, attempt: int, own: Backoff | None = None) -> float:
         """Until the next attempt, after this one failed; `own` is the backoff of the job itself, of its options."""
         return pause_seconds(attempt, self.backoff if own is None else own)
+
+
+def _given(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
 
 
 class _Derived:

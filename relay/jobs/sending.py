@@ -75,7 +75,8 @@ async def send_many_async(connection: Any, jobs: Sequence[NewJob]) -> list[str]:
         return [str(uuid) for (uuid,) in await call_async(connection, "job_uuid", _many(jobs))]
 
 
-def _one(job: NewJob) -> Arguments:
+def enqueue_call(job: NewJob) -> Call:
+    """The call that enqueues it and returns its id, or that of the job which had its key."""
     own: Arguments = {
         "queue": ("text", job.queue),
         "name": ("text", job.name),
@@ -83,7 +84,11 @@ def _one(job: NewJob) -> Arguments:
         "kind": ("text", job.kind),
         **job.columns,
     }
-    return {"queue": ("text", job.queue), "id": ("bigint", Call("job_enqueue", own))}
+    return Call("job_enqueue", own)
+
+
+def _one(job: NewJob) -> Arguments:
+    return {"queue": ("text", job.queue), "id": ("bigint", enqueue_call(job))}
 
 
 def _many(jobs: Sequence[NewJob]) -> Arguments:

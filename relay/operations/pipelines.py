@@ -13,8 +13,9 @@ from relay.errors import ConfigError, MigrationError
 from relay.masking import mask, mask_config
 from relay.operations.base import Connection, execute, one, rows, transaction
 from relay.pipelines.config import ForwardConfig, ReverseConfig, parse
+from relay.pipelines.jobs import parse_jobs
 
-Direction = Literal["forward", "reverse"]
+Direction = Literal["forward", "reverse", "jobs"]
 State = Literal["enabled", "disabled", "invalid"]
 
 
@@ -52,6 +53,8 @@ class StoredPipeline:
     @property
     def type(self) -> str:
         """Of its sink or source, as configured."""
+        if self.direction == "jobs":
+            return "jobs"
         return str(self.config.get("sink_type" if self.direction == "forward" else "source_type"))
 
 
@@ -157,7 +160,7 @@ def delete(connection: Connection, name: str) -> None:
 
 def validate(connection: Connection, names: Collection[str] = ()) -> list[Validation]:
     """Checks the configurations of these pipelines, or of all. Raises ConfigError if one does not exist."""
-    return [_validated(pipeline.name, pipeline.config) for pipeline in stored(connection, names)]
+    return [_validated(pipeline.name, pipeline.config, pipeline.direction) for pipeline in stored(connection, names)]
 
 
 def validate_text(name: str, text: str) -> Validation:
@@ -207,9 +210,17 @@ def _shown(pipeline: StoredPipeline) -> Pipeline:
     )
 
 
-def _validated(name: str, config: dict[str, Any]) -> Validation:
-    try:
+def parse_stored(direction: str, config: dict[str, Any]) -> None:
+    """Checks a configuration of the database; a queue of jobs has keys of its own. Raises ConfigError."""
+    if direction == "jobs":
+        parse_jobs(config)
+    else:
         parse(config)
+
+
+def _validated(name: str, config: dict[str, Any], direction: str = "forward") -> Validation:
+    try:
+        parse_stored(direction, config)
     except ConfigError as error:
         return Validation(name, False, mask(str(error)))
     return Validation(name, True, None)

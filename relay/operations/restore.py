@@ -9,7 +9,7 @@ from psycopg import errors as pg
 from relay.errors import RelayError
 from relay.operations.base import Connection, one, rows
 from relay.operations.pipelines import StoredPipeline, stored
-from relay.operations.status import is_alive
+from relay.operations.status_facts import is_alive
 
 POLL_SECONDS = 0.2
 

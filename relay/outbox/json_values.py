@@ -18,6 +18,7 @@ from relay.errors import BadValue
 from relay.printable import printable
 
 _LONGEST_KEY = 60
+_LONGEST_PLACE = 300
 _DEEPEST = 1000
 _ESCAPED_NUL = "\\u0000"
 _INSTEAD = {
@@ -92,15 +93,21 @@ def _first_fault(value: Any, place: str) -> BadValue | None:
     while parts:
         part, at, above = parts.pop()
         if any(part is each for each in above):
-            return BadValue(f"{at}: contains itself")
+            return _refused(at, "contains itself")
         if fault := _fault(part):
-            return BadValue(f"{at}: {fault}")
+            return _refused(at, fault)
         try:
             members = list(_members(part, at)) if len(above) < _DEEPEST else []
         except Exception as error:  # noqa: BLE001  whatever an object says when it is to become plain
-            return BadValue(f"{at}: {error}")
+            return _refused(at, str(error))
         parts += [(member, member_at, (*above, part)) for member, member_at in reversed(members)]
     return None
+
+
+def _refused(at: str, fault: str) -> BadValue:
+    """The place is cut in its middle where it is long: its end says most."""
+    shown = at if len(at) <= _LONGEST_PLACE else f"{at[: _LONGEST_PLACE // 4]}...{at[-_LONGEST_PLACE // 2 :]}"
+    return BadValue(f"{shown}: {fault}")
 
 
 def _fault(part: Any) -> str | None:

@@ -1,19 +1,15 @@
-"""uvicorn around the reception, and what machines ask of the process.
+"""The process of `relay api`: the addresses that it serves, and the threads behind them.
 
 `/hooks/...`, `/health` and `/ready` are served on the public address; `/metrics`, and the reasons of the other two, on
-an address of its own, because the first faces the open internet.
+an address of its own, because the first faces the open internet. So is the admin API, which is served if it has tokens.
 """
 
 import contextlib
-import functools
-import socket
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from typing import Any
+from collections.abc import Awaitable, Callable
 
 import structlog
-import uvicorn
 from fastapi import FastAPI
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from starlette.requests import Request
@@ -22,17 +18,16 @@ from starlette.responses import Response
 from relay.process import http_server
 from relay.process.stop import Stop
 from relay.settings import Settings, parse_address
-from relay.web.connections import ACCEPTED_AT_ONCE, Connection, Connections, connections_limit
+from relay.web.admin.server import Admin
+from relay.web.connections import connections_limit
 from relay.web.health import ApiHealth
+from relay.web.listening import listen, serve
 from relay.web.metrics import ApiMetrics
 from relay.web.webhooks.hooks import Hooks
 from relay.web.webhooks.reception import Reception
 from relay.web.webhooks.writer import WRITERS, Writer
 
 log = structlog.get_logger(__name__)
-
-BACKLOG = 2048
-KEEPALIVE_SECONDS = 65
 
 
 class Api:
@@ -51,7 +46,8 @@ class Api:
     def run(self) -> None:
         self._hooks.check()
         with contextlib.ExitStack() as stack:
-            listening = stack.enter_context(_listen(parse_address(self._settings.api_addr)))
+            listening = stack.enter_context(listen(parse_address(self._settings.api_addr)))
+            admin = Admin.open(self._settings, self._stop, stack)
             machines = http_server.HttpServer(
                 parse_address(self._settings.api_metrics_addr),
                 {"/metrics": self._serve_metrics, "/health": self._health.health, "/ready": self._health.ready},
@@ -61,40 +57,26 @@ class Api:
             writers = [
                 threading.Thread(target=self._writer.run, name=f"writer-{n}", daemon=True) for n in range(WRITERS)
             ]
-            for thread in (reader, *writers):
+            for thread in (reader, *writers, *admin):
                 thread.start()
                 self._health.watch(thread)
             try:
-                self._serve(listening)
+                host, port = listening.getsockname()[:2]
+                log.info("api started", host=host, port=port)
+                serve(
+                    self._app(),
+                    listening,
+                    self._stop,
+                    connections_limit(),
+                    self._settings.worker_shutdown_timeout_seconds,
+                )
+                log.info("api stopped")
             finally:
                 self._stop.set()
                 self._writer.close()
                 ends_at = time.monotonic() + self._settings.statement_timeout_seconds
-                for thread in (*writers, reader):
+                for thread in (*writers, reader, *admin):
                     thread.join(max(0.0, ends_at - time.monotonic()))
-
-    def _serve(self, listening: socket.socket) -> None:
-        host, port = listening.getsockname()[:2]
-        protocol: Any = functools.partial(Connection, Connections(connections_limit()))
-        server = _Server(
-            uvicorn.Config(
-                self._app(), http=protocol, ws="none", lifespan="off", access_log=False, log_config=None,
-                server_header=False, proxy_headers=False, backlog=ACCEPTED_AT_ONCE,
-                timeout_keep_alive=KEEPALIVE_SECONDS,
-                timeout_graceful_shutdown=max(1, round(self._settings.worker_shutdown_timeout_seconds)),
-            )
-        )  # fmt: skip
-        waiter = threading.Thread(target=self._end, args=(server,), name="stop", daemon=True)
-        waiter.start()
-        log.info("api started", host=host, port=port)
-        server.run(sockets=[listening])
-        log.info("api stopped")
-        self._stop.set()
-        waiter.join()
-
-    def _end(self, server: uvicorn.Server) -> None:
-        self._stop.wait()
-        server.should_exit = True
 
     def _app(self) -> FastAPI:
         reception = Reception(self._hooks, self._writer, self._metrics)
@@ -115,26 +97,3 @@ def _route(answer: Callable[[], http_server.Response]) -> Callable[[Request], Aw
         return Response(found.body, found.status, media_type=found.content_type)
 
     return respond
-
-
-@contextlib.contextmanager
-def _listen(address: tuple[str, int]) -> Iterator[socket.socket]:
-    """Bound before anything else starts, so that an address in use is a clear error."""
-    family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
-    with socket.create_server(address, family=family, backlog=BACKLOG) as listening:
-        # asyncio does it only for sockets that it made itself. Every answer would wait 40 ms for an acknowledgement.
-        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        yield listening
-
-
-class _Server(uvicorn.Server):
-    """Signals are `relay.process.stop`'s."""
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        for listening in sockets or []:
-            listening.listen(BACKLOG)  # asyncio has set it to what is accepted at once
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield

@@ -11,14 +11,19 @@ from tests.sql.jobs.jobs import Worker
 class Bench:
     """A queue `mail`."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, queue: str | None = "mail") -> None:
+        self.database = database
         self.url = database.url
         self.session = database.connect()
-        self.session.execute("select tide.job_queue_create('mail')")
-        self.worker = Worker(self.session)
+        if queue:
+            self.session.execute("select tide.job_queue_create(%s)", [queue])
+            self.worker = Worker(self.session, queue)
 
-    def verb(self, *words: object, stdin: str = "") -> Any:
-        return invoke("jobs", *map(str, words), url=self.url, stdin=stdin)
+    def relay(self, *words: object) -> Any:
+        return invoke(*map(str, words), url=self.url)
+
+    def verb(self, *words: object) -> Any:
+        return self.relay("jobs", *words)
 
     def done(self, *words: object) -> str:
         """What it printed."""

@@ -109,7 +109,7 @@ def test_what_does_not_fit_is_refused_by_its_name_and_without_its_value() -> Non
     for args, kwargs, problem in [
         ((), {}, "missing a required argument: 'order_id'"),
         ((1, {}, "", None, 5), {}, "too many positional arguments"),
-        ((1, {}), {"ammount": 3}, "got an unexpected keyword argument 'ammount'"),
+        ((1, {}), {"total": 3}, "got an unexpected keyword argument 'total'"),
         (("hunter2", {}), {}, "argument 'order_id': Input should be a valid integer"),
         ((1, {"eur": "hunter2"}), {}, "argument 'amounts.eur': Input should be a valid decimal"),
         ((1, {}), {"note": "a\0b"}, "argument 'note': it has the character NUL"),

@@ -29,7 +29,7 @@ URL = "https://a.test/x"
         ({"url": URL, "method": "CONNECT"}, None, "bad_payload", "GET, HEAD, POST"),
         ({"url": URL, "method": 1}, None, "bad_payload", "method"),
         ({"url": URL, "text": 1}, None, "bad_payload", "text must be a text"),
-        ({"url": URL, "base64": "hidden!"}, None, "bad_payload", "not base64"),
+        ({"url": URL, "base64": "hidden!++"}, None, "bad_payload", "not base64"),
         ({"url": URL, "base64": "hiddené"}, None, "bad_payload", "not base64"),
         ({"url": URL, "json": "hidden", "text": "hidden"}, None, "bad_payload", "json and text"),
         ({"url": URL, "json": "hidden", "method": "get"}, None, "bad_payload", "GET has no body"),

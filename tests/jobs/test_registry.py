@@ -84,12 +84,33 @@ def test_a_module_that_cannot_be_loaded_says_why(modules: Modules) -> None:
             load([name])
 
 
+def test_what_would_do_nothing_is_no_handler() -> None:
+    def plain() -> Any:
+        return coroutine()
+
+    def generates() -> Iterator[int]:
+        yield 1
+
+    async def coroutine() -> None: ...
+
+    with pytest.raises(HandlerError, match="'plain': its handler returned a coroutine"):
+        job(plain).run("{}", Context())
+    cases: list[tuple[Any, str]] = [
+        (generates, "'generates': its handler has a `yield`"),
+        (Context, "needs a function"),
+    ]
+    for what, problem in cases:
+        with pytest.raises(HandlerError, match=problem):
+            job()(what)
+
+
 def test_options_are_checked_where_they_are_written() -> None:
     def send() -> None: ...
 
     wrong: list[tuple[dict[str, Any], str]] = [
         ({"priority": 1001}, "priority: Input should be less than or equal to 1000"),
         ({"timeout": 0}, "timeout: Input should be greater than 0"),
+        ({"run_key": ""}, "run_key: String should have at least 1 character"),
         ({"queue": ""}, "queue: String should have at least 1 character"),
     ]
     for options, problem in wrong:
@@ -110,6 +131,10 @@ def test_options_are_checked_where_they_are_written() -> None:
     for options, problem in wrong:
         with pytest.raises(BadOptions, match=f"job 'send': {problem}"):
             made.with_options(**options)  # type: ignore[typeddict-item]
+    both = made.with_options(dedupe_key="x").with_options(dedupe="waiting", priority=None)
+    assert (both.options["dedupe_key"], both.options["priority"]) == ("x", 0)
+    with pytest.raises(BadOptions, match="give delay or at, not both"):
+        made.with_options(delay=1).with_options(at=datetime.now(UTC))
     with pytest.raises(BadOptions, match=r"headers.a: the text has the character NUL"):
         made.with_options(headers={"a": "\0"}).enqueue(None)
 

@@ -301,6 +301,7 @@ def _in_asyncpg(connection: Any, run: Any) -> Iterator[Caller]:
 
 @row("Django connection", of=lambda connections: __import__("django.db").db.connection)
 @row("Django connections[alias]", of=lambda connections: connections["default"])
+@row("Django cursor", of=lambda connections: connections["default"].cursor())
 @row("Django alias", of=lambda connections: "default")
 def _django(url: str, of: Callable[[Any], Any]) -> Iterator[Caller]:
     with django_database(url) as connections:

@@ -119,6 +119,7 @@ NAN = float("nan")
         ({"kind": Line}, "payload.kind: an object of type is not JSON"),
         ({"n": 10**5000}, "payload.n: Exceeds the limit (4300 digits)"),
         (deep(1, 100_000), "payload: nested too deep"),
+        (deep(NAN, 200), f"payload{'[0]' * 22}[0...{'[0]' * 50}: JSON has no nan"),
     ],
 )
 def test_a_value_that_cannot_be_written_is_named_by_its_place(value: Any, text: str) -> None:

@@ -96,17 +96,12 @@ class Connection(asyncio.Protocol):
         return None
 
     def eof_received(self) -> None:
-        self.closed = True
-        if self._end is not None and not self._end.done():
-            if self._read_bytes:
-                self._understand(b"")  # an answer without a length ends with its connection
-            else:
-                self._fail(ConnectionResetError("the receiver closed the connection without an answer"))
+        self.connection_lost(None)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.closed = True
         if self._end is not None and not self._end.done():
-            error = ConnectionResetError("the connection was lost before the answer was complete")
+            error = ConnectionResetError("the receiver ended the connection before its answer was complete")
             error.__cause__ = exc
             self._fail(error)
 

@@ -34,8 +34,8 @@ PREVIEW_BYTES = 2000
 KEPT_BYTES = PREVIEW_BYTES + 2 * LONGEST_SPARE
 """More than is shown: a secret that the end cuts in half would not be recognized."""
 
-# What stands in a header as it is. A key with anything else is percent-encoded: the same text at each attempt.
-_PRINTABLE = "".join(map(chr, range(33, 127)))
+# Of an idempotency key. The rest is percent-encoded, and so is %: two keys are never one in a header.
+_AS_IT_IS = "".join(map(chr, range(33, 127))).replace("%", "")
 
 
 class HttpSender:
@@ -80,7 +80,7 @@ class HttpSender:
         return request
 
     def _headers_of(self, job: Claimed, request: HttpRequest) -> RawHeaders:
-        message_id = job.uuid if job.idempotency_key is None else quote(job.idempotency_key, safe=_PRINTABLE)
+        message_id = job.uuid if job.idempotency_key is None else quote(job.idempotency_key, safe=_AS_IT_IS)
         headers = self._headers.of(
             request.origin.header, message_id, request.body, request.headers, request.content_type
         )

@@ -8,7 +8,7 @@ from relay.masking import mask
 from relay.operations.base import rows, seconds_text
 from relay.operations.doctor.findings import Check, Finding, failed, ok, warning
 from relay.operations.locks import ending, holder_text, strangers
-from relay.operations.status import is_alive, publisher_text
+from relay.operations.status_facts import is_alive, publisher_text
 from relay.settings import Settings
 
 OLDEST_VERSION, NEWEST_VERSION = 14, 18
@@ -106,9 +106,11 @@ def migrations(connection: Connection, _settings: Settings) -> Iterator[Finding]
 
 def horizon(connection: Connection, _settings: Settings) -> Iterator[Finding]:
     """Publishing transactions that are left open, and forgotten prepared transactions."""
+    # An open enqueue of a job holds back no other job.
     open_long = [
         row for row in rows(connection, "status_publishers")
-        if row["publishes"] and (row["gid"] is not None or (row["open_seconds"] or 0) >= STALL_SECONDS)
+        if row["publishes"] and not row["outbox"].startswith("jobs/")
+        and (row["gid"] is not None or (row["open_seconds"] or 0) >= STALL_SECONDS)
     ]  # fmt: skip
     for row in open_long:
         if row["gid"] is not None:

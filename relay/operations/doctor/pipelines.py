@@ -9,7 +9,7 @@ from relay.errors import ConfigError
 from relay.masking import mask
 from relay.operations.base import rows
 from relay.operations.doctor.findings import Check, Finding, failed, ok, warning
-from relay.pipelines.config import parse
+from relay.operations.pipelines import parse_stored
 from relay.pipelines.secret_refs import resolve
 from relay.settings import Settings
 
@@ -23,31 +23,41 @@ def pipelines(connection: Connection, _settings: Settings) -> Iterator[Finding]:
     found = rows(connection, "pipeline_list", names=None)
     bad = 0
     for row in found:
-        for finding in _pipeline(row["name"], row["config"]):
+        for finding in _pipeline(row["name"], row["direction"], row["config"]):
             bad += 1
             yield finding
     if not bad:
         yield ok("pipelines", f"{len(found)}, all valid" if found else "none yet")
 
 
-def _pipeline(name: str, config: dict[str, object]) -> Iterator[Finding]:
+def _pipeline(name: str, direction: str, config: dict[str, object]) -> Iterator[Finding]:
     check = f"pipeline {name}"
     try:
-        parse(config)
+        parse_stored(direction, config)
     except ConfigError as error:
-        yield failed(check, mask(f"invalid: {error}"), f"relay pipeline set {name} ... with a valid configuration")
+        verb = (
+            f"jobs queue set {name.removeprefix('jobs.')} --config"
+            if direction == "jobs"
+            else f"pipeline set {name} ..."
+        )
+        yield failed(check, mask(f"invalid: {error}"), f"relay {verb} with a valid configuration")
         return
-    backend = str(config.get("sink_type") or config["source_type"])
-    extra = _RECEIVED_BY_API if config.get("source_type") == "webhook" else backend.replace("_", "-")
-    if absent := missing_distributions(extra):
-        fix = f"where it runs: pip install '{DISTRIBUTION}[{extra}]'"
-        yield failed(check, f"{backend} needs {', '.join(absent)}, which is not installed here", fix)
+    if direction != "jobs":
+        yield from _libraries(check, config)
     try:
         resolve(config)
     except ConfigError as error:
         # A warning only: this process may lack the secrets of the workers.
         fix = "set it where the workers run; if it is set there, all is well"
         yield warning(check, f"unresolved secret in this process: {error}", fix)
+
+
+def _libraries(check: str, config: dict[str, object]) -> Iterator[Finding]:
+    backend = str(config.get("sink_type") or config["source_type"])
+    extra = _RECEIVED_BY_API if config.get("source_type") == "webhook" else backend.replace("_", "-")
+    if absent := missing_distributions(extra):
+        fix = f"where it runs: pip install '{DISTRIBUTION}[{extra}]'"
+        yield failed(check, f"{backend} needs {', '.join(absent)}, which is not installed here", fix)
 
 
 def missing_distributions(extra: str) -> list[str]:

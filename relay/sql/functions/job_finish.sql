@@ -51,9 +51,9 @@ begin
                          then 's' else e.outcome end as fate
           from told e
     ), waiting as (
-        insert into tide.job_wait (outbox_id, id, attempt, priority, available_at, run_key)
+        insert into tide.job_wait (outbox_id, id, attempt, priority, available_at, run_key, code)
         select e.outbox_id, e.id, e.attempt + (e.fate = 'r')::int, j.priority,
-               clock_timestamp() + make_interval(secs => coalesce(e.retry_seconds, 0)), j.run_key
+               clock_timestamp() + make_interval(secs => coalesce(e.retry_seconds, 0)), j.run_key, e.code
           from ended e cross join lateral tide.job_stored(e.outbox_id, e.id) j
          where e.fate in ('r', 'b')
         on conflict do nothing

@@ -126,14 +126,14 @@ begin atomic
            coalesce(a.attempt, d.attempts, 0::smallint), j.max_attempts, j.created_at,
            case when state = 'pending' then coalesce(w.available_at, j.created_at) end,
            case when state in ('succeeded', 'dead_letter', 'cancelled') then coalesce(d.died_at, a.ended_at) end,
-           coalesce(a.code, d.code), j.run_key, j.dedupe_key, j.idempotency_key, j.trace_id,
+           coalesce(w.code, a.code, d.code), j.run_key, j.dedupe_key, j.idempotency_key, j.trace_id,
            tide.job_uuid(j.outbox_id, d.replayed_as)
       from tide.job_find((q).outbox_id, job_id) j
       left join lateral (select a.attempt, a.ended_at, a.code from tide.job_attempt a
                           where a.outbox_id = j.outbox_id and a.id = j.id order by a.attempt desc limit 1) a on true
       left join lateral (select d.attempts, d.died_at, d.code, d.replayed_as from tide.job_dead d
                           where d.outbox_id = j.outbox_id and d.id = j.id) d on true
-      left join lateral (select w.available_at from tide.job_wait w where w.outbox_id = j.outbox_id and w.id = j.id) w on true;
+      left join lateral (select w.available_at, w.code from tide.job_wait w where w.outbox_id = j.outbox_id and w.id = j.id) w on true;
 end;
 
 create or replace function tide.job_check_state(state text) returns void
@@ -289,3 +289,16 @@ begin
 end $$;
 comment on function tide.job_stats is
     'Numbers of each queue: pending = due + scheduled, leased, dead; and for how many seconds its oldest due job has been due.';
+
+create or replace function tide.job_unknown_handlers() returns table (queue text, name text, jobs bigint)
+language sql stable security definer set search_path = pg_catalog, pg_temp
+begin atomic
+    select q.name, j.name, count(*)
+      from (select w.outbox_id, w.id from tide.job_wait w where w.code = 'unknown_handler' limit 10000) w
+      join tide.job_queue q on q.outbox_id = w.outbox_id
+     cross join lateral tide.job_stored(w.outbox_id, w.id) j
+     group by 1, 2
+     order by 1, 2;
+end;
+comment on function tide.job_unknown_handlers is
+    'Names of jobs that workers handed back because they have no such handler; at most 10,000 of them are counted.';

@@ -426,10 +426,13 @@ create table tide.job_wait (
     available_at timestamptz not null,
     needs        int not null default 0,
     run_key      text,
+    code         text,
     primary key (outbox_id, id)
 ) with (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
 create index on tide.job_wait (outbox_id, priority desc, available_at) where run_key is null;
 create index on tide.job_wait (outbox_id, run_key, priority desc, id) where run_key is not null;
+create index on tide.job_wait (outbox_id) where code = 'unknown_handler';
+comment on column tide.job_wait.code is 'Why it waits again, if it was handed back or failed.';
 comment on table tide.job_wait is 'Jobs that need a row before they may run: scheduled, to be retried, or with a run key.';
 comment on column tide.job_wait.needs is 'How many jobs must succeed first.';
 
@@ -673,7 +676,7 @@ select p.kind, 'function', unnest(p.names)
         'outbox_status', 'outbox_last_id', 'outbox_horizon', 'outbox_oldest_publisher_seconds', 'outbox_holds',
         'consumer_lag', 'consumer_status', 'inbox_status', 'inbox_health', 'inbox_ordering_gaps',
         'relay_dlq_stats', 'relay_replays', 'table_outbox_status', 'setting_number', 'setting_is_on', 'outbox_of',
-        'see_anything', 'database_identity', 'job_state', 'job_list', 'job_stats', 'job_queue_list', 'job_uuid', 'job_of_uuid']),
+        'see_anything', 'database_identity', 'job_state', 'job_list', 'job_stats', 'job_unknown_handlers', 'job_queue_list', 'job_uuid', 'job_of_uuid']),
     ('publisher', array['outbox_publish', 'outbox_publish_many', 'outbox_limit', 'publish_anywhere']),
     ('consumer', array['consume_anywhere']),
     ('group_consumer', array[
@@ -687,7 +690,7 @@ select p.kind, 'function', unnest(p.names)
     ('relay', array[
         'outbox_horizon', 'outbox_last_id', 'outbox_needs_partition', 'outbox_extend', 'outbox_oldest_publisher_seconds',
         'outbox_retain', 'outbox_holds', 'inbox_retain', 'dead_letter_retain', 'config_history_retain', 'consumers_reap',
-        'database_identity', 'job_state', 'job_list', 'job_stats', 'job_queue_list']),
+        'database_identity', 'job_state', 'job_list', 'job_stats', 'job_unknown_handlers', 'job_queue_list']),
     ('api', array['inbox_look']),
     ('inbox_writer', array['inbox_write']),
     ('job_publisher', array['job_enqueue', 'job_enqueue_many', 'job_uuid', 'job_of_uuid']),
@@ -695,7 +698,7 @@ select p.kind, 'function', unnest(p.names)
         'job_claim', 'job_finish', 'job_complete', 'job_release', 'job_rescue', 'job_worker_start', 'job_worker_beat', 'job_worker_stop',
         'job_queue_create_if_not_exists', 'job_uuid', 'job_of_uuid']),
     ('job_operator', array['job_queue_pause', 'job_queue_resume', 'job_uuid', 'job_of_uuid', 'job_state', 'job_list', 'job_get', 'job_attempts',
-        'job_stats', 'job_queue_list', 'job_queue_set', 'job_cancel', 'job_cancel_many', 'job_replay', 'job_replay_many', 'job_purge']),
+        'job_stats', 'job_unknown_handlers', 'job_queue_list', 'job_queue_set', 'job_cancel', 'job_cancel_many', 'job_replay', 'job_replay_many', 'job_purge']),
     ('owner', array[
         'outbox_logs', 'outbox_twins', 'log_root', 'outbox_make', 'job_settle', 'job_lowest', 'job_forget', 'find_message_outbox', 'find_job_queue', 'job_queue_is_idle', 'job_refuse', 'job_size',
         'job_key_take', 'job_keys_take', 'job_debounce', 'job_check_lanes', 'job_claim_late', 'id_ranges', 'job_claim_keyed', 'job_claim_due',

@@ -100,3 +100,7 @@ select w.worker_id, w.host, w.pid, w.queues, w.slots, w.version, w.started_at, w
        coalesce((select sum(l.open) from tide.job_lease l where l.worker_id = w.worker_id), 0)::bigint as leased
   from tide.job_worker w
  order by w.host, w.pid, w.worker_id
+
+-- name: job_unknown_handlers
+-- Jobs that workers handed back, because they have no handler of that name.
+select queue, name, jobs from tide.job_unknown_handlers()

@@ -5,7 +5,6 @@ a status below 500; everything else is 503 with `Retry-After`.
 """
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -13,12 +12,12 @@ from http import HTTPStatus
 import structlog
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
-from starlette.types import Receive, Scope, Send
 
 from relay.backends.webhook.signatures import Problem
 from relay.errors import RelayError
 from relay.models import Failure, InboxRow, Received
 from relay.process.unforeseen import INTERNAL
+from relay.web.last_response import LastResponse
 from relay.web.metrics import ApiMetrics
 from relay.web.webhooks.hooks import Hook, Hooks, Unavailable
 from relay.web.webhooks.identity import believed, event_id, id_from, id_header
@@ -29,9 +28,6 @@ log = structlog.get_logger(__name__)
 
 BODY_SECONDS = 10.0
 """How long a sender may take for the body."""
-LINGER_SECONDS = 5.0
-LINGER_BYTES = 4 * 1024 * 1024
-"""How much of a body is still taken off the connection after an answer that came before its end."""
 RETRY_SECONDS = 5
 DISABLED_RETRY_SECONDS = 60
 
@@ -49,34 +45,7 @@ class Answer(Exception):
     def response(self) -> Response:
         headers = {} if self.retry is None else {"Retry-After": str(self.retry)}
         body = {"error": self.code} | ({"detail": self.detail} if self.detail else {})
-        return (_LastResponse if self.close else JSONResponse)(body, self.status, headers)
-
-
-class _LastResponse(JSONResponse):
-    """Comes before the end of the body, and closes the connection.
-
-    A connection that is closed with something unread is reset, and a reset can take the answer from a sender who is
-    still sending. So the answer goes out, what comes after it is thrown away, and then it is closed: RFC 9112, 9.6.
-    """
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
-        headers = [*self.raw_headers, (b"connection", b"close")]
-        await send({"type": "http.response.start", "status": self.status_code, "headers": headers})
-        await send({"type": "http.response.body", "body": self.body, "more_body": True})
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(LINGER_SECONDS):
-                await _throw_away(receive)
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
-
-
-async def _throw_away(receive: Receive) -> None:
-    """The rest of a request, up to `LINGER_BYTES` of it."""
-    size = 0
-    while size < LINGER_BYTES:
-        message = await receive()
-        size += len(message.get("body", b""))
-        if not message.get("more_body"):
-            return
+        return (LastResponse if self.close else JSONResponse)(body, self.status, headers)
 
 
 class Reception:

@@ -9,7 +9,7 @@ import pytest
 from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
-from relay.operations import status
+from relay.operations import status_facts
 from relay.operations.status import Status, read_status
 from relay.settings import Settings
 from relay.sql import query
@@ -126,7 +126,7 @@ def one_row(session: Session, statement: str, *parameters: object) -> tuple[Any,
 
 
 def test_each_pipeline_says_what_it_would_say_alone(varied: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(status, "COUNT_LIMIT", COUNT_LIMIT)
+    monkeypatch.setattr(status_facts, "COUNT_LIMIT", COUNT_LIMIT)
     with relay_session(varied.url) as session, varied.connect() as owner:
         together = read_status(session)
         alone = [ask_alone(owner, found.name) for found in together]

@@ -137,7 +137,7 @@ select tide.job_rescue(pg_catalog.float8(-1))
 select tide.job_worker_stop(1)
 select tide.job_queue_set('mail', '{"rate": 5, "retention_hours": 3, "config": {"a": 1}}'), tide.job_queue_list()
 select tide.job_state('mail', 1), tide.job_list('mail'), tide.job_list('mail', 'succeeded'), tide.job_list('mail', 'cancelled', name => 'send')
-select tide.job_list('mail', 'pending'), tide.job_list('mail', 'leased'), tide.job_list('mail', 'dead_letter'), tide.job_stats()
+select tide.job_list('mail', 'pending'), tide.job_list('mail', 'leased'), tide.job_list('mail', 'dead_letter'), tide.job_stats(), tide.job_unknown_handlers()
 select tide.job_get(tide.job_uuid(1, 4)), tide.job_attempts(tide.job_uuid(1, 4))
 select tide.job_cancel(l.job, 'r') from tide.job_list('mail', 'pending', max_rows => 1) l
 select tide.job_cancel_many('mail', name => 'send', max_jobs => 1)

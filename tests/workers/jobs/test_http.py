@@ -95,11 +95,11 @@ class TestWhatAReceiverGets:
     def test_no_text_of_a_job_begins_another_header(self, hook: Hook) -> None:
         evil = "a\r\nx-injected: 1\r\n\r\nGET /"
         url = f"{hook.url}/{evil}"
-        assert send(url, idempotency_key=evil + "é", trace_id=evil).outcome == "s"
+        assert send(url, idempotency_key=evil + "é%", trace_id=evil).outcome == "s"
         assert send(hook.url, {"x-mine": evil}).code == "bad_header"
         (seen,) = hook.requests()
         assert seen.target.endswith("/a%0D%0Ax-injected:%201%0D%0A%0D%0AGET%20/")
-        assert seen.headers["idempotency-key"] == "a%0D%0Ax-injected:%201%0D%0A%0D%0AGET%20/%C3%A9"
+        assert seen.headers["idempotency-key"] == "a%0D%0Ax-injected:%201%0D%0A%0D%0AGET%20/%C3%A9%25"
         assert seen.headers["x-pgrelay-trace-id"] == "a  x-injected: 1    GET /"
         assert "x-injected" not in seen.headers
 

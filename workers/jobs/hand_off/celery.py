@@ -30,8 +30,8 @@ _Seconds = Annotated[float, msgspec.Meta(ge=0, le=1_000_000_000)]
 _Time = Annotated[datetime, msgspec.Meta(tz=True)]
 
 
-class _Options(msgspec.Struct, forbid_unknown_fields=True):
-    """Of `options.celery`, named as the arguments of `apply_async` are."""
+class CeleryOptions(msgspec.Struct, forbid_unknown_fields=True):
+    """The value of `options.celery`, named as the arguments of `apply_async` are."""
 
     expires: _Seconds | _Time | None = None
     """Seconds after the job was enqueued, or a time."""
@@ -123,11 +123,11 @@ def _headers(task: Task) -> dict[str, Any]:
     return task.headers | traced | ours
 
 
-def _options(task: Task) -> _Options:
+def _options(task: Task) -> CeleryOptions:
     try:
-        return msgspec.convert(task.options, _Options)
+        return msgspec.convert(task.options, CeleryOptions)
     except msgspec.ValidationError as error:
-        known = ", ".join(_Options.__struct_fields__)
+        known = ", ".join(CeleryOptions.__struct_fields__)
         raise BadJob("bad_options", f"its options: celery: {error}; known: {known}") from None
 
 

@@ -1,0 +1,61 @@
+"""The checks of `relay doctor` that concern jobs: queues, their workers, and handlers that no one has."""
+
+from collections.abc import Iterator
+
+from relay.database.connection import Connection
+from relay.operations import job_queues
+from relay.operations.base import rows, seconds_text
+from relay.operations.doctor.findings import Check, Finding, failed, ok, warning
+from relay.operations.job_queues import Numbers, Worker
+from relay.settings import Settings
+
+# Workers claim within milliseconds. In a burst jobs wait for slots, which is what a queue is for: this is longer.
+OVERDUE_SECONDS = 300.0
+# Workers that start, or are replaced, are there again by then.
+UNSERVED_SECONDS = 30.0
+SILENT_SECONDS = 60.0
+
+
+def jobs(connection: Connection, _settings: Settings) -> Iterator[Finding]:
+    """Queues that no one serves, that do not advance, or are paused; workers that are silent; unknown handlers."""
+    queues, workers = job_queues.stats(connection), job_queues.workers(connection)
+    found = [finding for queue in queues for finding in _queue(queue)]
+    found += [_silent(worker) for worker in workers if worker.silent_seconds > SILENT_SECONDS]
+    found += [_unknown(row["queue"], row["name"], row["jobs"]) for row in rows(connection, "job_unknown_handlers")]
+    yield from found
+    if not found:
+        alive = f"{len(workers)} processes run their jobs" if workers else "no process runs jobs"
+        yield ok("jobs", f"{len(queues)} queues; {alive}; nothing is overdue" if queues else "no queues yet")
+
+
+def _queue(queue: Numbers) -> Iterator[Finding]:
+    name, overdue = queue.queue, queue.oldest_due_seconds > OVERDUE_SECONDS
+    waiting = f"{queue.due} jobs are due, the oldest for {seconds_text(queue.oldest_due_seconds)}"
+    if queue.paused:
+        if queue.pending:
+            found = f"queue {name} is paused, and {queue.pending} jobs wait in it"
+            yield warning("jobs", found, f"relay jobs queue resume {name}")
+    elif not queue.workers:
+        if queue.oldest_due_seconds > UNSERVED_SECONDS:
+            found = f"no worker serves queue {name}, and {waiting}"
+            yield failed("jobs", found, "start workers that have its handlers: relay workers --jobs MODULE")
+    elif overdue and queue.concurrency_limit is not None and queue.leased >= queue.concurrency_limit:
+        found = f"queue {name} is at its limit of {queue.concurrency_limit}, and {waiting}"
+        yield warning("jobs", found, f"raise it: relay jobs queue set {name} --concurrency-limit N")
+    elif overdue:
+        fix = "start more workers, or give them more slots; if it has a rate or a limit for each run key, raise that"
+        yield warning("jobs", f"in queue {name} {waiting}", fix)
+
+
+def _silent(worker: Worker) -> Finding:
+    found = f"worker {worker.host}:{worker.pid} has been silent for {seconds_text(worker.silent_seconds)}"
+    fix = "a running scheduler gives its jobs to others; check its log, and end it if it hangs"
+    return warning("jobs", f"{found}, with {worker.leased} jobs", fix)
+
+
+def _unknown(queue: str, name: str, count: int) -> Finding:
+    found = f"no worker of queue {queue} has a handler {name!r}: {count} jobs were handed back, and wait"
+    return warning("jobs", found, "start workers with the module that has it: relay workers --jobs MODULE")
+
+
+CHECKS: tuple[Check, ...] = (jobs,)

@@ -23,7 +23,8 @@ begin
         select l.lease_id, l.outbox_id, l.ids, l.cancelled,
                (select q.keep_succeeded from tide.job_queue q where q.outbox_id = l.outbox_id) as keep
           from tide.job_lease l
-         where l.lease_id = any(leases) and l.worker_id = worker order by l.lease_id for no key update
+         where l.lease_id = any(leases) and l.worker_id is not distinct from worker  -- by the key, not by the index of workers
+         order by l.lease_id for no key update
     ), told as materialized (
         select o.outbox_id, o.keep, e.lease_id, e.id, e.attempt, e.ms, e.code, e.error, e.status, e.preview, e.result, e.retry_seconds,
                case when e.outcome <> 's' and exists (

@@ -1,4 +1,4 @@
--- Outboxes: creating and dropping them, their partitions, and how they are doing. Why nothing is lost: see publish.sql.
+-- Outboxes: creating and dropping them, and how they are doing. Why nothing is lost: see publish.sql. Their partitions: see partitions.sql.
 
 create or replace function tide.find_outbox(outbox text) returns tide.outbox
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $$
@@ -36,90 +36,6 @@ create or replace function tide.outbox_last_id(outbox_id int) returns bigint
 language sql stable security definer set search_path = pg_catalog, pg_temp
 return (select coalesce(pg_sequence_last_value(o.ids), 0) from tide.outbox o where o.outbox_id = outbox_last_id.outbox_id);
 comment on function tide.outbox_last_id is 'The highest id taken; that message may be open still, or rolled back.';
-
--- The first id above the range partitions of an outbox.
-create or replace function tide.outbox_upper(outbox_id int) returns bigint
-language sql stable set search_path = pg_catalog, pg_temp
-begin atomic
-    select coalesce(max(substring(pg_get_expr(c.relpartbound, c.oid) from 'TO \(''?(\d+)''?\)')::bigint), 0)
-      from pg_inherits i join pg_class c on c.oid = i.inhrelid
-     where i.inhparent = (select format('tide.%I', o.log)::regclass from tide.outbox o where o.outbox_id = outbox_upper.outbox_id);
-end;
-
-create or replace function tide.outbox_needs_partition(outbox_id int) returns boolean
-language sql stable security definer set search_path = pg_catalog, pg_temp
-begin atomic
-    select tide.outbox_upper(o.outbox_id) <= tide.outbox_last_id(o.outbox_id) + o.partition_size
-      from tide.outbox o where o.outbox_id = outbox_needs_partition.outbox_id;
-end;
-
--- The tables of an outbox whose partitions come and go together: its log, and for jobs their attempts, of the same ids.
-create or replace function tide.outbox_logs(box tide.outbox) returns text[]
-language sql immutable
-return case (box).kind when 'jobs' then array[(box).log, 'job_attempt_' || (box).outbox_id] else array[(box).log] end;
-
--- The table that the logs of all outboxes of a kind are partitions of.
-create or replace function tide.log_root(log text) returns text
-language sql immutable
-return regexp_replace(log, '_[0-9]+$', '');
-
--- The range partition whose first id is `first_id`. Made apart and then attached: unlike CREATE ... PARTITION OF,
--- ATTACH lets publishers and readers of the parent go on.
-create or replace function tide.attach_partition(box tide.outbox, first_id bigint) returns void
-language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
-declare
-    parent text;
-    part   text;
-begin
-    foreach parent in array tide.outbox_logs(box) loop
-        part := format('%s_%s', parent, first_id);
-        execute format('create table tide.%I (like tide.%I including defaults including constraints)', part, parent);
-        execute format('alter table tide.%I attach partition tide.%I for values from (%s) to (%s)',
-                       parent, part, first_id, first_id + box.partition_size);
-    end loop;
-end $$;
-
--- Makes sure that at least one whole unused partition lies above the highest id. The scheduler calls it on a timer.
--- Ids beyond the last partition fall into the default partition, so that publishing never depends on it.
--- Returns the number of partitions made. Stops after lock_timeout, or when publishers are faster: it is called again
--- soon.
---
--- Publishers that write to the default partition wait behind an ATTACH that waits: not for half a second. How far they
--- are is looked at once nothing can be written there: while we waited for that, they took ids.
-create or replace function tide.outbox_extend(outbox text) returns int
-language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '50ms' as $$
-declare
-    box   tide.outbox := tide.find_outbox(outbox);
-    last  bigint;
-    upper bigint;
-    made  int := 0;
-begin
-    if not tide.outbox_needs_partition(box.outbox_id) then
-        return 0;
-    end if;
-    perform from tide.outbox o where o.outbox_id = box.outbox_id for no key update;
-    if not tide.outbox_needs_partition(box.outbox_id) then
-        return 0;
-    end if;
-    execute format('lock table %s in access exclusive mode',
-                   (select string_agg(format('tide.%I', l || '_rest'), ', ') from unnest(tide.outbox_logs(box)) l));
-    last := tide.outbox_last_id(box.outbox_id);
-    upper := tide.outbox_upper(box.outbox_id);
-    -- Ids go to the default partition already, or soon: the next range starts well above them. One that publishers reach
-    -- while it is attached would refuse their rows.
-    if last + box.partition_size / 2 >= upper then
-        upper := (last / box.partition_size + 2) * box.partition_size;
-        perform tide.attach_partition(box, upper);
-        upper := upper + box.partition_size;
-        made := 1;
-    end if;
-    while upper <= last + box.partition_size loop
-        perform tide.attach_partition(box, upper);
-        upper := upper + box.partition_size;
-        made := made + 1;
-    end loop;
-    return made;
-end $$;
 
 -- Who has changed a table and not ended, for errors: without their names where no one may see them.
 create or replace function tide.changing(relations regclass[]) returns text

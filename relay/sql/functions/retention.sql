@@ -62,11 +62,15 @@ begin
            coalesce(ends.at - clock_timestamp() <= longest * 0.2, false)
       from tide.outbox_groups(box.outbox_id) g
       left join tide.hold h on h.group_id = g.group_id
-      left join lateral (select m.id, m.created_at from tide.message m
-                          where m.outbox_id = box.outbox_id and m.id > g.settled_id order by m.id limit 1) first on true
+      left join lateral (
+          (select m.id, m.created_at from tide.message m
+            where m.outbox_id = box.outbox_id and m.id > g.settled_id order by m.id limit 1)
+          union all
+          (select j.id, j.created_at from tide.job j
+            where j.outbox_id = box.outbox_id and j.id > g.settled_id order by j.id limit 1)) first on true
       left join lateral (select greatest(h.since, g.changed_at) as at where g.state <> 'active') began on true
       left join lateral (select greatest(first.created_at, case when forced then coalesce(began.at, clock_timestamp()) end) + longest as at
-                          where first.id is not null and (g.state <> 'active' or not forced)) ends on true
+                          where first.id is not null and box.kind <> 'jobs' and (g.state <> 'active' or not forced)) ends on true
      order by g.settled_id, g.consumer_group;
 end $$;
 comment on function tide.outbox_holds is
@@ -76,57 +80,17 @@ comment on function tide.outbox_holds is
 create or replace function tide.outbox_may_go(box tide.outbox, newest_id bigint, newest_at timestamptz) returns boolean
 language sql stable security definer set search_path = pg_catalog, pg_temp as $$
     select newest_at <= clock_timestamp() - make_interval(hours => (box).retention_hours)
-           and not (tide.setting_is_on('outbox_force_retention') and exists (
+           and case when (box).kind = 'jobs' then
+               -- A job that has not ended is never lost, whatever the settings are.
+               not exists (select from tide.consumer_group g where g.outbox_id = (box).outbox_id and g.offset_id < newest_id)
+           else not (tide.setting_is_on('outbox_force_retention') and exists (
                select from tide.outbox_groups((box).outbox_id) g
                  left join tide.hold h on h.group_id = g.group_id
                 where g.settled_id < newest_id
                   and (g.state = 'active'
                        or coalesce(greatest(newest_at, h.since, g.changed_at) + tide.longest_hold(box) > clock_timestamp()
-                                   or h.since is null, true))))
+                                   or h.since is null, true)))) end
 $$;
-
--- Partitions ----------------------------------------------------------------------------------------------------------
-create or replace function tide.outbox_partitions(outbox_id int) returns table (part regclass, first_id bigint, end_id bigint)
-language sql stable security definer set search_path = pg_catalog, pg_temp as $$
-    select c.oid::regclass, substring(b.bound from 'FROM \(''?(\d+)')::bigint, substring(b.bound from 'TO \(''?(\d+)')::bigint
-      from pg_inherits i
-      join pg_class c on c.oid = i.inhrelid
-      cross join lateral (select pg_get_expr(c.relpartbound, c.oid) as bound) b
-     where i.inhparent = format('tide.message_%s', outbox_partitions.outbox_id)::regclass
-     order by 2
-$$;
-comment on function tide.outbox_partitions is 'The partitions of an outbox in the order of their ids, the default partition (null) last.';
-
-create or replace function tide.newest_message(part regclass, outbox_id int, out id bigint, out created_at timestamptz)
-language plpgsql volatile security definer
-set search_path = pg_catalog, pg_temp set enable_sort = off set enable_seqscan = off set enable_bitmapscan = off as $$
-begin
-    execute format('select m.id, m.created_at from %s m where m.outbox_id = $1 order by m.id desc limit 1', part)
-       into id, created_at using outbox_id;
-end $$;
-
-create or replace function tide.lock_holders(relation regclass) returns text[]
-language sql volatile security definer set search_path = pg_catalog, pg_temp
-begin atomic
-    select coalesce(array_agg(l.virtualtransaction), '{}')
-      from pg_locks l
-     where l.locktype = 'relation' and l.relation = lock_holders.relation and l.pid is distinct from pg_backend_pid()
-       and l.database = (select d.oid from pg_database d where d.datname = current_database());
-end;
-
--- Whether the same transaction holds a lock on a table now and a moment later. Both looks need no right to see whose it is.
--- The moment is a little shorter than the wait that follows: where short transactions overlap all the time, none is in the way.
-create or replace function tide.held_for_long(relation regclass) returns boolean
-language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
-declare
-    holders text[] := tide.lock_holders(relation);
-begin
-    if holders = '{}' then
-        return false;
-    end if;
-    perform pg_sleep(0.04);
-    return holders && tide.lock_holders(relation);
-end $$;
 
 -- The record of what goes unsettled, made under the lock of its partition.
 create or replace function tide.record_losses(box tide.outbox, part regclass, newest_id bigint) returns bigint
@@ -154,6 +118,7 @@ create or replace function tide.outbox_truncate(box tide.outbox, part regclass, 
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
 declare
     newest record;
+    twins  regclass[] := tide.outbox_twins(box, part);
 begin
     lost := 0;
     select * into newest from tide.newest_message(part, box.outbox_id);
@@ -164,7 +129,7 @@ begin
         outcome := 'kept';
         return;
     end if;
-    execute format('lock table %s in access exclusive mode', part);
+    execute format('lock table %s in access exclusive mode', array_to_string(twins, ', '));
     -- The default partition may have got more meanwhile, and a group may have been made, or set back.
     select * into newest from tide.newest_message(part, box.outbox_id);
     if not tide.outbox_may_go(box, newest.id, newest.created_at) then
@@ -172,71 +137,10 @@ begin
         return;
     end if;
     lost := tide.record_losses(box, part, newest.id);
-    execute format('truncate %s', part);
+    execute format('truncate %s', array_to_string(twins, ', '));
     outcome := 'truncated';
 exception when lock_not_available then
     outcome := 'busy';
-end $$;
-
--- Drops empty partitions; false if another transaction is in the way. The parent comes last: until then publishers are not concerned.
-create or replace function tide.outbox_drop_partitions(box tide.outbox, parts regclass[]) returns boolean
-language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
-declare
-    parent regclass := format('tide.message_%s', box.outbox_id)::regclass;
-begin
-    if tide.held_for_long(parent) then
-        return false;
-    end if;
-    execute format('lock table %s, tide.%I in access exclusive mode nowait',
-                   array_to_string(parts, ', '), format('message_%s_rest', box.outbox_id));
-    execute format('lock table only %s in access exclusive mode', parent);
-    execute format('drop table %s', array_to_string(parts, ', '));
-    return true;
-exception when lock_not_available then
-    return false;
-end $$;
-
--- Ends the partition in use at the last id, if its oldest message could go were it not for the younger ones: else the
--- messages of a quiet outbox, which takes years to fill a partition, would stay for years. It is detached and attached again
--- with a nearer end, and the rest of its range becomes a new partition. Publishers wait meanwhile, so only a small one is cut.
-create or replace function tide.outbox_cut(box tide.outbox) returns boolean
-language plpgsql volatile security definer
-set search_path = pg_catalog, pg_temp set enable_sort = off set enable_seqscan = off set enable_bitmapscan = off as $$
-declare
-    parent   text := format('tide.message_%s', box.outbox_id);
-    rest     text := format('tide.message_%s_rest', box.outbox_id);
-    used     record;
-    oldest   record;
-    new_part text;
-    cut_id   bigint;
-begin
-    cut_id := tide.outbox_last_id(box.outbox_id) + 1;
-    select * into used from tide.outbox_partitions(box.outbox_id) p where p.first_id < cut_id and cut_id < p.end_id;
-    if not found or pg_relation_size(used.part) > 32 * 1024 * 1024 then
-        return false;
-    end if;
-    execute format('select m.id, m.created_at from %s m where m.outbox_id = $1 order by m.id limit 1', used.part)
-       into oldest using box.outbox_id;
-    if oldest.id is null or oldest.created_at > clock_timestamp() - interval '1 hour'
-       or not tide.outbox_may_go(box, oldest.id, oldest.created_at)
-       or tide.newest_message(rest::regclass, box.outbox_id) is not null or tide.held_for_long(parent::regclass) then
-        return false;
-    end if;
-    execute format('lock table only %s in access exclusive mode', parent);
-    -- No publisher that has taken an id is still open now: one that takes an id from here on waits for us before it is stored.
-    execute format('lock table %s, %s in access exclusive mode nowait', used.part, rest);
-    cut_id := tide.outbox_last_id(box.outbox_id) + 1;
-    if cut_id >= used.end_id then
-        return false;
-    end if;
-    new_part := format('tide.message_%s_%s', box.outbox_id, cut_id);
-    execute format('alter table %s detach partition %s', parent, used.part);
-    execute format('alter table %s attach partition %s for values from (%s) to (%s)', parent, used.part, used.first_id, cut_id);
-    execute format('create table %s (like %s including defaults including constraints)', new_part, parent);
-    execute format('alter table %s attach partition %s for values from (%s) to (%s)', parent, new_part, cut_id, used.end_id);
-    return true;
-exception when lock_not_available then
-    return false;
 end $$;
 
 -- Removes what may go of one outbox. Calls may overlap: the second finds the outbox's row locked and does nothing.
@@ -252,6 +156,7 @@ declare
     done    record;
     in_use  int := 0;
     stays   boolean := false;
+    unfinished boolean := false;
     emptied regclass[] := '{}';
 begin
     if current_setting('transaction_isolation') <> 'read committed' then
@@ -267,6 +172,9 @@ begin
     insert into tide.hold (group_id)
     select g.group_id from tide.outbox_groups(box.outbox_id) g where g.state <> 'active' on conflict do nothing;
     delete from tide.hold h using tide.outbox_groups(box.outbox_id) g where h.group_id = g.group_id and g.state = 'active';
+    if box.kind = 'jobs' then
+        unfinished := tide.job_settle(box) or tide.job_forget(box);
+    end if;
     -- The horizon in a statement of its own, the rows in later ones.
     select h.horizon into top from tide.outbox_horizon(box.outbox_id) h;
     for part in select p.part, p.end_id from tide.outbox_partitions(box.outbox_id) p where coalesce(p.end_id <= top + 1, true) loop
@@ -283,6 +191,7 @@ begin
             emptied := emptied || part.part;
         end if;
     end loop;
+    more := more or unfinished;
     busy := in_use > 0;
     if cardinality(emptied) > 0 then
         if tide.outbox_drop_partitions(box, emptied) then

@@ -14,7 +14,7 @@ from benchmarks.stack import Stack
 from relay.backends.webhook.client import Outgoing, WebhookClient
 from relay.backends.webhook.config import WebhookSinkConfig
 from relay.backends.webhook.url import parse_url
-from relay.jobs.http import Hosts, HttpKeys
+from relay.jobs.http import HttpKeys
 from relay.jobs.models import Claimed
 from workers.jobs.connections import Connections
 from workers.jobs.http import KEPT_BYTES, HttpSender
@@ -58,7 +58,7 @@ def _rate(requests: int, send: Callable[[], None]) -> Callable[[], float]:
 
 async def _send(url: str, requests: int, keys: dict[str, object]) -> None:
     connections = Connections(KEPT_BYTES)
-    sender = HttpSender(HttpKeys.model_validate(LOCAL | keys), Hosts(()), connections, "benchmark")
+    sender = HttpSender(HttpKeys.model_validate(LOCAL | keys), connections, "benchmark")
     numbers = iter(range(1, requests + 1))
 
     async def work() -> None:

@@ -37,6 +37,8 @@ class Reach:
     ambient_credentials: bool = False
     """Whether pipelines may act as this process does where they name no credentials: as a role of its machine, by
     files in its home folder, by variables of a client library."""
+    job_http_hosts: tuple[str, ...] = ()
+    """Hosts that HTTP jobs may name, such as `api.example.com` and `*.example.com`; none: every host."""
 
 
 _in_force = Reach()

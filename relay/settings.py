@@ -90,6 +90,12 @@ def _checked_folders(folders: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(os.path.normpath(folder) for folder in folders)
 
 
+def _checked_hosts(hosts: tuple[str, ...]) -> tuple[str, ...]:
+    if not all(re.fullmatch(r"(\*\.)?[A-Za-z0-9_.:-]+", host) for host in hosts):
+        raise ValueError("give hosts with commas between them, such as api.example.com,*.example.org; or none")
+    return hosts
+
+
 def _available_cpus() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
@@ -108,6 +114,7 @@ def option(field: str) -> str:
 Seconds = Annotated[float, BeforeValidator(parse_duration_seconds), Field(gt=0, le=86_400, allow_inf_nan=False)]
 Prefixes = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed), AfterValidator(_checked_prefixes)]
 Folders = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed), AfterValidator(_checked_folders)]
+HostNames = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed), AfterValidator(_checked_hosts)]
 Address = Annotated[str, BeforeValidator(lambda value: _checked_address(value) if isinstance(value, str) else value)]
 
 
@@ -158,6 +165,8 @@ class Settings(BaseSettings):
     source_folders: Folders = _REACH.source_folders
     ambient_credentials: bool = _REACH.ambient_credentials
     """These five: what pipelines may reach on this machine; see `relay.reach`."""
+    job_http_hosts: HostNames = _REACH.job_http_hosts
+    """What HTTP jobs may reach from it; none: every host."""
 
     @classmethod
     def load(cls, **overrides: Any) -> Self:

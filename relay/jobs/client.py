@@ -7,9 +7,9 @@ behind a savepoint. Each function returns the UUID of the job, or of that which 
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeAlias, Unpack
-from urllib.parse import urlsplit
 
 from relay.jobs.errors import BadArguments, BadOptions
+from relay.jobs.http import KEYS, check_http_payload
 from relay.jobs.json_text import json_text
 from relay.jobs.options import Options, checked, columns
 from relay.jobs.sending import Kind, NewJob, send, send_async, send_many, send_many_async
@@ -124,15 +124,13 @@ def _jobs(queue: str, name: str, payloads: Sequence[Arguments], options: Mapping
 
 
 def _request(queue: str, url: str, options: dict[str, Any]) -> NewJob:
-    parts = urlsplit(url)
-    name = options.pop("name", None) or (parts.hostname or "")[:200]
-    what = _what(queue, name)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise BadArguments(f"{what}: the URL must begin with https:// or http:// and name a host")
-    bodies: dict[str, Any] = {each: options.pop(each) for each in ("json", "text", "base64") if each in options}
-    if len(bodies) > 1:
-        raise BadArguments(f"{what}: give one body, not {' and '.join(bodies)}")
-    return _job(queue, "http", name, {"url": url, "method": options.pop("method", "POST"), **bodies}, options)
+    name = options.pop("name", None)
+    payload = {"url": url, "method": "POST"} | {key: options.pop(key) for key in KEYS if key in options}
+    try:
+        host = check_http_payload(payload, options.get("headers"))
+    except BadArguments as error:
+        raise BadArguments(f"job {name or 'http'!r} of queue {queue!r}: {error}") from None
+    return _job(queue, "http", name or host[:200], payload, options)
 
 
 def _payload(payload: Mapping[str, Any], what: str) -> str:

@@ -45,7 +45,7 @@ def failed(job: AnyJob, error: BaseException, attempt: int, max_attempts: int, o
 
 def error_text(text: str) -> str:
     """Short, without secrets, and such that PostgreSQL can hold it: an error must not make its job run again."""
-    return storable(mask(text, most_characters=_MOST_CHARACTERS))
+    return storable(mask(text, most_characters=_MOST_CHARACTERS))[:_MOST_CHARACTERS]
 
 
 def _said(error: BaseException) -> str:

@@ -19,7 +19,8 @@ from relay.backends.webhook.config import PLAIN_HEADERS, ReceiverKeys, check_sch
 from relay.backends.webhook.headers import check_headers
 from relay.backends.webhook.hosts import ascii_host
 from relay.backends.webhook.url import Origin, parse_url
-from relay.errors import ConfigError, RelayError
+from relay.errors import ConfigError
+from relay.jobs.errors import BadArguments
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 KEYS = ("url", "method", "json", "text", "base64")
@@ -32,7 +33,7 @@ _BODIES = {"json": b"application/json", "text": b"text/plain; charset=utf-8", "b
 _WITHOUT_BODY = ("GET", "HEAD")
 
 
-class BadHttpJob(RelayError):
+class BadHttpJob(BadArguments):
     """The payload or the headers of an HTTP job: no retry helps. `code` is a short stable word."""
 
     def __init__(self, text: str, code: str = "bad_payload") -> None:
@@ -111,8 +112,8 @@ class HttpRequest:
 
 def check_http_payload(
     payload: Mapping[str, Any], headers: Mapping[str, Any] | None = None, hosts: Hosts | None = None
-) -> None:
-    """Before it is enqueued: whether a worker could send it. Raises BadHttpJob, which repeats no value.
+) -> str:
+    """Before it is enqueued: whether a worker could send it. Returns the host. Raises BadHttpJob; it repeats no value.
 
     Whether JSON can hold the value of `json` is for the one that writes it. `hosts` are those that this process allows.
     """
@@ -121,6 +122,7 @@ def check_http_payload(
     _checked_headers(headers or {})
     if hosts is not None:
         check_host(origin, hosts)
+    return origin.host
 
 
 def read_http_job(payload: str, headers: str | None) -> HttpRequest:
@@ -134,7 +136,7 @@ def read_http_job(payload: str, headers: str | None) -> HttpRequest:
     method, origin, target = _line(parts)
     body = _body(parts, method)
     content_type = next((kind for key, kind in _BODIES.items() if key in parts), None)
-    return HttpRequest(method, origin, target, body, content_type, _checked_headers(theirs or {}))
+    return HttpRequest(method, origin, target, body, content_type, _checked_headers({} if theirs is None else theirs))
 
 
 def check_host(origin: Origin, hosts: Hosts) -> None:

@@ -1,4 +1,5 @@
-"""The configuration of a queue of jobs: how it is drained, and which applications its jobs are handed to.
+"""The configuration of a queue of jobs: how it is drained, how its requests are sent, and which applications its jobs
+are handed to.
 
 A job of the kind `dramatiq` or `celery` becomes a message of the user's own application. Where its broker is, and what
 the application changed of its defaults, is said once for each queue.
@@ -15,6 +16,7 @@ from relay.backends.common.tls import TlsKeys
 from relay.backends.rabbitmq.config import RabbitmqSinkConfig
 from relay.backends.redis.config import RedisKeys
 from relay.errors import ConfigError
+from relay.jobs.http import HttpKeys
 from relay.pipelines.config import Pipeline
 from relay.pipelines.secret_refs import check, resolve
 from relay.pipelines.validation import validate
@@ -49,6 +51,8 @@ class JobsPipeline(Pipeline, TlsKeys):
     """`priority_steps` of its `broker_transport_options`; Redis alone has them."""
     timeout_ms: Annotated[int, Field(ge=10, le=600_000)] = 10_000
     """The time limit of handing one batch of jobs to a broker."""
+    http: HttpKeys = HttpKeys()
+    """Of its HTTP jobs."""
 
     @field_validator("dramatiq_url", "celery_url")
     @classmethod

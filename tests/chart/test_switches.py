@@ -110,6 +110,7 @@ def test_logs_are_as_chosen(helm: Helm, key: str, variable: str, value: str) -> 
         ("sinkFolders", "RELAY_SINK_FOLDERS", "none", ["/a"], "/a"),
         ("sourceFolders", "RELAY_SOURCE_FOLDERS", "none", ["/a"], "/a"),
         ("ambientCredentials", "RELAY_AMBIENT_CREDENTIALS", "false", True, "true"),
+        ("jobHttpHosts", "RELAY_JOB_HTTP_HOSTS", "none", ["a.test", "*.b.test"], "a.test,*.b.test"),
     ],
 )
 def test_pipelines_reach_what_is_chosen(

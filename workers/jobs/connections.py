@@ -148,7 +148,9 @@ class Connection(asyncio.Protocol):
 
     def _finish(self) -> None:
         self._head = self._end = None
-        if not self.closed and self._h11.our_state is h11.DONE and self._h11.their_state is h11.DONE:
+        both_done = self._h11.our_state is h11.DONE and self._h11.their_state is h11.DONE
+        # What follows an answer that is complete would be taken for that of the next request.
+        if both_done and not self.closed and not self._h11.trailing_data[0]:
             self._h11.start_next_cycle()
         else:
             self.close()
@@ -165,6 +167,11 @@ class Connections:
         self._look_ups: dict[tuple[str, int], asyncio.Future[list[str] | OSError]] = {}
         self._sweep: asyncio.TimerHandle | None = None
         self._closed = False
+
+    @property
+    def idle_count(self) -> int:
+        """Without those that were closed while they lay idle."""
+        return sum(not connection.closed for kept in self._idle.values() for connection in kept)
 
     def idle(self, key: Hashable) -> Connection | None:
         """One that was kept under this key, the one that was used last; None if there is none."""

@@ -9,11 +9,13 @@ from urllib.parse import quote
 
 import h11
 
+from relay import reach
 from relay.backends.common.addresses import ForbiddenAddress
 from relay.backends.common.tls import tls_context
 from relay.backends.webhook.errors import ERRORS, refusal
 from relay.backends.webhook.headers import RawHeaders, header_value
 from relay.database.connection import storable
+from relay.jobs.ends import error_text
 from relay.jobs.http import (
     BadHttpJob,
     Hosts,
@@ -29,7 +31,6 @@ from relay.masking import mask
 from workers.jobs.connections import Answer, Connection, Connections
 
 PREVIEW_BYTES = 2000
-ERROR_CHARACTERS = 2000
 KEPT_BYTES = PREVIEW_BYTES + 2 * LONGEST_SPARE
 """More than is shown: a secret that the end cuts in half would not be recognized."""
 
@@ -40,11 +41,11 @@ _PRINTABLE = "".join(map(chr, range(33, 127)))
 class HttpSender:
     """Sends the jobs of one queue. Made in any thread; `send` belongs to the loop of its connections."""
 
-    def __init__(self, keys: HttpKeys, hosts: Hosts, connections: Connections, where: str) -> None:
-        """`hosts` are those that the process allows. Reads certificates. Raises ConfigError, which says `where`."""
+    def __init__(self, keys: HttpKeys, connections: Connections, where: str) -> None:
+        """`keys` with their secrets resolved. Reads certificates. Raises ConfigError, which says `where`."""
         keys.remember_secrets()
         self._keys = keys
-        self._hosts = (hosts, Hosts(keys.hosts))
+        self._hosts = (Hosts(reach.in_force().job_http_hosts), Hosts(keys.hosts))
         self._connections = connections
         self._context = tls_context(keys, where)
         self._context.set_alpn_protocols(["http/1.1"])
@@ -58,14 +59,14 @@ class HttpSender:
         try:
             request = self._checked(job)
         except BadHttpJob as error:
-            return Ended("d", error.code, _error(str(error)))
+            return Ended("d", error.code, error_text(str(error)))
         began = time.monotonic()
         try:
             return self._judge(await self._answer(request, self._headers_of(job, request), deadline))
         except (OSError, h11.ProtocolError, ForbiddenAddress) as error:
             permanent, code = ERRORS.verdict(error)
             text = f"{str(error) or 'no answer in time'}, after {time.monotonic() - began:.1f} s"
-            return Ended("d" if permanent else "r", code, _error(text))
+            return Ended("d" if permanent else "r", code, error_text(text))
 
     def _checked(self, job: Claimed) -> HttpRequest:
         request = read_http_job(job.payload, job.headers)
@@ -121,10 +122,6 @@ class HttpSender:
             return Ended("s", response_status=answer.status, preview=preview)
         outcome: Outcome = "d" if refused.permanent else "r"
         return Ended(outcome, refused.code, refused.reason, answer.status, preview, None, refused.pause_seconds)
-
-
-def _error(text: str) -> str:
-    return storable(mask(text, most_characters=ERROR_CHARACTERS))[:ERROR_CHARACTERS]
 
 
 def _preview(body: bytes) -> str | None:

@@ -15,6 +15,7 @@ RELAY_SECRET_FOLDERS: {{ join "," $config.secretFolders | default "none" | quote
 RELAY_SINK_FOLDERS: {{ join "," $config.sinkFolders | default "none" | quote }}
 RELAY_SOURCE_FOLDERS: {{ join "," $config.sourceFolders | default "none" | quote }}
 RELAY_AMBIENT_CREDENTIALS: {{ $config.ambientCredentials | quote }}
+RELAY_JOB_HTTP_HOSTS: {{ join "," $config.jobHttpHosts | default "none" | quote }}
 RELAY_WORKER_SHUTDOWN_TIMEOUT: {{ printf "%ds" (int .Values.drainTimeoutSeconds) | quote }}
 RELAY_METRICS_ADDR: {{ printf "%s:9090" $config.listenHost | quote }}
 RELAY_WORKER_METRICS_ADDR: {{ printf "%s:9191" $config.listenHost | quote }}

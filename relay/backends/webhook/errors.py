@@ -15,7 +15,8 @@ from relay.backends.common.error_table import ErrorTable, Verdict
 
 
 def _refused_certificate(error: BaseException) -> Iterator[str]:
-    for one in (error, error.__cause__):
+    # httpcore's pool removes the cause; what its errors were made of is still their argument.
+    for one in (error, error.__cause__, *error.args):
         if isinstance(one, ssl.SSLError) and not isinstance(one, ssl.SSLEOFError):
             yield "certificate"
 

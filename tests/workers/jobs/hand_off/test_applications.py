@@ -95,7 +95,7 @@ def test_an_application_runs_what_is_handed_off(request, tmp_path, hand_off, sys
         if (system, server) != ("dramatiq", "redis"):  # which knows a message that still waits
             times[jobs[0].uuid] = 2
         with contextlib.suppress(pytest.fail.Exception):
-            wait_until(lambda: len(read(seen)) >= sum(times.values()), 30)
+            wait_until(lambda: len(read(seen)) >= sum(times.values()), 20)
     by_id = {one["id"]: one for one in read(seen)}
     assert Counter(one["id"] for one in read(seen)) == times, log.read_text()[-3000:]
     assert (by_id[jobs[0].uuid]["args"], by_id[jobs[0].uuid]["kwargs"]) == tuple(json.loads(ARGUMENTS).values())

@@ -129,3 +129,14 @@ def test_a_thousand_jobs_are_one_command_for_each_queue(redis_server, hand_off):
         ids = [one.decode() for one in client.lrange("dramatiq:mail", 0, -1)]
         assert ids == [one.uuid for one in jobs[:500]]
         assert client.llen("mail") == 500
+        assert sender.send_many(jobs) == [SENT] * 1000
+        # Dramatiq has one place for each id; Celery's messages have none.
+        assert (client.llen("dramatiq:mail"), client.llen("mail")) == (500, 1000)
+
+
+def test_celery_has_a_list_for_each_step_of_its_priorities(redis_server, hand_off):
+    jobs = [job("celery", options=f'{{"queue": "mail", "priority": {priority}}}') for priority in (0, 2, 3, 9, 200)]
+    assert hand_off(celery_url=redis_server.url).send_many(jobs) == [SENT] * 5
+    with redis.Redis.from_url(redis_server.url) as client:
+        steps = [client.llen(name) for name in ("mail", "mail\x06\x163", "mail\x06\x166", "mail\x06\x169")]
+    assert steps == [2, 1, 0, 2]

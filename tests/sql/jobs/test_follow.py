@@ -149,6 +149,11 @@ def test_a_batch_ends_when_it_is_closed_and_all_of_it_has_ended(session: Session
         session.execute("select tide.job_batch_close(99)")
     with refused("22023", "need a queue"):
         batch(session, on_success={"name": "success"})
+    debounced = batch(session)
+    for _ in range(2):
+        enqueue(session, dedupe_key="d", debounce="1 hour", options=Jsonb({"batch": debounced}))
+    assert numbers(session, debounced) == (False, 1, 0, 1)
+    session.execute("select tide.job_cancel_many('mail')")
     empty = batch(session, on_complete=COMPLETE)
     session.execute("select tide.job_batch_close(%s)", [empty])
     assert names(session, "reports")[3:] == ["complete"] and left(session) == 0

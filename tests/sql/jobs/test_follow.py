@@ -27,8 +27,8 @@ def with_options(session: Session, name: str = "send", queue: str = "mail", **op
     return enqueue(session, {}, queue, name, options=Jsonb(options))
 
 
-def after(session: Session, *jobs: int, name: str = "later", **options: object) -> int:
-    return with_options(session, name, after=[uuid_of(session, job) for job in jobs], **options)
+def after(session: Session, *jobs: int, name: str = "later", run_if: str = "succeeded") -> int:
+    return with_options(session, name, after=[uuid_of(session, job) for job in jobs], run_if=run_if)
 
 
 def state(session: Session, job: int) -> str:
@@ -58,10 +58,8 @@ def test_a_chain_goes_on_when_a_job_has_succeeded_and_only_then(session: Session
     assert names(session) == ["first"]
     [first] = worker.run()
     assert names(session) == ["first", "second"]
-    priority, follows = (
-        session.execute("select priority, options ->> 'follows' from tide.job where name = 'second'").fetchone() or ()
-    )
-    assert (priority, follows) == (4, uuid_of(session, first))
+    found = session.execute("select priority, options ->> 'follows' from tide.job where name = 'second'").fetchone()
+    assert found == (4, uuid_of(session, first))
     worker.run()
     assert (names(session), names(session, "reports")) == (["first", "second", "other"], ["third"])
     assert one(session, "select payload from tide.job where name = 'third'") == {"n": 3}
@@ -207,11 +205,7 @@ def test_a_job_waits_for_those_that_it_needs(database: Database, session: Sessio
         last = after(session, first, second)
     ended = after(session, first)
     assert state(session, last) == "pending"
-    [listed] = (
-        session.execute("select available_at from tide.job_list('mail', name => 'later', max_rows => 1)").fetchone()
-        or ()
-    )
-    assert listed is None
+    assert one(session, "select available_at from tide.job_list('mail', name => 'later', max_rows => 1)") is None
     claimed = {c[1]: c for c in worker.claim()}
     assert set(claimed) == {first, second}
     worker.finish([claimed[first]])

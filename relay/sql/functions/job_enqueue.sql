@@ -80,6 +80,9 @@ begin
         perform tide.job_refuse(queue, name, payload, kind, priority, max_attempts, timeout_seconds, run_key, idempotency_key,
                                 dedupe_key, headers, metadata, options);
     end if;
+    if options ? 'after' then
+        available_at := coalesce(available_at, clock_timestamp());  -- So it has a row in tide.job_wait.
+    end if;
     if idempotency_key is null and dedupe is null and debounce is null then
         insert into tide.job (outbox_id, id, size, kind, priority, max_attempts, timeout_seconds, available_at, name, run_key, dedupe_key,
                               trace_id, headers, metadata, options, payload)
@@ -112,6 +115,9 @@ begin
     end if;
     if asleep then
         perform pg_notify('tide_outbox_notify', 'jobs/' || queue) where tide.outbox_asleep(in_outbox);
+    end if;
+    if options ?| '{then,batch,after}' then
+        perform tide.job_follow_enqueue(in_outbox, new_id, options);
     end if;
     return new_id;
 end $$;
@@ -186,6 +192,9 @@ begin
                          order by idempotency_keys[number], number offset 0) p) e;
         return new_ids;
     end if;
+    if options ? 'after' then
+        available_at := coalesce(available_at, clock_timestamp());
+    end if;
     select tide.outbox_mark(o.outbox_id, o.mark_class, o.mark_setting, o.ids) into marked
       from tide.outbox o where o.outbox_id = box.outbox_id;
     asleep := marked and tide.outbox_asleep(box.outbox_id);
@@ -208,6 +217,9 @@ begin
     end if;
     if asleep then
         perform pg_notify('tide_outbox_notify', box.name);
+    end if;
+    if options ?| '{then,batch,after}' then
+        perform tide.job_follow_enqueue(box.outbox_id, u.id, options) from unnest(new_ids) u (id);
     end if;
     return new_ids;
 end $$;

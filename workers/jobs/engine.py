@@ -21,6 +21,7 @@ import structlog
 import relay
 from relay.drains.lease import DrainStart
 from relay.errors import ConfigError, MigrationError, NotConnected
+from relay.jobs.errors import JobError
 from relay.jobs.handlers import AnyJob
 from relay.jobs.ids import job_uuid
 from relay.jobs.models import Claimed
@@ -331,6 +332,7 @@ class Engine:
         for queue in self.queue_names:
             if queue != "*" and await self._store.value("engine_queue_is_there", queue=queue) is None:
                 await self._create(queue)
+        await self._declare()
         slots = self._settings.job_slots + self._settings.job_threads
         self._worker = await self._store.value(
             "engine_start", host=socket.gethostname(), pid=os.getpid(), queues=self.queue_names, slots=slots,
@@ -348,6 +350,13 @@ class Engine:
                 log.info("job queue created", queue=queue)
         except ConfigError as error:
             log.error("a job queue is missing, and this role cannot create it", queue=queue, reason=str(error))
+
+    async def _declare(self) -> None:
+        try:
+            if changed := await self._store.declare(self._handlers.values()):
+                log.info("schedules of handlers were set", schedules=",".join(changed))
+        except (ConfigError, JobError) as error:
+            log.error("the schedules of handlers are not set", reason=str(error))
 
     def _doubt(self) -> None:
         self._doubtful = True

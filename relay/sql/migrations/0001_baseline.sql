@@ -521,6 +521,37 @@ create index on tide.job_dependency (outbox_id, id);
 create index on tide.job_dependency (needs_outbox_id, needs_id) where may_be_late;
 comment on table tide.job_dependency is 'Jobs that others wait for. any_end: not only until it has succeeded.';
 
+create table tide.job_schedule (
+    schedule        text primary key check (length(schedule) between 1 and 200),
+    outbox_id       int not null references tide.job_queue on delete cascade,
+    cron            text not null check (length(cron) between 1 and 200),
+    time_zone       text not null,
+    missed          text not null check (missed in ('one', 'all', 'skip')),
+    enabled         boolean not null default true,
+    next_at         timestamptz,
+    last_at         timestamptz,
+    last_id         bigint,
+    invalid_reason  text,
+    name            text not null,
+    payload         jsonb not null,
+    kind            text not null,
+    priority        int not null,
+    max_attempts    int not null,
+    timeout_seconds int not null,
+    run_key         text,
+    dedupe_key      text,
+    dedupe          text,
+    headers         jsonb,
+    metadata        jsonb,
+    options         jsonb,
+    created_at      timestamptz not null default now(),
+    updated_at      timestamptz not null default now()
+) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
+create index on tide.job_schedule (outbox_id);
+comment on table tide.job_schedule is 'Jobs that are enqueued by the clock. The owner of the queue fires them: see tide.job_schedule_fire.';
+comment on column tide.job_schedule.next_at is 'Null: the next scheduler that looks finds it out; or never, where invalid_reason says so.';
+comment on column tide.job_schedule.missed is 'For ticks at which no scheduler ran: one job for the last, one for each, or none.';
+
 create type tide.job_claimed as (
     lease_id bigint, id bigint, attempt smallint, kind "char", name text, priority smallint, timeout_seconds int,
     max_attempts smallint, created_at timestamptz, due_at timestamptz, payload text, headers text, metadata text, options text,
@@ -714,6 +745,12 @@ select p.kind, 'function', unnest(p.names)
         'consumer_lag', 'consumer_status', 'inbox_status', 'inbox_health', 'inbox_ordering_gaps',
         'relay_dlq_stats', 'relay_replays', 'table_outbox_status', 'setting_number', 'setting_is_on', 'outbox_of',
         'see_anything', 'database_identity', 'job_state', 'job_list', 'job_stats', 'job_unknown_handlers', 'job_queue_list', 'job_uuid', 'job_of_uuid']),
+    ('reader', array['job_schedule_list']),
+    ('relay', array['job_schedule_list', 'job_schedule_fire']),
+    ('job_worker', array['job_schedule_set']),
+    ('job_operator', array[
+        'job_schedule_set', 'job_schedule_delete', 'job_schedule_enable', 'job_schedule_disable', 'job_schedule_list']),
+    ('owner', array['find_job_schedule', 'job_schedule_switch']),
     ('publisher', array['outbox_publish', 'outbox_publish_many', 'outbox_limit', 'publish_anywhere']),
     ('consumer', array['consume_anywhere']),
     ('group_consumer', array[
@@ -738,7 +775,7 @@ select p.kind, 'function', unnest(p.names)
     ('job_operator', array['job_queue_pause', 'job_queue_resume', 'job_uuid', 'job_of_uuid', 'job_state', 'job_list', 'job_get', 'job_attempts',
         'job_stats', 'job_unknown_handlers', 'job_batch_get', 'job_queue_list', 'job_queue_set', 'job_cancel', 'job_cancel_many', 'job_replay', 'job_replay_many', 'job_purge']),
     ('owner', array[
-        'outbox_logs', 'outbox_twins', 'log_root', 'outbox_make', 'job_settle', 'job_lowest', 'job_forget', 'find_message_outbox', 'find_job_queue', 'job_queue_is_idle', 'job_refuse', 'job_size',
+        'outbox_logs', 'outbox_twins', 'log_root', 'outbox_make', 'job_settle', 'job_lowest', 'job_forget', 'find_message_outbox', 'find_job_queue', 'job_queue_is_idle', 'job_check', 'job_size',
         'job_key_take', 'job_keys_take', 'job_debounce', 'job_check_lanes', 'job_claim_late', 'id_ranges', 'job_claim_keyed', 'job_claim_due',
         'job_claim_lane', 'job_priorities', 'job_stored', 'job_find', 'job_kind', 'job_cursor', 'job_gaps', 'job_state_of', 'job_ids',
         'job_listed', 'job_check_state', 'job_lane_numbers', 'job_named', 'job_cancel_one', 'job_take_turn', 'job_again', 'job_template_problem', 'job_templates_check',
@@ -805,7 +842,7 @@ select p.kind, p.object_type, unnest(p.names), p.privileges
         'table_outbox', 'table_route', 'truncating',
         'consumer_guard']),
     ('owner', 'table', 'all', array['job_batch', 'job_follow', 'job_dependency', 'job_key', 'job_lane', 'job_running', 'job_skip', 'job_kept', 'job_wait']),
-    ('relay', 'table', 'select', array['job_queue', 'job_lease', 'job_worker', 'job', 'job_attempt', 'job_dead']),
+    ('relay', 'table', 'select', array['job_queue', 'job_lease', 'job_worker', 'job', 'job_attempt', 'job_dead', 'job_schedule']),
     ('reader', 'table', 'select', array['job_queue', 'job_lease', 'job_worker']),
     ('owner', 'sequence', 'all', array['revisions'])
   ) as p (kind, object_type, privileges, names);

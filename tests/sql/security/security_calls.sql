@@ -151,6 +151,11 @@ select tide.job_cancel(l.job, 'r') from tide.job_list('mail', 'pending', max_row
 select tide.job_cancel_many('mail', name => 'send', max_jobs => 1)
 select tide.job_replay(l.job, true, '2026-01-01') from tide.job_list('mail', 'succeeded') l
 select tide.job_replay_many('mail'), tide.job_purge('mail')
+select tide.job_schedule_set('s', 'mail', '@daily', 'send', dedupe_key => 'd', dedupe => 'waiting', metadata => '{}')
+select tide.job_schedule_set('s', 'mail', '0 6 * * *', 'send'), tide.job_schedule_list()
+select tide.job_schedule_disable('s'), tide.job_schedule_enable('s')
+select tide.job_schedule_fire('s', null, '2026-01-01', '{2026-01-01}')
+select tide.job_schedule_delete('s')
 select tide.job_queue_drop('post', true)
 select tide.setting_number('outbox_retention_hours')
 select tide.setting_is_on('inbox_enabled')

@@ -46,7 +46,7 @@ def test_workers_are_killed_frozen_and_stopped(jobs):  # noqa: F811
 
 def test_servers_are_restarted_and_flushed(jobs, postgres, redis_server):  # noqa: F811
     jobs.fleet.scheduler(RELAY_JOB_LEASE="30s")
-    workers = jobs.workers(processes=2, RELAY_JOB_LEASE="30s")
+    workers = jobs.workers(processes=2, RELAY_JOB_LEASE="30s", RELAY_JOB_SLOTS="4")
     jobs.wait_ready()
     jobs.connection.execute("select tide.job_queue_set('few', '{\"concurrency_limit\": 7}')")
     first = [jobs.enqueue("counted") for _ in range(300)]

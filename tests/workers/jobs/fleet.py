@@ -19,10 +19,17 @@ class Jobs:
 
     def __init__(self, database: Any, fleet: Any, seen: Path) -> None:
         self.database, self.fleet, self.seen_at = database, fleet, seen
+        self._connection: Any = None
         self.connect()
 
+    @property
+    def connection(self) -> Any:
+        return self._connection
+
     def connect(self) -> None:
-        self.connection = self.database.connect()
+        if self._connection is not None:
+            self._connection.close()
+        self._connection = self.database.connect()
 
     def workers(self, name: str = "", processes: int = 1, **variables: str) -> Any:
         ours = {"RELAY_JOB_MODULES": MODULE, "RELAY_JOB_LEASE": "2s", "TEST_JOBS_SEEN": str(self.seen_at)}

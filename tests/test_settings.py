@@ -163,7 +163,7 @@ def test_an_address_that_is_none_is_refused(text):
 def test_the_docs_list_every_setting_with_its_option_variable_and_default():
     rows = re.findall(r"^\| (?:`(--\S+)`)? ?\| `(RELAY_\S+)` \| (\S+) \|", DOCS.read_text(), re.MULTILINE)
     # A command line can be read by every user of the machine, so tokens have no option.
-    others = {"job_modules": "--jobs", "api_auth_tokens": "", "api_read_only_auth_tokens": ""}
+    others = {"api_auth_tokens": "", "api_read_only_auth_tokens": ""}
     assert {(given, variable) for given, variable, _ in rows} == {
         (others.get(field, option(field)), variables(field)[0]) for field in Settings.model_fields
     }

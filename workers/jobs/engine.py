@@ -194,6 +194,8 @@ class Engine:
             ):
                 await self._trip(visits)
                 await asyncio.sleep(0)
+            elif late := [q for q in self._queues.values() if q.drain is not None and now >= q.renew_at]:
+                await self._renew(late)
             else:
                 await self._sleep(now)
 
@@ -266,6 +268,16 @@ class Engine:
                 self._measures.claimed(visit.queue.name, seen.rows)
                 self._runner.add([_claimed(visit.queue, row) for row in seen.rows], visit.queue)
         self._measures.slots(self._runner)
+
+    async def _renew(self, queues: Sequence[Queue]) -> None:
+        for queue in queues:
+            drain, now = queue.drain, time.monotonic()
+            if drain is not None:
+                renewed = await self._store.renew(drain)
+                if queue.drain is drain and renewed:
+                    queue.renewed(now)
+                elif queue.drain is drain:
+                    queue.lost()
 
     def _finished(self, done: Sequence[Any], refused: int, now: float) -> None:
         """What was written; some of it may have to run again here."""

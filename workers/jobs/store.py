@@ -131,6 +131,10 @@ class Store:
                 trip.refused = row[0]
         return trip
 
+    async def renew(self, drain: Drain) -> bool:
+        """False: it was abandoned."""
+        return bool(await self.value("engine_renew", lease_seconds=drain.lease_ms / 1000, **_fence(drain)))
+
     async def value(self, statement: str, /, **parameters: Any) -> Any:
         """The first value of the first row of a statement; None if there is none."""
         async with self._session() as connection:

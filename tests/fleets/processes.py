@@ -127,18 +127,16 @@ class RelayProcess:
         except OSError:
             return 0, ""
 
-    def _answer(self, path: str) -> tuple[int, str] | None:
-        status, body = self.get(path)
-        return (status, body) if status else None
-
     def metric(self, name: str, **labels: str) -> float:
         """The sum over the series of this name that have these labels, once it answers."""
-        answered = wait_until(lambda: self._answer("/metrics"), START_SECONDS, f"{self.name} shows its metrics")
-        assert answered is not None
-        status, body = answered
-        assert status == 200, body
+
+        def shown() -> str:
+            status, body = self.get("/metrics")
+            assert status in (0, 200), body
+            return body
+
         total = 0.0
-        for line in body.splitlines():
+        for line in wait_until(shown, START_SECONDS, f"{self.name} shows its metrics").splitlines():
             found = re.fullmatch(r"(\w+)(?:\{(.*)\})? (\S+)", line)
             if found and found[1] == name:
                 given = dict(re.findall(r'(\w+)="([^"]*)"', found[2] or ""))

@@ -72,6 +72,14 @@ def test_handlers_that_no_worker_has_are_named(bench: Bench) -> None:
     assert [job["code"] for job in bench.json("list")] == ["unknown_handler"] * 2
 
 
+def test_a_schedule_that_cannot_fire_is_found(bench: Bench) -> None:
+    assert bench.done("schedule", "set", "nightly", "mail", "digest", "--cron", "@daily")
+    assert only(bench)[0] == "ok"
+    bench.session.execute("update tide.job_schedule set invalid_reason = 'no such time zone'")
+    result, found, _ = only(bench)
+    assert (result, found) == ("failed", "schedule nightly of queue mail enqueues nothing: no such time zone")
+
+
 def test_a_wrong_configuration_of_a_queue_is_found(bench: Bench) -> None:
     assert bench.done("queue", "set", "mail", "--config", '{"celery_colour": "red"}')
     result = invoke("doctor", "--json", url=bench.url, RELAY_BROKER_URL="redis://127.0.0.1:1/0")

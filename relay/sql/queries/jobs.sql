@@ -105,6 +105,33 @@ select w.worker_id, w.host, w.pid, w.queues, w.slots, w.version, w.started_at, w
 -- Jobs that workers handed back, because they have no handler of that name.
 select queue, name, jobs from tide.job_unknown_handlers()
 
+-- name: job_schedule_set
+-- Creates or changes a schedule; whether that changed anything.
+select tide.job_schedule_set(
+           schedule => %(schedule)s::text, queue => %(queue)s::text, cron => %(cron)s::text, name => %(name)s::text,
+           payload => %(payload)s::jsonb, time_zone => %(time_zone)s::text, missed => %(missed)s::text, kind => %(kind)s::text,
+           priority => %(priority)s::int, max_attempts => %(max_attempts)s::int, timeout_seconds => %(timeout_seconds)s::int,
+           run_key => %(run_key)s::text, dedupe_key => %(dedupe_key)s::text, dedupe => %(dedupe)s::text,
+           headers => %(headers)s::jsonb, metadata => %(metadata)s::jsonb, options => %(options)s::jsonb) as changed
+
+-- name: job_schedule_list
+-- The schedules, without the arguments of their jobs.
+select schedule, queue, cron, time_zone, missed, enabled, next_at, last_at, last_job::text as last_job, invalid_reason, name, kind, priority
+  from tide.job_schedule_list()
+ order by schedule
+
+-- name: job_schedule_delete
+-- Removes a schedule.
+select tide.job_schedule_delete(%(schedule)s::text)
+
+-- name: job_schedule_enable
+-- Lets it fire again.
+select tide.job_schedule_enable(%(schedule)s::text)
+
+-- name: job_schedule_disable
+-- It fires no more.
+select tide.job_schedule_disable(%(schedule)s::text)
+
 -- Taking over the jobs of PgRelay: relay/operations/pgrelay.py.
 
 -- name: job_queue_make

@@ -120,6 +120,18 @@ def _checked_hosts(hosts: tuple[str, ...]) -> tuple[str, ...]:
     return hosts
 
 
+def _checked_modules(modules: tuple[str, ...]) -> tuple[str, ...]:
+    if not all(all(part.isidentifier() for part in module.split(".")) for module in modules):
+        raise ValueError("give names of Python modules with commas between them, such as shop.jobs; or none")
+    return modules
+
+
+def _checked_queues(queues: tuple[str, ...]) -> tuple[str, ...]:
+    if queues != ("*",) and not all(re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,94}", queue) for queue in queues):
+        raise ValueError("give names of job queues with commas between them, or * for all; or none")
+    return queues
+
+
 def _available_cpus() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
@@ -140,6 +152,8 @@ Seconds = Annotated[float, BeforeValidator(parse_duration_seconds), Field(gt=0, 
 Prefixes = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed), AfterValidator(_checked_prefixes)]
 Folders = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed), AfterValidator(_checked_folders)]
 Tokens = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed), AfterValidator(_checked_tokens)]
+Modules = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed), AfterValidator(_checked_modules)]
+QueueNames = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed), AfterValidator(_checked_queues)]
 HostNames = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed), AfterValidator(_checked_hosts)]
 Address = Annotated[str, BeforeValidator(lambda value: _checked_address(value) if isinstance(value, str) else value)]
 
@@ -197,6 +211,18 @@ class Settings(BaseSettings):
     source_folders: Folders = _REACH.source_folders
     ambient_credentials: bool = _REACH.ambient_credentials
     """These five: what pipelines may reach on this machine; see `relay.reach`."""
+    job_modules: Modules = ()
+    """Python modules with handlers of jobs, which worker processes import; with one, they run jobs."""
+    job_queues: QueueNames = ()
+    """The queues whose jobs they run; by default those of their handlers."""
+    job_slots: Annotated[int, Field(ge=1, le=100_000)] = 100
+    """How many jobs each process runs at a time that are coroutines or requests."""
+    job_threads: Annotated[int, Field(ge=1, le=1024)] = 8
+    """How many that are plain functions; and as many in processes of their own."""
+    job_lease_seconds: Seconds = 30.0
+    """How long a process may be silent before its jobs are given to others. The same for schedulers and workers."""
+    job_grace_seconds: Seconds = 20.0
+    """How long the jobs that run may go on when their process stops."""
     job_http_hosts: HostNames = _REACH.job_http_hosts
     """What HTTP jobs may reach from it; none: every host."""
 
@@ -227,6 +253,11 @@ class Settings(BaseSettings):
     @property
     def reach(self) -> reach.Reach:
         return reach.Reach(**{name: getattr(self, name) for name in reach.Reach.__dataclass_fields__})
+
+    @property
+    def runs_jobs(self) -> bool:
+        """Whether worker processes run jobs."""
+        return bool(self.job_modules or self.job_queues)
 
     def as_variables(self, *names: str) -> dict[str, str]:
         """These settings for the environment of another program."""

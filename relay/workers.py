@@ -26,6 +26,8 @@ from dramatiq.middleware import Middleware
 from relay.broker import queues
 from relay.broker.factory import make_broker, serve
 from relay.broker.identity import Identity
+from relay.jobs.errors import HandlerError
+from relay.jobs.registry import load
 from relay.process.logs import configure_logging
 from relay.process.metrics import worker_metrics
 from relay.process.stop import wait_for_end_of_parent
@@ -34,6 +36,7 @@ from relay.process.worker_metrics import WorkerMetricsEndpoint
 from relay.settings import Settings
 from workers import maintenance
 from workers.drain import WrongSchema, run
+from workers.jobs.engine import Engine
 from workers.resources import Resources
 
 try:
@@ -41,6 +44,10 @@ try:
 except ConfigError as error:
     sys.exit(printable(f"relay.workers: {error}"))
 configure_logging(settings)
+try:
+    handlers = load(settings.job_modules)
+except HandlerError as error:
+    sys.exit(printable(f"relay.workers: --jobs: {error}"))
 
 # A batch of 1,000 messages is some 4,000 tuples and dicts, in no cycle: with Python's default of 700,
 # the collector searches them for cycles several times a batch, and with them all that a client library has loaded.
@@ -62,6 +69,7 @@ class Equip(Middleware):
             worker.worker_threads,
             lambda: not worker.work_queue.empty(),
             all_may_wait=queues.may_all_wait(served),
+            jobs=Engine(settings, handlers) if queues.DRAIN_QUEUES["jobs"] in served else None,
         )
 
     def identity(self) -> str:
@@ -70,15 +78,24 @@ class Equip(Middleware):
 
     def before_worker_shutdown(self, _broker: dramatiq.Broker, _worker: dramatiq.Worker) -> None:
         self.resources.stop.set()
+        if self.resources.jobs:
+            self.resources.jobs.stop()
 
     def after_worker_shutdown(self, _broker: dramatiq.Broker, _worker: dramatiq.Worker) -> None:
+        if self.resources.jobs:
+            self.resources.jobs.close()
         self.resources.close()
+
+    def has_room(self, queue_name: str) -> bool:
+        """Whether this process should be given work of that queue now."""
+        jobs = self.resources.jobs
+        return jobs is None or queue_name != queues.DRAIN_QUEUES["jobs"] or jobs.has_room
 
 
 def _served(worker: dramatiq.Worker) -> set[str]:
     """The queues of this process: all, or those of the option --queues."""
     try:
-        queues.check_queues(worker.consumer_whitelist or ())
+        queues.check_queues(worker.consumer_whitelist or (), jobs=settings.runs_jobs)
     except ConfigError as error:
         sys.exit(printable(f"relay.workers: --queues: {error}"))
     return worker.consumer_whitelist or broker.get_declared_queues()
@@ -117,8 +134,10 @@ broker = make_broker(
     settings.broker_url, middleware=[WorkerMetricsEndpoint(), Heartbeat(folder), equip, EndWithMaster()]
 )
 # Read when the first queue is served, so that a process starts, and says why it waits, while PostgreSQL is down.
-serve(broker, Identity(equip.identity), lambda code: worker_metrics().refused.labels(code).inc())
+serve(broker, Identity(equip.identity), lambda code: worker_metrics().refused.labels(code).inc(), equip.has_room)
 dramatiq.set_broker(broker)
 dramatiq.actor(broker=broker, actor_name=queues.DRAIN_ACTOR, queue_name=queues.DRAIN_QUEUES["forward"])(drain)
 broker.declare_queue(queues.DRAIN_QUEUES["reverse"])
+if settings.runs_jobs:
+    broker.declare_queue(queues.DRAIN_QUEUES["jobs"])
 dramatiq.actor(broker=broker, actor_name=queues.MAINTENANCE_ACTOR, queue_name=queues.MAINTENANCE_QUEUE)(maintain)

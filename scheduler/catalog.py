@@ -7,6 +7,7 @@ import structlog
 from relay.database.connection import storable
 from relay.errors import ConfigError
 from relay.pipelines.config import Pipeline, parse_forward, parse_reverse, read_config
+from relay.pipelines.jobs import parse_jobs
 from relay.process.metrics import PipelineLabels
 from relay.process.unforeseen import described, log_bug
 from scheduler.session import Session
@@ -52,7 +53,7 @@ def _judge(row: dict[str, Any]) -> Spec | str:
     """The pipeline's spec, or why its configuration is bad."""
     try:
         values = read_config(row["config"])
-        return _forward(row, values) if row["direction"] == "forward" else _reverse(row, values)
+        return _READERS[row["direction"]](row, values)
     except ConfigError as error:
         return str(error)
     except Exception as error:  # noqa: BLE001  a bug that one configuration meets must not stop the pipelines of others
@@ -68,6 +69,13 @@ def _forward(row: dict[str, Any], values: dict[str, Any]) -> Spec:
 def _reverse(row: dict[str, Any], values: dict[str, Any]) -> Spec:
     config = parse_reverse(values)
     return _spec(row, config.pipeline, config.pipeline.source_type, drained=not config.source_class.features.passive)
+
+
+def _jobs(row: dict[str, Any], values: dict[str, Any]) -> Spec:
+    return _spec(row, parse_jobs(values).pipeline, "jobs", drained=True)
+
+
+_READERS = {"forward": _forward, "reverse": _reverse, "jobs": _jobs}
 
 
 def _spec(row: dict[str, Any], pipeline: Pipeline, backend: str, *, drained: bool) -> Spec:

@@ -24,6 +24,7 @@ OPTIONS = {
     "log_format": "text or json.",
     "log_level": "debug, info, warning or error.",
     "relay_group_id": "Owns the pipelines of this group, and those of none.",
+    "job_lease_seconds": "How long workers may be silent before their jobs are given to others, such as 30s.",
     "discovery_interval_seconds": "How often pipelines are read again in case a notification was lost, such as 10s.",
     "maintenance_interval_seconds": "How often what is settled and old is removed, such as 30s.",
 }

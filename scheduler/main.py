@@ -16,10 +16,12 @@ from relay.errors import ConfigError, NotConnected
 from relay.process.metrics import SchedulerMetrics
 from relay.process.stop import Stop
 from relay.settings import Settings
+from scheduler import job_chores
 from scheduler.catalog import Catalog
 from scheduler.dispatch import Dispatch
 from scheduler.heard import Heard
 from scheduler.http import Health
+from scheduler.job_chores import JobChores
 from scheduler.ownership import Ownership
 from scheduler.session import Session
 
@@ -96,6 +98,7 @@ class Scheduler:
         self._groups_measured: set[str] = set()
         self._catalog = Catalog(self._settings.relay_group_id)
         self._ownership = Ownership(session, self._dispatch, self._metrics)
+        self._jobs = JobChores(session, self._metrics, self._settings.job_lease_seconds)
         self._discovery = Chore(self._settings.discovery_interval_seconds, self._discover)
         self._chores = [
             Chore(HEARTBEAT_SECONDS, self._heartbeat),
@@ -104,6 +107,8 @@ class Scheduler:
             Chore(MEASURE_SECONDS, self._dispatch.check_broker),
             Chore(MEASURE_SECONDS, self._measure),
             Chore(EXTEND_SECONDS, self._extend),
+            Chore(job_chores.RESCUE_SECONDS, lambda: self._jobs.rescue(self._ownership.queues())),
+            Chore(job_chores.MEASURE_SECONDS, lambda: self._jobs.measure(self._ownership.queues())),
             Chore(self._settings.maintenance_interval_seconds, self._maintain),
         ]
         try:
@@ -112,6 +117,7 @@ class Scheduler:
             log.info("scheduler stopping")
         finally:
             self._ownership.forget()
+            self._jobs.forget()
             self._metrics.pipelines_unowned.clear()
             self._pipelines_owned = 0
 

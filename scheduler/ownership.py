@@ -42,6 +42,11 @@ class Ownership:
     def __contains__(self, name: str) -> bool:
         return name in self._owned
 
+    def queues(self) -> list[str]:
+        """The queues of jobs among what it owns."""
+        specs = [state.spec for state in self._owned.values()]
+        return [spec.outbox.removeprefix("jobs/") for spec in specs if spec.labels.direction == "jobs"]
+
     def next_at(self) -> float | None:
         """When something is due, in `time.monotonic()` seconds; None if nothing is."""
         due_at, look_at = self._due.next_at(), self._looks.next_at()

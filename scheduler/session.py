@@ -134,6 +134,14 @@ class Session:
         """What became of the last drain of each: see the statement `drains_look`."""
         return {row.pipeline: row for row in self._run("drains_look", names=names)}
 
+    def rescue_jobs(self, silent_seconds: float) -> int:
+        """How many jobs of workers that were silent for so long will run again."""
+        return int(self._run("jobs_rescue", silent_seconds=silent_seconds)[0][0])
+
+    def job_numbers(self, queues: list[str]) -> list[Any]:
+        """For each: queue, due, scheduled, leased, dead, oldest_due_seconds, gaps."""
+        return self._run("job_numbers", queues=queues)
+
     def maintained_seconds_ago(self) -> float | None:
         """When workers last completed a turn of maintenance; None if they never did."""
         [(seconds,)] = self._run("maintenance_age")

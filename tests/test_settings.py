@@ -52,7 +52,7 @@ def test_an_option_that_was_not_given_and_an_empty_variable_count_as_not_set(mon
 @pytest.mark.parametrize("field", Settings.model_fields)
 def test_every_setting_can_come_from_either_variable(field, monkeypatch):
     others = {"log_format": "json", "log_level": "debug", "secret_variables": "SHOP_", "ambient_credentials": "True",
-              "job_http_hosts": "*.a.test"}  # fmt: skip
+              "job_http_hosts": "*.a.test", "job_modules": "shop.jobs"}  # fmt: skip
     suffixed = {"_addr": "127.0.0.1:1", "_folders": "/data"}
     value = others.get(field) or next((v for suffix, v in suffixed.items() if field.endswith(suffix)), "7")
     for variable in variables(field):

@@ -12,6 +12,7 @@ from relay.models import Drain
 from relay.process.metrics import PipelineLabels, worker_metrics
 from relay.process.unforeseen import INTERNAL, described, log_bug
 from workers import forward, reverse
+from workers.jobs.drain import hand_over
 from workers.resources import Resources
 
 log = structlog.get_logger(__name__)
@@ -46,11 +47,17 @@ def _run(resources: Resources, drain: Drain) -> None:
         if start is None:
             worker_metrics().count_stale(drain.pipeline)
             return
-        backend = start.config.get("sink_type") or start.config.get("source_type")
+        backend = start.config.get("sink_type") or start.config.get("source_type") or start.direction
         labels = PipelineLabels(drain.pipeline, start.direction, str(backend))
         lease = Lease(drain, drain.lease_ms / 1000, asked_at)
         try:
-            result = DIRECTIONS[start.direction](resources, FencedSession(connection, lease, start))
+            if start.direction == "jobs":
+                later = hand_over(resources.jobs, drain, start)
+                if later is None:
+                    return  # the engine ends it
+                result = later
+            else:
+                result = DIRECTIONS[start.direction](resources, FencedSession(connection, lease, start))
             end(connection, drain, result)
             _count(labels, result)
             return

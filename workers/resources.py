@@ -12,6 +12,7 @@ from relay.database.identity import read_identity
 from relay.database.migrate import Watch
 from relay.process.stop import Stop
 from relay.settings import Settings
+from workers.jobs.engine import Engine
 from workers.wait_slots import WaitSlots
 
 MAX_IDLE = 64
@@ -76,7 +77,7 @@ class Resources:
     """Made once in each worker process, for as many drains at a time as it has threads.
 
     `others_wait` tells whether drains are queued in this process that no thread has taken yet; `all_may_wait` that it
-    has reverse drains only.
+    has reverse drains only. `jobs` runs its jobs, if it runs any.
     """
 
     def __init__(
@@ -86,6 +87,7 @@ class Resources:
         others_wait: Callable[[], bool] = lambda: False,
         *,
         all_may_wait: bool = False,
+        jobs: Engine | None = None,
     ) -> None:
         self.pool: Pool = make_worker_pool(settings, threads)
         self.schema = Watch()
@@ -93,6 +95,7 @@ class Resources:
         self.sources: OpenCache[Source] = OpenCache()
         # Where there is other work, one thread never waits on a source, so that the work finds it free.
         self.wait_slots = WaitSlots(threads if all_may_wait else max(1, threads - 1), others_wait)
+        self.jobs = jobs
         self.stop = Stop()
 
     def identity(self) -> str:

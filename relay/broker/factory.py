@@ -51,12 +51,20 @@ def make_broker(url: str, *, middleware: Sequence[Middleware] = ()) -> dramatiq.
     return broker
 
 
-def serve(broker: dramatiq.Broker, identity: Callable[[], str], refused: Callable[[str], None] | None = None) -> None:
+def serve(
+    broker: dramatiq.Broker,
+    identity: Callable[[], str],
+    refused: Callable[[str], None] | None = None,
+    has_room: Callable[[str], bool] | None = None,
+) -> None:
     """Has the broker use the queues of the database whose identity this returns; it may change. Before any is used.
 
-    `refused` counts, by code, each message that is not believed.
+    `refused` counts, by code, each message that is not believed. `has_room` says whether others should rather take the
+    next message of a queue; RabbitMQ does not ask.
     """
     cast(Any, broker).identity = identity
+    if has_room is not None:
+        cast(Any, broker).has_room = has_room
     if refused is not None:
         cast(Any, broker).refusals.count = refused
 

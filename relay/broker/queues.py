@@ -10,7 +10,7 @@ import dramatiq
 from relay.errors import ConfigError
 from relay.models import Drain
 
-DRAIN_QUEUES = {"forward": "tide.forward", "reverse": "tide.reverse"}
+DRAIN_QUEUES = {"forward": "tide.forward", "reverse": "tide.reverse", "jobs": "tide.jobs"}
 """One for each direction, so that each direction can have its own workers."""
 DRAIN_ACTOR = "drain"
 MAINTENANCE_QUEUE = "tide.maintenance"
@@ -71,11 +71,15 @@ def carries_drains(queue_name: str) -> bool:
     return queue_name in DRAIN_QUEUES.values()
 
 
-def check_queues(queue_names: Iterable[str]) -> None:
-    """Raises ConfigError, listing the known queues, for a queue that does not exist."""
+def check_queues(queue_names: Iterable[str], *, jobs: bool = True) -> None:
+    """Raises ConfigError, listing the known queues, for a queue that does not exist, or jobs that cannot be run."""
     known = [*DRAIN_QUEUES.values(), MAINTENANCE_QUEUE]
     if unknown := sorted(set(queue_names) - set(known)):
         raise ConfigError(f"there is no queue {', '.join(unknown)}; known: {', '.join(known)}")
+    if not jobs and DRAIN_QUEUES["jobs"] in queue_names:
+        raise ConfigError(
+            f"{DRAIN_QUEUES['jobs']} needs to be told what to run: give --jobs MODULE or --job-queues NAMES"
+        )
 
 
 def may_all_wait(queue_names: Iterable[str]) -> bool:

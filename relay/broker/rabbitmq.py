@@ -51,6 +51,7 @@ class ConfirmingRabbitmqBroker(RabbitmqBroker):
         self.url = url
         self.identity: Callable[[], str] = lambda: ""
         self.refusals = Refusals()
+        self.has_room: Callable[[str], bool] = lambda _: True
         self._declared: set[str] = set()
         """As RabbitMQ knows them."""
         super().__init__(url=_with_limits(url), middleware=middleware, confirm_delivery=True)

@@ -65,6 +65,7 @@ class WakingRedisBroker(RedisBroker):
         self.url = url
         self.identity: Callable[[], str] = lambda: ""
         self.refusals = Refusals()
+        self.has_room: Callable[[str], bool] = lambda _: True
         self.stopping = threading.Event()
         self.room_of_drains = Room()
         super().__init__(

@@ -20,6 +20,7 @@ from relay.masking import mask
 RECONNECT_SECONDS = 0.5
 OWED_ACKS_LIMIT = 10_000
 CLEAN_SECONDS = 60.0
+FULL_SECONDS = 0.25
 CONSUMER = "tide-worker"
 
 
@@ -71,7 +72,7 @@ class WakingConsumer(_RedisConsumer):
             return None
         if self.broker.identity() != self._identity:
             raise ConnectionClosed("the URL of PostgreSQL means another database now; its queues are served instead")
-        if not self._room.enter(self.prefetch, self._timeout_seconds):
+        if not self._enter():
             return None
         message, is_empty = None, False
         try:
@@ -95,6 +96,11 @@ class WakingConsumer(_RedisConsumer):
             self.is_connected = True
             self.logger.info("Connected to the broker again.")
         return message
+
+    def _enter(self) -> bool:
+        if not self.broker.has_room(self.queue_name):
+            time.sleep(FULL_SECONDS)  # others may have room; if none has, this one takes it after all
+        return self._room.enter(self.prefetch, self._timeout_seconds)
 
     def ack(self, message: MessageProxy) -> None:
         self._settle("ack", message)
@@ -149,8 +155,8 @@ class WakingConsumer(_RedisConsumer):
 
     def _wait(self) -> None:
         woken = self._waiting.blpop([self.broker.wake_key(self.queue_name)], timeout=self._timeout_seconds)
-        if woken and self.broker.stopping.is_set():
-            # This one takes nothing any more: another consumer must.
+        if woken and (self.broker.stopping.is_set() or not self.broker.has_room(self.queue_name)):
+            # This one takes nothing, or not soon: another consumer must.
             self.broker.wake(self.queue_name)
 
     def _settle(self, command: str, message: MessageProxy) -> None:

@@ -31,9 +31,22 @@ from relay.local.programs import worker_environment, workers_command
     "--queues",
     multiple=True,
     metavar="NAMES",
-    help="Serve only these of tide.forward, tide.reverse and tide.maintenance, separated by commas; default all.",
+    help="Serve only these of tide.forward, tide.reverse, tide.jobs, tide.maintenance, with commas; default all.",
 )
-def workers(queues: tuple[str, ...], **given: str | None) -> None:
+@click.option(
+    "--jobs",
+    "--job-modules",
+    "job_modules",
+    multiple=True,
+    metavar="MODULE",
+    help="Run jobs, with the handlers of this Python module; may be given several times.",
+)
+@click.option(
+    "--job-queues",
+    metavar="NAMES",
+    help="Run the jobs of these queues, separated by commas, or of all: '*'. Default: those of the handlers.",
+)
+def workers(queues: tuple[str, ...], job_modules: tuple[str, ...], **given: str | None) -> None:
     """Runs the workers: dramatiq relay.workers, with processes, threads and shutdown timeout from the settings.
 
     Without these settings, dramatiq starts one process for each CPU of the host, and waits ten minutes for a worker
@@ -46,10 +59,11 @@ def workers(queues: tuple[str, ...], **given: str | None) -> None:
     Example:
       relay workers --processes 2 --threads 8
       relay workers --queues tide.forward,tide.maintenance
+      relay workers --jobs shop.jobs
     """
     names = [name.strip() for given_names in queues for name in given_names.split(",") if name.strip()]
-    check_queues(names)
-    settings = load_settings(**given)
+    settings = load_settings(job_modules=",".join(job_modules) or None, **given)
+    check_queues(names, jobs=settings.runs_jobs)
     os.environ.update(worker_environment(settings))
     command = workers_command(settings, names)
     sys.stdout.flush()

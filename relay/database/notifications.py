@@ -29,7 +29,8 @@ READ_SECONDS = 0.05
 PACE_SECONDS = 0.01
 """How soon a notification is followed when the one before led to nothing."""
 
-_NAME = re.compile(rb"(?:[A-Za-z0-9_][A-Za-z0-9_.-]{0,99})?")
+# The outbox of a queue of jobs is called jobs/<queue>.
+_NAME = re.compile(rb"(?:(?:jobs/)?[A-Za-z0-9_][A-Za-z0-9_.-]{0,99})?")
 
 _log = logging.getLogger(__name__)
 

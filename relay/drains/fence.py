@@ -74,7 +74,13 @@ class FencedSession:
 
 def end(connection: Connection, drain: Drain, result: DrainResult) -> None:
     """Gives the lease back and tells the owner. Raises Fenced, NotConnected."""
-    parameters = {
+    with database_errors():
+        _row(connection.execute(query("drain_end"), end_parameters(drain, result)), drain)
+
+
+def end_parameters(drain: Drain, result: DrainResult) -> dict[str, object]:
+    """Those of the statement `drain_end`."""
+    return {
         "pipeline": drain.pipeline,
         "epoch": drain.epoch,
         "number": drain.number,
@@ -85,8 +91,6 @@ def end(connection: Connection, drain: Drain, result: DrainResult) -> None:
         "error_code": result.error_code,
         "error": result.error and storable(mask(result.error)),
     }
-    with database_errors():
-        _row(connection.execute(query("drain_end"), parameters), drain)
 
 
 def _row(cursor: Cursor, drain: Drain) -> Any:

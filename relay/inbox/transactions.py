@@ -97,10 +97,9 @@ def in_transactions(
     confirm = Confirm(holder)
 
     def handle(own: Connection, message: InboxMessage) -> bool:
-        begun, context = False, None
+        begun = False
         try:
-            context = begin()
-            with context as given:
+            with (context := begin()) as given:
                 connection = _of_django(context) if given is None else given
                 if not holder.mark(connection, message):
                     return False
@@ -108,8 +107,6 @@ def in_transactions(
                 handler(connection, message)
                 holder.require_open(connection, message)
         except Exception as error:
-            if django := _of_django(context):
-                django.close_if_unusable_or_obsolete()
             if not begun:
                 raise NotBegun(_not_begun(message, error)) from error
             raise

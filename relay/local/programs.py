@@ -119,7 +119,9 @@ def workers_command(settings: Settings, queues: Sequence[str] = ()) -> list[str]
 
 def worker_environment(settings: Settings) -> dict[str, str]:
     """What worker processes that replace this one must find in their environment."""
-    return settings.as_variables("postgres_url", "broker_url", "worker_processes", "worker_threads", *_REACH)
+    return settings.as_variables(
+        "postgres_url", "broker_url", "worker_processes", "worker_threads", "job_modules", "job_queues", *_REACH
+    )
 
 
 def environment(settings: Settings, *, inherit: bool) -> dict[str, str]:
@@ -127,7 +129,7 @@ def environment(settings: Settings, *, inherit: bool) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if inherit or not name.startswith(PREFIXES)}
     return kept | settings.as_variables(
         "postgres_url", "broker_url", "metrics_addr", "worker_metrics_addr", "worker_processes",
-        "worker_threads", "api_addr", "api_metrics_addr", *_REACH,
+        "worker_threads", "api_addr", "api_metrics_addr", "job_modules", "job_queues", *_REACH,
     )  # fmt: skip
 
 

@@ -18,7 +18,16 @@ tide_relay_drains_running                 gauge      (none)     workers    drain
 tide_relay_retention_partitions_total     counter    outbox, action workers partitions of outboxes truncated, or dropped
 tide_relay_retention_rows_total           counter    what       workers    old rows removed from elsewhere
 tide_relay_retention_lost_total           counter    outbox     workers    messages removed before a group settled them
+tide_jobs_claimed_total                   counter    queue      workers    jobs that were claimed
+tide_jobs_ended_total                     counter    queue, outcome workers runs of jobs that ended, by outcome
+tide_jobs_unknown_total                   counter    queue      workers    jobs handed back: no handler has their name
+tide_job_seconds                          histogram  queue, kind workers   time of one run of a job
+tide_job_wait_seconds                     histogram  queue      workers    due to claimed, the oldest job of a claim
+tide_job_slots                            gauge      state      workers    jobs that run, wait for a slot, are stuck
 tide_relay_hold_seconds_left              gauge      outbox, consumer_group scheduler until unsettled messages may go
+tide_jobs_open                            gauge      queue, state scheduler jobs that are due, scheduled, leased, dead
+tide_job_oldest_seconds                   gauge      queue      scheduler  how long the oldest due job has been due
+tide_job_gaps                             gauge      queue      scheduler  ids passed whose transactions are open
 tide_relay_lag_messages                   gauge      P          scheduler  messages not settled yet
 tide_relay_lag_seconds                    gauge      P          scheduler  age of the oldest message not settled
 tide_relay_pipelines_owned                gauge      (none)     scheduler  pipelines this scheduler owns
@@ -38,11 +47,14 @@ tide_relay_loop_age_seconds               gauge      (none)     scheduler  since
 tide_relay_maintenance_age_seconds        gauge      (none)     scheduler  since maintenance was last done whole
 ========================================  =========  =========  =========  ===========================================
 
-P stands for `pipeline`, `direction` (forward, reverse) and `sink_type` (of a reverse pipeline: its `source_type`).
+P stands for `pipeline`, `direction` (forward, reverse, jobs) and `sink_type` (of a reverse pipeline: its `source_type`;
+of a queue of jobs: jobs).
 Times are in seconds.
 Actions of retention: truncated, dropped; what it removes elsewhere: inbox, dead_letters, history.
 Outcomes of a drain: more, idle, again, later, failed, fenced.
 Codes of refused messages: too_large, undecodable, actor, arguments, delayed, no_message.
+Outcomes of a job: succeeded, retried, dead, cancelled, handed_back. Kinds: python, http, dramatiq, celery.
+States of slots: running, waiting, stuck; of open jobs: due, scheduled, leased, dead.
 Causes of a wake-up: bell, timer, again, later, more, retry, config, lost.
 
 Workers must call `relay.process.multiprocess.prepare_multiprocess` before anything imports this module.
@@ -69,6 +81,8 @@ P = PipelineLabels._fields
 PUBLISH_BUCKETS_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 # The targets, 10 ms and 50 ms, are bounds; the long end shows a backlog being processed.
 DELIVERY_BUCKETS_SECONDS = (0.0025, 0.005, 0.01, 0.025, 0.05, 0.06, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 3600)
+# From a handler that does nothing to one that takes an hour.
+JOB_BUCKETS_SECONDS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600)
 
 # Pipelines with a stale drain that have a series of their own.
 MOST_STALE = 1000
@@ -154,6 +168,37 @@ class WorkerMetrics:
             ("outbox",),
             registry=registry,
         )
+        self.jobs_claimed = Counter("tide_jobs_claimed_total", "Jobs that were claimed.", ("queue",), registry=registry)
+        self.jobs_ended = Counter(
+            "tide_jobs_ended_total", "Runs of jobs that ended, by outcome.", ("queue", "outcome"), registry=registry
+        )
+        self.jobs_unknown = Counter(
+            "tide_jobs_unknown_total",
+            "Jobs that were handed back because no handler of the process has their name.",
+            ("queue",),
+            registry=registry,
+        )
+        self.job_seconds = Histogram(
+            "tide_job_seconds",
+            "Time of one run of a job.",
+            ("queue", "kind"),
+            registry=registry,
+            buckets=JOB_BUCKETS_SECONDS,
+        )
+        self.job_wait_seconds = Histogram(
+            "tide_job_wait_seconds",
+            "From due to claimed, of the oldest job of a claim.",
+            ("queue",),
+            registry=registry,
+            buckets=DELIVERY_BUCKETS_SECONDS,
+        )
+        self.job_slots = Gauge(
+            "tide_job_slots",
+            "Jobs that run, that wait for a slot, and slots held by handlers that do not end.",
+            ("state",),
+            registry=registry,
+            multiprocess_mode="livesum",
+        )
 
     def count_stale(self, pipeline: str) -> None:
         """Names in queue messages may be forged, and each is a series that stays: there is room for so many."""
@@ -226,6 +271,24 @@ class SchedulerMetrics:
             registry=registry,
         )
         self.broker_up = Gauge("tide_relay_broker_up", "Whether the broker answered last.", registry=registry)
+        self.jobs_open = Gauge(
+            "tide_jobs_open",
+            "Jobs of a queue that have not ended, and dead ones, by state.",
+            ("queue", "state"),
+            registry=registry,
+        )
+        self.job_oldest_seconds = Gauge(
+            "tide_job_oldest_seconds",
+            "How long the oldest due job of a queue has been due.",
+            ("queue",),
+            registry=registry,
+        )
+        self.job_gaps = Gauge(
+            "tide_job_gaps",
+            "Ids that claims have passed and open transactions may still use.",
+            ("queue",),
+            registry=registry,
+        )
         self.loop_age_seconds = Gauge(
             "tide_relay_loop_age_seconds", "Time since PostgreSQL last answered the loop.", registry=registry
         )

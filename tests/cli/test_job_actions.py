@@ -76,6 +76,7 @@ def test_drain_waits_until_nothing_waits_or_runs(bench: Bench) -> None:
     assert (result.exit_code, result.stderr.splitlines()[0]) == (1, "1 wait, 0 run")
     assert "was not drained in 0.01 s: 1 jobs wait and 0 run" in result.stderr
     claimed = bench.worker.claim()
+    assert "0 jobs wait and 1 run" in bench.verb("drain", "mail", "--timeout-seconds", 0).stderr
     said: list[str] = []
     waiting = threading.Thread(target=lambda: said.append(bench.done("drain", "mail", "--timeout-seconds", 60)))
     waiting.start()
@@ -136,8 +137,8 @@ def test_queues_are_created_changed_paused_and_dropped(bench: Bench) -> None:
     assert "has jobs that wait or run" in failed(bench, "queue", "drop", "imports", "--yes")
     bench.done("queue", "resume", "imports")
     assert bench.done("queue", "drop", "imports", "--force", "--yes") == "removed queue imports\n"
-    for words in (("show", "nope"), ("pause", "nope"), ("resume", "nope"), ("set", "nope", "--fair")):
+    for words in (["show", "nope"], ["pause", "nope"], ["resume", "nope"], ["set", "nope", "--fair"]):
         assert "does not exist" in failed(bench, "queue", *words)
-    for words in (("set", "mail"), ("set", "mail", "--rate", "much"), ("create", "x", "--config", "{")):
-        assert bench.verb("queue", *words).exit_code == 2
+    for wrong in (["set", "mail"], ["set", "mail", "--rate", "much"], ["create", "x", "--config", "{"]):
+        assert bench.verb("queue", *wrong).exit_code == 2
     assert "config of job queue" in failed(bench, "queue", "set", "mail", "--config", "[]")

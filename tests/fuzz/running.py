@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 Case = Callable[[random.Random], None]
 
-SECONDS = float(os.environ.get("FUZZ_SECONDS", "10"))
+SECONDS = float(os.environ.get("FUZZ_SECONDS", "2"))
 """Of each fuzzer in the tests; `make fuzz` gives more."""
 
 

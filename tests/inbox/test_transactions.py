@@ -102,25 +102,35 @@ def test_the_work_of_a_handler_and_the_mark_are_one_transaction(db: Any, databas
     assert call(db, "count(*) from tide.commands where processed_at is not null") == 2
 
 
-def test_a_message_is_handled_again_on_another_connection_when_the_first_is_lost(
-    db: Any, database: Database, way: Way
-) -> None:
+def test_a_lost_connection_is_replaced_whether_at_work_or_idle(db: Any, database: Database, way: Way) -> None:
     begin, execute = way
-    fill(db, "a", "b")
-    lost: list[int] = []
+    fill(db, "a", "b", "c")
+    seen: list[str] = []
+    sessions: list[int] = []
+
+    def lose() -> None:
+        assert call(db, "pg_terminate_backend(%s, 5000)", sessions[-1])
+
+    def begin_after_loss() -> Any:
+        if seen == ["a", "b"]:
+            seen.append("lost before c")
+            lose()
+        return begin()
 
     def handle(connection: Any, message: InboxMessage) -> None:
+        seen.append(message.event_id)
         execute(connection, EFFECT.format(message.event_id))
-        if not lost:
-            lost.append(call(db, "pid from pg_stat_activity where xact_start is not null and pid <> pg_backend_pid()"
-                                 " and datname = current_database() limit 1"))  # fmt: skip
-            call(db, "pg_terminate_backend(%s, 5000)", lost[0])
+        sessions.append(call(db, "pid from pg_stat_activity where xact_start is not null and pid <> pg_backend_pid()"
+                                 " and datname = current_database()"))  # fmt: skip
+        if seen == ["a"]:
+            lose()
 
-    inbox.run(database.url, "commands", handle, transaction=begin, until_empty=True)
-    assert call(db, "error is not null from tide.commands where event_id = 'a'")
-    db.execute("update tide.commands set available_at = null")
-    inbox.run(database.url, "commands", handle, transaction=begin, until_empty=True)
-    assert sorted(effects(db)) == ["a", "b"]
+    for _ in range(2):
+        inbox.run(database.url, "commands", handle, transaction=begin_after_loss, until_empty=True)
+        db.execute("update tide.commands set available_at = null where processed_at is null")
+    assert seen[:3] == ["a", "b", "lost before c"]
+    assert sorted(effects(db)) == ["a", "b", "c"]
+    assert call(db, "array_agg(retry_count order by event_id) from tide.commands") == [1, 0, 0]
 
 
 def test_what_does_not_commit_or_is_no_transaction_here_is_refused(db: Any, database: Database) -> None:

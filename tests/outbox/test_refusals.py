@@ -127,6 +127,8 @@ def test_the_wrong_function_or_another_database_is_refused_with_what_to_do(datab
             publish_async("default", "orders", {})
         with pytest.raises(TypeError, match=r"Django has no database 'other'. DATABASES has: default"):
             outbox.publish("other", "orders", {})
+        with pytest.raises(TypeError, match="a text is no connection, unless"):
+            outbox.publish(URL, "orders", {})
         with pytest.raises(TypeError, match="give one connection"):
             outbox.publish(connections, "orders", {})
 

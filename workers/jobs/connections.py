@@ -74,6 +74,7 @@ class Connection(asyncio.Protocol):
                         await self._end
             self._finish()
         except BaseException:
+            self._head = self._end = None
             self.close()
             raise
         return Answer(self._status, self._retry_after, self._body)

@@ -32,3 +32,55 @@ begin
     return released;
 end $$;
 comment on function tide.job_worker_stop is 'Hands back what the worker still has and forgets it. Returns the number of jobs.';
+
+-- What a process asks about a queue just before it claims: whether some transaction may still add jobs that no bell tells of
+-- (a publisher is open, or so many ids were passed), in how many seconds the next job is due that waits for its time, and whether
+-- a limit may leave jobs that are due unclaimed until others end.
+create or replace function tide.job_look(
+    queue int, out open_publishers boolean, out gaps bigint, out due_seconds float8, out limited boolean
+)
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
+begin
+    select o.open_publishers > 0 into job_look.open_publishers from tide.outbox_horizon(queue) o;
+    select coalesce(sum(upper(r) - lower(r)), 0) into job_look.gaps
+      from (select l.gaps + l.old_gaps as ids from tide.job_lane l
+             where l.outbox_id = queue and l.priority = 0 order by l.turn desc limit 1) l cross join unnest(l.ids) r;
+    select extract(epoch from w.available_at - clock_timestamp()) into due_seconds from tide.job_wait w
+     where w.outbox_id = queue and w.available_at > clock_timestamp() and w.available_at < 'infinity' order by w.available_at limit 1;
+    select q.concurrency_limit is not null or q.key_limit is not null into limited from tide.job_queue q where q.outbox_id = queue;
+end $$;
+
+-- The timer's look of a scheduler, which counts nothing: whether a process would find a job, or will within a second. It passes
+-- over a bounded number of jobs that are in no lane.
+create or replace function tide.job_queue_behind(queue int) returns boolean
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    lane  record;
+    found int;
+    plain boolean;
+begin
+    if exists (select from tide.job_wait w where w.outbox_id = queue and w.available_at <= clock_timestamp() + interval '1 second'
+                                             and w.needs = 0) then
+        return true;
+    end if;
+    select l.cursor_id, isempty(l.gaps) and isempty(l.old_gaps) as whole into lane from tide.job_lane l
+     where l.outbox_id = queue and l.priority = 0 order by l.turn desc limit 1;
+    if lane.whole is distinct from true then
+        return true;
+    end if;
+    select count(*), bool_or(j.priority = 0 and j.available_at is null and j.run_key is null) into found, plain
+      from (select j.priority, j.available_at, j.run_key from tide.job j
+             where j.outbox_id = queue and j.id > lane.cursor_id order by j.id limit 1000) j;
+    if plain or found = 1000 then
+        return true;
+    end if;
+    return exists (
+        select from unnest(tide.job_priorities(queue)) p
+         cross join lateral (
+            select j.id from tide.job j
+             where j.outbox_id = queue and j.priority <> 0 and j.available_at is null and j.run_key is null and j.priority = p
+             order by j.id desc limit 1) last
+          left join lateral (
+            select l.cursor_id from tide.job_lane l where l.outbox_id = queue and l.priority = p order by l.turn desc limit 1) l on true
+         where p <> 0 and last.id > coalesce(l.cursor_id, 0));
+end $$;

@@ -435,6 +435,7 @@ create index on tide.job_wait (outbox_id, priority desc, available_at) where run
 create index on tide.job_wait (outbox_id, run_key, priority desc, id) where run_key is not null;
 create index on tide.job_wait (outbox_id) where code = 'unknown_handler';
 comment on column tide.job_wait.code is 'Why it waits again, if it was handed back or failed.';
+create index on tide.job_wait (outbox_id, available_at);
 comment on table tide.job_wait is 'Jobs that need a row before they may run: scheduled, to be retried, or with a run key.';
 comment on column tide.job_wait.needs is 'How many jobs must succeed first.';
 
@@ -695,9 +696,10 @@ select p.kind, 'function', unnest(p.names)
         'database_identity', 'job_state', 'job_list', 'job_stats', 'job_unknown_handlers', 'job_queue_list']),
     ('api', array['inbox_look']),
     ('inbox_writer', array['inbox_write']),
-    ('job_publisher', array['job_enqueue', 'job_enqueue_many', 'job_uuid', 'job_of_uuid']),
+    ('job_publisher', array['job_enqueue', 'job_enqueue_many', 'job_enqueued', 'job_uuid', 'job_of_uuid']),
     ('job_worker', array[
         'job_claim', 'job_finish', 'job_complete', 'job_release', 'job_rescue', 'job_worker_start', 'job_worker_beat', 'job_worker_stop',
+        'job_look', 'job_queue_behind',
         'job_queue_create_if_not_exists', 'job_uuid', 'job_of_uuid']),
     ('job_operator', array['job_queue_pause', 'job_queue_resume', 'job_uuid', 'job_of_uuid', 'job_state', 'job_list', 'job_get', 'job_attempts',
         'job_stats', 'job_unknown_handlers', 'job_queue_list', 'job_queue_set', 'job_cancel', 'job_cancel_many', 'job_replay', 'job_replay_many', 'job_purge']),

@@ -125,16 +125,21 @@ update tide.bell b set armed = false
  where b.group_id = p.group_id and b.armed
 
 -- name: pipelines_behind
--- The timer's look, one for all: which of these pipelines have ids above their offset, or something to deliver once more.
+-- The timer's look, one for all: which of these pipelines have ids above their offset, or something to deliver once more;
+-- or jobs that no process has claimed.
 -- Each outbox is asked once, however many pipelines read it: 1,000 pipelines of 100 outboxes cost 3 ms instead of 15.
 with looked_at as materialized (
     select p.name, g.outbox_id, g.offset_id
       from tide.pipeline p join tide.consumer_group g on g.group_id = p.group_id
-     where p.name = any(%(names)s)
+     where p.name = any(%(names)s) and p.direction <> 'jobs'
 ), ends as materialized (
     select outbox_id, tide.outbox_last_id(outbox_id) as last_id from looked_at group by outbox_id
 )
 select l.name from looked_at l join ends e on e.outbox_id = l.outbox_id where e.last_id > l.offset_id
+ union all
+select p.name
+  from tide.pipeline p join tide.consumer_group g on g.group_id = p.group_id
+ where p.name = any(%(names)s) and p.direction = 'jobs' and tide.job_queue_behind(g.outbox_id)
  union all
 select n.name from unnest(%(names)s::text[]) as n (name)
  where exists (select from tide.dead_letter x where x.pipeline = n.name and x.retry_requested_at is not null)
@@ -144,10 +149,11 @@ select n.name from unnest(%(names)s::text[]) as n (name)
 
 -- name: pipelines_lag
 -- Those of these pipelines whose offset is below the last id of their outbox. Asks each outbox once, and reads no message.
+-- Not queues of jobs: their group follows later, for retention; see job_numbers.
 with measured as materialized (
     select p.name, g.outbox_id, g.offset_id
       from tide.pipeline p join tide.consumer_group g on g.group_id = p.group_id
-     where p.name = any(%(names)s)
+     where p.name = any(%(names)s) and p.direction <> 'jobs'
 ), ends as materialized (
     select outbox_id, tide.outbox_last_id(outbox_id) as last_id from measured group by outbox_id
 )
@@ -176,11 +182,21 @@ select o.name as outbox, h.consumer_group, h.pipeline, h.state, h.messages, h.se
                                    where p.group_id = g.group_id and r.ended_at is null)))
  order by h.seconds_left
 
+-- name: job_numbers
+-- How many jobs of these queues are in which state. Counts no log.
+select q.name as queue, n.due, n.scheduled, n.leased, n.dead, n.oldest_due_seconds, l.gaps
+  from tide.job_queue q cross join lateral tide.job_stats(q.name) n cross join lateral tide.job_look(q.outbox_id) l
+ where q.name = any(%(queues)s::text[])
+
 -- name: maintenance_age
 -- How long ago workers last completed a turn of maintenance.
 select extract(epoch from clock_timestamp() - done_at)::float8 from tide.chore where name = 'maintenance'
 
 -- Chores -----------------------------------------------------------------------------------------------------------
+
+-- name: jobs_rescue
+-- The jobs of workers that gave no sign of life for so long run again, or are dead.
+select tide.job_rescue(%(silent_seconds)s)
 
 -- name: outboxes
 -- The outboxes whose partitions need to be extended.

@@ -11,6 +11,7 @@ from psycopg.types.json import Jsonb
 from tests.services.postgres import Database
 from tests.sql.jobs.jobs import Session, Worker, enqueue, one, uuid_of
 from tests.sql.support import refused
+from tests.waiting import wait_until
 
 
 @pytest.fixture
@@ -157,6 +158,21 @@ def test_claims_and_cancels_at_the_same_time_agree(database: Database, session: 
     assert cancelled
 
 
+def test_a_cancel_waits_for_a_claim_that_has_not_committed(database: Database, session: Session) -> None:
+    job = enqueue(session)
+    said: list[str] = []
+    with database.connect(autocommit=False) as claiming:
+        assert len(Worker(claiming).claim()) == 1
+        asking = threading.Thread(target=lambda: said.append(cancel(session, job)))
+        asking.start()
+        with database.connect() as looking:
+            waiting = "select count(*) from pg_locks where not granted"
+            wait_until(lambda: said or one(looking, waiting))
+        claiming.commit()
+    asking.join()
+    assert said == ["leased"]
+
+
 def test_many_are_cancelled_by_what_they_have_in_common(session: Session, worker: Worker) -> None:
     a = [enqueue(session, name="a") for _ in range(3)]
     b = [enqueue(session, name="b", run_key="k", dedupe_key="d") for _ in range(3)]
@@ -175,8 +191,14 @@ def test_many_are_cancelled_by_what_they_have_in_common(session: Session, worker
 
 
 def test_what_has_ended_is_replayed_any_number_of_times_with_its_key(session: Session, worker: Worker) -> None:
-    plain = {"idempotency_key": "i", "priority": 5, "max_attempts": 3, "timeout_seconds": 7, "trace_id": "t"}
-    more = {"headers": Jsonb({"a": "b"}), "metadata": Jsonb({"m": 1}), "options": Jsonb({"backoff": 9})}
+    plain: dict[str, Any] = {
+        "idempotency_key": "i",
+        "priority": 5,
+        "max_attempts": 3,
+        "timeout_seconds": 7,
+        "trace_id": "t",
+    }
+    more: dict[str, Any] = {"headers": Jsonb({"a": "b"}), "metadata": Jsonb({"m": 1}), "options": Jsonb({"backoff": 9})}
     options = plain | more | {"dedupe_key": "d"}
     first = enqueue(session, {"n": 1}, **options)
     worker.run(outcome="d", code="bad")

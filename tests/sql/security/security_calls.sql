@@ -121,6 +121,7 @@ select tide.job_enqueue('mail', 'send', available_at => '2026-01-01', dedupe_key
 select tide.job_enqueue('mail', 'send', run_key => 'r')
 select tide.job_enqueue('mail', 'send', dedupe_key => 'e', debounce => '1 s', debounce_max => '1 h')
 select tide.job_enqueue('mail', 'send', dedupe_key => 'e', debounce => '1 s', debounce_max => '1 h')
+select * from tide.job_enqueued('mail', tide.job_enqueue('mail', 'send'))
 select tide.job_enqueue_many('mail', '{send}', '{"{}", "{}"}', run_keys => '{r, s}')
 select tide.job_enqueue_many('mail', '{send}', '{"{}", "{}"}', idempotency_keys => '{l, m}')
 select tide.job_uuid(1, 1), tide.job_of_uuid(tide.job_uuid(1, 1))

@@ -1,0 +1,179 @@
+"""The statements of an engine, on one asynchronous session: ends and claims of jobs go in one round trip."""
+
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import psycopg
+from psycopg.types.numeric import Int2
+
+from relay.database.connection import connection_options, database_errors
+from relay.drains.fence import end_parameters
+from relay.jobs.models import Ended
+from relay.models import Drain
+from relay.settings import Settings
+from relay.sql import query
+from workers.jobs.queues import EndOfDrain, Look, Queue
+from workers.jobs.run import SUCCEEDED
+
+NAME = "tide-relay jobs"
+
+
+class Done(NamedTuple):
+    """A run that has ended, as it is written."""
+
+    lease_id: int
+    id: int
+    attempt: int
+    ms: int
+    ended: Ended
+    queue: Queue
+    kind: str
+
+
+class Visit(NamedTuple):
+    """A claim, and with a drain whose bell is armed a look before it."""
+
+    queue: Queue
+    want: int
+    looks: bool
+
+
+class Seen(NamedTuple):
+    rows: list[tuple[Any, ...]]
+    look: Look | None
+
+
+@dataclass(slots=True)
+class Trip:
+    """What came back."""
+
+    seen: list[Seen]
+    """For each visit."""
+    refused: int = 0
+    """Of what was finished: those that were not this worker's any more."""
+
+
+class Store:
+    """One task at a time. Methods raise NotConnected when the session is lost, ConfigError, MigrationError."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._connection: psycopg.AsyncConnection[tuple[Any, ...]] | None = None
+
+    @property
+    def is_open(self) -> bool:
+        return self._connection is not None and not self._connection.closed
+
+    async def open(self) -> None:
+        await self.close()
+        with database_errors():
+            connection = await psycopg.AsyncConnection.connect(
+                self._settings.postgres_url, **connection_options(self._settings, NAME)
+            )
+            self._connection = connection
+            if await _is_pooled(connection):
+                # A pooler may give each transaction another session, which does not know what was prepared here.
+                connection.prepare_threshold = None
+            else:
+                connection.prepare_threshold = 1
+                await connection.execute(
+                    query("session"),
+                    {"statement_timeout": f"{round(self._settings.statement_timeout_seconds * 1000)}ms"},
+                )
+
+    async def close(self) -> None:
+        if self._connection is not None:
+            connection, self._connection = self._connection, None
+            with contextlib.suppress(psycopg.Error):
+                await connection.close()
+
+    async def trip(
+        self,
+        worker: int,
+        done: Sequence[Done],
+        ends: Sequence[EndOfDrain],
+        bells: Sequence[Queue],
+        visits: Sequence[Visit],
+    ) -> Trip:
+        """Finishes, ends drains, sets bells, claims. If it raises, any part of it may have happened: finish again."""
+        async with self._session() as connection, connection.pipeline() as pipeline:
+            finished = await connection.execute(*_finish(worker, done)) if done else None
+            for end in ends:
+                if end.disarm:
+                    await connection.execute(query("bell_disarm"), {"group_id": end.group_id, **_fence(end.drain)})
+                await connection.execute(query("drain_end"), end_parameters(end.drain, end.result))
+            for queue in bells:
+                assert queue.drain is not None
+                await connection.execute(
+                    query(f"bell_{queue.bell}"), {"group_id": queue.group_id, **_fence(queue.drain)}
+                )
+            if ends or bells:
+                await pipeline.sync()  # committed: a look must come after the bell is armed
+            looks, claims = [], []
+            for visit in visits:
+                parameters = {"queue": visit.queue.outbox_id, "worker": worker, "want": visit.want}
+                looks.append(await connection.execute(query("engine_look"), parameters) if visit.looks else None)
+                claims.append(await connection.execute(query("engine_claim"), parameters, binary=True))
+            trip = Trip([])
+            for look, claim in zip(looks, claims, strict=True):
+                row = await look.fetchone() if look else None
+                trip.seen.append(Seen(await claim.fetchall(), Look(*row) if row else None))
+            if finished and (row := await finished.fetchone()):
+                trip.refused = row[0]
+        return trip
+
+    async def value(self, statement: str, /, **parameters: Any) -> Any:
+        """The first value of the first row of a statement; None if there is none."""
+        async with self._session() as connection:
+            cursor = await connection.execute(query(statement), parameters)
+            row = await cursor.fetchone() if cursor.description else None
+            return row[0] if row else None
+
+    @contextlib.asynccontextmanager
+    async def _session(self) -> AsyncIterator[psycopg.AsyncConnection[tuple[Any, ...]]]:
+        if not self.is_open:
+            await self.open()
+        assert self._connection is not None
+        with database_errors():
+            yield self._connection
+
+
+async def _is_pooled(connection: psycopg.AsyncConnection[Any]) -> bool:
+    """As `relay.database.pooler.is_between`."""
+    cursor = await connection.execute("select pg_catalog.pg_backend_pid()", prepare=False)
+    row = await cursor.fetchone()
+    return row is None or row[0] != connection.info.backend_pid
+
+
+def _fence(drain: Drain) -> dict[str, object]:
+    return {"pipeline": drain.pipeline, "epoch": drain.epoch, "number": drain.number}
+
+
+def bare(done: Done) -> Done:
+    """Without what PostgreSQL may have refused to store: a text must not make a job run again."""
+    ended = replace(done.ended, error="what this run said could not be stored", preview=None, result=None)
+    return done._replace(ended=ended)
+
+
+def _finish(worker: int, done: Sequence[Done]) -> tuple[Any, dict[str, Any]]:
+    leases, ids, attempts, ms, ends, *_ = zip(*done, strict=True)
+    parameters: dict[str, Any] = {
+        "worker": worker,
+        "leases": list(leases),
+        "ids": list(ids),
+        "attempts": [Int2(attempt) for attempt in attempts],
+        "ms": list(ms),
+        "outcomes": "{" + ",".join([ended.outcome for ended in ends]) + "}",
+    }
+    if all(ended is SUCCEEDED for ended in ends):
+        return query("engine_finish"), parameters
+    return query("engine_finish_all"), parameters | {
+        "codes": [ended.code for ended in ends],
+        "errors": [ended.error for ended in ends],
+        "statuses": [None if ended.response_status is None else Int2(ended.response_status) for ended in ends],
+        "previews": [ended.preview for ended in ends],
+        "results": [ended.result for ended in ends],
+        "retry_seconds": [ended.retry_seconds for ended in ends],
+    }

@@ -137,8 +137,8 @@ def test_queues_are_created_changed_paused_and_dropped(bench: Bench) -> None:
     assert "has jobs that wait or run" in failed(bench, "queue", "drop", "imports", "--yes")
     bench.done("queue", "resume", "imports")
     assert bench.done("queue", "drop", "imports", "--force", "--yes") == "removed queue imports\n"
-    for words in (["show", "nope"], ["pause", "nope"], ["resume", "nope"], ["set", "nope", "--fair"]):
-        assert "does not exist" in failed(bench, "queue", *words)
+    for verb in (["show", "nope"], ["pause", "nope"], ["resume", "nope"], ["set", "nope", "--fair"]):
+        assert "does not exist" in failed(bench, "queue", *verb)
     for wrong in (["set", "mail"], ["set", "mail", "--rate", "much"], ["create", "x", "--config", "{"]):
         assert bench.verb("queue", *wrong).exit_code == 2
     assert "config of job queue" in failed(bench, "queue", "set", "mail", "--config", "[]")

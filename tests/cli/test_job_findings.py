@@ -118,3 +118,17 @@ def test_status_shows_queues_below_pipelines_and_why_they_do_not_advance(bench: 
     bench.done("queue", "pause", "mail")
     [found] = json.loads(invoke("status", "jobs.mail", "--json", url=bench.url).stdout)
     assert (found["state"], found["why"]) == ("disabled", "paused: relay jobs queue resume mail")
+
+
+def test_verbs_for_messages_say_that_a_queue_is_one_of_jobs(bench: Bench) -> None:
+    for words, said in (
+        (("publish", "jobs/mail"), "is a queue of jobs and takes no messages"),
+        (("replay", "jobs.mail", "1", "2"), "is a queue of jobs"),
+        (("dead-letter", "retry", "--pipeline", "jobs.mail"), "is a queue of jobs: see relay jobs replay"),
+        (("pipeline", "delete", "jobs.mail", "--yes"), "belongs to a queue of jobs"),
+        (("pipeline", "set", "p", "jobs/mail", "--config", '{"sink_type": "stdout"}'), "is a queue of jobs"),
+    ):
+        result = invoke(*words, url=bench.url, stdin="1\n")
+        assert (result.exit_code, said in result.stderr) == (1, True), result.output
+    result = invoke("restored", "--dry-run", url=bench.url)
+    assert result.exit_code == 0 and "jobs that ended in the time that is lost run again" in result.stdout

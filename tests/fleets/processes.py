@@ -133,7 +133,9 @@ class RelayProcess:
 
     def metric(self, name: str, **labels: str) -> float:
         """The sum over the series of this name that have these labels, once it answers."""
-        status, body = wait_until(lambda: self._answer("/metrics"), START_SECONDS, f"{self.name} shows its metrics")
+        answered = wait_until(lambda: self._answer("/metrics"), START_SECONDS, f"{self.name} shows its metrics")
+        assert answered is not None
+        status, body = answered
         assert status == 200, body
         total = 0.0
         for line in body.splitlines():

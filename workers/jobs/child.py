@@ -24,6 +24,8 @@ def main() -> None:
     requests: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     threading.Thread(target=_read, args=(stream, requests), daemon=True).start()
     handlers = load(modules)
+    stream.write(b"ready\n")
+    stream.flush()
     while True:
         values: dict[str, Any] = json.loads(requests.get())
         claimed = Claimed(**values)

@@ -110,6 +110,7 @@ begin
             errcode = 'object_not_in_prerequisite_state',
             hint = format('Let them end, or drop them with it: select tide.job_queue_drop(%L, force => true);', queue);
     end if;
+    perform tide.job_follow_drop(q.outbox_id);
     delete from tide.pipeline p where p.group_id = q.group_id;
     delete from tide.job_queue j where j.outbox_id = q.outbox_id;
     delete from tide.consumer_group g where g.group_id = q.group_id;

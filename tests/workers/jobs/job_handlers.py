@@ -40,7 +40,7 @@ async def note(context: Context, n: int = 0, fails: int = 0) -> int:
     return n
 
 
-@job(queue="quick", backoff=0.05)
+@job(queue="quick", backoff=0.05, max_attempts=2)
 async def says(context: Context, text: str, then: str = "return") -> Any:
     """Ends with a text of any characters."""
     see("says", context)

@@ -384,11 +384,13 @@ create table tide.job_lane (
     old_gaps   int8multirange not null default '{}',
     aged_at    timestamptz not null default now(),
     last_key   text not null default '',
+    lanes_to   bigint not null default 0,
     tokens     float8 not null default 1e9,
     tokens_at  timestamptz not null default now(),
     primary key (outbox_id, priority, turn)
 ) with (fillfactor = 20, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
 comment on column tide.job_lane.cursor_id is 'The id up to which the lane is claimed.';
+comment on column tide.job_lane.lanes_to is 'The id up to which each priority that has jobs has a lane.';
 comment on column tide.job_lane.gaps is 'Ids below a cursor that could not be seen when it passed them; those older than a second are in old_gaps.';
 
 create table tide.job_worker (

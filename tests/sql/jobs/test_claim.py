@@ -89,7 +89,10 @@ def test_a_rate_limits_what_begins_and_a_rest_lets_a_burst_through(session: Sess
     assert len(worker.claim(3)) == 3
     assert len(worker.claim(30)) == 2
     assert worker.claim(30) == []
+    due = "select l.due_seconds from tide.job_queue q, tide.job_look(q.outbox_id) l"
+    assert 900 < one(session, due) <= 1000
     session.execute("update tide.job_lane set tokens_at = tokens_at - interval '3001 seconds'")
+    assert one(session, due) is None
     assert len(worker.claim(30)) == 3
     session.execute("update tide.job_lane set tokens_at = tokens_at - interval '1 day'")
     assert len(worker.claim(30)) == 5

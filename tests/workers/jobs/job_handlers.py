@@ -103,3 +103,8 @@ async def counted(context: Context) -> None:
     see("begun", context)
     await asyncio.sleep(0.005)
     see("ended", context)
+
+
+@job(queue="quick", cron="0 0 1 1 *")
+def by_the_clock(context: Context) -> None:
+    see("by the clock", context, metadata=context.metadata)

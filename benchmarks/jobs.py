@@ -1,5 +1,5 @@
-"""Jobs a second of handlers that do nothing, by one worker process and by two, from their enqueuing to the attempts of all;
-and from the commit of a job to its handler, in a fleet that is idle and in one that has just worked."""
+"""Jobs a second of handlers that do nothing, by one worker process and by two; and from the commit of a job to its
+handler, in a fleet that is idle and in one that has just worked."""
 
 import random
 import statistics
@@ -25,11 +25,9 @@ def run(stack: Stack, effort: Effort) -> Iterator[Figure]:
     for processes, target in ((1, 20_000.0), (2, 25_000.0)):
         with stack.database(f"jobs{processes}") as database:
             database.run("select tide.job_queue_create('bench')")
-            rates = []
             with stack.relay(database, processes=processes, RELAY_JOB_MODULES=MODULE):
                 _workers_run(database, processes)
-                for _ in range(effort.rounds):
-                    rates.append(_rate(database, jobs))
+                rates = [_rate(database, jobs) for _ in range(effort.rounds)]
         what = f"coroutine jobs that do nothing, {processes} process{'es' * (processes > 1)}"
         yield at_least(what, statistics.median(rates), target, spread(rates))
     yield from _latency(stack, effort)

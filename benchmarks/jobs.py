@@ -83,5 +83,5 @@ def _waits(database: Database, path: Path, jobs: int, first: int, pause_seconds:
         committed[number] = time.monotonic_ns()
     last = f"{first + jobs - 1} "
     wait_until(lambda: any(line.startswith(last) for line in path.read_text().splitlines()), "the last has begun")
-    begun = dict(map(int, line.split()) for line in path.read_text().splitlines())
-    return [(begun[number] - at) / 1e6 for number, at in committed.items()]
+    begun = dict(line.split() for line in path.read_text().splitlines())
+    return [(int(begun[str(number)]) - at) / 1e6 for number, at in committed.items()]

@@ -207,8 +207,12 @@ class Fleet:
         command = [sys.executable, "-m", "dramatiq", "relay.workers", "tests.fleets.register_recording_sink"]
         command += ["-p", str(processes), "-t", str(threads), "--skip-logging"]
         command += ["--worker-shutdown-timeout", "20000", *arguments]
-        variables = {"RELAY_WORKER_THREADS": str(threads), "TMPDIR": str(self.folder)} | variables
-        made = self._start(WorkersProcess, name or f"workers{len(self.processes)}", command, variables)
+        variables = {"RELAY_WORKER_THREADS": str(threads)} | variables
+        return self.group(name or f"workers{len(self.processes)}", command, variables, processes)
+
+    def group(self, name: str, command: list[str], variables: dict[str, str], processes: int) -> WorkersProcess:
+        """A group of workers that a command runs."""
+        made = self._start(WorkersProcess, name, command, {"TMPDIR": str(self.folder)} | variables)
         made.processes = processes
         return made
 

@@ -1,6 +1,7 @@
 """Jobs in a real fleet, for tests: what is enqueued, and what the handlers of `job_handlers` have seen."""
 
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -31,9 +32,11 @@ class Jobs:
             self._connection.close()
         self._connection = self.database.connect()
 
-    def workers(self, name: str = "", processes: int = 1, **variables: str) -> Any:
-        ours = {"RELAY_JOB_MODULES": MODULE, "RELAY_JOB_LEASE": "2s", "TEST_JOBS_SEEN": str(self.seen_at)}
-        return self.fleet.workers(name, threads=2, processes=processes, **ours | variables)
+    def workers(self, name: str = "workers", *arguments: str, processes: int = 1, **variables: str) -> Any:
+        """`relay workers --jobs ...`; not waited for."""
+        command = [sys.executable, "-m", "relay.cli", "workers", "--jobs", MODULE, "--processes", str(processes)]
+        ours = {"RELAY_WORKER_THREADS": "2", "RELAY_JOB_LEASE": "2s", "TEST_JOBS_SEEN": str(self.seen_at)}
+        return self.fleet.group(name, [*command, *arguments], ours | variables, processes=processes)
 
     def enqueue(self, name: str, queue: str = "quick", **arguments: Any) -> str:
         handler = getattr(job_handlers, name, None)
@@ -66,6 +69,9 @@ class Jobs:
         lines = self.seen_at.read_text().splitlines() if self.seen_at.exists() else []
         return [each for each in map(json.loads, lines) if not what or each["what"] == what]
 
+    def cancel(self, job: str) -> str:
+        return str(self.one("select tide.job_cancel(%s)", job))
+
     def wait(self, job: str, *states: str) -> str:
         wait_until(lambda: self.state(job) in states, 30, f"{job} is {states}")
         return self.state(job)
@@ -82,6 +88,6 @@ def jobs(database, fleet, tmp_path) -> Iterator[Jobs]:
 def running(jobs) -> Jobs:
     """A scheduler and a worker, whose leases are short."""
     jobs.fleet.scheduler(RELAY_JOB_LEASE="2s")
-    jobs.workers("workers")
+    jobs.workers()
     jobs.wait_ready()
     return jobs

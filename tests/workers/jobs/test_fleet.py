@@ -1,9 +1,16 @@
 """Jobs in a real fleet: enqueued in a transaction, run by a real worker process."""
 
+import json
+
+import redis
+
+from relay.jobs import enqueue_dramatiq, enqueue_http
+from tests.services.http_receiver import Rule
+from tests.waiting import wait_until
 from tests.workers.jobs.fleet import jobs, running  # noqa: F401  fixtures
 
 
-def test_what_becomes_of_jobs(running):  # noqa: F811
+def test_what_becomes_of_jobs(running, http_receiver, redis_server):  # noqa: F811
     jobs = running  # noqa: F811
     with jobs.connection.transaction():
         good = jobs.enqueue("note", n=7)
@@ -24,10 +31,14 @@ def test_what_becomes_of_jobs(running):  # noqa: F811
         "snoozed": jobs.enqueue("says", text="later", then="snooze"),
         "again": jobs.enqueue("says", text="again", then="retry"),
         "unknown": jobs.enqueue("of_tomorrow"),
+        "cancelled": jobs.enqueue("waits"),
         "blocking": jobs.enqueue("blocks_loop", seconds=5),
         "thread": jobs.enqueue("blocks", seconds=5),
     }
-    ended = {what: jobs.wait(job, "succeeded", "dead_letter") for what, job in ids.items() if what != "unknown"}
+    wait_until(lambda: any(line["id"] == ids["cancelled"] for line in jobs.seen("begun")), 30, "it runs")
+    assert jobs.cancel(ids["cancelled"]) == "leased"
+    states = ("succeeded", "dead_letter", "cancelled")
+    ended = {what: jobs.wait(job, *states) for what, job in ids.items() if what != "unknown"}
     dead = {what for what, state in ended.items() if state == "dead_letter"}
     assert dead == {"always", "slow", "spins", "discarded", "surrogate"}
     codes = {what: [row[1] for row in jobs.attempts(job)] for what, job in ids.items()}
@@ -43,14 +54,35 @@ def test_what_becomes_of_jobs(running):  # noqa: F811
         "snoozed": [None],
         "again": ["retry", None],
         "unknown": [],
+        "cancelled": ["cancelled"],
         "blocking": [None],
         "thread": [None],
     }
     assert jobs.state(ids["unknown"]) == "pending"
     assert [line["n"] for line in jobs.seen("note") if line["n"]] == [7]
-    assert len(jobs.seen("begun")) == 2  # each of the two that outlived the lease ran once
+    assert len(jobs.seen("begun")) == 3  # each of the two that outlived the lease ran once; and the cancelled one
     assert jobs.seen("sleeps cancelled")
     workers = jobs.fleet.processes[1]
     assert workers.metric("tide_jobs_unknown_total", queue="quick") >= 1
     assert workers.metric("tide_jobs_ended_total", queue="quick", outcome="succeeded") == 5
     assert workers.metric("tide_job_slots", state="running") == 0
+    # Requests and messages for other systems need no handler, but a configuration of their queue.
+    config = {
+        "config": {
+            "http": {"allow_http": True, "allow_private_network": True},
+            "dramatiq_url": redis_server.url,
+            "dramatiq_queue": "of_the_shop",
+        }
+    }
+    jobs.connection.execute("select tide.job_queue_set('few', %s)", (json.dumps(config),))
+    http_receiver.rule("/jobs", Rule(status=204))
+    asked = enqueue_http(jobs.connection, "few", f"{http_receiver.url}/jobs", json={"n": 1})
+    handed = enqueue_dramatiq(jobs.connection, "few", "send_receipt", (42,))
+    assert jobs.wait(asked, *states) == jobs.wait(handed, *states) == "succeeded"
+    with redis.Redis.from_url(redis_server.url) as client:
+        assert client.llen("dramatiq:of_the_shop") == 1
+    # A queue that is paused claims nothing; one that is resumed does at once.
+    jobs.connection.execute("select tide.job_queue_pause('quick')")
+    paused = jobs.enqueue("note", n=8)
+    jobs.connection.execute("select tide.job_queue_resume('quick')")
+    assert jobs.wait(paused, *states) == "succeeded"

@@ -43,7 +43,8 @@ def containers(pod: Object) -> list[Object]:
 
 def main_container(pod: Object) -> Object:
     """The one with our program."""
-    found: Object = next(each for each in pod["spec"]["containers"] if "tide-relay" in each["image"])
+    component = pod["metadata"]["labels"]["app.kubernetes.io/component"]
+    found: Object = next(each for each in pod["spec"]["containers"] if each["name"] == component)
     return found
 
 

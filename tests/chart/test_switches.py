@@ -45,6 +45,8 @@ SWITCHES = [
     Switch("workers.enabled", of_groups(*RUNS) | DOCTOR),
     Switch("workers.podDisruptionBudget.enabled", of_groups("PodDisruptionBudget")),
     *(Switch(f"workers.groups.{group}.enabled", of(f"workers-{group}", *RUNS)) for group in GROUPS),
+    Switch("workers.groups.jobs.enabled", of("workers-jobs", *RUNS), minimal(
+        workers__groups__jobs__jobs__modules=["shop"], monitoring__serviceMonitor__enabled=True)),
     Switch("api.enabled", of("api", *RUNS) | of("api-metrics", "Service")),
     Switch("api.podDisruptionBudget.enabled", of("api", "PodDisruptionBudget")),
     Switch("api.ingress.enabled", of("api", "Ingress")),

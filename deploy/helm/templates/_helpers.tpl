@@ -74,12 +74,19 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{ include "tide-relay.commonLabels" . }}
 {{- end }}
 
+{{/* Of a component. A tag or a digest belongs to the repository that it stands beside. */}}
 {{- define "tide-relay.image" -}}
-{{- $image := .Values.image -}}
+{{- $own := default dict .values.image -}}
+{{- $image := .root.Values.image -}}
+{{- if $own.repository -}}
+{{- $image = $own -}}
+{{- else if or $own.digest $own.tag -}}
+{{- $image = merge (dict "digest" $own.digest "tag" $own.tag) (omit $image "digest" "tag") -}}
+{{- end -}}
 {{- if $image.digest -}}
 {{- printf "%s@%s" $image.repository $image.digest -}}
 {{- else -}}
-{{- printf "%s:%s" $image.repository (default .Chart.AppVersion $image.tag) -}}
+{{- printf "%s:%s" $image.repository (default .root.Chart.AppVersion $image.tag) -}}
 {{- end -}}
 {{- end }}
 
@@ -110,6 +117,19 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end -}}
 {{- end -}}
 {{- toYaml $result -}}
+{{- end }}
+
+{{/* Whether a component is a group of workers that runs jobs: "true" or "". */}}
+{{- define "tide-relay.runsJobs" -}}
+{{- if eq .component "workers" -}}
+{{- $told := or .values.jobs.modules .values.jobs.queues -}}
+{{- if or (has "tide.jobs" .values.queues) (and $told (not .values.queues)) }}true{{ end -}}
+{{- end -}}
+{{- end }}
+
+{{/* Whether `relay api` serves the admin API: "true" or "". Takes root. */}}
+{{- define "tide-relay.hasAdmin" -}}
+{{- if and .Values.api.enabled .Values.api.admin.existingSecret }}true{{ end -}}
 {{- end }}
 
 {{/* Names of the groups that run, as a YAML list. Takes root. */}}

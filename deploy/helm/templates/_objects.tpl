@@ -95,6 +95,9 @@ ingress:
   {{- include "tide-relay.networkRule" (list "from" $policy.metricsFrom .port (list "TCP")) | nindent 2 }}
   {{- if eq .component "api" }}
   {{- include "tide-relay.networkRule" (list "from" $policy.apiFrom 8080 (list "TCP")) | nindent 2 }}
+  {{- if include "tide-relay.hasAdmin" .root }}
+  {{- include "tide-relay.networkRule" (list "from" $policy.adminFrom 8090 (list "TCP")) | nindent 2 }}
+  {{- end }}
   {{- end }}
 {{- else }}
 ingress: []

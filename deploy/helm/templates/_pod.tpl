@@ -146,6 +146,16 @@ labels:
 {{- end -}}
 {{- end }}
 
+{{/* Batches and jobs end side by side. Jobs that do not end in their grace are cancelled then, and handed back. */}}
+{{- define "tide-relay.gracePeriod" -}}
+{{- $drain := int .root.Values.drainTimeoutSeconds -}}
+{{- if include "tide-relay.runsJobs" . -}}
+{{- add (max $drain (int .values.jobs.graceSeconds)) 30 -}}
+{{- else -}}
+{{- add $drain 15 -}}
+{{- end -}}
+{{- end }}
+
 {{- define "tide-relay.podSpec" -}}
 serviceAccountName: {{ include "tide-relay.podServiceAccount" . }}
 automountServiceAccountToken: false
@@ -160,7 +170,7 @@ imagePullSecrets:
 securityContext:
   {{- include "tide-relay.podSecurityContext" .root | nindent 2 }}
 {{- if .port }}
-terminationGracePeriodSeconds: {{ add (int .root.Values.drainTimeoutSeconds) 15 }}
+terminationGracePeriodSeconds: {{ include "tide-relay.gracePeriod" . }}
 {{- end }}
 {{- with .values.priorityClassName }}
 priorityClassName: {{ . | quote }}
@@ -187,7 +197,7 @@ initContainers:
 {{- end }}
 containers:
   - name: {{ .component }}
-    image: {{ include "tide-relay.image" .root | quote }}
+    image: {{ include "tide-relay.image" . | quote }}
     imagePullPolicy: {{ .root.Values.image.pullPolicy }}
     command: [{{ first .args }}]
     {{- with rest .args }}

@@ -15,12 +15,14 @@ RELAY_SECRET_FOLDERS: {{ join "," $config.secretFolders | default "none" | quote
 RELAY_SINK_FOLDERS: {{ join "," $config.sinkFolders | default "none" | quote }}
 RELAY_SOURCE_FOLDERS: {{ join "," $config.sourceFolders | default "none" | quote }}
 RELAY_AMBIENT_CREDENTIALS: {{ $config.ambientCredentials | quote }}
+RELAY_JOB_LEASE: {{ $config.jobLease | quote }}
 RELAY_JOB_HTTP_HOSTS: {{ join "," $config.jobHttpHosts | default "none" | quote }}
 RELAY_WORKER_SHUTDOWN_TIMEOUT: {{ printf "%ds" (int .Values.drainTimeoutSeconds) | quote }}
 RELAY_METRICS_ADDR: {{ printf "%s:9090" $config.listenHost | quote }}
 RELAY_WORKER_METRICS_ADDR: {{ printf "%s:9191" $config.listenHost | quote }}
 RELAY_API_ADDR: {{ printf "%s:8080" $config.listenHost | quote }}
 RELAY_API_METRICS_ADDR: {{ printf "%s:9292" $config.listenHost | quote }}
+RELAY_ADMIN_ADDR: {{ printf "%s:8090" $config.listenHost | quote }}
 {{- end }}
 
 {{/* The data of the Secret: URLs that the values hold. Empty when Secrets exist for them. Takes root. */}}
@@ -91,6 +93,30 @@ key: broker-url
   value: {{ .values.threads | int | quote }}
 - name: PROMETHEUS_MULTIPROC_DIR
   value: /metrics
+{{- end }}
+{{- if include "tide-relay.runsJobs" . }}
+- name: RELAY_JOB_MODULES
+  value: {{ join "," .values.jobs.modules | default "none" | quote }}
+- name: RELAY_JOB_QUEUES
+  value: {{ join "," .values.jobs.queues | default "none" | quote }}
+- name: RELAY_JOB_SLOTS
+  value: {{ .values.jobs.slots | int | quote }}
+- name: RELAY_JOB_THREADS
+  value: {{ .values.jobs.threads | int | quote }}
+- name: RELAY_JOB_GRACE
+  value: {{ printf "%ds" (int .values.jobs.graceSeconds) | quote }}
+{{- end }}
+{{- if and (eq .component "api") (include "tide-relay.hasAdmin" .root) }}
+{{- $admin := .values.admin }}
+{{- range $name, $key := dict "RELAY_API_AUTH_TOKENS" $admin.secretKey "RELAY_API_READ_ONLY_AUTH_TOKENS" $admin.readOnlySecretKey }}
+{{- if $key }}
+- name: {{ $name }}
+  valueFrom:
+    secretKeyRef:
+      name: {{ $admin.existingSecret }}
+      key: {{ $key }}
+{{- end }}
+{{- end }}
 {{- end }}
 {{- if eq .component "migrate" }}
 {{- range $name, $value := include "tide-relay.config" .root | fromYaml }}

@@ -119,7 +119,7 @@ def _settings(folder: Path, **given: str | None) -> Settings:
     chosen = Settings.load(**given)
     unset = {"sink_folders", "source_folders"} - chosen.model_fields_set
     addresses: dict[str, object] = dict.fromkeys(unset, (str(folder / FILES),))
-    for field in ("metrics_addr", "worker_metrics_addr", "api_addr", "api_metrics_addr"):
+    for field in ("metrics_addr", "worker_metrics_addr", "api_addr", "api_metrics_addr", "admin_addr"):
         default = Settings.model_fields[field].default
         if getattr(chosen, field) == default:
             _, port = parse_address(default)

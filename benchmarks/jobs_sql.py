@@ -16,8 +16,8 @@ from benchmarks.stack import Database, Stack
 BULK = 1000
 BACKLOGS = (100_000, 1_000_000)
 CLAIMS = (1, 100, 500)
-# In durable INSERTs of one row, with which the machine's disk and its other users cancel out. The prototype on a quiet
-# machine: 0.6, 0.7 and 1.7 ms for claims, 5.5 ms for a finish, beside an INSERT of 0.4 ms.
+# As multiples of a durable INSERT of one row: so the disk and other users of the machine cancel out. The prototype
+# on a quiet machine: 0.6, 0.7 and 1.7 ms for claims, 5.5 ms for a finish, beside an INSERT of 0.4 ms.
 CLAIM_TARGETS = {1: 3.0, 100: 4.0, 500: 8.0}
 FINISH_TARGET = 20.0
 SAMPLES = 60

@@ -257,6 +257,7 @@ begin
         raise exception 'job queue "%" has no setting %', queue, unknown using
             errcode = 'invalid_parameter_value', hint = format('It has %s. Nothing was changed.', array_to_string(known, ', '));
     end if;
+    perform tide.job_queue_check(queue, settings);
     -- What is not given stays; what is null has no limit.
     update tide.job_queue t
        set concurrency_limit = n.concurrency_limit, key_limit = n.key_limit, rate = n.rate, burst = n.burst, fair = n.fair,

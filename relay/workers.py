@@ -86,6 +86,10 @@ class Equip(Middleware):
             self.resources.jobs.close()
         self.resources.close()
 
+    def stuck(self) -> int:
+        """Slots of jobs whose handlers do not end."""
+        return self.resources.jobs.stuck if self.resources.jobs else 0
+
     def has_room(self, queue_name: str) -> bool:
         """Whether this process should be given work of that queue now."""
         jobs = self.resources.jobs
@@ -131,7 +135,7 @@ def maintain() -> None:
 
 equip = Equip()
 broker = make_broker(
-    settings.broker_url, middleware=[WorkerMetricsEndpoint(), Heartbeat(folder), equip, EndWithMaster()]
+    settings.broker_url, middleware=[WorkerMetricsEndpoint(), Heartbeat(folder, equip.stuck), equip, EndWithMaster()]
 )
 # Read when the first queue is served, so that a process starts, and says why it waits, while PostgreSQL is down.
 serve(broker, Identity(equip.identity), lambda code: worker_metrics().refused.labels(code).inc(), equip.has_room)

@@ -16,13 +16,14 @@ from relay.errors import ConfigError, NotConnected
 from relay.process.metrics import SchedulerMetrics
 from relay.process.stop import Stop
 from relay.settings import Settings
-from scheduler import job_chores
+from scheduler import job_chores, schedules
 from scheduler.catalog import Catalog
 from scheduler.dispatch import Dispatch
 from scheduler.heard import Heard
 from scheduler.http import Health
 from scheduler.job_chores import JobChores
 from scheduler.ownership import Ownership
+from scheduler.schedules import Schedules
 from scheduler.session import Session
 
 log = structlog.get_logger(__name__)
@@ -98,6 +99,7 @@ class Scheduler:
         self._groups_measured: set[str] = set()
         self._catalog = Catalog(self._settings.relay_group_id)
         self._ownership = Ownership(session, self._dispatch, self._metrics)
+        self._schedules = Schedules(session)
         self._jobs = JobChores(session, self._metrics, self._settings.job_lease_seconds)
         self._discovery = Chore(self._settings.discovery_interval_seconds, self._discover)
         self._chores = [
@@ -108,6 +110,7 @@ class Scheduler:
             Chore(MEASURE_SECONDS, self._measure),
             Chore(EXTEND_SECONDS, self._extend),
             Chore(job_chores.RESCUE_SECONDS, lambda: self._jobs.rescue(self._ownership.queues())),
+            Chore(schedules.LOOK_SECONDS, lambda: self._schedules.fire(self._ownership.queues())),
             Chore(job_chores.MEASURE_SECONDS, lambda: self._jobs.measure(self._ownership.queues())),
             Chore(self._settings.maintenance_interval_seconds, self._maintain),
         ]

@@ -6,6 +6,7 @@ All ownership hangs on it: when it is lost, every lock is gone, and another sche
 import os
 import socket
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from typing import Any, NamedTuple, Self
 from uuid import UUID, uuid4
 
@@ -13,6 +14,7 @@ from psycopg.rows import dict_row, namedtuple_row
 
 import relay
 from relay.database import migrate, pooler
+from relay.database.callers.refusals import refusals
 from relay.database.connection import connect, database_errors, is_shared
 from relay.database.identity import read_identity
 from relay.database.notifications import Listener
@@ -141,6 +143,27 @@ class Session:
     def job_numbers(self, queues: list[str]) -> list[Any]:
         """For each: queue, due, scheduled, leased, dead, oldest_due_seconds, gaps."""
         return self._run("job_numbers", queues=queues)
+
+    def schedules_due(self, queues: list[str]) -> list[Any]:
+        """Of these queues: schedule, queue, cron, time_zone, missed, next_at, now."""
+        return self._run("schedules_due", queues=queues)
+
+    def fire_schedule(
+        self,
+        schedule: str,
+        seen_at: datetime | None,
+        next_at: datetime | None,
+        ticks: Sequence[datetime],
+        reason: str | None = None,
+    ) -> list[int] | None:
+        """The ids of the jobs; None if another scheduler has fired it, or it was changed.
+
+        Raises Refused for what the queue refuses: the session is not lost for that.
+        """
+        parameters = {"seen_at": seen_at, "next_at": next_at, "ticks": list(ticks), "reason": reason}
+        with refusals():
+            [(ids,)] = self._run("schedule_fire", schedule=schedule, **parameters)
+        return None if ids is None else list(ids)
 
     def maintained_seconds_ago(self) -> float | None:
         """When workers last completed a turn of maintenance; None if they never did."""

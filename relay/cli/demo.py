@@ -9,14 +9,16 @@ from rich.console import Console
 
 from relay.cli.base import FAILED, INTERRUPTED, Verb, output, say, shown
 from relay.local.demo.orders import OUTBOX
+from relay.local.demo.receipts import QUEUE, Receipt
 from relay.local.demo.run import Demo, Stopped
-from relay.local.demo.view import View, table
-from relay.operations import outboxes, pipelines
+from relay.local.demo.view import View, receipts_table, table
+from relay.operations import job_queues, jobs, outboxes, pipelines
 from relay.operations.base import Connection
 from relay.operations.status import read_status
 from relay.process.stop import Stop
 
 LOG_LINES = 15
+PAGE = 1000
 
 
 @click.command(cls=Verb, short_help="Runs the whole system here for a moment, and checks what it delivered.")
@@ -30,10 +32,11 @@ def demo(ctx: click.Context, events: int, seconds: float) -> None:
 
     Starts PostgreSQL and Redis in a temporary folder, a real relay-scheduler and a real dramatiq relay.workers. Eight
     writers publish orders in transactions of every kind, and roll some back. One pipeline delivers them to a file, one
-    to the terminal. At the end, everything is stopped and removed. Touches nothing else; needs tide-relay[embedded].
+    to the terminal. Some orders enqueue a job in the same transaction; some of those fail twice first. At the end,
+    everything is stopped and removed. Touches nothing else; needs tide-relay[embedded].
 
     \b
-    Exit codes: 0 nothing is missing, out of order or altered, and nothing that was rolled back arrived;
+    Exit codes: 0 nothing is missing, out of order or altered, nothing that was rolled back arrived, each job ended;
     1 something is not right; 2 wrong usage; 130 interrupted.
 
     \b
@@ -44,13 +47,14 @@ def demo(ctx: click.Context, events: int, seconds: float) -> None:
     with Stop() as stop:
         stop.on_signals()
         try:
-            verdicts = _demo(console, stop, events, seconds).run()
+            verdicts, receipts = _demo(console, stop, events, seconds).run()
         except Stopped:
             console.print("interrupted; everything is stopped and removed")
             ctx.exit(INTERRUPTED)
     console.print(table(verdicts))
-    if all(verdict.right for verdict in verdicts):
-        arrived = shown(" every committed order arrived at least once, in order, and no other.")
+    console.print(receipts_table(receipts))
+    if receipts.right and all(verdict.right for verdict in verdicts):
+        arrived = shown(" every committed order arrived at least once, in order, every job ran, and no other.")
         console.print(shown("All is right:", "green") + arrived)
         return
     console.print(shown("Not right:", "bold red"), "see the red figures above.")
@@ -66,6 +70,7 @@ def _demo(console: Console, stop: Stop, events: int, seconds: float) -> Demo:
         is_idle=_is_idle,
         tell=partial(console.print, style="dim"),
         watch=partial(View, console),
+        receipts=_receipts,
         show_log=_show_log,
     )
 
@@ -74,6 +79,17 @@ def _set_up(connection: Connection, configs: dict[str, dict[str, str]]) -> None:
     outboxes.create(connection, OUTBOX)
     for name, config in configs.items():
         pipelines.set_pipeline(connection, name, OUTBOX, pipelines.define(json.dumps(config)))
+    job_queues.create(connection, QUEUE)
+
+
+def _receipts(connection: Connection) -> list[Receipt]:
+    found: list[Receipt] = []
+    before = None
+    while True:
+        page = jobs.list_jobs(connection, jobs.Filter(queue=QUEUE), limit=PAGE, before=before)
+        found += [Receipt(job.dedupe_key or "", job.state, job.attempts) for job in page.jobs]
+        if (before := page.next_before) is None:
+            return found
 
 
 def _is_idle(connection: Connection) -> bool:

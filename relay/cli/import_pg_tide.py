@@ -1,15 +1,18 @@
-"""`relay import ...`: imports outboxes, inboxes, consumer groups and pipelines from other systems."""
+"""`relay import ...`: imports from other systems: outboxes, inboxes, groups and pipelines; jobs."""
 
 import click
 
 from relay.cli.base import Verbs, database, load_settings, postgres_option, say, tell
+from relay.operations.pg_tide.importer import Imported as PgTideImported
 from relay.operations.pg_tide.importer import import_pg_tide
+from relay.operations.pgrelay import Imported, import_pgrelay
 
 _HELP = """Imports from other systems.
 
 \b
 Example:
   relay import pg-tide --dry-run
+  relay import pgrelay --dry-run
 """
 
 imports = Verbs("import", _HELP)
@@ -39,6 +42,32 @@ def pg_tide(schema: str | None, messages: bool, enable: bool, dry_run: bool, pos
     outcome = "nothing was changed: --dry-run" if dry_run else "pg_tide was not changed; drop it when everything works"
     with database(load_settings(postgres_url=postgres_url), "import") as connection:
         imported = import_pg_tide(connection, schema=schema, messages=messages, enable=enable, dry_run=dry_run)
+    _say(imported, outcome)
+
+
+@imports.command("pgrelay")
+@click.option("--schema", metavar="S", default="public", help="The schema of its tables.  [default: public]")
+@click.option("--dry-run", is_flag=True, help="Only show what would be done.")
+@postgres_option
+def pgrelay(schema: str, dry_run: bool, postgres_url: str | None) -> None:
+    """Takes over the jobs of PgRelay, in one transaction: its queues, what waits, and its dead letters.
+
+    What waits is cancelled there, so that no worker of PgRelay runs it too. Jobs that are leased there are left: stop
+    its workers, wait until the leases have run out, and import again. Run it as owner of schema tide.
+
+    \b
+    Exit codes: 0 done, also if something is left to do by hand; 1 an error, nothing was changed; 2 wrong usage.
+
+    \b
+    Example:
+      relay import pgrelay --dry-run
+    """
+    with database(load_settings(postgres_url=postgres_url), "import") as connection:
+        imported = import_pgrelay(connection, schema=schema, dry_run=dry_run)
+    _say(imported, "nothing was changed: --dry-run" if dry_run else "the rest of PgRelay's tables was not changed")
+
+
+def _say(imported: PgTideImported | Imported, outcome: str) -> None:
     for line in imported.done:
         say(line)
     for line in imported.by_hand:

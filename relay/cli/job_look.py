@@ -39,31 +39,35 @@ def filter_options(command: Any) -> Any:
     return command
 
 
+def job_options(command: Any) -> Any:
+    """What is said of a job: `payload` and what `NewJob` has beside its time and the keys of one enqueue."""
+    choice = click.Choice
+    kinds, dedupes = choice(("python", "http", "dramatiq", "celery")), choice(("waiting", "unfinished"))
+    for decorate in (
+        click.option("--options", callback=json_text, metavar="JSON", help="An object: backoff, what follows."),
+        click.option("--metadata", callback=json_text, metavar="JSON", help="An object for the handler."),
+        click.option("--headers", callback=json_text, metavar="JSON", help="Of the request of an HTTP job: an object."),
+        click.option("--dedupe", type=dedupes, help="Not while a job with the dedupe key is so."),
+        click.option("--dedupe-key", metavar="TEXT", help="A label to list by."),
+        click.option("--run-key", metavar="TEXT", help="Limits how many of the same key run at a time."),
+        click.option("--timeout-seconds", type=int, default=30, metavar="S", help="Of one attempt; default 30."),
+        click.option("--max-attempts", type=int, default=10, metavar="N", help="How often it is run; default 10."),
+        click.option("--priority", type=int, default=0, metavar="N", help="-1000 to 1000, highest first; default 0."),
+        click.option("--kind", type=kinds, default="python", help="What runs it; default python."),
+        click.argument("payload", callback=json_text, default="{}", metavar="[JSON]"),
+    ):
+        command = decorate(command)
+    return command
+
+
 @click.command(cls=Verb, short_help="Enqueues a job.")
 @click.argument("queue")
 @click.argument("name")
-@click.argument("payload", callback=json_text, default="{}", metavar="[JSON]")
-@click.option(
-    "--kind",
-    type=click.Choice(("python", "http", "dramatiq", "celery")),
-    default="python",
-    help="What runs it; default python.",
-)
-@click.option("--priority", type=int, default=0, metavar="N", help="-1000 to 1000, highest first; default 0.")
-@click.option("--max-attempts", type=int, default=10, metavar="N", help="How often it is run at most; default 10.")
-@click.option("--timeout-seconds", type=int, default=30, metavar="S", help="Of one attempt; default 30.")
+@job_options
 @click.option("--at", "available_at", callback=moment, metavar="TIME", help="Not before: 2030-01-31T12:00:00Z.")
-@click.option("--run-key", metavar="TEXT", help="Limits how many of the same key run at a time.")
 @click.option("--idempotency-key", metavar="TEXT", help="Enqueues it once: again gives the first job.")
 @click.option("--ignore-conflict", is_flag=True, help="Also if the first job has another name or payload.")
-@click.option("--dedupe-key", metavar="TEXT", help="A label to list by.")
-@click.option(
-    "--dedupe", type=click.Choice(("waiting", "unfinished")), help="Not while a job with the dedupe key is so."
-)
 @click.option("--trace-id", metavar="TEXT", help="Kept with the job, and in the logs of its worker.")
-@click.option("--headers", callback=json_text, metavar="JSON", help="Of the request of an HTTP job: an object.")
-@click.option("--metadata", callback=json_text, metavar="JSON", help="An object for the handler.")
-@click.option("--options", callback=json_text, metavar="JSON", help="An object: backoff, what follows.")
 @postgres_option
 @json_option
 def enqueue(

@@ -26,6 +26,7 @@ VERBS = {
     "stats": "relay.cli.job_numbers:stats",
     "workers": "relay.cli.job_numbers:workers",
     "queue": "relay.cli.job_queue:queue",
+    "schedule": "relay.cli.job_schedule:schedule",
 }
 
 jobs = Verbs("jobs", _HELP, VERBS)

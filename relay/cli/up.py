@@ -21,7 +21,9 @@ COLOURS = {"scheduler": "cyan", "workers": "magenta", "api": "blue", OURS: "yell
               metavar="DIR", help=f"Where the data is kept; default ./{env_file.DEFAULT_FOLDER}.")  # fmt: skip
 @click.option(option("postgres_url"), "postgres_url", metavar="URL", help="Use this database, not one of its own.")
 @click.option(option("broker_url"), "broker_url", metavar="URL", help="Use this broker, not a Redis of its own.")
-def up(data: Path, postgres_url: str | None, broker_url: str | None) -> None:
+@click.option("--jobs", multiple=True, metavar="MODULE",
+              help="Run jobs too, with the handlers of this Python module; may be given several times.")  # fmt: skip
+def up(data: Path, postgres_url: str | None, broker_url: str | None, jobs: tuple[str, ...]) -> None:
     """Runs PostgreSQL, Redis, relay-scheduler, workers and relay api here until Ctrl-C: for development.
 
     Keeps the data in the folder, so the next start continues with it. Applies the migrations, shows the logs, restarts
@@ -35,6 +37,7 @@ def up(data: Path, postgres_url: str | None, broker_url: str | None) -> None:
     \b
     Example:
       relay up
+      relay up --jobs shop.jobs
       relay up --postgres-url postgresql://app@localhost/app --broker-url redis://localhost:6379/0
     """
     with Stop() as stop:
@@ -43,6 +46,7 @@ def up(data: Path, postgres_url: str | None, broker_url: str | None) -> None:
             data=data,
             postgres_url=postgres_url or None,
             broker_url=broker_url or None,
+            job_modules=",".join(jobs) or None,
             stop=stop,
             tell=tell,
             announce=_announce,

@@ -91,6 +91,8 @@ class Arguments:
         given = dict(values)
         if self._context is not None:
             given[self._context] = context
+        if self._takes_names:
+            return self._function(**given)
         named = {name: given.pop(name) for name in self._signature.parameters if name in given}
         if self._rest is not None:
             named[self._rest] = given
@@ -117,6 +119,11 @@ class Arguments:
         """How a job is enqueued."""
         parameters = self._signature.parameters
         return self._signature.replace(parameters=[each for each in parameters.values() if each.name != self._context])
+
+    @cached_property
+    def _takes_names(self) -> bool:
+        """Whether it can be called by names alone, which is quicker."""
+        return all(each.kind is not each.POSITIONAL_ONLY for each in self._signature.parameters.values())
 
     @cached_property
     def _rest(self) -> str | None:

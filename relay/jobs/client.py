@@ -5,7 +5,9 @@ statement on it, and is there if the application's transaction commits. Nothing 
 behind a savepoint. Each function returns the UUID of the job, or of that which has its key already.
 """
 
+import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal, TypeAlias, Unpack
 
 from relay.errors import BadValue
@@ -71,10 +73,15 @@ def enqueue_dramatiq(
     task: str,
     args: Positional = (),
     kwargs: Arguments = None,
+    *,
+    message: Arguments = None,
     **options: Unpack[Options],
 ) -> str:
-    """A message for an actor of the application's own Dramatiq: a worker hands it to Dramatiq's broker."""
-    return send(connection, _job(queue, "dramatiq", task, {"args": args, "kwargs": kwargs or {}}, options))
+    """A message for an actor of the application's own Dramatiq: a worker hands it to Dramatiq's broker.
+
+    `message` is what the application's broker is told: `{"queue": ..., "priority": ..., "dramatiq": {...}}`.
+    """
+    return send(connection, _message(queue, "dramatiq", task, args, kwargs, message, options))
 
 
 async def enqueue_dramatiq_async(
@@ -83,9 +90,11 @@ async def enqueue_dramatiq_async(
     task: str,
     args: Positional = (),
     kwargs: Arguments = None,
+    *,
+    message: Arguments = None,
     **options: Unpack[Options],
 ) -> str:
-    return await send_async(connection, _job(queue, "dramatiq", task, {"args": args, "kwargs": kwargs or {}}, options))
+    return await send_async(connection, _message(queue, "dramatiq", task, args, kwargs, message, options))
 
 
 def enqueue_celery(
@@ -94,10 +103,15 @@ def enqueue_celery(
     task: str,
     args: Positional = (),
     kwargs: Arguments = None,
+    *,
+    message: Arguments = None,
     **options: Unpack[Options],
 ) -> str:
-    """A message for a task of the application's own Celery: a worker hands it to Celery's broker."""
-    return send(connection, _job(queue, "celery", task, {"args": args, "kwargs": kwargs or {}}, options))
+    """A message for a task of the application's own Celery: a worker hands it to Celery's broker.
+
+    `message` is what the application's broker is told: `{"queue": ..., "priority": ..., "celery": {...}}`.
+    """
+    return send(connection, _message(queue, "celery", task, args, kwargs, message, options))
 
 
 async def enqueue_celery_async(
@@ -106,14 +120,39 @@ async def enqueue_celery_async(
     task: str,
     args: Positional = (),
     kwargs: Arguments = None,
+    *,
+    message: Arguments = None,
     **options: Unpack[Options],
 ) -> str:
-    return await send_async(connection, _job(queue, "celery", task, {"args": args, "kwargs": kwargs or {}}, options))
+    return await send_async(connection, _message(queue, "celery", task, args, kwargs, message, options))
 
 
 def _job(queue: str, kind: Kind, name: str, payload: Mapping[str, Any], options: Mapping[str, Any]) -> NewJob:
     what = _what(queue, name)
     return NewJob(queue, kind, name, _payload(payload, what), columns(checked(options, what), what))
+
+
+def _message(
+    queue: str,
+    kind: Kind,
+    task: str,
+    args: Positional,
+    kwargs: Arguments,
+    message: Arguments,
+    options: Mapping[str, Any],
+) -> NewJob:
+    job = _job(queue, kind, task, {"args": args, "kwargs": kwargs or {}}, options)
+    if not message:
+        return job
+    what = _what(queue, task)
+    if unknown := message.keys() - {"queue", "priority", kind}:
+        raise BadOptions(f"{what}: message has no {', '.join(sorted(unknown))}; known: queue, priority, {kind}")
+    given = json.loads(job.value("options") or "{}")
+    try:
+        text = json_text({**given, **message}, "message")
+    except BadValue as error:
+        raise BadOptions(f"{what}: {error}") from None
+    return replace(job, columns={**job.columns, "options": ("jsonb", text)})
 
 
 def _jobs(queue: str, name: str, payloads: Sequence[Arguments], options: Mapping[str, Any]) -> list[NewJob]:

@@ -7,6 +7,7 @@ from typing import Any, Generic, Literal, ParamSpec, Self, TypeVar, Unpack
 from relay.jobs.arguments import Arguments
 from relay.jobs.backoff import Backoff, pause_seconds
 from relay.jobs.context import Context
+from relay.jobs.cron import Missed, check
 from relay.jobs.errors import BadOptions, HandlerError
 from relay.jobs.middleware import surround, surround_async
 from relay.jobs.options import JobOptions, checked, columns
@@ -38,6 +39,8 @@ class Job(Generic[Called, Enqueued, R_co]):
         dead_on: tuple[type[BaseException], ...] = (),
         isolation: Literal["process"] | None = None,
         cron: str | None = None,
+        time_zone: str = "UTC",
+        missed: Missed = "one",
         key: Callable[..., str] | None = None,
         run_key: Callable[..., str] | str | None = None,
     ) -> None:
@@ -56,8 +59,12 @@ class Job(Generic[Called, Enqueued, R_co]):
         self.dead_on = dead_on
         """Exceptions after which the job is dead at once."""
         self.isolation = isolation
+        if cron is not None:
+            _check_cron(name, cron, time_zone)
         self.cron = cron
-        """When workers shall have it enqueued, without arguments."""
+        """When it is enqueued, without arguments: workers declare it, see `relay.jobs.schedules`."""
+        self.time_zone = time_zone
+        self.missed = missed
         self.arguments = Arguments(name, function)
         self.is_coroutine = inspect.iscoroutinefunction(function)
         self._key = None if key is None else _Derived(key, "key", self.arguments)
@@ -145,6 +152,13 @@ class Job(Generic[Called, Enqueued, R_co]):
     def pause_seconds(self, attempt: int, own: Backoff | None = None) -> float:
         """Until the next attempt, after this one failed; `own` is the backoff of the job itself, of its options."""
         return pause_seconds(attempt, self.backoff if own is None else own)
+
+
+def _check_cron(name: str, cron: str, time_zone: str) -> None:
+    try:
+        check(cron, time_zone)
+    except BadOptions as error:
+        raise BadOptions(f"job {name!r}: cron: {error}") from None
 
 
 def _given(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Self
 import msgspec
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
+from relay import reach
 from relay.backends.common.keys import has_reference
 from relay.backends.common.short_cache import cached_if_short
 from relay.backends.webhook.config import PLAIN_HEADERS, ReceiverKeys, check_scheme
@@ -110,19 +111,22 @@ class HttpRequest:
     headers: Mapping[str, str]
 
 
-def check_http_payload(
-    payload: Mapping[str, Any], headers: Mapping[str, Any] | None = None, hosts: Hosts | None = None
-) -> str:
+def check_http_payload(payload: Mapping[str, Any], headers: Mapping[str, Any] | None = None) -> str:
     """Before it is enqueued: whether a worker could send it. Returns the host. Raises BadHttpJob; it repeats no value.
 
-    Whether JSON can hold the value of `json` is for the one that writes it. `hosts` are those that this process allows.
+    Whether JSON can hold the value of `json` is for the one that writes it. The hosts are those that this process
+    allows, which are all of them where no settings were loaded.
     """
     method, origin, _ = _line(payload)
     _body(payload, method)
     _checked_headers(headers or {})
-    if hosts is not None:
-        check_host(origin, hosts)
+    check_host(origin, allowed_hosts())
     return origin.host
+
+
+def allowed_hosts() -> Hosts:
+    """Those that jobs may name in this process. Raises ConfigError."""
+    return Hosts(reach.in_force().job_http_hosts)
 
 
 def read_http_job(payload: str, headers: str | None) -> HttpRequest:

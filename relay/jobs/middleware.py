@@ -80,6 +80,10 @@ def surround(context: Context) -> Iterator[None]:
 @asynccontextmanager
 async def surround_async(context: Context) -> AsyncIterator[None]:
     """The run of a coroutine."""
+    if not _scopes:
+        with running(context):
+            yield
+        return
     with running(context):
         async with AsyncExitStack() as stack:
             for scope in _scopes:

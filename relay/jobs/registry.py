@@ -18,6 +18,7 @@ from typing import Any, Concatenate, Literal, ParamSpec, Protocol, TypeVar, over
 
 from relay.jobs.backoff import Backoff
 from relay.jobs.context import Context
+from relay.jobs.cron import Missed
 from relay.jobs.errors import HandlerError
 from relay.jobs.handlers import AnyJob, Job
 
@@ -50,6 +51,8 @@ def job(
     dead_on: tuple[type[BaseException], ...] = (),
     isolation: Literal["process"] | None = None,
     cron: str | None = None,
+    time_zone: str = "UTC",
+    missed: Missed = "one",
     key: Callable[..., str] | None = None,
     run_key: Callable[..., str] | str | None = None,
 ) -> Decorator: ...
@@ -66,6 +69,8 @@ def job(
     dead_on: tuple[type[BaseException], ...] = (),
     isolation: Literal["process"] | None = None,
     cron: str | None = None,
+    time_zone: str = "UTC",
+    missed: Missed = "one",
     key: Callable[..., str] | None = None,
     run_key: Callable[..., str] | str | None = None,
 ) -> Any:
@@ -73,7 +78,8 @@ def job(
 
     A first parameter `context: Context` is no argument of the job. `backoff` is seconds, some of them, or a function
     of the attempt; `dead_on` are exceptions after which no attempt follows; `isolation="process"` runs it where it can
-    be killed; `cron` enqueues it by the clock. `key` makes the idempotency key of arguments, which it takes by their
+    be killed. `cron` enqueues it by the clock of `time_zone`; `missed` says what becomes of times at which no scheduler
+    ran: `one` job for the last, `all`, or `skip`. `key` makes the idempotency key of arguments, which it takes by their
     names; `run_key` is such a function too, or a text.
     """
 
@@ -87,6 +93,8 @@ def job(
                 dead_on=dead_on,
                 isolation=isolation,
                 cron=cron,
+                time_zone=time_zone,
+                missed=missed,
                 key=key,
                 run_key=run_key,
             )

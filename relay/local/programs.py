@@ -129,7 +129,7 @@ def environment(settings: Settings, *, inherit: bool) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if inherit or not name.startswith(PREFIXES)}
     return kept | settings.as_variables(
         "postgres_url", "broker_url", "metrics_addr", "worker_metrics_addr", "worker_processes",
-        "worker_threads", "api_addr", "api_metrics_addr", "job_modules", "job_queues", *_REACH,
+        "worker_threads", "api_addr", "api_metrics_addr", "admin_addr", "job_modules", "job_queues", *_REACH,
     )  # fmt: skip
 
 

@@ -34,6 +34,8 @@ class Up:
     """None: a PostgreSQL of its own, in the folder."""
     broker_url: str | None
     """None: a Redis of its own, in the folder."""
+    job_modules: str | None
+    """Modules with handlers of jobs, with commas; None: those of the environment."""
     stop: Stop
     tell: Callable[[str], None]
     """Gets one line for each step."""
@@ -52,7 +54,8 @@ class Up:
                 parts.append(Supervised(name, part, partial(self.line, OURS)))
                 parts[-1].start()
 
-            settings = _settings(folder, self._postgres(folder, start), self._broker(folder, start))
+            urls = {"postgres_url": self._postgres(folder, start), "broker_url": self._broker(folder, start)}
+            settings = _settings(folder, job_modules=self.job_modules, **urls)
             for name in migrate(settings.postgres_url).names:
                 self.tell(f"applied migration {name}")
             stack.callback(env_file.remove, folder)
@@ -108,20 +111,20 @@ def _folder(folder: Path, *, with_postgres: bool) -> Iterator[Path]:
         yield folder.resolve()
 
 
-def _settings(folder: Path, postgres_url: str, broker_url: str) -> Settings:
+def _settings(folder: Path, **given: str | None) -> Settings:
     """Addresses that were not chosen are on this machine only, and avoid ports that are in use.
 
     Unless folders were chosen, pipelines may write to files in a folder of the data, and receive from them.
     """
-    chosen = Settings.load(postgres_url=postgres_url, broker_url=broker_url)
+    chosen = Settings.load(**given)
     unset = {"sink_folders", "source_folders"} - chosen.model_fields_set
     addresses: dict[str, object] = dict.fromkeys(unset, (str(folder / FILES),))
-    for field in ("metrics_addr", "worker_metrics_addr", "api_addr", "api_metrics_addr"):
+    for field in ("metrics_addr", "worker_metrics_addr", "api_addr", "api_metrics_addr", "admin_addr"):
         default = Settings.model_fields[field].default
         if getattr(chosen, field) == default:
             _, port = parse_address(default)
             addresses[field] = f"127.0.0.1:{port if port_is_free(port) else free_port()}"
-    return Settings.load(postgres_url=postgres_url, broker_url=broker_url, **addresses)
+    return Settings.load(**given, **addresses)
 
 
 def _scheduler_is_ready(address: str) -> bool:

@@ -34,6 +34,7 @@ _REVERSE = {
     "webhook": _SENDER,
     "stdin": _SENDER,
 }
+_JOBS = "jobs that ended in the time that is lost run again; those that were enqueued in it are gone"
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +116,8 @@ def _skip(connection: Connection, skip: Skip, margin: int, deadline: float) -> S
 
 
 def _consequence(pipeline: StoredPipeline) -> Consequence:
+    if pipeline.direction == "jobs":
+        return Consequence(pipeline.name, pipeline.type, _JOBS)
     forward = pipeline.direction == "forward"
     known, otherwise = (_FORWARD, _AGAIN) if forward else (_REVERSE, _ACKNOWLEDGED)
     return Consequence(pipeline.name, pipeline.type, known.get(pipeline.type, otherwise))

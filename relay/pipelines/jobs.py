@@ -35,6 +35,8 @@ QueueName = Annotated[str, Field(min_length=1, max_length=255)]
 class JobsPipeline(Pipeline, TlsKeys):
     """A queue of jobs. The TLS keys are for both brokers."""
 
+    visibility_timeout_ms: Annotated[int, Field(ge=100, le=3_600_000)] = 5_000
+    """How long a process that was killed while it listened keeps others from the queue. Not the lease of jobs."""
     dramatiq_url: Url = None
     """The broker of a Dramatiq application: `redis://`, `rediss://`, `amqp://` or `amqps://`."""
     dramatiq_queue: QueueName = "default"

@@ -40,13 +40,15 @@ class Beat:
     """`time.monotonic()`, which is the same for all processes of a machine."""
     lacking: list[str]
     """Queues that it should serve, and is not connected to."""
+    stuck: int = 0
+    """Slots that handlers of jobs hold, though their time is over."""
 
 
 class Heartbeat(Middleware):
     """Beats as long as the process works."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, stuck: Callable[[], int] = lambda: 0) -> None:
+        self._folder, self._stuck = folder, stuck
         self._ended = threading.Event()
 
     def after_worker_boot(self, broker: dramatiq.Broker, worker: dramatiq.Worker) -> None:
@@ -59,7 +61,7 @@ class Heartbeat(Middleware):
         path = self._folder / f"{PREFIX}{os.getpid()}"
         try:
             while not self._ended.is_set():
-                beat = Beat(os.getpid(), time.monotonic(), lacking(broker, worker))
+                beat = Beat(os.getpid(), time.monotonic(), lacking(broker, worker), self._stuck())
                 new = path.with_suffix(".new")
                 new.write_text(json.dumps(asdict(beat)))
                 new.rename(path)
@@ -98,6 +100,8 @@ class WorkerHealth:
     def health(self) -> Response:
         beats = self._beats()
         facts = {"processes": len(beats), "uptime_seconds": int(time.monotonic() - self._started_at)}
+        if stuck := sum(beat.stuck for beat in beats):
+            facts["stuck_jobs"] = stuck
         return health_response(facts, self._failures(beats))
 
     def ready(self) -> Response:

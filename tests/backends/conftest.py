@@ -17,9 +17,12 @@ from tests.services.postgres import Database, PostgresServer
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """One process has all tests of RabbitMQ, whose server takes ten times as long to start as any other."""
+    """One process has all tests of RabbitMQ, whose server takes ten times as long to start as any other.
+
+    A test that gets it only by its parameter is known by its name.
+    """
     for item in items:
-        if "_rabbitmq" in getattr(item, "fixturenames", ()):
+        if "_rabbitmq" in getattr(item, "fixturenames", ()) or "[rabbitmq" in item.name:
             item.add_marker(pytest.mark.xdist_group("rabbitmq"))
 
 

@@ -14,6 +14,7 @@ import pytest
 
 from relay.local.demo.check import Arrivals, judge, percentile
 from relay.local.demo.orders import Ledger
+from relay.local.demo.receipts import Receipt, judge_receipts
 from tests.cli.command import RELAY, environment, run, start
 from tests.cli.test_up import children, is_running
 from tests.waiting import wait_until
@@ -43,6 +44,12 @@ def test_it_delivers_everything_in_order_and_leaves_nothing(folder: Path) -> Non
     for name in ("missing", "out of order", "rolled back but delivered", "altered"):
         assert figures(done.stdout, name) == [0, 0]
     assert all(0 < figure < 10_000 for figure in figures(done.stdout, "p50, commit to delivery"))
+    [enqueued], [succeeded], [failed_first] = (
+        figures(done.stdout, name) for name in ("enqueued", "succeeded", "after failing twice")
+    )
+    assert enqueued == succeeded > failed_first > 0
+    for name in ("lost", "wrong number of attempts", "undone but there"):
+        assert figures(done.stdout, name) == [0]
     assert "  published " in done.stdout and "\x1b" not in done.stdout
     assert list(folder.glob("tide-demo-*")) == []
 
@@ -117,7 +124,7 @@ def ledger() -> Ledger:
     """Ids 1, 2 and 4 were committed, 3 was rolled back."""
     made = Ledger()
     made.commit({1: 101, 2: 102, 4: 104}, at=time.monotonic())
-    made.roll_back([3])
+    made.roll_back({3: 103})
     return made
 
 
@@ -172,3 +179,16 @@ def test_percentiles_are_of_the_nearest_rank(share: float, expected: float) -> N
 
 def test_the_percentile_of_nothing_is_zero() -> None:
     assert percentile([], 0.5) == 0.0
+
+
+def test_a_job_that_is_lost_or_undone_or_ran_too_often_is_noticed() -> None:
+    ledger = Ledger()
+    ledger.commit({1: 5, 2: 25, 3: 7}, at=1.0)
+    ledger.roll_back({4: 10})
+    right = {"order:5": Receipt("order:5", "succeeded", 1), "order:25": Receipt("order:25", "succeeded", 3)}
+    verdict = judge_receipts(ledger, right)
+    assert verdict.right and (verdict.enqueued, verdict.rolled_back, verdict.failing_first) == (2, 1, 1)
+    assert judge_receipts(ledger, right | {"order:10": Receipt("order:10", "succeeded", 1)}).uncommitted == 1
+    assert judge_receipts(ledger, right | {"order:5": Receipt("order:5", "dead_letter", 1)}).missing == 1
+    assert judge_receipts(ledger, right | {"order:25": Receipt("order:25", "succeeded", 1)}).wrong_attempts == 1
+    assert not judge_receipts(Ledger(), {}).right

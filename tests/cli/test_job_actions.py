@@ -137,8 +137,29 @@ def test_queues_are_created_changed_paused_and_dropped(bench: Bench) -> None:
     assert "has jobs that wait or run" in failed(bench, "queue", "drop", "imports", "--yes")
     bench.done("queue", "resume", "imports")
     assert bench.done("queue", "drop", "imports", "--force", "--yes") == "removed queue imports\n"
-    for words in (["show", "nope"], ["pause", "nope"], ["resume", "nope"], ["set", "nope", "--fair"]):
-        assert "does not exist" in failed(bench, "queue", *words)
+    for verb in (["show", "nope"], ["pause", "nope"], ["resume", "nope"], ["set", "nope", "--fair"]):
+        assert "does not exist" in failed(bench, "queue", *verb)
     for wrong in (["set", "mail"], ["set", "mail", "--rate", "much"], ["create", "x", "--config", "{"]):
         assert bench.verb("queue", *wrong).exit_code == 2
     assert "config of job queue" in failed(bench, "queue", "set", "mail", "--config", "[]")
+
+
+def test_schedules_are_set_disabled_and_deleted(bench: Bench) -> None:
+    words = ("schedule", "set", "nightly", "mail", "digest", '{"days": 1}', "--cron", "30 2 * * *", "--priority", 3)
+    assert bench.done(*words, "--time-zone", "Europe/Berlin") == "set schedule nightly\n"
+    assert bench.done(*words, "--time-zone", "Europe/Berlin") == "schedule nightly is so already\n"
+    [found] = bench.json("schedule", "list")
+    assert (found["queue"], found["name"], found["priority"], found["enabled"]) == ("mail", "digest", 3, True)
+    assert bench.done("schedule", "disable", "nightly") == "disabled schedule nightly\n"
+    [_, line] = bench.done("schedule", "list").splitlines()
+    assert line.split() == ["nightly", "disabled", "mail", "digest", "30", "2", "*", "*", "*", "Europe/Berlin"]
+    assert bench.done("schedule", "enable", "nightly") == "enabled schedule nightly\n"
+    assert "give --yes" in failed(bench, "schedule", "delete", "nightly")
+    assert bench.done("schedule", "delete", "nightly", "--yes") == "deleted schedule nightly\n"
+    assert bench.verb("schedule", "list").stderr.startswith("there are no schedules")
+    for verb in (["enable", "nope"], ["disable", "nope"], ["delete", "nope", "--yes"]):
+        assert "does not exist" in failed(bench, "schedule", *verb)
+    assert "does not exist" in failed(bench, "schedule", "set", "s", "nope", "digest", "--cron", "@daily")
+    for wrong in (["--cron", "61 * * * *"], ["--cron", "@daily", "--time-zone", "Mars/North"]):
+        assert failed(bench, "schedule", "set", "s", "mail", "digest", *wrong)
+    assert bench.json("schedule", "list") == []

@@ -72,6 +72,14 @@ def test_handlers_that_no_worker_has_are_named(bench: Bench) -> None:
     assert [job["code"] for job in bench.json("list")] == ["unknown_handler"] * 2
 
 
+def test_a_schedule_that_cannot_fire_is_found(bench: Bench) -> None:
+    assert bench.done("schedule", "set", "nightly", "mail", "digest", "--cron", "@daily")
+    assert only(bench)[0] == "ok"
+    bench.session.execute("update tide.job_schedule set invalid_reason = 'no such time zone'")
+    result, found, _ = only(bench)
+    assert (result, found) == ("failed", "schedule nightly of queue mail enqueues nothing: no such time zone")
+
+
 def test_a_wrong_configuration_of_a_queue_is_found(bench: Bench) -> None:
     assert bench.done("queue", "set", "mail", "--config", '{"celery_colour": "red"}')
     result = invoke("doctor", "--json", url=bench.url, RELAY_BROKER_URL="redis://127.0.0.1:1/0")
@@ -118,3 +126,17 @@ def test_status_shows_queues_below_pipelines_and_why_they_do_not_advance(bench: 
     bench.done("queue", "pause", "mail")
     [found] = json.loads(invoke("status", "jobs.mail", "--json", url=bench.url).stdout)
     assert (found["state"], found["why"]) == ("disabled", "paused: relay jobs queue resume mail")
+
+
+def test_verbs_for_messages_say_that_a_queue_is_one_of_jobs(bench: Bench) -> None:
+    for words, said in (
+        (("publish", "jobs/mail"), "is a queue of jobs and takes no messages"),
+        (("replay", "jobs.mail", "1", "2"), "is a queue of jobs"),
+        (("dead-letter", "retry", "--pipeline", "jobs.mail"), "is a queue of jobs: see relay jobs replay"),
+        (("pipeline", "delete", "jobs.mail", "--yes"), "belongs to a queue of jobs"),
+        (("pipeline", "set", "p", "jobs/mail", "--config", '{"sink_type": "stdout"}'), "is a queue of jobs"),
+    ):
+        result = invoke(*words, url=bench.url, stdin="1\n")
+        assert (result.exit_code, said in result.stderr) == (1, True), result.output
+    result = invoke("restored", "--dry-run", url=bench.url)
+    assert result.exit_code == 0 and "jobs that ended in the time that is lost run again" in result.stdout

@@ -9,7 +9,7 @@ import pytest
 from relay import inbox
 from relay.backends.postgresql.reader import OutboxReader, join_group
 from relay.backends.postgresql.session import connect
-from relay.inbox.consumer import _Work
+from relay.inbox.consumer import Work
 from relay.process.stop import Stop
 from relay.settings import Settings
 from relay.web.webhooks.hooks import Hooks
@@ -64,7 +64,7 @@ def forge(db, channel, name):
 
 def test_an_inbox_is_not_asked_for_messages_as_often_as_anyone_rings(db, database, looks):
     call(db, "tide.inbox_create('commands')")
-    claims, handled, stop = looks(_Work, "_claim"), [], threading.Event()
+    claims, handled, stop = looks(Work, "_claim"), [], threading.Event()
 
     def work():
         inbox.run(database.url, "commands", lambda _, message: handled.append(message.event_id), stop=stop)

@@ -1,4 +1,4 @@
-"""The page about operating jobs, block after block as it is printed; a worker in SQL does what workers do."""
+"""Pages about jobs, block after block as they are printed; a worker in SQL does what workers do."""
 
 import shlex
 
@@ -22,7 +22,7 @@ def run(bench: Bench, block: str) -> list[str]:
     return printed
 
 
-def test_the_page_does_what_it_says(database: Database) -> None:
+def test_operate_jobs(database: Database) -> None:
     bench = Bench(database, queue=None)
     look, failed, unwanted, pause, clean, stuck = blocks("jobs/operate", "sh")
     printed = run(bench, look)
@@ -40,3 +40,27 @@ def test_the_page_does_what_it_says(database: Database) -> None:
     status, workers = run(bench, stuck)
     assert "queues of jobs" in status and "here" in workers
     bench.session.close()
+
+
+def test_chains_batches_and_dependencies(database: Database) -> None:
+    with database.connect() as session:
+
+        def run_all(times: int = 1) -> list[str]:
+            """What was run, by name."""
+            worker = Worker(session, "imports")
+            ids = [job for _ in range(times) for job in worker.run()]
+            found = dict(session.execute("select id, name from tide.job").fetchall())
+            return [found[job] for job in ids]
+
+        create, chain, batch, dependency = blocks("jobs/chains")
+        session.execute(create)
+        session.execute(chain)
+        assert run_all(3) == ["download", "parse"]
+        assert session.execute("select name from tide.job_list('imports', 'pending')").fetchall() == [("notify",)]
+        session.execute("update tide.job_wait set available_at = now()")
+        assert run_all() == ["notify"]
+        ends = [cursor.fetchall() for cursor in session.execute(batch).results() if cursor.description]
+        assert ends[-1] == [(True, 2, 0, 0)]
+        assert run_all(2) == ["parse_part", "parse_part", "publish", "report"]
+        session.execute(dependency)
+        assert run_all(2) == ["load_prices", "load_stock", "rebuild"]

@@ -127,16 +127,16 @@ class RelayProcess:
         except OSError:
             return 0, ""
 
-    def _answer(self, path: str) -> tuple[int, str] | None:
-        status, body = self.get(path)
-        return (status, body) if status else None
-
     def metric(self, name: str, **labels: str) -> float:
         """The sum over the series of this name that have these labels, once it answers."""
-        status, body = wait_until(lambda: self._answer("/metrics"), START_SECONDS, f"{self.name} shows its metrics")
-        assert status == 200, body
+
+        def shown() -> str:
+            status, body = self.get("/metrics")
+            assert status in (0, 200), body
+            return body
+
         total = 0.0
-        for line in body.splitlines():
+        for line in wait_until(shown, START_SECONDS, f"{self.name} shows its metrics").splitlines():
             found = re.fullmatch(r"(\w+)(?:\{(.*)\})? (\S+)", line)
             if found and found[1] == name:
                 given = dict(re.findall(r'(\w+)="([^"]*)"', found[2] or ""))
@@ -207,8 +207,12 @@ class Fleet:
         command = [sys.executable, "-m", "dramatiq", "relay.workers", "tests.fleets.register_recording_sink"]
         command += ["-p", str(processes), "-t", str(threads), "--skip-logging"]
         command += ["--worker-shutdown-timeout", "20000", *arguments]
-        variables = {"RELAY_WORKER_THREADS": str(threads), "TMPDIR": str(self.folder)} | variables
-        made = self._start(WorkersProcess, name or f"workers{len(self.processes)}", command, variables)
+        variables = {"RELAY_WORKER_THREADS": str(threads)} | variables
+        return self.group(name or f"workers{len(self.processes)}", command, variables, processes)
+
+    def group(self, name: str, command: list[str], variables: dict[str, str], processes: int) -> WorkersProcess:
+        """A group of workers that a command runs."""
+        made = self._start(WorkersProcess, name, command, {"TMPDIR": str(self.folder)} | variables)
         made.processes = processes
         return made
 

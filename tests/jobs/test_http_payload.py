@@ -6,9 +6,11 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from relay import reach
 from relay.errors import ConfigError
 from relay.jobs.errors import BadArguments
-from relay.jobs.http import BadHttpJob, Hosts, HttpKeys, check_host, check_http_payload, read_http_job
+from relay.jobs.http import BadHttpJob, Hosts, HttpKeys, check_http_payload, read_http_job
+from relay.reach import Reach
 
 URL = "https://a.test/x"
 
@@ -121,11 +123,12 @@ def test_a_payload_is_a_request(payload: str, method: str, body: bytes | None, c
 def test_hosts_are_named_one_by_one_or_as_all_below_one(patterns: tuple[str, ...], host: str, allowed: bool) -> None:
     assert Hosts(patterns).allow(host) is allowed
     origin = read_http_job(json.dumps({"url": f"https://{f'[{host}]' if ':' in host else host}/"}), None).origin
+    reach.put_in_force(Reach(job_http_hosts=patterns))
     if allowed:
-        check_host(origin, Hosts(patterns))
+        assert check_http_payload({"url": str(origin)}) == host
     else:
         with pytest.raises(BadHttpJob, match="RELAY_JOB_HTTP_HOSTS"):
-            check_host(origin, Hosts(patterns))
+            check_http_payload({"url": str(origin)})
 
 
 @pytest.mark.parametrize("pattern", ["", "*", "a.*.test", "*a.test", "https://a.test", "a.test:80", "a test"])

@@ -43,14 +43,14 @@ def rows_of_the_code() -> set[tuple[str, str, str, str]]:
 
 def test_the_table_of_the_module_lists_every_metric():
     rows = re.findall(
-        r"^(tide_relay_\w+) +(\w+) +(\S+(?:, \w+)?) +(workers|scheduler) +\S", metrics.__doc__ or "", re.MULTILINE
+        r"^(tide_\w+) +(\w+) +(\S+(?:, \w+)?) +(workers|scheduler) +\S", metrics.__doc__ or "", re.MULTILINE
     )
     assert set(rows) == rows_of_the_code()
     assert len(rows) == len(set(rows))
 
 
 def test_the_table_of_the_docs_lists_every_metric():
-    rows = re.findall(r"^\| `(tide_relay_\w+)` \| (\w+) \| ([^|]+) \| (\w+) \|", DOCS.read_text(), re.MULTILINE)
+    rows = re.findall(r"^\| `(tide_\w+)` \| (\w+) \| ([^|]+) \| (\w+) \|", DOCS.read_text(), re.MULTILINE)
     assert {(name, kind, labels.replace("`", ""), server) for name, kind, labels, server in rows} == (
         rows_of_the_code() | {row(metric, "api") for metric in metrics_of(ApiMetrics)}
     )
@@ -63,7 +63,7 @@ def test_the_table_of_the_api_lists_every_metric():
 
 def test_every_metric_has_our_prefix_and_says_what_it_is():
     for metric in metrics_of(WorkerMetrics) + metrics_of(SchedulerMetrics):
-        assert metric._name.startswith("tide_relay_")
+        assert metric._name.startswith(("tide_relay_", "tide_job_", "tide_jobs_"))
         assert metric._documentation.endswith(".")
 
 

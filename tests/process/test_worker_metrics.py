@@ -13,8 +13,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import pytest
-
 from relay.broker.factory import make_broker
 from relay.broker.queues import enqueue_drain
 from relay.local.server_process import free_port
@@ -102,54 +100,54 @@ def send(url: str, pipeline: str, count: int = 1, *, lease_ms: int = 60_000) -> 
     broker.close()
 
 
-@pytest.mark.parametrize("start_method", [(), ("--use-spawn",)], ids=["fork", "spawn"])
-def test_the_numbers_of_all_processes_are_added_up(redis_server, tmp_path, start_method):
-    with workers(redis_server.url, tmp_path, free_port(), *start_method) as running:
-        send(redis_server.url, "orders", 40)
-        wait_until(lambda: running.published("orders") == 40, START_SECONDS, "all 40 drains are counted")
-        assert '"level": "info"' in running.log.read_text()
-
-
-def test_a_drain_that_is_too_old_is_counted_and_running_ones_come_back_to_zero(redis_server, tmp_path):
+def test_the_numbers_of_all_processes_are_added_up_and_are_served_until_the_master_is_killed(redis_server, tmp_path):
     send(redis_server.url, "old", lease_ms=1)
     with workers(redis_server.url, tmp_path, free_port()) as running:
-        send(redis_server.url, "orders", 5)
-        wait_until(lambda: running.published("orders") == 5, START_SECONDS, "the others are counted")
+        send(redis_server.url, "orders", 40)
+        wait_until(lambda: running.published("orders") == 40, START_SECONDS, "all 40 drains are counted")
         assert running.value('tide_relay_stale_drains_total{pipeline="old"}') == 1
         wait_until(lambda: "tide_relay_drains_running 0.0" in running.metrics(), what="no drain is running")
+        assert '"level": "info"' in running.log.read_text()
+        running.process.kill()
+        wait_until(lambda: not running.metrics(), 20, "they are not served any more")
+        os.killpg(running.process.pid, signal.SIGKILL)
 
 
 def test_a_new_run_starts_from_zero_and_removes_the_folder_of_the_last(redis_server, tmp_path):
-    for _ in range(2):
-        with workers(redis_server.url, tmp_path, free_port()) as running:
+    """The first forks, and waits for its port; the second spawns."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with workers(redis_server.url, tmp_path, port) as running:
+            wait_until(lambda: "RELAY_WORKER_METRICS_ADDR" in running.log.read_text(), START_SECONDS, "it is told")
+            assert f"127.0.0.1:{port}: Address already in use" in running.log.read_text()
             send(redis_server.url, "orders", 3)
-            wait_until(lambda: running.published("orders") == 3, START_SECONDS, "three drains are counted")
+            taken.close()
+            wait_until(lambda: running.published("orders") == 3, START_SECONDS, "metrics are served after all")
             assert len(list(tmp_path.glob("tide-relay-metrics-*"))) == 1
+    with workers(redis_server.url, tmp_path, free_port(), "--use-spawn") as running:
+        send(redis_server.url, "orders", 40)
+        wait_until(lambda: running.published("orders") == 40, START_SECONDS, "all 40 drains are counted, and no others")
+        assert len(list(tmp_path.glob("tide-relay-metrics-*"))) == 1
 
 
-def test_a_folder_from_outside_is_cleared_once_and_only_of_what_a_run_has_left(redis_server, tmp_path):
+def test_a_folder_from_outside_is_cleared_by_the_next_run_and_never_while_others_use_it(redis_server, tmp_path):
     given = tmp_path / "given"
-    for _ in range(2):
-        with workers(redis_server.url, tmp_path, free_port(), given=str(given)) as running:
-            send(redis_server.url, "orders", 3)
-            wait_until(lambda: running.published("orders") == 3, START_SECONDS, "three drains are counted")
-            running.process.kill()  # as a container that ran out of memory is killed: nothing cleans up
-            os.killpg(running.process.pid, signal.SIGKILL)
-        assert list(given.glob("counter_*.db"))
-        (given / "mine.txt").write_text("not of the workers")
-    assert (given / "mine.txt").exists()
-    assert not list(tmp_path.glob("tide-relay-metrics-*"))
-
-
-def test_workers_never_clear_a_folder_that_others_use(redis_server, tmp_path):
-    given = str(tmp_path / "given")
-    with workers(redis_server.url, tmp_path, free_port(), given=given) as first:
+    with workers(redis_server.url, tmp_path, free_port(), given=str(given)) as first:
         send(redis_server.url, "orders", 3)
         wait_until(lambda: first.published("orders") == 3, START_SECONDS, "three drains are counted")
-        with workers(redis_server.url, tmp_path, free_port(), given=given) as second:
+        with workers(redis_server.url, tmp_path, free_port(), given=str(given)) as second:
             wait_until(lambda: second.get("/metrics")[0] == 200, START_SECONDS, "the second serve metrics")
             assert "is in use by other workers" in second.log.read_text()
             assert first.published("orders") == 3
+        first.process.kill()  # as a container that ran out of memory is killed: nothing cleans up
+        os.killpg(first.process.pid, signal.SIGKILL)
+    assert list(given.glob("counter_*.db"))
+    (given / "mine.txt").write_text("not of the workers")
+    with workers(redis_server.url, tmp_path, free_port(), given=str(given)) as third:
+        send(redis_server.url, "orders", 3)
+        wait_until(lambda: third.published("orders") == 3, START_SECONDS, "three drains are counted, and no others")
+    assert (given / "mine.txt").exists()
+    assert not list(tmp_path.glob("tide-relay-metrics-*"))
 
 
 def test_a_killed_worker_is_still_counted_but_runs_nothing_any_more(redis_server, tmp_path):
@@ -162,23 +160,3 @@ def test_a_killed_worker_is_still_counted_but_runs_nothing_any_more(redis_server
     text = collect(busy.parent).body.decode()
     assert "tide_relay_drains_running" not in text
     assert 'tide_relay_messages_published_total{direction="forward",pipeline="slow",sink_type="memory"} 1.0' in text
-
-
-def test_a_taken_port_is_told_and_the_workers_run_on_until_it_is_free(redis_server, tmp_path):
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        with workers(redis_server.url, tmp_path, port) as running:
-            wait_until(lambda: "RELAY_WORKER_METRICS_ADDR" in running.log.read_text(), START_SECONDS, "it is told")
-            assert f"127.0.0.1:{port}: Address already in use" in running.log.read_text()
-            send(redis_server.url, "orders", 3)
-            taken.close()
-            wait_until(lambda: running.published("orders") == 3, START_SECONDS, "metrics are served after all")
-
-
-def test_the_server_of_the_metrics_ends_with_a_killed_master(redis_server, tmp_path):
-    port = free_port()
-    with workers(redis_server.url, tmp_path, port) as running:
-        wait_until(running.metrics, START_SECONDS, "metrics are served")
-        running.process.kill()
-        wait_until(lambda: not running.metrics(), 20, "they are not served any more")
-        os.killpg(running.process.pid, signal.SIGKILL)

@@ -71,7 +71,7 @@ def test_locked_inboxes_hold_up_no_other(api: ApiProcess, database: Database) ->
 
 def test_slow_triggers_hold_up_no_other(api: ApiProcess, database: Database) -> None:
     with database.connect() as connection:
-        connection.execute(SLOW.format(3))
+        connection.execute(SLOW.format(1.5))
         for name in BAD:
             connection.execute(f"create trigger slow before insert on tide.{name} for each row execute function slow()")
         with senders(api, BAD) as answered:

@@ -11,10 +11,10 @@ from dataclasses import asdict
 from typing import IO, Any
 
 from relay.jobs.backoff import of_options
-from relay.jobs.ends import failed, succeeded
+from relay.jobs.ends import failed
 from relay.jobs.models import Claimed, Ended
 from relay.jobs.registry import load
-from workers.jobs.run import make_context
+from workers.jobs.run import make_context, returned
 
 
 def main() -> None:
@@ -24,6 +24,8 @@ def main() -> None:
     requests: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     threading.Thread(target=_read, args=(stream, requests), daemon=True).start()
     handlers = load(modules)
+    stream.write(b"ready\n")
+    stream.flush()
     while True:
         values: dict[str, Any] = json.loads(requests.get())
         claimed = Claimed(**values)
@@ -42,8 +44,10 @@ def _run(handler: Any, claimed: Claimed) -> Ended:
     context = make_context(claimed)
     try:
         if handler.is_coroutine:
-            return succeeded(asyncio.run(handler.run_async(claimed.payload, context)))
-        return succeeded(handler.run(claimed.payload, context))
+            result = asyncio.run(handler.run_async(claimed.payload, context))
+        else:
+            result = handler.run(claimed.payload, context)
+        return returned(handler, context, claimed, result)
     except BaseException as error:  # noqa: BLE001  also SystemExit: what a handler raises is its outcome
         return failed(handler, error, claimed.attempt, claimed.max_attempts, of_options(claimed.options))
 

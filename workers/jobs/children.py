@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -30,6 +31,14 @@ class Child:
             self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
         self._stream = ours.makefile("rwb")
         ours.close()
+        self._is_ready = False
+
+    def wait_ready(self) -> None:
+        """Until it has imported the handlers, or has ended."""
+        if not self._is_ready:
+            with contextlib.suppress(OSError):
+                self._stream.readline()
+            self._is_ready = True
 
     def ask(self, request: dict[str, Any]) -> dict[str, Any] | None:
         """The answer; None if the process ended without one."""
@@ -72,6 +81,9 @@ class Children:
         run.kill = child.kill
         if run.reason or self._closed:
             child.kill()
+        child.wait_ready()
+        # Its time begins when its handler does: a new process imports the application first.
+        run.ends_at = time.monotonic() + run.claimed.timeout_seconds
         answer = child.ask(asdict(run.claimed) | {"created_at": None})
         run.kill = None
         with self._lock:

@@ -21,6 +21,7 @@ import structlog
 import relay
 from relay.drains.lease import DrainStart
 from relay.errors import ConfigError, MigrationError, NotConnected
+from relay.jobs.errors import JobError
 from relay.jobs.handlers import AnyJob
 from relay.jobs.ids import job_uuid
 from relay.jobs.models import Claimed
@@ -193,6 +194,8 @@ class Engine:
             ):
                 await self._trip(visits)
                 await asyncio.sleep(0)
+            elif late := [q for q in self._queues.values() if q.drain is not None and now >= q.renew_at]:
+                await self._renew(late)
             else:
                 await self._sleep(now)
 
@@ -266,6 +269,16 @@ class Engine:
                 self._runner.add([_claimed(visit.queue, row) for row in seen.rows], visit.queue)
         self._measures.slots(self._runner)
 
+    async def _renew(self, queues: Sequence[Queue]) -> None:
+        for queue in queues:
+            drain, now = queue.drain, time.monotonic()
+            if drain is not None:
+                renewed = await self._store.renew(drain)
+                if queue.drain is drain and renewed:
+                    queue.renewed(now)
+                elif queue.drain is drain:
+                    queue.lost()
+
     def _finished(self, done: Sequence[Any], refused: int, now: float) -> None:
         """What was written; some of it may have to run again here."""
         self._measures.ended(done)
@@ -331,6 +344,7 @@ class Engine:
         for queue in self.queue_names:
             if queue != "*" and await self._store.value("engine_queue_is_there", queue=queue) is None:
                 await self._create(queue)
+        await self._declare()
         slots = self._settings.job_slots + self._settings.job_threads
         self._worker = await self._store.value(
             "engine_start", host=socket.gethostname(), pid=os.getpid(), queues=self.queue_names, slots=slots,
@@ -348,6 +362,13 @@ class Engine:
                 log.info("job queue created", queue=queue)
         except ConfigError as error:
             log.error("a job queue is missing, and this role cannot create it", queue=queue, reason=str(error))
+
+    async def _declare(self) -> None:
+        try:
+            if changed := await self._store.declare(self._handlers.values()):
+                log.info("schedules of handlers were set", schedules=",".join(changed))
+        except (ConfigError, JobError) as error:
+            log.error("the schedules of handlers are not set", reason=str(error))
 
     def _doubt(self) -> None:
         self._doubtful = True

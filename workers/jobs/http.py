@@ -9,7 +9,6 @@ from urllib.parse import quote
 
 import h11
 
-from relay import reach
 from relay.backends.common.addresses import ForbiddenAddress
 from relay.backends.common.tls import tls_context
 from relay.backends.webhook.errors import ERRORS, refusal
@@ -21,6 +20,7 @@ from relay.jobs.http import (
     Hosts,
     HttpKeys,
     HttpRequest,
+    allowed_hosts,
     check_allow_http,
     check_host,
     read_http_job,
@@ -45,7 +45,7 @@ class HttpSender:
         """`keys` with their secrets resolved. Reads certificates. Raises ConfigError, which says `where`."""
         keys.remember_secrets()
         self._keys = keys
-        self._hosts = (Hosts(reach.in_force().job_http_hosts), Hosts(keys.hosts))
+        self._hosts = (allowed_hosts(), Hosts(keys.hosts))
         self._connections = connections
         self._context = tls_context(keys, where)
         self._context.set_alpn_protocols(["http/1.1"])

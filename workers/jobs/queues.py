@@ -64,6 +64,8 @@ class Queue:
     taken_at: float = 0.0
     """All times are `time.monotonic()` seconds."""
     held_until: float = 0.0
+    renew_at: float = 0.0
+    """When its lease is to be renewed: a process that is killed must not keep a queue from others for long."""
     hungry: bool = False
     """Whether it is to be claimed from as soon as there is room."""
     bell: Literal["arm", "disarm"] | None = None
@@ -88,9 +90,14 @@ class Queue:
         if self.drain is not None:  # its lease ran out, and the next was begun
             self.drain = None
         self.drain, self.taken_at = drain, now
-        self.held_until = now + min(WARM_SECONDS, drain.lease_ms / 2000)
+        self.held_until = now + WARM_SECONDS
+        self.renewed(now)
         self.hungry, self.armed, self.quiet, self.bell = True, False, False, None
         self.progressed = False
+
+    def renewed(self, now: float) -> None:
+        assert self.drain is not None
+        self.renew_at = now + self.drain.lease_ms / 3000
 
     def rang(self) -> None:
         self.hungry = True
@@ -117,7 +124,7 @@ class Queue:
 
     def next_at(self) -> float:
         """When `ticked` has something to do, rung or not."""
-        return min(self.look_at, self.held_until) if self.drain is not None else self.look_at
+        return min(self.look_at, self.held_until, self.renew_at) if self.drain is not None else self.look_at
 
     def claimed(self, found: int, want: int, look: Look | None, now: float, *, listens: bool) -> None:
         """A claim came back with so many, of so many that were wanted."""
@@ -168,6 +175,10 @@ class Queue:
         assert self.drain is not None
         result = DrainResult(outcome, self.progressed, retry_seconds)
         self.ended.append(EndOfDrain(self.group_id, self.drain, result, outcome == "more" and self.armed))
+        self.lost()
+
+    def lost(self) -> None:
+        """The drain was abandoned."""
         self.drain, self.armed, self.quiet, self.bell = None, False, False, None
 
     def bell_set(self) -> None:

@@ -86,7 +86,7 @@ async def run_coroutine(run: Run) -> Ended:
     assert run.context is not None
     try:
         result = await run.handler.run_async(run.claimed.payload, run.context)
-        return SUCCEEDED if result is None else succeeded(result)
+        return returned(run.handler, run.context, run.claimed, result)
     except asyncio.CancelledError as error:
         if run.reason is not None:
             return run.interrupted()
@@ -101,9 +101,21 @@ def run_function(run: Run) -> Ended:
     assert run.context is not None
     try:
         result = run.handler.run(run.claimed.payload, run.context)
-        return SUCCEEDED if result is None else succeeded(result)
+        return returned(run.handler, run.context, run.claimed, result)
     except BaseException as error:  # noqa: BLE001
         return _failed(run, error)
+
+
+def returned(handler: AnyJob, context: Context, claimed: Claimed, result: object) -> Ended:
+    """The handler came to its end. If it completed its job in a transaction of its own, that one decides: committed,
+    the job has succeeded, whatever is said here; rolled back, it has not."""
+    if context.completed:
+        text = "the handler completed the job in a transaction that was not committed"
+        if claimed.attempt >= claimed.max_attempts:
+            return Ended("d", "not_committed", text)
+        pause = handler.pause_seconds(claimed.attempt, of_options(claimed.options))
+        return Ended("r", "not_committed", text, retry_seconds=pause)
+    return SUCCEEDED if result is None else succeeded(result)
 
 
 def settle(claimed: Claimed, ended: Ended) -> Ended:

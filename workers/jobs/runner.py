@@ -39,6 +39,8 @@ SWEEP_SECONDS = 0.25
 STUCK_SECONDS = 5.0
 """What does not end so long after it was told to is written off."""
 LONGEST_UNKNOWN_SECONDS = 60.0
+IMPORT_SECONDS = 60.0
+"""How long a process for a handler may take to begin."""
 HAND_OFF_THREADS = 2
 MOST_HANDED_OFF = 1000
 
@@ -147,6 +149,7 @@ class Runner:
             return
         run.handler = self._handlers[claimed.name]
         if way == "process":
+            run.ends_at += IMPORT_SECONDS
             self._process_threads.submit(lambda: self._in_process(run))
             return
         try:

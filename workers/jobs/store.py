@@ -1,7 +1,7 @@
 """The statements of an engine, on one asynchronous session: ends and claims of jobs go in one round trip."""
 
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -10,7 +10,9 @@ from psycopg.types.numeric import Int2
 
 from relay.database.connection import connection_options, database_errors
 from relay.drains.fence import end_parameters
+from relay.jobs.handlers import AnyJob
 from relay.jobs.models import Ended
+from relay.jobs.schedules import declare_schedules_async
 from relay.models import Drain
 from relay.settings import Settings
 from relay.sql import query
@@ -83,6 +85,11 @@ class Store:
                     {"statement_timeout": f"{round(self._settings.statement_timeout_seconds * 1000)}ms"},
                 )
 
+    async def declare(self, handlers: Iterable[AnyJob]) -> list[str]:
+        """Sets the schedules of these handlers; those that this changed. Also raises JobError."""
+        async with self._session() as connection:
+            return await declare_schedules_async(connection, handlers)
+
     async def close(self) -> None:
         if self._connection is not None:
             connection, self._connection = self._connection, None
@@ -123,6 +130,10 @@ class Store:
             if finished and (row := await finished.fetchone()):
                 trip.refused = row[0]
         return trip
+
+    async def renew(self, drain: Drain) -> bool:
+        """False: it was abandoned."""
+        return bool(await self.value("engine_renew", lease_seconds=drain.lease_ms / 1000, **_fence(drain)))
 
     async def value(self, statement: str, /, **parameters: Any) -> Any:
         """The first value of the first row of a statement; None if there is none."""

@@ -1,4 +1,5 @@
-"""The system that `relay demo` runs: PostgreSQL, Redis, a scheduler, and workers that drain `orders` into two sinks."""
+"""The system that `relay demo` runs: PostgreSQL, Redis, a scheduler, and workers that drain `orders` into two sinks and
+run the jobs."""
 
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -6,6 +7,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from relay.errors import NotConnected
+from relay.local.demo import receipts
 from relay.local.demo.check import Arrivals, FileTail
 from relay.local.own_folder import private
 from relay.local.programs import Program, make_scheduler, make_workers
@@ -47,6 +49,7 @@ def fleet_settings(postgres_url: str, broker_url: str, folder: Path) -> Settings
     return Settings.load(
         postgres_url=postgres_url, broker_url=broker_url, metrics_addr="127.0.0.1:0", worker_metrics_addr="127.0.0.1:0",
         worker_processes=WORKER_PROCESSES, worker_threads=WORKER_THREADS, sink_folders=(str(folder),),
+        job_modules=(receipts.__name__,),
     )  # fmt: skip
 
 

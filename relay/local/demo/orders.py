@@ -62,6 +62,8 @@ class Ledger:
     committed: dict[int, tuple[int, float]] = field(default_factory=dict)
     """id -> (number of the order, when COMMIT was sent on the monotonic clock)."""
     rolled_back: set[int] = field(default_factory=set)
+    undone: set[int] = field(default_factory=set)
+    """The numbers of those orders."""
     last_commit_at: float = 0.0
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -70,16 +72,22 @@ class Ledger:
             self.committed.update((message_id, (number, at)) for message_id, number in published.items())
             self.last_commit_at = max(self.last_commit_at, at)
 
-    def roll_back(self, ids: "list[int] | dict[int, int]") -> None:
+    def roll_back(self, published: dict[int, int]) -> None:
         with self._lock:
-            self.rolled_back.update(ids)
+            self.rolled_back.update(published)
+            self.undone.update(published.values())
+
+
+Enqueue = Callable[[Connection, list[int]], None]
+"""Enqueues what is to be done for these orders, in the transaction of the connection."""
 
 
 class Writer:
     """An application: one session, one transaction after the other until the budget is used up."""
 
-    def __init__(self, postgres_url: str, budget: Budget, ledger: Ledger, seed: int) -> None:
+    def __init__(self, postgres_url: str, budget: Budget, ledger: Ledger, seed: int, enqueue: Enqueue) -> None:
         self._url = postgres_url
+        self._enqueue = enqueue
         self._budget = budget
         self._ledger = ledger
         self._random = random.Random(seed)
@@ -125,6 +133,7 @@ class Writer:
             },
         ).fetchone()
         assert row is not None
+        self._enqueue(connection, numbers)
         return dict(zip(row[0], numbers, strict=True))
 
     def _with_savepoint(self, connection: Connection, numbers: list[int]) -> dict[int, int]:
@@ -145,6 +154,7 @@ class Writer:
         parameters = {"outbox": OUTBOX, "payload": payload, "headers": headers, "key": key}
         row = connection.execute(query("publish"), parameters).fetchone()
         assert row is not None
+        self._enqueue(connection, [number])
         return int(row[0])
 
     def _order(self, number: int) -> tuple[str, str]:

@@ -18,6 +18,7 @@ from relay.local.demo import fleet as fleets
 from relay.local.demo.check import Arrivals, Verdict, judge
 from relay.local.demo.fleet import Fleet
 from relay.local.demo.orders import WRITERS, Budget, Ledger, Writer
+from relay.local.demo.receipts import Receipt, ReceiptVerdict, enqueue, judge_receipts
 from relay.local.servers import EmbeddedPostgres, EmbeddedRedis, postgres_group
 from relay.process.stop import Stop
 from relay.settings import Settings
@@ -52,15 +53,18 @@ class Demo:
     tell: Callable[[str], None]
     """Gets one line for each step."""
     watch: Callable[[Budget, Ledger, Sequence[Arrivals]], AbstractContextManager[Watching]]
+    receipts: Callable[[Connection], list[Receipt]]
+    """Reads the jobs of the queue of receipts."""
     show_log: Callable[[Path], None]
     """Gets the log of a program when something is not right."""
 
-    def run(self) -> list[Verdict]:
-        """How each pipeline did. Raises Stopped, or RelayError if a part does not start or dies."""
+    def run(self) -> tuple[list[Verdict], ReceiptVerdict]:
+        """How each pipeline did, and the jobs. Raises Stopped, or RelayError if a part does not start or dies."""
         with _folder() as folder, ExitStack() as stack:
             try:
                 settings, fleet = self._start(stack, folder)
                 ledger = self._publish(settings, fleet)
+                receipts = self._judge_receipts(settings, ledger)
                 fleet.stop()
                 verdicts = [judge(ledger, arrivals) for arrivals in fleet.arrivals]
             except RelayError:
@@ -68,15 +72,15 @@ class Demo:
                     raise Stopped from None
                 self._show_logs(folder)
                 raise
-            if not all(verdict.right for verdict in verdicts):
+            if not (receipts.right and all(verdict.right for verdict in verdicts)):
                 self._show_logs(folder)
-            return verdicts
+            return verdicts, receipts
 
     def _start(self, stack: ExitStack, folder: Path) -> tuple[Settings, Fleet]:
         self._step("starting PostgreSQL and Redis in a temporary folder")
         postgres = stack.enter_context(EmbeddedPostgres(folder / "postgres"))
         redis = stack.enter_context(EmbeddedRedis(folder / "redis"))
-        self._step("applying the schema, creating the outbox orders and two pipelines")
+        self._step("applying the schema, creating the outbox orders, two pipelines and a queue of jobs")
         migrate(postgres.url)
         out = folder / "orders.jsonl"
         settings = fleets.fleet_settings(postgres.url, redis.url, folder)
@@ -114,7 +118,7 @@ class Demo:
             self.watch(budget, ledger, fleet.arrivals) as watching,
         ):
             url = settings.postgres_url
-            writers = [pool.submit(Writer(url, budget, ledger, seed).run) for seed in range(WRITERS)]
+            writers = [pool.submit(Writer(url, budget, ledger, seed, enqueue).run) for seed in range(WRITERS)]
             try:
                 while not _is_over(writers, ledger, fleet.arrivals):
                     if self.stop.wait(POLL_SECONDS):
@@ -124,6 +128,17 @@ class Demo:
             finally:
                 enough.set()
         return ledger
+
+    def _judge_receipts(self, settings: Settings, ledger: Ledger) -> ReceiptVerdict:
+        """Waits until each job has ended, or should have."""
+        with closing(connect(settings, "tide-relay demo")) as connection:
+            while True:
+                found = self.receipts(connection)
+                late = time.monotonic() > ledger.last_commit_at + ARRIVAL_SECONDS
+                if late or all(receipt.state not in ("pending", "leased") for receipt in found):
+                    return judge_receipts(ledger, {receipt.label: receipt for receipt in found})
+                if self.stop.wait(POLL_SECONDS):
+                    raise Stopped
 
     def _show_logs(self, folder: Path) -> None:
         for log in fleets.logs(folder):

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from relay.local.demo.check import Arrivals, Verdict, recent_p50_ms
 from relay.local.demo.orders import Budget, Ledger
+from relay.local.demo.receipts import QUEUE, ReceiptVerdict
 
 BARS = " ▁▂▃▄▅▆▇█"
 SAMPLE_SECONDS = 0.25
@@ -125,6 +126,25 @@ def table(verdicts: Sequence[Verdict]) -> Table:
         shown.add_row(name, *styled)
     shown.add_row("p50, commit to delivery", *[f"{v.p50_ms:.1f} ms" for v in verdicts])
     shown.add_row("p99, commit to delivery", *[f"{v.p99_ms:.1f} ms" for v in verdicts])
+    return shown
+
+
+def receipts_table(verdict: ReceiptVerdict) -> Table:
+    """What was measured of the jobs."""
+    shown = Table(title="What was enqueued in the same transactions, and what ran", title_justify="left")
+    shown.add_column("")
+    shown.add_column(QUEUE, justify="right")
+    lines = {
+        "enqueued": (verdict.enqueued, False),
+        "undone": (verdict.rolled_back, False),
+        "succeeded": (verdict.succeeded, False),
+        "after failing twice": (verdict.failing_first, False),
+        "lost": (verdict.missing, True),
+        "wrong number of attempts": (verdict.wrong_attempts, True),
+        "undone but there": (verdict.uncommitted, True),
+    }
+    for name, (value, must_be_zero) in lines.items():
+        shown.add_row(name, Text(str(value), style=_style(value, must_be_zero)))
     return shown
 
 

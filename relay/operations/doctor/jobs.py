@@ -3,10 +3,11 @@
 from collections.abc import Iterator
 
 from relay.database.connection import Connection
-from relay.operations import job_queues
+from relay.operations import job_queues, job_schedules
 from relay.operations.base import rows, seconds_text
 from relay.operations.doctor.findings import Check, Finding, failed, ok, warning
 from relay.operations.job_queues import Numbers, Worker
+from relay.operations.job_schedules import Schedule
 from relay.settings import Settings
 
 # Workers claim within milliseconds. In a burst jobs wait for slots, which is what a queue is for: this is longer.
@@ -17,11 +18,12 @@ SILENT_SECONDS = 60.0
 
 
 def jobs(connection: Connection, _settings: Settings) -> Iterator[Finding]:
-    """Queues that no one serves, that do not advance, or are paused; workers that are silent; unknown handlers."""
+    """Queues that do not advance, silent workers, unknown handlers, invalid schedules."""
     queues, workers = job_queues.stats(connection), job_queues.workers(connection)
     found = [finding for queue in queues for finding in _queue(queue)]
     found += [_silent(worker) for worker in workers if worker.silent_seconds > SILENT_SECONDS]
     found += [_unknown(row["queue"], row["name"], row["jobs"]) for row in rows(connection, "job_unknown_handlers")]
+    found += [_invalid(s) for s in job_schedules.list_schedules(connection) if s.invalid_reason]
     yield from found
     if not found:
         alive = f"{len(workers)} processes run their jobs" if workers else "no process runs jobs"
@@ -45,6 +47,11 @@ def _queue(queue: Numbers) -> Iterator[Finding]:
     elif overdue:
         fix = "start more workers, or give them more slots; if it has a rate or a limit for each run key, raise that"
         yield warning("jobs", f"in queue {name} {waiting}", fix)
+
+
+def _invalid(schedule: Schedule) -> Finding:
+    found = f"schedule {schedule.schedule} of queue {schedule.queue} enqueues nothing: {schedule.invalid_reason}"
+    return failed("jobs", found, f"relay jobs schedule set {schedule.schedule} ... with a valid --cron and --time-zone")
 
 
 def _silent(worker: Worker) -> Finding:

@@ -12,19 +12,13 @@ from psycopg import sql
 
 from relay.database.connection import Connection
 from relay.errors import ConfigError
+from relay.operations.foreign_tables import distrust, lock_if_there
 
 Row = dict[str, Any]
 
 _FIND = """
     select n.nspname::text from pg_class c join pg_namespace n on n.oid = c.relnamespace
      where c.relname = 'tide_outbox_config' order by 1
-"""
-# Who owns a table, and whether that is a superuser, a role that has our rights, or the owner of the database.
-_LOOK = """
-    select c.relkind = 'r', r.rolname::text,
-           r.rolsuper or pg_has_role(r.oid, current_user, 'member')
-           or r.oid = (select d.datdba from pg_database d where d.datname = current_database())
-      from pg_class c join pg_roles r on r.oid = c.relowner where c.oid = to_regclass(%s)
 """
 # A claim check stands for a large object, which has the payload.
 _COPY = """
@@ -75,7 +69,7 @@ def read(connection: Connection, schema: str | None) -> Catalog:
 
     def table(name: str) -> list[Row]:
         relation = sql.Identifier(schema, name)
-        if not _is_there(connection, relation):
+        if not lock_if_there(connection, relation):
             return []
         return [row for (row,) in connection.execute(sql.SQL("select to_jsonb(t) from {} t").format(relation))]
 
@@ -107,48 +101,20 @@ def _find(connection: Connection) -> str:
     found: list[str] = []
     wrong: list[str] = []
     for (schema,) in connection.execute(_FIND).fetchall():
-        distrust = _distrust(connection, sql.Identifier(schema, "tide_outbox_config"))
-        if distrust is None:
+        reason = distrust(connection, sql.Identifier(schema, "tide_outbox_config"))
+        if reason is None:
             found.append(schema)
         else:
-            wrong.append(distrust)
+            wrong.append(reason)
     if len(found) != 1:
         what = "; ".join([f"several: {', '.join(found)}" if found else "none", *wrong])
         raise ConfigError(f"cannot find the schema of pg_tide ({what}); name it: --schema old_tide")
     return found[0]
 
 
-def _distrust(connection: Connection, relation: sql.Identifier) -> str | None:
-    """Why a relation is not read; None if it may be, or is not there."""
-    name = relation.as_string(connection)
-    row = connection.execute(_LOOK, [name]).fetchone()
-    if row is None:
-        return None
-    is_table, owner, is_trusted = row
-    if not is_table:
-        return f"{name} is not an ordinary table"
-    return None if is_trusted else f"{name} belongs to role {owner!r}, which could run code with your rights"
-
-
-def _is_there(connection: Connection, relation: sql.Identifier) -> bool:
-    """Whether a table is there; locked then, so that no one puts another in its place. Raises ConfigError."""
-    for looked in range(2):
-        distrust = _distrust(connection, relation)
-        if distrust is not None:
-            raise ConfigError(
-                f"{distrust}: let it be an ordinary table that belongs to the owner of the database, or to the one of "
-                "tide-relay's schema"
-            )
-        if connection.execute("select to_regclass(%s)", [relation.as_string(connection)]).fetchone() == (None,):
-            return False
-        if not looked:
-            connection.execute(sql.SQL("lock table {} in access share mode").format(relation))
-    return True
-
-
 def _messages(connection: Connection, catalog: Catalog) -> sql.Identifier:
     relation = sql.Identifier(catalog.schema, "tide_outbox_messages")
-    if not _is_there(connection, relation):
+    if not lock_if_there(connection, relation):
         raise ConfigError(f"{relation.as_string(connection)}, the table of pg_tide's messages, is not there")
     return relation
 
@@ -220,7 +186,7 @@ def inbox_table(connection: Connection, catalog: Catalog, row: Row) -> sql.Ident
     """The table of an inbox of theirs, which follows its schema when that is renamed; None if it is gone."""
     for schema in (catalog.schema if row["inbox_schema"] == "tide" else row["inbox_schema"], row["inbox_schema"]):
         relation = sql.Identifier(schema, f"{row['inbox_name']}_inbox")
-        if _is_there(connection, relation):
+        if lock_if_there(connection, relation):
             return relation
     return None
 

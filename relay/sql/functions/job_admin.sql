@@ -37,6 +37,7 @@ begin
                 return false;
             end if;
         elsif state = 'pending' then
+            perform tide.job_follow_lock(queue, job_id) where tide.job_follows();
             delete from tide.job_wait w where w.outbox_id = queue and w.id = job_id returning w.attempt into attempt;
             if not found and in_lane then
                 -- A lane has no row to remove: the claim passes it over.
@@ -48,6 +49,7 @@ begin
                 values (queue, job_id, attempt, 0, 0, 'c', 'cancelled', reason) on conflict do nothing;
                 delete from tide.job_key k where k.outbox_id = queue and k.id = job_id and k.free_on is not null;
                 delete from tide.job_kept k where k.outbox_id = queue and k.id = job_id;
+                perform tide.job_followed(array[queue], array[job_id], '{c}') where tide.job_follows();
                 return true;
             end if;
         else
@@ -153,6 +155,9 @@ begin
         insert into tide.job_wait (outbox_id, id, attempt, priority, available_at, run_key)
         values (j.outbox_id, new_id, 1, j.priority, coalesce(available_at, clock_timestamp()), j.run_key);
     end if;
+    if j.options ? 'then' then
+        perform tide.job_follow_enqueue(j.outbox_id, new_id, jsonb_build_object('then', j.options -> 'then'));
+    end if;
     update tide.job_dead d set replayed_as = new_id where d.outbox_id = j.outbox_id and d.id = j.id;
     if marked then
         perform pg_notify('tide_outbox_notify', box.name) where tide.outbox_asleep(box.outbox_id);
@@ -252,6 +257,7 @@ begin
         raise exception 'job queue "%" has no setting %', queue, unknown using
             errcode = 'invalid_parameter_value', hint = format('It has %s. Nothing was changed.', array_to_string(known, ', '));
     end if;
+    perform tide.job_queue_check(queue, settings);
     -- What is not given stays; what is null has no limit.
     update tide.job_queue t
        set concurrency_limit = n.concurrency_limit, key_limit = n.key_limit, rate = n.rate, burst = n.burst, fair = n.fair,

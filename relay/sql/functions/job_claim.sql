@@ -79,6 +79,8 @@ set enable_sort = off set enable_seqscan = off set enable_bitmapscan = off set p
 declare
     lane     tide.job_lane;
     limits   record;
+    from_id  bigint;
+    looked   bigint;
     room     int := least(want, 10000);
     quota    int := 0;
     share    int;
@@ -116,8 +118,10 @@ begin
             errcode = 'undefined_object', hint = 'It was dropped. List them: select * from tide.job_queue_list();';
     end if;
     -- Room: a later statement, so it sees every claim before this one. Exact over the whole fleet.
-    select q.concurrency_limit, q.key_limit, q.rate, greatest(coalesce(q.burst, q.rate), 1) as burst, q.fair, p.enabled into limits
-      from tide.job_queue q join tide.pipeline p on p.group_id = q.group_id where q.outbox_id = queue;
+    select q.concurrency_limit, q.key_limit, q.rate, greatest(coalesce(q.burst, q.rate), 1) as burst, q.fair, p.enabled, o.partition_size
+      into limits
+      from tide.job_queue q join tide.pipeline p on p.group_id = q.group_id join tide.outbox o on o.outbox_id = q.outbox_id
+     where q.outbox_id = queue;
     if limits.enabled is not true then
         return;
     end if;
@@ -157,10 +161,22 @@ begin
         end if;
     end if;
     waiting := room > 0 and exists (select from tide.job_wait w where w.outbox_id = queue and w.run_key is null);
-    if room > 0 and (waiting or exists (select from tide.job j where j.outbox_id = queue and j.priority <> 0 and j.available_at is null
-                                                                  and j.run_key is null)) then
-        ps := tide.job_priorities(queue);
+    -- Priorities below lanes_to have a lane. Above it they are looked for from the beginning of its partition: there the first entry
+    -- of each is found at once, whatever has been claimed. All that h covers is found by this look, since h is older.
+    from_id := lane.lanes_to - lane.lanes_to % limits.partition_size;
+    if room > 0 and (waiting
+                     or (select l.priority from tide.job_lane l
+                          where l.outbox_id = queue and l.priority > 0 order by l.priority desc, l.turn desc limit 1) is not null
+                     or (select l.priority from tide.job_lane l
+                          where l.outbox_id = queue and l.priority < 0 order by l.priority desc, l.turn desc limit 1) is not null
+                     or exists (select from tide.job j where j.outbox_id = queue and j.id >= from_id and j.priority <> 0
+                                                         and j.available_at is null and j.run_key is null)) then
+        ps := tide.job_priorities(queue, from_id);
+        insert into tide.job_lane (outbox_id, priority)
+        select queue, n from unnest(ps) n
+         where (select l.priority from tide.job_lane l where l.outbox_id = queue and l.priority = n order by l.turn desc limit 1) is null;
     end if;
+    looked := case when room > 0 then h else 0 end;
     if limits.fair and cardinality(ps) > 1 then
         -- First an eighth for the lower lanes, from the lowest up; of small claims, each eighth.
         lower := array(select ps[n] from generate_series(cardinality(ps), 2, -1) n);
@@ -206,6 +222,7 @@ begin
             ), moved as (
                 update tide.job_lane l
                    set turn = l.turn + 1, cursor_id = s.last, horizon = greatest(l.horizon, h), old_gaps = l.old_gaps - s.ids,
+                       lanes_to = greatest(l.lanes_to, looked),
                        gaps = case when s.last <= h then l.gaps
                                    else l.gaps + (int8multirange(int8range(greatest(lane.cursor_id, h), s.last, '(]')) - coalesce((
                                             select range_agg(int8range(v.id, v.id, '[]')) from tide.job v

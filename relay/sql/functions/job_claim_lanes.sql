@@ -37,6 +37,11 @@ begin
                      order by j.priority desc, j.id limit room) x) k;
     if ids is null then
         ids := '{}';
+        -- Nothing of this lane lies at or below the horizon: later looks leave out the partitions there.
+        if h - lane.cursor_id > (select o.partition_size from tide.outbox o where o.outbox_id = queue) then
+            update tide.job_lane l set cursor_id = h, turn = l.turn + 1
+             where l.outbox_id = queue and l.priority = lane_priority and l.turn = lane.turn;
+        end if;
         return;
     end if;
     picked := tide.id_ranges(job_claim_lane.ids);
@@ -49,16 +54,25 @@ begin
     returning l.turn into strict new_turn;
 end $$;
 
--- Which priorities have jobs, highest first, by loose scans of the two indexes; 0 always.
-create or replace function tide.job_priorities(queue int) returns smallint[]
+-- Which priorities have jobs, highest first; 0 always. Those that have a lane, by a loose scan of lanes (the living version first),
+-- and by loose scans of the two indexes those of jobs from an id on, and of jobs that wait.
+create or replace function tide.job_priorities(queue int, from_id bigint default 0) returns smallint[]
 language sql stable set search_path = pg_catalog, pg_temp
 begin atomic
-    with recursive lanes as (
+    with recursive known as (
+        (select l.priority from tide.job_lane l where l.outbox_id = queue order by l.priority desc, l.turn desc limit 1)
+        union all
+        select (select l.priority from tide.job_lane l
+                 where l.outbox_id = queue and l.priority < k.priority order by l.priority desc, l.turn desc limit 1)
+          from known k where k.priority is not null
+    ), lanes as (
         (select j.priority from tide.job j
-          where j.outbox_id = queue and j.priority <> 0 and j.available_at is null and j.run_key is null order by j.priority desc limit 1)
+          where j.outbox_id = queue and j.id >= from_id and j.priority <> 0 and j.available_at is null and j.run_key is null
+          order by j.priority desc limit 1)
         union all
         select (select j.priority from tide.job j
-                 where j.outbox_id = queue and j.priority <> 0 and j.available_at is null and j.run_key is null and j.priority < a.priority
+                 where j.outbox_id = queue and j.id >= from_id and j.priority <> 0 and j.available_at is null and j.run_key is null
+                   and j.priority < a.priority
                  order by j.priority desc limit 1)
           from lanes a where a.priority is not null
     ), waiting as (
@@ -69,6 +83,7 @@ begin atomic
           from waiting b where b.priority is not null
     )
     select array_agg(u.priority order by u.priority desc)
-      from (select a.priority from lanes a where a.priority is not null
+      from (select k.priority from known k where k.priority is not null
+             union select a.priority from lanes a where a.priority is not null
              union select b.priority from waiting b where b.priority is not null union select 0::smallint) u;
 end;

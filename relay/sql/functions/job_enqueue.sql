@@ -1,8 +1,8 @@
 -- Enqueuing jobs: as publishing a message, a mark, then the id, then the row, then the bell; see publish.sql. A job that is
 -- scheduled or has a run key has a row in tide.job_wait as well; a key, one in tide.job_key.
 
--- Why a job is refused. What is asked first is what a caller would want to know first.
-create or replace function tide.job_refuse(
+-- Raises what is wrong with a job, if anything is. What is asked first is what a caller would want to know first.
+create or replace function tide.job_check(
     queue text, name text, payload jsonb, kind text, priority int, max_attempts int, timeout_seconds int, run_key text,
     idempotency_key text, dedupe_key text, headers jsonb, metadata jsonb, options jsonb
 ) returns void
@@ -37,10 +37,12 @@ begin
         raise exception '% of the job for queue "%" %', bad.what, queue, bad.rule using
             errcode = 'invalid_parameter_value', hint = 'Nothing was enqueued.';
     end loop;
-    raise exception 'the job for queue "%" has % bytes, its limit is %', queue, tide.job_size(payload, headers, metadata, options),
-        box.max_payload_bytes using
-        errcode = 'program_limit_exceeded',
-        hint = 'Nothing was enqueued. Enqueue a reference to large data, or raise max_payload_bytes in tide.outbox.';
+    if tide.job_size(payload, headers, metadata, options) > box.max_payload_bytes then
+        raise exception 'the job for queue "%" has % bytes, its limit is %', queue, tide.job_size(payload, headers, metadata, options),
+            box.max_payload_bytes using
+            errcode = 'program_limit_exceeded',
+            hint = 'Nothing was enqueued. Enqueue a reference to large data, or raise max_payload_bytes in tide.outbox.';
+    end if;
 end $$;
 
 -- Bytes as stored: to make JSON a text, only to measure it, would cost more than the rest.
@@ -77,8 +79,11 @@ begin
        and coalesce(length(dedupe_key) between 1 and 300, true)
        and coalesce(headers @> '{}', true) and coalesce(metadata @> '{}', true) and coalesce(options @> '{}', true);
     if not found then
-        perform tide.job_refuse(queue, name, payload, kind, priority, max_attempts, timeout_seconds, run_key, idempotency_key,
-                                dedupe_key, headers, metadata, options);
+        perform tide.job_check(queue, name, payload, kind, priority, max_attempts, timeout_seconds, run_key, idempotency_key,
+                               dedupe_key, headers, metadata, options);
+    end if;
+    if options ? 'after' then
+        available_at := coalesce(available_at, clock_timestamp());  -- So it has a row in tide.job_wait.
     end if;
     if idempotency_key is null and dedupe is null and debounce is null then
         insert into tide.job (outbox_id, id, size, kind, priority, max_attempts, timeout_seconds, available_at, name, run_key, dedupe_key,
@@ -112,6 +117,9 @@ begin
     end if;
     if asleep then
         perform pg_notify('tide_outbox_notify', 'jobs/' || queue) where tide.outbox_asleep(in_outbox);
+    end if;
+    if options ?| '{then,batch,after}' then
+        perform tide.job_follow_enqueue(in_outbox, new_id, options);
     end if;
     return new_id;
 end $$;
@@ -171,8 +179,8 @@ begin
                     and coalesce(options @> '{}', true)) is not true
          order by p.number limit 1
     loop
-        perform tide.job_refuse(queue, given.name, given.payload, kind, priority, max_attempts, timeout_seconds, given.run_key,
-                                given.idempotency_key, null, headers, metadata, options);
+        perform tide.job_check(queue, given.name, given.payload, kind, priority, max_attempts, timeout_seconds, given.run_key,
+                               given.idempotency_key, null, headers, metadata, options);
     end loop;
     if wanted = 0 then
         return '{}';
@@ -185,6 +193,9 @@ begin
                   from (select * from unnest(payloads) with ordinality as u (payload, number)
                          order by idempotency_keys[number], number offset 0) p) e;
         return new_ids;
+    end if;
+    if options ? 'after' then
+        available_at := coalesce(available_at, clock_timestamp());
     end if;
     select tide.outbox_mark(o.outbox_id, o.mark_class, o.mark_setting, o.ids) into marked
       from tide.outbox o where o.outbox_id = box.outbox_id;
@@ -208,6 +219,9 @@ begin
     end if;
     if asleep then
         perform pg_notify('tide_outbox_notify', box.name);
+    end if;
+    if options ?| '{then,batch,after}' then
+        perform tide.job_follow_enqueue(box.outbox_id, u.id, options) from unnest(new_ids) u (id);
     end if;
     return new_ids;
 end $$;

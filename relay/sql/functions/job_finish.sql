@@ -82,7 +82,11 @@ begin
         delete from tide.job_lease l
          where l.lease_id = any(array(select s.lease_id from shrunk s join ours o on o.lease_id = s.lease_id and isempty(o.ids - s.ids)))
     )
-    select coalesce(sum(s.n), 0) into ended_ids from shrunk s;
+    -- What follows them, if anything follows any job.
+    select coalesce(sum(s.n), 0),
+           (select tide.job_followed(array_agg(e.outbox_id), array_agg(e.id), array_agg(e.fate)) from ended e
+             where (select tide.job_follows()) and e.fate in ('s', 'd', 'c') having count(*) > 0)
+      into ended_ids from shrunk s;
     return cardinality(ids) - ended_ids;
 end $$;
 comment on function tide.job_finish is
@@ -148,6 +152,7 @@ begin
            and (h.cancelled or job_lease_end.outcome = 'l' and h.attempt >= h.max_attempts)
     )
     delete from tide.job_lease l where l.lease_id = lease.lease_id;
+    perform tide.job_followed_lease(lease) where tide.job_follows();
 end $$;
 
 -- Leases of workers that are silent, or gone. It works from leases: a worker's row that was removed cannot hide a job. A lease
@@ -166,6 +171,7 @@ begin
         perform tide.job_lease_end(lease, 'l');
         rescued := rescued + lease.open;
     end loop;
+    perform tide.job_follow_late() where tide.job_follows();
     delete from tide.job_worker w
      where w.seen_at < clock_timestamp() - make_interval(secs => greatest(silent_seconds, 60))
        and not exists (select from tide.job_lease l where l.worker_id = w.worker_id);

@@ -69,6 +69,7 @@ begin
               from replaced r;
             if found then
                 began := holder.since;
+                perform tide.job_followed(array[outbox_id], array[holder.id], '{c}') where tide.job_follows();
             end if;
             update tide.job_key k set id = new_id, digest = job_debounce.digest, free_on = 'c', since = began
              where k.outbox_id = job_debounce.outbox_id and k.kind = 'd' and k.key = job_debounce.key;

@@ -124,7 +124,7 @@ language sql stable rows 1
 begin atomic
     select j.id, tide.job_uuid(j.outbox_id, j.id), (q).name, state, j.name, tide.job_kind(j.kind), j.priority,
            coalesce(a.attempt, d.attempts, 0::smallint), j.max_attempts, j.created_at,
-           case when state = 'pending' then coalesce(w.available_at, j.created_at) end,
+           case when state = 'pending' and isfinite(coalesce(w.available_at, j.created_at)) then coalesce(w.available_at, j.created_at) end,
            case when state in ('succeeded', 'dead_letter', 'cancelled') then coalesce(d.died_at, a.ended_at) end,
            coalesce(w.code, a.code, d.code), j.run_key, j.dedupe_key, j.idempotency_key, j.trace_id,
            tide.job_uuid(j.outbox_id, d.replayed_as)

@@ -15,6 +15,39 @@ begin
     return found_queue;
 end $$;
 
+-- Settings of a queue, as JSON: each is what it must be, or an error says which is not.
+create or replace function tide.job_queue_check(queue text, settings jsonb) returns void
+language plpgsql immutable set search_path = pg_catalog, pg_temp as $$
+declare
+    bad record;
+begin
+    select k.key, k.rule into bad
+      from (values
+        ('concurrency_limit', 'number', 1, 2147483647, true, 'must be a whole number from 1, or null for no limit'),
+        ('key_limit', 'number', 1, 2147483647, true, 'must be a whole number from 1, or null for no limit'),
+        ('rate', 'number', 0.000001, 1000000000, true, 'must be above 0 jobs a second, or null for no limit'),
+        ('burst', 'number', 1, 1000000000, true, 'must be a number from 1, or null for as many as rate'),
+        ('fair', 'boolean', null, null, false, 'must be true or false'),
+        ('keep_succeeded', 'boolean', null, null, false, 'must be true or false'),
+        ('retention_hours', 'number', 0, 1000000, false, 'must be a whole number of hours from 0'),
+        ('dead_retention_hours', 'number', 0, 1000000, false, 'must be a whole number of hours from 0'),
+        ('max_payload_bytes', 'number', 1, 268435456, false, 'must be a whole number of bytes from 1 to 268435456'),
+        ('partition_size', 'number', 1000, 1000000000, false, 'must be a whole number of ids from 1000 to 1000000000'))
+        as k (key, type, lowest, highest, nullable, rule)
+      cross join lateral (select settings -> k.key as given) v
+     where v.given is not null
+       and not case jsonb_typeof(v.given)
+               when 'null' then k.nullable
+               when 'number' then k.type = 'number' and v.given::numeric between k.lowest and k.highest
+                                  and (k.key in ('rate', 'burst') or v.given::numeric % 1 = 0)
+               else jsonb_typeof(v.given) = k.type end
+     limit 1;
+    if found then
+        raise exception '% of job queue "%" is %: it %', bad.key, queue, left((settings -> bad.key)::text, 100), bad.rule using
+            errcode = 'invalid_parameter_value', hint = 'Nothing was changed.';
+    end if;
+end $$;
+
 create or replace function tide.job_queue_create(
     name text, concurrency_limit int default null, key_limit int default null, rate float8 default null,
     burst float8 default null, fair boolean default false, keep_succeeded boolean default true, retention_hours int default 168,
@@ -39,6 +72,10 @@ begin
         raise exception 'the configuration of job queue "%" must be a JSON object, not %', name, coalesce(jsonb_typeof(config), 'NULL')
             using errcode = 'invalid_parameter_value', hint = 'For example: ''{}''.';
     end if;
+    perform tide.job_queue_check(name, jsonb_build_object(
+        'concurrency_limit', concurrency_limit, 'key_limit', key_limit, 'rate', rate, 'burst', burst, 'fair', fair,
+        'keep_succeeded', keep_succeeded, 'retention_hours', retention_hours, 'dead_retention_hours', dead_retention_hours,
+        'max_payload_bytes', max_payload_bytes, 'partition_size', partition_size));
     box := tide.outbox_make('jobs/' || name, 'jobs', retention_hours, max_payload_bytes, partition_size);
     insert into tide.consumer_group (outbox_id, name) values (box.outbox_id, 'jobs') returning group_id into new_group;
     insert into tide.bell (group_id, outbox_id) values (new_group, box.outbox_id);
@@ -110,6 +147,7 @@ begin
             errcode = 'object_not_in_prerequisite_state',
             hint = format('Let them end, or drop them with it: select tide.job_queue_drop(%L, force => true);', queue);
     end if;
+    perform tide.job_follow_drop(q.outbox_id);
     delete from tide.pipeline p where p.group_id = q.group_id;
     delete from tide.job_queue j where j.outbox_id = q.outbox_id;
     delete from tide.consumer_group g where g.group_id = q.group_id;

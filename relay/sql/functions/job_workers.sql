@@ -47,7 +47,15 @@ begin
              where l.outbox_id = queue and l.priority = 0 order by l.turn desc limit 1) l cross join unnest(l.ids) r;
     select extract(epoch from w.available_at - clock_timestamp()) into due_seconds from tide.job_wait w
      where w.outbox_id = queue and w.available_at > clock_timestamp() and w.available_at < 'infinity' order by w.available_at limit 1;
-    select q.concurrency_limit is not null or q.key_limit is not null into limited from tide.job_queue q where q.outbox_id = queue;
+    select q.concurrency_limit is not null or q.key_limit is not null,
+           -- Where the rate leaves none: the next token.
+           least(due_seconds, case when t.bucket < 1 then (1 - t.bucket) / q.rate end)
+      into limited, due_seconds
+      from tide.job_queue q
+      left join lateral (
+           select l.tokens + extract(epoch from clock_timestamp() - l.tokens_at)::float8 * q.rate as bucket from tide.job_lane l
+            where l.outbox_id = queue and l.priority = 0 order by l.turn desc limit 1) t on q.rate is not null
+     where q.outbox_id = queue;
 end $$;
 
 -- The timer's look of a scheduler, which counts nothing: whether a process would find a job, or will within a second. It passes

@@ -173,7 +173,10 @@ declare
     line   tide.pipeline := tide.find_pipeline(pipeline);
     behind tide.consumer_group;
 begin
-    if line.direction <> 'forward' then
+    if line.direction = 'jobs' then
+        raise exception 'pipeline "%" is a queue of jobs', line.name using
+            errcode = 'wrong_object_type', hint = 'Replay jobs: select tide.job_replay(...); or: relay jobs replay.';
+    elsif line.direction <> 'forward' then
         raise exception 'pipeline "%" is a reverse pipeline', line.name using
             errcode = 'wrong_object_type',
             hint = 'Replay reads an outbox again. For messages of an inbox see tide.replay_inbox_messages.';

@@ -384,11 +384,13 @@ create table tide.job_lane (
     old_gaps   int8multirange not null default '{}',
     aged_at    timestamptz not null default now(),
     last_key   text not null default '',
+    lanes_to   bigint not null default 0,
     tokens     float8 not null default 1e9,
     tokens_at  timestamptz not null default now(),
     primary key (outbox_id, priority, turn)
 ) with (fillfactor = 20, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
 comment on column tide.job_lane.cursor_id is 'The id up to which the lane is claimed.';
+comment on column tide.job_lane.lanes_to is 'The id up to which each priority that has jobs has a lane.';
 comment on column tide.job_lane.gaps is 'Ids below a cursor that could not be seen when it passed them; those older than a second are in old_gaps.';
 
 create table tide.job_worker (
@@ -484,6 +486,73 @@ comment on table tide.job_skip is 'Jobs that were cancelled before they were cla
 
 create table tide.job_kept (like tide.job including defaults including constraints, primary key (outbox_id, id));
 comment on table tide.job_kept is 'Waiting jobs that were copied out of a partition that went.';
+
+-- What follows jobs; see functions/job_follow.sql. Jobs that nothing follows have no row here.
+create table tide.job_batch (
+    batch_id    bigint generated always as identity primary key,
+    closed      boolean not null default false,
+    succeeded   bigint not null default 0,
+    failed      bigint not null default 0,
+    on_success  jsonb,
+    on_complete jsonb,
+    created_at  timestamptz not null default now(),
+    ended_at    timestamptz
+) with (fillfactor = 50);
+comment on table tide.job_batch is 'Jobs whose end, all together, enqueues others.';
+
+create table tide.job_follow (
+    outbox_id int not null,
+    id        bigint not null,
+    has_then  boolean not null,
+    batch_id  bigint references tide.job_batch,
+    primary key (outbox_id, id)
+);
+create index on tide.job_follow (batch_id) where batch_id is not null;
+comment on table tide.job_follow is 'Jobs that have not ended and are followed by another, or belong to a batch.';
+
+create table tide.job_dependency (
+    needs_outbox_id int not null,
+    needs_id        bigint not null,
+    outbox_id       int not null,
+    id              bigint not null,
+    any_end         boolean not null,
+    may_be_late     boolean not null,
+    primary key (needs_outbox_id, needs_id, outbox_id, id)
+);
+create index on tide.job_dependency (outbox_id, id);
+create index on tide.job_dependency (needs_outbox_id, needs_id) where may_be_late;
+comment on table tide.job_dependency is 'Jobs that others wait for. any_end: not only until it has succeeded.';
+
+create table tide.job_schedule (
+    schedule        text primary key check (length(schedule) between 1 and 200),
+    outbox_id       int not null references tide.job_queue on delete cascade,
+    cron            text not null check (length(cron) between 1 and 200),
+    time_zone       text not null,
+    missed          text not null check (missed in ('one', 'all', 'skip')),
+    enabled         boolean not null default true,
+    next_at         timestamptz,
+    last_at         timestamptz,
+    last_id         bigint,
+    invalid_reason  text,
+    name            text not null,
+    payload         jsonb not null,
+    kind            text not null,
+    priority        int not null,
+    max_attempts    int not null,
+    timeout_seconds int not null,
+    run_key         text,
+    dedupe_key      text,
+    dedupe          text,
+    headers         jsonb,
+    metadata        jsonb,
+    options         jsonb,
+    created_at      timestamptz not null default now(),
+    updated_at      timestamptz not null default now()
+) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
+create index on tide.job_schedule (outbox_id);
+comment on table tide.job_schedule is 'Jobs that are enqueued by the clock. The owner of the queue fires them: see tide.job_schedule_fire.';
+comment on column tide.job_schedule.next_at is 'Null: the next scheduler that looks finds it out; or never, where invalid_reason says so.';
+comment on column tide.job_schedule.missed is 'For ticks at which no scheduler ran: one job for the last, one for each, or none.';
 
 create type tide.job_claimed as (
     lease_id bigint, id bigint, attempt smallint, kind "char", name text, priority smallint, timeout_seconds int,
@@ -678,6 +747,12 @@ select p.kind, 'function', unnest(p.names)
         'consumer_lag', 'consumer_status', 'inbox_status', 'inbox_health', 'inbox_ordering_gaps',
         'relay_dlq_stats', 'relay_replays', 'table_outbox_status', 'setting_number', 'setting_is_on', 'outbox_of',
         'see_anything', 'database_identity', 'job_state', 'job_list', 'job_stats', 'job_unknown_handlers', 'job_queue_list', 'job_uuid', 'job_of_uuid']),
+    ('reader', array['job_schedule_list']),
+    ('relay', array['job_schedule_list', 'job_schedule_fire']),
+    ('job_worker', array['job_schedule_set']),
+    ('job_operator', array[
+        'job_schedule_set', 'job_schedule_delete', 'job_schedule_enable', 'job_schedule_disable', 'job_schedule_list']),
+    ('owner', array['find_job_schedule', 'job_schedule_switch']),
     ('publisher', array['outbox_publish', 'outbox_publish_many', 'outbox_limit', 'publish_anywhere']),
     ('consumer', array['consume_anywhere']),
     ('group_consumer', array[
@@ -694,18 +769,20 @@ select p.kind, 'function', unnest(p.names)
         'database_identity', 'job_state', 'job_list', 'job_stats', 'job_unknown_handlers', 'job_queue_list']),
     ('api', array['inbox_look']),
     ('inbox_writer', array['inbox_write']),
-    ('job_publisher', array['job_enqueue', 'job_enqueue_many', 'job_enqueued', 'job_uuid', 'job_of_uuid']),
+    ('job_publisher', array['job_enqueue', 'job_enqueue_many', 'job_enqueued', 'job_batch_create', 'job_batch_close', 'job_batch_get', 'job_uuid', 'job_of_uuid']),
     ('job_worker', array[
         'job_claim', 'job_finish', 'job_complete', 'job_release', 'job_rescue', 'job_worker_start', 'job_worker_beat', 'job_worker_stop',
         'job_look', 'job_queue_behind',
         'job_queue_create_if_not_exists', 'job_uuid', 'job_of_uuid']),
     ('job_operator', array['job_queue_pause', 'job_queue_resume', 'job_uuid', 'job_of_uuid', 'job_state', 'job_list', 'job_get', 'job_attempts',
-        'job_stats', 'job_unknown_handlers', 'job_queue_list', 'job_queue_set', 'job_cancel', 'job_cancel_many', 'job_replay', 'job_replay_many', 'job_purge']),
+        'job_stats', 'job_unknown_handlers', 'job_batch_get', 'job_queue_list', 'job_queue_set', 'job_cancel', 'job_cancel_many', 'job_replay', 'job_replay_many', 'job_purge']),
     ('owner', array[
-        'outbox_logs', 'outbox_twins', 'log_root', 'outbox_make', 'job_settle', 'job_lowest', 'job_forget', 'find_message_outbox', 'find_job_queue', 'job_queue_is_idle', 'job_refuse', 'job_size',
+        'outbox_logs', 'outbox_twins', 'log_root', 'outbox_make', 'job_settle', 'job_lowest', 'job_forget', 'job_queue_check', 'find_message_outbox', 'find_job_queue', 'job_queue_is_idle', 'job_check', 'job_size',
         'job_key_take', 'job_keys_take', 'job_debounce', 'job_check_lanes', 'job_claim_late', 'id_ranges', 'job_claim_keyed', 'job_claim_due',
         'job_claim_lane', 'job_priorities', 'job_stored', 'job_find', 'job_kind', 'job_cursor', 'job_gaps', 'job_state_of', 'job_ids',
-        'job_listed', 'job_check_state', 'job_lane_numbers', 'job_named', 'job_cancel_one', 'job_take_turn', 'job_again', 'job_lease_end', 'job_end_skipped',
+        'job_listed', 'job_check_state', 'job_lane_numbers', 'job_named', 'job_cancel_one', 'job_take_turn', 'job_again', 'job_template_problem', 'job_templates_check',
+        'job_enqueue_next', 'job_follow_enqueue', 'job_cancel_dependent', 'job_followed', 'job_follows', 'job_followed_lease', 'job_follow_late',
+        'job_follow_drop', 'job_follow_lock', 'job_batch_end', 'job_lease_end', 'job_end_skipped',
         'grant_admin', 'grant_operator', 'grant_reader', 'grant_publisher', 'grant_consumer', 'grant_relay', 'grant_api',
         'grant_inbox_writer', 'grant_job_publisher', 'grant_job_worker', 'grant_rights', 'apply_permissions', 'kinds_of', 'may_publish', 'guard_publishing', 'new_outbox_guarded',
         'require_role', 'inbox_rights', 'find_outbox', 'find_pipeline', 'find_setting', 'lock_class', 'attach_partition',
@@ -766,8 +843,8 @@ select p.kind, p.object_type, unnest(p.names), p.privileges
     ('owner', 'table', 'all', array['consumer', 'consumer_lease', 'identity', 'inbox_duplicates', 'pipeline_history', 'publish_guard',
         'table_outbox', 'table_route', 'truncating',
         'consumer_guard']),
-    ('owner', 'table', 'all', array['job_key', 'job_lane', 'job_running', 'job_skip', 'job_kept', 'job_wait']),
-    ('relay', 'table', 'select', array['job_queue', 'job_lease', 'job_worker', 'job', 'job_attempt', 'job_dead']),
+    ('owner', 'table', 'all', array['job_batch', 'job_follow', 'job_dependency', 'job_key', 'job_lane', 'job_running', 'job_skip', 'job_kept', 'job_wait']),
+    ('relay', 'table', 'select', array['job_queue', 'job_lease', 'job_worker', 'job', 'job_attempt', 'job_dead', 'job_schedule']),
     ('reader', 'table', 'select', array['job_queue', 'job_lease', 'job_worker']),
     ('owner', 'sequence', 'all', array['revisions'])
   ) as p (kind, object_type, privileges, names);

@@ -47,6 +47,12 @@ select coalesce(array_agg(l.lease_id), '{}') from tide.job_lease l
 -- What may come without a bell; asked just before the claim.
 select open_publishers, gaps, due_seconds, limited from tide.job_look(%(queue)s::int)
 
+-- name: engine_renew
+-- Renews the lease of a drain that is held. No row: it was abandoned, and another is on its way.
+update tide.drain d set lease_until = clock_timestamp() + make_interval(secs => %(lease_seconds)s)
+ where d.pipeline = %(pipeline)s and d.epoch = %(epoch)s and d.number = %(number)s
+returning d.pipeline
+
 -- name: engine_ring
 -- Jobs were handed back, and are due: if no process looks at their queue, its scheduler is told.
 select pg_notify('tide_outbox_notify', %(outbox)s)

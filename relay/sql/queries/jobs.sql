@@ -104,3 +104,71 @@ select w.worker_id, w.host, w.pid, w.queues, w.slots, w.version, w.started_at, w
 -- name: job_unknown_handlers
 -- Jobs that workers handed back, because they have no handler of that name.
 select queue, name, jobs from tide.job_unknown_handlers()
+
+-- name: job_schedule_set
+-- Creates or changes a schedule; whether that changed anything.
+select tide.job_schedule_set(
+           schedule => %(schedule)s::text, queue => %(queue)s::text, cron => %(cron)s::text, name => %(name)s::text,
+           payload => %(payload)s::jsonb, time_zone => %(time_zone)s::text, missed => %(missed)s::text, kind => %(kind)s::text,
+           priority => %(priority)s::int, max_attempts => %(max_attempts)s::int, timeout_seconds => %(timeout_seconds)s::int,
+           run_key => %(run_key)s::text, dedupe_key => %(dedupe_key)s::text, dedupe => %(dedupe)s::text,
+           headers => %(headers)s::jsonb, metadata => %(metadata)s::jsonb, options => %(options)s::jsonb) as changed
+
+-- name: job_schedule_list
+-- The schedules, without the arguments of their jobs.
+select schedule, queue, cron, time_zone, missed, enabled, next_at, last_at, last_job::text as last_job, invalid_reason, name, kind, priority
+  from tide.job_schedule_list()
+ order by schedule
+
+-- name: job_schedule_delete
+-- Removes a schedule.
+select tide.job_schedule_delete(%(schedule)s::text)
+
+-- name: job_schedule_enable
+-- Lets it fire again.
+select tide.job_schedule_enable(%(schedule)s::text)
+
+-- name: job_schedule_disable
+-- It fires no more.
+select tide.job_schedule_disable(%(schedule)s::text)
+
+-- Taking over the jobs of PgRelay: relay/operations/pgrelay.py.
+
+-- name: job_queue_make
+-- Creates a queue where it is missing; whether it did.
+select tide.job_queue_create_if_not_exists(%(queue)s::text)
+
+-- name: job_import_waiting
+-- Enqueues a job; not created: a job here has its idempotency key.
+select job_id, created
+  from tide.job_enqueued(%(queue)s::text, tide.job_enqueue(
+           queue => %(queue)s::text, name => %(name)s::text, payload => %(payload)s::jsonb, kind => %(kind)s::text,
+           priority => %(priority)s::int, max_attempts => %(max_attempts)s::int, timeout_seconds => %(timeout_seconds)s::int,
+           available_at => %(available_at)s::timestamptz, idempotency_key => %(idempotency_key)s::text,
+           dedupe_key => %(dedupe_key)s::text, trace_id => %(trace_id)s::text, headers => %(headers)s::jsonb,
+           metadata => %(metadata)s::jsonb, on_conflict => 'ignore'))
+
+-- name: job_import_attempts
+-- The attempts that a job had elsewhere count.
+update tide.job_wait w set attempt = %(attempts)s::int + 1
+  from tide.job_of_uuid(%(job)s::uuid) j where w.outbox_id = j.outbox_id and w.id = j.id
+
+-- name: job_import_dead
+-- A dead job, as it was elsewhere: it has an id here, and no row in the log. None that was copied before.
+with made as (
+    select q.outbox_id, nextval(o.ids) as id
+      from tide.job_queue q join tide.outbox o on o.outbox_id = q.outbox_id
+     where q.name = %(queue)s
+       and not exists (select from tide.job_dead d
+                        where d.outbox_id = q.outbox_id and d.job -> 'metadata' ->> 'pgrelay_job_id' = %(source)s)
+)
+insert into tide.job_dead (outbox_id, id, attempts, died_at, code, error, job)
+select m.outbox_id, m.id, %(attempts)s::int, %(died_at)s::timestamptz, %(code)s::text, %(error)s::text,
+       to_jsonb(jsonb_populate_record(null::tide.job, jsonb_build_object(
+           'outbox_id', m.outbox_id, 'id', m.id, 'created_at', %(created_at)s::timestamptz, 'size', pg_column_size(%(payload)s::jsonb),
+           'kind', left(%(kind)s::text, 1), 'priority', %(priority)s::int, 'max_attempts', %(max_attempts)s::int,
+           'timeout_seconds', %(timeout_seconds)s::int, 'available_at', %(available_at)s::timestamptz, 'name', %(name)s::text,
+           'idempotency_key', %(idempotency_key)s::text, 'dedupe_key', %(dedupe_key)s::text, 'trace_id', %(trace_id)s::text,
+           'headers', %(headers)s::jsonb, 'metadata', %(metadata)s::jsonb, 'payload', %(payload)s::jsonb)))
+  from made m
+returning id

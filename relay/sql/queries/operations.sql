@@ -277,7 +277,7 @@ select w.privilege || ' on tide.' || c.relname
                ('inbox', 'select'), ('position', 'select'), ('position', 'insert'), ('position', 'update'), ('position', 'delete'),
                ('scheduler', 'select'), ('scheduler', 'insert'), ('scheduler', 'update'), ('scheduler', 'delete'), ('migration', 'select'),
                ('function_file', 'select'), ('job_queue', 'select'), ('job_lease', 'select'), ('job_worker', 'select'), ('job', 'select'),
-               ('job_attempt', 'select'), ('job_dead', 'select')) as w (relation, privilege)
+               ('job_attempt', 'select'), ('job_dead', 'select'), ('job_schedule', 'select')) as w (relation, privilege)
   join pg_class c on c.relname = w.relation and c.relnamespace = (select oid from tide)
  where not has_table_privilege(c.oid, w.privilege)
  union all
@@ -298,7 +298,8 @@ select 'execute on ' || f.oid::regprocedure
                      'inbox_retain', 'dead_letter_retain', 'config_history_retain', 'consumers_reap', 'database_identity',
                      'job_claim', 'job_finish', 'job_complete', 'job_release', 'job_rescue', 'job_worker_start', 'job_worker_beat',
                      'job_worker_stop', 'job_queue_create_if_not_exists', 'job_uuid', 'job_of_uuid', 'job_state', 'job_list', 'job_stats',
-                     'job_unknown_handlers', 'job_queue_list')
+                     'job_unknown_handlers', 'job_queue_list', 'job_look', 'job_queue_behind', 'job_schedule_set', 'job_schedule_list',
+                     'job_schedule_fire')
    and not has_function_privilege(f.oid, 'execute')
 
 -- name: retention_losses

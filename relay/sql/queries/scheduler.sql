@@ -198,6 +198,20 @@ select extract(epoch from clock_timestamp() - done_at)::float8 from tide.chore w
 -- The jobs of workers that gave no sign of life for so long run again, or are dead.
 select tide.job_rescue(%(silent_seconds)s)
 
+-- name: schedules_due
+-- The schedules of these queues whose time has come, or is not known yet, and the time here.
+select s.schedule, q.name as queue, s.cron, s.time_zone, s.missed, s.next_at, clock_timestamp() as now
+  from tide.job_schedule s
+  join tide.job_queue q on q.outbox_id = s.outbox_id
+ where q.name = any(%(queues)s::text[]) and s.enabled and s.invalid_reason is null
+   and (s.next_at is null or s.next_at <= clock_timestamp())
+ order by s.next_at nulls first, s.schedule
+ limit 1000
+
+-- name: schedule_fire
+-- Enqueues what is due and sets the next time, if no one else has: see tide.job_schedule_fire.
+select tide.job_schedule_fire(%(schedule)s, %(seen_at)s, %(next_at)s, %(ticks)s::timestamptz[], %(reason)s)
+
 -- name: outboxes
 -- The outboxes whose partitions need to be extended.
 select o.name from tide.outbox o where tide.outbox_needs_partition(o.outbox_id)

@@ -150,9 +150,9 @@ def test_the_table_of_metrics_lists_every_one() -> None:
 
 
 def test_answers_do_not_wait_for_acknowledgements_of_what_went_before() -> None:
-    from relay.web.server import _listen
+    from relay.web.listening import listen
 
-    with _listen(("127.0.0.1", 0)) as listening, socket.create_connection(listening.getsockname()):
+    with listen(("127.0.0.1", 0)) as listening, socket.create_connection(listening.getsockname()):
         accepted, _ = listening.accept()
         with accepted:
             assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)

@@ -281,7 +281,7 @@ def test_a_queue_is_changed_where_it_is_said(session: Session) -> None:
         session.execute(change, [Jsonb({"size": 1, "colour": 2, "key_limit": 7})])
     with refused("22023", "must be a JSON object, not array"):
         session.execute(change, [Jsonb([])])
-    with refused("23514"):
+    with refused("22023"):
         session.execute(change, [Jsonb({"key_limit": 0})])
     assert queue() == (True, 5, 1, None, 1, 720, 99)
 

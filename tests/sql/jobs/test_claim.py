@@ -4,6 +4,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from psycopg.types.json import Jsonb
 
 from tests.services.postgres import Database
 from tests.sql.jobs.jobs import Session, Worker, enqueue, one
@@ -89,7 +90,10 @@ def test_a_rate_limits_what_begins_and_a_rest_lets_a_burst_through(session: Sess
     assert len(worker.claim(3)) == 3
     assert len(worker.claim(30)) == 2
     assert worker.claim(30) == []
+    due = "select l.due_seconds from tide.job_queue q, tide.job_look(q.outbox_id) l"
+    assert 900 < one(session, due) <= 1000
     session.execute("update tide.job_lane set tokens_at = tokens_at - interval '3001 seconds'")
+    assert one(session, due) is None
     assert len(worker.claim(30)) == 3
     session.execute("update tide.job_lane set tokens_at = tokens_at - interval '1 day'")
     assert len(worker.claim(30)) == 5
@@ -149,3 +153,23 @@ def test_a_worker_that_is_not_known_claims_nothing(session: Session) -> None:
     session.execute("select tide.job_worker_stop(%s)", [worker.number])
     with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match=f"worker {worker.number} is not known"):
         worker.claim()
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "rule"),
+    [
+        ("concurrency_limit", 0, "must be a whole number from 1, or null"),
+        ("key_limit", -1, "must be a whole number from 1, or null"),
+        ("rate", 0, "must be above 0 jobs a second"),
+        ("burst", 0.5, "must be a number from 1"),
+        ("fair", None, "must be true or false"),
+        ("dead_retention_hours", -1, "must be a whole number of hours"),
+        ("max_payload_bytes", 0, "must be a whole number of bytes"),
+    ],
+)
+def test_a_setting_that_is_not_possible_is_named(session: Session, setting: str, value: object, rule: str) -> None:
+    refused = psycopg.errors.InvalidParameterValue
+    with pytest.raises(refused, match=f'{setting} of job queue "other" is .*: it {rule}'):
+        session.execute(f"select tide.job_queue_create('other', {setting} => %s)", [value])
+    with pytest.raises(refused, match=f'{setting} of job queue "mail" is .*: it {rule}'):
+        session.execute("select tide.job_queue_set('mail', %s)", [Jsonb({setting: value})])

@@ -24,7 +24,10 @@ def complete(session: Session, claimed: list[Any], which: int = 0) -> None:
 
 def ended(session: Session, job: int) -> tuple[str, list[str]]:
     attempts = session.execute("select outcome from tide.job_attempt where id = %s order by attempt", [job]).fetchall()
-    return one(session, "select tide.job_state('mail', %s)", job), [outcome for (outcome,) in attempts]
+    state = one(session, "select tide.job_state('mail', %s)", job)
+    waits = one(session, "select exists (select from tide.job_wait where id = %s)", job)
+    assert waits == (state == "pending")  # What has ended never runs again.
+    return state, [outcome for (outcome,) in attempts]
 
 
 def silent(session: Session) -> None:

@@ -130,6 +130,7 @@ select tide.job_queue_resume('mail')
 select tide.job_worker_start('h', 1, '{mail}', 10)
 select tide.job_claim(q.outbox_id, 1, 100) from tide.job_queue q
 select tide.job_worker_beat(1)
+select tide.job_look(q.outbox_id), tide.job_queue_behind(q.outbox_id) from tide.job_queue q
 select tide.job_complete(l.lease_id, 1, pg_catalog.int2(1)) from tide.job_lease l where pg_catalog.range_contains_multirange(pg_catalog.int8range(1, 2), l.ids)
 select tide.job_finish(1, array[l.lease_id, l.lease_id, l.lease_id], '{1, 2, 4}', '{1, 1, 1}', '{s, r, d}', '{1, 1, 1}') from tide.job_lease l
 select tide.job_release(1)
@@ -140,10 +141,22 @@ select tide.job_queue_set('mail', '{"rate": 5, "retention_hours": 3, "config": {
 select tide.job_state('mail', 1), tide.job_list('mail'), tide.job_list('mail', 'succeeded'), tide.job_list('mail', 'cancelled', name => 'send')
 select tide.job_list('mail', 'pending'), tide.job_list('mail', 'leased'), tide.job_list('mail', 'dead_letter'), tide.job_stats(), tide.job_unknown_handlers()
 select tide.job_get(tide.job_uuid(1, 4)), tide.job_attempts(tide.job_uuid(1, 4))
+select tide.job_batch_create(on_complete => '{"queue": "mail", "name": "n"}'), tide.job_batch_get(1)
+select tide.job_enqueue('mail', 'send', options => '{"then": {"name": "n", "delay_seconds": 1}, "batch": 1}')
+select tide.job_enqueue('mail', 'send', options => pg_catalog.jsonb_build_object('after', pg_catalog.jsonb_build_array(l.job))) from tide.job_list('mail', 'pending', max_rows => 1) l
+select tide.job_batch_close(1)
+select tide.job_worker_start('h', 1, '{mail}', 10)
+select tide.job_claim(q.outbox_id, 2, 100) from tide.job_queue q
+select tide.job_rescue(pg_catalog.float8(-1))
 select tide.job_cancel(l.job, 'r') from tide.job_list('mail', 'pending', max_rows => 1) l
 select tide.job_cancel_many('mail', name => 'send', max_jobs => 1)
 select tide.job_replay(l.job, true, '2026-01-01') from tide.job_list('mail', 'succeeded') l
 select tide.job_replay_many('mail'), tide.job_purge('mail')
+select tide.job_schedule_set('s', 'mail', '@daily', 'send', dedupe_key => 'd', dedupe => 'waiting', metadata => '{}')
+select tide.job_schedule_set('s', 'mail', '0 6 * * *', 'send'), tide.job_schedule_list()
+select tide.job_schedule_disable('s'), tide.job_schedule_enable('s')
+select tide.job_schedule_fire('s', null, '2026-01-01', '{2026-01-01}')
+select tide.job_schedule_delete('s')
 select tide.job_queue_drop('post', true)
 select tide.setting_number('outbox_retention_hours')
 select tide.setting_is_on('inbox_enabled')

@@ -36,6 +36,7 @@ OPERATORS = re.compile(r"dead_letter_|history$|replay_(ask|cancel|list|preview)|
 OTHERS = re.compile(
     r"publish|outbox_limit|renew_identity|pipeline_(set|enable|disable|delete)|outbox_create|inbox_(create|claim|mark|release)|source_"
     r"|migration_(?!exists|applied|files)|dead_letter_|history$|replay_(ask|cancel|list|preview)|skip_|table_route$"
+    r"|^job_(enqueue|is_new|show|attempts|cancel|replay|purge|queue_(create|set|pause|resume|drop))"
 )
 DENIED = psycopg.errors.InsufficientPrivilege
 

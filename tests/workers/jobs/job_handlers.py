@@ -40,7 +40,7 @@ async def note(context: Context, n: int = 0, fails: int = 0) -> int:
     return n
 
 
-@job(queue="quick", backoff=0.05)
+@job(queue="quick", backoff=0.05, max_attempts=2)
 async def says(context: Context, text: str, then: str = "return") -> Any:
     """Ends with a text of any characters."""
     see("says", context)
@@ -103,3 +103,8 @@ async def counted(context: Context) -> None:
     see("begun", context)
     await asyncio.sleep(0.005)
     see("ended", context)
+
+
+@job(queue="quick", cron="0 0 1 1 *")
+def by_the_clock(context: Context) -> None:
+    see("by the clock", context, metadata=context.metadata)

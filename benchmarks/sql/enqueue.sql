@@ -1,0 +1,1 @@
+select tide.job_enqueue('q', 'send', '$payload');

@@ -1,0 +1,296 @@
+-- What follows a job: the next one of a chain, the end of its batch, the jobs that waited for it. All of it happens in the
+-- transaction that ends the job, and only for jobs that said so: the others have no row here.
+--
+--   options.then   a job, or an array of them, enqueued when this one has succeeded
+--   options.batch  the batch that it belongs to, see tide.job_batch_create
+--   options.after  public ids of jobs that must succeed first; with run_if 'ended', that must end
+--
+-- Who ends jobs locks batches, then dependents, in the order of their ids. A batch is not locked by who enqueues into it:
+-- that one only keeps it from being closed.
+
+-- A job as options and batches describe it: the arguments of tide.job_enqueue, as JSON. Why it is not one; null: it is.
+create or replace function tide.job_template_problem(template jsonb) returns text
+language sql immutable
+return case
+    when coalesce(jsonb_typeof(template), 'null') <> 'object' then 'it must be a JSON object'
+    when coalesce(jsonb_typeof(template -> 'name'), 'null') <> 'string' then 'it has no name'
+    when coalesce(jsonb_typeof(template -> 'queue'), 'string') <> 'string' then 'its queue must be a string'
+    else (select 'it has an unknown member ' || quote_literal(min(k))
+            from jsonb_object_keys(template) k
+           where k not in ('queue', 'name', 'payload', 'kind', 'priority', 'max_attempts', 'timeout_seconds', 'delay_seconds', 'run_key',
+                           'dedupe_key', 'trace_id', 'headers', 'metadata', 'options')) end;
+
+-- What cannot be enqueued (its queue was dropped, or takes no jobs) must not undo the end of the job before it.
+create or replace function tide.job_enqueue_next(template jsonb, default_queue text, follows text) returns void
+language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
+begin
+    perform tide.job_enqueue(
+        coalesce(template ->> 'queue', default_queue), template ->> 'name', coalesce(template -> 'payload', '{}'),
+        kind => coalesce(template ->> 'kind', 'python'), priority => coalesce((template ->> 'priority')::int, 0),
+        max_attempts => coalesce((template ->> 'max_attempts')::int, 10),
+        timeout_seconds => coalesce((template ->> 'timeout_seconds')::int, 30),
+        available_at => clock_timestamp() + make_interval(secs => (template ->> 'delay_seconds')::float8),
+        run_key => template ->> 'run_key', dedupe_key => template ->> 'dedupe_key', trace_id => template ->> 'trace_id',
+        headers => nullif(template -> 'headers', 'null'), metadata => nullif(template -> 'metadata', 'null'),
+        options => coalesce(nullif(template -> 'options', 'null'), '{}') || jsonb_build_object('follows', follows));
+exception when others then
+    raise warning 'what follows % was not enqueued: %', follows, sqlerrm;
+end $$;
+
+create or replace function tide.job_templates_check(templates jsonb, what text) returns void
+language plpgsql immutable set search_path = pg_catalog, pg_temp as $$
+declare
+    problem text;
+begin
+    select tide.job_template_problem(t) into problem
+      from jsonb_array_elements(case jsonb_typeof(templates) when 'array' then templates else jsonb_build_array(templates) end) t
+     where tide.job_template_problem(t) is not null limit 1;
+    if problem is not null then
+        raise exception '% is not a job: %', what, problem using
+            errcode = 'invalid_parameter_value',
+            hint = 'For example: {"queue": "mail", "name": "send_receipt", "payload": {"order_id": 42}}. Nothing was written.';
+    end if;
+end $$;
+
+-- For a new job with such options; its row in tide.job_wait, if it has one, is written.
+create or replace function tide.job_follow_enqueue(queue int, job_id bigint, options jsonb) returns void
+language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
+#variable_conflict use_column
+declare
+    in_batch bigint;
+    needed   record;
+    waits    int := 0;
+    hopeless boolean := false;
+    any_end  boolean := coalesce(job_follow_enqueue.options ->> 'run_if', 'succeeded') = 'ended';
+begin
+    if options ? 'then' then
+        perform tide.job_templates_check(options -> 'then', 'options.then');
+    end if;
+    if options ? 'batch' then
+        select b.batch_id into in_batch from tide.job_batch b
+         where b.batch_id = (options ->> 'batch')::bigint and not b.closed for key share;
+        if not found then
+            raise exception 'batch % takes no jobs: it is closed, or does not exist', options ->> 'batch' using
+                errcode = 'object_not_in_prerequisite_state', hint = 'Make one: select tide.job_batch_create(...). Nothing was enqueued.';
+        end if;
+    end if;
+    if options ?| '{then,batch}' then
+        insert into tide.job_follow (outbox_id, id, has_then, batch_id) values (queue, job_id, options ? 'then', in_batch);
+    end if;
+    for needed in
+        select j.outbox_id, j.id, j.own,
+               tide.job_state_of(j.outbox_id, j.id, j.priority, j.available_at is null and j.run_key is null) as state
+          from (select distinct n.outbox_id, n.id, u.job
+                  from jsonb_array_elements_text(options -> 'after') u (job) cross join lateral tide.job_of_uuid(u.job::uuid) n) p
+          left join lateral (
+                select f.*, exists (select from tide.job o where o.outbox_id = f.outbox_id and o.id = f.id
+                                       and o.xmin = pg_current_xact_id()::xid) as own
+                  from tide.job_find(p.outbox_id, p.id) f) j on true
+         order by 1, 2
+    loop
+        if needed.id is null then
+            raise exception 'job % needs a job that does not exist', job_id using
+                errcode = 'undefined_object', hint = 'options.after takes public ids: see tide.job_uuid. Nothing was enqueued.';
+        elsif needed.state in ('pending', 'leased') then
+            -- One that this transaction has enqueued cannot end before it; others may end meanwhile: see tide.job_follow_late.
+            insert into tide.job_dependency (outbox_id, id, needs_outbox_id, needs_id, any_end, may_be_late)
+            values (queue, job_id, needed.outbox_id, needed.id, any_end, not needed.own);
+            waits := waits + 1;
+        elsif needed.state <> 'succeeded' and not any_end then
+            hopeless := true;
+        end if;
+    end loop;
+    if hopeless then
+        perform tide.job_cancel_dependent(queue, job_id);
+    elsif waits > 0 then
+        update tide.job_wait w set needs = waits, available_at = 'infinity' where w.outbox_id = queue and w.id = job_id;
+    end if;
+end $$;
+
+-- One that needs a job that has not succeeded. Others may need it in turn.
+create or replace function tide.job_cancel_dependent(queue int, job_id bigint) returns void
+language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
+declare
+    attempt smallint;
+begin
+    delete from tide.job_wait w where w.outbox_id = queue and w.id = job_id returning w.attempt into attempt;
+    if not found then
+        return;
+    end if;
+    insert into tide.job_attempt (outbox_id, id, attempt, worker_id, ms, outcome, code, error)
+    values (queue, job_id, attempt, 0, 0, 'c', 'dependency_failed', 'A job that it needs has not succeeded.') on conflict do nothing;
+    delete from tide.job_key k where k.outbox_id = queue and k.id = job_id and k.free_on is not null;
+    delete from tide.job_kept k where k.outbox_id = queue and k.id = job_id;
+    perform tide.job_followed(array[queue], array[job_id], '{c}');
+end $$;
+
+-- Jobs have ended, each as its fate says: s, d or c. In the transaction that ends them.
+create or replace function tide.job_followed(queues int[], ids bigint[], fates "char"[]) returns void
+language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
+declare
+    gone    record;
+    batches bigint[] := '{}';
+begin
+    for gone in
+        with g as (
+            delete from tide.job_follow f using unnest(queues, ids, fates) e (queue, id, fate)
+             where f.outbox_id = e.queue and f.id = e.id
+            returning f.outbox_id, f.id, f.has_then, f.batch_id, e.fate
+        )
+        select g.*, q.name as queue from g join tide.job_queue q on q.outbox_id = g.outbox_id order by g.batch_id, g.outbox_id, g.id
+    loop
+        if gone.has_then and gone.fate = 's' then
+            perform tide.job_enqueue_next(t, gone.queue, tide.job_uuid(gone.outbox_id, gone.id)::text)
+               from tide.job_find(gone.outbox_id, gone.id) j
+              cross join lateral jsonb_array_elements(
+                    case jsonb_typeof(j.options -> 'then') when 'array' then j.options -> 'then' else jsonb_build_array(j.options -> 'then') end) t;
+        end if;
+        if gone.batch_id is not null then
+            update tide.job_batch b
+               set succeeded = succeeded + (gone.fate = 's')::int, failed = failed + (gone.fate <> 's')::int
+             where b.batch_id = gone.batch_id;
+            batches := batches || gone.batch_id;
+        end if;
+    end loop;
+    perform tide.job_batch_end(u.batch) from (select distinct b from unnest(batches) b order by b) u (batch);
+    -- What waited for them.
+    for gone in
+        with g as (
+            delete from tide.job_dependency d using unnest(queues, ids, fates) e (queue, id, fate)
+             where d.needs_outbox_id = e.queue and d.needs_id = e.id
+            returning d.outbox_id, d.id, e.fate <> 's' and not d.any_end as failed
+        )
+        select g.outbox_id, g.id, count(*)::int as n, bool_or(g.failed) as failed from g group by 1, 2 order by 1, 2
+    loop
+        if gone.failed then
+            perform tide.job_cancel_dependent(gone.outbox_id, gone.id);
+            continue;
+        end if;
+        update tide.job_wait w
+           set needs = w.needs - gone.n,
+               available_at = case when w.needs > gone.n then w.available_at
+                                   else (select greatest(j.available_at, clock_timestamp()) from tide.job_stored(w.outbox_id, w.id) j) end
+         where w.outbox_id = gone.outbox_id and w.id = gone.id;
+        perform pg_notify('tide_outbox_notify', o.name) from tide.outbox o
+          where o.outbox_id = gone.outbox_id and tide.outbox_asleep(o.outbox_id);
+    end loop;
+end $$;
+
+-- Whether any job has something that follows it: nearly always false, and then finishing costs nothing more.
+create or replace function tide.job_follows() returns boolean
+language sql stable
+return exists (select from tide.job_follow) or exists (select from tide.job_dependency);
+
+-- The jobs that were in a lease which has ended, those that have ended with it.
+create or replace function tide.job_followed_lease(lease tide.job_lease) returns void
+language sql volatile set search_path = pg_catalog, pg_temp
+begin atomic
+    select tide.job_followed(array_agg(lease.outbox_id), array_agg(e.id), array_agg(e.fate))
+      from (select j.id, case tide.job_state_of(j.outbox_id, j.id, j.priority, false)
+                         when 'succeeded' then 's' when 'dead_letter' then 'd' when 'cancelled' then 'c' end::"char" as fate
+              from unnest(lease.ids) r cross join lateral generate_series(lower(r), upper(r) - 1) as g (id)
+             cross join lateral tide.job_stored(lease.outbox_id, g.id) j) e
+     where e.fate is not null
+    having count(*) > 0;
+end;
+
+-- A job may have ended while one that needs it was enqueued, unseen by each other. Called with the rescue.
+create or replace function tide.job_follow_late() returns void
+language sql volatile set search_path = pg_catalog, pg_temp
+begin atomic
+    select tide.job_followed(array_agg(e.outbox_id), array_agg(e.id), array_agg(e.fate))
+      from (select j.outbox_id, j.id,
+                   case tide.job_state_of(j.outbox_id, j.id, j.priority, j.available_at is null and j.run_key is null)
+                   when 'succeeded' then 's' when 'dead_letter' then 'd' when 'cancelled' then 'c' end::"char" as fate
+              from (select distinct d.needs_outbox_id, d.needs_id from tide.job_dependency d where d.may_be_late limit 1000) d
+             cross join lateral tide.job_find(d.needs_outbox_id, d.needs_id) j) e
+     where e.fate is not null
+    having count(*) > 0;
+end;
+
+create or replace function tide.job_batch_create(on_success jsonb default null, on_complete jsonb default null) returns bigint
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    new_id bigint;
+begin
+    if on_success is not null then
+        perform tide.job_templates_check(on_success, 'on_success');
+    end if;
+    if on_complete is not null then
+        perform tide.job_templates_check(on_complete, 'on_complete');
+    end if;
+    if exists (select from unnest(array[on_success, on_complete]) t where t is not null and jsonb_path_exists(t, '$[*] ? (!exists(@.queue))')) then
+        raise exception 'the jobs that end a batch need a queue' using
+            errcode = 'invalid_parameter_value', hint = 'For example: {"queue": "mail", "name": "report"}. Nothing was written.';
+    end if;
+    insert into tide.job_batch as b (on_success, on_complete) values (on_success, on_complete) returning b.batch_id into new_id;
+    return new_id;
+end $$;
+comment on function tide.job_batch_create is
+    'Makes a batch. Jobs belong to it by options => {"batch": N}. When it is closed and all have ended, it enqueues what is given here.';
+
+create or replace function tide.job_batch_close(batch bigint) returns void
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp set lock_timeout = '5s' as $$
+begin
+    -- Waits for those who are enqueuing into it.
+    perform from tide.job_batch b where b.batch_id = batch for update;
+    if not found then
+        raise exception 'batch % does not exist', batch using
+            errcode = 'undefined_object', hint = 'Make one: select tide.job_batch_create(...).';
+    end if;
+    update tide.job_batch b set closed = true where b.batch_id = batch and not b.closed;
+    perform tide.job_batch_end(batch);
+end $$;
+comment on function tide.job_batch_close is 'No more jobs belong to the batch: it ends when those that do have ended.';
+
+-- If it is closed and nothing of it is left. The row is locked by the caller, who then looks: who ended the others is seen.
+create or replace function tide.job_batch_end(batch bigint) returns void
+language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
+declare
+    ended tide.job_batch;
+begin
+    update tide.job_batch b set ended_at = clock_timestamp()
+     where b.batch_id = batch and b.closed and b.ended_at is null
+       and not exists (select from tide.job_follow f where f.batch_id = batch)
+    returning * into ended;
+    if not found then
+        return;
+    end if;
+    perform tide.job_enqueue_next(t, null, 'batch ' || batch)
+       from unnest(array[case when ended.failed = 0 then ended.on_success end, ended.on_complete]) g
+      cross join lateral jsonb_array_elements(case jsonb_typeof(g) when 'array' then g else jsonb_build_array(g) end) t
+      where g is not null;
+end $$;
+
+create or replace function tide.job_batch_get(batch bigint) returns table (
+    closed boolean, unfinished bigint, succeeded bigint, failed bigint, created_at timestamptz, ended_at timestamptz
+)
+language sql stable security definer set search_path = pg_catalog, pg_temp
+begin atomic
+    select b.closed, (select count(*) from tide.job_follow f where f.batch_id = b.batch_id), b.succeeded, b.failed, b.created_at, b.ended_at
+      from tide.job_batch b where b.batch_id = batch;
+end;
+comment on function tide.job_batch_get is 'How far a batch has come; no row: there is no such batch (any more).';
+
+-- Before a queue is dropped: its jobs count as cancelled.
+create or replace function tide.job_follow_drop(queue int) returns void
+language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
+begin
+    delete from tide.job_dependency d where d.outbox_id = queue;
+    perform tide.job_followed(array_agg(queue), array_agg(u.id), array_agg('c'::"char"))
+       from (select f.id from tide.job_follow f where f.outbox_id = queue
+              union select d.needs_id from tide.job_dependency d where d.needs_outbox_id = queue) u
+     having count(*) > 0;
+end $$;
+
+-- Who has the turn of a queue must not wait for who ends jobs, who may wait for the turn: then lock_not_available says so.
+create or replace function tide.job_follow_lock(queue int, job_id bigint) returns void
+language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
+begin
+    perform from tide.job_wait w where w.outbox_id = queue and w.id = job_id for update nowait;
+    perform from tide.job_batch b
+      where b.batch_id in (select f.batch_id from tide.job_follow f where f.outbox_id = queue and f.id = job_id) for no key update nowait;
+    perform from tide.job_wait w
+      where (w.outbox_id, w.id) in (select d.outbox_id, d.id from tide.job_dependency d
+                                     where d.needs_outbox_id = queue and d.needs_id = job_id) for update nowait;
+end $$;

@@ -1,0 +1,70 @@
+"""Jobs while workers are killed, frozen and stopped, and servers restarted: each runs again, and none is lost."""
+
+from collections import Counter
+
+from tests.waiting import wait_until
+from tests.workers.jobs.fleet import Jobs, jobs  # noqa: F401  fixture
+
+
+def begun(jobs: Jobs, job: str) -> int:  # noqa: F811
+    return sum(line["id"] == job for line in jobs.seen("begun"))
+
+
+def test_workers_are_killed_frozen_and_stopped(jobs):  # noqa: F811
+    jobs.fleet.scheduler(RELAY_JOB_LEASE="2s")
+    first = jobs.workers("workers-first", RELAY_JOB_GRACE="1s")
+    jobs.wait_ready()
+    # kill -9: rescued when the lease has run out, and counted as an attempt.
+    job = jobs.enqueue("waits")
+    wait_until(lambda: begun(jobs, job) == 1, 30, "it runs")
+    first.kill()
+    second = jobs.workers("workers-second", RELAY_JOB_GRACE="1s")
+    wait_until(lambda: begun(jobs, job) == 2, 30, "it runs again")
+    assert [code for _, code in jobs.attempts(job)] == ["lease_expired"]
+    # Frozen for longer than the lease: others run it, and what the thawed one says of it is refused.
+    second.freeze()
+    third = jobs.workers("workers-third", RELAY_JOB_GRACE="1s", RELAY_JOB_SLOTS="3")
+    wait_until(lambda: begun(jobs, job) == 3, 30, "others run it")
+    second.thaw()
+    wait_until(lambda: second.says("they are dropped here"), 30, "the thawed one drops it")
+    second.terminate()
+    second.wait_exit()
+    # A stop at full load: what was not begun goes back at once, what runs after its grace; none of it is an attempt.
+    waiting = [jobs.enqueue("waits") for _ in range(20)]
+    wait_until(lambda: jobs.one("select sum(open) from tide.job_lease") >= 3, 30, "its slots are full")
+    third.terminate()
+    assert third.wait_exit() == 0
+    assert jobs.one("select count(*) from tide.job_lease") == 0
+    assert not any(jobs.attempts(each) for each in waiting)
+    jobs.seen_at.with_name("seen.go").touch()
+    jobs.workers("workers-fourth")
+    for each in [job, *waiting]:
+        assert jobs.wait(each, "succeeded", "dead_letter") == "succeeded"
+    assert [code for _, code in jobs.attempts(job)] == ["lease_expired", "lease_expired", None]
+    assert Counter(line["id"] for line in jobs.seen("ended")) == dict.fromkeys([job, *waiting], 1)
+
+
+def test_servers_are_restarted_and_flushed(jobs, postgres, redis_server):  # noqa: F811
+    jobs.fleet.scheduler(RELAY_JOB_LEASE="30s")
+    workers = jobs.workers(processes=2, RELAY_JOB_LEASE="30s", RELAY_JOB_SLOTS="4")
+    jobs.wait_ready()
+    jobs.connection.execute("select tide.job_queue_set('few', '{\"concurrency_limit\": 7}')")
+    first = [jobs.enqueue("counted") for _ in range(300)]
+    wait_until(lambda: jobs.seen("ended"), 30, "some have ended")
+    redis_server.flush()
+    postgres.restart()
+    jobs.connect()
+    second = [jobs.enqueue("counted") for _ in range(300)]
+    for job in [*first, *second]:
+        assert jobs.wait(job, "succeeded", "dead_letter") == "succeeded"
+    # What had ended when PostgreSQL went was written later: nothing ran twice, and never more than the limit at once.
+    assert set(Counter(line["id"] for line in jobs.seen("ended")).values()) == {1}
+    assert len({line["pid"] for line in jobs.seen("ended")}) == 2
+    changes = sorted((line["at"], 1 if line["what"] == "begun" else -1) for line in jobs.seen())
+    running = most = 0
+    for _, change in changes:
+        running += change
+        most = max(most, running)
+    assert most <= 7
+    workers.terminate()
+    assert workers.wait_exit() == 0

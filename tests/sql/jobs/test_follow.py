@@ -1,0 +1,259 @@
+"""What follows a job, in the transaction that ends it: chains, batches and callbacks, jobs that wait for others."""
+
+from threading import Thread
+from typing import Any
+
+import pytest
+from psycopg.types.json import Jsonb
+
+from tests.services.postgres import Database
+from tests.sql.jobs.jobs import Session, Worker, enqueue, one, uuid_of
+from tests.sql.support import refused
+
+
+@pytest.fixture
+def session(database: Database) -> Any:
+    with database.connect() as session:
+        session.execute("select tide.job_queue_create('mail'), tide.job_queue_create('reports')")
+        yield session
+
+
+@pytest.fixture
+def worker(session: Session) -> Worker:
+    return Worker(session)
+
+
+def with_options(session: Session, name: str = "send", queue: str = "mail", **options: object) -> int:
+    return enqueue(session, {}, queue, name, options=Jsonb(options))
+
+
+def after(session: Session, *jobs: int, name: str = "later", run_if: str = "succeeded") -> int:
+    return with_options(session, name, after=[uuid_of(session, job) for job in jobs], run_if=run_if)
+
+
+def state(session: Session, job: int) -> str:
+    return str(one(session, "select tide.job_state('mail', %s)", job))
+
+
+def names(session: Session, queue: str = "mail") -> list[str]:
+    """Of the jobs of a queue, in their order."""
+    found = session.execute("select name from tide.job_list(%s) order by id", [queue]).fetchall()
+    return [name for (name,) in found]
+
+
+def left(session: Session) -> int:
+    return sum(one(session, f"select count(*) from tide.{table}") for table in ("job_follow", "job_dependency"))
+
+
+# Chains ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_chain_goes_on_when_a_job_has_succeeded_and_only_then(session: Session, worker: Worker) -> None:
+    third = {"name": "third", "queue": "reports", "payload": {"n": 3}}
+    with_options(
+        session, "first", then={"name": "second", "priority": 4, "options": {"then": [third, {"name": "other"}]}}
+    )
+    claimed = worker.claim()
+    worker.finish(claimed, "r", "hiccup")
+    assert names(session) == ["first"]
+    [first] = worker.run()
+    assert names(session) == ["first", "second"]
+    found = session.execute("select priority, options ->> 'follows' from tide.job where name = 'second'").fetchone()
+    assert found == (4, uuid_of(session, first))
+    worker.run()
+    assert (names(session), names(session, "reports")) == (["first", "second", "other"], ["third"])
+    assert one(session, "select payload from tide.job where name = 'third'") == {"n": 3}
+    with_options(session, "bad", then={"name": "never"})
+    worker.run(outcome="d")
+    assert "never" not in names(session) and left(session) == 0
+
+
+def test_the_next_job_is_of_the_transaction_that_ends_the_one_before(database: Database, session: Session) -> None:
+    with_options(session, "first", then={"name": "second"})
+    with database.connect() as connection:
+        worker = Worker(connection)
+        claimed = worker.claim()
+        connection.autocommit = False
+        worker.finish(claimed)
+        connection.rollback()
+        assert names(session) == ["first"]
+        worker.finish(claimed)
+        connection.commit()
+    assert names(session) == ["first", "second"]
+
+
+def test_what_cannot_follow_is_refused_at_once_and_never_undoes_the_end_of_a_job(
+    session: Session, worker: Worker
+) -> None:
+    for then in ("x", {}, {"name": 1}, [{"name": "a"}, {"name": "b", "colour": 1}]):
+        with refused("22023", "options.then is not a job"):
+            with_options(session, then=then)
+    job = with_options(session, then=[{"name": "a", "queue": "nope"}, {"name": "b"}])
+    worker.run()
+    assert state(session, job) == "succeeded"
+    assert names(session) == ["send", "b"]
+
+
+def test_a_chain_goes_on_after_a_job_that_was_completed_by_a_worker_that_died(session: Session, worker: Worker) -> None:
+    with_options(session, "first", then={"name": "second"})
+    [(lease, job, attempt)] = worker.claim()
+    session.execute("select tide.job_complete(%s, %s, %s::smallint)", [lease, job, attempt])
+    assert names(session) == ["first"]
+    session.execute("select tide.job_rescue(-1)")
+    assert names(session) == ["first", "second"]
+
+
+# Batches -----------------------------------------------------------------------------------------------------------
+
+
+def batch(session: Session, **jobs: object) -> int:
+    named = ", ".join(f"{name} => %s" for name in jobs)
+    return int(one(session, f"select tide.job_batch_create({named})", *(Jsonb(job) for job in jobs.values())))
+
+
+def numbers(session: Session, number: int) -> Any:
+    return session.execute(
+        "select closed, unfinished, succeeded, failed from tide.job_batch_get(%s)", [number]
+    ).fetchone()
+
+
+SUCCESS, COMPLETE = {"queue": "reports", "name": "success"}, {"queue": "reports", "name": "complete"}
+
+
+def test_a_batch_ends_when_it_is_closed_and_all_of_it_has_ended(session: Session, worker: Worker) -> None:
+    good = batch(session, on_success=SUCCESS, on_complete=COMPLETE)
+    session.execute(
+        "select tide.job_enqueue_many('mail', '{send}', array_fill('{}'::jsonb, array[3]), options => %s)",
+        [Jsonb({"batch": good})],
+    )
+    worker.run()
+    assert (numbers(session, good), names(session, "reports")) == ((False, 0, 3, 0), [])
+    with_options(session, batch=good)
+    session.execute("select tide.job_batch_close(%s)", [good])
+    assert (numbers(session, good), names(session, "reports")) == ((True, 1, 3, 0), [])
+    worker.run()
+    assert (numbers(session, good), names(session, "reports")) == ((True, 0, 4, 0), ["success", "complete"])
+    bad = batch(session, on_success=SUCCESS, on_complete=COMPLETE)
+    for _ in range(2):
+        with_options(session, batch=bad)
+    session.execute("select tide.job_batch_close(%s), tide.job_batch_close(%s)", [bad, bad])
+    session.execute("select tide.job_cancel(%s)", [uuid_of(session, max(worker_ids(session)))])
+    assert numbers(session, bad) == (True, 1, 0, 1)
+    worker.run(outcome="d")
+    assert (numbers(session, bad), names(session, "reports")) == ((True, 0, 0, 2), ["success", "complete", "complete"])
+    with refused("55000", f"batch {bad} takes no jobs", hint="job_batch_create"):
+        with_options(session, batch=bad)
+    with refused("42704", "batch 99 does not exist"):
+        session.execute("select tide.job_batch_close(99)")
+    with refused("22023", "need a queue"):
+        batch(session, on_success={"name": "success"})
+    debounced = batch(session)
+    for _ in range(2):
+        enqueue(session, dedupe_key="d", debounce="1 hour", options=Jsonb({"batch": debounced}))
+    assert numbers(session, debounced) == (False, 1, 0, 1)
+    session.execute("select tide.job_cancel_many('mail')")
+    empty = batch(session, on_complete=COMPLETE)
+    session.execute("select tide.job_batch_close(%s)", [empty])
+    assert names(session, "reports")[3:] == ["complete"] and left(session) == 0
+
+
+def worker_ids(session: Session) -> list[int]:
+    return [job for (job,) in session.execute("select id from tide.job_list('mail', 'pending')")]
+
+
+def test_the_last_two_of_a_batch_end_at_the_same_time_and_one_of_them_ends_it(
+    database: Database, session: Session
+) -> None:
+    number = batch(session, on_complete=COMPLETE)
+    for _ in range(2):
+        with_options(session, batch=number)
+    session.execute("select tide.job_batch_close(%s)", [number])
+    with database.connect(autocommit=False) as first, database.connect() as second:
+        one_worker, other_worker = Worker(first), Worker(second)
+        mine = one_worker.claim(1)
+        first.commit()
+        others = other_worker.claim(1)
+        one_worker.finish(mine)
+        finishing = Thread(target=lambda: other_worker.finish(others))
+        finishing.start()
+        first.commit()
+        finishing.join()
+    assert (numbers(session, number), names(session, "reports")) == ((True, 0, 2, 0), ["complete"])
+
+
+def test_who_enqueues_into_a_batch_holds_up_no_one_who_ends_its_jobs(database: Database, session: Session) -> None:
+    number = batch(session)
+    with_options(session, batch=number)
+    with database.connect(autocommit=False) as slow:
+        with_options(slow, batch=number)
+        session.execute("set lock_timeout = '2s'")
+        Worker(session).run()
+        assert numbers(session, number) == (False, 0, 1, 0)
+        with refused("55P03"):
+            session.execute("select tide.job_batch_close(%s)", [number])
+        slow.commit()
+    session.execute("select tide.job_batch_close(%s)", [number])
+    assert numbers(session, number) == (True, 1, 1, 0)
+
+
+# Dependencies ------------------------------------------------------------------------------------------------------
+
+
+def test_a_job_waits_for_those_that_it_needs(database: Database, session: Session, worker: Worker) -> None:
+    with session.transaction():
+        first, second = enqueue(session), enqueue(session, run_key="k")
+        last = after(session, first, second)
+    ended = after(session, first)
+    assert state(session, last) == "pending"
+    assert one(session, "select available_at from tide.job_list('mail', name => 'later', max_rows => 1)") is None
+    claimed = {c[1]: c for c in worker.claim()}
+    assert set(claimed) == {first, second}
+    worker.finish([claimed[first]])
+    assert worker.run() == [ended]
+    worker.finish([claimed[second]])
+    assert worker.run() == [last]
+    assert left(session) == 0
+    done = after(session, first, last)
+    assert worker.run() == [done]
+    with refused("42704", "needs a job that does not exist"):
+        after(session, 9999)
+
+
+def test_a_job_that_needs_one_that_fails_is_cancelled_and_so_are_those_that_need_it(
+    session: Session, worker: Worker
+) -> None:
+    first = enqueue(session)
+    second = after(session, first)
+    third, always = after(session, second), after(session, second, run_if="ended")
+    assert worker.run(outcome="d") == [first]
+    assert [state(session, job) for job in (second, third)] == ["cancelled", "cancelled"]
+    assert one(session, "select code from tide.job_get(%s)", uuid_of(session, third)) == "dependency_failed"
+    assert worker.run() == [always]
+    assert state(session, after(session, first)) == "cancelled"
+    waiting = after(session, cancelled := enqueue(session))
+    session.execute("select tide.job_cancel(%s)", [uuid_of(session, cancelled)])
+    assert state(session, waiting) == "cancelled" and left(session) == 0
+
+
+def test_one_that_is_enqueued_while_what_it_needs_ends_runs_too(
+    database: Database, session: Session, worker: Worker
+) -> None:
+    first = enqueue(session)
+    claimed = worker.claim()
+    with database.connect(autocommit=False) as slow:
+        last = after(slow, first)
+        worker.finish(claimed)
+        slow.commit()
+    assert worker.run() == []
+    session.execute("select tide.job_rescue(30)")
+    assert worker.run() == [last]
+
+
+def test_a_queue_that_is_dropped_ends_what_waits_for_its_jobs(session: Session, worker: Worker) -> None:
+    number = batch(session)
+    other = enqueue(session, queue="reports", options=Jsonb({"batch": number}))
+    waiting = with_options(session, after=[uuid_of(session, other, "reports")])
+    session.execute("select tide.job_batch_close(%s)", [number])
+    session.execute("select tide.job_queue_drop('reports', force => true)")
+    assert state(session, waiting) == "cancelled"
+    assert (numbers(session, number), left(session)) == ((True, 0, 0, 1), 0)

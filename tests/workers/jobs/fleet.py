@@ -1,0 +1,93 @@
+"""Jobs in a real fleet, for tests: what is enqueued, and what the handlers of `job_handlers` have seen."""
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from relay.jobs import enqueue
+from tests.waiting import wait_until
+from tests.workers.jobs import job_handlers
+
+MODULE = job_handlers.__name__
+
+
+class Jobs:
+    """The jobs of one database, and what their handlers have seen."""
+
+    def __init__(self, database: Any, fleet: Any, seen: Path) -> None:
+        self.database, self.fleet, self.seen_at = database, fleet, seen
+        self._connection: Any = None
+        self.connect()
+
+    @property
+    def connection(self) -> Any:
+        return self._connection
+
+    def connect(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+        self._connection = self.database.connect()
+
+    def workers(self, name: str = "workers", *arguments: str, processes: int = 1, **variables: str) -> Any:
+        """`relay workers --jobs ...`; not waited for."""
+        command = [sys.executable, "-m", "relay.cli", "workers", "--jobs", MODULE, "--processes", str(processes)]
+        ours = {"RELAY_WORKER_THREADS": "2", "RELAY_JOB_LEASE": "2s", "TEST_JOBS_SEEN": str(self.seen_at)}
+        return self.fleet.group(name, [*command, *arguments], ours | variables, processes=processes)
+
+    def enqueue(self, name: str, queue: str = "quick", **arguments: Any) -> str:
+        handler = getattr(job_handlers, name, None)
+        if handler is None:
+            return enqueue(self.connection, queue, name, arguments)
+        return handler.enqueue(self.connection, **arguments)
+
+    def state(self, job: str) -> str:
+        return self.one(
+            "select tide.job_state(q.name, j.id)"
+            "  from tide.job_of_uuid(%s) j join tide.job_queue q on q.outbox_id = j.outbox_id", job,
+        )  # fmt: skip
+
+    def attempts(self, job: str) -> list[Any]:
+        """Number and code of each."""
+        return self.connection.execute("select attempt, code from tide.job_attempts(%s)", (job,)).fetchall()
+
+    def results(self, job: str) -> list[str]:
+        return [row[0] for row in self.connection.execute("select result from tide.job_attempts(%s)", (job,))]
+
+    def wait_ready(self) -> None:
+        self.fleet.wait_ready()
+        groups = sum(process.name.startswith("workers") for process in self.fleet.processes if process.is_running)
+        wait_until(lambda: self.one("select count(*) from tide.job_worker") >= groups, 30, "workers run jobs")
+
+    def one(self, statement: str, *parameters: Any) -> Any:
+        return self.connection.execute(statement, parameters).fetchone()[0]
+
+    def seen(self, what: str = "") -> list[dict[str, Any]]:
+        lines = self.seen_at.read_text().splitlines() if self.seen_at.exists() else []
+        return [each for each in map(json.loads, lines) if not what or each["what"] == what]
+
+    def cancel(self, job: str) -> str:
+        return str(self.one("select tide.job_cancel(%s)", job))
+
+    def wait(self, job: str, *states: str) -> str:
+        wait_until(lambda: self.state(job) in states, 30, f"{job} is {states}")
+        return self.state(job)
+
+
+@pytest.fixture
+def jobs(database, fleet, tmp_path) -> Iterator[Jobs]:
+    made = Jobs(database, fleet, tmp_path / "seen")
+    yield made
+    made.connection.close()
+
+
+@pytest.fixture
+def running(jobs) -> Jobs:
+    """A scheduler and a worker, whose leases are short."""
+    jobs.fleet.scheduler(RELAY_JOB_LEASE="2s")
+    jobs.workers()
+    jobs.wait_ready()
+    return jobs

@@ -327,6 +327,8 @@ def test_the_numbers_of_a_queue(session: Session, worker: Worker) -> None:
     worker.finish(claimed[:2], "d")
     worker.finish(claimed[2:], "r", retry_seconds=60)
     session.execute("select tide.job_queue_pause('mail')")
+    session.execute("select tide.job_worker_start('here', 2, '{*}', 1), tide.job_worker_start('here', 3, '{other}', 1)")
+    assert numbers()[5] == 2
     session.execute("update tide.job_worker set seen_at = now() - interval '2 minutes'")
     assert numbers() == (4, 0, 4, 0, 2, 0, True)
     session.execute("select tide.job_enqueue_many('mail', '{send}', array_fill('{}'::jsonb, array[15000]))")

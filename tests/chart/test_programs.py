@@ -174,20 +174,23 @@ def test_a_group_has_the_jobs_image_and_grace_of_its_own_and_others_have_none(he
     }
 
 
+IMAGE = {"repository": "r/shop", "tag": "1", "digest": f"sha256:{'1' * 64}"}
+
+
 @pytest.mark.parametrize(
     ("own", "wanted"),
     [
-        ({}, "r/shop:1"),
+        ({}, f"r/shop@{IMAGE['digest']}"),
         ({"tag": "2"}, "r/shop:2"),
         ({"digest": f"sha256:{'0' * 64}"}, f"r/shop@sha256:{'0' * 64}"),
         ({"repository": "r/mine"}, f"r/mine:{CHART_YAML['appVersion']}"),
     ],
 )
 def test_an_image_of_a_group_replaces_what_belongs_together(helm: Helm, own: dict[str, str], wanted: str) -> None:
-    values = minimal(image={"repository": "r/shop", "tag": "1"}, workers__groups__forward__image=own)
+    values = minimal(image=IMAGE, workers__groups__forward__image=own)
     of_forward = {owner: main_container(pod)["image"] for owner, pod in of_component(helm.rendered(values), "workers")}
     assert of_forward["Deployment tide-tide-relay-workers-forward"] == wanted
-    assert of_forward["Deployment tide-tide-relay-workers-reverse"] == "r/shop:1"
+    assert of_forward["Deployment tide-tide-relay-workers-reverse"] == f"r/shop@{IMAGE['digest']}"
 
 
 def test_a_group_for_jobs_without_any_is_refused(helm: Helm) -> None:

@@ -47,9 +47,10 @@ def test_every_level_is_closed() -> None:
 
 def is_of_kubernetes(path: str) -> bool:
     """Lists of objects that the chart passes on as they are."""
-    passed_on = ("metricsFrom", "apiFrom", "adminFrom", "to", "extraEgress", "relabelings", "metricRelabelings",
-                 "tolerations", "topologySpreadConstraints", "extraEnv", "extraEnvFrom",
-                 "extraVolumeMounts")  # fmt: skip
+    passed_on = (
+        "metricsFrom", "apiFrom", "adminFrom", "to", "extraEgress", "relabelings", "metricRelabelings", "tolerations",
+        "topologySpreadConstraints", "extraEnv", "extraEnvFrom", "extraVolumeMounts",
+    )  # fmt: skip
     return path.endswith(tuple(f".{key}.0" for key in passed_on)) or any(f".{key}.0." in path for key in passed_on)
 
 

@@ -5,11 +5,13 @@ If a test says so, it declares another scheduler frozen sooner, or measures more
 
 import os
 
+import scheduler.job_chores
 import scheduler.main
 import tests.fleets.register_recording_sink  # noqa: F401
 from scheduler.cli import main
 
 if __name__ == "__main__":
     scheduler.main.EVICT_SECONDS = float(os.environ.get("TEST_EVICT_SECONDS", scheduler.main.EVICT_SECONDS))
-    scheduler.main.MEASURE_SECONDS = float(os.environ.get("TEST_MEASURE_SECONDS", scheduler.main.MEASURE_SECONDS))
+    for module in (scheduler.main, scheduler.job_chores):
+        module.MEASURE_SECONDS = float(os.environ.get("TEST_MEASURE_SECONDS", module.MEASURE_SECONDS))
     main()

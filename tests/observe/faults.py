@@ -149,6 +149,53 @@ def publisher_open(observed: Observed) -> Iterator[None]:
         publisher.execute("commit")
 
 
+def enqueue_old(observed: Observed, queue: str, name: str, arguments: str) -> None:
+    """A job that looks old."""
+    observed.run_sql("""select tide.job_enqueue(%s, %s, %s)""", queue, name, arguments)
+    observed.run_sql(
+        """update tide.job j set created_at = j.created_at - interval '1 hour' from tide.job_queue q
+            where q.name = %s and j.outbox_id = q.outbox_id""", queue
+    )  # fmt: skip
+
+
+@contextmanager
+def queue_unserved(observed: Observed) -> Iterator[None]:
+    observed.run_sql("select tide.job_queue_create('orphan')")
+    enqueue_old(observed, "orphan", "send_receipt", '{"order_id": 2}')
+    observed.wait_metric(observed.scheduler, "tide_job_oldest_seconds", 3000, queue="orphan")
+    yield
+    observed.run_sql("select tide.job_cancel_many('orphan')")
+
+
+@contextmanager
+def job_dead(observed: Observed) -> Iterator[None]:
+    (observed.jobs / "refuse").touch()
+    observed.run_sql("""select tide.job_enqueue('mail', 'send_receipt', '{"order_id": 3}')""")
+    observed.wait_metric(observed.scheduler, "tide_jobs_open", 1, queue="mail", state="dead")
+    yield
+    (observed.jobs / "refuse").unlink()
+
+
+@contextmanager
+def handler_hangs(observed: Observed) -> Iterator[None]:
+    """It holds the only thread, and another job waits for it."""
+    (observed.jobs / "hang").touch()
+    observed.run_sql("""select tide.job_enqueue('reports', 'make_report', '{"year": 2025}')""")
+    observed.wait_metric(observed.scheduler, "tide_jobs_open", 1, queue="reports", state="leased")
+    enqueue_old(observed, "reports", "make_report", '{"year": 2026}')
+    observed.wait_metric(observed.scheduler, "tide_job_oldest_seconds", 3000, queue="reports")
+    yield
+    (observed.jobs / "hang").unlink()
+
+
+@contextmanager
+def handler_unknown(observed: Observed) -> Iterator[None]:
+    observed.run_sql("""select tide.job_enqueue('mail', 'send_invoice')""")
+    observed.wait_metric(observed.workers, "tide_jobs_unknown_total", 2, queue="mail")
+    yield
+    observed.run_sql("select tide.job_cancel_many('mail', name => 'send_invoice')")
+
+
 @contextmanager
 def frozen_children(observed: Observed) -> Iterator[None]:
     children = observed.workers.children()
@@ -172,5 +219,11 @@ FAULTS = {
     "the queue is stopped": Fault(queue_stopped, ("TideRelayQueueUnreachable",), {}),
     "a hold ends": Fault(hold_ends, ("TideRelayHoldEnding",), {"outbox": "held", "consumer_group": "held"}),
     "messages are lost": Fault(messages_lost, ("TideRelayMessagesLost",), {"outbox": "lost"}),
+    "no worker serves a queue": Fault(
+        queue_unserved, ("TideRelayJobsLate", "TideRelayJobsNotServed"), {"queue": "orphan"}
+    ),
+    "a job is dead": Fault(job_dead, ("TideRelayJobsDead",), {"queue": "mail"}),
+    "a handler hangs": Fault(handler_hangs, ("TideRelayJobSlotsExhausted",), {"way": "thread"}),
+    "a handler is unknown": Fault(handler_unknown, ("TideRelayJobsUnknown",), {"queue": "mail"}),
     "a publisher stays open": Fault(publisher_open, (), {}),
 }

@@ -9,6 +9,7 @@ from typing import Any
 from psycopg.types.json import Jsonb
 
 from relay.local.servers import EmbeddedRedis
+from tests.fleets.jobs import job_folder, jobs_in
 from tests.fleets.pipelines import Pipelines
 from tests.fleets.processes import SchedulerProcess, WorkersProcess, running_fleet
 from tests.observe.prometheus import PrometheusServer
@@ -32,9 +33,11 @@ class Observed:
         pipelines: Pipelines,
         redis: EmbeddedRedis,
         prometheus: PrometheusServer,
+        folder: Path,
     ) -> None:
         self.scheduler, self.workers, self.pipelines = scheduler, workers, pipelines
         self.redis, self.prometheus = redis, prometheus
+        self.jobs = job_folder(folder)
         self.seen: set[str] = set()
         """The faults that were brought about already."""
 
@@ -92,8 +95,8 @@ def running(database: Database, redis: EmbeddedRedis, prometheus: PrometheusServ
         pipelines.publish("steady", 10)
         wait_until(lambda: scheduler.metric("tide_relay_broker_errors_total"), PATIENCE_SECONDS, "the queue is missed")
         redis.start()
-        workers = fleet.workers("w1")
-        observed = Observed(scheduler, workers, pipelines, redis, prometheus)
+        workers = fleet.workers("w1", **jobs_in(folder))
+        observed = Observed(scheduler, workers, pipelines, redis, prometheus, folder)
         (folder / "received.jsonl").write_text('{"id": "a"}\n{"id": "a"}\n{"id": "b"}\n')
         receive(observed, "received", folder / "received.jsonl")
         fleet.wait_ready()
@@ -101,6 +104,8 @@ def running(database: Database, redis: EmbeddedRedis, prometheus: PrometheusServ
         ports = {"s1": scheduler.port, "w1": workers.port, "a1": api.metrics_port}
         prometheus.scrape(ports, namespace="shop")
         pipelines.wait_delivered("steady", [1], PATIENCE_SECONDS)
+        observed.run_sql("select tide.job_enqueue('mail', 'send_receipt', '{\"order_id\": 1}')")
+        observed.wait_metric(workers, "tide_jobs_ended_total", 1, queue="mail", outcome="succeeded")
         yield observed
 
 

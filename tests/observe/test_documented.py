@@ -53,7 +53,7 @@ def test_the_page_has_a_row_for_each_alert_with_its_thresholds():
         assert rows[name]["wait"] == alert.get("for", "immediately")
         for threshold in re.findall(r"[<>=] ([1-9]\d*)", alert["expr"]):
             assert f"{threshold} s" in rows[name]["when"], name
-        windows = set(re.findall(r"increase\([^][]*\[(\w+)\]", alert["expr"]))
+        windows = set(re.findall(r"(?:increase|min_over_time)\([^][]*\[(\w+)\]", alert["expr"]))
         assert windows == set(re.findall(r"\b\d+[mh]\b", rows[name]["when"])), name
 
 
@@ -87,7 +87,7 @@ def test_the_panels_of_the_dashboard_have_ids_and_places_of_their_own():
     titles = [panel["title"] for panel in everything if panel["type"] == "row"]
     assert [title.split(":")[0] for title in titles] == [
         "Overview", "Forward", "Reverse", "Workers", "Scheduler", "Retention", "Dead letters and failures",
-        "Webhooks",
+        "Webhooks", "Jobs",
     ]  # fmt: skip
 
 
@@ -103,7 +103,7 @@ def test_the_dashboard_uses_the_variables_that_it_has():
 
 def test_every_expression_names_metrics_of_ours_only():
     names = {metric for text in expressions() for metric, _ in named(text)}
-    assert names and all(name.startswith("tide_relay_") for name in names)
+    assert names and all(name.startswith(("tide_relay_", "tide_job_", "tide_jobs_")) for name in names)
 
 
 def test_labels_that_an_expression_needs_are_found_wherever_they_stand():

@@ -70,7 +70,7 @@ def eventful(observed: Observed) -> Observed:
 def exported(observed: Observed) -> dict[str, set[str]]:
     """Every metric of ours that Prometheus knows, and the labels of its series."""
     found: dict[str, set[str]] = {}
-    for series in observed.prometheus.series("tide_relay_.*"):
+    for series in observed.prometheus.series("tide_.*"):
         found.setdefault(series["__name__"], set()).update(series)
     return found
 

@@ -37,9 +37,9 @@ class Measures:
 
     def slots(self, runner: Runner) -> None:
         metrics = worker_metrics()
-        metrics.job_slots.labels("running").set(runner.running)
-        metrics.job_slots.labels("waiting").set(runner.waiting)
-        metrics.job_slots.labels("stuck").set(runner.stuck)
+        for way, slots in runner.slots.items():
+            for state in ("free", "running", "waiting", "stuck"):
+                metrics.job_slots.labels(way, state).set(getattr(slots, state))
         for queue, number in runner.unknown.counts.items():
             metrics.jobs_unknown.labels(queue).inc(number)
         runner.unknown.counts.clear()

@@ -28,6 +28,7 @@ from benchmarks import (
 )
 from benchmarks.figures import FULL, QUICK, Figure
 from benchmarks.forward import Benchmark
+from benchmarks.jobs import table as jobs
 from benchmarks.stack import Stack
 
 BENCHMARKS: dict[str, Benchmark] = {
@@ -44,6 +45,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "inboxes": inboxes.run,
     "table-outboxes": table_outboxes.run,
     "http-jobs": http_jobs.run,
+    "jobs": jobs.run,
     "retention": retention.run,
     "memory": memory.run,
     "status": status.run,

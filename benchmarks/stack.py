@@ -95,7 +95,7 @@ class Database:
 
 @dataclass(frozen=True)
 class Relay:
-    """One scheduler and one `dramatiq relay.workers` with one process, running."""
+    """One scheduler and one `dramatiq relay.workers`, running."""
 
     scheduler: subprocess.Popen[bytes]
     workers: subprocess.Popen[bytes]
@@ -163,7 +163,8 @@ class Stack:
                 admin.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
 
     @contextlib.contextmanager
-    def relay(self, database: Database) -> Iterator[Relay]:
+    def relay(self, database: Database, processes: int = 1, **variables: str) -> Iterator[Relay]:
+        """With more variables of the environment, if any."""
         self.redis.flush()
         environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith(("RELAY_", "PGTRICKLE_"))},
@@ -173,6 +174,7 @@ class Stack:
             "RELAY_WORKER_METRICS_ADDR": "127.0.0.1:0",
             "RELAY_SINK_FOLDERS": str(self.folder),
             "RELAY_LOG_LEVEL": "warning",
+            **variables,
         }
         programs = Path(sys.executable).parent
         with ExitStack() as stack:
@@ -182,14 +184,15 @@ class Stack:
                 process = subprocess.Popen(
                     [str(programs / command[0]), *command[1:]], env=environment, cwd=self.folder, stdout=log, stderr=log
                 )
-                stack.callback(_stop, process)
+                stack.callback(stop, process)
                 return process
 
-            workers = start("dramatiq", "relay.workers", "--processes", "1", "--threads", "8")
+            workers = start("dramatiq", "relay.workers", "--processes", str(processes), "--threads", "8")
             yield Relay(start("relay-scheduler"), workers)
 
 
-def _stop(process: subprocess.Popen[bytes]) -> None:
+def stop(process: "subprocess.Popen[bytes] | subprocess.Popen[str]") -> None:
+    """Asks it to end, and ends it if it does not."""
     process.terminate()
     try:
         process.wait(STOP_SECONDS)

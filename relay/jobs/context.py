@@ -19,7 +19,7 @@ _running: ContextVar["Context | None"] = ContextVar("tide_job", default=None)
 
 
 class Flag:
-    """As much of a `threading.Event` as a handler needs. To make a real one for each run is dear, and few wait for it."""
+    """As much of a `threading.Event` as a handler needs: a real one for each run is dear, and few wait for it."""
 
     __slots__ = ("_event", "_is_set")
     _lock = threading.Lock()

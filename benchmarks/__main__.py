@@ -30,6 +30,7 @@ from benchmarks import (
 )
 from benchmarks.figures import FULL, QUICK, Figure
 from benchmarks.forward import Benchmark
+from benchmarks.jobs import table as jobs
 from benchmarks.stack import Stack
 
 BENCHMARKS: dict[str, Benchmark] = {
@@ -48,6 +49,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "jobs-sql": jobs_sql.run,
     "jobs-engine": jobs_engine.run,
     "http-jobs": http_jobs.run,
+    "jobs": jobs.run,
     "retention": retention.run,
     "memory": memory.run,
     "status": status.run,

@@ -69,10 +69,23 @@ def _latency(stack: Stack, effort: Effort) -> Iterator[Figure]:
         with stack.relay(database, RELAY_JOB_MODULES=MODULE, BENCH_JOBS_BEGUN=str(path)):
             _workers_run(database, 1)
             warm = _waits(database, path, effort.count(SINGLE_JOBS), 0)
+            bare = [_bare(database) for _ in range(effort.count(SINGLE_JOBS))]
             # Longer than a worker listens by itself: then it is told by the scheduler.
             idle = _waits(database, path, effort.count(IDLE_JOBS), 1_000_000, pause_seconds=IDLE_SECONDS)
-    yield below("commit to handler, warm, p50", percentile(warm, 50), 5, "ms", f"p99 {percentile(warm, 99):.1f} ms")
+    peer = f"p99 {percentile(warm, 99):.1f} ms; bare LISTEN and NOTIFY: p50 {percentile(bare, 50):.1f} ms"
+    yield below("commit to handler, warm, p50", percentile(warm, 50), 5, "ms", peer)
     yield below("commit to handler, idle, p50", percentile(idle, 50), 10, "ms", f"p99 {percentile(idle, 99):.1f} ms")
+
+
+def _bare(database: Database) -> float:
+    """From a NOTIFY to a session that listens, in ms."""
+    time.sleep(random.uniform(*WARM_SECONDS))
+    with database.connect() as listener:
+        listener.execute("listen bench_notify")
+        database.run("notify bench_notify")
+        notified = time.monotonic_ns()
+        next(listener.notifies(timeout=10))
+        return (time.monotonic_ns() - notified) / 1e6
 
 
 def _waits(database: Database, path: Path, jobs: int, first: int, pause_seconds: float = 0.0) -> list[float]:

@@ -184,14 +184,15 @@ class Stack:
                 process = subprocess.Popen(
                     [str(programs / command[0]), *command[1:]], env=environment, cwd=self.folder, stdout=log, stderr=log
                 )
-                stack.callback(_stop, process)
+                stack.callback(stop, process)
                 return process
 
             workers = start("dramatiq", "relay.workers", "--processes", str(processes), "--threads", "8")
             yield Relay(start("relay-scheduler"), workers)
 
 
-def _stop(process: subprocess.Popen[bytes]) -> None:
+def stop(process: "subprocess.Popen[bytes] | subprocess.Popen[str]") -> None:
+    """Asks it to end, and ends it if it does not."""
     process.terminate()
     try:
         process.wait(STOP_SECONDS)

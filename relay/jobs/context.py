@@ -18,6 +18,34 @@ _log = logging.getLogger(__name__)
 _running: ContextVar["Context | None"] = ContextVar("tide_job", default=None)
 
 
+class Flag:
+    """As much of a `threading.Event` as a handler needs: a real one for each run is dear, and few wait for it."""
+
+    __slots__ = ("_event", "_is_set")
+    _lock = threading.Lock()
+
+    def __init__(self) -> None:
+        self._is_set = False
+        self._event: threading.Event | None = None
+
+    def is_set(self) -> bool:
+        return self._is_set
+
+    def set(self) -> None:
+        with self._lock:
+            self._is_set = True
+            if self._event is not None:
+                self._event.set()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Until it is set, or for so many seconds; says whether it is."""
+        with self._lock:
+            if self._is_set:
+                return True
+            self._event = event = self._event or threading.Event()
+        return event.wait(timeout)
+
+
 @dataclass(slots=True, eq=False)
 class Context:
     """One run of a job. A handler gets it by a parameter of this type, or from `current()`."""
@@ -34,7 +62,7 @@ class Context:
     metadata: Mapping[str, Any] = field(default_factory=dict)
     deadline: datetime | None = None
     """When the run times out, with time zone."""
-    cancelled: threading.Event = field(default_factory=threading.Event)
+    cancelled: Flag = field(default_factory=Flag)
     """Set when the run should end: its time is up, an operator cancelled it, or its worker stops. A coroutine is also
     cancelled; a plain function asks `cancelled.is_set()` between its steps."""
     results: Mapping[str, Any] = field(default_factory=dict)

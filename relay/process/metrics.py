@@ -23,7 +23,7 @@ tide_jobs_ended_total                     counter    queue, outcome workers runs
 tide_jobs_unknown_total                   counter    queue      workers    jobs handed back: no handler has their name
 tide_job_seconds                          histogram  queue, kind workers   time of one run of a job
 tide_job_wait_seconds                     histogram  queue      workers    due to claimed, the oldest job of a claim
-tide_job_slots                            gauge      way, state workers   slots: free, running, stuck; and waiting jobs
+tide_job_slots                            gauge      way, state workers    slots: free, running, stuck; jobs that wait
 tide_relay_hold_seconds_left              gauge      outbox, consumer_group scheduler until unsettled messages may go
 tide_jobs_open                            gauge      queue, state scheduler jobs that are due, scheduled, leased, dead
 tide_job_oldest_seconds                   gauge      queue      scheduler  how long the oldest due job has been due

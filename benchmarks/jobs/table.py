@@ -1,0 +1,111 @@
+"""The rows of the table: each is measured in turns, ours and each peer, and compared with each of them."""
+
+import statistics
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import httpx
+
+from benchmarks.figures import Effort, Figure, at_least, in_turns, ratio, spread
+from benchmarks.jobs import claims, held, pick_up
+from benchmarks.jobs.systems import OTHERS, OURS, ROOT, Program, System, rate, systems
+from benchmarks.stack import Stack
+
+ONE_BY_ONE = 2_000
+IN_BULK = 40_000
+BATCH = 1_000
+REQUESTS = 4_000
+PROCESSES = (1, 2)
+HANDLERS_TARGET = 20_000.0
+REFERENCE = 217.0
+"""HTTP jobs a second of the system whose users come to ours, as it was measured on such a machine."""
+INSTALL_SECONDS = 900.0
+
+
+def run(stack: Stack, effort: Effort) -> Iterator[Figure]:
+    subprocess.run([str(ROOT / "benchmarks/jobs/peers/install")], check=True, timeout=INSTALL_SECONDS)
+    for program in OTHERS:
+        if reason := program.missing():
+            yield Figure(program.name, "missing", note=reason)
+    programs = [OURS, *(program for program in OTHERS if not program.missing())]
+    yield from _enqueue(stack, effort, programs)
+    yield from _handlers(stack, effort, programs)
+    yield from _http(stack, effort, programs)
+    yield from pick_up.run(stack, effort, programs)
+    yield from claims.run(stack, effort)
+    yield from held.run(stack, effort, programs)
+
+
+def beside(what: str, results: Mapping[str, Sequence[float]], unit: str = "/s") -> Iterator[Figure]:
+    """Ours to each peer; of times, each peer to ours."""
+    ours = results[OURS.name]
+    for name, values in results.items():
+        if name != OURS.name:
+            times = ratio(ours, values) if unit == "/s" else ratio(values, ours)
+            note = f"ours {spread(ours, unit)}, {name} {spread(values, unit)}"
+            yield at_least(f"{what}: times {name}", times, 1.0, note)
+
+
+def _enqueue(stack: Stack, effort: Effort, programs: Sequence[Program]) -> Iterator[Figure]:
+    with systems(stack, programs) as found:
+        one, many = effort.count(ONE_BY_ONE), effort.count(IN_BULK)
+        commands: dict[str, dict[str, str | int]] = {
+            "enqueue one by one, each in a durable commit": {"do": "one", "count": one},
+            f"enqueue {BATCH:,} in each durable commit": {"do": "many", "count": many, "size": BATCH},
+        }
+        for what, command in commands.items():
+            variants = {name: _asked(system, command) for name, system in found.items()}
+            in_turns(variants, 1)  # not counted: connections, plans, first pages
+            yield from beside(what, in_turns(variants, effort.rounds))
+
+
+def _asked(system: System, command: dict[str, str | int]) -> Callable[[], float]:
+    return lambda: int(command["count"]) / system.ask(**command)
+
+
+def _handlers(stack: Stack, effort: Effort, programs: Sequence[Program]) -> Iterator[Figure]:
+    with systems(stack, programs) as found:
+        for processes in PROCESSES:
+            what = f"handlers that do nothing, {processes} process{'es' * (processes > 1)}"
+            variants = {
+                name: _worked(system, max(1_000, effort.count(system.program.backlog)), processes)
+                for name, system in found.items()
+            }
+            results = in_turns(variants, effort.rounds)
+            ours = results[OURS.name]
+            yield Figure(
+                what, spread(ours), f"at least {HANDLERS_TARGET:,.0f}/s", statistics.median(ours) >= HANDLERS_TARGET
+            )
+            yield from beside(what, results)
+
+
+def _worked(system: System, jobs: int, processes: int) -> Callable[[], float]:
+    def measure() -> float:
+        system.fill(jobs)
+        with system.working(processes) as counts:
+            return rate(system, jobs, counts.lines)
+
+    return measure
+
+
+def _http(stack: Stack, effort: Effort, programs: Sequence[Program]) -> Iterator[Figure]:
+    jobs = effort.count(REQUESTS)
+    with systems(stack, programs) as found:
+        results = in_turns({name: _posted(stack, system, jobs) for name, system in found.items()}, effort.rounds)
+    times = ratio(results[OURS.name], [REFERENCE] * effort.rounds)
+    yield at_least(f"HTTP jobs, 1 process / {REFERENCE:.0f} a second", times, 10.0, spread(results[OURS.name]))
+    yield from beside("HTTP jobs, 1 process, 20 at a time", results)
+
+
+def _posted(stack: Stack, system: System, jobs: int) -> Callable[[], float]:
+    """The receiver counts the requests: our HTTP jobs have no handler that could."""
+    rounds = iter(range(1_000))
+
+    def measure() -> float:
+        url = f"{stack.receiver}/{system.name.replace(' ', '-')}-{next(rounds)}"
+        system.fill(jobs, url)
+        with system.working(http=True), httpx.Client() as client:
+            return rate(system, jobs, lambda: {"receiver": [(time.monotonic_ns(), int(client.get(url).text))]})
+
+    return measure

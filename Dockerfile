@@ -64,8 +64,8 @@ COPY --chmod=0644 deploy/image/healthcheck.py /app/
 
 USER 65532:65532
 
-# Scheduler, workers, relay api and its metrics.
-EXPOSE 9090 9191 8080 9292
+# Scheduler, workers, relay api, its metrics and the admin API.
+EXPOSE 9090 9191 8080 9292 8090
 
 STOPSIGNAL SIGTERM
 # For a scheduler, workers and relay api alike. Kubernetes does not read it: the chart has probes.

@@ -226,7 +226,7 @@ def test_jobs_are_late_once_it_has_lasted_also_when_the_queue_changes_its_owner(
     firing("4m", CLAIMS | {oldest(): "400x20"})
     firing("6m", CLAIMS | {oldest(): "400x20"}, LATE)
     firing("6m", CLAIMS | {oldest(): "290x20"})
-    firing("6m", CLAIMS | {oldest(): "400x5 stale", oldest("s2"): "_x8 400x20"}, LATE)
+    firing("6m", CLAIMS | {oldest(): "400x5 stale", oldest("s2"): "_x9 400x20"}, LATE)
 
 
 def test_a_queue_is_not_served_while_jobs_are_due_and_none_is_claimed_or_runs(firing):

@@ -150,6 +150,15 @@ def test_workers_have_time_to_settle_what_they_have_in_hand(services: dict[str, 
     assert parse_duration_seconds(services["workers"]["stop_grace_period"]) == float(str(drain)) + 15
 
 
+def test_workers_run_jobs_when_asked_and_have_time_for_them() -> None:
+    workers = resolve(JOB_MODULES="shop.jobs", JOB_QUEUES="hooks")["services"]["workers"]
+    chosen = [workers["environment"][f"RELAY_JOB_{name}"] for name in ("MODULES", "QUEUES")]
+    assert chosen == ["shop.jobs", "hooks"]
+    assert resolve()["services"]["workers"]["environment"]["RELAY_JOB_MODULES"] == "none"
+    grace = Settings.model_fields["job_grace_seconds"].default
+    assert float(str(parse_duration_seconds(workers["stop_grace_period"]))) >= grace + 15
+
+
 def test_no_secret_stands_in_the_file() -> None:
     """They lie in files of their own, which say that they are for development."""
     assert not re.search(

@@ -148,7 +148,7 @@ def test_it_says_what_it_is_and_of_which_commit(ours: Dockerfile) -> None:
 
 
 def test_the_ports_are_those_of_the_settings(ours: Dockerfile) -> None:
-    fields = ("metrics_addr", "worker_metrics_addr", "api_addr", "api_metrics_addr")
+    fields = ("metrics_addr", "worker_metrics_addr", "api_addr", "api_metrics_addr", "admin_addr")
     assert ours.final.last("EXPOSE").words == [_default(field).rpartition(":")[2] for field in fields]
 
 

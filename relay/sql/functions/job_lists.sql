@@ -268,7 +268,7 @@ begin
     return query
     select q.name, not p.enabled, greatest(l.jobs - s.jobs, 0) + w.due + w.scheduled, greatest(l.jobs - s.jobs, 0) + w.due, w.scheduled,
            r.jobs, d.jobs,
-           coalesce(extract(epoch from clock_timestamp() - least(l.oldest, w.oldest))::float8, 0),
+           coalesce(extract(epoch from clock_timestamp() - least(case when l.jobs > s.jobs then l.oldest end, w.oldest))::float8, 0),
            (select count(*)::int from tide.job_worker k where k.queues && array[q.name, '*'] and not k.stopping
                                                           and k.seen_at > clock_timestamp() - interval '60 seconds'),
            q.concurrency_limit

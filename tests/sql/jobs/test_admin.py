@@ -324,6 +324,9 @@ def test_the_numbers_of_a_queue(session: Session, worker: Worker) -> None:
     assert 5 < years < 100
     claimed = worker.claim()
     assert numbers() == (1, 0, 1, 5, 0, 1, False)
+    cancel(session, enqueue(session))
+    assert numbers() == (1, 0, 1, 5, 0, 1, False)
+    assert one(session, "select oldest_due_seconds from tide.job_stats('mail')") == 0, "what was cancelled is not late"
     worker.finish(claimed[:2], "d")
     worker.finish(claimed[2:], "r", retry_seconds=60)
     session.execute("select tide.job_queue_pause('mail')")

@@ -240,6 +240,7 @@ def test_a_queue_is_not_served_while_jobs_are_due_and_none_is_claimed_or_runs(fi
 def test_dead_jobs_are_told_when_they_become_more_and_for_a_while(firing):
     firing("9m", {jobs("dead"): "7x20 8x100"})
     firing("11m", {jobs("dead"): "7x20 8x100"}, DEAD)
+    firing("20m", {jobs("dead"): "7x20 8x100"}, DEAD)
     firing("30m", {jobs("dead"): "7x20 8x100"})
     firing("11m", {jobs("dead"): "7x20 3x100"})  # removed
     firing("11m", {jobs("dead"): "7x15 stale", jobs("dead", "s2"): "_x18 7x100"})  # another scheduler counts the same
@@ -256,5 +257,6 @@ def test_slots_are_exhausted_when_none_is_free_anywhere_and_jobs_wait(firing):
 
 def test_jobs_without_a_handler_are_told_unless_a_deployment_brings_it(firing):
     unknown = f'tide_jobs_unknown_total{{pod="w1",{MAIL}}}'
+    firing("9m", {unknown: "0+1x60"})
     firing("15m", {unknown: "0+1x60"}, f"TideRelayJobsUnknown{{{MAIL}}}")
     firing("16m", {unknown: "0+1x4 4x60"})

@@ -11,9 +11,10 @@ def begun(jobs: Jobs, job: str) -> int:  # noqa: F811
 
 
 def test_workers_are_killed_frozen_and_stopped(jobs):  # noqa: F811
-    jobs.fleet.scheduler(RELAY_JOB_LEASE="2s")
+    jobs.fleet.scheduler(RELAY_JOB_LEASE="2s", TEST_RESCUE_SECONDS="0.2")
     first = jobs.workers("workers-first", RELAY_JOB_GRACE="1s")
     jobs.wait_ready()
+    jobs.connection.execute("select tide.job_queue_set('long', '{\"config\": {\"visibility_timeout_ms\": 500}}')")
     # kill -9: rescued when the lease has run out, and counted as an attempt.
     job = jobs.enqueue("waits")
     wait_until(lambda: begun(jobs, job) == 1, 30, "it runs")

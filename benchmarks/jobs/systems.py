@@ -160,7 +160,9 @@ class System:
             if self._database is not None:
                 more = {"RELAY_JOB_MODULES": "benchmarks.jobs.handlers", "PYTHONPATH": str(ROOT)}
                 slots = {"RELAY_JOB_SLOTS": "20"} if http else {}
-                stack.enter_context(self._stack.relay(self._database, processes=processes, **variables, **more, **slots))
+                stack.enter_context(
+                    self._stack.relay(self._database, processes=processes, **variables, **more, **slots)
+                )
                 wait_until(lambda: self._workers() >= processes, "workers run jobs", START_SECONDS)
             else:
                 for _ in range(processes):

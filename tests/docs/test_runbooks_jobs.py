@@ -65,7 +65,9 @@ def jobs(
         workers = fleet.workers(**jobs_in(folder))
         fleet.wait_ready()
         site = JobSite(database, _redis.url, fleet, workers, folder)
-        wait_until(lambda: site.run("select 1 from tide.job_worker"), PATIENCE_SECONDS, "workers have made their queues")
+        wait_until(
+            lambda: site.run("select 1 from tide.job_worker"), PATIENCE_SECONDS, "workers have made their queues"
+        )
         yield site
     _postgres18.drop_database(database)
 

@@ -12,7 +12,7 @@ import pytest
 from relay.local.servers import EmbeddedRedis
 from tests.backends.nats.source_harness import NatsSourceHarness
 from tests.cli.command import invoke
-from tests.docs.pages import blocks, substituted
+from tests.docs.pages import blocks, substituted, text_of
 from tests.e2e.drains import Drains, draining
 from tests.e2e.fleet import fleet
 from tests.services.nats import NatsServer
@@ -104,7 +104,25 @@ def test_ownership(db: psycopg.Connection, database: Database, redis_server: Emb
         assert len(schedulers) == 1
 
 
+def test_jobs(db: psycopg.Connection) -> None:
+    first, state, later, limits, once, dedupe = blocks("jobs/concepts")
+    db.execute(first)
+    assert rows(db, state) == [("pending",)]
+    db.execute(later)
+    [(priority, in_time)] = rows(
+        db, "select priority, available_at > now() + interval '23 hours' from tide.job_list('mail', max_rows => 1)"
+    )
+    assert (priority, in_time) == (10, True)
+    db.execute(limits)
+    assert rows(db, "select concurrency_limit, key_limit from tide.job_queue where name = 'imports'") == [(8, 1)]
+    one, same = results(db, once)
+    assert one == same, "the second call returns the first job"
+    [first_of_three] = rows(db, dedupe)
+    assert rows(db, dedupe) == [first_of_three], "no second one is enqueued until it begins"
+
+
 def test_each_block_is_of_a_kind_that_a_test_runs() -> None:
+    assert {line[3:] for line in text_of("jobs/concepts").splitlines() if line.startswith("```")} == {"", "sql", "text"}
     for name in ("outbox", "inbox", "pipeline", "ownership"):
         text = (Path(__file__).parents[2] / f"docs/concepts/{name}.md").read_text("utf-8")
         assert {line[3:] for line in text.splitlines() if line.startswith("```")} <= {"", "sql", "sh"}

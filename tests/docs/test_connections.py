@@ -5,6 +5,7 @@ from pathlib import Path
 
 from relay.local.servers import EmbeddedRedis
 from tests.docs.pages import blocks
+from tests.fleets.jobs import jobs_in
 from tests.fleets.pipelines import Pipelines, Writers
 from tests.fleets.processes import running_fleet
 from tests.services.postgres import Database
@@ -13,6 +14,7 @@ from tests.web.api import make_hook, running_api
 
 NAMES = [f"pipeline{number}" for number in range(8)]
 PROCESSES, THREADS = 2, 2
+ORDER = '{"order_id": 1}'
 COUNT = """
     select application_name, count(*) from pg_stat_activity
      where datname = current_database() and application_name like 'tide-relay%%' group by 1
@@ -40,13 +42,16 @@ def test_a_fleet_under_load_opens_what_the_page_says_and_no_more(
             pipelines.control(name, delay_ms=20)
         fleet.scheduler(RELAY_MAINTENANCE_INTERVAL="500ms")
         fleet.scheduler(RELAY_MAINTENANCE_INTERVAL="500ms")
-        fleet.workers(processes=PROCESSES, threads=THREADS)
+        fleet.workers(processes=PROCESSES, threads=THREADS, **jobs_in(tmp_path))
         fleet.wait_ready()
+        wait_until(lambda: len(pipelines.run("select 1 from tide.job_worker")) == PROCESSES, 90, "all can run jobs")
+        pipelines.run("select tide.job_enqueue_many('mail', '{send_receipt}', array_fill(%s::jsonb, '{200}'))", ORDER)
 
         def loaded() -> bool:
             count()
             api.send("hook", f"msg_{writers.published}", b"{}")
-            return writers.have_published(2000) and most["tide-relay worker"] >= PROCESSES * THREADS
+            have_run = pipelines.run("select due + leased = 0 from tide.job_stats('mail')") == [(True,)]
+            return have_run and writers.have_published(2000) and most["tide-relay worker"] >= PROCESSES * THREADS
 
         with Writers(pipelines, NAMES, 600) as writers:
             wait_until(loaded, 90, "every thread has worked")
@@ -56,6 +61,8 @@ def test_a_fleet_under_load_opens_what_the_page_says_and_no_more(
     assert most == {
         "tide-relay scheduler": 2,
         "tide-relay worker": PROCESSES * THREADS,
+        "tide-relay jobs": PROCESSES,
+        "tide-relay jobs signs": PROCESSES,
         "tide-relay api": 1,
         "tide-relay api configuration": 1,
     }

@@ -17,7 +17,7 @@ import pytest
 
 from relay.local.servers import EmbeddedRedis
 from tests.cli.command import environment
-from tests.docs.pages import blocks, substituted
+from tests.docs.pages import blocks, substituted, text_of
 from tests.packaging.test_wheel import CHECKOUT, wheel
 from tests.paths import REACH
 from tests.services.postgres import Database
@@ -139,6 +139,29 @@ def test_with_servers_of_ones_own(
         wait_until(is_well, 120, "the doctor is content")
 
 
+# The library that tide-relay brings, in the place of a program that not every machine has.
+RUN = "import sys, psycopg; psycopg.connect(sys.argv[1], autocommit=True).execute(sys.argv[3])"
+PSQL = f"psql() {{ python -c '{RUN}' \"$@\"; }}"
+
+
+def test_jobs_in_five_minutes(installed: Path, own_dirs: Callable[[], Path]) -> None:
+    _, up, order, look, other_language = blocks("jobs/index", "sh")
+    folder = Folder(own_dirs())
+    (folder.path / "tide").symlink_to(installed / "tide")
+    for name, text in zip(("shop.py", "order.py"), blocks("jobs/index", "python"), strict=True):
+        assert f"`{name}`" in text_of("jobs/index")
+        (folder.path / name).write_text(text)
+    enter = "".join(f"{line}\n" for line in order.splitlines() if line.startswith(". "))
+    with folder.running(f". tide/bin/activate\nexec {up}") as output:
+        assert "`ready to run jobs`" in text_of("jobs/index")
+        wait_until(lambda: "ready to run jobs" in output(), 120, "workers have made the queue")
+        folder.run(order)
+        wait_until(lambda: "receipt for order 42" in output(), 120, "the handler has run")
+        wait_until(lambda: "succeeded" in folder.run(enter + look), 120, "the job is listed")
+        folder.run(f"{enter}{PSQL}\n{other_language}")
+        wait_until(lambda: "receipt for order 43" in output(), 120, "so has that of the other")
+
+
 def test_each_block_is_of_a_kind_that_a_test_runs() -> None:
-    text = (CHECKOUT / "docs/get-started/pip.md").read_text("utf-8")
-    assert {line[3:] for line in text.splitlines() if line.startswith("```")} == {"", "sh", "python", "json"}
+    for page, kinds in (("get-started/pip", {"sh", "python", "json"}), ("jobs/index", {"sh", "python"})):
+        assert {line[3:] for line in text_of(page).splitlines() if line.startswith("```")} == kinds | {""}

@@ -258,7 +258,7 @@ class Rate:
 
 
 class Progress:
-    """Watches a backlog being worked off. A process that begins when half of the work is done does not count."""
+    """Watches a backlog until it is done. A process that begins when half of the work is done does not count."""
 
     def __init__(self, system: System, jobs: int, counts: Counts, lines: Callable[[], Lines] | None = None) -> None:
         self._system, self._jobs, self._pids = system, jobs, counts.pids

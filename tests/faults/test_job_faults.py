@@ -70,3 +70,26 @@ def test_servers_are_restarted_and_flushed(jobs, postgres, redis_server):  # noq
     assert most <= 7
     workers.terminate()
     assert workers.wait_exit() == 0
+
+
+def test_a_worker_is_cut_off_from_postgresql_for_longer_than_its_lease(jobs, proxy):  # noqa: F811
+    jobs.fleet.scheduler(RELAY_JOB_LEASE="2s")
+    between = proxy(jobs.fleet.postgres_url)
+    first = jobs.workers("workers-first", RELAY_POSTGRES_URL=between.through(jobs.fleet.postgres_url))
+    jobs.wait_ready()
+    job = jobs.enqueue("waits")
+    wait_until(lambda: begun(jobs, job) == 1, 30, "it runs")
+    between.refuse()
+    second = jobs.workers("workers-second")
+    wait_until(lambda: begun(jobs, job) == 2, 30, "others run it")
+    # It ends in both. The one that is cut off says so when it can, and is refused.
+    jobs.seen_at.with_name("seen.go").touch()
+    assert jobs.wait(job, "succeeded", "dead_letter") == "succeeded"
+    wait_until(lambda: len(jobs.seen("ended")) == 2, 30, "it has ended in both")
+    between.heal()
+    wait_until(lambda: first.says("they are dropped here") or first.says("were refused"), 30, "it is refused")
+    assert jobs.attempts(job) == [(1, "lease_expired"), (2, None)]
+    # It works on.
+    second.kill()
+    assert jobs.wait(jobs.enqueue("waits"), "succeeded", "dead_letter") == "succeeded"
+    assert jobs.seen("ended")[-1]["pid"] in first.children()

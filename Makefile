@@ -113,8 +113,9 @@ docs-serve: .venv/.synced ## show the site at http://127.0.0.1:8000, and again a
 	$(DOCS) serve --livereload $(ARGS)
 
 .PHONY: kill-loop
-kill-loop: .venv/.synced ## kill schedulers and workers under load for three minutes, and judge what was delivered
+kill-loop: .venv/.synced ## kill schedulers and workers under load: three minutes with messages, three with jobs
 	$(RUN) tests.faults.kill_loop $(ARGS)
+	$(RUN) tests.faults.jobs_kill_loop $(ARGS)
 
 .PHONY: exactly-once
 exactly-once: .venv/.synced ## kill workers under every backend that promises exactly once, and count

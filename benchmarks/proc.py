@@ -26,14 +26,16 @@ def reaped_seconds(pid: int) -> float:
 
 def children(pid: int) -> Iterator[int]:
     """The processes below a process, at every depth."""
+    below: dict[int, list[int]] = {}
     for path in Path("/proc").glob("[0-9]*"):
         try:
-            parent = int(_stat(int(path.name))[1])
+            below.setdefault(int(_stat(int(path.name))[1]), []).append(int(path.name))
         except (FileNotFoundError, ProcessLookupError):
             continue
-        if parent == pid:
-            yield int(path.name)
-            yield from children(int(path.name))
+    found = below.get(pid, [])
+    while found:
+        yield from found
+        found = [each for parent in found for each in below.get(parent, ())]
 
 
 def family_cpu_seconds(pids: Iterable[int]) -> float:

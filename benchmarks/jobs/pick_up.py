@@ -15,7 +15,7 @@ IDLE_JOBS, WARM_JOBS = 40, 400
 IDLE_SECONDS = 11.0
 PAUSES_SECONDS = (0.02, 0.12)
 LIMIT_SECONDS = 60.0
-LOOK_SECONDS = 0.0005
+LOOK_SECONDS = 0.004
 
 
 def run(stack: Stack, effort: Effort, programs: Sequence[Program]) -> Iterator[Figure]:

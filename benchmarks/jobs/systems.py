@@ -20,6 +20,7 @@ from psycopg import sql
 from psycopg.types.json import Jsonb
 
 from benchmarks.jobs.handlers import QUEUE
+from benchmarks.proc import family_cpu_seconds
 from benchmarks.stack import Database, Stack, stop, wait_until
 
 ROOT = Path(__file__).parents[2]
@@ -27,6 +28,8 @@ PEERS = ROOT / ".cache" / "job-peers"
 START_SECONDS = 60.0
 LIMIT_SECONDS = 300.0
 LOOK_SECONDS = 0.02
+Lines = dict[str, list[tuple[int, int]]]
+"""Of each process: when it had handled how many jobs."""
 LOCAL = {"http": {"allow_http": True, "allow_private_network": True}}
 
 
@@ -89,11 +92,12 @@ OTHERS = (
 class Counts:
     """What handlers have reported in a folder."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, pids: Sequence[int]) -> None:
         self._folder = folder
+        self.pids = pids
+        """All that runs for it: workers, servers, and what else it needs."""
 
-    def lines(self) -> dict[str, list[tuple[int, int]]]:
-        """Of each process: when it had handled how many."""
+    def lines(self) -> Lines:
         return {path.name: _pairs(path) for path in self._folder.glob("count-*")}
 
     def total(self) -> int:
@@ -160,14 +164,16 @@ class System:
             if self._database is not None:
                 more = {"RELAY_JOB_MODULES": "benchmarks.jobs.handlers", "PYTHONPATH": str(ROOT)}
                 slots = {"RELAY_JOB_SLOTS": "20"} if http else {}
-                stack.enter_context(
-                    self._stack.relay(self._database, processes=processes, **variables, **more, **slots)
-                )
+                relay = self._stack.relay(self._database, processes=processes, **variables, **more, **slots)
+                pids = [*stack.enter_context(relay).pids, self._stack.redis.pid or 0]
                 wait_until(lambda: self._workers() >= processes, "workers run jobs", START_SECONDS)
             else:
+                pids = []
                 for _ in range(processes):
-                    stack.callback(_end, self._start("work", variables))
-            yield Counts(folder)
+                    process = self._start("work", variables)
+                    stack.callback(_end, process)
+                    pids.append(process.pid)
+            yield Counts(folder, [self._stack.postgres.pid or 0, *pids])
 
     def _workers(self) -> int:
         (count,) = self.session.execute(
@@ -242,30 +248,46 @@ def _database(stack: Stack, program: Program) -> Iterator[str]:
             admin.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
 
 
-def rate(system: System, jobs: int, progress: Callable[[], dict[str, list[tuple[int, int]]]]) -> float:
-    """Jobs a second, from when all processes had begun until the end of the last job was committed.
+@dataclass(frozen=True)
+class Rate:
+    """Of jobs, from when all processes had begun until the end of the last job was committed."""
 
-    A process that begins when half of the work is done does not count.
-    """
-    seen: dict[str, tuple[int, int]] = {}
-    began: list[tuple[int, int]] = []
+    per_second: float
+    cpu_microseconds: float
+    """Of all processes, for each job: steadier than the rate on a machine that others use."""
 
-    def is_handled() -> bool:
-        lines = {name: found for name, found in progress().items() if found and found[-1][1]}
+
+class Progress:
+    """Watches a backlog until it is done. A process that begins when half of the work is done does not count."""
+
+    def __init__(self, system: System, jobs: int, counts: Counts, lines: Callable[[], Lines] | None = None) -> None:
+        self._system, self._jobs, self._pids = system, jobs, counts.pids
+        self._lines = lines or counts.lines
+        self._first: dict[str, tuple[int, int]] = {}
+        self._handled = 0
+        """When it began, as the next."""
+        self._at = 0
+        self._cpu = 0.0
+
+    def rate(self) -> Rate:
+        wait_until(self._is_handled, f"{self._system.name}: {self._jobs:,} jobs handled", LIMIT_SECONDS, LOOK_SECONDS)
+        wait_until(self._system.is_done, f"{self._system.name}: the end of all jobs committed", LIMIT_SECONDS)
+        cpu = family_cpu_seconds(self._pids)
+        seconds, jobs = (time.monotonic_ns() - self._at) / 1e9, self._jobs - self._handled
+        return Rate(jobs / seconds, (cpu - self._cpu) / jobs * 1e6)
+
+    def _is_handled(self) -> bool:
+        lines = {name: found for name, found in self._lines().items() if found and found[-1][1]}
         total = sum(found[-1][1] for found in lines.values())
-        for name in lines.keys() - seen.keys():
-            seen[name] = lines[name][0]
-            if not began or total < jobs / 2:
-                at = max(first for first, _ in seen.values())
-                began[:] = [(at, sum(_until(lines[each], at) for each in seen))]
-        return total >= jobs
-
-    wait_until(is_handled, f"{system.name}: {jobs:,} jobs handled", LIMIT_SECONDS, LOOK_SECONDS)
-    wait_until(system.is_done, f"{system.name}: the end of all jobs committed", LIMIT_SECONDS)
-    ((at, count),) = began
-    return (jobs - count) / (time.monotonic_ns() - at) * 1e9
+        if new := lines.keys() - self._first.keys():
+            self._first |= {name: lines[name][0] for name in new}
+            if not self._at or total < self._jobs / 2:
+                self._at = max(at for at, _ in self._first.values())
+                self._handled = sum(_until(lines[name], self._at) for name in self._first)
+                self._cpu = family_cpu_seconds(self._pids)
+        return total >= self._jobs
 
 
-def _until(lines: list[tuple[int, int]], at: int) -> int:
+def _until(lines: Sequence[tuple[int, int]], at: int) -> int:
     """How many were handled by then."""
     return max((count for when, count in lines if when <= at), default=0)

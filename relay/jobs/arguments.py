@@ -172,10 +172,14 @@ class Arguments:
     def _invalid(self, error: ValidationError) -> BadArguments:
         """In the words of pydantic, without the values."""
         found = error.errors(include_url=False, include_context=False, include_input=False)
-        return self._bad("; ".join(f"argument {'.'.join(map(str, each['loc']))!r}: {each['msg']}" for each in found))
+        return self._bad("; ".join(f"{_place(each['loc'])}: {each['msg']}" for each in found))
 
     def _bad(self, text: str) -> BadArguments:
         return BadArguments(f"job {self._name!r}: {text}")
+
+
+def _place(place: tuple[int | str, ...]) -> str:
+    return f"argument {'.'.join(map(str, place))!r}" if place else "its payload"
 
 
 def _has_nul(text: str) -> bool:

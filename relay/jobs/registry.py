@@ -138,8 +138,11 @@ def load(modules: Iterable[str]) -> dict[str, AnyJob]:
     """Imports modules, also of the working directory, and returns all handlers. Raises HandlerError."""
     if not {"", os.getcwd()} & set(sys.path):
         sys.path.insert(0, os.getcwd())
-    for module in modules:
+    names = list(modules)
+    for module in names:
         _import(module)
+    if names and not _handlers:
+        raise HandlerError(f"no handler of jobs is in {', '.join(names)}: write @job above a function")
     for each in _handlers.values():
         each.arguments.check()
     return handlers()

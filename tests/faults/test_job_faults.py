@@ -3,6 +3,7 @@
 from collections import Counter
 
 from tests.waiting import wait_until
+from tests.workers.jobs import job_handlers
 from tests.workers.jobs.fleet import Jobs, jobs  # noqa: F401  fixture
 
 
@@ -11,9 +12,10 @@ def begun(jobs: Jobs, job: str) -> int:  # noqa: F811
 
 
 def test_workers_are_killed_frozen_and_stopped(jobs):  # noqa: F811
-    jobs.fleet.scheduler(RELAY_JOB_LEASE="2s")
+    jobs.fleet.scheduler(RELAY_JOB_LEASE="2s", TEST_RESCUE_SECONDS="0.2")
     first = jobs.workers("workers-first", RELAY_JOB_GRACE="1s")
     jobs.wait_ready()
+    jobs.connection.execute("select tide.job_queue_set('long', '{\"config\": {\"visibility_timeout_ms\": 500}}')")
     # kill -9: rescued when the lease has run out, and counted as an attempt.
     job = jobs.enqueue("waits")
     wait_until(lambda: begun(jobs, job) == 1, 30, "it runs")
@@ -49,14 +51,14 @@ def test_servers_are_restarted_and_flushed(jobs, postgres, redis_server):  # noq
     workers = jobs.workers(processes=2, RELAY_JOB_LEASE="30s", RELAY_JOB_SLOTS="4")
     jobs.wait_ready()
     jobs.connection.execute("select tide.job_queue_set('few', '{\"concurrency_limit\": 7}')")
-    first = [jobs.enqueue("counted") for _ in range(300)]
+    job_handlers.counted.enqueue_many(jobs.connection, [{}] * 300)
     wait_until(lambda: jobs.seen("ended"), 30, "some have ended")
     redis_server.flush()
     postgres.restart()
     jobs.connect()
-    second = [jobs.enqueue("counted") for _ in range(300)]
-    for job in [*first, *second]:
-        assert jobs.wait(job, "succeeded", "dead_letter") == "succeeded"
+    job_handlers.counted.enqueue_many(jobs.connection, [{}] * 300)
+    ended = "select count(*) from tide.job_attempt where outcome = 's'"
+    wait_until(lambda: jobs.one(ended) == 600, 30, "all have succeeded")
     # What had ended when PostgreSQL went was written later: nothing ran twice, and never more than the limit at once.
     assert set(Counter(line["id"] for line in jobs.seen("ended")).values()) == {1}
     assert len({line["pid"] for line in jobs.seen("ended")}) == 2
@@ -68,3 +70,26 @@ def test_servers_are_restarted_and_flushed(jobs, postgres, redis_server):  # noq
     assert most <= 7
     workers.terminate()
     assert workers.wait_exit() == 0
+
+
+def test_a_worker_is_cut_off_from_postgresql_for_longer_than_its_lease(jobs, proxy):  # noqa: F811
+    jobs.fleet.scheduler(RELAY_JOB_LEASE="2s")
+    between = proxy(jobs.fleet.postgres_url)
+    first = jobs.workers("workers-first", RELAY_POSTGRES_URL=between.through(jobs.fleet.postgres_url))
+    jobs.wait_ready()
+    job = jobs.enqueue("waits")
+    wait_until(lambda: begun(jobs, job) == 1, 30, "it runs")
+    between.refuse()
+    second = jobs.workers("workers-second")
+    wait_until(lambda: begun(jobs, job) == 2, 30, "others run it")
+    # It ends in both. The one that is cut off says so when it can, and is refused.
+    jobs.seen_at.with_name("seen.go").touch()
+    assert jobs.wait(job, "succeeded", "dead_letter") == "succeeded"
+    wait_until(lambda: len(jobs.seen("ended")) == 2, 30, "it has ended in both")
+    between.heal()
+    wait_until(lambda: first.says("they are dropped here") or first.says("were refused"), 30, "it is refused")
+    assert jobs.attempts(job) == [(1, "lease_expired"), (2, None)]
+    # It works on.
+    second.kill()
+    assert jobs.wait(jobs.enqueue("waits"), "succeeded", "dead_letter") == "succeeded"
+    assert jobs.seen("ended")[-1]["pid"] in first.children()

@@ -14,4 +14,6 @@ if __name__ == "__main__":
     scheduler.main.EVICT_SECONDS = float(os.environ.get("TEST_EVICT_SECONDS", scheduler.main.EVICT_SECONDS))
     for module in (scheduler.main, scheduler.job_chores):
         module.MEASURE_SECONDS = float(os.environ.get("TEST_MEASURE_SECONDS", module.MEASURE_SECONDS))
+    rescue = os.environ.get("TEST_RESCUE_SECONDS", scheduler.job_chores.RESCUE_SECONDS)
+    scheduler.job_chores.RESCUE_SECONDS = float(rescue)
     main()

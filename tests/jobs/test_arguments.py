@@ -138,8 +138,13 @@ def test_what_can_be_written_but_not_read_is_refused_before_it_is_sent() -> None
 
 def test_a_payload_that_does_not_fit_the_handler_any_more_is_refused_when_it_runs() -> None:
     made = job(name="pay")(lambda order_id: None)
-    for payload in ('{"order": 1}', "[]", "{", '{"order_id": 1, "added": 2}'):
-        with pytest.raises(BadArguments, match="job 'pay'"):
+    for payload, problem in [
+        ('{"order": 1}', "argument 'order_id': Field required"),
+        ("[]", "its payload: Input should be an object"),
+        ("{", "its payload: Invalid JSON"),
+        ('{"order_id": 1, "added": 2}', "argument 'added': Extra inputs are not permitted"),
+    ]:
+        with pytest.raises(BadArguments, match=f"job 'pay': {problem}"):
             made.run(payload, Context())
 
 

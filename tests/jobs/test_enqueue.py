@@ -244,6 +244,16 @@ def test_each_refusal_is_an_error_of_jobs_that_says_what_to_do(shared: Database,
             ),
             (lambda: send.with_options(headers={"a": "\0"}).enqueue(connection, 1), BadOptions, r"headers\.a: .*NUL"),
             (lambda: jobs.enqueue(connection, "mail", "x" * 201), BadOptions, "1 to 200 characters"),
+            (
+                lambda: send.with_options(trace_id="x" * 513).enqueue(connection, 1),
+                BadOptions,
+                "at most 512 characters",
+            ),
+            (
+                lambda: send.with_options(trace_id="x" * 513).enqueue_many(connection, [{"order_id": 1}]),
+                BadOptions,
+                "at most 512 characters",
+            ),
         ]:
             with pytest.raises(kind, match=problem):
                 enqueue_it()

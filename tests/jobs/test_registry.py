@@ -84,6 +84,12 @@ def test_a_module_that_cannot_be_loaded_says_why(modules: Modules) -> None:
             load([name])
 
 
+def test_modules_without_a_handler_are_an_error_that_says_how_to_write_one(modules: Modules) -> None:
+    with pytest.raises(HandlerError, match=r"no handler of jobs is in plain: write @job above a function"):
+        load([modules("plain", "def ship(): ...")])
+    assert load([]) == {}
+
+
 def test_what_would_do_nothing_is_no_handler() -> None:
     def plain() -> Any:
         return coroutine()

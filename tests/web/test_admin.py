@@ -145,7 +145,7 @@ def test_only_who_has_a_token_is_answered_and_a_read_only_one_changes_nothing(ad
 
 
 def test_what_was_answered_is_there(admin: Admin) -> None:
-    for number in range(50):
+    for number in range(300):
         made = admin.enqueue(payload={"n": number})
         assert made["created"]
         assert made["status"] == "pending"

@@ -4,7 +4,7 @@
 -- Raises what is wrong with a job, if anything is. What is asked first is what a caller would want to know first.
 create or replace function tide.job_check(
     queue text, name text, payload jsonb, kind text, priority int, max_attempts int, timeout_seconds int, run_key text,
-    idempotency_key text, dedupe_key text, headers jsonb, metadata jsonb, options jsonb
+    idempotency_key text, dedupe_key text, trace_id text, headers jsonb, metadata jsonb, options jsonb
 ) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -29,6 +29,7 @@ begin
             ('run_key', run_key is null or length(run_key) between 1 and 300, 'must have 1 to 300 characters'),
             ('idempotency_key', idempotency_key is null or length(idempotency_key) between 1 and 300, 'must have 1 to 300 characters'),
             ('dedupe_key', dedupe_key is null or length(dedupe_key) between 1 and 300, 'must have 1 to 300 characters'),
+            ('trace_id', trace_id is null or length(trace_id) <= 512, 'must have at most 512 characters'),
             ('headers', headers is null or jsonb_typeof(headers) = 'object', 'must be a JSON object'),
             ('metadata', metadata is null or jsonb_typeof(metadata) = 'object', 'must be a JSON object'),
             ('options', options is null or jsonb_typeof(options) = 'object', 'must be a JSON object')
@@ -76,11 +77,11 @@ begin
        and kind in ('python', 'http', 'dramatiq', 'celery') and length(name) between 1 and 200 and priority between -1000 and 1000
        and max_attempts between 1 and 1000 and timeout_seconds between 1 and 604800
        and coalesce(length(run_key) between 1 and 300, true) and coalesce(length(idempotency_key) between 1 and 300, true)
-       and coalesce(length(dedupe_key) between 1 and 300, true)
+       and coalesce(length(dedupe_key) between 1 and 300, true) and coalesce(length(trace_id) <= 512, true)
        and coalesce(headers @> '{}', true) and coalesce(metadata @> '{}', true) and coalesce(options @> '{}', true);
     if not found then
         perform tide.job_check(queue, name, payload, kind, priority, max_attempts, timeout_seconds, run_key, idempotency_key,
-                               dedupe_key, headers, metadata, options);
+                               dedupe_key, trace_id, headers, metadata, options);
     end if;
     if options ? 'after' then
         available_at := coalesce(available_at, clock_timestamp());  -- So it has a row in tide.job_wait.
@@ -176,11 +177,11 @@ begin
             or box.enabled is not true
             or (kind in ('python', 'http', 'dramatiq', 'celery') and priority between -1000 and 1000 and max_attempts between 1 and 1000
                     and timeout_seconds between 1 and 604800 and coalesce(headers @> '{}', true) and coalesce(metadata @> '{}', true)
-                    and coalesce(options @> '{}', true)) is not true
+                    and coalesce(options @> '{}', true) and coalesce(length(trace_id) <= 512, true)) is not true
          order by p.number limit 1
     loop
         perform tide.job_check(queue, given.name, given.payload, kind, priority, max_attempts, timeout_seconds, given.run_key,
-                               given.idempotency_key, null, headers, metadata, options);
+                               given.idempotency_key, null, trace_id, headers, metadata, options);
     end loop;
     if wanted = 0 then
         return '{}';

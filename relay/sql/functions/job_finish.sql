@@ -46,9 +46,13 @@ begin
         on conflict do nothing
         returning outbox_id, id
     ), ended as materialized (
-        -- An attempt that is there already, and was not a moment ago, is one of tide.job_complete.
-        select e.*, case when e.outcome in ('r', 'd', 'c') and (e.outbox_id, e.id) not in (select w.outbox_id, w.id from written w)
-                         then 's' else e.outcome end as fate
+        -- An attempt that is there already, and was not a moment ago, is one of tide.job_complete; or the job was cancelled before
+        -- it was claimed, see tide.job_end_skipped.
+        select e.*, case when e.outcome not in ('r', 'd', 'c') or (e.outbox_id, e.id) in (select w.outbox_id, w.id from written w)
+                         then e.outcome
+                         when exists (select from tide.job_attempt a
+                                       where a.outbox_id = e.outbox_id and a.id = e.id and a.attempt = e.attempt and a.outcome = 'c')
+                         then 'c' else 's' end as fate
           from told e
     ), waiting as (
         insert into tide.job_wait (outbox_id, id, attempt, priority, available_at, run_key, code)

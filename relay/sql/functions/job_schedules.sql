@@ -26,7 +26,7 @@ declare
     q   tide.job_queue := tide.find_job_queue(queue);
     bad record;
 begin
-    perform tide.job_check(queue, name, payload, kind, priority, max_attempts, timeout_seconds, run_key, null, dedupe_key, headers,
+    perform tide.job_check(queue, name, payload, kind, priority, max_attempts, timeout_seconds, run_key, null, dedupe_key, null, headers,
                            metadata, options);
     for bad in
         select * from (values

@@ -249,6 +249,19 @@ def test_one_that_is_enqueued_while_what_it_needs_ends_runs_too(
     assert worker.run() == [last]
 
 
+def test_one_that_is_enqueued_while_what_it_needs_is_cancelled_is_cancelled_too(
+    database: Database, session: Session, worker: Worker
+) -> None:
+    """A claim that passes a cancelled job over ends it once more, and is then the first who sees what needs it."""
+    first = with_options(session, "first")
+    with database.connect(autocommit=False) as other:
+        late = after(other, first)
+        one(session, "select tide.job_cancel(%s)", uuid_of(session, first))
+        other.commit()
+    assert worker.claim() == []
+    assert (state(session, late), left(session)) == ("cancelled", 0)
+
+
 def test_a_queue_that_is_dropped_ends_what_waits_for_its_jobs(session: Session, worker: Worker) -> None:
     number = batch(session)
     other = enqueue(session, queue="reports", options=Jsonb({"batch": number}))

@@ -167,6 +167,8 @@ def test_under_a_held_snapshot_a_job_costs_no_more_after_thousands_and_leaves_no
         cost()
         last = cost()
         assert all(now <= 1.5 * then + 10 for then, now in zip(first, last, strict=True)), (first, last)
+        if session.info.server_version < 150000:
+            return  # its statistics come when they like
         before = dead_rows(session)
         # The same number of claims, each of a hundred times as many jobs.
         for _ in range(5):

@@ -104,6 +104,7 @@ def running(database: Database, redis: EmbeddedRedis, prometheus: PrometheusServ
         ports = {"s1": scheduler.port, "w1": workers.port, "a1": api.metrics_port}
         prometheus.scrape(ports, namespace="shop")
         pipelines.wait_delivered("steady", [1], PATIENCE_SECONDS)
+        wait_until(lambda: observed.run_sql("select 1 from tide.job_worker"), PATIENCE_SECONDS, "jobs can run")
         observed.run_sql("select tide.job_enqueue('mail', 'send_receipt', '{\"order_id\": 1}')")
         observed.wait_metric(workers, "tide_jobs_ended_total", 1, queue="mail", outcome="succeeded")
         yield observed

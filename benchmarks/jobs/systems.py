@@ -64,7 +64,7 @@ OURS = Program(
     "ours", (sys.executable, "-m", "benchmarks.jobs.peers.ours"),
     "select exists (select from tide.job_lease) or exists (select from tide.job_wait)"
     "    or coalesce((select tide.job_queue_behind(outbox_id) from tide.job_queue where name = 'bench'), false)",
-    60_000,
+    100_000,
 )  # fmt: skip
 OTHERS = (
     Program("PgQueuer", _python("pgqueuer"), "select exists (select from pgqueuer)", 20_000, "python"),
@@ -79,12 +79,12 @@ OTHERS = (
     ),
     Program(
         "Graphile Worker", _node("graphile-worker.mjs"),
-        "select exists (select from graphile_worker._private_jobs)", 40_000, "node",
+        "select exists (select from graphile_worker._private_jobs)", 100_000, "node",
     ),
     Program(
         "pg-boss", _node("pg-boss.mjs"),
         "select exists (select from pgboss.job where name in ('noop', 'picked', 'post') and state < 'completed')",
-        30_000, "node",
+        60_000, "node",
     ),
 )  # fmt: skip
 
@@ -134,6 +134,11 @@ class System:
     @property
     def name(self) -> str:
         return self.program.name
+
+    @property
+    def pids(self) -> list[int]:
+        """The server, and the client."""
+        return [self._stack.postgres.pid or 0, self._client.pid]
 
     def ask(self, **command: Any) -> float:
         """What its client answers."""
@@ -264,17 +269,19 @@ class Progress:
         self._system, self._jobs, self._pids = system, jobs, counts.pids
         self._lines = lines or counts.lines
         self._first: dict[str, tuple[int, int]] = {}
-        self._handled = 0
-        """When it began, as the next."""
         self._at = 0
+        self._handled = 0
+        """By then."""
         self._cpu = 0.0
+        self._handled_at_cpu = 0
+        """When that was looked up, a little later."""
 
     def rate(self) -> Rate:
         wait_until(self._is_handled, f"{self._system.name}: {self._jobs:,} jobs handled", LIMIT_SECONDS, LOOK_SECONDS)
         wait_until(self._system.is_done, f"{self._system.name}: the end of all jobs committed", LIMIT_SECONDS)
-        cpu = family_cpu_seconds(self._pids)
-        seconds, jobs = (time.monotonic_ns() - self._at) / 1e9, self._jobs - self._handled
-        return Rate(jobs / seconds, (cpu - self._cpu) / jobs * 1e6)
+        seconds = (time.monotonic_ns() - self._at) / 1e9
+        cpu = family_cpu_seconds(self._pids) - self._cpu
+        return Rate((self._jobs - self._handled) / seconds, cpu / max(1, self._jobs - self._handled_at_cpu) * 1e6)
 
     def _is_handled(self) -> bool:
         lines = {name: found for name, found in self._lines().items() if found and found[-1][1]}
@@ -285,6 +292,7 @@ class Progress:
                 self._at = max(at for at, _ in self._first.values())
                 self._handled = sum(_until(lines[name], self._at) for name in self._first)
                 self._cpu = family_cpu_seconds(self._pids)
+                self._handled_at_cpu = sum(found[-1][1] for found in self._lines().values() if found)
         return total >= self._jobs
 
 

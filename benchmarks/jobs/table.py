@@ -10,6 +10,7 @@ import httpx
 from benchmarks.figures import Effort, Figure, at_least, in_turns, ratio, spread
 from benchmarks.jobs import claims, held, pick_up
 from benchmarks.jobs.systems import OTHERS, OURS, ROOT, Lines, Program, Progress, System, systems
+from benchmarks.proc import family_cpu_seconds
 from benchmarks.stack import Stack
 
 ONE_BY_ONE = 2_000
@@ -61,13 +62,24 @@ def _enqueue(stack: Stack, effort: Effort, programs: Sequence[Program]) -> Itera
             f"enqueue {BATCH:,} in each durable commit": {"do": "many", "count": many, "size": BATCH},
         }
         for what, command in commands.items():
-            variants = {name: _asked(system, command) for name, system in found.items()}
+            cpu: Cpu = {name: [] for name in found}
+            variants = {name: _asked(system, command, cpu[name]) for name, system in found.items()}
             in_turns(variants, 1)  # not counted: connections, plans, first pages
-            yield from beside(what, in_turns(variants, effort.rounds))
+            for each in cpu.values():
+                each.clear()
+            yield from beside(what, in_turns(variants, effort.rounds), cpu)
 
 
-def _asked(system: System, command: dict[str, str | int]) -> Callable[[], float]:
-    return lambda: int(command["count"]) / system.ask(**command)
+def _asked(system: System, command: dict[str, str | int], cpu: list[float]) -> Callable[[], float]:
+    count = int(command["count"])
+
+    def measure() -> float:
+        before = family_cpu_seconds(system.pids)
+        seconds = system.ask(**command)
+        cpu.append((family_cpu_seconds(system.pids) - before) / count * 1e6)
+        return count / seconds
+
+    return measure
 
 
 def _handlers(stack: Stack, effort: Effort, programs: Sequence[Program]) -> Iterator[Figure]:

@@ -46,6 +46,8 @@ def refusals() -> Iterator[None]:
             yield
         except psycopg.DataError as error:
             raise ConfigError(_text(error)) from error
+        except UnicodeEncodeError as error:
+            raise ConfigError("a text is not valid Unicode: it has half of a character") from error
         except psycopg.Error as error:
             if error.diag.source_function == "exec_stmt_raise":
                 raise ConfigError(_text(error)) from error

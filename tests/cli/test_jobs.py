@@ -52,6 +52,13 @@ def test_attempts_say_when_and_why(bench: Bench) -> None:
         assert "nats://u:***@h" in bench.done(*words) and "\x1b" not in bench.done(*words)
 
 
+def test_a_text_that_is_not_unicode_is_an_error_and_no_traceback(bench: Bench) -> None:
+    for words in (("enqueue", "mail", "\udcff", "{}"), ("list", "mail", "--name", "\udcff")):
+        refused = bench.verb(*words)
+        assert (refused.exit_code, "is not valid Unicode" in refused.stderr) == (1, True)
+    assert bench.states() == {}
+
+
 def test_lists_of_all_queues_go_on_where_a_page_ended(bench: Bench) -> None:
     bench.session.execute("select tide.job_queue_create('other')")
     made = [(queue, enqueue(bench.session, queue=queue)) for queue in ("mail", "other", "mail", "mail", "other")]

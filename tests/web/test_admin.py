@@ -242,11 +242,12 @@ def test_stats_and_workers(admin: Admin) -> None:
         ({"kind": "handler"}, 422, "validation_error"),
         ({"kind": "handler", "name": "x", "queue_name": "mail", "extra": 1}, 422, "validation_error"),
         ({"kind": "handler", "name": "x", "queue_name": "mail", "payload": {"a": "\0"}}, 422, "validation_error"),
+        ({"kind": "handler", "name": "x", "queue_name": "mail", "payload": {"a": "\ud800"}}, 422, "validation_error"),
         ({"kind": "handler", "name": "x", "queue_name": "mail", "priority": 1001}, 422, "validation_error"),
         ({"kind": "http", "name": "x", "queue_name": "mail", "payload": {"url": "ftp://x"}}, 422, "validation_error"),
         ({"kind": "handler", "name": "x", "queue_name": "mail", "payload": {"a": "x" * 3_000_000}}, 413, "too_large"),
     ],
-    ids=["queue", "name", "unknown", "nul", "priority", "url", "size"],
+    ids=["queue", "name", "unknown", "nul", "surrogate", "priority", "url", "size"],
 )
 def test_what_cannot_be_enqueued_is_a_clear_error(admin: Admin, body: object, status: int, code: str) -> None:
     reply = admin.ask("POST", "/v1/jobs", body)

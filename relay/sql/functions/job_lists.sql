@@ -279,7 +279,7 @@ begin
      cross join lateral (select count(*) as jobs from (select from tide.job_skip s where s.outbox_id = q.outbox_id limit 100000) x) s
      cross join lateral (select count(*) filter (where x.available_at <= clock_timestamp() and x.needs = 0) as due,
                                 count(*) filter (where x.available_at > clock_timestamp() or x.needs > 0) as scheduled,
-                                min(x.available_at) filter (where x.available_at <= clock_timestamp() and x.needs = 0) as oldest
+                                min(greatest(x.available_at, 'epoch')) filter (where x.available_at <= clock_timestamp() and x.needs = 0) as oldest
                            from (select w.available_at, w.needs from tide.job_wait w
                                   where w.outbox_id = q.outbox_id order by w.id limit 100000) x) w
      cross join lateral (select coalesce(sum(e.open), 0)::bigint as jobs from tide.job_lease e where e.outbox_id = q.outbox_id) r

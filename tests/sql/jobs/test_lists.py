@@ -1,5 +1,6 @@
 """The state of a job follows from where it is found; lists begin from the table that holds the state."""
 
+from math import isfinite
 from typing import Any
 
 import psycopg
@@ -128,6 +129,13 @@ def test_a_dead_job_is_shown_after_its_partition_has_gone(session: Session) -> N
     [(state, payload)] = session.execute("select state, payload::jsonb from tide.job_get(%s)", [uuid_of(session, job)])
     assert (state, payload) == ("dead_letter", {"a": 1})
     assert listed(session, state="dead_letter") == [job]
+
+
+def test_a_job_that_is_due_since_ever_leaves_numbers_of_its_queue(session: Session) -> None:
+    """`clock_timestamp() - '-infinity'` is infinite, and before PostgreSQL 17 an error for all queues."""
+    enqueue(session, available_at="-infinity")
+    [(due, oldest)] = session.execute("select due, oldest_due_seconds from tide.job_stats()").fetchall()
+    assert (due, isfinite(oldest)) == (1, True)
 
 
 def test_what_cannot_be_listed_is_refused(session: Session) -> None:

@@ -82,11 +82,13 @@ begin
       into job_claim_due.ids, job_claim_due.attempts, job_claim_due.dues from due d;
 end $$;
 
--- A job, also one whose partition has gone while it waited.
+-- A job, also one whose partition has gone while it waited: once, though it is in both tables until then.
 create or replace function tide.job_stored(queue int, job_id bigint) returns setof tide.job
 language sql stable rows 1
 begin atomic
     select j.* from tide.job j where j.outbox_id = queue and j.id = job_id
      union all
-    select k.* from tide.job_kept k where k.outbox_id = queue and k.id = job_id;
+    select k.* from tide.job_kept k
+     where k.outbox_id = queue and k.id = job_id
+       and not exists (select from tide.job j where j.outbox_id = queue and j.id = job_id);
 end;

@@ -166,6 +166,8 @@ begin
             perform tide.job_cancel_dependent(gone.outbox_id, gone.id);
             continue;
         end if;
+        -- Locked first: where the update itself waits, it looks at the row anew, but its subquery has been seen to find no job then.
+        perform from tide.job_wait w where w.outbox_id = gone.outbox_id and w.id = gone.id for update;
         update tide.job_wait w
            set needs = w.needs - gone.n,
                available_at = case when w.needs > gone.n then w.available_at

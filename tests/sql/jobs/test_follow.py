@@ -1,5 +1,6 @@
 """What follows a job, in the transaction that ends it: chains, batches and callbacks, jobs that wait for others."""
 
+from concurrent.futures import ThreadPoolExecutor
 from threading import Thread
 from typing import Any
 
@@ -9,6 +10,7 @@ from psycopg.types.json import Jsonb
 from tests.services.postgres import Database
 from tests.sql.jobs.jobs import Session, Worker, enqueue, one, uuid_of
 from tests.sql.support import refused
+from tests.waiting import wait_until
 
 
 @pytest.fixture
@@ -260,6 +262,26 @@ def test_one_that_is_enqueued_while_what_it_needs_is_cancelled_is_cancelled_too(
         other.commit()
     assert worker.claim() == []
     assert (state(session, late), left(session)) == ("cancelled", 0)
+
+
+def test_the_last_two_that_a_job_needs_end_at_the_same_time_and_it_runs(database: Database, session: Session) -> None:
+    needed = [enqueue(session), enqueue(session)]
+    last = after(session, *needed)
+    with database.connect(autocommit=False) as first, database.connect() as second:
+        one_worker, other_worker = Worker(first), Worker(second)
+        mine = one_worker.claim(1)
+        first.commit()
+        others = other_worker.claim(1)
+        one_worker.finish(mine)
+        with ThreadPoolExecutor() as pool:
+            finishing = pool.submit(other_worker.finish, others)
+            pid = second.info.backend_pid
+            wait_until(
+                lambda: one(session, "select cardinality(pg_blocking_pids(%s))", pid), what="it waits for the first"
+            )
+            first.commit()
+            assert finishing.result() == 0
+        assert other_worker.run() == [last]
 
 
 def test_a_queue_that_is_dropped_ends_what_waits_for_its_jobs(session: Session, worker: Worker) -> None:

@@ -118,6 +118,22 @@ def test_an_open_transaction_and_jobs_that_no_one_claimed_keep_their_partitions(
     assert retain(session) > 0 and one(session, stored, low) == 0
 
 
+def test_a_job_that_was_copied_out_of_a_partition_that_stays_is_claimed_once(session: Session) -> None:
+    waits = enqueue(session, available_at="infinity")
+    young = enqueue(session)
+    age(session)
+    session.execute("update tide.job set created_at = now() where id = %s", [young])
+    worker = Worker(session)
+    assert worker.run() == [young]
+    assert retain(session) == 0
+    assert (count(session, "job"), count(session, "job_kept")) == (2, 1)
+    session.execute("update tide.job_wait set available_at = now()")
+    assert [job for _, job, _ in worker.claim()] == [waits]
+    assert one(session, "select tide.job_release(%s)", worker.number) == 1
+    assert worker.run() == [waits]
+    assert count(session, "job_kept") == 0
+
+
 def test_a_quiet_queue_does_not_keep_its_jobs_until_a_partition_is_full(session: Session) -> None:
     enqueue(session), enqueue(session)
     Worker(session).run()

@@ -84,4 +84,5 @@ def job_errors() -> Iterator[None]:
     except JobError:
         raise
     except Refused as error:
-        raise _OF_JOBS.get(type(error), _OtherRefusal)(str(error), sqlstate=error.sqlstate) from error.__cause__
+        hint = ". Let it: select tide.grant_job_publisher('ROLE');" if isinstance(error, NotAllowed) else ""
+        raise _OF_JOBS.get(type(error), _OtherRefusal)(f"{error}{hint}", sqlstate=error.sqlstate) from error.__cause__

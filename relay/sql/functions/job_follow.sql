@@ -166,7 +166,7 @@ begin
             perform tide.job_cancel_dependent(gone.outbox_id, gone.id);
             continue;
         end if;
-        -- Locked first: where the update itself waits, it looks at the row anew, but its subquery has been seen to find no job then.
+        -- Locked first: an update that has waited itself was seen to find no job in its subquery then.
         perform from tide.job_wait w where w.outbox_id = gone.outbox_id and w.id = gone.id for update;
         update tide.job_wait w
            set needs = w.needs - gone.n,

@@ -14,7 +14,7 @@ FAILURES = 2
 """How often the receipt of every fifth such order fails before it is sent."""
 
 
-@job(queue=QUEUE)
+@job(name="relay.demo.send_receipt", queue=QUEUE)
 async def send_receipt(context: Context, order: int) -> int:
     """Sends nothing: the demo counts that it ran."""
     if context.attempt <= failures(order):

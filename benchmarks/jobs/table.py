@@ -16,7 +16,7 @@ from benchmarks.stack import Stack
 ONE_BY_ONE = 2_000
 IN_BULK = 40_000
 BATCH = 1_000
-REQUESTS = 4_000
+REQUESTS = 16_000
 PROCESSES = (1, 2)
 HANDLERS_TARGET = 20_000.0
 REFERENCE = 217.0
@@ -109,19 +109,19 @@ def _worked(system: System, effort: Effort, processes: int, cpu: list[float]) ->
 
 
 def _http(stack: Stack, effort: Effort, programs: Sequence[Program]) -> Iterator[Figure]:
-    jobs = effort.count(REQUESTS)
     with systems(stack, programs) as found:
         cpu: Cpu = {name: [] for name in found}
-        variants = {name: _posted(stack, system, jobs, cpu[name]) for name, system in found.items()}
+        variants = {name: _posted(stack, system, effort, cpu[name]) for name, system in found.items()}
         results = in_turns(variants, effort.rounds)
     times = ratio(results[OURS.name], [REFERENCE] * effort.rounds)
     yield at_least(f"HTTP jobs, 1 process / {REFERENCE:.0f} a second", times, 10.0, spread(results[OURS.name]))
     yield from beside("HTTP jobs, 1 process, 20 at a time", results, cpu)
 
 
-def _posted(stack: Stack, system: System, jobs: int, cpu: list[float]) -> Callable[[], float]:
+def _posted(stack: Stack, system: System, effort: Effort, cpu: list[float]) -> Callable[[], float]:
     """The receiver counts the requests: our HTTP jobs have no handler that could."""
     rounds = iter(range(1_000))
+    jobs = effort.count(min(REQUESTS, system.program.backlog))
 
     def measure() -> float:
         url = f"{stack.receiver}/{system.name.replace(' ', '-')}-{next(rounds)}"

@@ -115,7 +115,10 @@ class RelayProcess:
         try:
             return self._process.wait(timeout_seconds)
         except subprocess.TimeoutExpired:
-            raise AssertionError(f"{self.name} did not end in {timeout_seconds} s:\n{self.text()[-3000:]}") from None
+            left = {pid: _waits_in(pid) for pid in self.pids() if is_alive(pid)}
+            raise AssertionError(
+                f"{self.name} did not end in {timeout_seconds} s; its processes wait in {left}:\n{self.text()[-3000:]}"
+            ) from None
 
     def get(self, path: str) -> tuple[int, str]:
         """Status and body; status 0 if nothing listens."""
@@ -145,8 +148,7 @@ class RelayProcess:
         return total
 
     def _reap(self, pids: list[int]) -> None:
-        assert self._process is not None
-        self._process.wait(STOP_SECONDS)
+        self.wait_exit()
         wait_until(lambda: not any(map(is_alive, pids)), STOP_SECONDS, f"the processes of {self.name} are gone")
         now = time.monotonic_ns()
         self.fleet.kills.update(dict.fromkeys(pids, now))
@@ -272,3 +274,10 @@ def is_alive(pid: int) -> bool:
     except (FileNotFoundError, ProcessLookupError):
         return False
     return state not in ("Z", "X")
+
+
+def _waits_in(pid: int) -> str:
+    """The function of the kernel; empty if it runs."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/wchan").read_text()
+    return ""

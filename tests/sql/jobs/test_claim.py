@@ -9,6 +9,8 @@ from psycopg.types.json import Jsonb
 from tests.services.postgres import Database
 from tests.sql.jobs.jobs import Session, Worker, enqueue, one
 
+pytestmark = pytest.mark.each_postgres
+
 
 @pytest.fixture
 def session(database: Database) -> Any:

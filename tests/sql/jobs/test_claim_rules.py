@@ -12,6 +12,8 @@ from tests.services.postgres import Database
 from tests.sql.jobs.jobs import Session, Worker, enqueue, one
 from tests.waiting import wait_until
 
+pytestmark = pytest.mark.each_postgres
+
 Change = tuple[str, str, str]  # a function, and what is replaced in it by what
 PAUSE = "perform pg_advisory_lock(4711); perform pg_advisory_unlock(4711);"
 

@@ -9,6 +9,8 @@ import pytest
 from tests.services.postgres import Database
 from tests.sql.jobs.jobs import Session, Worker, enqueue, one
 
+pytestmark = pytest.mark.each_postgres
+
 SIZE = 1000
 
 

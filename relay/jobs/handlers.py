@@ -11,7 +11,7 @@ from relay.jobs.cron import Missed, check
 from relay.jobs.errors import BadOptions, HandlerError
 from relay.jobs.middleware import surround, surround_async
 from relay.jobs.options import JobOptions, checked, columns
-from relay.jobs.sending import NewJob, send, send_async, send_many, send_many_async
+from relay.jobs.sending import Columns, NewJob, send, send_async, send_many, send_many_async
 
 Called = ParamSpec("Called")
 """How the function is called."""
@@ -112,20 +112,21 @@ class Job(Generic[Called, Enqueued, R_co]):
 
     def new_job(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> NewJob:
         """What would be sent. Raises BadArguments."""
-        options = self.options
-        values = self.arguments.bind(args, kwargs)
-        for option, derived in (("idempotency_key", self._key), ("run_key", self._run_key)):
-            if derived is not None and option not in options:
-                options = options | checked({option: derived.of(values)}, f"job {self.name!r}")
-        what = f"job {self.name!r}"
-        return NewJob(
-            options["queue"] or "", "python", self.name, self.arguments.to_json(values), columns(options, what)
-        )
+        return self._new_job(self.arguments.bind(args, kwargs), columns(self.options, f"job {self.name!r}"))
 
     def _new_jobs(self, arguments: Iterable[Mapping[str, Any]]) -> list[NewJob]:
         if single := self.options.keys() & {"idempotency_key", "dedupe_key"}:
             raise BadOptions(f"job {self.name!r}: {', '.join(sorted(single))} cannot be that of several jobs")
-        return [self.new_job((), each) for each in arguments]
+        shared = columns(self.options, f"job {self.name!r}")
+        return [self._new_job(self.arguments.bind((), each), shared) for each in arguments]
+
+    def _new_job(self, values: dict[str, Any], shared: Columns) -> NewJob:
+        """`shared` are the options of all jobs like it; those that are made of its arguments come on top."""
+        for option, derived in (("idempotency_key", self._key), ("run_key", self._run_key)):
+            if derived is not None and option not in self.options:
+                checked({option: (value := derived.of(values))}, f"job {self.name!r}")
+                shared = {**shared, option: ("text", value)}
+        return NewJob(self.options["queue"] or "", "python", self.name, self.arguments.to_json(values), shared)
 
     # Running -----------------------------------------------------------------------------------------------------
 

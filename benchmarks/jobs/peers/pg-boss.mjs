@@ -1,6 +1,6 @@
 // pg-boss as its pages on workers say for throughput: batches, several workers in a process, a fetch at once after a
-// full one (`burstWhenBatchFull`), and LISTEN and NOTIFY for the first job after a pause. 4 workers with batches of 500
-// were the fastest here; handlers of HTTP jobs send the requests of a batch at the same time.
+// full one (`burstWhenBatchFull`), and LISTEN and NOTIFY for the first job after a pause. 4 workers with batches of 500;
+// handlers of HTTP jobs send the requests of a batch at the same time.
 import { CONCURRENT_REQUESTS, add, httpJobs, main, now, pickUp, post, require, url } from "./program.mjs";
 
 const { PgBoss } = require("pg-boss");

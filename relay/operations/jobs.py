@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 
 from relay.errors import ConfigError
 from relay.masking import mask
-from relay.operations.base import LARGEST_ID, Connection, one, rows, transaction
+from relay.operations.base import LARGEST_ID, Connection, rows, transaction
 from relay.operations.job_errors import NoSuchJob, refusals
 
 State = Literal["pending", "leased", "succeeded", "dead_letter", "cancelled"]
@@ -154,7 +154,7 @@ def enqueue(connection: Connection, new: NewJob) -> Enqueued:
     given = {name: getattr(new, name) for name in NewJob.__slots__}
     with refusals(), transaction(connection):
         [row] = rows(connection, "job_enqueue", **given)
-        return Enqueued(**row, is_new=bool(one(connection, "job_is_new", job=row["job"])))
+        return Enqueued(**row)
 
 
 def list_jobs(connection: Connection, wanted: Filter, *, limit: int = 100, before: str | None = None) -> Page:

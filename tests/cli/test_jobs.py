@@ -42,6 +42,17 @@ def test_a_key_gives_the_first_job_and_refuses_another_payload(bench: Bench) -> 
     assert len(bench.states()) == 1
 
 
+def test_the_rights_of_a_publisher_of_jobs_are_enough_to_enqueue(bench: Bench, database: Database) -> None:
+    role = f"job_publisher_{database.name}"
+    with database.admin() as admin:
+        admin.execute(f"create role {role} login password 'p'")
+    bench.session.execute(f"select tide.grant_job_publisher('{role}')")
+    bench.url = database.server.process.url_of(database.name, role, "p")
+    job = bench.enqueued("{}", "--idempotency-key", "k")
+    again = bench.json("enqueue", "mail", "send", "{}", "--idempotency-key", "k")
+    assert again == {"id": 1, "job": job, "is_new": False}
+
+
 def test_attempts_say_when_and_why(bench: Bench) -> None:
     job = bench.enqueued()
     bench.worker.run(outcome="r", code="hiccup")

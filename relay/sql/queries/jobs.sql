@@ -1,20 +1,16 @@
 -- What people ask of jobs and do to them: relay/operations/jobs.py and job_queues.py.
 
 -- name: job_enqueue
--- Enqueues a job.
-select e.id, tide.job_uuid(q.outbox_id, e.id)::text as job
+-- Enqueues a job; `is_new` is false if a key was in use.
+select e.id, d.job_id::text as job, d.created as is_new
   from tide.job_enqueue(
            queue => %(queue)s::text, name => %(name)s::text, payload => %(payload)s::jsonb, kind => %(kind)s::text,
            priority => %(priority)s::int, max_attempts => %(max_attempts)s::int, timeout_seconds => %(timeout_seconds)s::int,
            available_at => %(available_at)s::timestamptz, run_key => %(run_key)s::text, idempotency_key => %(idempotency_key)s::text,
            dedupe_key => %(dedupe_key)s::text, trace_id => %(trace_id)s::text, headers => %(headers)s::jsonb,
            metadata => %(metadata)s::jsonb, options => %(options)s::jsonb, on_conflict => %(on_conflict)s::text,
-           dedupe => %(dedupe)s::text) as e (id), tide.job_queue q
- where q.name = %(queue)s
-
--- name: job_is_new
--- Whether this transaction wrote it: not, if a key was in use.
-select created_at >= now() as is_new from tide.job_get(%(job)s::uuid)
+           dedupe => %(dedupe)s::text) as e (id)
+ cross join lateral tide.job_enqueued(%(queue)s::text, e.id) d
 
 -- name: job_list
 -- Jobs of a queue, newest first.

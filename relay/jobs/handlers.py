@@ -8,7 +8,7 @@ from relay.jobs.arguments import Arguments
 from relay.jobs.backoff import Backoff, pause_seconds
 from relay.jobs.context import Context
 from relay.jobs.cron import Missed, check
-from relay.jobs.errors import BadOptions, HandlerError
+from relay.jobs.errors import BadArguments, BadOptions, HandlerError
 from relay.jobs.middleware import surround, surround_async
 from relay.jobs.options import JobOptions, checked, columns
 from relay.jobs.sending import Columns, NewJob, send, send_async, send_many, send_many_async
@@ -87,6 +87,16 @@ class Job(Generic[Called, Enqueued, R_co]):
         """Where its function is."""
         code = self.function.__code__
         return f"{self.__module__}.{self.__qualname__} ({code.co_filename}:{code.co_firstlineno})"
+
+    def check(self) -> None:
+        """Whether it can be a handler at all. Raises HandlerError."""
+        self.arguments.check()
+        if self.cron is not None:
+            try:
+                self.arguments.bind((), {})
+            except BadArguments as error:
+                text = f"job {self.name!r} has a cron expression, so it must need no arguments: {error}"
+                raise HandlerError(text) from None
 
     # Enqueuing ---------------------------------------------------------------------------------------------------
 

@@ -144,7 +144,7 @@ def load(modules: Iterable[str]) -> dict[str, AnyJob]:
     if names and not _handlers:
         raise HandlerError(f"no handler of jobs is in {', '.join(names)}: write @job above a function")
     for each in _handlers.values():
-        each.arguments.check()
+        each.check()
     return handlers()
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from relay.jobs import Context, Job, around, before, current, job
 from relay.jobs.errors import BadOptions, HandlerError
-from relay.jobs.registry import handler, handlers, load
+from relay.jobs.registry import handler, handlers, load, own_handlers
 
 Modules = Callable[[str, str], str]
 
@@ -230,3 +230,12 @@ def test_middleware_surrounds_a_coroutine_that_fails() -> None:
     assert log == ["before fails", "in", "async in", "async before", "out"]
     with pytest.raises(HandlerError, match="generator function"):
         around(lambda context: None)  # type: ignore[type-var]
+
+
+def test_a_handler_that_the_clock_enqueues_needs_no_arguments(modules: Modules) -> None:
+    text = "from relay.jobs import job\n@job(cron='0 3 * * *')\ndef {}: ...\n"
+    with pytest.raises(HandlerError, match="'nightly' has a cron expression, so it must need no arguments"):
+        load([modules("needy", text.format("nightly(day: str) -> None"))])
+    with own_handlers():
+        found = load([modules("content", text.format("weekly(day: str = 'monday') -> None"))])
+        assert list(found) == ["weekly"]

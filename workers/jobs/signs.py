@@ -26,6 +26,8 @@ NAME = "tide-relay jobs signs"
 CANCEL_CHANNEL = "tide_job_cancel"
 CONFIG_CHANNEL = "tide_relay_config"
 LONGEST_PAUSE_SECONDS = 5.0
+PACE_SECONDS = 0.1
+"""Between looks at what is to be cancelled."""
 
 
 class Signs:
@@ -94,13 +96,16 @@ class Signs:
                 connection.execute(query("engine_listen"))
             self.is_listening = True
             self._rang("")  # what rang before was not heard
-        next_at = 0.0
+        next_at = beat_at = 0.0
         while not self._stop.is_set():
-            if self._look or time.monotonic() >= next_at:
+            # Anyone can say that something is to be cancelled: the first time it is looked at once.
+            due_at = min(next_at, beat_at + PACE_SECONDS) if self._look else next_at
+            if (now := time.monotonic()) >= due_at:
                 self._look = False
                 self._beat(connection)
-                next_at = time.monotonic() + self._every_seconds
-            seconds = max(0.0, next_at - time.monotonic())
+                beat_at, next_at = now, now + self._every_seconds
+                continue
+            seconds = due_at - now
             if listener is None:
                 self._stop.wait(min(seconds, 1.0))
             else:

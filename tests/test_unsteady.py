@@ -101,8 +101,10 @@ def test_a_crash_of_a_process_counts_as_a_failure(run: Run, again: bool) -> None
 def test_tests_that_no_process_was_left_to_run_are_a_failure(run: Run) -> None:
     crashes = "".join(f"def test_{n}(): fails(1, lambda: os._exit(1), '{n}')\n" for n in range(9))
     result = run(crashes, *XDIST, "--max-worker-restart", "1")
-    assert result.ret == 1
-    result.stdout.fnmatch_lines(["UNSTEADY *", "* collected tests never ran."])
+    assert result.ret in {pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.INTERNAL_ERROR}
+    # The run itself ends in an error if tests are handed to a process in the moment in which it dies.
+    if result.ret == pytest.ExitCode.TESTS_FAILED:
+        result.stdout.fnmatch_lines(["UNSTEADY *", "* collected tests never ran."])
 
 
 @pytest.mark.parametrize("tests", ["", "def test_skipped(): pytest.skip('no')"], ids=["none", "skipped"])

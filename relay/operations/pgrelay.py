@@ -24,7 +24,7 @@ _LEASED = "select count(*) from {jobs} where status = 'leased'"
 _CANCEL = "update {jobs} set status = 'cancelled', updated_at = now(), completed_at = now() where id = any (%s)"
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Imported:
     """One line for each thing."""
 

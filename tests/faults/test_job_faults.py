@@ -51,14 +51,14 @@ def test_servers_are_restarted_and_flushed(jobs, postgres, redis_server):  # noq
     workers = jobs.workers(processes=2, RELAY_JOB_LEASE="30s", RELAY_JOB_SLOTS="4")
     jobs.wait_ready()
     jobs.connection.execute("select tide.job_queue_set('few', '{\"concurrency_limit\": 7}')")
-    job_handlers.counted.enqueue_many(jobs.connection, [{}] * 300)
+    job_handlers.counted.enqueue_many(jobs.connection, [{}] * 100)
     wait_until(lambda: jobs.seen("ended"), 30, "some have ended")
     redis_server.flush()
     postgres.restart()
     jobs.connect()
-    job_handlers.counted.enqueue_many(jobs.connection, [{}] * 300)
+    job_handlers.counted.enqueue_many(jobs.connection, [{}] * 100)
     ended = "select count(*) from tide.job_attempt where outcome = 's'"
-    wait_until(lambda: jobs.one(ended) == 600, 30, "all have succeeded")
+    wait_until(lambda: jobs.one(ended) == 200, 30, "all have succeeded")
     # What had ended when PostgreSQL went was written later: nothing ran twice, and never more than the limit at once.
     assert set(Counter(line["id"] for line in jobs.seen("ended")).values()) == {1}
     assert len({line["pid"] for line in jobs.seen("ended")}) == 2

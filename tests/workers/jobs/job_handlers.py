@@ -101,7 +101,7 @@ def spins(context: Context, forever: bool) -> int:
 @job(queue="few", timeout=60)
 async def counted(context: Context) -> None:
     see("begun", context)
-    await asyncio.sleep(0.005)
+    await asyncio.sleep(0.05)  # so long that none is claimed ahead, and one process leaves some to others
     see("ended", context)
 
 

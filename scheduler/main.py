@@ -3,7 +3,6 @@
 When the session is lost, so is every pipeline; the loop forgets all it knew and starts again with a new session.
 """
 
-import random
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -14,6 +13,7 @@ import structlog
 
 from relay.errors import ConfigError, NotConnected
 from relay.process.metrics import SchedulerMetrics
+from relay.process.retry_pause import RetryPause
 from relay.process.stop import Stop
 from relay.settings import Settings
 from scheduler import job_chores, schedules
@@ -34,7 +34,6 @@ EVICT_SECONDS = 15.0
 MEASURE_SECONDS = 5.0
 EXTEND_SECONDS = 5.0
 LONGEST_WAIT_SECONDS = 1.0
-LONGEST_PAUSE_SECONDS = 5.0
 # Anyone can say that a configuration has changed: the first time it is read at once.
 DISCOVERY_PACE_SECONDS = 0.25
 
@@ -67,12 +66,13 @@ class Scheduler:
 
     def run(self) -> None:
         """Returns when `stop` is set. Raises ConfigError or MigrationError if it cannot start at all."""
-        pause_seconds, worked_before = 0.1, False
+        pause, worked_before = RetryPause(), False
         while not self._stop.is_set():
             self._moved_at = time.monotonic()
             try:
                 with Session(self._settings) as session:
-                    worked_before, pause_seconds = True, 0.1
+                    worked_before = True
+                    pause.reset()
                     self._serve(session)
             except (NotConnected, ConfigError) as error:
                 if isinstance(error, ConfigError) and not worked_before:
@@ -80,8 +80,7 @@ class Scheduler:
                 log.error("session lost, and every pipeline with it", reason=str(error))
                 self._metrics.database_losses.inc()
                 self._database_trouble = str(error)
-                self._stop.wait(random.uniform(0, pause_seconds))
-                pause_seconds = min(LONGEST_PAUSE_SECONDS, pause_seconds * 2)
+                self._stop.wait(pause.next_seconds())
 
     def health(self) -> Health:
         """How it is; safe from any thread."""

@@ -139,6 +139,8 @@ class Work:
     stop: Stop | None
     until_empty: bool
     handled: int = 0
+    answers: int = 0
+    """Calls that PostgreSQL answered: after one, a lost connection is a first failure."""
     rung: bool = False
     """Whether a message is said to have come."""
 
@@ -149,7 +151,7 @@ class Work:
         """On a connection of its own, and on another one when it is lost."""
         failures = 0
         while not self.stopped():
-            before = self.handled
+            before = self.answers
             try:
                 with (
                     database_errors(),
@@ -158,7 +160,7 @@ class Work:
                     self.on(own)
                     return
             except NotConnected as error:
-                failures = 1 if self.handled > before else failures + 1
+                failures = 1 if self.answers > before else failures + 1
                 pause = min(_MAX_PAUSE_SECONDS, 0.1 * 2 ** min(failures, 9)) * random.uniform(0.5, 1)
                 _log.warning("inbox %s: %s; retrying in %.1f s", self.holder.inbox, error, pause)
                 self.pause(pause)
@@ -243,7 +245,9 @@ class Work:
             # As text: one value that Python cannot parse would cost the whole answer.
             cursor.adapters.register_loader("jsonb", TextLoader)
             cursor.adapters.register_loader("timestamptz", MomentLoader)
-            return cursor.execute(query(statement), {**names, **parameters}).fetchall()
+            answer = cursor.execute(query(statement), {**names, **parameters}).fetchall()
+        self.answers += 1
+        return answer
 
 
 def _parsed(text: Any) -> Any:

@@ -1,6 +1,7 @@
 """relay.inbox: a handler's work and the mark of its message are one transaction, whatever happens to the process."""
 
 import contextlib
+import re
 import subprocess
 import sys
 import threading
@@ -230,6 +231,29 @@ def test_a_lost_connection_is_made_anew_when_it_is_ours(db, database):
 
         with pytest.raises(NotConnected, match="message d"):
             inbox.run(given, "commands", hang_up)
+
+
+def test_an_idle_worker_is_back_soon_however_often_its_connection_was_lost(db, database, caplog):
+    session = "from pg_stat_activity where application_name = 'tide-relay inbox' and query ~ 'claim' and state = 'idle'"
+    stop = threading.Event()
+
+    def pauses():
+        return [float(text) for text in re.findall(r"retrying in ([0-9.]+) s", caplog.text)]
+
+    def has_paused(times):
+        return len(pauses()) == times
+
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(inbox.run, database.url, "commands", leave_effect, stop=stop, poll_seconds=0.05)
+        try:
+            for lost in range(1, 5):
+                wait_until(lambda: call(db, f"count(*) {session}") == 1)
+                db.execute(f"select pg_terminate_backend(pid, 5000) {session}")
+                wait_until(partial(has_paused, lost))
+        finally:
+            stop.set()
+        assert running.result(20) == 0
+    assert max(pauses()) <= 0.2
 
 
 def test_what_is_wrong_for_good_is_said(db, database):

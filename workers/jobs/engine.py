@@ -8,7 +8,6 @@ import asyncio
 import contextlib
 import math
 import os
-import random
 import socket
 import threading
 import time
@@ -27,6 +26,7 @@ from relay.jobs.ids import job_uuid
 from relay.jobs.models import Claimed
 from relay.models import Drain
 from relay.pipelines.jobs import parse_jobs
+from relay.process.retry_pause import RetryPause
 from relay.process.unforeseen import log_bug
 from relay.settings import Settings
 from workers.jobs.connections import Connections
@@ -42,7 +42,6 @@ log = structlog.get_logger(__name__)
 
 PACE_SECONDS = 0.008
 """Between trips that only take a few jobs more."""
-LONGEST_PAUSE_SECONDS = 5.0
 LONGEST_WAIT_SECONDS = 1.0
 TOLD_SECONDS = 2.0
 """How long handlers that were told to end at a stop may take."""
@@ -59,8 +58,9 @@ class Engine:
         self._passed_on: dict[str, tuple[float, float]] = {}
         self._measures = Measures()
         self._worker: int | None = None
-        self._worker_lost = self._doubtful = False
+        self._doubtful = False
         self._stopping = False
+        self._pause = RetryPause()
         self._grace_until = math.inf
         self._stop_told_at = math.inf
         self._tripped_at = 0.0
@@ -153,7 +153,6 @@ class Engine:
         )
         self._ready.set()
         sweep = self._loop.create_task(self._sweep())
-        pause_seconds = 0.1
         while True:
             try:
                 await self._work()
@@ -162,8 +161,7 @@ class Engine:
                 log.error("jobs wait for PostgreSQL", reason=str(error), running=self._runner.running)
                 if self._stopping and not self._runner.running:
                     break  # others rescue what could not be handed back
-                await asyncio.sleep(random.uniform(0, pause_seconds))
-                pause_seconds = min(LONGEST_PAUSE_SECONDS, pause_seconds * 2)
+                await asyncio.sleep(self._pause.next_seconds())
             except Exception as error:  # noqa: BLE001  the jobs of the process depend on this loop
                 log_bug("bug in the engine of jobs", error)
                 await asyncio.sleep(1)
@@ -249,11 +247,12 @@ class Engine:
         except psycopg.DataError as error:
             log_bug("PostgreSQL refused to store what jobs said", error, jobs=len(done))
             self._runner.done = [bare(each) for each in done] + self._runner.done
-            self._store_failed()
+            self._doubtful = True
             return
         except BaseException:
             self._runner.done = done + self._runner.done
             raise
+        self._pause.reset()
         now = time.monotonic()
         for queue in queues:
             queue.ended = [end for end in queue.ended if end not in ends]
@@ -290,9 +289,6 @@ class Engine:
         if refused:
             log.warning("ends of jobs were refused: other workers have them", jobs=refused)
             self._doubtful = True
-
-    def _store_failed(self) -> None:
-        self._doubtful = True
 
     # Events ------------------------------------------------------------------------------------------------------
 

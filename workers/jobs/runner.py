@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Awaitable, Callable, Container, Iterable, Mapping, Sequence
 from functools import partial
 
@@ -11,7 +11,6 @@ import structlog
 
 from relay.jobs.handlers import AnyJob
 from relay.jobs.models import Claimed, Ended
-from relay.log_limit import LogLimit
 from relay.process.unforeseen import log_bug
 from workers.jobs.children import Children
 from workers.jobs.queues import Queue
@@ -30,6 +29,7 @@ from workers.jobs.run import (
 from workers.jobs.slots import Slots, Way
 from workers.jobs.store import Done
 from workers.jobs.threads import Threads
+from workers.jobs.unknown import Unknown
 
 log = structlog.get_logger(__name__)
 
@@ -38,7 +38,6 @@ FINISH_MANY = 500
 SWEEP_SECONDS = 0.25
 STUCK_SECONDS = 5.0
 """What does not end so long after it was told to is written off."""
-LONGEST_UNKNOWN_SECONDS = 60.0
 IMPORT_SECONDS = 60.0
 """How long a process for a handler may take to begin."""
 HAND_OFF_THREADS = 2
@@ -64,12 +63,11 @@ class Runner:
         self._runs: set[Run] = set()
         self.done: list[Done] = []
         self.done_since = 0.0
-        self.unknown = _Unknown()
+        self.unknown = Unknown()
         self._threads = Threads(threads, "job")
         self._hand_off_threads = Threads(HAND_OFF_THREADS, "job-hand-off")
         self._process_threads = Threads(threads, "job-process")
         self._children = Children(modules)
-        self._stopping = False
 
     # What there is ----------------------------------------------------------------------------------------------
 
@@ -311,32 +309,3 @@ class Runner:
         for threads in (self._threads, self._hand_off_threads, self._process_threads):
             threads.close()
         self._children.close()
-
-
-class _Unknown:
-    """Jobs that this process has no handler for are handed back, and come again later and later: in a rolling update
-    new jobs meet old workers, and must not die of it."""
-
-    def __init__(self) -> None:
-        self._pauses: dict[str, tuple[float, float]] = {}
-        """By name: the pause, and until when it lasts."""
-        self.counts: Counter[str] = Counter()
-        """Jobs by queue, since they were last taken."""
-        self._due = LogLimit()
-
-    def handed_back(self, claimed: Claimed) -> Ended:
-        now = time.monotonic()
-        name = claimed.name if claimed.kind == "p" else f"kind {claimed.kind}"
-        pause, until = self._pauses.get(name, (0.5, 0.0))
-        if now >= until:
-            pause = min(LONGEST_UNKNOWN_SECONDS, 2 * pause)
-            if len(self._pauses) > 10_000:
-                self._pauses.clear()
-            self._pauses[name] = (pause, now + pause)
-        self.counts[claimed.queue] += 1
-        if times := self._due.count():
-            log.warning(
-                "jobs that this worker has no handler for were handed back: run one that has it with --jobs MODULE",
-                queue=claimed.queue, name=name, jobs=times, retry_in_seconds=pause,
-            )  # fmt: skip
-        return Ended("b", "unknown_handler", retry_seconds=pause)

@@ -4,7 +4,6 @@ It also hears the bells of queues, changes of them, and that a running job is to
 can send those: none is more than a reason to look.
 """
 
-import random
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -16,6 +15,7 @@ from relay.database import pooler
 from relay.database.connection import Connection, connect, database_errors, is_shared
 from relay.database.notifications import Listener
 from relay.errors import ConfigError, MigrationError, NotConnected
+from relay.process.retry_pause import RetryPause
 from relay.process.stop import Stop
 from relay.settings import Settings
 from relay.sql import query
@@ -25,7 +25,6 @@ log = structlog.get_logger(__name__)
 NAME = "tide-relay jobs signs"
 CANCEL_CHANNEL = "tide_job_cancel"
 CONFIG_CHANNEL = "tide_relay_config"
-LONGEST_PAUSE_SECONDS = 5.0
 PACE_SECONDS = 0.1
 """Between looks at what is to be cancelled."""
 
@@ -51,6 +50,7 @@ class Signs:
         self._rang, self._changed, self._cancel, self._late, self._lost = rang, changed, cancel, late, lost
         self._every_seconds = settings.job_lease_seconds / 3
         self._stop = Stop()
+        self._pause = RetryPause()
         self._look = False
         self._worker: int | None = None
         self._beat_at = 0.0
@@ -71,17 +71,14 @@ class Signs:
             self._thread.join(self._settings.connect_timeout_seconds + 1)
 
     def _run(self) -> None:
-        pause_seconds = 0.1
         while not self._stop.is_set():
             try:
                 with closing(connect(self._settings, NAME)) as connection:
                     self._give(connection)
-                    pause_seconds = 0.1
             except (NotConnected, ConfigError, MigrationError) as error:
                 log.warning("no sign of life can be given for the jobs of this process", reason=str(error))
                 self._deaf()
-                self._stop.wait(random.uniform(0, pause_seconds))
-                pause_seconds = min(LONGEST_PAUSE_SECONDS, pause_seconds * 2)
+                self._stop.wait(self._pause.next_seconds())
 
     def _deaf(self) -> None:
         if self.is_listening:
@@ -121,6 +118,7 @@ class Signs:
         assert worker is not None
         alive, leases, jobs = row
         self._beat_at = sent_at
+        self._pause.reset()
         if not alive:
             self._lost(worker)
         elif sent_at - before > self._settings.job_lease_seconds:

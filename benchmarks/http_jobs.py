@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from datetime import UTC, datetime
 
 from benchmarks.figures import Effort, Figure, at_least, in_turns, ratio, spread
 from benchmarks.stack import Stack
@@ -75,8 +74,8 @@ async def _send(url: str, requests: int, keys: dict[str, object]) -> None:
 
 def _job(url: str, number: int) -> Claimed:
     return Claimed(
-        "default", 1, number, f"{number:032x}", 1, "http", "order.webhook", 0, 30, 10,
-        f'{{"url": "{url}", "json": {BODY.decode()}}}', None, None, None, None, None, "trace", datetime.now(UTC),
+        "default", 1, 1, number, 1, "http", "order.webhook", 0, 30, 10, 0, 0,
+        f'{{"url": "{url}", "json": {BODY.decode()}}}', None, None, None, None, None, "trace",
     )  # fmt: skip
 
 

@@ -16,7 +16,7 @@ from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
 from pydantic_core import CoreConfig, PydanticSerializationError, SchemaSerializer
 from typing_extensions import TypedDict
 
-from relay.jobs.context import Context
+from relay.jobs.context import Context, Running, made
 from relay.jobs.errors import BadArguments, HandlerError
 
 _WRITING = CoreConfig(ser_json_inf_nan="strings")
@@ -86,13 +86,12 @@ class Arguments:
         except ValidationError as error:
             raise self._invalid(error) from None
 
-    def call(self, values: Mapping[str, Any], context: Context) -> Any:
+    def call(self, values: Mapping[str, Any], running: Running) -> Any:
         """Calls the function."""
-        given = dict(values)
-        if self._context is not None:
-            given[self._context] = context
+        given = values if self._context is None else {**values, self._context: made(running)}
         if self._takes_names:
             return self._function(**given)
+        given = dict(given)
         named = {name: given.pop(name) for name in self._signature.parameters if name in given}
         if self._rest is not None:
             named[self._rest] = given

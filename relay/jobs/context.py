@@ -4,7 +4,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -15,7 +15,7 @@ from relay.jobs.errors import BadArguments, LeaseLost, QueueDisabled, job_errors
 from relay.jobs.results import result_text
 
 _log = logging.getLogger(__name__)
-_running: ContextVar["Context | None"] = ContextVar("tide_job", default=None)
+_running: ContextVar["Running | None"] = ContextVar("tide_job", default=None)
 
 
 class Flag:
@@ -127,16 +127,24 @@ def _lease_errors(context: Context) -> Iterator[None]:
         raise LeaseLost(f"job {context.name!r} {context.id}: {error}", sqlstate=error.sqlstate) from error.__cause__
 
 
+Running = Context | Callable[[], Context]
+"""The context of a run, or what returns it, always the same: most handlers never ask, and making it is dear."""
+
+
+def made(running: Running) -> Context:
+    return running if isinstance(running, Context) else running()
+
+
 def current() -> Context | None:
     """The run that calls this, in its thread or task; None outside of any."""
-    return _running.get()
+    running = _running.get()
+    return None if running is None else made(running)
 
 
-@contextmanager
-def running(context: Context) -> Iterator[None]:
-    """Makes it `current()`."""
-    token = _running.set(context)
-    try:
-        yield
-    finally:
-        _running.reset(token)
+def enter(running: Running) -> "Token[Running | None]":
+    """Makes it `current()`, until `leave`."""
+    return _running.set(running)
+
+
+def leave(token: "Token[Running | None]") -> None:
+    _running.reset(token)

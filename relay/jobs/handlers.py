@@ -1,15 +1,15 @@
 """What `@job` makes of a function."""
 
 import inspect
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Generic, Literal, ParamSpec, Self, TypeVar, Unpack
 
+from relay.jobs import middleware
 from relay.jobs.arguments import Arguments
 from relay.jobs.backoff import Backoff, pause_seconds
-from relay.jobs.context import Context
+from relay.jobs.context import Running, enter, leave, made
 from relay.jobs.cron import Missed, check
 from relay.jobs.errors import BadArguments, BadOptions, HandlerError
-from relay.jobs.middleware import surround, surround_async
 from relay.jobs.options import JobOptions, checked, columns
 from relay.jobs.sending import Columns, NewJob, send, send_async, send_many, send_many_async
 
@@ -140,25 +140,37 @@ class Job(Generic[Called, Enqueued, R_co]):
 
     # Running -----------------------------------------------------------------------------------------------------
 
-    def run(self, payload: str | bytes, context: Context) -> Any:
+    def run(self, payload: str | bytes, running: Running) -> Any:
         """Runs a plain function in this thread, inside of the middleware. Raises what it raises, or BadArguments.
 
         `relay.jobs.results.result_text` is the result as it is kept.
         """
         values = self.arguments.from_json(payload)
-        with surround(context):
-            result = self.arguments.call(values, context)
+        token = enter(running)
+        try:
+            if middleware.is_any():
+                with middleware.surround(made(running)):
+                    result = self.arguments.call(values, running)
+            else:
+                result = self.arguments.call(values, running)
+        finally:
+            leave(token)
         if inspect.iscoroutine(result):
             result.close()
             raise HandlerError(f"job {self.name!r}: its handler returned a coroutine; declare it with `async def`")
         return result
 
-    async def run_async(self, payload: str | bytes, context: Context) -> Any:
+    async def run_async(self, payload: str | bytes, running: Running) -> Any:
         """The same for a coroutine."""
         values = self.arguments.from_json(payload)
-        async with surround_async(context):
-            made: Awaitable[Any] = self.arguments.call(values, context)
-            return await made
+        token = enter(running)
+        try:
+            if middleware.is_any():
+                async with middleware.surround_async(made(running)):
+                    return await self.arguments.call(values, running)
+            return await self.arguments.call(values, running)
+        finally:
+            leave(token)
 
     def pause_seconds(self, attempt: int, own: Backoff | None = None) -> float:
         """Until the next attempt, after this one failed; `own` is the backoff of the job itself, of its options."""

@@ -19,7 +19,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from typing import Any, NamedTuple, TypeVar
 
-from relay.jobs.context import Context, running
+from relay.jobs.context import Context
 from relay.jobs.errors import HandlerError
 
 B = TypeVar("B", bound=Callable[[Context], None] | Callable[[Context], Awaitable[None]])
@@ -67,10 +67,15 @@ def around(function: A) -> A:
     return function
 
 
+def is_any() -> bool:
+    """Whether anything was declared: entering nothing is dear, too."""
+    return bool(_scopes)
+
+
 @contextmanager
 def surround(context: Context) -> Iterator[None]:
     """The run of a plain function."""
-    with running(context), ExitStack() as stack:
+    with ExitStack() as stack:
         for scope in _scopes:
             if not scope.is_async:
                 stack.enter_context(scope.enter(context))
@@ -80,15 +85,10 @@ def surround(context: Context) -> Iterator[None]:
 @asynccontextmanager
 async def surround_async(context: Context) -> AsyncIterator[None]:
     """The run of a coroutine."""
-    if not _scopes:
-        with running(context):
-            yield
-        return
-    with running(context):
-        async with AsyncExitStack() as stack:
-            for scope in _scopes:
-                if scope.is_async:
-                    await stack.enter_async_context(scope.enter(context))
-                else:
-                    stack.enter_context(scope.enter(context))
-            yield
+    async with AsyncExitStack() as stack:
+        for scope in _scopes:
+            if scope.is_async:
+                await stack.enter_async_context(scope.enter(context))
+            else:
+                stack.enter_context(scope.enter(context))
+        yield

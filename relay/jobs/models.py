@@ -1,22 +1,29 @@
 """The values on the path of a job: what a claim hands to a worker process, and what became of one run."""
 
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Literal
+from datetime import UTC, datetime, timedelta
+from typing import Literal, NamedTuple
+
+from relay.database.values import LATEST
+from relay.jobs.ids import job_uuid
 
 Outcome = Literal["s", "r", "d", "c", "b"]
 """Succeeded; failed, to be retried; dead; cancelled; handed back, which is no attempt."""
 
 
-@dataclass(frozen=True, slots=True)
-class Claimed:
-    """One job of a lease, to be run once."""
+EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
+"""PostgreSQL's: it counts microseconds from there."""
+
+
+class Claimed(NamedTuple):
+    """One job of a lease, to be run once: the queue, and a row of `tide.job_claim` as it came. What few ask for is made
+    when they do."""
 
     queue: str
+    outbox_id: int
+    """The queue's number."""
     lease_id: int
     id: int
-    uuid: str
-    """The public id."""
     attempt: int
     """Of this run; the first is 1."""
     kind: str
@@ -24,6 +31,9 @@ class Claimed:
     priority: int
     timeout_seconds: int
     max_attempts: int
+    created_us: int
+    """When it was enqueued, and since when it could run: microseconds since `EPOCH`."""
+    due_us: int
     payload: str
     """JSON text, as PostgreSQL prints it."""
     headers: str | None
@@ -33,7 +43,18 @@ class Claimed:
     idempotency_key: str | None
     run_key: str | None
     trace_id: str | None
-    created_at: datetime
+
+    @property
+    def uuid(self) -> str:
+        """The public id."""
+        return job_uuid(self.outbox_id, self.id)
+
+    @property
+    def created_at(self) -> datetime:
+        try:
+            return EPOCH + timedelta(microseconds=self.created_us)
+        except OverflowError:
+            return LATEST
 
 
 @dataclass(frozen=True, slots=True)

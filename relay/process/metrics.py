@@ -60,6 +60,7 @@ Causes of a wake-up: bell, timer, again, later, more, retry, config, lost.
 Workers must call `relay.process.multiprocess.prepare_multiprocess` before anything imports this module.
 """
 
+from bisect import bisect_left
 from functools import cache
 from typing import NamedTuple
 
@@ -301,6 +302,12 @@ class SchedulerMetrics:
         for metric in vars(self).values():
             if isinstance(metric, MetricWrapperBase) and "pipeline" in metric._labelnames:
                 metric.remove_by_labels({"pipeline": pipeline})
+
+
+def observe_times(histogram: Histogram, value: float, times: int) -> None:
+    """What so many calls of `observe` do, at the price of one: the library has no call for it."""
+    histogram._sum.inc(value * times)
+    histogram._buckets[bisect_left(histogram._upper_bounds, value)].inc(times)
 
 
 @cache

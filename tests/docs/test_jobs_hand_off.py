@@ -48,9 +48,10 @@ def claim(connection: psycopg.Connection, queue: str) -> list[Claimed]:
     with connection.cursor(row_factory=class_row(Claimed)) as cursor:
         return cursor.execute(
             """
-            select q.name as queue, tide.job_uuid(q.outbox_id, c.id)::text as uuid, c.lease_id, c.id, c.attempt,
+            select q.name as queue, q.outbox_id, c.lease_id, c.id, c.attempt,
                    c.kind::text, c.name, c.priority, c.timeout_seconds, c.max_attempts, c.payload, c.headers,
-                   c.metadata, c.options, c.idempotency_key, c.run_key, c.trace_id, c.created_at
+                   c.metadata, c.options, c.idempotency_key, c.run_key, c.trace_id,
+                   (extract(epoch from c.created_at - '2000-01-01 00:00+00') * 1e6)::bigint as created_us, 0 as due_us
               from tide.job_queue q, tide.job_worker_start('here', 1, array[q.name], 10) worker,
                    tide.job_claim(q.outbox_id, worker, 1000) c
              where q.name = %s order by c.id

@@ -41,7 +41,7 @@ def _read(stream: IO[bytes], requests: "queue.SimpleQueue[bytes]") -> None:
 
 
 def _run(handler: Any, claimed: Claimed) -> Ended:
-    context = make_context(claimed)
+    context = make_context(claimed, claimed.timeout_seconds)
     try:
         if handler.is_coroutine:
             result = asyncio.run(handler.run_async(claimed.payload, context))

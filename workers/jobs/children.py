@@ -12,7 +12,6 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Any
 
 from relay.jobs.models import Ended
@@ -84,7 +83,7 @@ class Children:
         child.wait_ready()
         # Its time begins when its handler does: a new process imports the application first.
         run.ends_at = time.monotonic() + run.claimed.timeout_seconds
-        answer = child.ask(asdict(run.claimed) | {"created_at": None})
+        answer = child.ask(run.claimed._asdict())
         run.kill = None
         with self._lock:
             self._busy.discard(child)

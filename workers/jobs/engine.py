@@ -22,8 +22,6 @@ from relay.drains.lease import DrainStart
 from relay.errors import ConfigError, MigrationError, NotConnected
 from relay.jobs.errors import JobError
 from relay.jobs.handlers import AnyJob
-from relay.jobs.ids import job_uuid
-from relay.jobs.models import Claimed
 from relay.models import Drain
 from relay.pipelines.jobs import parse_jobs
 from relay.process.retry_pause import RetryPause
@@ -262,10 +260,10 @@ class Engine:
             self._measures.drained(each)
         self._finished(done, trip.refused, now)
         for visit, seen in zip(visits, trip.seen, strict=True):
-            visit.queue.claimed(len(seen.rows), visit.want, seen.look, now, listens=self._signs.is_listening)
-            if seen.rows:
-                self._measures.claimed(visit.queue.name, seen.rows)
-                self._runner.add([_claimed(visit.queue, row) for row in seen.rows], visit.queue)
+            visit.queue.claimed(len(seen.jobs), visit.want, seen.look, now, listens=self._signs.is_listening)
+            if seen.jobs:
+                self._measures.claimed(visit.queue.name, seen.jobs)
+                self._runner.add(seen.jobs, visit.queue)
         self._measures.slots(self._runner)
 
     async def _renew(self, queues: Sequence[Queue]) -> None:
@@ -417,12 +415,3 @@ class Engine:
         for queue in self._queues.values():
             await self._store.value("engine_ring", outbox=f"jobs/{queue.name}")
         log.info("no job runs here any more", worker=self._worker)
-
-
-def _claimed(queue: Queue, row: tuple[Any, ...]) -> Claimed:
-    lease_id, number, attempt, kind, name, priority, timeout_seconds, max_attempts, created_at, _, *texts = row
-    kind = kind.decode() if isinstance(kind, bytes) else kind
-    uuid = job_uuid(queue.outbox_id, number)
-    first = (queue.name, lease_id, number, uuid, attempt, kind, name, priority, timeout_seconds, max_attempts)
-    fields: tuple[Any, ...] = (*first, *texts, created_at)
-    return Claimed(*fields)

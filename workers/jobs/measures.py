@@ -3,9 +3,9 @@
 import time
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
 
-from relay.process.metrics import PipelineLabels, worker_metrics
+from relay.jobs.models import EPOCH, Claimed
+from relay.process.metrics import PipelineLabels, observe_times, worker_metrics
 from workers.jobs.queues import EndOfDrain
 from workers.jobs.runner import Runner
 from workers.jobs.store import Done
@@ -13,7 +13,6 @@ from workers.jobs.store import Done
 KINDS = {"p": "python", "h": "http", "d": "dramatiq", "c": "celery"}
 OUTCOMES = {"s": "succeeded", "r": "retried", "d": "dead", "c": "cancelled", "b": "handed_back"}
 BACKEND = "jobs"
-_DUE_AT = 9
 
 
 class Measures:
@@ -21,19 +20,19 @@ class Measures:
         labels = PipelineLabels(end.drain.pipeline, "jobs", BACKEND)
         worker_metrics().drains.labels(*labels, end.result.outcome).inc()
 
-    def claimed(self, queue: str, rows: Sequence[tuple[Any, ...]]) -> None:
+    def claimed(self, queue: str, jobs: Sequence[Claimed]) -> None:
         """The wait is that of the job which has waited longest, of each claim."""
         metrics = worker_metrics()
-        metrics.jobs_claimed.labels(queue).inc(len(rows))
-        oldest = min(row[_DUE_AT] for row in rows).timestamp()
+        metrics.jobs_claimed.labels(queue).inc(len(jobs))
+        oldest = EPOCH.timestamp() + min(job.due_us for job in jobs) / 1e6
         metrics.job_wait_seconds.labels(queue).observe(max(0.0, time.time() - oldest))
 
     def ended(self, done: Sequence[Done]) -> None:
         metrics = worker_metrics()
-        for (queue, outcome), number in Counter((each.queue.name, each.ended.outcome) for each in done).items():
+        alike = Counter([(each.queue.name, each.ended.outcome, each.claimed.kind, each.ms) for each in done])
+        for (queue, outcome, kind, ms), number in alike.items():
             metrics.jobs_ended.labels(queue, OUTCOMES[outcome]).inc(number)
-        for each in done:
-            metrics.job_seconds.labels(each.queue.name, KINDS.get(each.kind, "other")).observe(each.ms / 1000)
+            observe_times(metrics.job_seconds.labels(queue, KINDS.get(kind, "other")), ms / 1000, number)
 
     def slots(self, runner: Runner) -> None:
         metrics = worker_metrics()

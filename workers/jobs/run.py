@@ -27,7 +27,7 @@ SUCCEEDED = Ended("s")
 
 @dataclass(slots=True, eq=False)
 class Run:
-    """A job that a slot runs. Its texts are parsed only where a handler may ask for them."""
+    """A job that a slot runs."""
 
     claimed: Claimed
     queue: Queue
@@ -36,7 +36,6 @@ class Run:
     """`time.monotonic()` seconds, as the next."""
     ends_at: float
     handler: AnyJob | None = None
-    context: Context | None = None
     task: "asyncio.Task[None] | None" = None
     reason: Reason | None = None
     told_at: float = 0.0
@@ -46,14 +45,23 @@ class Run:
     has_begun: bool = False
     kill: Callable[[], None] | None = field(default=None, repr=False)
     """Ends the process that it runs in."""
+    made: Context | None = None
+
+    def context(self) -> Context:
+        """Made when the handler or its middleware asks for it. In the thread or task of the handler."""
+        if self.made is None:
+            self.made = make_context(self.claimed, self.ends_at - time.monotonic())
+            if self.reason is not None:  # told between these lines
+                self.made.cancelled.set()
+        return self.made
 
     def tell(self, reason: Reason) -> None:
         """Asks it to end; for a coroutine, which is cancelled, that is more than asking. In the loop only."""
         if self.reason is not None:
             return
         self.reason, self.told_at = reason, time.monotonic()
-        if self.context is not None:
-            self.context.cancelled.set()
+        if self.made is not None:
+            self.made.cancelled.set()
         if self.task is not None and self.has_begun:
             self.task.cancel()
         if self.kill is not None:
@@ -64,7 +72,7 @@ class Run:
         return interrupted(self.claimed, self.reason or "stopping", self.handler)
 
 
-def make_context(claimed: Claimed) -> Context:
+def make_context(claimed: Claimed, seconds_left: float) -> Context:
     return Context(
         id=claimed.uuid,
         attempt=claimed.attempt,
@@ -74,7 +82,7 @@ def make_context(claimed: Claimed) -> Context:
         trace_id=claimed.trace_id,
         headers=json.loads(claimed.headers) if claimed.headers else {},
         metadata=json.loads(claimed.metadata) if claimed.metadata else {},
-        deadline=datetime.now(UTC) + timedelta(seconds=claimed.timeout_seconds),
+        deadline=datetime.now(UTC) + timedelta(seconds=seconds_left),
         lease_id=claimed.lease_id,
         number=claimed.id,
     )
@@ -83,10 +91,9 @@ def make_context(claimed: Claimed) -> Context:
 async def run_coroutine(run: Run) -> Ended:
     """Runs a handler in the loop. Raises nothing."""
     assert run.handler is not None
-    assert run.context is not None
     try:
         result = await run.handler.run_async(run.claimed.payload, run.context)
-        return returned(run.handler, run.context, run.claimed, result)
+        return returned(run.handler, run.made, run.claimed, result)
     except asyncio.CancelledError as error:
         if run.reason is not None:
             return run.interrupted()
@@ -98,18 +105,17 @@ async def run_coroutine(run: Run) -> Ended:
 def run_function(run: Run) -> Ended:
     """The same for a plain function, in a thread."""
     assert run.handler is not None
-    assert run.context is not None
     try:
         result = run.handler.run(run.claimed.payload, run.context)
-        return returned(run.handler, run.context, run.claimed, result)
+        return returned(run.handler, run.made, run.claimed, result)
     except BaseException as error:  # noqa: BLE001
         return _failed(run, error)
 
 
-def returned(handler: AnyJob, context: Context, claimed: Claimed, result: object) -> Ended:
+def returned(handler: AnyJob, context: Context | None, claimed: Claimed, result: object) -> Ended:
     """The handler came to its end. If it completed its job in a transaction of its own, that one decides: committed,
     the job has succeeded, whatever is said here; rolled back, it has not."""
-    if context.completed:
+    if context is not None and context.completed:
         text = "the handler completed the job in a transaction that was not committed"
         if claimed.attempt >= claimed.max_attempts:
             return Ended("d", "not_committed", text)

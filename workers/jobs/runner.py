@@ -19,7 +19,6 @@ from workers.jobs.run import (
     Reason,
     Run,
     interrupted,
-    make_context,
     run_coroutine,
     run_function,
     run_request,
@@ -97,7 +96,7 @@ class Runner:
     def leases(self) -> list[int]:
         """Those that have a job here."""
         known = {run.claimed.lease_id for run in self._runs}
-        known |= {done.lease_id for done in self.done}
+        known |= {done.claimed.lease_id for done in self.done}
         return list(known.union(claimed.lease_id for jobs in self._waiting.values() for claimed, _ in jobs))
 
     # Beginning --------------------------------------------------------------------------------------------------
@@ -149,11 +148,6 @@ class Runner:
         if way == "process":
             run.ends_at += IMPORT_SECONDS
             self._process_threads.submit(lambda: self._in_process(run))
-            return
-        try:
-            run.context = make_context(claimed)
-        except Exception as error:  # noqa: BLE001  its texts are the application's
-            self._ended(run, unforeseen(claimed, error))
             return
         if way == "loop":
             run.task = self._loop.create_task(self._on_loop(run, run_coroutine))
@@ -237,7 +231,7 @@ class Runner:
         if not self.done:
             self.done_since = time.monotonic()
             self._loop.call_later(FINISH_SECONDS, self._wake)
-        self.done.append(Done(claimed.lease_id, claimed.id, claimed.attempt, ms, ended, queue, claimed.kind))
+        self.done.append(Done(claimed, queue, ms, ended))
 
     def finish_now(self, now: float) -> bool:
         """Whether what has ended is worth a trip of its own."""
@@ -278,7 +272,7 @@ class Runner:
             if run.claimed.lease_id not in leases:
                 run.tell("lost")
         self._drop_waiting(lambda claimed: claimed.lease_id not in leases, "lost")
-        self.done = [done for done in self.done if done.lease_id in leases]
+        self.done = [done for done in self.done if done.claimed.lease_id in leases]
 
     def hand_back_waiting(self) -> None:
         """What was not begun goes to other workers; it was no attempt."""

@@ -6,12 +6,13 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import psycopg
-from psycopg.types.numeric import Int2
+from psycopg.types.numeric import Int2, Int8BinaryLoader
+from psycopg.types.string import TextBinaryLoader
 
 from relay.database.connection import connection_options, database_errors
 from relay.drains.fence import end_parameters
 from relay.jobs.handlers import AnyJob
-from relay.jobs.models import Ended
+from relay.jobs.models import Claimed, Ended
 from relay.jobs.schedules import declare_schedules_async
 from relay.models import Drain
 from relay.settings import Settings
@@ -25,13 +26,10 @@ NAME = "tide-relay jobs"
 class Done(NamedTuple):
     """A run that has ended, as it is written."""
 
-    lease_id: int
-    id: int
-    attempt: int
+    claimed: Claimed
+    queue: Queue
     ms: int
     ended: Ended
-    queue: Queue
-    kind: str
 
 
 class Visit(NamedTuple):
@@ -43,7 +41,7 @@ class Visit(NamedTuple):
 
 
 class Seen(NamedTuple):
-    rows: list[tuple[Any, ...]]
+    jobs: list[Claimed]
     look: Look | None
 
 
@@ -75,6 +73,8 @@ class Store:
                 self._settings.postgres_url, **connection_options(self._settings, NAME)
             )
             self._connection = connection
+            connection.adapters.register_loader("timestamptz", Int8BinaryLoader)
+            connection.adapters.register_loader('"char"', TextBinaryLoader)
             if await _is_pooled(connection):
                 # A pooler may give each transaction another session, which does not know what was prepared here.
                 connection.prepare_threshold = None
@@ -124,9 +124,11 @@ class Store:
                 looks.append(await connection.execute(query("engine_look"), parameters) if visit.looks else None)
                 claims.append(await connection.execute(query("engine_claim"), parameters, binary=True))
             trip = Trip([])
-            for look, claim in zip(looks, claims, strict=True):
+            for visit, look, claim in zip(visits, looks, claims, strict=True):
                 row = await look.fetchone() if look else None
-                trip.seen.append(Seen(await claim.fetchall(), Look(*row) if row else None))
+                rows = await claim.fetchall()
+                jobs = [Claimed._make((visit.queue.name, visit.queue.outbox_id, *each)) for each in rows]
+                trip.seen.append(Seen(jobs, Look(*row) if row else None))
             if finished and (row := await finished.fetchone()):
                 trip.refused = row[0]
         return trip
@@ -168,15 +170,20 @@ def bare(done: Done) -> Done:
     return done._replace(ended=ended)
 
 
+def _array(values: list[str]) -> str:
+    return "{" + ",".join(values) + "}"
+
+
 def _finish(worker: int, done: Sequence[Done]) -> tuple[Any, dict[str, Any]]:
-    leases, ids, attempts, ms, ends, *_ = zip(*done, strict=True)
+    """Arrays of plain values go as text: PostgreSQL reads them faster than Python packs them."""
+    jobs, ends = [each.claimed for each in done], [each.ended for each in done]
     parameters: dict[str, Any] = {
         "worker": worker,
-        "leases": list(leases),
-        "ids": list(ids),
-        "attempts": [Int2(attempt) for attempt in attempts],
-        "ms": list(ms),
-        "outcomes": "{" + ",".join([ended.outcome for ended in ends]) + "}",
+        "leases": _array([str(job.lease_id) for job in jobs]),
+        "ids": _array([str(job.id) for job in jobs]),
+        "attempts": _array([str(job.attempt) for job in jobs]),
+        "ms": _array([str(each.ms) for each in done]),
+        "outcomes": _array([ended.outcome for ended in ends]),
     }
     if all(ended is SUCCEEDED for ended in ends):
         return query("engine_finish"), parameters

@@ -24,13 +24,13 @@ select lease_id, id, attempt, kind, name, priority, timeout_seconds, max_attempt
 
 -- name: engine_finish
 -- Jobs that ended well, and returned nothing.
-select tide.job_finish(%(worker)s::bigint, %(leases)b::bigint[], %(ids)b::bigint[], %(attempts)b::smallint[], %(outcomes)s::"char"[],
-                       %(ms)b::int[])
+select tide.job_finish(%(worker)s::bigint, %(leases)s::bigint[], %(ids)s::bigint[], %(attempts)s::smallint[], %(outcomes)s::"char"[],
+                       %(ms)s::int[])
 
 -- name: engine_finish_all
 -- Jobs that ended in any way.
-select tide.job_finish(%(worker)s::bigint, %(leases)b::bigint[], %(ids)b::bigint[], %(attempts)b::smallint[], %(outcomes)s::"char"[],
-                       %(ms)b::int[], %(codes)b::text[], %(errors)b::text[], %(statuses)b::smallint[], %(previews)b::text[],
+select tide.job_finish(%(worker)s::bigint, %(leases)s::bigint[], %(ids)s::bigint[], %(attempts)s::smallint[], %(outcomes)s::"char"[],
+                       %(ms)s::int[], %(codes)b::text[], %(errors)b::text[], %(statuses)b::smallint[], %(previews)b::text[],
                        %(results)b::text[]::jsonb[], %(retry_seconds)b::float8[])
 
 -- name: engine_release_unknown

@@ -4,7 +4,6 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from relay.jobs.http import HttpKeys
@@ -21,11 +20,11 @@ T = TypeVar("T")
 def job(url: str, headers: dict[str, Any] | None = None, request: str = '"json": {"n": 1}', **more: Any) -> Claimed:
     """`request`: what its payload has beside the URL, as JSON."""
     values: dict[str, Any] = {
-        "queue": "hooks", "lease_id": 1, "id": 42, "uuid": UUID, "attempt": 3, "kind": "h", "name": "order.webhook",
-        "priority": 0, "timeout_seconds": 30, "max_attempts": 10,
+        "queue": "hooks", "outbox_id": 7, "lease_id": 1, "id": 42, "attempt": 3, "kind": "h", "name": "order.webhook",
+        "priority": 0, "timeout_seconds": 30, "max_attempts": 10, "created_us": 0, "due_us": 0,
         "payload": f'{{"url": {json.dumps(url)}, {request}}}',
         "headers": None if headers is None else json.dumps(headers), "metadata": None, "options": None,
-        "idempotency_key": None, "run_key": None, "trace_id": None, "created_at": datetime.now(UTC),
+        "idempotency_key": None, "run_key": None, "trace_id": None,
     }  # fmt: skip
     return Claimed(**values | more)
 

@@ -1,7 +1,6 @@
 """What becomes of a run whose handler completed its job in a transaction of its own: the transaction decides."""
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from typing import Any
 from unittest.mock import ANY
 
@@ -42,10 +41,10 @@ def test_a_job_that_its_handler_completed_has_succeeded_if_the_handler_committed
             "select c.lease_id, c.id from tide.job_queue q, tide.job_claim(q.outbox_id, %s, 1) c", [worker]
         ).fetchall()
         claimed = _claimed(int(row[0]), int(row[1]), max_attempts)
-        context = make_context(claimed)
+        context = make_context(claimed, 30)
         result = pay.run("{}", context)
         ended = returned(pay, context, claimed, result)
-        done = Done(claimed.lease_id, claimed.id, claimed.attempt, 1, ended, ANY, "p")
+        done = Done(claimed, ANY, 1, ended)
         statement, parameters = _finish(worker, [done])
         session.execute(statement, parameters)
         state = "succeeded" if commits else "dead_letter" if max_attempts == 1 else "pending"
@@ -56,7 +55,7 @@ def test_a_job_that_its_handler_completed_has_succeeded_if_the_handler_committed
 
 def _claimed(lease_id: int, number: int, max_attempts: int) -> Any:
     return Claimed(
-        queue="q", lease_id=lease_id, id=number, uuid="", attempt=1, kind="p", name="pay", priority=0,
-        timeout_seconds=30, max_attempts=max_attempts, payload="{}", headers=None, metadata=None, options=None,
-        idempotency_key=None, run_key=None, trace_id=None, created_at=datetime.now(UTC),
+        queue="q", outbox_id=1, lease_id=lease_id, id=number, attempt=1, kind="p", name="pay", priority=0,
+        timeout_seconds=30, max_attempts=max_attempts, created_us=0, due_us=0, payload="{}", headers=None,
+        metadata=None, options=None, idempotency_key=None, run_key=None, trace_id=None,
     )  # fmt: skip

@@ -4,7 +4,6 @@ import asyncio
 import threading
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -26,7 +25,7 @@ def _own_handlers() -> Iterator[None]:
 
 def claimed(number: int, name: str) -> Claimed:
     texts = ("{}", None, None, None, None, None, None)
-    return Claimed("q", 1, number, str(number), 1, "p", name, 0, 30, 3, *texts, datetime.now(UTC))
+    return Claimed("q", 1, 1, number, 1, "p", name, 0, 30, 3, 0, 0, *texts)
 
 
 def run(test: Any) -> None:
@@ -99,6 +98,6 @@ def test_a_job_that_is_cancelled_before_its_task_has_begun_ends_all_the_same():
         runner.add([claimed(number, "quick") for number in range(3)], queue)
         runner.cancel([(1, 0), (1, 2)])  # one that has a slot, and one that waits
         await until(lambda: len(runner.done) == 3)
-        assert sorted((done.id, done.ended.outcome) for done in runner.done) == [(0, "c"), (1, "s"), (2, "c")]
+        assert sorted((done.claimed.id, done.ended.outcome) for done in runner.done) == [(0, "c"), (1, "s"), (2, "c")]
 
     run(test)

@@ -19,7 +19,8 @@ Enqueued = ParamSpec("Enqueued")
 """The same, without the context."""
 R_co = TypeVar("R_co", covariant=True)
 
-_DEFAULTS: JobOptions = {"queue": "default", "max_attempts": 10, "timeout": 30.0}
+_DEFAULTS: JobOptions = {"queue": "default"}
+"""The others are those of `tide.job_enqueue`."""
 
 
 class Job(Generic[Called, Enqueued, R_co]):

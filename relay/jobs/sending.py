@@ -81,9 +81,10 @@ def enqueue_call(job: NewJob) -> Call:
         "queue": ("text", job.queue),
         "name": ("text", job.name),
         "payload": ("jsonb", job.payload),
-        "kind": ("text", job.kind),
         **job.columns,
     }
+    if job.kind != "python":
+        own = {**own, "kind": ("text", job.kind)}
     return Call("job_enqueue", own)
 
 

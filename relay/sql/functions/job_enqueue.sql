@@ -52,6 +52,18 @@ language sql immutable
 return coalesce(pg_column_size(payload), 0) + coalesce(pg_column_size(headers), 0) + coalesce(pg_column_size(metadata), 0)
      + coalesce(pg_column_size(options), 0);
 
+-- What few jobs have. In PL/pgSQL, so that it is not inlined where it is seldom needed.
+create or replace function tide.job_fits(
+    priority int, run_key text, idempotency_key text, dedupe_key text, trace_id text, headers jsonb, metadata jsonb, options jsonb
+) returns boolean
+language plpgsql immutable set search_path = pg_catalog, pg_temp as $$
+begin
+    return priority between -1000 and 1000 and coalesce(length(run_key) between 1 and 300, true)
+       and coalesce(length(idempotency_key) between 1 and 300, true) and coalesce(length(dedupe_key) between 1 and 300, true)
+       and coalesce(length(trace_id) <= 512, true)
+       and coalesce(headers @> '{}', true) and coalesce(metadata @> '{}', true) and coalesce(options @> '{}', true);
+end $$;
+
 create or replace function tide.job_enqueue(
     queue text, name text, payload jsonb default '{}', kind text default 'python', priority int default 0,
     max_attempts int default 10, timeout_seconds int default 30, available_at timestamptz default null,
@@ -62,40 +74,44 @@ create or replace function tide.job_enqueue(
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 #variable_conflict use_variable
 declare
-    size      int := tide.job_size(payload, headers, metadata, options);
     in_outbox int;
     ids       regclass;
+    size      int := tide.job_size(payload, headers, metadata, options);
     marked    boolean;
+    plain     boolean;
     new_id    bigint;
     taken     record;
     asleep    boolean;
 begin
-    select o.outbox_id, o.ids, tide.outbox_mark(o.outbox_id, o.mark_class, o.mark_setting, o.ids)
-      into in_outbox, ids, marked
+    -- Expressions are set up again in each transaction, and cost more than what they do: what most jobs do not have is asked once.
+    select o.outbox_id, o.ids, tide.outbox_mark(o.outbox_id, o.mark_class, o.mark_setting, o.ids),
+           priority = 0 and num_nonnulls(available_at, run_key, idempotency_key, dedupe, debounce, options) = 0
+      into in_outbox, ids, marked, plain
       from tide.outbox o
-     where o.name = 'jobs/' || queue and o.enabled and size <= o.max_payload_bytes
-       and kind in ('python', 'http', 'dramatiq', 'celery') and length(name) between 1 and 200 and priority between -1000 and 1000
-       and max_attempts between 1 and 1000 and timeout_seconds between 1 and 604800
-       and coalesce(length(run_key) between 1 and 300, true) and coalesce(length(idempotency_key) between 1 and 300, true)
-       and coalesce(length(dedupe_key) between 1 and 300, true) and coalesce(length(trace_id) <= 512, true)
-       and coalesce(headers @> '{}', true) and coalesce(metadata @> '{}', true) and coalesce(options @> '{}', true);
-    if not found then
+     where o.name = 'jobs/' || queue and o.enabled and size <= o.max_payload_bytes and kind in ('python', 'http', 'dramatiq', 'celery')
+       and length(name) between 1 and 200 and max_attempts between 1 and 1000 and timeout_seconds between 1 and 604800
+       and (priority = 0 and num_nonnulls(run_key, idempotency_key, dedupe_key, trace_id, headers, metadata, options) = 0
+            or tide.job_fits(priority, run_key, idempotency_key, dedupe_key, trace_id, headers, metadata, options));
+    if plain then
+        insert into tide.job (outbox_id, id, size, kind, max_attempts, timeout_seconds, name, dedupe_key, trace_id, headers, metadata, payload)
+        values (in_outbox, nextval(ids), size, kind::"char", max_attempts, timeout_seconds, name, dedupe_key, trace_id, headers, metadata,
+                coalesce(payload, 'null'))
+        returning id, marked and (current_setting('transaction_isolation') <> 'read committed'
+                                  or exists (select from tide.bell b where b.outbox_id = in_outbox and b.armed))
+          into new_id, asleep;
+        if asleep then
+            perform pg_notify('tide_outbox_notify', 'jobs/' || queue) where tide.outbox_asleep(in_outbox);
+        end if;
+        return new_id;
+    elsif not found then
         perform tide.job_check(queue, name, payload, kind, priority, max_attempts, timeout_seconds, run_key, idempotency_key,
                                dedupe_key, trace_id, headers, metadata, options);
     end if;
     if options ? 'after' then
         available_at := coalesce(available_at, clock_timestamp());  -- So it has a row in tide.job_wait.
     end if;
-    if idempotency_key is null and dedupe is null and debounce is null then
-        insert into tide.job (outbox_id, id, size, kind, priority, max_attempts, timeout_seconds, available_at, name, run_key, dedupe_key,
-                              trace_id, headers, metadata, options, payload)
-        values (in_outbox, nextval(ids), size, kind::"char", priority, max_attempts, timeout_seconds, available_at, name, run_key, dedupe_key,
-                trace_id, headers, metadata, options, coalesce(payload, 'null'))
-        returning id, marked and (current_setting('transaction_isolation') <> 'read committed'
-                                  or exists (select from tide.bell b where b.outbox_id = in_outbox and b.armed))
-          into new_id, asleep;
-    else
-        new_id := nextval(ids);
+    new_id := nextval(ids);
+    if coalesce(idempotency_key, dedupe, debounce::text) is not null then
         select * into taken
           from tide.job_keys_take(in_outbox, queue, new_id, name, payload, kind, idempotency_key, dedupe_key, on_conflict, dedupe,
                                   debounce, debounce_max, available_at);
@@ -103,12 +119,11 @@ begin
             return taken.holder;
         end if;
         available_at := taken.due;
-        insert into tide.job (outbox_id, id, size, kind, priority, max_attempts, timeout_seconds, available_at, name, run_key,
-                              idempotency_key, dedupe_key, trace_id, headers, metadata, options, payload)
-        values (in_outbox, new_id, size, kind::"char", priority, max_attempts, timeout_seconds, available_at, name, run_key,
-                idempotency_key, dedupe_key, trace_id, headers, metadata, options, coalesce(payload, 'null'));
-        asleep := marked;
     end if;
+    insert into tide.job (outbox_id, id, size, kind, priority, max_attempts, timeout_seconds, available_at, name, run_key,
+                          idempotency_key, dedupe_key, trace_id, headers, metadata, options, payload)
+    values (in_outbox, new_id, size, kind::"char", priority, max_attempts, timeout_seconds, available_at, name, run_key,
+            idempotency_key, dedupe_key, trace_id, headers, metadata, options, coalesce(payload, 'null'));
     if available_at is not null or run_key is not null then
         insert into tide.job_wait (outbox_id, id, attempt, priority, available_at, run_key)
         values (in_outbox, new_id, 1, priority, coalesce(available_at, clock_timestamp()), run_key);
@@ -116,7 +131,7 @@ begin
     if priority <> 0 then
         perform tide.job_check_lanes(in_outbox, queue, priority);
     end if;
-    if asleep then
+    if marked then
         perform pg_notify('tide_outbox_notify', 'jobs/' || queue) where tide.outbox_asleep(in_outbox);
     end if;
     if options ?| '{then,batch,after}' then

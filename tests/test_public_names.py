@@ -49,7 +49,14 @@ PUBLIC = {
         "Job",
         "Retry",
         "Snooze",
+        "Template",
         "around",
+        "batch",
+        "batch_async",
+        "batch_close",
+        "batch_close_async",
+        "batch_create",
+        "batch_create_async",
         "before",
         "current",
         "enqueue",
@@ -64,10 +71,15 @@ PUBLIC = {
         "enqueue_many_async",
         "errors",
         "job",
+        "template",
+        "template_celery",
+        "template_dramatiq",
+        "template_http",
     ],
     "relay.jobs.testing": [
         "Ran",
         "Recorded",
+        "RecordedBatch",
         "Recorder",
         "inline",
         "own_handlers",
@@ -84,6 +96,7 @@ ERRORS_OF_JOBS = {
     "QueueDisabled": ["JobError", "Disabled"],
     "IdempotencyConflict": ["JobError", "Conflict"],
     "JobTooLarge": ["JobError", "TooLarge"],
+    "UnknownReference": ["JobError", "NotFound"],
     "LeaseLost": ["JobError", "Disabled"],
     "EnqueueNotAllowed": ["JobError", "NotAllowed"],
     "HandlerError": ["JobError", "ConfigError"],
@@ -204,6 +217,18 @@ async def uses_of_jobs(connection: psycopg.Connection[Any]) -> None:
     assert_type(jobs.enqueue(connection, "mail", "send", {"order_id": 1}, priority=3), str)
     assert_type(jobs.enqueue_http(connection, "hooks", "https://shop.example", json=[1], delay=3), str)
     assert_type(testing.run_due(connection), list[testing.Ran])
+    then = [coroutine.template(order_id=2), jobs.template("mail", "x", {"a": 1}, delay=5)]
+    assert_type(plain.template(1, note="x"), jobs.Template)
+    assert_type(jobs.template_http("hooks", "https://shop.example", json=[1]), jobs.Template)
+    assert_type(plain.with_options(then=then, after=["id"], run_if="ended").enqueue(connection, 1), str)
+    with jobs.batch(connection, on_success=then[0], on_complete=then) as number:
+        assert_type(jobs.enqueue(connection, "mail", "send", batch=number, then=then[0]), str)
+    async with jobs.batch_async(connection) as number:
+        assert_type(number, int)
+    assert_type(await jobs.batch_create_async(connection, on_success=then), int)
+    coroutine.template("x")  # type: ignore[arg-type]
+    plain.template(order="x")  # type: ignore[call-arg]
+    plain.with_options(then=plain)  # type: ignore[arg-type]
     plain.enqueue(connection)  # type: ignore[call-arg]
     plain.enqueue(connection, "x")  # type: ignore[arg-type]
     coroutine.enqueue(connection, jobs.Context(), 1)  # type: ignore[call-arg, arg-type]

@@ -11,6 +11,14 @@
 """
 
 from relay.jobs import errors
+from relay.jobs.batches import (
+    batch,
+    batch_async,
+    batch_close,
+    batch_close_async,
+    batch_create,
+    batch_create_async,
+)
 from relay.jobs.client import (
     enqueue,
     enqueue_async,
@@ -22,12 +30,17 @@ from relay.jobs.client import (
     enqueue_http_async,
     enqueue_many,
     enqueue_many_async,
+    template,
+    template_celery,
+    template_dramatiq,
+    template_http,
 )
 from relay.jobs.context import Context, current
 from relay.jobs.handlers import Job
 from relay.jobs.middleware import around, before
 from relay.jobs.outcomes import Discard, Retry, Snooze
 from relay.jobs.registry import job
+from relay.jobs.templates import Template
 
 __all__ = [
     "Context",
@@ -35,7 +48,14 @@ __all__ = [
     "Job",
     "Retry",
     "Snooze",
+    "Template",
     "around",
+    "batch",
+    "batch_async",
+    "batch_close",
+    "batch_close_async",
+    "batch_create",
+    "batch_create_async",
     "before",
     "current",
     "enqueue",
@@ -50,4 +70,8 @@ __all__ = [
     "enqueue_many_async",
     "errors",
     "job",
+    "template",
+    "template_celery",
+    "template_dramatiq",
+    "template_http",
 ]

@@ -13,8 +13,9 @@ from typing import Any, Literal, TypeAlias, Unpack
 from relay.errors import BadValue
 from relay.jobs.errors import BadArguments, BadOptions
 from relay.jobs.http import KEYS, check_http_payload
-from relay.jobs.options import Options, checked, columns
+from relay.jobs.options import Options, checked, columns, of_template
 from relay.jobs.sending import Kind, NewJob, send, send_async, send_many, send_many_async
+from relay.jobs.templates import Template, template_of
 from relay.outbox.json_values import json_text
 
 Arguments: TypeAlias = Mapping[str, Any] | None
@@ -127,6 +128,47 @@ async def enqueue_celery_async(
     return await send_async(connection, _message(queue, "celery", task, args, kwargs, message, options))
 
 
+def template(queue: str, name: str, payload: Arguments = None, **options: Unpack[Options]) -> Template:
+    """A job that `enqueue` would enqueue, to follow another one (`then=...`) or to end a batch."""
+    what = _what(queue, name)
+    rest, delay = of_template(options, what)
+    return template_of(_job(queue, "python", name, payload or {}, rest), delay, what)
+
+
+def template_http(queue: str, url: str, **request: Unpack[HttpOptions]) -> Template:
+    what = _what_request(queue, request.get("name"))
+    rest, delay = of_template(request, what)
+    return template_of(_request(queue, url, rest), delay, what)
+
+
+def template_dramatiq(
+    queue: str,
+    task: str,
+    args: Positional = (),
+    kwargs: Arguments = None,
+    *,
+    message: Arguments = None,
+    **options: Unpack[Options],
+) -> Template:
+    what = _what(queue, task)
+    rest, delay = of_template(options, what)
+    return template_of(_message(queue, "dramatiq", task, args, kwargs, message, rest), delay, what)
+
+
+def template_celery(
+    queue: str,
+    task: str,
+    args: Positional = (),
+    kwargs: Arguments = None,
+    *,
+    message: Arguments = None,
+    **options: Unpack[Options],
+) -> Template:
+    what = _what(queue, task)
+    rest, delay = of_template(options, what)
+    return template_of(_message(queue, "celery", task, args, kwargs, message, rest), delay, what)
+
+
 def _job(queue: str, kind: Kind, name: str, payload: Mapping[str, Any], options: Mapping[str, Any]) -> NewJob:
     what = _what(queue, name)
     return NewJob(queue, kind, name, _payload(payload, what), columns(checked(options, what), what))
@@ -169,7 +211,7 @@ def _request(queue: str, url: str, options: dict[str, Any]) -> NewJob:
     try:
         host = check_http_payload(payload, options.get("headers"))
     except BadArguments as error:
-        raise BadArguments(f"job {name or 'http'!r} of queue {queue!r}: {error}") from None
+        raise BadArguments(f"{_what_request(queue, name)}: {error}") from None
     return _job(queue, "http", name or host[:200], payload, options)
 
 
@@ -180,6 +222,10 @@ def _payload(payload: Mapping[str, Any], what: str) -> str:
         return json_text(payload, "payload")
     except BadValue as error:
         raise BadArguments(f"{what}: {error}") from None
+
+
+def _what_request(queue: str, name: str | None) -> str:
+    return f"job {name or 'http'!r} of queue {queue!r}"
 
 
 def _what(queue: str, name: str) -> str:

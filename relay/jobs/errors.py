@@ -7,6 +7,7 @@ JobError
 ├── QueueDisabled         the queue takes no jobs now
 ├── IdempotencyConflict   the key was used before, for other content; the text names the first job
 ├── JobTooLarge           the payload exceeds the limit of the queue
+├── UnknownReference      a job that another needs, or an open batch of this number, does not exist
 ├── LeaseLost             another worker has the job now: roll back what the handler did
 ├── EnqueueNotAllowed     the role of the connection has no right to enqueue
 └── HandlerError          handlers of this process: two of one name, a module that cannot be imported, an unknown name
@@ -50,6 +51,10 @@ class JobTooLarge(JobError, TooLarge):
     """The payload is larger than the queue allows."""
 
 
+class UnknownReference(JobError, NotFound):
+    """A job of `after` does not exist (any more), or no batch of this number is open."""
+
+
 class LeaseLost(JobError, Disabled):
     """The job is not this worker's any more."""
 
@@ -74,6 +79,8 @@ _OF_JOBS: dict[type[Refused], type[Refused]] = {
     TooLarge: JobTooLarge,
     NotAllowed: EnqueueNotAllowed,
 }
+_NO_SUCH_ROW = "P0002"
+"""Of what a job refers to; of the queue itself it is another."""
 
 
 @contextmanager
@@ -85,4 +92,5 @@ def job_errors() -> Iterator[None]:
         raise
     except Refused as error:
         hint = ". Let it: select tide.grant_job_publisher('ROLE');" if isinstance(error, NotAllowed) else ""
-        raise _OF_JOBS.get(type(error), _OtherRefusal)(f"{error}{hint}", sqlstate=error.sqlstate) from error.__cause__
+        kind = UnknownReference if error.sqlstate == _NO_SUCH_ROW else _OF_JOBS.get(type(error), _OtherRefusal)
+        raise kind(f"{error}{hint}", sqlstate=error.sqlstate) from error.__cause__

@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Generic, Literal, ParamSpec, Self, TypeVar, Unpack
+from typing import Any, Generic, Literal, ParamSpec, Self, TypeVar, Unpack, cast
 
 from relay.jobs import middleware
 from relay.jobs.arguments import Arguments
@@ -10,8 +10,9 @@ from relay.jobs.backoff import Backoff, pause_seconds
 from relay.jobs.context import Running, enter, leave, made
 from relay.jobs.cron import Missed, check
 from relay.jobs.errors import BadArguments, BadOptions, HandlerError
-from relay.jobs.options import JobOptions, checked, columns
+from relay.jobs.options import JobOptions, checked, columns, of_template
 from relay.jobs.sending import Columns, NewJob, send, send_async, send_many, send_many_async
+from relay.jobs.templates import Template, template_of
 
 Called = ParamSpec("Called")
 """How the function is called."""
@@ -120,6 +121,20 @@ class Job(Generic[Called, Enqueued, R_co]):
 
     async def enqueue_many_async(self, connection: Any, arguments: Iterable[Mapping[str, Any]]) -> list[str]:
         return await send_many_async(connection, self._new_jobs(arguments))
+
+    def template(self, /, *args: Enqueued.args, **kwargs: Enqueued.kwargs) -> Template:
+        """Such a job, to follow another one or to end a batch: `first.with_options(then=send.template(42))`.
+
+        Raises BadArguments, and BadOptions for an option, or a key of the handler, that such a job cannot have.
+        """
+        what = f"job {self.name!r}"
+        if self._key is not None:
+            raise BadOptions(
+                f"{what}: a template has no key, as its handler has: enqueue it in the handler of the job before it"
+            )
+        options, delay = of_template(self.options, what)
+        job = self._new_job(self.arguments.bind(args, kwargs), columns(cast(JobOptions, options), what))
+        return template_of(job, delay, what)
 
     def new_job(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> NewJob:
         """What would be sent. Raises BadArguments."""

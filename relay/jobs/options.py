@@ -4,14 +4,39 @@ import math
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal, cast
+from uuid import UUID
 
-from pydantic import AwareDatetime, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, AwareDatetime, ConfigDict, Field, PlainValidator, TypeAdapter, ValidationError
+from pydantic_core import PydanticCustomError
 from typing_extensions import TypedDict
 
 from relay.errors import BadValue
 from relay.jobs.context import current
 from relay.jobs.errors import BadOptions
+from relay.jobs.templates import Templates, as_tuple, json_array, json_object
 from relay.outbox.json_values import json_text
+
+_NOT_OF_TEMPLATES = {
+    "at": "give delay, which begins when it is enqueued",
+    **dict.fromkeys(("idempotency_key", "on_conflict", "dedupe"), "it is enqueued once, when the job before it ends"),
+    "batch": "that may be closed by then; enqueue it in the handler of the job before it",
+    **dict.fromkeys(("after", "run_if"), "what it needs may be gone by then; enqueue it at once, with `after`"),
+}
+
+
+def _templates(given: Any) -> Templates:
+    try:
+        return as_tuple(given)
+    except ValueError as error:
+        raise PydanticCustomError("templates", str(error)) from None
+
+
+def _job_id(given: str | UUID) -> str:
+    try:
+        return str(UUID(str(given)))
+    except ValueError:
+        raise PydanticCustomError("job_id", "give the ids that enqueue returned, in a list") from None
+
 
 _Key = Annotated[str, Field(min_length=1, max_length=300)]
 _Seconds = Annotated[float, Field(ge=0, le=3.2e9, allow_inf_nan=False)]
@@ -45,6 +70,14 @@ class Options(TypedDict, total=False):
     metadata: Mapping[str, Any] | None
     backoff: _Seconds | Annotated[Sequence[_Seconds], Field(min_length=1)] | None
     """Seconds until the next attempt; or after the first, after the second ... (the last one repeats)."""
+    then: Annotated[Templates, PlainValidator(_templates)] | None
+    """Enqueued when the job has succeeded, in the same transaction: `then=send.template(order_id=42)`."""
+    after: Sequence[Annotated[str | UUID, AfterValidator(_job_id)]] | None
+    """The ids of jobs that must succeed first; if one does not, this one is cancelled."""
+    run_if: Literal["succeeded", "ended"] | None
+    """`ended`: those of `after` must have ended, however that was."""
+    batch: Annotated[int, Field(ge=1)] | None
+    """The batch that it belongs to, see `relay.jobs.batch`."""
 
 
 class JobOptions(Options, total=False):
@@ -72,13 +105,14 @@ def checked(options: Mapping[str, Any], what: str) -> JobOptions:
         raise BadOptions(f"{what}: give delay or at, not both")
     if "dedupe" in found and "dedupe_key" not in found:
         raise BadOptions(f"{what}: dedupe needs a dedupe_key")
+    if "run_if" in found and "after" not in found:
+        raise BadOptions(f"{what}: run_if needs after")
     return cast(JobOptions, found)
 
 
 def columns(options: JobOptions, what: str) -> dict[str, tuple[str, Any]]:
     """What `tide.job_enqueue` is told by options that are checked, each with its type."""
     running = current()
-    backoff = options.get("backoff")
     timeout = options.get("timeout")
     found: dict[str, tuple[str, Any]] = {
         "priority": ("int", options.get("priority")),
@@ -91,11 +125,35 @@ def columns(options: JobOptions, what: str) -> dict[str, tuple[str, Any]]:
         "trace_id": ("text", options.get("trace_id", running.trace_id if running else None)),
         "headers": ("jsonb", _json("headers", options.get("headers"), what)),
         "metadata": ("jsonb", _json("metadata", options.get("metadata"), what)),
-        "options": ("jsonb", _json("backoff", None if backoff is None else {"backoff": backoff}, what)),
+        "options": ("jsonb", _options(options, what)),
         "on_conflict": ("text", options.get("on_conflict")),
         "dedupe": ("text", options.get("dedupe")),
     }
     return {name: each for name, each in found.items() if each[1] is not None}
+
+
+def of_template(options: Mapping[str, Any], what: str) -> tuple[dict[str, Any], float | None]:
+    """Those of a job that is only described, without its delay; and that, in seconds. Raises BadOptions."""
+    given = {name: value for name, value in options.items() if value is not None}
+    for name, why in _NOT_OF_TEMPLATES.items():
+        if name in given:
+            raise BadOptions(f"{what}: a template has no {name}: {why}")
+    delay = checked({"delay": given.pop("delay", None)}, what).get("delay")
+    return given, delay.total_seconds() if isinstance(delay, timedelta) else delay
+
+
+def _options(options: JobOptions, what: str) -> str | None:
+    """What is no column of a job, but a member of its `options`."""
+    then = options.get("then")
+    members = {
+        "backoff": _json("backoff", options.get("backoff"), what),
+        "then": json_array(as_tuple(then)) if then else None,
+        "after": _json("after", options.get("after") or None, what),
+        "run_if": _json("run_if", options.get("run_if"), what),
+        "batch": _json("batch", options.get("batch"), what),
+    }
+    given = {name: text for name, text in members.items() if text is not None}
+    return json_object(given) if given else None
 
 
 def _available_at(options: JobOptions) -> datetime | None:

@@ -56,9 +56,9 @@ def test_chains_batches_and_dependencies(database: Database) -> None:
         session.execute(create)
         session.execute(chain)
         assert run_all(3) == ["download", "parse"]
-        assert session.execute("select name from tide.job_list('imports', 'pending')").fetchall() == [("notify",)]
+        assert session.execute("select name from tide.job_list('imports', 'pending')").fetchall() == [("report",)]
         session.execute("update tide.job_wait set available_at = now()")
-        assert run_all() == ["notify"]
+        assert run_all() == ["report"]
         ends = [cursor.fetchall() for cursor in session.execute(batch).results() if cursor.description]
         assert ends[-1] == [(True, 2, 0, 0)]
         assert run_all(2) == ["parse_part", "parse_part", "publish", "report"]

@@ -4,6 +4,7 @@ import ast
 import inspect
 import re
 import types
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -50,12 +51,37 @@ def test_every_example_runs(database: Database) -> None:
     with database.connect() as db:
         orders = db.execute("select (payload -> 'order_id')::int from tide.job where name = 'mail.receipt' order by id")
         assert [order for (order,) in orders] == [*range(42, 52)]
-        kinds = db.execute("select string_agg(kind, '' order by id) from tide.job where name <> 'mail.receipt'")
+        kinds = db.execute(
+            "select string_agg(kind, '' order by id) from tide.job where name not in ('mail.receipt', 'resize')"
+        )
         assert kinds.fetchone() == ("hdc",)
     check_outcomes(page, database)
 
 
-def run_all(database: Database, run: Callable[[Any], Any]) -> dict[str, Any]:
+@pytest.mark.usefixtures("_own_handlers")
+def test_every_example_of_what_follows_runs(database: Database) -> None:
+    with database.connect() as owner, event_loop() as run:
+        owner.execute("select tide.job_queue_create('imports')")
+        run_all(database, run, "jobs/chains")
+        found = [(each.name, each.payload["file"]) for each in jobs.testing.run_due(owner, "imports")]
+        assert Counter(found) == {
+            ("download", "a.csv"): 1,
+            ("parse", "a.csv"): 3,
+            ("publish", "a.csv"): 1,
+            ("report", "a.csv"): 1,
+            ("split", "b.csv"): 1,
+            ("parse", "b.csv"): 2,
+            ("report", "b.csv"): 1,
+            ("download", "prices.csv"): 1,
+            ("download", "stock.csv"): 1,
+            ("publish", "both.csv"): 1,
+            ("report", "both.csv"): 1,
+        }
+        owner.execute("update tide.job_wait set available_at = now()")
+        assert [each.name for each in jobs.testing.run_due(owner, "imports")] == ["report"]
+
+
+def run_all(database: Database, run: Callable[[Any], Any], page: str = PAGE) -> dict[str, Any]:
     """What the blocks define."""
     url = database.url.replace("postgresql://", "postgresql+psycopg://")
     module = types.ModuleType("page")
@@ -66,8 +92,8 @@ def run_all(database: Database, run: Callable[[Any], Any]) -> dict[str, Any]:
         asyncpg_connection=run(asyncpg.connect(database.url)),
         opened=[],
     )
-    for block in blocks(PAGE, "python"):
-        made = eval(compile(block, PAGE, "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT), module.__dict__)
+    for block in blocks(page, "python"):
+        made = eval(compile(block, page, "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT), module.__dict__)
         if inspect.isawaitable(made):
             run(made)
     run(module.asyncpg_connection.close())
@@ -83,6 +109,8 @@ def check_outcomes(page: dict[str, Any], database: Database) -> None:
         ran = jobs.testing.run_due(connection, "mail", raise_errors=False)
         outcomes = [each.outcome for each in ran if each.name == "charge"]
         assert outcomes == ["retried", "snoozed", "dead", "succeeded"]
+        images = Counter(each.payload["image"] for each in jobs.testing.run_due(connection, "default"))
+        assert images == {"a.png": 2, "b.png": 1, "sheet.png": 1}
         connection.rollback()
     with jobs.testing.inline():
         page["credit"].enqueue(None, account=7, amount=2)
@@ -95,6 +123,8 @@ def test_the_tables_are_those_of_the_code() -> None:
     parameters = inspect.signature(jobs.job).parameters
     assert table("| `@job(...)`") == [name for name in parameters if name != "function"]
     assert sorted(table("| option |")) == sorted(JobOptions.__optional_keys__)
+    templates = {name for name in jobs.__all__ if name.startswith(("batch", "template")) and "async" not in name}
+    assert set(table("| `jobs.` |")) == templates
     assert table("| error |") == [name for name in ERRORS_OF_JOBS if name != "JobError"]
     public = {name for name in dir(jobs.Context) if not name.startswith("_")}
     assert set(table("| `context.` |")) == public - {"report", "lease_id", "number", "completed"}

@@ -8,6 +8,17 @@
 
 from relay.jobs.registry import own_handlers
 from relay.jobs.testing.due import Ran, run_due, run_due_async
-from relay.jobs.testing.recorder import Recorded, Recorder, inline, recorded
+from relay.jobs.testing.inline import inline
+from relay.jobs.testing.recorder import Recorded, RecordedBatch, Recorder, recorded
 
-__all__ = ["Ran", "Recorded", "Recorder", "inline", "own_handlers", "recorded", "run_due", "run_due_async"]
+__all__ = [
+    "Ran",
+    "Recorded",
+    "RecordedBatch",
+    "Recorder",
+    "inline",
+    "own_handlers",
+    "recorded",
+    "run_due",
+    "run_due_async",
+]

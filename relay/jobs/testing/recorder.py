@@ -1,4 +1,4 @@
-"""Jobs that are kept, or run at once, instead of being sent."""
+"""Jobs that are kept instead of being sent."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -7,12 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
-from relay.jobs.context import Context
-from relay.jobs.errors import HandlerError
+from relay.jobs.errors import UnknownReference
 from relay.jobs.handlers import AnyJob
-from relay.jobs.registry import handler
 from relay.jobs.sending import NewJob, substitutes
-from relay.jobs.testing import blocking
 from relay.outbox.json_values import json_text
 
 
@@ -27,7 +24,21 @@ class Recorded:
     payload: Any
     """As it was read from its JSON."""
     options: Mapping[str, Any]
-    """The other columns that it would have, such as `priority`, `available_at` and `idempotency_key`."""
+    """The other columns that it would have, such as `priority`, `available_at` and `idempotency_key`. One of them is
+    itself called `options`, and has `then`, `after`, `run_if`, `batch` and `backoff`."""
+
+    def member(self, name: str) -> Any:
+        """Of the column `options`: None if it is not there."""
+        return self.options.get("options", {}).get(name)
+
+
+@dataclass(slots=True)
+class RecordedBatch:
+    """A batch that was made, and the jobs that it would enqueue at its end, as `tide.job_batch_create` takes them."""
+
+    on_success: list[Any]
+    on_complete: list[Any]
+    closed: bool = False
 
 
 class Recorder:
@@ -35,6 +46,8 @@ class Recorder:
 
     def __init__(self) -> None:
         self.jobs: list[Recorded] = []
+        self.batches: dict[int, RecordedBatch] = {}
+        """By their numbers."""
 
     def of(self, job: AnyJob | str) -> list[Recorded]:
         """The jobs of a handler, or of a name."""
@@ -56,6 +69,7 @@ class Recorder:
         self.assert_enqueued(job, times=0, **arguments)
 
     def clear(self) -> None:
+        """Of jobs; batches stay, as they may be open."""
         self.jobs.clear()
 
     # What takes the place of the database ------------------------------------------------------------------------
@@ -66,33 +80,34 @@ class Recorder:
     async def send_async(self, jobs: Sequence[NewJob]) -> list[str]:
         return self.send(jobs)
 
+    def batch_create(self, on_success: str | None, on_complete: str | None) -> int:
+        number = len(self.batches) + 1
+        self.batches[number] = RecordedBatch(json.loads(on_success or "[]"), json.loads(on_complete or "[]"))
+        return number
+
+    def batch_close(self, number: int) -> None:
+        self._batch(number).closed = True
+
+    async def batch_close_async(self, number: int) -> None:
+        self.batch_close(number)
+
+    def _batch(self, number: int) -> "RecordedBatch":
+        if number not in self.batches:
+            raise UnknownReference(f"batch {number} was not made in this context", sqlstate=None)
+        return self.batches[number]
+
     def _keep(self, job: NewJob) -> Recorded:
-        options = {column: value for column, (_, value) in job.columns.items()}
+        options = {column: _read(*each) for column, each in job.columns.items()}
         kept = Recorded(str(uuid4()), job.queue, job.kind, job.name, json.loads(job.payload), options)
+        number = kept.member("batch")
+        if number in self.batches and self.batches[number].closed:
+            raise UnknownReference(f"job {job.name!r}: batch {number} takes no jobs: it is closed", sqlstate=None)
         self.jobs.append(kept)
         return kept
 
 
-class _Inline(Recorder):
-    """Runs those that have a handler; an exception of it is raised where it was enqueued."""
-
-    def send(self, jobs: Sequence[NewJob]) -> list[str]:
-        ids = []
-        for job in jobs:
-            kept = self._keep(job)
-            if job.kind == "python":
-                blocking.run(_handler(job), job.payload, _context(job, kept))
-            ids.append(kept.id)
-        return ids
-
-    async def send_async(self, jobs: Sequence[NewJob]) -> list[str]:
-        ids = []
-        for job in jobs:
-            kept = self._keep(job)
-            if job.kind == "python":
-                await blocking.run_async(_handler(job), job.payload, _context(job, kept))
-            ids.append(kept.id)
-        return ids
+def _read(kind: str, value: Any) -> Any:
+    return json.loads(value) if kind == "jsonb" else value
 
 
 @contextmanager
@@ -104,40 +119,6 @@ def recorded() -> Iterator[Recorder]:
         yield recorder
     finally:
         substitutes.remove(recorder)
-
-
-@contextmanager
-def inline() -> Iterator[Recorder]:
-    """Runs each job when it is enqueued, whatever its delay, and its exceptions are raised there.
-
-    Arguments go through their JSON. Requests and tasks of other systems are kept only. The connection is not touched.
-    """
-    recorder = _Inline()
-    substitutes.append(recorder)
-    try:
-        yield recorder
-    finally:
-        substitutes.remove(recorder)
-
-
-def _handler(job: NewJob) -> AnyJob:
-    found = handler(job.name)
-    if found is None:
-        raise HandlerError(f"job {job.name!r}: this process has no handler of that name; import its module")
-    return found
-
-
-def _context(job: NewJob, kept: Recorded) -> Context:
-    headers, metadata = (json.loads(job.value(column) or "{}") for column in ("headers", "metadata"))
-    return Context(
-        id=kept.id,
-        max_attempts=job.value("max_attempts") or 10,
-        queue=job.queue,
-        name=job.name,
-        trace_id=job.value("trace_id"),
-        headers=headers,
-        metadata=metadata,
-    )
 
 
 def _has(payload: Any, wanted: Mapping[str, Any]) -> bool:

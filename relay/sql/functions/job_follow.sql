@@ -37,19 +37,25 @@ exception when others then
     raise warning 'what follows % was not enqueued: %', follows, sqlerrm;
 end $$;
 
+-- Also those that follow them in turn. A queue that does not exist is an error now: later no one would be there to see it.
 create or replace function tide.job_templates_check(templates jsonb, what text) returns void
-language plpgsql immutable set search_path = pg_catalog, pg_temp as $$
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare
-    problem text;
+    template jsonb;
+    problem  text;
 begin
-    select tide.job_template_problem(t) into problem
-      from jsonb_array_elements(case jsonb_typeof(templates) when 'array' then templates else jsonb_build_array(templates) end) t
-     where tide.job_template_problem(t) is not null limit 1;
-    if problem is not null then
-        raise exception '% is not a job: %', what, problem using
-            errcode = 'invalid_parameter_value',
-            hint = 'For example: {"queue": "mail", "name": "send_receipt", "payload": {"order_id": 42}}. Nothing was written.';
-    end if;
+    for template in
+        select t from jsonb_array_elements(case jsonb_typeof(templates) when 'array' then templates else jsonb_build_array(templates) end) t
+    loop
+        problem := tide.job_template_problem(template);
+        if problem is not null then
+            raise exception '% is not a job: %', what, problem using
+                errcode = 'invalid_parameter_value',
+                hint = 'For example: {"queue": "mail", "name": "send_receipt", "payload": {"order_id": 42}}. Nothing was written.';
+        end if;
+        perform tide.find_job_queue(template ->> 'queue') where template ? 'queue';
+        perform tide.job_templates_check(template #> '{options,then}', what || '.options.then') where template -> 'options' ? 'then';
+    end loop;
 end $$;
 
 -- For a new job with such options; its row in tide.job_wait, if it has one, is written.
@@ -71,7 +77,7 @@ begin
          where b.batch_id = (options ->> 'batch')::bigint and not b.closed for key share;
         if not found then
             raise exception 'batch % takes no jobs: it is closed, or does not exist', options ->> 'batch' using
-                errcode = 'object_not_in_prerequisite_state', hint = 'Make one: select tide.job_batch_create(...). Nothing was enqueued.';
+                errcode = 'no_data_found', hint = 'Make one: select tide.job_batch_create(...). Nothing was enqueued.';
         end if;
     end if;
     if options ?| '{then,batch}' then
@@ -90,7 +96,8 @@ begin
     loop
         if needed.id is null then
             raise exception 'job % needs a job that does not exist', job_id using
-                errcode = 'undefined_object', hint = 'options.after takes public ids: see tide.job_uuid. Nothing was enqueued.';
+                errcode = 'no_data_found',
+                hint = 'options.after takes public ids, see tide.job_uuid; or retention has removed it. Nothing was enqueued.';
         elsif needed.state in ('pending', 'leased') then
             -- One that this transaction has enqueued cannot end before it; others may end meanwhile: see tide.job_follow_late.
             insert into tide.job_dependency (outbox_id, id, needs_outbox_id, needs_id, any_end, may_be_late)
@@ -238,7 +245,7 @@ begin
     perform from tide.job_batch b where b.batch_id = batch for update;
     if not found then
         raise exception 'batch % does not exist', batch using
-            errcode = 'undefined_object', hint = 'Make one: select tide.job_batch_create(...).';
+            errcode = 'no_data_found', hint = 'Make one: select tide.job_batch_create(...). One that ended long ago was removed.';
     end if;
     update tide.job_batch b set closed = true where b.batch_id = batch and not b.closed;
     perform tide.job_batch_end(batch);

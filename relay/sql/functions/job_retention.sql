@@ -59,7 +59,7 @@ begin atomic
         (select min(lower(l.ids)) from tide.job_lease l where l.outbox_id = queue));
 end;
 
--- Dead jobs that are old go, and so do the keys of jobs that are kept nowhere. True if there is more.
+-- Dead jobs that are old go, and so do the keys of jobs that are kept nowhere, and batches that have ended. True if there is more.
 create or replace function tide.job_forget(box tide.outbox, max_rows int default 10000) returns boolean
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
 declare
@@ -67,8 +67,11 @@ declare
     settled bigint := (select min(g.offset_id) from tide.consumer_group g where g.outbox_id = box.outbox_id);
     oldest  bigint := (select min(j.id) from tide.job j where j.outbox_id = box.outbox_id);
     rest    text := format('tide.%I', (tide.outbox_logs(box))[2] || '_rest');
+    -- A batch is of no queue: it stays for as long as any queue keeps jobs.
+    old     timestamptz := clock_timestamp() - make_interval(hours => (select max(o.retention_hours) from tide.outbox o where o.kind = 'jobs'));
     dead    int;
     keys    int;
+    batches int;
 begin
     -- Attempts of jobs that waited for longer than their partition was kept have no other partition, and no job beside them there.
     if (tide.newest_message(format('tide.%I', box.log || '_rest')::regclass, box.outbox_id)).id is null then
@@ -91,6 +94,10 @@ begin
                      order by o.id limit max_rows for update skip locked)
        and (k.id < coalesce(oldest, settled + 1) or k.free_on is not null);
     get diagnostics keys = row_count;
+    delete from tide.job_batch b
+     where b.batch_id in (select o.batch_id from tide.job_batch o
+                           where o.ended_at <= old order by o.ended_at limit max_rows for update skip locked);
+    get diagnostics batches = row_count;
     delete from tide.job_skip s where s.outbox_id = box.outbox_id and s.id <= settled;
-    return greatest(dead, keys) >= max_rows;
+    return greatest(dead, keys, batches) >= max_rows;
 end $$;

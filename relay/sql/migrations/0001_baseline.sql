@@ -498,6 +498,7 @@ create table tide.job_batch (
     created_at  timestamptz not null default now(),
     ended_at    timestamptz
 ) with (fillfactor = 50);
+create index on tide.job_batch (ended_at) where ended_at is not null;
 comment on table tide.job_batch is 'Jobs whose end, all together, enqueues others.';
 
 create table tide.job_follow (

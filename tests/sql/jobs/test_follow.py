@@ -90,7 +90,16 @@ def test_what_cannot_follow_is_refused_at_once_and_never_undoes_the_end_of_a_job
     for then in ("x", {}, {"name": 1}, [{"name": "a"}, {"name": "b", "colour": 1}]):
         with refused("22023", "options.then is not a job"):
             with_options(session, then=then)
-    job = with_options(session, then=[{"name": "a", "queue": "nope"}, {"name": "b"}])
+    with refused("22023", "options.then.options.then is not a job: it has no name"):
+        with_options(session, then={"name": "a", "options": {"then": {}}})
+    for nowhere in ({"name": "a", "queue": "nope"}, {"name": "a", "options": {"then": {"name": "b", "queue": "nope"}}}):
+        with refused("42704", 'job queue "nope" does not exist'):
+            with_options(session, then=nowhere)
+        with refused("42704", 'job queue "nope" does not exist'):
+            batch(session, on_complete={"queue": "mail"} | nowhere)
+    assert names(session) == []
+    job = with_options(session, then=[{"name": "a", "queue": "reports"}, {"name": "b"}])
+    session.execute("select tide.job_queue_drop('reports')")
     worker.run()
     assert state(session, job) == "succeeded"
     assert names(session) == ["send", "b"]
@@ -143,9 +152,9 @@ def test_a_batch_ends_when_it_is_closed_and_all_of_it_has_ended(session: Session
     assert numbers(session, bad) == (True, 1, 0, 1)
     worker.run(outcome="d")
     assert (numbers(session, bad), names(session, "reports")) == ((True, 0, 0, 2), ["success", "complete", "complete"])
-    with refused("55000", f"batch {bad} takes no jobs", hint="job_batch_create"):
+    with refused("P0002", f"batch {bad} takes no jobs", hint="job_batch_create"):
         with_options(session, batch=bad)
-    with refused("42704", "batch 99 does not exist"):
+    with refused("P0002", "batch 99 does not exist"):
         session.execute("select tide.job_batch_close(99)")
     with refused("22023", "need a queue"):
         batch(session, on_success={"name": "success"})
@@ -217,7 +226,7 @@ def test_a_job_waits_for_those_that_it_needs(database: Database, session: Sessio
     assert left(session) == 0
     done = after(session, first, last)
     assert worker.run() == [done]
-    with refused("42704", "needs a job that does not exist"):
+    with refused("P0002", "needs a job that does not exist"):
         after(session, 9999)
 
 

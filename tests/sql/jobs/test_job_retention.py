@@ -5,6 +5,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from psycopg.types.json import Jsonb
 
 from tests.services.postgres import Database
 from tests.sql.jobs.jobs import Session, Worker, enqueue, one
@@ -92,6 +93,30 @@ def test_what_has_ended_goes_and_what_waits_is_kept(session: Session, forced: st
     session.execute("update tide.job_attempt set ended_at = ended_at - interval '200 hours'")
     retain(session)
     assert one(session, "select count(*) from tide.job_attempt where id in (%s, %s)", tomorrow, keyed) == 0
+
+
+def test_a_batch_that_ended_goes_when_no_queue_keeps_jobs_for_so_long(session: Session) -> None:
+    session.execute("select tide.job_queue_create('archive', retention_hours => 300)")
+    made = [one(session, "select tide.job_batch_create()") for _ in range(4)]
+    ended, running, closed_late, is_open = made
+    for number in (ended, running, is_open):
+        enqueue(session, options=Jsonb({"batch": number}))
+    worker = Worker(session)
+    [first, _, last] = worker.claim()
+    session.execute("select tide.job_batch_close(b) from unnest(%s::bigint[]) b", [[ended, running, closed_late]])
+    worker.finish([first, last])
+    session.execute("update tide.job_batch set created_at = created_at - interval '1 year'")
+    session.execute("update tide.job_batch set ended_at = ended_at - interval '301 hours' where batch_id = %s", [ended])
+
+    def kept() -> list[int]:
+        retain(session)
+        return [number for (number,) in session.execute("select batch_id from tide.job_batch order by 1")]
+
+    assert kept() == [running, closed_late, is_open]
+    session.execute("update tide.job_batch set ended_at = ended_at - interval '299 hours'")
+    assert kept() == [running, closed_late, is_open], "the other queue keeps jobs for longer"
+    session.execute("select tide.job_queue_drop('archive')")
+    assert kept() == [running, is_open]
 
 
 def test_an_open_transaction_and_jobs_that_no_one_claimed_keep_their_partitions(

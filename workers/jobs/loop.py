@@ -1,0 +1,302 @@
+"""The loop of an engine: claims jobs, has them run, and writes what became of them.
+
+One session: what has ended is finished and more is claimed in one trip. A drain is not the right to work, which a lease
+gives, but the task of looking: it is given to the engine, and its thread is free.
+"""
+
+import asyncio
+import contextlib
+import math
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import psycopg
+import structlog
+
+from relay.errors import ConfigError, MigrationError, NotConnected
+from relay.jobs.handlers import AnyJob
+from relay.models import Drain
+from relay.process.retry_pause import RetryPause
+from relay.process.unforeseen import log_bug
+from relay.settings import Settings
+from workers.jobs.connections import Connections
+from workers.jobs.enrolment import Enrolment
+from workers.jobs.http import KEPT_BYTES
+from workers.jobs.measures import Measures
+from workers.jobs.queues import Queue
+from workers.jobs.runner import SWEEP_SECONDS, Runner
+from workers.jobs.signs import Signs
+from workers.jobs.store import Done, Store, Visit, bare
+
+log = structlog.get_logger(__name__)
+
+PACE_SECONDS = 0.008
+"""Between trips that only take a few jobs more."""
+LONGEST_WAIT_SECONDS = 1.0
+TOLD_SECONDS = 2.0
+"""How long handlers that were told to end at a stop may take."""
+
+
+class Loop:
+    """All of it belongs to the thread of its event loop, but for `call`."""
+
+    def __init__(self, settings: Settings, handlers: Mapping[str, AnyJob], queue_names: Sequence[str]) -> None:
+        self._settings = settings
+        self._loop = asyncio.get_running_loop()
+        self._awake = asyncio.Event()
+        self._queues: dict[str, Queue] = {}
+        self._by_outbox: dict[str, Queue] = {}
+        self._measures = Measures()
+        self._worker: int | None = None
+        self._doubtful = False
+        self._stopping = False
+        self._pause = RetryPause()
+        self._grace_until = math.inf
+        self._stop_told_at = math.inf
+        self._tripped_at = 0.0
+        self.connections = Connections(KEPT_BYTES)
+        self.runner = Runner(settings.job_slots, settings.job_threads, handlers, settings.job_modules, self._awake.set)
+        self._store = Store(settings)
+        self._enrolment = Enrolment(settings, self._store, handlers, queue_names)
+        self.signs = Signs(
+            settings,
+            rang=lambda outbox: self.call(self._rang, outbox),
+            changed=lambda pipeline: self.call(self._changed, pipeline),
+            cancel=lambda jobs: self.call(self.runner.cancel, jobs),
+            late=lambda: self.call(self._doubt),
+            lost=lambda worker: self.call(self._lose, worker),
+        )
+
+    def call(self, function: Callable[..., None], *arguments: Any) -> None:
+        """For other threads."""
+        with contextlib.suppress(RuntimeError):  # the loop has ended
+            self._loop.call_soon_threadsafe(function, *arguments)
+
+    async def run(self) -> None:
+        """Until it has stopped, whatever befalls the session."""
+        sweep = self._loop.create_task(self._sweep())
+        while True:
+            try:
+                await self._work()
+                break
+            except (NotConnected, ConfigError, MigrationError) as error:
+                log.error("jobs wait for PostgreSQL", reason=str(error), running=self.runner.running)
+                if self._stopping and not self.runner.running:
+                    break  # others rescue what could not be handed back
+                await asyncio.sleep(self._pause.next_seconds())
+            except Exception as error:  # noqa: BLE001  the jobs of the process depend on this loop
+                log_bug("bug in the engine of jobs", error)
+                await asyncio.sleep(1)
+            self._doubtful = True
+            await self._store.close()
+        sweep.cancel()
+        self.runner.close()
+        self.connections.close()
+        await self._store.close()
+
+    async def _work(self) -> None:
+        """Returns when the engine has stopped. Raises when the session is lost."""
+        while True:
+            if self._worker is None:
+                self._worker = await self._enrolment.start()
+                self.signs.follow(self._worker)
+            if self._doubtful:
+                await self._resolve_doubts()
+            now = time.monotonic()
+            if self._stopping and self._may_end(now):
+                await self._trip([])
+                await self._enrolment.end(self._worker, list(self._queues))
+                return
+            visits = self._visits(now)
+            if (
+                visits
+                or self.runner.finish_now(now)
+                or any(queue.ended or queue.bell for queue in self._queues.values())
+            ):
+                await self._trip(visits)
+                await asyncio.sleep(0)
+            elif late := [q for q in self._queues.values() if q.drain is not None and now >= q.renew_at]:
+                await self._renew(late)
+            else:
+                await self._sleep(now)
+
+    async def _sleep(self, now: float) -> None:
+        """Until something may have to be done."""
+        next_at = min((queue.next_at() for queue in self._queues.values()), default=math.inf)
+        if any(queue.hungry for queue in self._queues.values()):
+            next_at = min(
+                next_at, max(now, self._tripped_at) + PACE_SECONDS if self._has_room() else now + SWEEP_SECONDS
+            )
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._awake.wait(), min(LONGEST_WAIT_SECONDS, max(0.0, next_at - now)))
+        self._awake.clear()
+
+    def _has_room(self) -> bool:
+        return any(queue.hungry and self.runner.room(queue) > 0 for queue in self._queues.values())
+
+    # What is claimed ---------------------------------------------------------------------------------------------
+
+    def _visits(self, now: float) -> list[Visit]:
+        """The claims of the next trip, in the order of the queues' numbers, as locks must be taken."""
+        self.runner.measure(now)
+        listens = self.signs.is_listening
+        for queue in self._queues.values():
+            queue.ticked(now, listens=listens)
+        if self._stopping:
+            return []
+        hungry = [queue for queue in self._queues.values() if queue.hungry and not queue.bell]
+        visits = []
+        for queue in sorted(hungry, key=lambda queue: queue.outbox_id):
+            room = self.runner.room(queue)
+            # Several queues share what there is; the next trip follows at once.
+            want = min(1000, room if len(hungry) == 1 else math.ceil(room / len(hungry)))
+            if want <= 0:
+                queue.waits_for_room(now)
+            elif self.runner.is_low(queue) or now - self._tripped_at >= PACE_SECONDS:
+                visits.append(Visit(queue, want, queue.armed))
+        return visits
+
+    async def _trip(self, visits: Sequence[Visit]) -> None:
+        queues = list(self._queues.values())
+        done, self.runner.done = self.runner.done, []
+        ends = [end for queue in queues for end in queue.ended]
+        bells = [queue for queue in queues if queue.bell and queue.drain is not None]
+        self._tripped_at = time.monotonic()
+        if not (done or ends or bells or visits):
+            return
+        assert self._worker is not None
+        try:
+            trip = await self._store.trip(self._worker, done, ends, bells, visits)
+        except psycopg.DataError as error:
+            log_bug("PostgreSQL refused to store what jobs said", error, jobs=len(done))
+            self.runner.done = [bare(each) for each in done] + self.runner.done
+            self._doubtful = True
+            return
+        except BaseException:
+            self.runner.done = done + self.runner.done
+            raise
+        self._pause.reset()
+        now = time.monotonic()
+        for queue in queues:
+            queue.ended = [end for end in queue.ended if end not in ends]
+        for queue in bells:
+            queue.bell_set()
+        for each in ends:
+            self._measures.drained(each)
+        self._finished(done, trip.refused, now)
+        for visit, seen in zip(visits, trip.seen, strict=True):
+            visit.queue.claimed(len(seen.jobs), visit.want, seen.look, now, listens=self.signs.is_listening)
+            if seen.jobs:
+                self._measures.claimed(visit.queue.name, seen.jobs)
+                self.runner.add(seen.jobs, visit.queue)
+        self._measures.slots(self.runner)
+
+    async def _renew(self, queues: Sequence[Queue]) -> None:
+        for queue in queues:
+            drain, now = queue.drain, time.monotonic()
+            if drain is not None:
+                renewed = await self._store.renew(drain)
+                if queue.drain is drain and renewed:
+                    queue.renewed(now)
+                elif queue.drain is drain:
+                    queue.lost()
+
+    def _finished(self, done: Sequence[Done], refused: int, now: float) -> None:
+        """What was written; some of it may have to run again here."""
+        self._measures.ended(done)
+        for each in done:
+            if each.queue.limited:
+                each.queue.hungry = True
+            if each.ended.retry_seconds is not None and each.ended.outcome in ("r", "b"):
+                each.queue.look_within(each.ended.retry_seconds + 0.002, now)
+        if refused:
+            log.warning("ends of jobs were refused: other workers have them", jobs=refused)
+            self._doubtful = True
+
+    # Events ------------------------------------------------------------------------------------------------------
+
+    def take(self, queue: Queue, drain: Drain) -> None:
+        before = self._queues.get(queue.name)
+        if before is not None and before is not queue:
+            queue.look_at, queue.worked_at, queue.ended = before.look_at, before.worked_at, before.ended
+            if before.hand_off is not None:
+                threading.Thread(target=before.hand_off.close, daemon=True).start()
+        self._queues[queue.name] = self._by_outbox[f"jobs/{queue.name}"] = queue
+        queue.take(drain, time.monotonic())
+        if self._stopping:
+            queue.end("more")
+        self._awake.set()
+
+    def _rang(self, outbox: str) -> None:
+        for queue in [self._by_outbox.get(outbox)] if outbox else list(self._queues.values()):
+            if queue is not None and queue.drain is not None:
+                queue.rang()
+                self._awake.set()
+
+    def _changed(self, pipeline: str) -> None:
+        """A queue was paused, changed or dropped: its owner must not wait for the drain."""
+        for queue in self._queues.values():
+            if queue.drain is not None and pipeline in ("", queue.pipeline):
+                queue.end("more")
+                self._awake.set()
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP_SECONDS)
+            now = time.monotonic()
+            self.runner.sweep(now)
+            if self._stopping and now >= self._grace_until and self._stop_told_at == math.inf:
+                self._stop_told_at = now
+                self.runner.tell_all("stopping")
+            if self._stopping:
+                self._awake.set()
+
+    # Doubts ------------------------------------------------------------------------------------------------------
+
+    def _doubt(self) -> None:
+        self._doubtful = True
+        self._awake.set()
+
+    def _lose(self, worker: int) -> None:
+        """Others took this process for dead, and its jobs are theirs."""
+        if worker == self._worker:
+            log.error(
+                "this worker was taken for dead: what it ran is dropped, and it starts as a new one", worker=worker
+            )
+            self._worker = None
+            self.runner.keep(())
+            self._awake.set()
+
+    async def _resolve_doubts(self) -> None:
+        """An answer was lost, or this process was silent for long: asks which leases there are."""
+        assert self._worker is not None
+        known = self.runner.leases()
+        kept = await self._enrolment.kept(self._worker, known)
+        self._doubtful = False
+        if gone := set(known) - kept:
+            log.warning(
+                "jobs were given to other workers, for this one was silent: they are dropped here", leases=len(gone)
+            )
+            # What was claimed since then is known to no answer yet: nothing was, for there is one session.
+            self.runner.keep(kept)
+        for queue in self._queues.values():
+            queue.hungry = True
+
+    # The end -----------------------------------------------------------------------------------------------------
+
+    def stop(self) -> None:
+        if not self._stopping:
+            self._stopping = self.signs.stopping = True
+            self._grace_until = time.monotonic() + self._settings.job_grace_seconds
+            self.runner.hand_back_waiting()
+            for queue in self._queues.values():
+                if queue.drain is not None:
+                    queue.end("more")
+            self._awake.set()
+
+    def _may_end(self, now: float) -> bool:
+        if self.runner.running and now - self._stop_told_at >= TOLD_SECONDS:
+            self.runner.give_up_all()
+        return not self.runner.running

@@ -155,7 +155,7 @@ class Loop:
             if want <= 0:
                 queue.waits_for_room(now)
             elif self.runner.is_low(queue) or now - self._tripped_at >= PACE_SECONDS:
-                visits.append(Visit(queue, want, queue.armed))
+                visits.append(Visit(queue, want, queue.visited()))
         return visits
 
     async def _trip(self, visits: Sequence[Visit]) -> None:

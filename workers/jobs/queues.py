@@ -68,6 +68,8 @@ class Queue:
     """When its lease is to be renewed: a process that is killed must not keep a queue from others for long."""
     hungry: bool = False
     """Whether it is to be claimed from as soon as there is room."""
+    is_rung: bool = False
+    """Whether its bell rang since the last claim was sent."""
     bell: Literal["arm", "disarm"] | None = None
     """What the next trip does with it, `arm` or `disarm`."""
     armed: bool = False
@@ -100,7 +102,13 @@ class Queue:
         self.renew_at = now + self.drain.lease_ms / 3000
 
     def rang(self) -> None:
-        self.hungry = True
+        self.hungry = self.is_rung = True
+
+    def visited(self) -> bool:
+        """A claim is sent. Whether a look goes before it, at what may come without a bell: only if nothing is found does
+        that matter, and when the bell rang, something is."""
+        looks, self.is_rung = self.armed and not self.is_rung, False
+        return looks
 
     def look_within(self, seconds: float, now: float) -> None:
         if seconds < LONGEST_LOOK_SECONDS:
@@ -133,12 +141,11 @@ class Queue:
         if found:
             self._found(found, want, now)
         elif self.drain is None:
-            self.hungry = False
+            self.hungry = self.is_rung
         elif not self.armed:
             self.bell, self.streak = "arm", 0
-        else:
-            self.streak, self.hungry = 0, False
-            assert look is not None
+        elif look is not None:
+            self.streak, self.hungry = 0, self.is_rung  # it may have rung while the claim was under way
             self._nothing(look, now, listens=listens)
 
     def _found(self, found: int, want: int, now: float) -> None:

@@ -105,6 +105,8 @@ class Store:
         visits: Sequence[Visit],
     ) -> Trip:
         """Finishes, ends drains, sets bells, claims. If it raises, any part of it may have happened: finish again."""
+        if len(visits) == 1 and not (done or ends or bells or visits[0].looks):
+            return await self._claim(worker, visits[0])
         async with self._session() as connection, connection.pipeline() as pipeline:
             finished = await connection.execute(*_finish(worker, done)) if done else None
             for end in ends:
@@ -120,18 +122,22 @@ class Store:
                 await pipeline.sync()  # committed: a look must come after the bell is armed
             looks, claims = [], []
             for visit in visits:
-                parameters = {"queue": visit.queue.outbox_id, "worker": worker, "want": visit.want}
+                parameters = _claiming(worker, visit)
                 looks.append(await connection.execute(query("engine_look"), parameters) if visit.looks else None)
                 claims.append(await connection.execute(query("engine_claim"), parameters, binary=True))
             trip = Trip([])
             for visit, look, claim in zip(visits, looks, claims, strict=True):
                 row = await look.fetchone() if look else None
-                rows = await claim.fetchall()
-                jobs = [Claimed._make((visit.queue.name, visit.queue.outbox_id, *each)) for each in rows]
-                trip.seen.append(Seen(jobs, Look(*row) if row else None))
+                trip.seen.append(Seen(_jobs(visit, await claim.fetchall()), Look(*row) if row else None))
             if finished and (row := await finished.fetchone()):
                 trip.refused = row[0]
         return trip
+
+    async def _claim(self, worker: int, visit: Visit) -> Trip:
+        """A job that has just come should not wait for the pipeline of a trip to be set up."""
+        async with self._session() as connection:
+            cursor = await connection.execute(query("engine_claim"), _claiming(worker, visit), binary=True)
+            return Trip([Seen(_jobs(visit, await cursor.fetchall()), None)])
 
     async def renew(self, drain: Drain) -> bool:
         """False: it was abandoned."""
@@ -158,6 +164,14 @@ async def _is_pooled(connection: psycopg.AsyncConnection[Any]) -> bool:
     cursor = await connection.execute("select pg_catalog.pg_backend_pid()", prepare=False)
     row = await cursor.fetchone()
     return row is None or row[0] != connection.info.backend_pid
+
+
+def _claiming(worker: int, visit: Visit) -> dict[str, int]:
+    return {"queue": visit.queue.outbox_id, "worker": worker, "want": visit.want}
+
+
+def _jobs(visit: Visit, rows: Sequence[tuple[Any, ...]]) -> list[Claimed]:
+    return [Claimed._make((visit.queue.name, visit.queue.outbox_id, *row)) for row in rows]
 
 
 def _fence(drain: Drain) -> dict[str, object]:

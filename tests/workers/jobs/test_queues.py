@@ -47,9 +47,21 @@ def test_a_queue_that_had_work_is_listened_to_until_it_has_been_silent_for_a_whi
     assert (outcomes(queue), queue.hungry) == ([], False)
     queue.rang()
     assert queue.hungry
+    assert not queue.visited()  # a claim at once, without a look
+    queue.claimed(0, 100, None, 4.9, listens=True)
+    assert queue.hungry
+    assert queue.visited()
     queue.claimed(0, 100, QUIET, 5.0, listens=True)
+    assert not queue.hungry
     queue.ticked(WARM_SECONDS + 1, listens=True)
     assert outcomes(queue) == ["idle"]
+
+
+def test_a_bell_that_rings_while_a_claim_is_under_way_is_heard(queue):
+    assert armed(queue).visited()
+    queue.rang()
+    queue.claimed(0, 100, QUIET, 1.0, listens=True)
+    assert queue.hungry
 
 
 @pytest.mark.parametrize(

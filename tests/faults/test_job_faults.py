@@ -93,3 +93,20 @@ def test_a_worker_is_cut_off_from_postgresql_for_longer_than_its_lease(jobs, pro
     second.kill()
     assert jobs.wait(jobs.enqueue("waits"), "succeeded", "dead_letter") == "succeeded"
     assert jobs.seen("ended")[-1]["pid"] in first.children()
+
+
+def test_a_queue_that_was_dropped_holds_up_no_other_when_the_session_is_lost(jobs):  # noqa: F811
+    jobs.fleet.scheduler()
+    workers = jobs.workers()
+    jobs.wait_ready()
+    for job in [jobs.enqueue("counted"), jobs.enqueue("note")]:
+        assert jobs.wait(job, "succeeded", "dead_letter") == "succeeded"
+    jobs.connection.execute("select tide.job_queue_drop('few', force => true)")
+    sessions = (
+        "select count(pg_terminate_backend(pid)) from pg_stat_activity where application_name = 'tide-relay jobs'"
+    )
+    with jobs.database.admin() as admin:
+        assert admin.execute(sessions).fetchone() == (1,)
+    job = jobs.enqueue("note")
+    assert jobs.wait(job, "succeeded", "dead_letter") == "succeeded"
+    wait_until(lambda: workers.says("a job queue was dropped"), 30, "it forgets the queue")

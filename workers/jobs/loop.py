@@ -173,6 +173,7 @@ class Loop:
             log_bug("PostgreSQL refused to store what jobs said", error, jobs=len(done))
             self.runner.done = [bare(each) for each in done] + self.runner.done
             self._doubtful = True
+            await asyncio.sleep(self._pause.next_seconds())
             return
         except BaseException:
             self.runner.done = done + self.runner.done
@@ -221,26 +222,32 @@ class Loop:
         before = self._queues.get(queue.name)
         if before is not None and before is not queue:
             queue.look_at, queue.worked_at, queue.ended = before.look_at, before.worked_at, before.ended
-            if before.hand_off is not None:
-                threading.Thread(target=before.hand_off.close, daemon=True).start()
+            _close(before)
         self._queues[queue.name] = self._by_outbox[f"jobs/{queue.name}"] = queue
         queue.take(drain, time.monotonic())
         if self._stopping:
             queue.end("more")
         self._awake.set()
 
+    def _forget(self, queue: Queue) -> None:
+        """It was dropped: a claim of it would be refused, and with it the trip that has the claims of all others."""
+        log.info("a job queue was dropped: this worker claims from it no more", queue=queue.name)
+        del self._queues[queue.name], self._by_outbox[f"jobs/{queue.name}"]
+        _close(queue)
+
     def _rang(self, outbox: str) -> None:
         for queue in [self._by_outbox.get(outbox)] if outbox else list(self._queues.values()):
-            if queue is not None and queue.drain is not None:
-                queue.rang()
+            if queue is not None and queue.rang():
                 self._awake.set()
 
     def _changed(self, pipeline: str) -> None:
         """A queue was paused, changed or dropped: its owner must not wait for the drain."""
         for queue in self._queues.values():
-            if queue.drain is not None and pipeline in ("", queue.pipeline):
-                queue.end("more")
-                self._awake.set()
+            if pipeline in ("", queue.pipeline):
+                queue.follows_bell = False
+                if queue.drain is not None:
+                    queue.end("more")
+                    self._awake.set()
 
     async def _sweep(self) -> None:
         while True:
@@ -270,7 +277,7 @@ class Loop:
             self._awake.set()
 
     async def _resolve_doubts(self) -> None:
-        """An answer was lost, or this process was silent for long: asks which leases there are."""
+        """An answer was lost, or this process was silent for long: asks which leases and queues there are."""
         assert self._worker is not None
         known = self.runner.leases()
         kept = await self._enrolment.kept(self._worker, known)
@@ -281,8 +288,11 @@ class Loop:
             )
             # What was claimed since then is known to no answer yet: nothing was, for there is one session.
             self.runner.keep(kept)
-        for queue in self._queues.values():
+        there = await self._store.value("engine_queues", queues=[each.outbox_id for each in self._queues.values()])
+        for queue in list(self._queues.values()):
             queue.hungry = True
+            if queue.outbox_id not in there:
+                self._forget(queue)
 
     # The end -----------------------------------------------------------------------------------------------------
 
@@ -300,3 +310,8 @@ class Loop:
         if self.runner.running and now - self._stop_told_at >= TOLD_SECONDS:
             self.runner.give_up_all()
         return not self.runner.running
+
+
+def _close(queue: Queue) -> None:
+    if queue.hand_off is not None:
+        threading.Thread(target=queue.hand_off.close, daemon=True).start()

@@ -1,7 +1,8 @@
 """What an engine knows of one queue, and what follows from each look at it. No I/O, so that every step can be tested.
 
 A drain is held while there may be more to find here: it ends `more` as soon as there is a backlog, so that another
-process is woken too; and otherwise when the queue has been silent for a while. Until then the engine hears the bell.
+process is woken too; and otherwise when the queue has been silent for a while. Until then the engine hears the bell, and
+so does the one that was the last to find jobs: it claims while the scheduler is still finding a process to ask.
 """
 
 import math
@@ -70,6 +71,11 @@ class Queue:
     """Whether it is to be claimed from as soon as there is room."""
     is_rung: bool = False
     """Whether its bell rang since the last claim was sent."""
+    follows_bell: bool = False
+    """Whether a claim is sent then though there is no drain: this process was the last that found jobs. One that finds
+    none leaves the bell to the others."""
+    was_rung: bool = False
+    """Whether the claim that is under way was."""
     bell: Literal["arm", "disarm"] | None = None
     """What the next trip does with it, `arm` or `disarm`."""
     armed: bool = False
@@ -101,14 +107,18 @@ class Queue:
         assert self.drain is not None
         self.renew_at = now + self.drain.lease_ms / 3000
 
-    def rang(self) -> None:
+    def rang(self) -> bool:
+        """Whether that concerns this process."""
+        if self.drain is None and not self.follows_bell:
+            return False
         self.hungry = self.is_rung = True
+        return True
 
     def visited(self) -> bool:
         """A claim is sent. Whether a look goes before it, at what may come without a bell: only if nothing is found does
         that matter, and when the bell rang, something is."""
-        looks, self.is_rung = self.armed and not self.is_rung, False
-        return looks
+        self.was_rung, self.is_rung = self.is_rung, False
+        return self.armed and not self.was_rung
 
     def look_within(self, seconds: float, now: float) -> None:
         if seconds < LONGEST_LOOK_SECONDS:
@@ -142,6 +152,7 @@ class Queue:
             self._found(found, want, now)
         elif self.drain is None:
             self.hungry = self.is_rung
+            self.follows_bell = self.follows_bell and not self.was_rung
         elif not self.armed:
             self.bell, self.streak = "arm", 0
         elif look is not None:
@@ -149,7 +160,7 @@ class Queue:
             self._nothing(look, now, listens=listens)
 
     def _found(self, found: int, want: int, now: float) -> None:
-        self.worked_at, self.hungry, self.progressed = now, True, True
+        self.worked_at, self.hungry, self.progressed, self.follows_bell = now, True, True, True
         self.streak += 1
         self.again_seconds = FIRST_AGAIN_SECONDS
         if self.drain is None:

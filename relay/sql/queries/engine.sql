@@ -43,6 +43,10 @@ select tide.job_release(%(worker)s::bigint, array(
 select coalesce(array_agg(l.lease_id), '{}') from tide.job_lease l
  where l.worker_id = %(worker)s and l.lease_id = any (%(known)b::bigint[])
 
+-- name: engine_queues
+-- Which of these queues there still are.
+select coalesce(array_agg(q.outbox_id), '{}') from tide.job_queue q where q.outbox_id = any (%(queues)b::int[])
+
 -- name: engine_look
 -- What may come without a bell; asked just before the claim.
 select open_publishers, gaps, due_seconds, limited from tide.job_look(%(queue)s::int)

@@ -57,6 +57,20 @@ def test_a_queue_that_had_work_is_listened_to_until_it_has_been_silent_for_a_whi
     assert outcomes(queue) == ["idle"]
 
 
+def test_the_process_that_found_jobs_last_follows_the_bell_until_others_are_faster(queue):
+    armed(queue).claimed(0, 100, QUIET, 0.0, listens=True)
+    queue.ticked(WARM_SECONDS + 1, listens=True)
+    assert (queue.drain, queue.rang(), queue.visited()) == (None, True, False)
+    queue.claimed(1, 100, None, 20.0, listens=True)
+    queue.visited()
+    queue.claimed(0, 100, None, 20.0, listens=True)  # all that there was
+    assert not queue.hungry
+    assert queue.rang()
+    queue.visited()
+    queue.claimed(0, 100, None, 30.0, listens=True)
+    assert not queue.rang()
+
+
 def test_a_bell_that_rings_while_a_claim_is_under_way_is_heard(queue):
     assert armed(queue).visited()
     queue.rang()

@@ -10,6 +10,7 @@ from relay.jobs.models import Ended
 from relay.jobs.outcomes import Discard, Retry, Snooze
 from relay.jobs.results import result_text
 from relay.masking import mask
+from relay.reasons import reason_of
 
 _log = logging.getLogger(__name__)
 _MOST_CHARACTERS = 2000
@@ -52,7 +53,7 @@ def error_text(text: str) -> str:
 def _said(error: BaseException) -> str:
     name = type(error).__name__
     try:
-        return str(error) if isinstance(error, Retry | Snooze | Discard) else f"{name}: {error}"
+        return str(error) if isinstance(error, Retry | Snooze | Discard) else f"{name}: {reason_of(error)}"
     except Exception:  # noqa: BLE001  it is of the application
         return f"{name}: its text cannot be read"
 

@@ -14,6 +14,7 @@ from psycopg.rows import dict_row
 from relay.database.connection import Connection, connect, database_errors
 from relay.database.migrate import require_compatible
 from relay.errors import ConfigError
+from relay.reasons import reason_of
 from relay.settings import Settings
 from relay.sql import query
 
@@ -45,12 +46,12 @@ def refusals() -> Iterator[None]:
         try:
             yield
         except psycopg.DataError as error:
-            raise ConfigError(_text(error)) from error
+            raise ConfigError(reason_of(error)) from error
         except UnicodeEncodeError as error:
             raise ConfigError("a text is not valid Unicode: it has half of a character") from error
         except psycopg.Error as error:
             if error.diag.source_function == "exec_stmt_raise":
-                raise ConfigError(_text(error)) from error
+                raise ConfigError(reason_of(error)) from error
             raise
 
 
@@ -84,8 +85,3 @@ def seconds_text(seconds: float) -> str:
         if seconds < limit:
             return f"{seconds / divisor:.{digits}f} {unit}"
     return f"{seconds / 86_400:.0f} d"
-
-
-def _text(error: psycopg.Error) -> str:
-    parts = (error.diag.message_primary or str(error), error.diag.message_detail, error.diag.message_hint)
-    return ". ".join(part.rstrip(".") for part in parts if part)

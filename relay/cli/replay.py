@@ -18,7 +18,7 @@ from relay.cli.base import (
     tell,
 )
 from relay.operations import replays as operations
-from relay.operations.base import LARGEST_ID
+from relay.operations.base import LARGEST_ID, counted
 from relay.operations.replays import Preview, Replay
 
 _ID = click.IntRange(1, LARGEST_ID)
@@ -71,7 +71,8 @@ def _show_preview(preview: Preview, as_json: bool) -> None:
     if as_json:
         print_json(asdict(preview))
         return
-    say(f"{preview.messages} messages, {preview.bytes} bytes, {preview.dead_letters} of them dead letters")
+    found = f"{counted(preview.messages, 'message')}, {counted(preview.bytes, 'byte')}"
+    say(f"{found}, dead letters among them: {preview.dead_letters}")
     if preview.messages:
         say(f"first: {preview.first_id}, published {preview.first_at:%Y-%m-%d %H:%M:%S} UTC")
         say(f"last: {preview.last_id}, published {preview.last_at:%Y-%m-%d %H:%M:%S} UTC")

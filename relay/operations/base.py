@@ -18,7 +18,7 @@ from relay.reasons import reason_of
 from relay.settings import Settings
 from relay.sql import query
 
-__all__ = ["LARGEST_ID", "Connection", "execute", "one", "rows", "seconds_text", "session", "transaction"]
+__all__ = ["LARGEST_ID", "Connection", "counted", "execute", "one", "rows", "seconds_text", "session", "transaction"]
 
 LARGEST_ID = 2**63 - 1
 """Of messages, dead letters and replays."""
@@ -72,6 +72,11 @@ def execute(connection: Connection, statement: str, /, **parameters: Any) -> Non
     """Runs a named statement for its effect. Raises RelayError."""
     with refusals():
         connection.execute(query(statement), parameters)
+
+
+def counted(number: int, one: str, many: str = "") -> str:
+    """A number for people: `1 job`, `2 jobs`; what has another plural, or a verb, says how: `is`, `are`."""
+    return f"{number} {one if number == 1 else many or f'{one}s'}"
 
 
 def seconds_text(seconds: float) -> str:

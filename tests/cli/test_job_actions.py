@@ -73,22 +73,22 @@ def test_drain_waits_until_nothing_waits_or_runs(bench: Bench) -> None:
     assert bench.done("drain", "mail") == "queue mail is drained; 0 dead jobs are kept\n"
     bench.enqueued()
     result = bench.verb("drain", "mail", "--timeout-seconds", 0.01)
-    assert (result.exit_code, result.stderr.splitlines()[0]) == (1, "1 wait, 0 run")
-    assert "was not drained in 0.01 s: 1 jobs wait and 0 run" in result.stderr
+    assert (result.exit_code, result.stderr.splitlines()[0]) == (1, "1 waits, 0 run")
+    assert "was not drained in 0.01 s: 1 job waits and 0 run" in result.stderr
     claimed = bench.worker.claim()
-    assert "0 jobs wait and 1 run" in bench.verb("drain", "mail", "--timeout-seconds", 0).stderr
+    assert "0 jobs wait and 1 runs" in bench.verb("drain", "mail", "--timeout-seconds", 0).stderr
     said: list[str] = []
     waiting = threading.Thread(target=lambda: said.append(bench.done("drain", "mail", "--timeout-seconds", 60)))
     waiting.start()
     bench.worker.finish(claimed, "d", "bad")
     waiting.join()
-    assert said == ["queue mail is drained; 1 dead jobs are kept\n"]
+    assert said == ["queue mail is drained; 1 dead job is kept\n"]
     bench.enqueued("--at", "2100-01-01")
     assert "All of them are scheduled for later" in bench.verb("drain", "mail", "--timeout-seconds", 0).stderr
     bench.worker.session.execute("delete from tide.job_worker")
     assert "No worker serves it" in bench.verb("drain", "mail", "--timeout-seconds", 0).stderr
     bench.done("queue", "pause", "mail")
-    assert "queue mail is paused, and 1 jobs wait and 0 run" in bench.verb("drain", "mail").stderr
+    assert "queue mail is paused, and 1 job waits and 0 run" in bench.verb("drain", "mail").stderr
 
 
 def test_dead_jobs_are_removed(bench: Bench) -> None:

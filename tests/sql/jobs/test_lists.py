@@ -131,6 +131,23 @@ def test_a_dead_job_is_shown_after_its_partition_has_gone(session: Session) -> N
     assert listed(session, state="dead_letter") == [job]
 
 
+def test_jobs_that_outlive_their_partition_are_in_the_list_of_all(session: Session) -> None:
+    dead = enqueue(session, name="dead")
+    Worker(session).run(outcome="d", code="bad")
+    enqueue(session)
+    later = enqueue(session, name="later", available_at="infinity")
+    session.execute("insert into tide.job_kept select j.* from tide.job j where j.id = %s", [later])
+    [(number,)] = session.execute("select outbox_id from tide.job_queue")
+    session.execute(f"truncate tide.job_{number}_0, tide.job_attempt_{number}_0")
+    newest = enqueue(session, name="newest")
+    assert listed(session) == [newest, later, dead]
+    assert listed(session, name="dead") == [dead]
+    paged: list[int] = []
+    while page := listed(session, max_rows=1, before_id=paged[-1] if paged else None):
+        paged += page
+    assert paged == [newest, later, dead]
+
+
 def test_a_job_that_is_due_since_ever_leaves_numbers_of_its_queue(session: Session) -> None:
     """`clock_timestamp() - '-infinity'` is infinite, and before PostgreSQL 17 an error for all queues."""
     enqueue(session, available_at="-infinity")

@@ -55,6 +55,26 @@ def test_many_are_cancelled_and_replayed_only_with_a_yes(bench: Bench) -> None:
     assert bench.json("replay", "--queue", "mail", "--yes") == {"jobs": 0}
 
 
+def test_what_is_refused_says_what_to_do_on_the_command_line_too(bench: Bench) -> None:
+    done = bench.enqueued('{"n": 1}', "--idempotency-key", "k")
+    bench.worker.run()
+    waiting = bench.enqueued()
+    for hint, words in (
+        ("relay jobs replay --force", ("replay", done)),
+        ("relay jobs cancel", ("replay", waiting)),
+        ("relay jobs list", ("cancel", NOWHERE)),
+        ("relay jobs enqueue --ignore-conflict", ("enqueue", "mail", "send", "--idempotency-key", "k")),
+        ("--dedupe-key", ("enqueue", "mail", "send", "--dedupe", "waiting")),
+        ("relay jobs queue create", ("queue", "pause", "nope")),
+        ("relay jobs queue set", ("queue", "create", "mail")),
+        ("relay jobs queue drop --force", ("queue", "drop", "mail", "--yes")),
+        ("relay jobs schedule list", ("schedule", "enable", "nope")),
+    ):
+        assert hint in failed(bench, *words), words
+    bench.done("queue", "set", "mail", "--max-payload-bytes", 1)
+    assert "relay jobs queue set" in failed(bench, "enqueue", "mail", "send", '{"n": 1}')
+
+
 def test_a_job_is_replayed_and_one_that_succeeded_only_by_force(bench: Bench) -> None:
     job = bench.enqueued('{"n": 1}', "--idempotency-key", "k")
     assert "has not ended: it is pending" in failed(bench, "replay", job)

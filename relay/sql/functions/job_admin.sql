@@ -9,7 +9,8 @@ begin
     select j.* into found_job from tide.job_of_uuid(job) p cross join lateral tide.job_find(p.outbox_id, p.id) j;
     if not found then
         raise exception 'job % does not exist', job using
-            errcode = 'undefined_object', hint = 'It may have been removed by retention. List them: select * from tide.job_list(...);';
+            errcode = 'undefined_object',
+            hint = 'It may have been removed by retention. List them: select * from tide.job_list(...); or: relay jobs list.';
     end if;
     return found_job;
 end $$;
@@ -173,10 +174,12 @@ declare
 begin
     if state in ('pending', 'leased') then
         raise exception 'job % has not ended: it is %', job, state using
-            errcode = 'object_not_in_prerequisite_state', hint = 'Wait until it has, or cancel it: select tide.job_cancel(...);';
+            errcode = 'object_not_in_prerequisite_state',
+            hint = 'Wait until it has, or cancel it: select tide.job_cancel(...); or: relay jobs cancel.';
     elsif state = 'succeeded' and not force then
         raise exception 'job % has succeeded', job using
-            errcode = 'object_not_in_prerequisite_state', hint = 'To run it once more all the same, use force => true.';
+            errcode = 'object_not_in_prerequisite_state',
+            hint = 'To run it once more all the same, use force => true; or: relay jobs replay --force.';
     end if;
     return tide.job_uuid(j.outbox_id, tide.job_again(j, job_replay.available_at));
 end $$;

@@ -42,7 +42,7 @@ begin
         raise exception 'the job for queue "%" has % bytes, its limit is %', queue, tide.job_size(payload, headers, metadata, options),
             box.max_payload_bytes using
             errcode = 'program_limit_exceeded',
-            hint = 'Nothing was enqueued. Enqueue a reference to large data, or raise max_payload_bytes in tide.outbox.';
+            hint = 'Nothing was enqueued. Enqueue a reference to large data, or raise max_payload_bytes: tide.job_queue_set; or: relay jobs queue set.';
     end if;
 end $$;
 

@@ -29,7 +29,7 @@ begin
         raise exception 'idempotency key "%" of queue "%" belongs to job %, which has another name or payload', key, queue, holder.id using
             errcode = 'unique_violation',
             detail = format('That job is %s.', tide.job_uuid(outbox_id, holder.id)),
-            hint = 'Nothing was enqueued. Use another key, or on_conflict => ''ignore'' to keep the first job.';
+            hint = 'Nothing was enqueued. Use another key, or keep the first job: on_conflict => ''ignore''; or: relay jobs enqueue --ignore-conflict.';
     end if;
     return holder.id;
 end $$;
@@ -97,7 +97,8 @@ begin
             errcode = 'invalid_parameter_value', hint = 'Use error or ignore. Nothing was enqueued.';
     elsif dedupe not in ('waiting', 'unfinished') or dedupe is not null and dedupe_key is null then
         raise exception 'dedupe % of the job for queue "%" is not possible', quote_literal(dedupe), queue using
-            errcode = 'invalid_parameter_value', hint = 'Use waiting or unfinished, and give a dedupe_key. Nothing was enqueued.';
+            errcode = 'invalid_parameter_value',
+            hint = 'Use waiting or unfinished, and give a dedupe_key (relay jobs: --dedupe-key). Nothing was enqueued.';
     elsif debounce is not null and (dedupe_key is null or dedupe is not null or available_at is not null
                                     or debounce < interval '0' or coalesce(debounce_max < debounce, false)) then
         raise exception 'debounce % of the job for queue "%" is not possible', debounce, queue using

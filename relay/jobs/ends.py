@@ -4,7 +4,7 @@ import logging
 
 from relay.database.connection import storable
 from relay.errors import BadValue
-from relay.jobs.backoff import Backoff, bounded, pause_seconds
+from relay.jobs.backoff import SHORTEST_SNOOZE_SECONDS, Backoff, bounded, pause_seconds
 from relay.jobs.handlers import AnyJob
 from relay.jobs.models import Ended
 from relay.jobs.outcomes import Discard, Retry, Snooze
@@ -31,7 +31,7 @@ def failed(job: AnyJob, error: BaseException, attempt: int, max_attempts: int, o
     try:
         match error:
             case Snooze(seconds=seconds):
-                return Ended("b", "snoozed", text, retry_seconds=bounded(seconds))
+                return Ended("b", "snoozed", text, retry_seconds=max(SHORTEST_SNOOZE_SECONDS, bounded(seconds)))
             case Discard():
                 return Ended("d", "discarded", text)
             case Retry(seconds=seconds):

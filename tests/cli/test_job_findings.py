@@ -9,7 +9,7 @@ import pytest
 from tests.cli.command import invoke
 from tests.cli.jobs import Bench
 from tests.services.postgres import Database
-from tests.sql.jobs.jobs import enqueue
+from tests.sql.jobs.jobs import enqueue, enqueue_overdue
 from tests.sql.support import listen
 
 
@@ -39,7 +39,7 @@ def status(bench: Bench) -> dict[str, Any]:
 def test_each_finding_says_what_to_do(bench: Bench) -> None:
     bench.session.execute("delete from tide.job_worker")
     assert only(bench) == ("ok", "1 queue; no process runs jobs; nothing is overdue", None)
-    enqueue(bench.session, available_at="2020-01-01")
+    enqueue_overdue(bench.session)
     result, found, fix = only(bench)
     assert (result, fix) == ("failed", "start workers that have its handlers: relay workers --jobs MODULE")
     assert found.startswith("no worker serves queue mail, and 1 job is due, the oldest for ")
@@ -50,7 +50,7 @@ def test_each_finding_says_what_to_do(bench: Bench) -> None:
     bench.session.execute("select tide.job_worker_start('here', 2, '{mail}', 10)")
     worker = bench.worker
     worker.number += 2
-    enqueue(bench.session, available_at="2020-01-01")
+    enqueue_overdue(bench.session)
     assert len(worker.claim()) == 1
     result, found, fix = only(bench)
     assert (result, fix) == ("warning", "raise it: relay jobs queue set mail --concurrency-limit N")
@@ -108,7 +108,7 @@ def test_status_shows_queues_below_pipelines_and_why_they_do_not_advance(bench: 
     assert status(bench)["why"] == "nothing is due; 1 waits for its time"
     enqueue(bench.session)
     assert status(bench)["why"] == "a drain is about to begin"
-    enqueue(bench.session, available_at="2020-01-01")
+    enqueue_overdue(bench.session)
     assert status(bench)["why"] == "no worker has room, or a limit is reached"
     bench.session.execute("update tide.job_worker set stopping = true")
     assert status(bench)["why"] == "no worker serves it: start one with relay workers --jobs MODULE"

@@ -154,7 +154,7 @@ begin
             coalesce(j.options - '{batch,after}'::text[], '{}') || jsonb_build_object('replay_of', j.id), j.payload);
     if available_at is not null or j.run_key is not null then
         insert into tide.job_wait (outbox_id, id, attempt, priority, available_at, run_key)
-        values (j.outbox_id, new_id, 1, j.priority, coalesce(available_at, clock_timestamp()), j.run_key);
+        values (j.outbox_id, new_id, 1, j.priority, greatest(available_at, clock_timestamp()), j.run_key);
     end if;
     if j.options ? 'then' then
         perform tide.job_follow_enqueue(j.outbox_id, new_id, jsonb_build_object('then', j.options -> 'then'));

@@ -110,8 +110,9 @@ begin
         asleep := marked;
     end if;
     if available_at is not null or run_key is not null then
+        -- Due from now at the earliest: before it was enqueued it has waited for no worker.
         insert into tide.job_wait (outbox_id, id, attempt, priority, available_at, run_key)
-        values (in_outbox, new_id, 1, priority, coalesce(available_at, clock_timestamp()), run_key);
+        values (in_outbox, new_id, 1, priority, greatest(available_at, clock_timestamp()), run_key);
     end if;
     if priority <> 0 then
         perform tide.job_check_lanes(in_outbox, queue, priority);
@@ -211,7 +212,7 @@ begin
         returning id, run_key
     ), waiting as (
         insert into tide.job_wait (outbox_id, id, attempt, priority, available_at, run_key)
-        select box.outbox_id, w.id, 1, priority, coalesce(available_at, clock_timestamp()), w.run_key
+        select box.outbox_id, w.id, 1, priority, greatest(available_at, clock_timestamp()), w.run_key
           from written w where available_at is not null or w.run_key is not null
     )
     select array_agg(w.id order by w.id) into new_ids from written w;

@@ -17,9 +17,17 @@ begin
         if found then
             return new_id;
         end if;
-        select k.id, k.digest into holder from tide.job_key k
+        select k.id, k.digest, k.free_on into holder from tide.job_key k
          where k.outbox_id = job_key_take.outbox_id and k.kind = job_key_take.kind and k.key = job_key_take.key;
-        exit when found;
+        exit when found and (holder.free_on is distinct from 'c' or tide.job_waits(outbox_id, holder.id));
+        -- A claim leaves a key that an open transaction debounces to that. If it was rolled back, no one has freed the key.
+        update tide.job_key k
+           set id = new_id, digest = job_key_take.digest, free_on = job_key_take.free_on, since = clock_timestamp()
+         where k.outbox_id = job_key_take.outbox_id and k.kind = job_key_take.kind and k.key = job_key_take.key
+           and k.id = holder.id and k.free_on = 'c';
+        if found then
+            return new_id;
+        end if;
         if attempt = 100 then
             raise exception 'key "%" of queue "%" changes too often', key, queue using
                 errcode = 'serialization_failure', hint = 'Nothing was enqueued. Try again.';

@@ -51,6 +51,13 @@ begin atomic
         end;
 end;
 
+create or replace function tide.job_waits(queue int, job_id bigint) returns boolean
+language sql stable set search_path = pg_catalog, pg_temp
+begin atomic
+    select exists (select from tide.job_find(queue, job_id) j
+                    where tide.job_state_of(j.outbox_id, j.id, j.priority, j.available_at is null and j.run_key is null) = 'pending');
+end;
+
 create or replace function tide.job_state(queue text, id bigint) returns text
 language sql stable security definer set search_path = pg_catalog, pg_temp
 begin atomic

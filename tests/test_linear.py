@@ -10,6 +10,7 @@ import time
 from datetime import UTC, datetime
 from typing import cast
 
+import psycopg
 import pytest
 from nats.aio.client import Client
 
@@ -29,6 +30,7 @@ from relay.models import Message, Received, Record
 from relay.operations.input_lines import Splitter
 from relay.operations.json_lines import BadLine, parse_line
 from relay.printable import printable, printable_json, printable_lines
+from relay.reasons import reason_of
 from relay.wire import json_scanner, json_text
 from relay.wire.decode import Decoder
 from relay.wire.encode import Wire, parsed_headers
@@ -56,6 +58,7 @@ SHAPES = {
     "names": ("{", '"\\u0061":1,', '"b":1}'),
     "string without end": ('"', "a", ""),
     "escapes without end": ('"', '\\"', ""),
+    "lines of labels": ("", "\nDETAIL:  a\nLINE 1: ", ""),
     "backslashes": ('"', "\\", ""),
     "escapes in an object without end": ('{"a":"', '\\n', ""),
     "a broken escape at the end": ('"', "\\u0061", '\\u00"'),
@@ -195,6 +198,7 @@ READERS = {
     "lines in pieces": _splitting,
     "mask": mask,
     "mask of any length": lambda text: mask(text, most_characters=None),
+    "reason of PostgreSQL": lambda text: reason_of(psycopg.OperationalError(text)),
     "mask of a configuration": lambda text: mask_config({"password": text, "a": text}),
     "references": lambda text: REFERENCE.sub("", text),
     "errors": lambda text: RelayError(f"message {text!r}"),

@@ -17,6 +17,7 @@ from psycopg.rows import namedtuple_row
 from relay.database.connection import Connection, database_errors
 from relay.errors import RelayError
 from relay.process.metrics import worker_metrics
+from relay.reasons import reason_of
 from relay.sql import query
 from workers.resources import Resources
 
@@ -162,6 +163,6 @@ class _Turn:
             if self._connection.closed:
                 raise
             # An outbox that was dropped since, a lock, a statement too slow: the others do not wait for it.
-            log.warning("a step of maintenance was left out", step=statement, reason=str(error), **parameters)
+            log.warning("a step of maintenance was left out", step=statement, reason=reason_of(error), **parameters)
             self.counts.failed += 1
             return []

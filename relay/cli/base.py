@@ -8,14 +8,16 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from datetime import datetime
 from types import TracebackType
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 from rich.console import Console
+from rich.table import Table
 from rich.text import Text
 
 import relay
@@ -25,6 +27,9 @@ from relay.masking import mask
 from relay.operations.base import Connection, session
 from relay.printable import printable, printable_json, printable_lines
 from relay.settings import Settings, option, variables
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 FAILED = 1
 INTERRUPTED = 130
@@ -48,6 +53,7 @@ Example:
 """
 
 F = TypeVar("F", bound=Callable[..., Any])
+R = TypeVar("R", bound="DataclassInstance")
 
 
 class Failed(click.ClickException):
@@ -211,6 +217,16 @@ def print_json(value: Any, *, indent: int | None = 2) -> None:
 def print_json_text(text: str, *, end: bool = True) -> None:
     """JSON that is one already. `end`: a line break after it."""
     click.echo(printable_json(text), nl=end)
+
+
+def print_list(found: Sequence[R], table: Callable[[Sequence[R]], Table], *, as_json: bool, none: str) -> None:
+    """The end of a verb that lists results: JSON for programs, a table, or a remark if there is nothing."""
+    if as_json:
+        print_json([asdict(one) for one in found])
+    elif found:
+        output().print(table(found))
+    else:
+        tell(none)
 
 
 def _unexpected(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

@@ -25,7 +25,7 @@ from relay.cli.dead_letter_json import as_json_text
 from relay.cli.values import age
 from relay.errors import ConfigError
 from relay.operations import dead_letters
-from relay.operations.base import LARGEST_ID, Connection
+from relay.operations.base import LARGEST_ID, Connection, counted
 from relay.operations.dead_letters import Summary
 
 _HELP = """Shows, retries and discards messages that a sink refused permanently, or that no inbox can hold.
@@ -137,7 +137,7 @@ def retry(ids: tuple[int, ...], pipeline: str | None, postgres_url: str | None) 
     _one_of(ids, pipeline)
     with database(load_settings(postgres_url=postgres_url), "dead-letter") as connection:
         asked = dead_letters.retry_all(connection, pipeline) if pipeline else dead_letters.retry(connection, ids)
-    say(f"asked {', '.join(asked.pipelines)} to deliver {_count(asked.dead_letters)} again")
+    say(f"asked {', '.join(asked.pipelines)} to deliver {counted(asked.dead_letters, 'dead letter')} again")
     for name in asked.disabled:
         tell(f"pipeline {name} is disabled; it delivers them when you enable it: relay pipeline enable {name}")
 
@@ -174,7 +174,7 @@ def discard(
             count = dead_letters.discard_all(connection, pipeline, older_than or timedelta())
         else:
             count = dead_letters.discard(connection, ids)
-    say(f"discarded {_count(count)}")
+    say(f"discarded {counted(count, 'dead letter')}")
 
 
 @dead_letter.command()
@@ -220,7 +220,3 @@ def _confirm(what: str, yes: bool) -> None:
         raise ConfigError(f"this deletes {what} permanently: give --yes to confirm")
     if not confirm(f"Delete {what} permanently?"):
         raise ConfigError("nothing was discarded")
-
-
-def _count(number: int) -> str:
-    return "1 dead letter" if number == 1 else f"{number} dead letters"

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Any
 
 import click
@@ -13,11 +12,9 @@ from relay.cli.base import (
     database,
     json_option,
     load_settings,
-    output,
     postgres_option,
-    print_json,
+    print_list,
     shown_lines,
-    tell,
 )
 from relay.operations import history as operations
 from relay.operations.history import Change
@@ -45,12 +42,7 @@ def history(pipeline: str | None, limit: int, postgres_url: str | None, as_json:
     """
     with database(load_settings(postgres_url=postgres_url), "history") as connection:
         found = operations.read(connection, pipeline, limit=limit)
-    if as_json:
-        print_json([asdict(change) for change in found])
-    elif not found:
-        tell("no change is known")
-    else:
-        output().print(_table(found))
+    print_list(found, _table, as_json=as_json, none="no change is known")
 
 
 def _table(found: Sequence[Change]) -> Table:

@@ -11,6 +11,7 @@ from relay.cli.base import Verb, database, json_option, load_settings, postgres_
 from relay.cli.job_look import filter_options
 from relay.cli.values import age, moment, require_yes
 from relay.operations import job_actions as operations
+from relay.operations.base import counted
 from relay.operations.job_actions import MAX_JOBS
 from relay.operations.job_queues import Numbers
 from relay.operations.jobs import Filter
@@ -138,7 +139,7 @@ def drain(queue: str, timeout_seconds: float, postgres_url: str | None, as_json:
 
     def watch(found: Numbers) -> None:
         nonlocal last
-        line = f"{found.pending} wait, {found.leased} run"
+        line = f"{counted(found.pending, 'waits', 'wait')}, {counted(found.leased, 'runs', 'run')}"
         if line != last and (found.pending or found.leased):
             tell(line)
         last = line
@@ -148,7 +149,7 @@ def drain(queue: str, timeout_seconds: float, postgres_url: str | None, as_json:
     if as_json:
         print_json(asdict(found))
     else:
-        say(f"queue {queue} is drained; {found.dead} dead jobs are kept")
+        say(f"queue {queue} is drained; {counted(found.dead, 'dead job is', 'dead jobs are')} kept")
 
 
 @click.command(cls=Verb, short_help="Removes dead jobs.")
@@ -179,7 +180,7 @@ def purge(queue: str, older_than: timedelta | None, yes: bool, postgres_url: str
     if as_json:
         print_json({"queue": queue, "removed": total})
     else:
-        say(f"removed {_count(total, 'dead job')}")
+        say(f"removed {counted(total, 'dead job')}")
 
 
 def _either(job: UUID | None, queue: str | None, wanted: dict[str, Any]) -> None:
@@ -193,10 +194,6 @@ def _many(what: str, count: int, limit: int, as_json: bool) -> None:
     if as_json:
         print_json({"jobs": count})
     else:
-        say(f"{what} {_count(count, 'job')}")
+        say(f"{what} {counted(count, 'job')}")
     if count == limit:
         tell("there may be more: run it again")
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"

@@ -1,12 +1,19 @@
 """`relay jobs stats, workers`: what queues hold, and who works on it."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
 
 import click
 from rich.table import Table
 
-from relay.cli.base import Verb, database, json_option, load_settings, output, postgres_option, print_json, shown, tell
+from relay.cli.base import (
+    Verb,
+    database,
+    json_option,
+    load_settings,
+    postgres_option,
+    print_list,
+    shown,
+)
 from relay.cli.values import time_text
 from relay.operations import job_queues
 from relay.operations.base import seconds_text
@@ -32,12 +39,9 @@ def stats(queue: str | None, postgres_url: str | None, as_json: bool) -> None:
     """
     with database(load_settings(postgres_url=postgres_url), "jobs") as connection:
         found = job_queues.stats(connection, queue)
-    if as_json:
-        print_json([asdict(numbers) for numbers in found])
-    elif not found:
-        tell("there are no queues; create one: relay jobs queue create NAME")
-    else:
-        output().print(numbers_table(found))
+    print_list(
+        found, numbers_table, as_json=as_json, none="there are no queues; create one: relay jobs queue create NAME"
+    )
 
 
 def numbers_table(found: Sequence[Numbers]) -> Table:
@@ -69,12 +73,7 @@ def workers(postgres_url: str | None, as_json: bool) -> None:
     """
     with database(load_settings(postgres_url=postgres_url), "jobs") as connection:
         found = job_queues.workers(connection)
-    if as_json:
-        print_json([asdict(worker) for worker in found])
-    elif not found:
-        tell("no process runs jobs; start one: relay workers --jobs MODULE")
-    else:
-        output().print(_workers(found))
+    print_list(found, _workers, as_json=as_json, none="no process runs jobs; start one: relay workers --jobs MODULE")
 
 
 def _workers(found: Sequence[Worker]) -> Table:

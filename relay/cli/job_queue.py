@@ -1,5 +1,6 @@
 """`relay jobs queue ...`: create, list, show, change, pause and drop queues of jobs."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -11,12 +12,11 @@ from relay.cli.base import (
     database,
     json_option,
     load_settings,
-    output,
     postgres_option,
     print_json,
+    print_list,
     say,
     shown,
-    tell,
 )
 from relay.cli.values import json_value, require_yes
 from relay.operations import job_queues as operations
@@ -133,15 +133,10 @@ def list_queues(postgres_url: str | None, as_json: bool) -> None:
     """
     with database(load_settings(postgres_url=postgres_url), "jobs") as connection:
         found = operations.list_queues(connection)
-    if as_json:
-        print_json([asdict(one) for one in found])
-    elif not found:
-        tell("there are no queues; create one: relay jobs queue create NAME")
-    else:
-        output().print(_table(found))
+    print_list(found, _table, as_json=as_json, none="there are no queues; create one: relay jobs queue create NAME")
 
 
-def _table(found: list[Queue]) -> Table:
+def _table(found: Sequence[Queue]) -> Table:
     table = Table(box=None, pad_edge=False)
     titles = ("queue", "state", "limit", "per key", "per second", "keeps (h)", "keeps dead (h)")
     for title in titles:

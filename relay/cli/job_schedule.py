@@ -1,7 +1,6 @@
 """`relay jobs schedule ...`: set, list, enable, disable and delete schedules of jobs."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from typing import Any
 
 import click
@@ -12,12 +11,10 @@ from relay.cli.base import (
     database,
     json_option,
     load_settings,
-    output,
     postgres_option,
-    print_json,
+    print_list,
     say,
     shown,
-    tell,
 )
 from relay.cli.job_look import job_options
 from relay.cli.values import require_yes, time_text
@@ -86,12 +83,12 @@ def list_schedules(postgres_url: str | None, as_json: bool) -> None:
     """
     with database(load_settings(postgres_url=postgres_url), "jobs") as connection:
         found = operations.list_schedules(connection)
-    if as_json:
-        print_json([asdict(one) for one in found])
-    elif not found:
-        tell("there are no schedules; create one: relay jobs schedule set NAME QUEUE JOB --cron EXPR")
-    else:
-        output().print(_table(found))
+    print_list(
+        found,
+        _table,
+        as_json=as_json,
+        none="there are no schedules; create one: relay jobs schedule set NAME QUEUE JOB --cron EXPR",
+    )
 
 
 def _table(found: Sequence[Schedule]) -> Table:

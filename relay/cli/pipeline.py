@@ -1,6 +1,7 @@
 """`relay pipeline ...`: list, show, set, enable, disable, delete and validate pipelines."""
 
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,9 @@ from relay.cli.base import (
     database,
     json_option,
     load_settings,
-    output,
     postgres_option,
     print_json,
+    print_list,
     say,
     tell,
 )
@@ -53,15 +54,15 @@ def list_pipelines(postgres_url: str | None, as_json: bool) -> None:
     """
     with database(load_settings(postgres_url=postgres_url), "pipeline") as connection:
         found = pipelines.list_pipelines(connection)
-    if as_json:
-        print_json([asdict(pipeline) for pipeline in found])
-    elif not found:
-        tell("there are no pipelines; create one: relay pipeline set NAME OUTBOX|INBOX --config JSON")
-    else:
-        output().print(_table(found))
+    print_list(
+        found,
+        _table,
+        as_json=as_json,
+        none="there are no pipelines; create one: relay pipeline set NAME OUTBOX|INBOX --config JSON",
+    )
 
 
-def _table(found: list[Pipeline]) -> Table:
+def _table(found: Sequence[Pipeline]) -> Table:
     table = Table("pipeline", "from", "to", "group", "state", "reason", box=None, pad_edge=False)
     for pipeline in found:
         origin = pipeline.outbox or str(pipeline.config.get("source_type"))

@@ -12,6 +12,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from relay.cli.base import Verb, database, json_option, load_settings, postgres_option, print_json, say, tell
 from relay.errors import RelayError
 from relay.operations import outboxes
+from relay.operations.base import counted
 from relay.operations.publish import Published, publish_lines
 
 
@@ -54,13 +55,13 @@ def publish(outbox: str, file: BinaryIO, create: bool, postgres_url: str | None,
         print_json({"outbox": outbox, "published": done.messages, "first_id": done.first_id, "last_id": done.last_id})
     else:
         ids = f", ids {done.first_id} to {done.last_id}" if done.messages else ""
-        say(f"published {done.messages} messages to {outbox}{ids}")
+        say(f"published {counted(done.messages, 'message')} to {outbox}{ids}")
 
 
 def _published(done: Published) -> str:
     if not done.messages:
         return "Published nothing"
-    return f"Published {done.messages} messages, up to line {done.last_line}"
+    return f"Published {counted(done.messages, 'message')}, up to line {done.last_line}"
 
 
 def _progress(file: BinaryIO, as_json: bool) -> Any:
@@ -77,7 +78,7 @@ class _Bar:
         status = os.fstat(file.fileno())
         self._bar = Progress(
             TextColumn("publishing"), BarColumn(), TaskProgressColumn(),
-            TextColumn("{task.fields[published]} messages"), TimeElapsedColumn(), console=Console(stderr=True),
+            TextColumn("messages: {task.fields[published]}"), TimeElapsedColumn(), console=Console(stderr=True),
         )  # fmt: skip
         self._task = self._bar.add_task("publishing", total=status.st_size or None, published=0)
 

@@ -8,6 +8,7 @@ import click
 
 from relay.cli.base import Verb, database, json_option, load_settings, postgres_option, print_json, say, tell
 from relay.errors import RelayError
+from relay.operations.base import counted
 from relay.operations.receive import Stored, receive_lines
 
 
@@ -59,8 +60,9 @@ def receive(pipeline: str, file: BinaryIO, run: str | None, postgres_url: str | 
         counts = {"stored": done.stored, "known": done.known, "dead_letters": done.dead_letters}
         print_json({"pipeline": pipeline, "inbox": done.inbox, "run": name, **counts, "last_line": done.last_line})
     else:
-        more = [f"{done.known} were there already"] if done.known else []
-        more += [f"{done.dead_letters} are dead letters"] if done.dead_letters else []
-        say(f"stored {done.stored} messages in {done.inbox}{''.join(f', {text}' for text in more)} (run {name})")
+        stored = counted(done.stored, "message")
+        more = [f"{counted(done.known, 'was', 'were')} there already"] if done.known else []
+        more += [counted(done.dead_letters, "is a dead letter", "are dead letters")] if done.dead_letters else []
+        say(f"stored {stored} in {done.inbox}{''.join(f', {text}' for text in more)} (run {name})")
     if done.dead_letters:
         tell(f"see what was refused: relay dead-letter list {pipeline}")

@@ -1,5 +1,6 @@
 """`relay replay` and `relay replays`: a pipeline delivers messages of its outbox again."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 
 import click
@@ -11,14 +12,14 @@ from relay.cli.base import (
     database,
     json_option,
     load_settings,
-    output,
     postgres_option,
     print_json,
+    print_list,
     say,
     tell,
 )
 from relay.operations import replays as operations
-from relay.operations.base import LARGEST_ID
+from relay.operations.base import LARGEST_ID, counted
 from relay.operations.replays import Preview, Replay
 
 _ID = click.IntRange(1, LARGEST_ID)
@@ -71,7 +72,8 @@ def _show_preview(preview: Preview, as_json: bool) -> None:
     if as_json:
         print_json(asdict(preview))
         return
-    say(f"{preview.messages} messages, {preview.bytes} bytes, {preview.dead_letters} of them dead letters")
+    found = f"{counted(preview.messages, 'message')}, {counted(preview.bytes, 'byte')}"
+    say(f"{found}, dead letters among them: {preview.dead_letters}")
     if preview.messages:
         say(f"first: {preview.first_id}, published {preview.first_at:%Y-%m-%d %H:%M:%S} UTC")
         say(f"last: {preview.last_id}, published {preview.last_at:%Y-%m-%d %H:%M:%S} UTC")
@@ -106,15 +108,10 @@ def list_replays(pipeline: str | None, postgres_url: str | None, as_json: bool) 
     """
     with database(load_settings(postgres_url=postgres_url), "replays") as connection:
         found = operations.list_replays(connection, pipeline)
-    if as_json:
-        print_json([asdict(replay) for replay in found])
-    elif not found:
-        tell("there are no replays; request one: relay replay PIPELINE FROM TO")
-    else:
-        output().print(_table(found))
+    print_list(found, _table, as_json=as_json, none="there are no replays; request one: relay replay PIPELINE FROM TO")
 
 
-def _table(found: list[Replay]) -> Table:
+def _table(found: Sequence[Replay]) -> Table:
     table = Table(box=None, pad_edge=False)
     for title in ("id", "pipeline", "from", "to", "next", "delivered", "dead", "state", "requested", "by"):
         numeric = title in ("id", "from", "to", "next", "delivered", "dead")

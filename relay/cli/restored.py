@@ -6,6 +6,7 @@ import click
 
 from relay.cli.base import FAILED, Verb, database, json_option, load_settings, postgres_option, print_json, say, tell
 from relay.operations import restore
+from relay.operations.base import counted
 from relay.operations.restore import Restored
 
 
@@ -72,7 +73,8 @@ def restored(
     else:
         _show(done)
     if done.running_schedulers:
-        tell(f"{done.running_schedulers} schedulers are running; after a restore, start them only when this is done")
+        running = counted(done.running_schedulers, "scheduler is", "schedulers are")
+        tell(f"{running} running; after a restore, start one only when this is done")
     for error in failed:
         tell(error)
     if failed:

@@ -12,6 +12,7 @@ from relay.database import pooler
 from relay.database.values import ADAPTERS
 from relay.errors import ConfigError, MigrationError, NotConnected, RelayError
 from relay.masking import mask
+from relay.reasons import reason_of
 from relay.settings import Settings
 from relay.sql import query
 
@@ -49,7 +50,7 @@ def database_errors() -> Iterator[None]:
     except (psycopg.Error, psycopg_pool.PoolClosed, psycopg_pool.PoolTimeout) as error:
         for foreign, ours, code in _ERRORS:
             if isinstance(error, foreign):
-                text = mask(" ".join(str(error).split())) or type(error).__name__
+                text = mask(reason_of(error)) or type(error).__name__
                 if ours is NotConnected:
                     raise NotConnected(f"PostgreSQL: {text}", code=code) from error
                 raise ours(f"PostgreSQL: {text}{_HINTS[ours]}") from error

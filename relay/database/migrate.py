@@ -22,6 +22,7 @@ from psycopg import sql
 from relay import __version__
 from relay.database.connection import Connection, database_errors
 from relay.errors import MigrationError, NotConnected
+from relay.reasons import reason_of
 from relay.sql import Migration, functions, migrations, query, roles
 
 # A publisher queues behind a migration that waits for a lock, so it waits briefly, gives everything back, and
@@ -195,10 +196,10 @@ def _apply_functions(connection: Connection) -> None:
 
 
 def _gave_up(error: psycopg.Error, timeout_seconds: float) -> NotConnected:
-    said = " ".join(str(error).split())
     return NotConnected(
-        f"PostgreSQL: {said}: for {timeout_seconds:g} s another migration, or a transaction that uses the schema tide, "
-        "was in the way; nothing was changed. End it (relay status names open publishers), or run relay migrate again",
+        f"PostgreSQL: {reason_of(error)}: for {timeout_seconds:g} s another migration, or a transaction that uses "
+        "the schema tide, was in the way; nothing was changed. End it (relay status names open publishers), or run "
+        "relay migrate again",
         code="locked",
     )
 

@@ -38,6 +38,7 @@ from relay.errors import ConfigError, NotConnected
 from relay.inbox.message import Connection, Handler, InboxMessage, Stop
 from relay.inbox.transactions import Abandoned, Handling, Holder, NotBegun, in_transactions, on_own_connection
 from relay.masking import mask
+from relay.reasons import reason_of
 from relay.sql import query
 
 T = TypeVar("T")
@@ -226,7 +227,7 @@ class Work:
     def _failed(self, connection: Connection, message: InboxMessage, error: Exception) -> None:
         if connection.closed:
             raise NotConnected(f"PostgreSQL: lost while message {message.event_id} was handled") from error
-        text = mask(storable(f"{type(error).__name__}: {error}"))
+        text = mask(storable(f"{type(error).__name__}: {reason_of(error)}"))
         [(outcome,)] = self._call(connection, "inbox_mark_failed", event_id=message.event_id, error=text)
         _log.warning("inbox %s: message %s failed (%s): %s", self.holder.inbox, message.event_id, outcome, text)
 

@@ -18,6 +18,7 @@ from psycopg import errors
 from relay.database.connection import Connection
 from relay.masking import mask
 from relay.models import InboxRow
+from relay.reasons import sentence_of
 from relay.sql import query
 
 _NEVER_OF_A_ROW = frozenset(["08", "0B", "25", "26", "28", "2D", "34", "3D", "3F", "40", "53", "55", "57", "58", "F0"])
@@ -102,8 +103,7 @@ def reason(error: Exception) -> str:
     """Why PostgreSQL refused a row, for people."""
     if isinstance(error, Refused):
         return str(error)
-    primary = error.diag.message_primary if isinstance(error, psycopg.Error) else None
-    return "PostgreSQL: " + mask(primary or " ".join(str(error).split()))
+    return "PostgreSQL: " + mask(sentence_of(error))
 
 
 def columns(rows: Sequence[InboxRow]) -> dict[str, list[Any]]:

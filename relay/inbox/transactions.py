@@ -15,6 +15,7 @@ from psycopg.pq import TransactionStatus
 from relay.database.callers import Value, call, call_async
 from relay.errors import ConfigError, NotConnected, RelayError
 from relay.inbox.message import Connection, InboxMessage
+from relay.reasons import reason_of
 
 Handling = Callable[[Connection, InboxMessage], bool]
 """Is given the connection of the run; whether the message was held still, and is handled. Raises what handlers do."""
@@ -169,4 +170,4 @@ def _of_django(context: Any) -> Any:
 def _not_begun(message: InboxMessage, error: Exception) -> RelayError:
     if isinstance(error, RelayError | TypeError | AttributeError):
         return ConfigError(f"transaction= cannot be used for message {message.event_id}: {error}")
-    return NotConnected(f"the transaction of message {message.event_id} cannot begin: {error}")
+    return NotConnected(f"the transaction of message {message.event_id} cannot begin: {reason_of(error)}")

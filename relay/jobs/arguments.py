@@ -6,6 +6,7 @@ that can be written but not read surprises a worker.
 """
 
 import inspect
+import math
 import typing
 from collections.abc import Callable, Mapping
 from functools import cached_property
@@ -13,7 +14,7 @@ from typing import Any, NotRequired
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
-from pydantic_core import CoreConfig, PydanticSerializationError, SchemaSerializer
+from pydantic_core import CoreConfig, PydanticSerializationError, SchemaSerializer, from_json
 from typing_extensions import TypedDict
 
 from relay.jobs.context import Context, Running, made
@@ -21,6 +22,8 @@ from relay.jobs.errors import BadArguments, HandlerError
 
 _WRITING = CoreConfig(ser_json_inf_nan="strings")
 
+_SIGNS = "null", "NaN", "Infinity"
+"""One of them is in what JSON makes of infinity and NaN."""
 _NOT_JSON = "JSON cannot hold it"
 _NUL = "it has the character NUL, which PostgreSQL cannot store"
 # pydantic needs that of typing_extensions before Python 3.12.
@@ -76,7 +79,9 @@ class Arguments:
             raise self._bad(
                 "; ".join(f"argument {name!r}: {_NUL}" for name in values if _has_nul(self._dump({name: values[name]})))
             )
-        self.from_json(text)
+        read = self.from_json(text)
+        if any(sign in text for sign in _SIGNS):
+            self._check_numbers(values, text, read)
         return text
 
     def from_json(self, payload: str | bytes) -> dict[str, Any]:
@@ -160,6 +165,19 @@ class Arguments:
     def _dump(self, values: dict[str, Any]) -> str:
         return self._serializer.to_json(values, warnings="error").decode()
 
+    def _check_numbers(self, values: dict[str, Any], text: str, read: dict[str, Any]) -> None:
+        """Raises BadArguments where infinity or NaN has become something else: null in a model, a text without an
+        annotation that says otherwise, or what is JSON for Python only."""
+        lost = _not_finite(self._plain(values))
+        if lost and _is_json(text):
+            lost -= _not_finite(self._plain(read))
+        if lost:
+            raise self._bad("; ".join(f"{_place(at)}: {_NOT_JSON}: infinity, or not a number" for at in sorted(lost)))
+
+    def _plain(self, values: dict[str, Any]) -> dict[str, Any]:
+        plain: dict[str, Any] = self._serializer.to_python(values, warnings=False)
+        return plain
+
     def _unserialisable(self, values: dict[str, Any]) -> tuple[str]:
         for name, value in values.items():
             try:
@@ -179,6 +197,33 @@ class Arguments:
 
 def _place(place: tuple[int | str, ...]) -> str:
     return f"argument {'.'.join(map(str, place))!r}" if place else "its payload"
+
+
+def _not_finite(plain: object) -> set[tuple[str, ...]]:
+    """Where infinity and NaN are. Members of a set have its place."""
+    found: set[tuple[str, ...]] = set()
+    rest: list[tuple[tuple[str, ...], object]] = [((), plain)]
+    while rest:
+        place, value = rest.pop()
+        match value:
+            case float() if not math.isfinite(value):
+                found.add(place)
+            case dict():
+                rest += [((*place, str(key)), inner) for key, inner in value.items()]
+            case list() | tuple():
+                rest += [((*place, str(index)), inner) for index, inner in enumerate(value)]
+            case set() | frozenset():
+                rest += [(place, inner) for inner in value]
+    return found
+
+
+def _is_json(text: str) -> bool:
+    """Also without the constants of Python, as a model may have been told to write."""
+    try:
+        from_json(text, allow_inf_nan=False)
+    except ValueError:
+        return False
+    return True
 
 
 def _has_nul(text: str) -> bool:

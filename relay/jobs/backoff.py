@@ -13,6 +13,8 @@ FIRST_SECONDS = 2.0
 MOST_SECONDS = 900.0
 JITTER = 0.2
 """A pause is this share longer or shorter, at random: jobs that failed together do not come back together."""
+SHORTEST_SNOOZE_SECONDS = 1.0
+"""A snooze counts as no attempt, so nothing else would end a handler that asks for none: it would run without pause."""
 LONGEST_SECONDS = 10 * 366 * 86_400.0
 """What a handler or a job may ask for."""
 

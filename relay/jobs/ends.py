@@ -4,12 +4,13 @@ import logging
 
 from relay.database.connection import storable
 from relay.errors import BadValue
-from relay.jobs.backoff import Backoff, bounded, pause_seconds
+from relay.jobs.backoff import SHORTEST_SNOOZE_SECONDS, Backoff, bounded, pause_seconds
 from relay.jobs.handlers import AnyJob
 from relay.jobs.models import Ended
 from relay.jobs.outcomes import Discard, Retry, Snooze
 from relay.jobs.results import result_text
 from relay.masking import mask
+from relay.reasons import reason_of
 
 _log = logging.getLogger(__name__)
 _MOST_CHARACTERS = 2000
@@ -30,7 +31,7 @@ def failed(job: AnyJob, error: BaseException, attempt: int, max_attempts: int, o
     try:
         match error:
             case Snooze(seconds=seconds):
-                return Ended("b", "snoozed", text, retry_seconds=bounded(seconds))
+                return Ended("b", "snoozed", text, retry_seconds=max(SHORTEST_SNOOZE_SECONDS, bounded(seconds)))
             case Discard():
                 return Ended("d", "discarded", text)
             case Retry(seconds=seconds):
@@ -52,7 +53,7 @@ def error_text(text: str) -> str:
 def _said(error: BaseException) -> str:
     name = type(error).__name__
     try:
-        return str(error) if isinstance(error, Retry | Snooze | Discard) else f"{name}: {error}"
+        return str(error) if isinstance(error, Retry | Snooze | Discard) else f"{name}: {reason_of(error)}"
     except Exception:  # noqa: BLE001  it is of the application
         return f"{name}: its text cannot be read"
 

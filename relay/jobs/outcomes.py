@@ -10,7 +10,7 @@ class Retry(Exception):
 
 
 class Snooze(Exception):
-    """Run the job again in `seconds`. It counts as no attempt."""
+    """Run the job again in `seconds`, at least 1. It counts as no attempt."""
 
     def __init__(self, seconds: float) -> None:
         super().__init__(f"the handler asked to run again in {seconds:g} s")

@@ -30,6 +30,7 @@ from relay.jobs.options import checked, columns
 from relay.jobs.sending import Kind, NewJob, enqueue_call
 from relay.masking import mask
 from relay.outbox.json_values import json_text
+from relay.reasons import reason_of
 
 __all__ = ["EnqueueResult", "PgRelayClient", "SyncPgRelayClient"]
 
@@ -83,7 +84,7 @@ class _Client:
                 connection.execute("select tide.job_queue_create_if_not_exists(%s)", [queue])
         except psycopg.Error as error:
             # The enqueue itself says what is wrong, if anything is: the queue may well exist.
-            log.warning("could not make sure that the queue exists", queue=queue, reason=mask(str(error)))
+            log.warning("could not make sure that the queue exists", queue=queue, reason=mask(reason_of(error)))
         self._known.add(queue)
 
 

@@ -14,10 +14,11 @@ from psycopg.rows import dict_row
 from relay.database.connection import Connection, connect, database_errors
 from relay.database.migrate import require_compatible
 from relay.errors import ConfigError
+from relay.reasons import reason_of
 from relay.settings import Settings
 from relay.sql import query
 
-__all__ = ["LARGEST_ID", "Connection", "execute", "one", "rows", "seconds_text", "session", "transaction"]
+__all__ = ["LARGEST_ID", "Connection", "counted", "execute", "one", "rows", "seconds_text", "session", "transaction"]
 
 LARGEST_ID = 2**63 - 1
 """Of messages, dead letters and replays."""
@@ -45,12 +46,12 @@ def refusals() -> Iterator[None]:
         try:
             yield
         except psycopg.DataError as error:
-            raise ConfigError(_text(error)) from error
+            raise ConfigError(reason_of(error)) from error
         except UnicodeEncodeError as error:
             raise ConfigError("a text is not valid Unicode: it has half of a character") from error
         except psycopg.Error as error:
             if error.diag.source_function == "exec_stmt_raise":
-                raise ConfigError(_text(error)) from error
+                raise ConfigError(reason_of(error)) from error
             raise
 
 
@@ -73,6 +74,11 @@ def execute(connection: Connection, statement: str, /, **parameters: Any) -> Non
         connection.execute(query(statement), parameters)
 
 
+def counted(number: int, one: str, many: str = "") -> str:
+    """A number for people: `1 job`, `2 jobs`; what has another plural, or a verb, says how: `is`, `are`."""
+    return f"{number} {one if number == 1 else many or f'{one}s'}"
+
+
 def seconds_text(seconds: float) -> str:
     """A duration for people: `0.4 s`, `12 s`, `3 min`, `2.5 h`, `4 d`."""
     for limit, unit, divisor, digits in (
@@ -84,8 +90,3 @@ def seconds_text(seconds: float) -> str:
         if seconds < limit:
             return f"{seconds / divisor:.{digits}f} {unit}"
     return f"{seconds / 86_400:.0f} d"
-
-
-def _text(error: psycopg.Error) -> str:
-    parts = (error.diag.message_primary or str(error), error.diag.message_detail, error.diag.message_hint)
-    return ". ".join(part.rstrip(".") for part in parts if part)

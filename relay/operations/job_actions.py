@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from relay.errors import ConfigError, RelayError
-from relay.operations.base import Connection, one
+from relay.operations.base import Connection, counted, one
 from relay.operations.job_errors import refusals
 from relay.operations.job_queues import Numbers, stats
 from relay.operations.jobs import Filter, State
@@ -83,7 +83,7 @@ def drain(
         watch(found)
         if not found.pending and not found.leased:
             return found
-        left = f"{found.pending} jobs wait and {found.leased} run"
+        left = f"{counted(found.pending, 'job waits', 'jobs wait')} and {counted(found.leased, 'runs', 'run')}"
         if found.paused and not found.leased:
             raise RelayError(f"queue {queue} is paused, and {left}: resume it with relay jobs queue resume {queue}")
         if time.monotonic() >= give_up_at:

@@ -13,7 +13,7 @@ from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
 from relay.errors import ConfigError
-from relay.operations.base import Connection, execute, one, rows, transaction
+from relay.operations.base import Connection, counted, execute, one, rows, transaction
 from relay.operations.foreign_tables import lock_if_there
 
 TABLES = ("pgrelay_queue", "pgrelay_job", "pgrelay_attempt", "pgrelay_worker")
@@ -85,15 +85,15 @@ def _jobs(connection: Connection, schema: str, imported: Imported) -> None:
                 error=job["last_error_message"],
             )
         )
-    imported.done.append(f"{len(waiting) - known} waiting jobs copied, and cancelled in PgRelay")
+    imported.done.append(f"{counted(len(waiting) - known, 'waiting job')} copied, and cancelled in PgRelay")
     if known:
-        imported.done.append(f"{known} waiting jobs left out: a job here has their idempotency key")
-    imported.done.append(f"{copied} dead letters copied")
+        imported.done.append(f"{counted(known, 'waiting job')} left out: a job here has the idempotency key")
+    imported.done.append(f"{counted(copied, 'dead letter')} copied")
     [[leased]] = connection.execute(_statement(schema, _LEASED)).fetchall()
     if leased:
         imported.by_hand.append(
-            f"{leased} jobs are leased by workers of PgRelay: stop those, wait until their leases have run out, "
-            "and import again"
+            f"{counted(leased, 'job is', 'jobs are')} leased by workers of PgRelay: stop those, wait until the leases "
+            "have run out, and import again"
         )
 
 

@@ -10,6 +10,7 @@ import psycopg
 from relay.errors import ConfigError, NotConnected
 from relay.operations.base import Connection, refusals
 from relay.operations.json_lines import LONGEST_LINE_BYTES, BadLine, Line, read_lines
+from relay.reasons import reason_of
 from relay.sql import query
 
 TRANSACTION_LINES = 500
@@ -110,7 +111,7 @@ def _explained(connection: Connection, batch: list[Line], error: psycopg.Error) 
         return BadLine(line.number, (error.diag.message_primary or "")[found.end() :] + hint)
     if connection.broken:
         lines = f"lines {batch[0].number} to {batch[-1].number}"
-        return NotConnected(f"PostgreSQL was lost; {lines} may have been published or not: {error}")
+        return NotConnected(f"PostgreSQL was lost; {lines} may have been published or not: {reason_of(error)}")
     if isinstance(error, _NOT_JSON):
         return _refused_line(connection, batch)
     return None

@@ -15,6 +15,7 @@ from relay.operations.base import Connection, refusals
 from relay.operations.input_lines import InputLine, batches
 from relay.operations.pipelines import stored_one
 from relay.pipelines.config import ReverseConfig, parse_reverse
+from relay.reasons import reason_of
 from relay.sql import query
 from relay.wire.decode import Decoder
 
@@ -97,7 +98,7 @@ class _Batch:
                 self._bury(connection)
         except psycopg.Error as error:
             if connection.broken:
-                raise NotConnected(f"PostgreSQL was lost: {error}") from error
+                raise NotConnected(f"PostgreSQL was lost: {reason_of(error)}") from error
             raise
         return replace(
             done,

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 from relay.errors import RelayError
-from relay.operations.base import Connection, one, rows
+from relay.operations.base import Connection, counted, one, rows
 from relay.operations.pipelines import require_known, stored_one
 
 POLL_SECONDS = 0.2
@@ -106,7 +106,7 @@ def cancel(connection: Connection, replay_id: int) -> bool:
 
 def progress(replay: Replay) -> str:
     """How far a replay has come, for people."""
-    return f"{replay.delivered} delivered, {replay.dead_letters} dead letters"
+    return f"{replay.delivered} delivered, {counted(replay.dead_letters, 'dead letter')}"
 
 
 def _read(connection: Connection, pipeline: str, replay_id: int) -> Replay:

@@ -6,7 +6,7 @@ from datetime import datetime
 from relay.backends.registry import SOURCES, source_class
 from relay.backends.source import PassiveSource
 from relay.masking import mask
-from relay.operations.base import seconds_text
+from relay.operations.base import counted, seconds_text
 from relay.operations.job_queues import Numbers
 from relay.operations.locks import ending, holder_text
 from relay.operations.status_facts import UNSERVED_SECONDS, Facts, Row, Status, is_alive, publisher_text
@@ -68,12 +68,12 @@ def _jobs(facts: Facts, jobs: Numbers) -> Iterator[tuple[str, str]]:
         if jobs.concurrency_limit is not None and jobs.leased >= jobs.concurrency_limit:
             yield "waiting", f"as many jobs run as its limit allows: {jobs.concurrency_limit}"
     if jobs.leased:
-        yield "running", f"{jobs.leased} jobs are leased, {jobs.due} are due"
+        yield "running", f"{counted(jobs.leased, 'job is', 'jobs are')} leased, {counted(jobs.due, 'is', 'are')} due"
     if jobs.due:
         yield "waiting", ("no worker has room, or a limit is reached" if jobs.oldest_due_seconds > UNSERVED_SECONDS
                           else "a drain is about to begin")  # fmt: skip
     if jobs.scheduled:
-        yield "idle", f"nothing is due; {jobs.scheduled} wait for their time"
+        yield "idle", f"nothing is due; {counted(jobs.scheduled, 'waits for its', 'wait for their')} time"
     yield "idle", "nothing to do"
 
 

@@ -12,6 +12,7 @@ import structlog
 
 from relay.masking import mask
 from relay.models import Failure
+from relay.reasons import reason_of
 
 INTERNAL = "internal"
 
@@ -38,7 +39,7 @@ def log_bug(event: str, error: Exception, **fields: object) -> None:
 def described(error: Exception) -> str:
     """What it is and says, without secrets, bounded. Some errors cannot even be printed."""
     try:
-        text = str(error)[:_MAX_REASON_CHARACTERS]
+        text = reason_of(error)[:_MAX_REASON_CHARACTERS]
     except Exception:  # noqa: BLE001
         text = "(its text cannot be read)"
     return mask(f"{type(error).__name__}: {text}")

@@ -18,6 +18,7 @@ from starlette.responses import Response
 from relay.process import http_server
 from relay.process.stop import Stop
 from relay.settings import Settings, parse_address
+from relay.web import framing
 from relay.web.admin.server import Admin
 from relay.web.connections import connections_limit
 from relay.web.health import ApiHealth
@@ -81,6 +82,7 @@ class Api:
     def _app(self) -> FastAPI:
         reception = Reception(self._hooks, self._writer, self._metrics)
         app = FastAPI(title="tide-relay", docs_url=None, redoc_url=None, openapi_url=None)
+        app.add_middleware(framing.OneFraming, refusal={"error": "bad_request", "detail": framing.MESSAGE})
         # Plain routes: nothing of a request is parsed before its signature was checked.
         app.add_route("/hooks/{path:path}", reception.receive, methods=["POST"])
         app.add_route("/health", _route(lambda: self._health.health(public=True)), methods=["GET"])

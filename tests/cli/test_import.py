@@ -98,7 +98,7 @@ def test_what_is_left_to_people_is_told(theirs: Database) -> None:
 
 def test_without_messages_ids_go_on_and_what_is_left_behind_is_counted(theirs: Database) -> None:
     said = imported(theirs)
-    assert "by hand: 5 messages of outbox orders are not copied: see --messages" in said
+    assert "by hand: outbox orders: 5 messages are not copied: see --messages" in said
     assert rows(theirs, MESSAGES) == []
     assert rows(theirs, "select tide.outbox_publish('orders', '1')") == [(5_000_011,)]
     assert ("orders-to-file", 5_000_010, False) in rows(theirs, OFFSETS)

@@ -62,9 +62,9 @@ def test_what_waits_and_what_is_dead_comes_over_once(theirs: Database) -> None:
         "queue default created",
         "queue slow created, paused",
         "2 waiting jobs copied, and cancelled in PgRelay",
-        "1 dead letters copied",
+        "1 dead letter copied",
         (
-            "by hand: 1 jobs are leased by workers of PgRelay: stop those, wait until their leases have run out, "
+            "by hand: 1 job is leased by workers of PgRelay: stop those, wait until the leases have run out, "
             "and import again"
         ),
     ]

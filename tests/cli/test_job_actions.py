@@ -55,6 +55,26 @@ def test_many_are_cancelled_and_replayed_only_with_a_yes(bench: Bench) -> None:
     assert bench.json("replay", "--queue", "mail", "--yes") == {"jobs": 0}
 
 
+def test_what_is_refused_says_what_to_do_on_the_command_line_too(bench: Bench) -> None:
+    done = bench.enqueued('{"n": 1}', "--idempotency-key", "k")
+    bench.worker.run()
+    waiting = bench.enqueued()
+    for hint, words in (
+        ("relay jobs replay --force", ("replay", done)),
+        ("relay jobs cancel", ("replay", waiting)),
+        ("relay jobs list", ("cancel", NOWHERE)),
+        ("relay jobs enqueue --ignore-conflict", ("enqueue", "mail", "send", "--idempotency-key", "k")),
+        ("--dedupe-key", ("enqueue", "mail", "send", "--dedupe", "waiting")),
+        ("relay jobs queue create", ("queue", "pause", "nope")),
+        ("relay jobs queue set", ("queue", "create", "mail")),
+        ("relay jobs queue drop --force", ("queue", "drop", "mail", "--yes")),
+        ("relay jobs schedule list", ("schedule", "enable", "nope")),
+    ):
+        assert hint in failed(bench, *words), words
+    bench.done("queue", "set", "mail", "--max-payload-bytes", 1)
+    assert "relay jobs queue set" in failed(bench, "enqueue", "mail", "send", '{"n": 1}')
+
+
 def test_a_job_is_replayed_and_one_that_succeeded_only_by_force(bench: Bench) -> None:
     job = bench.enqueued('{"n": 1}', "--idempotency-key", "k")
     assert "has not ended: it is pending" in failed(bench, "replay", job)
@@ -73,22 +93,22 @@ def test_drain_waits_until_nothing_waits_or_runs(bench: Bench) -> None:
     assert bench.done("drain", "mail") == "queue mail is drained; 0 dead jobs are kept\n"
     bench.enqueued()
     result = bench.verb("drain", "mail", "--timeout-seconds", 0.01)
-    assert (result.exit_code, result.stderr.splitlines()[0]) == (1, "1 wait, 0 run")
-    assert "was not drained in 0.01 s: 1 jobs wait and 0 run" in result.stderr
+    assert (result.exit_code, result.stderr.splitlines()[0]) == (1, "1 waits, 0 run")
+    assert "was not drained in 0.01 s: 1 job waits and 0 run" in result.stderr
     claimed = bench.worker.claim()
-    assert "0 jobs wait and 1 run" in bench.verb("drain", "mail", "--timeout-seconds", 0).stderr
+    assert "0 jobs wait and 1 runs" in bench.verb("drain", "mail", "--timeout-seconds", 0).stderr
     said: list[str] = []
     waiting = threading.Thread(target=lambda: said.append(bench.done("drain", "mail", "--timeout-seconds", 60)))
     waiting.start()
     bench.worker.finish(claimed, "d", "bad")
     waiting.join()
-    assert said == ["queue mail is drained; 1 dead jobs are kept\n"]
+    assert said == ["queue mail is drained; 1 dead job is kept\n"]
     bench.enqueued("--at", "2100-01-01")
     assert "All of them are scheduled for later" in bench.verb("drain", "mail", "--timeout-seconds", 0).stderr
     bench.worker.session.execute("delete from tide.job_worker")
     assert "No worker serves it" in bench.verb("drain", "mail", "--timeout-seconds", 0).stderr
     bench.done("queue", "pause", "mail")
-    assert "queue mail is paused, and 1 jobs wait and 0 run" in bench.verb("drain", "mail").stderr
+    assert "queue mail is paused, and 1 job waits and 0 run" in bench.verb("drain", "mail").stderr
 
 
 def test_dead_jobs_are_removed(bench: Bench) -> None:

@@ -9,7 +9,7 @@ import pytest
 from tests.cli.command import invoke
 from tests.cli.jobs import Bench
 from tests.services.postgres import Database
-from tests.sql.jobs.jobs import enqueue
+from tests.sql.jobs.jobs import enqueue, enqueue_overdue
 from tests.sql.support import listen
 
 
@@ -38,11 +38,11 @@ def status(bench: Bench) -> dict[str, Any]:
 
 def test_each_finding_says_what_to_do(bench: Bench) -> None:
     bench.session.execute("delete from tide.job_worker")
-    assert only(bench) == ("ok", "1 queues; no process runs jobs; nothing is overdue", None)
-    enqueue(bench.session, available_at="2020-01-01")
+    assert only(bench) == ("ok", "1 queue; no process runs jobs; nothing is overdue", None)
+    enqueue_overdue(bench.session)
     result, found, fix = only(bench)
     assert (result, fix) == ("failed", "start workers that have its handlers: relay workers --jobs MODULE")
-    assert found.startswith("no worker serves queue mail, and 1 jobs are due, the oldest for ")
+    assert found.startswith("no worker serves queue mail, and 1 job is due, the oldest for ")
     bench.session.execute("select tide.job_worker_start('here', 1, '{mail}', 10)")
     assert only(bench)[:2] == ("warning", found.replace("no worker serves queue mail, and", "in queue mail"))
     bench.done("queue", "set", "mail", "--concurrency-limit", 1)
@@ -50,7 +50,7 @@ def test_each_finding_says_what_to_do(bench: Bench) -> None:
     bench.session.execute("select tide.job_worker_start('here', 2, '{mail}', 10)")
     worker = bench.worker
     worker.number += 2
-    enqueue(bench.session, available_at="2020-01-01")
+    enqueue_overdue(bench.session)
     assert len(worker.claim()) == 1
     result, found, fix = only(bench)
     assert (result, fix) == ("warning", "raise it: relay jobs queue set mail --concurrency-limit N")
@@ -59,7 +59,7 @@ def test_each_finding_says_what_to_do(bench: Bench) -> None:
     assert only(bench) == ("warning", "queue mail is paused, and 2 jobs wait in it", "relay jobs queue resume mail")
     bench.session.execute("update tide.job_worker set seen_at = now() - interval '5 minutes' where pid = 2")
     [_, (result, found, _)] = of_jobs(bench)
-    assert result == "warning" and "worker here:2 has been silent for 5 min, with 1 jobs" in found
+    assert result == "warning" and "worker here:2 has been silent for 5 min, with 1 job" in found
 
 
 def test_handlers_that_no_worker_has_are_named(bench: Bench) -> None:
@@ -68,7 +68,7 @@ def test_handlers_that_no_worker_has_are_named(bench: Bench) -> None:
     bench.worker.finish(bench.worker.claim(), "b", "unknown_handler", 60)
     result, found, _ = only(bench)
     assert result == "warning"
-    assert found == "no worker of queue mail has a handler 'send\\x1b[2J': 2 jobs were handed back, and wait"
+    assert found == "no worker of queue mail has a handler 'send\\x1b[2J': 2 jobs were handed back"
     assert [job["code"] for job in bench.json("list")] == ["unknown_handler"] * 2
 
 
@@ -105,10 +105,10 @@ def test_status_shows_queues_below_pipelines_and_why_they_do_not_advance(bench: 
     bench.session.execute("update tide.drain set owner = (select scheduler_id from tide.scheduler)")
     assert status(bench)["why"] == "nothing to do"
     enqueue(bench.session, available_at="2100-01-01")
-    assert status(bench)["why"] == "nothing is due; 1 wait for their time"
+    assert status(bench)["why"] == "nothing is due; 1 waits for its time"
     enqueue(bench.session)
     assert status(bench)["why"] == "a drain is about to begin"
-    enqueue(bench.session, available_at="2020-01-01")
+    enqueue_overdue(bench.session)
     assert status(bench)["why"] == "no worker has room, or a limit is reached"
     bench.session.execute("update tide.job_worker set stopping = true")
     assert status(bench)["why"] == "no worker serves it: start one with relay workers --jobs MODULE"

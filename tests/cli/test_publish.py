@@ -34,7 +34,7 @@ def test_a_line_with_a_payload_gives_key_headers_type_and_payload(database: Data
     line = '{"key": "k", "headers": {"a": 1}, "type": "order.created", "payload": {"n": 1}}'
     result = invoke("publish", "o", "--create", url=database.url, stdin=line)
     assert result.exit_code == 0, result.output
-    assert result.stdout == "published 1 messages to o, ids 1 to 1\n"
+    assert result.stdout == "published 1 message to o, ids 1 to 1\n"
     [(key, headers, payload)] = messages(database)
     assert (key, json.loads(headers), json.loads(payload)) == ("k", {"a": 1, "type": "order.created"}, {"n": 1})
 
@@ -181,4 +181,4 @@ def test_a_terminal_sees_a_progress_bar(database: Database, tmp_path: Path) -> N
     shown = os.read(master, 100_000).decode()
     os.close(master)
     assert done.stdout == b"published 170 messages to o, ids 1 to 170\n"
-    assert "170 messages" in shown and "100%" in shown
+    assert "messages: 170" in shown and "100%" in shown

@@ -64,7 +64,7 @@ def test_a_dry_run_tells_what_would_be_delivered_and_asks_for_nothing(bench: Ref
     result = verb(bench, "replay", "p", 1, 3, "--dry-run")
     assert result.exit_code == 0
     [counts, first, last, kept] = result.stdout.splitlines()
-    assert counts.startswith("3 messages, ") and counts.endswith(" bytes, 1 of them dead letters")
+    assert counts.startswith("3 messages, ") and counts.endswith(" bytes, dead letters among them: 1")
     assert first.startswith("first: 1, published 20") and last.startswith("last: 3, published 20")
     assert kept == "the outbox keeps messages from 1 on"
     preview = json.loads(verb(bench, "replay", "p", 1, 3, "--dry-run", "--json").stdout)
@@ -96,7 +96,7 @@ def test_waiting_ends_with_the_replay(bench: Refusing, tmp_path: Path) -> None:
     bench.refuse(ids[0])
     process = waiting(bench, tmp_path)
     bench.drain()
-    assert process.communicate(timeout=30) == ("replay 1 has ended: 1 delivered, 1 dead letters\n", "")
+    assert process.communicate(timeout=30) == ("replay 1 has ended: 1 delivered, 1 dead letter\n", "")
     assert process.returncode == 0
 
 

@@ -13,7 +13,7 @@ from uuid import UUID, uuid4
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 
 from relay.jobs import Context, job
 from relay.jobs.errors import BadArguments, HandlerError
@@ -134,6 +134,53 @@ def test_what_can_be_written_but_not_read_is_refused_before_it_is_sent() -> None
     take.__annotations__["reading"] = Reading
     with pytest.raises(BadArguments, match=r"'reading\.value'"):
         job(take).enqueue(None, Reading(float("nan")))
+
+
+@dataclass
+class Measured:
+    value: float | None = None
+
+
+class Report(BaseModel):
+    mean: float | None = None
+    rows: list[Measured] = []
+    other: Any = None
+
+
+class OfPython(BaseModel):
+    model_config = ConfigDict(ser_json_inf_nan="constants")
+    value: float = 0
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf")])
+def test_infinity_and_nan_come_back_or_are_refused(number: float) -> None:
+    def take(
+        report: Report | None = None,
+        measured: Measured | None = None,
+        ratio: float | None = None,
+        ratios: frozenset[float] = frozenset(),
+        anything: Any = None,
+        constant: OfPython | None = None,
+    ) -> list[Any]:
+        return [ratio, *ratios]
+
+    made = job(name="take")(take)
+    for values, place in (
+        ({"report": Report(mean=number)}, "report.mean"),
+        ({"report": Report(rows=[Measured(), Measured(number)])}, "report.rows.1.value"),
+        ({"report": Report(other={"a": [1, number]})}, "report.other.a.1"),
+        ({"measured": Measured(number)}, "measured.value"),
+        ({"anything": number}, "anything"),
+        ({"constant": OfPython(value=number)}, "constant.value"),
+        ({"anything": {"deep": [Measured(number)]}}, "anything.deep.0.value"),
+    ):
+        with pytest.raises(BadArguments, match="infinity, or not a number") as caught:
+            made.new_job((), values)
+        assert f"argument {place!r}: " in str(caught.value)
+    got = made.run(made.new_job((), {"ratio": number, "ratios": frozenset({number, 1.0})}).payload, Context())
+    assert sorted(map(repr, got)) == sorted(map(repr, [number, number, 1.0]))
+    # What only looks like it.
+    made.new_job((), {"report": Report(other=["NaN", None]), "anything": "Infinity"})
 
 
 def test_a_payload_that_does_not_fit_the_handler_any_more_is_refused_when_it_runs() -> None:

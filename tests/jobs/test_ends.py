@@ -33,6 +33,8 @@ def test_a_handler_says_what_becomes_of_its_job() -> None:
     assert ended(Retry(7, "busy"), attempt=3) == ("d", "retry", "busy", None)
     assert ended(Retry(), backoff=lambda attempt: 100.0 * attempt, attempt=2)[3] == pytest.approx(200, rel=0.2)
     assert ended(Snooze(7), attempt=3)[::3] == ("b", 7)
+    # Nothing else would end a handler that always asks for no pause.
+    assert [ended(Snooze(short))[3] for short in (0, -1, 0.05)] == [1, 1, 1]
     assert ended(Discard("no such order")) == ("d", "discarded", "no such order", None)
 
 

@@ -13,6 +13,7 @@ from relay.process.http_server import CONNECTIONS_LIMIT, UNREAD_BYTES_LIMIT, Htt
 from relay.process.metrics import SchedulerMetrics
 from scheduler.http import Health, SchedulerHttp
 from tests.waiting import wait_until
+from tests.web.api import smuggled
 
 HEALTHY = Health(pipelines_owned=3, uptime_seconds=42.9)
 
@@ -258,3 +259,10 @@ def test_it_listens_on_ipv6_too():
     assert connection.getresponse().status == 200
     connection.close()
     server.stop()
+
+
+def test_a_request_that_ends_in_two_places_ends_its_connection(endpoint):
+    """No body is read, and nothing is taken for another request."""
+    answer = smuggled(endpoint.server.address[1], "GET /health")
+    assert answer.count(b"HTTP/1.1") == 1
+    assert b"\r\nConnection: close\r\n" in answer

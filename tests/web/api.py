@@ -106,6 +106,15 @@ def running_api(database: Database, folder: Path, **variables: str) -> Iterator[
         api.kill()
 
 
+def smuggled(port: int, request: str) -> bytes:
+    """All that is answered to a request with two ends, in whose body another request hides."""
+    head = f"{request} HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n"
+    hidden = "0\r\n\r\nGET /health HTTP/1.1\r\nHost: x\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+        connection.sendall((head + hidden).encode())
+        return b"".join(iter(lambda: connection.recv(65536), b""))
+
+
 def signed(event_id: str, body: bytes, secret: str = SECRET, seconds: float | None = None) -> dict[str, str]:
     now = int(time.time() if seconds is None else seconds)
     return {

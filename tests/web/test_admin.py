@@ -1,6 +1,7 @@
 """The admin API as a process: what PgRelay's admin API promised, answered after the commit."""
 
 import contextlib
+import http.client
 import json
 import urllib.error
 import urllib.request
@@ -13,7 +14,7 @@ import pytest
 from relay.local.server_process import free_port
 from tests.services.postgres import Database, PostgresServer
 from tests.waiting import wait_until
-from tests.web.api import ApiProcess, running_api
+from tests.web.api import ApiProcess, running_api, smuggled
 
 TOKEN = "dev-token-change-me"
 READ_ONLY = "only-for-reading-0123"
@@ -125,6 +126,33 @@ def test_the_examples_of_the_reference(admin: Admin) -> None:
     assert "payload" not in page["items"][0]
     paths = admin.ask("GET", "/openapi.json", token=None).body["paths"]
     assert {"/v1/jobs", "/v1/jobs/{job_id}/attempts", "/v1/queues/{queue_name}/pause", "/v1/workers"} <= set(paths)
+
+
+def test_no_page_loads_anything_from_elsewhere(admin: Admin) -> None:
+    assert admin.ask("GET", "/docs", token=None).status == 404
+    assert admin.ask("GET", "/redoc", token=None).status == 404
+
+
+@pytest.mark.parametrize("kind", [None, "application/x-www-form-urlencoded", "text/plain"])
+def test_a_body_that_is_not_called_json_is_told_what_to_send(admin: Admin, kind: str | None) -> None:
+    body = json.dumps({"queue_name": "mail", "kind": "handler", "name": "send"}).encode()
+    made = admin.enqueue()["job_id"]
+    for path in ("/v1/jobs", "/v1/jobs/cancel", f"/v1/jobs/{made}/replay"):
+        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", admin.port, timeout=20)) as connection:
+            headers = {"Authorization": f"Bearer {TOKEN}"} | ({"Content-Type": kind} if kind else {})
+            connection.request("POST", path, body, headers)
+            answer = connection.getresponse()
+            error = json.loads(answer.read())["error"]
+        assert (answer.status, error["code"]) == (422, "validation_error")
+        assert error["message"] == "Send the body as JSON, with the header Content-Type: application/json."
+        assert error["details"]["errors"]
+
+
+def test_a_request_that_ends_in_two_places_ends_its_connection(admin: Admin) -> None:
+    answer = smuggled(admin.port, "POST /v1/jobs")
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert answer.count(b"HTTP/1.1") == 1
+    assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"]["code"] == "bad_request"
 
 
 def test_only_who_has_a_token_is_answered_and_a_read_only_one_changes_nothing(admin: Admin) -> None:

@@ -13,7 +13,7 @@ from standardwebhooks import Webhook
 
 from tests.services.postgres import Database, PostgresServer
 from tests.waiting import wait_until
-from tests.web.api import SECRET, ApiProcess, make_hook, running_api, signed, stored
+from tests.web.api import SECRET, ApiProcess, make_hook, running_api, signed, smuggled, stored
 
 JSON = {"content-type": "application/json"}
 
@@ -344,3 +344,10 @@ class TestWhatMachinesAsk:
 
     def test_no_secret_is_in_the_log(self, api: ApiProcess) -> None:
         assert SECRET not in api.log.read_text()
+
+
+def test_a_request_that_ends_in_two_places_ends_its_connection(api: ApiProcess) -> None:
+    answer = smuggled(api.port, "POST /hooks/none")
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert answer.count(b"HTTP/1.1") == 1
+    assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"] == "bad_request"

@@ -14,6 +14,7 @@ from relay.jobs.ends import error_text, failed, succeeded
 from relay.jobs.handlers import AnyJob
 from relay.jobs.models import Claimed, Ended
 from relay.process.unforeseen import log_bug
+from relay.reasons import reason_of
 from workers.jobs.queues import Queue
 from workers.jobs.slots import Way
 
@@ -163,7 +164,7 @@ def interrupted(claimed: Claimed, reason: Reason, handler: AnyJob | None = None)
 
 def unforeseen(claimed: Claimed, error: BaseException) -> Ended:
     """A bug of ours met this job: it is retried."""
-    return settle(claimed, Ended("r", "internal", error_text(f"{type(error).__name__}: {error}")))
+    return settle(claimed, Ended("r", "internal", error_text(f"{type(error).__name__}: {reason_of(error)}")))
 
 
 def _failed(run: Run, error: BaseException) -> Ended:

@@ -18,6 +18,7 @@ from relay.database.connection import database_errors, suit_pooler
 from relay.database.values import ADAPTERS
 from relay.errors import ConfigError, MigrationError, NotConnected, RelayError
 from relay.masking import mask
+from relay.reasons import reason_of
 from relay.sql import query
 
 R = TypeVar("R")
@@ -112,4 +113,4 @@ def errors(where: str) -> Generator[None]:
         raise ConfigError(f"{where}: {error}") from error
     except psycopg.Error as error:
         # Such as a server that has become read-only: what is not in the common table must not end as a bug here.
-        raise NotConnected(f"{where}: PostgreSQL: {mask(' '.join(str(error).split()))}", code="rejected") from error
+        raise NotConnected(f"{where}: PostgreSQL: {mask(reason_of(error))}", code="rejected") from error

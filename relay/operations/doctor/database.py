@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from relay.database import migrate, pooler
 from relay.database.connection import Connection, is_shared
 from relay.masking import mask
-from relay.operations.base import rows, seconds_text
+from relay.operations.base import counted, rows, seconds_text
 from relay.operations.doctor.findings import Check, Finding, failed, ok, warning
 from relay.operations.locks import ending, holder_text, strangers
 from relay.operations.status_facts import is_alive, publisher_text
@@ -63,8 +63,9 @@ def _headroom(slots: int, used: int, role: int | None, database: int | None, set
     found = f"{used} of {slots} in use, room for {max(0, room)} more"
     if limits:
         found += f" (limits of role or database: {', '.join(map(str, limits))})"
-    need = f"one scheduler and the workers of one machine ({settings.worker_processes} processes with "
-    need += f"{settings.worker_threads} threads) may open {wanted}"
+    processes = counted(settings.worker_processes, "process", "processes")
+    need = f"one scheduler and the workers of one machine ({processes} with "
+    need += f"{counted(settings.worker_threads, 'thread')}) may open {wanted}"
     if room >= wanted:
         return ok("connections", found)
     fix = "raise max_connections or the limit, or run fewer worker processes and threads"
@@ -146,7 +147,7 @@ def schedulers(connection: Connection, _settings: Settings) -> Iterator[Finding]
     found = rows(connection, "status_schedulers")
     alive = [row for row in found if is_alive(row)]
     for row in alive:
-        about = f"{row['host']}:{row['pid']}, group {row['relay_group_id']}, {row['pipelines']} pipelines"
+        about = f"{row['host']}:{row['pid']}, group {row['relay_group_id']}, {counted(row['pipelines'], 'pipeline')}"
         yield ok("scheduler", f"{about}, version {row['version']}")
     for row in found:
         if row["connected"] and not is_alive(row):
@@ -158,7 +159,11 @@ def schedulers(connection: Connection, _settings: Settings) -> Iterator[Finding]
     if not alive:
         enabled = [row for row in rows(connection, "pipeline_list", names=None) if row["enabled"]]
         result = failed if enabled else warning
-        yield result("scheduler", f"none is alive, {len(enabled)} pipelines are enabled", "start relay-scheduler")
+        yield result(
+            "scheduler",
+            f"none is alive, {counted(len(enabled), 'pipeline is', 'pipelines are')} enabled",
+            "start relay-scheduler",
+        )
 
 
 def partitions(connection: Connection, _settings: Settings) -> Iterator[Finding]:
@@ -182,15 +187,17 @@ def retention(connection: Connection, _settings: Settings) -> Iterator[Finding]:
     for row in lost:
         yield warning(
             "retention",
-            f"{row['messages']} messages of outbox {row['outbox']}, {row['first_id']} to {row['last_id']}, were "
-            f"removed although consumer group {row['consumer_group']} had not settled them ({row['reason']})",
+            f"{counted(row['messages'], 'message was', 'messages were')} removed from outbox {row['outbox']}, "
+            f"{row['first_id']} to {row['last_id']}, although consumer group {row['consumer_group']} had not settled "
+            f"{'it' if row['messages'] == 1 else 'them'} ({row['reason']})",
             "see tide.retention_loss; raise max_retention_hours, or drop groups and pipelines that are not needed",
         )
     for row in ending:
+        soon = seconds_text(max(0.0, row["seconds_left"]))
         yield warning(
             "retention",
-            f"{row['messages']} messages of outbox {row['outbox']} wait for consumer group {row['consumer_group']} "
-            f"({row['state']}); the oldest may be removed in {seconds_text(max(0.0, row['seconds_left']))}",
+            f"outbox {row['outbox']} has {counted(row['messages'], 'message')} waiting for consumer group "
+            f"{row['consumer_group']} ({row['state']}); the oldest may be removed in {soon}",
             _release(row["state"], row["pipeline"]),
         )
     if not lost and not ending:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from relay.database.connection import Connection
 from relay.operations import job_queues, job_schedules
-from relay.operations.base import rows, seconds_text
+from relay.operations.base import counted, rows, seconds_text
 from relay.operations.doctor.findings import Check, Finding, failed, ok, warning
 from relay.operations.job_queues import Numbers, Worker
 from relay.operations.job_schedules import Schedule
@@ -26,16 +26,20 @@ def jobs(connection: Connection, _settings: Settings) -> Iterator[Finding]:
     found += [_invalid(s) for s in job_schedules.list_schedules(connection) if s.invalid_reason]
     yield from found
     if not found:
-        alive = f"{len(workers)} processes run their jobs" if workers else "no process runs jobs"
-        yield ok("jobs", f"{len(queues)} queues; {alive}; nothing is overdue" if queues else "no queues yet")
+        alive = (
+            f"{counted(len(workers), 'process runs', 'processes run')} their jobs"
+            if workers
+            else "no process runs jobs"
+        )
+        yield ok("jobs", f"{counted(len(queues), 'queue')}; {alive}; nothing is overdue" if queues else "no queues yet")
 
 
 def _queue(queue: Numbers) -> Iterator[Finding]:
     name, overdue = queue.queue, queue.oldest_due_seconds > OVERDUE_SECONDS
-    waiting = f"{queue.due} jobs are due, the oldest for {seconds_text(queue.oldest_due_seconds)}"
+    waiting = f"{counted(queue.due, 'job is', 'jobs are')} due, the oldest for {seconds_text(queue.oldest_due_seconds)}"
     if queue.paused:
         if queue.pending:
-            found = f"queue {name} is paused, and {queue.pending} jobs wait in it"
+            found = f"queue {name} is paused, and {counted(queue.pending, 'job waits', 'jobs wait')} in it"
             yield warning("jobs", found, f"relay jobs queue resume {name}")
     elif not queue.workers:
         if queue.oldest_due_seconds > UNSERVED_SECONDS:
@@ -57,11 +61,11 @@ def _invalid(schedule: Schedule) -> Finding:
 def _silent(worker: Worker) -> Finding:
     found = f"worker {worker.host}:{worker.pid} has been silent for {seconds_text(worker.silent_seconds)}"
     fix = "a running scheduler gives its jobs to others; check its log, and end it if it hangs"
-    return warning("jobs", f"{found}, with {worker.leased} jobs", fix)
+    return warning("jobs", f"{found}, with {counted(worker.leased, 'job')}", fix)
 
 
 def _unknown(queue: str, name: str, count: int) -> Finding:
-    found = f"no worker of queue {queue} has a handler {name!r}: {count} jobs were handed back, and wait"
+    found = f"no worker of queue {queue} has a handler {name!r}: {counted(count, 'job was', 'jobs were')} handed back"
     return warning("jobs", found, "start workers with the module that has it: relay workers --jobs MODULE")
 
 

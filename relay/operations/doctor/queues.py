@@ -8,6 +8,7 @@ from relay.broker.queues import Depth
 from relay.database.connection import Connection
 from relay.database.identity import read_identity
 from relay.errors import RelayError
+from relay.operations.base import counted
 from relay.operations.doctor.findings import Check, Finding, failed, ok
 from relay.settings import Settings
 
@@ -47,7 +48,8 @@ def _is_unserved(depth: Depth) -> bool:
 
 
 def _unserved(depth: Depth) -> Finding:
-    found = f"{depth.messages} messages wait in {depth.queue}, and no worker of this database serves it"
+    waiting = counted(depth.messages, "message waits", "messages wait")
+    found = f"{waiting} in {depth.queue}, and no worker of this database serves it"
     if depth.others:
         found += f"; workers of another database do, and leave them alone: {', '.join(depth.others)}"
         return failed("queues", found, OTHER_DATABASE)

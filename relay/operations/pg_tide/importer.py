@@ -7,7 +7,7 @@ from typing import Any
 from psycopg.types.json import Jsonb
 
 from relay.masking import mask_config
-from relay.operations.base import Connection, transaction
+from relay.operations.base import Connection, counted, transaction
 from relay.operations.pg_tide import catalog as catalogs
 from relay.operations.pg_tide.catalog import Catalog, Row
 from relay.operations.pg_tide.translate import Translated, forward, reverse
@@ -80,12 +80,13 @@ class _Import:
         if self.messages:
             catalogs.copy_messages(self.connection, self.catalog, name, floor)
             self.done.append(
-                f"outbox {name}: created, {waiting} messages copied with their ids; the next has id {last + 1}"
+                f"outbox {name}: created, {counted(waiting, 'message')} copied with ids; the next has id {last + 1}"
             )
         else:
             self.done.append(f"outbox {name}: created; the next message has id {last + 1}")
             if waiting:
-                self.by_hand.append(f"{waiting} messages of outbox {name} are not copied: see --messages")
+                left = counted(waiting, "message is", "messages are")
+                self.by_hand.append(f"outbox {name}: {left} not copied: see --messages")
         return last
 
     def _group(self, row: Row, last: int | None) -> None:
@@ -113,7 +114,7 @@ class _Import:
         )
         copied = ""
         if self.messages and theirs is not None:
-            copied = f", {catalogs.copy_inbox(self.connection, name, schema, theirs)} rows copied"
+            copied = f", {counted(catalogs.copy_inbox(self.connection, name, schema, theirs), 'row')} copied"
         self.done.append(f"inbox {name}: created, table {schema}.{name}{copied}")
         self.by_hand.append(f"change what reads table {row['inbox_schema']}.{name}_inbox to read {schema}.{name}")
 

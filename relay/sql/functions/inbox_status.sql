@@ -84,7 +84,8 @@ begin
     reasons := array_remove(array[
         case when now_is.oldest_pending_seconds > 300
              then format('the oldest pending message waits for %s seconds', round(now_is.oldest_pending_seconds)) end,
-        case when newly_dead > 0 then format('%s messages died within the last five minutes', newly_dead) end], null);
+        case when newly_dead > 0 then format('%s %s died within the last five minutes', newly_dead,
+                                             case newly_dead when 1 then 'message' else 'messages' end) end], null);
     return jsonb_build_object(
         'inbox', box.name,
         'status', case when critical then 'critical' when cardinality(reasons) > 0 then 'degraded' else 'healthy' end,

@@ -9,7 +9,8 @@ begin
     select j.* into found_job from tide.job_of_uuid(job) p cross join lateral tide.job_find(p.outbox_id, p.id) j;
     if not found then
         raise exception 'job % does not exist', job using
-            errcode = 'undefined_object', hint = 'It may have been removed by retention. List them: select * from tide.job_list(...);';
+            errcode = 'undefined_object',
+            hint = 'It may have been removed by retention. List them: select * from tide.job_list(...); or: relay jobs list.';
     end if;
     return found_job;
 end $$;
@@ -153,7 +154,7 @@ begin
             coalesce(j.options - '{batch,after}'::text[], '{}') || jsonb_build_object('replay_of', j.id), j.payload);
     if available_at is not null or j.run_key is not null then
         insert into tide.job_wait (outbox_id, id, attempt, priority, available_at, run_key)
-        values (j.outbox_id, new_id, 1, j.priority, coalesce(available_at, clock_timestamp()), j.run_key);
+        values (j.outbox_id, new_id, 1, j.priority, greatest(available_at, clock_timestamp()), j.run_key);
     end if;
     if j.options ? 'then' then
         perform tide.job_follow_enqueue(j.outbox_id, new_id, jsonb_build_object('then', j.options -> 'then'));
@@ -173,10 +174,12 @@ declare
 begin
     if state in ('pending', 'leased') then
         raise exception 'job % has not ended: it is %', job, state using
-            errcode = 'object_not_in_prerequisite_state', hint = 'Wait until it has, or cancel it: select tide.job_cancel(...);';
+            errcode = 'object_not_in_prerequisite_state',
+            hint = 'Wait until it has, or cancel it: select tide.job_cancel(...); or: relay jobs cancel.';
     elsif state = 'succeeded' and not force then
         raise exception 'job % has succeeded', job using
-            errcode = 'object_not_in_prerequisite_state', hint = 'To run it once more all the same, use force => true.';
+            errcode = 'object_not_in_prerequisite_state',
+            hint = 'To run it once more all the same, use force => true; or: relay jobs replay --force.';
     end if;
     return tide.job_uuid(j.outbox_id, tide.job_again(j, job_replay.available_at));
 end $$;

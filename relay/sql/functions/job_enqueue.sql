@@ -42,7 +42,7 @@ begin
         raise exception 'the job for queue "%" has % bytes, its limit is %', queue, tide.job_size(payload, headers, metadata, options),
             box.max_payload_bytes using
             errcode = 'program_limit_exceeded',
-            hint = 'Nothing was enqueued. Enqueue a reference to large data, or raise max_payload_bytes in tide.outbox.';
+            hint = 'Nothing was enqueued. Enqueue a reference to large data, or raise max_payload_bytes: tide.job_queue_set; or: relay jobs queue set.';
     end if;
 end $$;
 
@@ -125,8 +125,9 @@ begin
     values (in_outbox, new_id, size, kind::"char", priority, max_attempts, timeout_seconds, available_at, name, run_key,
             idempotency_key, dedupe_key, trace_id, headers, metadata, options, coalesce(payload, 'null'));
     if available_at is not null or run_key is not null then
+        -- Due from now at the earliest: before it was enqueued it has waited for no worker.
         insert into tide.job_wait (outbox_id, id, attempt, priority, available_at, run_key)
-        values (in_outbox, new_id, 1, priority, coalesce(available_at, clock_timestamp()), run_key);
+        values (in_outbox, new_id, 1, priority, greatest(available_at, clock_timestamp()), run_key);
     end if;
     if priority <> 0 then
         perform tide.job_check_lanes(in_outbox, queue, priority);
@@ -226,7 +227,7 @@ begin
         returning id, run_key
     ), waiting as (
         insert into tide.job_wait (outbox_id, id, attempt, priority, available_at, run_key)
-        select box.outbox_id, w.id, 1, priority, coalesce(available_at, clock_timestamp()), w.run_key
+        select box.outbox_id, w.id, 1, priority, greatest(available_at, clock_timestamp()), w.run_key
           from written w where available_at is not null or w.run_key is not null
     )
     select array_agg(w.id order by w.id) into new_ids from written w;

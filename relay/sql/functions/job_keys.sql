@@ -17,9 +17,17 @@ begin
         if found then
             return new_id;
         end if;
-        select k.id, k.digest into holder from tide.job_key k
+        select k.id, k.digest, k.free_on into holder from tide.job_key k
          where k.outbox_id = job_key_take.outbox_id and k.kind = job_key_take.kind and k.key = job_key_take.key;
-        exit when found;
+        exit when found and (holder.free_on is distinct from 'c' or tide.job_waits(outbox_id, holder.id));
+        -- A claim leaves a key that an open transaction debounces to that. If it was rolled back, no one has freed the key.
+        update tide.job_key k
+           set id = new_id, digest = job_key_take.digest, free_on = job_key_take.free_on, since = clock_timestamp()
+         where k.outbox_id = job_key_take.outbox_id and k.kind = job_key_take.kind and k.key = job_key_take.key
+           and k.id = holder.id and k.free_on = 'c';
+        if found then
+            return new_id;
+        end if;
         if attempt = 100 then
             raise exception 'key "%" of queue "%" changes too often', key, queue using
                 errcode = 'serialization_failure', hint = 'Nothing was enqueued. Try again.';
@@ -29,7 +37,7 @@ begin
         raise exception 'idempotency key "%" of queue "%" belongs to job %, which has another name or payload', key, queue, holder.id using
             errcode = 'unique_violation',
             detail = format('That job is %s.', tide.job_uuid(outbox_id, holder.id)),
-            hint = 'Nothing was enqueued. Use another key, or on_conflict => ''ignore'' to keep the first job.';
+            hint = 'Nothing was enqueued. Use another key, or keep the first job: on_conflict => ''ignore''; or: relay jobs enqueue --ignore-conflict.';
     end if;
     return holder.id;
 end $$;
@@ -97,7 +105,8 @@ begin
             errcode = 'invalid_parameter_value', hint = 'Use error or ignore. Nothing was enqueued.';
     elsif dedupe not in ('waiting', 'unfinished') or dedupe is not null and dedupe_key is null then
         raise exception 'dedupe % of the job for queue "%" is not possible', quote_literal(dedupe), queue using
-            errcode = 'invalid_parameter_value', hint = 'Use waiting or unfinished, and give a dedupe_key. Nothing was enqueued.';
+            errcode = 'invalid_parameter_value',
+            hint = 'Use waiting or unfinished, and give a dedupe_key (relay jobs: --dedupe-key). Nothing was enqueued.';
     elsif debounce is not null and (dedupe_key is null or dedupe is not null or available_at is not null
                                     or debounce < interval '0' or coalesce(debounce_max < debounce, false)) then
         raise exception 'debounce % of the job for queue "%" is not possible', debounce, queue using

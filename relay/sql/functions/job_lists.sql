@@ -51,6 +51,13 @@ begin atomic
         end;
 end;
 
+create or replace function tide.job_waits(queue int, job_id bigint) returns boolean
+language sql stable set search_path = pg_catalog, pg_temp
+begin atomic
+    select exists (select from tide.job_find(queue, job_id) j
+                    where tide.job_state_of(j.outbox_id, j.id, j.priority, j.available_at is null and j.run_key is null) = 'pending');
+end;
+
 create or replace function tide.job_state(queue text, id bigint) returns text
 language sql stable security definer set search_path = pg_catalog, pg_temp
 begin atomic
@@ -112,8 +119,15 @@ begin
                         (select s.id from tide.job_skip s where s.outbox_id = queue and s.id < before_id order by s.id desc limit max_ids)) x
                  order by x.id desc limit max_ids) u;
     else
+        -- Those that outlive their partition too.
         select array_agg(distinct u.id order by u.id desc) into found_ids
-          from (select j.id from tide.job j where j.outbox_id = queue and j.id < before_id order by j.id desc limit max_ids) u;
+          from (select x.id
+                  from ((select j.id from tide.job j where j.outbox_id = queue and j.id < before_id order by j.id desc limit max_ids)
+                        union all
+                        (select k.id from tide.job_kept k where k.outbox_id = queue and k.id < before_id order by k.id desc limit max_ids)
+                        union all
+                        (select d.id from tide.job_dead d where d.outbox_id = queue and d.id < before_id order by d.id desc limit max_ids)) x
+                 order by x.id desc limit max_ids) u;
     end case;
     return found_ids;
 end $$;

@@ -64,7 +64,8 @@ begin
             errcode = 'invalid_name', hint = 'Use 1 to 95 letters, digits, "_", "-" and ".", not starting with "-" or ".".';
     elsif exists (select from tide.job_queue q where q.name = job_queue_create.name) then
         raise exception 'job queue "%" exists already', name using
-            errcode = 'duplicate_object', hint = 'Use tide.job_queue_create_if_not_exists to create it only where it is missing.';
+            errcode = 'duplicate_object',
+            hint = 'Only where it is missing: tide.job_queue_create_if_not_exists. To change it: tide.job_queue_set; or: relay jobs queue set.';
     elsif exists (select from tide.pipeline p where p.name = 'jobs.' || job_queue_create.name) then
         raise exception 'job queue "%" needs the pipeline name "jobs.%", which another pipeline has', name, name using
             errcode = 'duplicate_object', hint = 'Choose another name for the queue, or for that pipeline.';
@@ -145,7 +146,7 @@ begin
     if not force and not tide.job_queue_is_idle(q.outbox_id) then
         raise exception 'job queue "%" has jobs that wait or run', queue using
             errcode = 'object_not_in_prerequisite_state',
-            hint = format('Let them end, or drop them with it: select tide.job_queue_drop(%L, force => true);', queue);
+            hint = format('Let them end, or drop them with it: select tide.job_queue_drop(%L, force => true); or: relay jobs queue drop --force.', queue);
     end if;
     perform tide.job_follow_drop(q.outbox_id);
     delete from tide.pipeline p where p.group_id = q.group_id;

@@ -10,7 +10,7 @@ begin
     select * into found_schedule from tide.job_schedule s where s.schedule = find_job_schedule.schedule;
     if not found then
         raise exception 'schedule % does not exist', coalesce('"' || schedule || '"', 'NULL') using
-            errcode = 'undefined_object', hint = 'List them: select * from tide.job_schedule_list();';
+            errcode = 'undefined_object', hint = 'List them: select * from tide.job_schedule_list(); or: relay jobs schedule list.';
     end if;
     return found_schedule;
 end $$;

@@ -7,6 +7,7 @@ from fastapi import APIRouter, Depends, FastAPI
 from fastapi.security import HTTPBearer
 from starlette.requests import Request
 
+from relay.web import framing
 from relay.web.admin import errors, jobs, queues, workers
 from relay.web.admin.auth import Tokens
 from relay.web.admin.bodies import BodyLimit
@@ -23,11 +24,14 @@ def make_app(sessions: Sessions, tokens: Tokens) -> FastAPI:
         title="tide-relay",
         summary="The admin API.",
         version=version("tide-relay"),
+        # Its page would load a script from elsewhere; /openapi.json stays.
+        docs_url=None,
         redoc_url=None,
         responses={"4XX": {"model": errors.ErrorBody}, "5XX": {"model": errors.ErrorBody}},
     )
     app.state.sessions = sessions
     app.add_middleware(BodyLimit)
+    app.add_middleware(framing.OneFraming, refusal=errors.body("bad_request", framing.MESSAGE))
     errors.install(app)
     app.include_router(_health(sessions))
 

@@ -84,11 +84,19 @@ async def _relay_error(request: Request, error: Exception) -> Response:
     return await _problem(request, problem)
 
 
-async def _invalid(_request: Request, error: Exception) -> Response:
+async def _invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     # Without the input: it may hold what the caller does not want to see in a log.
     problems = [{"loc": list(each["loc"]), "msg": each["msg"], "type": each["type"]} for each in error.errors()]
-    return answer(422, "validation_error", "The request is not valid.", {"errors": problems})
+    message = "The request is not valid."
+    if any(each["loc"] == ["body"] for each in problems) and not _is_json(request.headers.get("content-type", "")):
+        message = "Send the body as JSON, with the header Content-Type: application/json."
+    return answer(422, "validation_error", message, {"errors": problems})
+
+
+def _is_json(content_type: str) -> bool:
+    kind = content_type.partition(";")[0].strip().lower()
+    return kind == "application/json" or kind.endswith("+json")
 
 
 async def _http(_request: Request, error: Exception) -> Response:

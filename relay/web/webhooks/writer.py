@@ -24,6 +24,7 @@ from relay.database.connection import Connection, connect, database_errors
 from relay.errors import NotConnected, RelayError
 from relay.inbox.rows import REFUSALS, reason, write
 from relay.models import InboxRow
+from relay.reasons import reason_of
 from relay.settings import Settings
 from relay.sql import query
 from relay.web.metrics import ApiMetrics
@@ -247,7 +248,7 @@ class Writer:
                 try:
                     session.close()
                 except psycopg.Error as error:
-                    log.debug("session ended badly", reason=str(error))
+                    log.debug("session ended badly", reason=reason_of(error))
 
 
 def _judged(rows: Sequence[InboxRow], looked: Sequence[tuple[bool | None, bool | None]]) -> list[Outcome]:

@@ -120,7 +120,7 @@ def test_health_follows_its_rule(commands):
     assert health(commands)["processed_per_minute"] == 1
     commands.execute("update tide.commands set retry_count = 3 where event_id = 'b'")
     assert health(commands)["status"] == "degraded"
-    assert health(commands)["reasons"] == ["1 messages died within the last five minutes"]
+    assert health(commands)["reasons"] == ["1 message died within the last five minutes"]
     commands.execute("update tide.commands set retry_count = 3 where processed_at is null")
     assert (health(commands)["status"], health(commands)["dead"]) == ("critical", 10)
     call(commands, "tide.setting_set('inbox_dlq_alert_max_per_refresh', '11')")

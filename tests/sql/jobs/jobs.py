@@ -25,6 +25,13 @@ def enqueue(
     )
 
 
+def enqueue_overdue(session: Session) -> int:
+    """A job that looks as if it had been due since 2020."""
+    job = enqueue(session, available_at="2020-01-01")
+    session.execute("update tide.job_wait set available_at = '2020-01-01' where id = %s", [job])
+    return job
+
+
 def uuid_of(session: Session, job_id: int, queue: str = "mail") -> str:
     return str(
         one(session, "select tide.job_uuid(q.outbox_id, %s) from tide.job_queue q where q.name = %s", job_id, queue)

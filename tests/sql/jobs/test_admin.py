@@ -9,7 +9,7 @@ import pytest
 from psycopg.types.json import Jsonb
 
 from tests.services.postgres import Database
-from tests.sql.jobs.jobs import Session, Worker, enqueue, one, uuid_of
+from tests.sql.jobs.jobs import Session, Worker, enqueue, enqueue_overdue, one, uuid_of
 from tests.sql.security.logins import logins
 from tests.sql.support import refused
 from tests.waiting import wait_until
@@ -314,10 +314,10 @@ def test_the_numbers_of_a_queue(session: Session, worker: Worker) -> None:
         {"priority": 3},
         {"priority": -3},
         {"run_key": "k"},
-        {"available_at": "2020-01-01"},
         {"available_at": "infinity"},
     ):
         enqueue(session, **options)
+    enqueue_overdue(session)
     cancel(session, enqueue(session))
     assert numbers() == (6, 5, 1, 0, 0, 1, False)
     years = one(session, "select oldest_due_seconds from tide.job_stats('mail')") / 86_400 / 365

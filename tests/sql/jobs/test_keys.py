@@ -88,6 +88,42 @@ def test_a_dedupe_key_is_free_when_its_job_is(session: Session, dedupe: str, fre
     assert again() not in (first, second)
 
 
+def test_a_dedupe_key_is_free_after_the_rollback_of_a_debounce_that_had_it_at_the_claim(
+    database: Database, session: Session
+) -> None:
+    """A claim does not wait for the key, so it cannot free it."""
+    worker = Worker(session)
+    first = enqueue(session, dedupe_key="d", dedupe="waiting")
+    with database.connect(autocommit=False) as other:
+        enqueue(other, dedupe_key="d", debounce="1 hour")
+        assert worker.run() == [first]
+        other.rollback()
+    second = enqueue(session, dedupe_key="d", dedupe="waiting")
+    assert second != first
+    # It is held as ever: until its job is claimed, or has ended.
+    assert enqueue(session, dedupe_key="d", dedupe="waiting") == second
+    assert worker.run() == [second]
+    third = enqueue(session, dedupe_key="d", dedupe="unfinished")
+    claimed = worker.claim()
+    assert enqueue(session, dedupe_key="d", dedupe="waiting") == third
+    worker.finish(claimed)
+    assert enqueue(session, dedupe_key="d", dedupe="waiting") not in (first, second, third)
+
+
+def test_a_key_that_was_left_over_is_taken_once(database: Database, session: Session) -> None:
+    first = enqueue(session, dedupe_key="d", dedupe="waiting")
+    with database.connect(autocommit=False) as other:
+        enqueue(other, dedupe_key="d", debounce="1 hour")
+        assert Worker(session).run() == [first]
+        other.rollback()
+
+    def again(session: Session) -> int:
+        return enqueue(session, dedupe_key="d", dedupe="waiting")
+
+    assert while_open(database, again, again, "commit") == jobs(session)[-1]
+    assert len(jobs(session)) == 2
+
+
 def test_two_open_transactions_with_one_dedupe_key_make_one_job(database: Database, session: Session) -> None:
     def first(session: Session) -> int:
         return enqueue(session, dedupe_key="d", dedupe="unfinished", idempotency_key=f"i {id(session)}")

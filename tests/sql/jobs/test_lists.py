@@ -131,9 +131,27 @@ def test_a_dead_job_is_shown_after_its_partition_has_gone(session: Session) -> N
     assert listed(session, state="dead_letter") == [job]
 
 
+def test_jobs_that_outlive_their_partition_are_in_the_list_of_all(session: Session) -> None:
+    dead = enqueue(session, name="dead")
+    Worker(session).run(outcome="d", code="bad")
+    enqueue(session)
+    later = enqueue(session, name="later", available_at="infinity")
+    session.execute("insert into tide.job_kept select j.* from tide.job j where j.id = %s", [later])
+    [(number,)] = session.execute("select outbox_id from tide.job_queue")
+    session.execute(f"truncate tide.job_{number}_0, tide.job_attempt_{number}_0")
+    newest = enqueue(session, name="newest")
+    assert listed(session) == [newest, later, dead]
+    assert listed(session, name="dead") == [dead]
+    paged: list[int] = []
+    while page := listed(session, max_rows=1, before_id=paged[-1] if paged else None):
+        paged += page
+    assert paged == [newest, later, dead]
+
+
 def test_a_job_that_is_due_since_ever_leaves_numbers_of_its_queue(session: Session) -> None:
     """`clock_timestamp() - '-infinity'` is infinite, and before PostgreSQL 17 an error for all queues."""
     enqueue(session, available_at="-infinity")
+    session.execute("update tide.job_wait set available_at = '-infinity'")
     [(due, oldest)] = session.execute("select due, oldest_due_seconds from tide.job_stats()").fetchall()
     assert (due, isfinite(oldest)) == (1, True)
 
@@ -175,3 +193,18 @@ def test_a_page_of_a_list_costs_the_same_with_a_hundred_thousand_jobs(session: S
     worker.run(490)
     many = live(80_000, 20_000)
     assert {state: many[state] for state in many if many[state] > few[state] * 2 + 100} == {}
+
+
+def test_a_time_that_has_passed_makes_no_job_older_than_it_is(session: Session) -> None:
+    """By each way in; what was given is kept with the job."""
+    past = "2020-01-01 00:00:00+00"
+    first = enqueue(session, available_at=past)
+    Worker(session).run(outcome="d")
+    enqueue(session, available_at=past, run_key="k")
+    enqueue(session, available_at=past, idempotency_key="i")
+    many = "select tide.job_enqueue_many('mail', '{send}', '{1,2}'::jsonb[], available_at => %s)"
+    session.execute(many, [past])
+    session.execute("select tide.job_replay(%s, available_at => %s)", [uuid_of(session, first), past])
+    [(due, oldest)] = session.execute("select due, oldest_due_seconds from tide.job_stats('mail')").fetchall()
+    assert due == 5 and 0 <= oldest < 3600
+    assert one(session, "select count(*) from tide.job where available_at = %s", past) == 6

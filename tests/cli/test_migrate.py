@@ -77,7 +77,7 @@ def test_the_roles_are_made_where_that_is_allowed_and_given_their_rights_again(e
         try:
             refused = invoke("migrate", "--roles", url=url)
             assert refused.exit_code == 1
-            assert "is missing, and tide_owner may not create it HINT: Let a role with CREATEROLE" in refused.stderr
+            assert "is missing, and tide_owner may not create it. Let a role with CREATEROLE" in refused.stderr
             assert invoke("migrate", "--check", url=url).exit_code == 1
             admin.execute("alter role tide_owner createrole")
             assert invoke("migrate", "--roles", url=url).exit_code == 0

@@ -129,8 +129,10 @@ class Loop:
             next_at = min(
                 next_at, max(now, self._tripped_at) + PACE_SECONDS if self._has_room() else now + SWEEP_SECONDS
             )
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._awake.wait(), min(LONGEST_WAIT_SECONDS, max(0.0, next_at - now)))
+        # Not wait_for: it makes a task, and a job that has just come waits for that.
+        timer = self._loop.call_later(min(LONGEST_WAIT_SECONDS, max(0.0, next_at - now)), self._awake.set)
+        await self._awake.wait()
+        timer.cancel()
         self._awake.clear()
 
     def _has_room(self) -> bool:

@@ -1,8 +1,8 @@
 """What an engine knows of one queue, and what follows from each look at it. No I/O, so that every step can be tested.
 
 A drain is held while there may be more to find here: it ends `more` as soon as there is a backlog, so that another
-process is woken too; and otherwise when the queue has been silent for a while. Until then the engine hears the bell, and
-so does the one that was the last to find jobs: it claims while the scheduler is still finding a process to ask.
+process is woken too; and otherwise when the queue has been silent for a while. Until then the engine hears the bell,
+and so does the one that was the last to find jobs: it claims while the scheduler still finds a process to ask.
 """
 
 import math
@@ -115,8 +115,8 @@ class Queue:
         return True
 
     def visited(self) -> bool:
-        """A claim is sent. Whether a look goes before it, at what may come without a bell: only if nothing is found does
-        that matter, and when the bell rang, something is."""
+        """A claim is sent. Whether a look goes before it, at what may come without a bell: that matters only if nothing
+        is found, and when the bell rang, something is."""
         self.was_rung, self.is_rung = self.is_rung, False
         return self.armed and not self.was_rung
 

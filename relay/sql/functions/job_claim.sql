@@ -100,7 +100,6 @@ declare
     bucket   float8;
     waiting  boolean;
     keyed    boolean;
-    skipping boolean;
 begin
     if coalesce(want, 0) <= 0 then
         return;
@@ -118,7 +117,9 @@ begin
             errcode = 'undefined_object', hint = 'It was dropped. List them: select * from tide.job_queue_list();';
     end if;
     -- Room: a later statement, so it sees every claim before this one. Exact over the whole fleet.
-    select q.concurrency_limit, q.key_limit, q.rate, greatest(coalesce(q.burst, q.rate), 1) as burst, q.fair, p.enabled, o.partition_size
+    select q.concurrency_limit, q.key_limit, q.rate, greatest(coalesce(q.burst, q.rate), 1) as burst, q.fair, p.enabled, o.partition_size,
+           exists (select from tide.job_skip s where s.outbox_id = queue) as skips,
+           exists (select from tide.job_wait w where w.outbox_id = queue) as waits
       into limits
       from tide.job_queue q join tide.pipeline p on p.group_id = q.group_id join tide.outbox o on o.outbox_id = q.outbox_id
      where q.outbox_id = queue;
@@ -137,7 +138,6 @@ begin
     if room <= 0 then
         return;
     end if;
-    skipping := exists (select from tide.job_skip s where s.outbox_id = queue);
     h := lane.horizon;
     if not (isempty(lane.gaps) and isempty(lane.old_gaps)) then
         select * into late from tide.job_claim_late(lane, room);
@@ -146,7 +146,7 @@ begin
         fresh := late.ids;
         room := room - cardinality(late.ids);
     end if;
-    keyed := exists (select from tide.job_wait w where w.outbox_id = queue and w.run_key is not null);
+    keyed := limits.waits and exists (select from tide.job_wait w where w.outbox_id = queue and w.run_key is not null);
     if room > 0 and keyed then
         lease := nextval('tide.job_lease_lease_id_seq');
         select * into part from tide.job_claim_keyed(queue, lane.last_key, limits.key_limit, lease, room);
@@ -160,7 +160,7 @@ begin
             returning l.turn into strict lane.turn;
         end if;
     end if;
-    waiting := room > 0 and exists (select from tide.job_wait w where w.outbox_id = queue and w.run_key is null);
+    waiting := limits.waits and room > 0 and exists (select from tide.job_wait w where w.outbox_id = queue and w.run_key is null);
     -- Priorities below lanes_to have a lane. Above it they are looked for from the beginning of its partition: there the first entry
     -- of each is found at once, whatever has been claimed. All that h covers is found by this look, since h is older.
     from_id := lane.lanes_to - lane.lanes_to % limits.partition_size;
@@ -200,8 +200,9 @@ begin
             fresh := fresh || part.ids;
             share := share - cardinality(part.ids);
         elsif share > 0 then
-            -- A backlog needs no new horizon until the old one comes near. One that is too low costs gaps, never a job.
-            if lane.cursor_id + share > h or keyed or waiting or cardinality(ps) > 1 then
+            -- A backlog needs no new horizon until the old one comes near, and a claim of few none until it is far behind: to look
+            -- at their ids costs less. One that is too low costs gaps, never a job.
+            if lane.cursor_id + share > h and (share > 100 or lane.cursor_id > h + 1000) or keyed or waiting or cardinality(ps) > 1 then
                 select o.horizon into h from tide.outbox_horizon(queue) o;
             end if;
             -- Where fewer are found than there is room for, the cursor passes what is visible and not of this lane, too: else each
@@ -233,7 +234,7 @@ begin
             select leased.lease_id, f.id, 1::smallint, f.kind, f.name, f.priority, f.timeout_seconds, f.max_attempts, f.created_at, f.created_at,
                    f.payload::text, f.headers::text, f.metadata::text, f.options::text, f.idempotency_key, f.run_key, f.trace_id
               from picked f, leased
-             where not (skipping and exists (select from tide.job_skip s where s.outbox_id = queue and s.id = f.id))
+             where not (limits.skips and exists (select from tide.job_skip s where s.outbox_id = queue and s.id = f.id))
              order by f.id;
             get diagnostics got = row_count;
             share := share - got;
@@ -256,7 +257,7 @@ begin
                j.created_at, coalesce(t.due, j.created_at), j.payload::text, j.headers::text, j.metadata::text, j.options::text,
                j.idempotency_key, j.run_key, j.trace_id
           from leased, unnest(waited || fresh, attempts, dues) as t (id, attempt, due) cross join lateral tide.job_stored(queue, t.id) j
-         where not (skipping and exists (select from tide.job_skip s where s.outbox_id = queue and s.id = j.id));
+         where not (limits.skips and exists (select from tide.job_skip s where s.outbox_id = queue and s.id = j.id));
         get diagnostics got = row_count;
         claimed := claimed + got;
     end if;
@@ -264,7 +265,7 @@ begin
         update tide.job_lane l set tokens = bucket - claimed, tokens_at = clock_timestamp(), turn = l.turn + 1
          where l.outbox_id = queue and l.priority = 0 and l.turn = lane.turn;
     end if;
-    if skipping then
+    if limits.skips then
         perform tide.job_end_skipped(queue, worker);
     end if;
     if exists (select from tide.job_key k where k.outbox_id = queue and k.free_on = 'c') then

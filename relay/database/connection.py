@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, LiteralString
 
 import psycopg
 import psycopg_pool
@@ -17,6 +17,10 @@ from relay.sql import query
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 Pool = psycopg_pool.ConnectionPool[Connection]
+
+VALUES: dict[str, Any] = {"client_encoding": "UTF8"}
+"""Arguments for every connection that we open, also in the SDK; those of the application are left as they are. Told at
+the start, so that they hold for the first statement too; what else a session relies on is `values`."""
 
 # The first line that matches decides. What matches none is a bug, and is not translated.
 _ERRORS: tuple[tuple[type[Exception], type[RelayError], str], ...] = (
@@ -64,6 +68,7 @@ def storable(text: str) -> str:
 def connection_options(settings: Settings, application_name: str) -> dict[str, Any]:
     """Keyword arguments of psycopg: every wait has a limit, and a dead peer is detected within half a minute."""
     return {
+        **VALUES,
         "autocommit": True,
         "context": ADAPTERS,
         "application_name": application_name,
@@ -75,8 +80,17 @@ def connection_options(settings: Settings, application_name: str) -> dict[str, A
     }
 
 
+def values(*, shared: bool = False) -> tuple[LiteralString, dict[str, bool]]:
+    """The statement, and its parameters, that each session of ours begins with, also those that are asynchronous.
+
+    `shared`: a pooler gives each transaction another session.
+    """
+    return query("session_values"), {"shared": shared}
+
+
 def configure(connection: Connection, settings: Settings) -> None:
     """Sets the session. Not by start-up options, which connection poolers refuse."""
+    connection.execute(*values())
     connection.execute(query("session"), {"statement_timeout": f"{round(settings.statement_timeout_seconds * 1000)}ms"})
 
 
@@ -85,7 +99,9 @@ def connect(settings: Settings, application_name: str) -> Connection:
     with database_errors():
         connection = _open(settings, application_name)
         try:
-            if not (suit_pooler(connection) and is_shared(connection, settings)):
+            if suit_pooler(connection) and is_shared(connection, settings):
+                connection.execute(*values(shared=True))
+            else:
                 configure(connection, settings)
         except BaseException:
             connection.close()
@@ -127,6 +143,7 @@ def make_worker_pool(settings: Settings, threads: int) -> Pool:
             if not shared:
                 shared.append(is_shared(connection, settings))
             if shared[0]:
+                connection.execute(*values(shared=True))
                 return
         configure(connection, settings)
         connection.execute(query("worker_session"))

@@ -22,10 +22,15 @@ VALUES: dict[str, Any] = {"client_encoding": "UTF8"}
 """Arguments for every connection that we open, also in the SDK; those of the application are left as they are. Told at
 the start, so that they hold for the first statement too; what else a session relies on is `values`."""
 
+READ_ONLY = "read_only"
+
 # The first line that matches decides. What matches none is a bug, and is not translated.
 _ERRORS: tuple[tuple[type[Exception], type[RelayError], str], ...] = (
     (pg.QueryCanceled, NotConnected, "timeout"),
+    (pg.IdleInTransactionSessionTimeout, NotConnected, "timeout"),
     (pg.LockNotAvailable, NotConnected, "locked"),
+    # A standby, after a failover, or a service whose disk is full: another session, later, may write.
+    (pg.ReadOnlySqlTransaction, NotConnected, READ_ONLY),
     (pg.UndefinedTable, MigrationError, "schema"),
     (pg.UndefinedFunction, MigrationError, "schema"),
     (pg.UndefinedColumn, MigrationError, "schema"),
@@ -55,9 +60,18 @@ def database_errors() -> Iterator[None]:
             if isinstance(error, foreign):
                 text = mask(" ".join(str(error).split())) or type(error).__name__
                 if ours is NotConnected:
-                    raise NotConnected(f"PostgreSQL: {text}", code=code) from error
+                    is_what = " is read-only" if code == READ_ONLY else ""
+                    raise NotConnected(f"PostgreSQL{is_what}: {text}", code=code) from error
                 raise ours(f"PostgreSQL: {text}{_HINTS[ours]}") from error
         raise
+
+
+def require_writable(connection: Connection) -> None:
+    """Raises NotConnected with code `read_only` while the server takes no writes."""
+    with database_errors():
+        row = connection.execute(query("read_only")).fetchone()
+    if row is not None:
+        raise NotConnected(f"PostgreSQL is read-only: {row[0]}", code=READ_ONLY)
 
 
 def storable(text: str) -> str:
@@ -130,6 +144,18 @@ def is_shared(connection: Connection, settings: Settings) -> bool:
 
 def _open(settings: Settings, application_name: str) -> Connection:
     return psycopg.connect(settings.postgres_url, **connection_options(settings, application_name))
+
+
+@contextmanager
+def pooled(pool: Pool, timeout_seconds: float | None = None) -> Iterator[Connection]:
+    """A session of a pool. One that could only read is not kept: the next may be one of the new primary."""
+    with pool.connection(timeout_seconds) as connection:
+        try:
+            yield connection
+        except (NotConnected, pg.ReadOnlySqlTransaction) as error:
+            if isinstance(error, psycopg.Error) or error.code == READ_ONLY:
+                connection.close()
+            raise
 
 
 def make_worker_pool(settings: Settings, threads: int) -> Pool:

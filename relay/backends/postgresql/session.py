@@ -113,5 +113,5 @@ def errors(where: str) -> Generator[None]:
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from error
     except psycopg.Error as error:
-        # Such as a server that has become read-only: what is not in the common table must not end as a bug here.
+        # What is not in the common table must not end as a bug here.
         raise NotConnected(f"{where}: PostgreSQL: {mask(' '.join(str(error).split()))}", code="rejected") from error

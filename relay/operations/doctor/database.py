@@ -28,6 +28,10 @@ def server(connection: Connection, settings: Settings) -> Iterator[Finding]:
         yield ok("server version", row["version"])
     if row["in_recovery"]:
         yield failed("primary", "this server is a standby, which is read-only", "give the URL of the primary")
+    elif row["read_only"]:
+        found = "the database is read-only: default_transaction_read_only is on"
+        fix = "services set it while the disk is full, or during a failover: give it room; everything then goes on"
+        yield failed("primary", found, fix)
     if row["encoding"] == "UTF8":
         yield ok("encoding", "UTF8")
     else:

@@ -29,6 +29,12 @@ select set_config('synchronous_commit', 'off', false), set_config('lock_timeout'
 -- How long a sink or source waits for a table that its owner has locked: other pipelines need the thread.
 select set_config('lock_timeout', '2s', false)
 
+-- name: read_only
+-- Why nothing can be written now; no row: it can.
+select case when pg_catalog.pg_is_in_recovery() then 'this server is a standby'
+            else 'default_transaction_read_only is on, which services set while the disk is full, or during a failover' end
+ where pg_catalog.current_setting('transaction_read_only') = 'on'
+
 -- name: database_identity
 -- Which database this is: part of the names of queues.
 select tide.database_identity()

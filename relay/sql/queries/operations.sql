@@ -258,6 +258,7 @@ select s.scheduler_id::text, s.relay_group_id, s.host, s.pid, s.version,
 select current_setting('server_version_num')::int as version_number, current_setting('server_version') as version,
        pg_encoding_to_char(d.encoding) as encoding, current_user as role, current_database() as database,
        pg_backend_pid() as backend_pid, pg_is_in_recovery() as in_recovery,
+       current_setting('transaction_read_only') = 'on' as read_only,
        current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int
            - coalesce(current_setting('reserved_connections', true)::int, 0) as connection_slots,
        (select count(*) from pg_stat_activity a

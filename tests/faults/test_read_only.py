@@ -1,9 +1,11 @@
 """PostgreSQL takes no writes for a while: a failover to a standby, a full disk. Everything waits, and goes on."""
 
+import http.client
 import json
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import psycopg
@@ -12,6 +14,7 @@ import pytest
 from relay import inbox
 from relay.database.connection import database_errors, make_worker_pool, pooled
 from relay.errors import NotConnected
+from relay.local.server_process import free_port
 from relay.local.servers import EmbeddedRedis
 from relay.settings import Settings
 from tests.cli.command import invoke
@@ -23,6 +26,7 @@ from tests.waiting import wait_until
 from tests.web.api import make_hook, running_api
 
 PATIENCE_SECONDS = 60
+TOKEN = "t" * 32
 COMMANDS = (
     ["publish", "o"],
     ["pipeline", "disable", "p"],
@@ -49,6 +53,16 @@ def ended_jobs(database: Database) -> int:
         return int(count)
 
 
+def enqueued_by_admin_api(port: int) -> tuple[int, str | None]:
+    """Its status, and when to come again."""
+    job = {"queue_name": "mail", "kind": "handler", "name": "send_receipt", "payload": {"order_id": 1}}
+    with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=20)) as connection:
+        headers = {"authorization": f"Bearer {TOKEN}", "content-type": "application/json"}
+        connection.request("POST", "/v1/jobs", json.dumps(job), headers)
+        response = connection.getresponse()
+        return response.status, response.getheader("retry-after")
+
+
 @pytest.mark.timeout(300)
 def test_all_programs_wait_say_so_and_go_on(
     own_postgres: Callable[..., PostgresServer], redis_server: EmbeddedRedis, tmp_path: Path
@@ -65,7 +79,9 @@ def test_all_programs_wait_say_so_and_go_on(
         scheduler, workers = fleet.scheduler(), fleet.workers(**jobs_in(tmp_path))
         fleet.wait_ready()
         (tmp_path / "api").mkdir()
-        with running_api(database, tmp_path / "api", RELAY_API_AUTH_TOKENS="t" * 32) as api:
+        admin_port = free_port()
+        admin = {"RELAY_ADMIN_ADDR": f"127.0.0.1:{admin_port}", "RELAY_API_AUTH_TOKENS": TOKEN}
+        with running_api(database, tmp_path / "api", **admin) as api:
             api.wait_for(hook)
             assert api.send(hook, "a").status == 200
             ids = pipelines.publish("o", 500)
@@ -81,6 +97,7 @@ def test_all_programs_wait_say_so_and_go_on(
             answer = api.send(hook, "b")
             assert answer.status == 503 and int(answer.headers["retry-after"]) > 0
             assert "read-only" in str(api.get("/health", api.metrics_port).body)
+            assert enqueued_by_admin_api(admin_port) == (503, "5")
             for arguments in COMMANDS:
                 done = invoke(*arguments, url=database.url, stdin="1\n")
                 assert done.exit_code == 1 and "PostgreSQL is read-only" in done.output, (arguments, done.output)
@@ -97,6 +114,7 @@ def test_all_programs_wait_say_so_and_go_on(
             pipelines.wait_delivered("p", ids, PATIENCE_SECONDS)
             wait_until(lambda: ended_jobs(database) >= 51, PATIENCE_SECONDS, "the jobs have ended")
             wait_until(lambda: api.send(hook, "b").status == 200, PATIENCE_SECONDS, "webhooks are stored")
+            assert enqueued_by_admin_api(admin_port) == (201, None)
             fleet.wait_ready()
             assert "Traceback" not in api.log.read_text()
         for program in (scheduler, workers, late):

@@ -33,6 +33,7 @@ HEARTBEAT_SECONDS = 1.0
 EVICT_SECONDS = 15.0
 MEASURE_SECONDS = 5.0
 EXTEND_SECONDS = 5.0
+OFFSETS_SECONDS = 60.0
 LONGEST_WAIT_SECONDS = 1.0
 # Anyone can say that a configuration has changed: the first time it is read at once.
 DISCOVERY_PACE_SECONDS = 0.25
@@ -108,6 +109,7 @@ class Scheduler:
             Chore(MEASURE_SECONDS, self._dispatch.check_broker),
             Chore(MEASURE_SECONDS, self._measure),
             Chore(EXTEND_SECONDS, self._extend),
+            Chore(OFFSETS_SECONDS, self._look_at_offsets),
             Chore(job_chores.RESCUE_SECONDS, lambda: self._jobs.rescue(self._ownership.queues())),
             Chore(schedules.LOOK_SECONDS, lambda: self._schedules.fire(self._ownership.queues())),
             Chore(job_chores.MEASURE_SECONDS, lambda: self._jobs.measure(self._ownership.queues())),
@@ -205,6 +207,17 @@ class Scheduler:
             if error.code != "locked":
                 raise
             log.info("partition not made yet, a transaction is in the way", reason=str(error))
+
+    def _look_at_offsets(self) -> None:
+        """A database that was copied without its sequences gives ids that groups have passed: no error would say so."""
+        for row in self._session.offsets_ahead():
+            log.error(
+                "new messages are passed over: the offset is above the last id of the outbox; run relay restored",
+                outbox=row.outbox,
+                consumer_group=row.consumer_group,
+                offset=row.offset_id,
+                last_id=row.last_id,
+            )
 
     def _maintain(self) -> None:
         """Asks a worker to remove what is old, if it is our turn: a message that is lost costs one turn.

@@ -197,6 +197,10 @@ class Session:
     def behind(self, names: list[str]) -> set[str]:
         return {row[0] for row in self._run("pipelines_behind", names=names)}
 
+    def offsets_ahead(self) -> list[Any]:
+        """Consumer groups that pass over new messages: outbox, consumer_group, offset_id, last_id."""
+        return self._run("offsets_ahead")
+
     def lag(self, names: list[str]) -> list[PipelineLag]:
         """Of those that are behind."""
         found = self._run("pipelines_lag", names=names)

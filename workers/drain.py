@@ -4,7 +4,7 @@ import time
 
 import structlog
 
-from relay.database.connection import Connection, database_errors
+from relay.database.connection import Connection, database_errors, pooled
 from relay.drains.fence import FencedSession, end
 from relay.drains.lease import DrainResult, DrainStart, Lease, begin, failed
 from relay.errors import ConfigError, Fenced, MigrationError, NotConnected, RelayError
@@ -38,7 +38,7 @@ def run(resources: Resources, drain: Drain) -> None:
 
 def _run(resources: Resources, drain: Drain) -> None:
     asked_at = time.monotonic()
-    with database_errors(), resources.pool.connection() as connection:
+    with database_errors(), pooled(resources.pool) as connection:
         try:
             resources.schema.check(connection)
         except MigrationError as error:
@@ -95,7 +95,7 @@ def _end_later(resources: Resources, lease: Lease, result: DrainResult) -> None:
     pause_seconds = 0.05
     while True:
         try:
-            with database_errors(), resources.pool.connection() as connection:
+            with database_errors(), pooled(resources.pool) as connection:
                 end(connection, lease.drain, result)
                 return
         except NotConnected:

@@ -14,8 +14,8 @@ import psycopg
 import structlog
 from psycopg.rows import namedtuple_row
 
-from relay.database.connection import Connection, database_errors
-from relay.errors import RelayError
+from relay.database.connection import READ_ONLY, Connection, database_errors, pooled
+from relay.errors import NotConnected, RelayError
 from relay.process.metrics import worker_metrics
 from relay.reasons import reason_of
 from relay.sql import query
@@ -52,7 +52,7 @@ class Counts:
 def run(resources: Resources) -> None:
     """The turn that a scheduler asked for, on a session of the worker's pool. Raises nothing but bugs."""
     try:
-        with database_errors(), resources.pool.connection() as connection:
+        with database_errors(), pooled(resources.pool) as connection:
             if not connection.execute(query("maintenance_begin")).fetchone():
                 return
             counts = run_once(connection, stopping=resources.stop.is_set)
@@ -160,7 +160,7 @@ class _Turn:
             with database_errors(), self._connection.cursor(row_factory=namedtuple_row) as cursor:
                 return cursor.execute(query(statement), parameters).fetchall()
         except (RelayError, psycopg.Error) as error:
-            if self._connection.closed:
+            if self._connection.closed or (isinstance(error, NotConnected) and error.code == READ_ONLY):
                 raise
             # An outbox that was dropped since, a lock, a statement too slow: the others do not wait for it.
             log.warning("a step of maintenance was left out", step=statement, reason=reason_of(error), **parameters)

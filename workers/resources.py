@@ -7,7 +7,7 @@ from typing import Generic, Protocol, TypeVar
 
 from relay.backends.sink import Sink
 from relay.backends.source import Source
-from relay.database.connection import Pool, database_errors, make_worker_pool
+from relay.database.connection import Pool, database_errors, make_worker_pool, pooled
 from relay.database.identity import read_identity
 from relay.database.migrate import Watch
 from relay.process.stop import Stop
@@ -100,7 +100,7 @@ class Resources:
 
     def identity(self) -> str:
         """Of the database. Raises NotConnected, ConfigError, MigrationError."""
-        with database_errors(), self.pool.connection(IDENTITY_SECONDS) as connection:
+        with database_errors(), pooled(self.pool, IDENTITY_SECONDS) as connection:
             return read_identity(connection)
 
     def close(self) -> None:

@@ -10,7 +10,7 @@ from relay.operations.base import counted
 from relay.operations.restore import Restored
 
 
-@click.command(cls=Verb, short_help="After a restore to an earlier time: skips the ids that were given since.")
+@click.command(cls=Verb, short_help="After a restore or a copy: skips the ids that were given since.")
 @click.argument("outboxes", nargs=-1, metavar="[OUTBOX]...")
 @click.option(
     "--margin",
@@ -46,7 +46,9 @@ def restored(
 
     For a database that went back to an earlier time: after a restore, or the promotion of an asynchronous standby.
     Receivers identify a message by its id, and silently drop a new one under an old id. Epochs skip as well, so that
-    every drain from before is stale. Then it says what each pipeline does about the lost time.
+    every drain from before is stale. Every number goes above what is stored, too: a copy by logical replication comes
+    without the sequences, and its next ids would be ids that offsets have passed. Then it says what each pipeline does
+    about the lost time.
 
     A database that was restored from a dump has other queues than its original. A copy of the files (a snapshot, a
     physical backup) has the same: if the original goes on and uses the same broker, give --new-identity.
@@ -55,7 +57,8 @@ def restored(
     published afterwards have new ids, so run it first. Running it again skips again, and is harmless: ids have 63 bits.
 
     \b
-    Exit codes: 0 every outbox skipped; 1 transactions blocked one, or it does not exist; 2 wrong usage.
+    Exit codes: 0 every outbox skipped; 1 transactions blocked one, or it does not exist, or an inbox was left; 2 wrong
+    usage.
 
     \b
     Example:
@@ -68,6 +71,7 @@ def restored(
             renew_identity=renew_identity,
         )  # fmt: skip
     failed = [skip.error for skip in done.outboxes if skip.error]
+    failed += [f"the numbers of {each.sequence} were left: {each.problem}" for each in done.sequences if each.problem]
     if as_json:
         print_json({key: value for key, value in asdict(done).items() if key != "running_schedulers"})
     else:
@@ -85,7 +89,12 @@ def _show(done: Restored) -> None:
     begin = "would begin at" if done.dry_run else "begin at"
     for skip in done.outboxes:
         if not skip.error:
-            say(f"outbox {skip.outbox}: new ids {begin} {skip.first_id} (last given: {skip.last_id})")
+            stored = f"; highest stored: {skip.highest_id}" if skip.highest_id > skip.last_id else ""
+            say(f"outbox {skip.outbox}: new ids {begin} {skip.first_id} (last given: {skip.last_id}{stored})")
+    for each in done.sequences:
+        if not each.problem:
+            would = "would go on" if done.dry_run else "goes on"
+            say(f"sequence {each.sequence}: {would} above {each.stored}, which is stored (it was at {each.last_value})")
     if done.new_identity:
         say(f"identity: {done.new_identity}, so that it shares no queue with its original")
     for pipeline in done.pipelines:

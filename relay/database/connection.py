@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, LiteralString
 
 import psycopg
 import psycopg_pool
@@ -19,10 +19,19 @@ from relay.sql import query
 Connection = psycopg.Connection[tuple[Any, ...]]
 Pool = psycopg_pool.ConnectionPool[Connection]
 
+VALUES: dict[str, Any] = {"client_encoding": "UTF8"}
+"""Arguments for every connection that we open, also in the SDK; those of the application are left as they are. Told at
+the start, so that they hold for the first statement too; what else a session relies on is `values`."""
+
+READ_ONLY = "read_only"
+
 # The first line that matches decides. What matches none is a bug, and is not translated.
 _ERRORS: tuple[tuple[type[Exception], type[RelayError], str], ...] = (
     (pg.QueryCanceled, NotConnected, "timeout"),
+    (pg.IdleInTransactionSessionTimeout, NotConnected, "timeout"),
     (pg.LockNotAvailable, NotConnected, "locked"),
+    # A standby, after a failover, or a service whose disk is full: another session, later, may write.
+    (pg.ReadOnlySqlTransaction, NotConnected, READ_ONLY),
     (pg.UndefinedTable, MigrationError, "schema"),
     (pg.UndefinedFunction, MigrationError, "schema"),
     (pg.UndefinedColumn, MigrationError, "schema"),
@@ -52,9 +61,18 @@ def database_errors() -> Iterator[None]:
             if isinstance(error, foreign):
                 text = mask(reason_of(error)) or type(error).__name__
                 if ours is NotConnected:
-                    raise NotConnected(f"PostgreSQL: {text}", code=code) from error
+                    is_what = " is read-only" if code == READ_ONLY else ""
+                    raise NotConnected(f"PostgreSQL{is_what}: {text}", code=code) from error
                 raise ours(f"PostgreSQL: {text}{_HINTS[ours]}") from error
         raise
+
+
+def require_writable(connection: Connection) -> None:
+    """Raises NotConnected with code `read_only` while the server takes no writes."""
+    with database_errors():
+        row = connection.execute(query("read_only")).fetchone()
+    if row is not None:
+        raise NotConnected(f"PostgreSQL is read-only: {row[0]}", code=READ_ONLY)
 
 
 def storable(text: str) -> str:
@@ -65,6 +83,7 @@ def storable(text: str) -> str:
 def connection_options(settings: Settings, application_name: str) -> dict[str, Any]:
     """Keyword arguments of psycopg: every wait has a limit, and a dead peer is detected within half a minute."""
     return {
+        **VALUES,
         "autocommit": True,
         "context": ADAPTERS,
         "application_name": application_name,
@@ -76,8 +95,17 @@ def connection_options(settings: Settings, application_name: str) -> dict[str, A
     }
 
 
+def values(*, shared: bool = False) -> tuple[LiteralString, dict[str, bool]]:
+    """The statement, and its parameters, that each session of ours begins with, also those that are asynchronous.
+
+    `shared`: a pooler gives each transaction another session.
+    """
+    return query("session_values"), {"shared": shared}
+
+
 def configure(connection: Connection, settings: Settings) -> None:
     """Sets the session. Not by start-up options, which connection poolers refuse."""
+    connection.execute(*values())
     connection.execute(query("session"), {"statement_timeout": f"{round(settings.statement_timeout_seconds * 1000)}ms"})
 
 
@@ -86,7 +114,9 @@ def connect(settings: Settings, application_name: str) -> Connection:
     with database_errors():
         connection = _open(settings, application_name)
         try:
-            if not (suit_pooler(connection) and is_shared(connection, settings)):
+            if suit_pooler(connection) and is_shared(connection, settings):
+                connection.execute(*values(shared=True))
+            else:
                 configure(connection, settings)
         except BaseException:
             connection.close()
@@ -117,6 +147,18 @@ def _open(settings: Settings, application_name: str) -> Connection:
     return psycopg.connect(settings.postgres_url, **connection_options(settings, application_name))
 
 
+@contextmanager
+def pooled(pool: Pool, timeout_seconds: float | None = None) -> Iterator[Connection]:
+    """A session of a pool. One that could only read is not kept: the next may be one of the new primary."""
+    with pool.connection(timeout_seconds) as connection:
+        try:
+            yield connection
+        except (NotConnected, pg.ReadOnlySqlTransaction) as error:
+            if isinstance(error, psycopg.Error) or error.code == READ_ONLY:
+                connection.close()
+            raise
+
+
 def make_worker_pool(settings: Settings, threads: int) -> Pool:
     """The sessions of a worker process, one for each thread, opened lazily; waiting for one has a limit."""
 
@@ -128,6 +170,7 @@ def make_worker_pool(settings: Settings, threads: int) -> Pool:
             if not shared:
                 shared.append(is_shared(connection, settings))
             if shared[0]:
+                connection.execute(*values(shared=True))
                 return
         configure(connection, settings)
         connection.execute(query("worker_session"))

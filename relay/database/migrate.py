@@ -20,7 +20,7 @@ import psycopg
 from psycopg import sql
 
 from relay import __version__
-from relay.database.connection import Connection, database_errors
+from relay.database.connection import VALUES, Connection, database_errors, values
 from relay.errors import MigrationError, NotConnected
 from relay.reasons import reason_of
 from relay.sql import Migration, functions, migrations, query, roles
@@ -87,7 +87,10 @@ def migrate(postgres_url: str, *, timeout_seconds: float = 60.0, with_roles: boo
     """
     deadline = time.monotonic() + timeout_seconds
     pause_seconds = FIRST_PAUSE_SECONDS
-    with database_errors(), psycopg.connect(postgres_url, connect_timeout=10) as connection:
+    with database_errors(), psycopg.connect(postgres_url, connect_timeout=10, **VALUES) as connection:
+        _require_encoding(connection)
+        connection.execute(*values())
+        connection.commit()
         # What is applied already must be read after the lock is ours, whatever the database's default says.
         connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
         while True:
@@ -99,6 +102,16 @@ def migrate(postgres_url: str, *, timeout_seconds: float = 60.0, with_roles: boo
                     raise _gave_up(error, timeout_seconds) from error
             time.sleep(random.uniform(pause_seconds / 2, pause_seconds))
             pause_seconds = min(LONGEST_PAUSE_SECONDS, pause_seconds * 2)
+
+
+def _require_encoding(connection: Connection) -> None:
+    """Raises MigrationError: JSON is Unicode, and no other encoding holds all of it."""
+    [encoding] = connection.execute(query("server_encoding")).fetchone() or [None]
+    if encoding != "UTF8":
+        raise MigrationError(
+            f"the encoding of database {connection.info.dbname} is {encoding}, and messages may hold any character: "
+            "create a database for it with encoding 'UTF8' template template0; nothing was changed"
+        )
 
 
 def check(connection: Connection) -> State:
@@ -145,6 +158,7 @@ class Watch:
 def script(*, with_roles: bool = False) -> str:
     """All migrations and functions as one SQL script, which may be applied once to a database that has none."""
     parts = ["begin isolation level read committed;", query("migration_lock") + ";"]
+    parts += ["set local standard_conforming_strings = on;"]
     parts += [f"set local lock_timeout = '{round(LOCK_SECONDS * 1000)}ms';", query("migration_table") + ";"]
     for migration in migrations():
         record = sql.SQL("insert into tide.migration (version, name, compatible) values ({}, {}, {});").format(

@@ -13,6 +13,7 @@ from typing import Any, TypeVar, overload
 
 import psycopg
 
+from relay.database.connection import VALUES, values
 from relay.inbox.consumer import Work, new_holder
 from relay.inbox.message import AsyncConnection, AsyncHandler, Connection, InboxMessage, Stop
 from relay.inbox.transactions import Abandoned, Confirm, handle_async
@@ -116,7 +117,9 @@ class _OwnConnection:
     async def begin(self) -> AsyncIterator[AsyncConnection]:
         if self.connection is None or self.connection.closed:
             name = "tide-relay inbox handler"
-            self.connection = await psycopg.AsyncConnection.connect(self.url, autocommit=True, application_name=name)
+            options: dict[str, Any] = {"autocommit": True, "application_name": name, **VALUES}
+            self.connection = await psycopg.AsyncConnection.connect(self.url, **options)
+            await self.connection.execute(*values())
         async with self.connection.transaction():
             yield self.connection
 

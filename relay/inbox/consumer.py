@@ -22,18 +22,20 @@ import random
 import secrets
 import socket
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar, overload
 
 import psycopg
+from psycopg import errors as pg
+from psycopg.adapt import Buffer
 from psycopg.rows import tuple_row
-from psycopg.types.string import TextLoader
+from psycopg.types.string import TextBinaryLoader
 
-from relay.database.connection import database_errors, storable
+from relay.database.connection import VALUES, database_errors, storable, values
 from relay.database.notifications import PACE_SECONDS, Listener
-from relay.database.values import MomentLoader
+from relay.database.values import MomentBinaryLoader
 from relay.errors import ConfigError, NotConnected
 from relay.inbox.message import Connection, Handler, InboxMessage, Stop
 from relay.inbox.transactions import Abandoned, Handling, Holder, NotBegun, in_transactions, on_own_connection
@@ -154,10 +156,9 @@ class Work:
         while not self.stopped():
             before = self.answers
             try:
-                with (
-                    database_errors(),
-                    psycopg.connect(url, autocommit=True, application_name="tide-relay inbox") as own,
-                ):
+                options: dict[str, Any] = {"autocommit": True, "application_name": "tide-relay inbox", **VALUES}
+                with database_errors(), psycopg.connect(url, **options) as own:
+                    own.execute(*values())
                     self.on(own)
                     return
             except NotConnected as error:
@@ -242,13 +243,32 @@ class Work:
 
     def _call(self, connection: Connection, statement: str, **parameters: object) -> list[tuple[Any, ...]]:
         names = {"inbox": self.holder.inbox, "worker": self.holder.worker}
-        with database_errors(), connection.cursor(row_factory=tuple_row) as cursor:
+        # The connection may be the application's, with any DateStyle: in binary a moment is a number.
+        with self._text_errors(), database_errors(), connection.cursor(row_factory=tuple_row, binary=True) as cursor:
             # As text: one value that Python cannot parse would cost the whole answer.
-            cursor.adapters.register_loader("jsonb", TextLoader)
-            cursor.adapters.register_loader("timestamptz", MomentLoader)
+            cursor.adapters.register_loader("jsonb", _JsonText)
+            cursor.adapters.register_loader("timestamptz", MomentBinaryLoader)
             answer = cursor.execute(query(statement), {**names, **parameters}).fetchall()
         self.answers += 1
         return answer
+
+    @contextmanager
+    def _text_errors(self) -> Iterator[None]:
+        """Of a connection of the application, whose encoding is not ours to change."""
+        try:
+            yield
+        except (pg.UntranslatableCharacter, UnicodeError) as error:
+            raise ConfigError(
+                f"inbox {self.holder.inbox}: a message has a character that client_encoding of this connection "
+                f"lacks: connect with client_encoding='UTF8' ({mask(' '.join(str(error).split()))})"
+            ) from error
+
+
+class _JsonText(TextBinaryLoader):
+    """Of jsonb, which begins with the number of its format."""
+
+    def load(self, data: Buffer) -> str | bytes:
+        return super().load(bytes(data)[1:])
 
 
 def _parsed(text: Any) -> Any:

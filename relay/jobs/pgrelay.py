@@ -24,6 +24,7 @@ import structlog
 from typing_extensions import TypedDict
 
 from relay.database.callers import Arguments, call, call_async
+from relay.database.connection import VALUES
 from relay.errors import BadValue
 from relay.jobs.errors import BadArguments, job_errors
 from relay.jobs.options import checked, columns
@@ -79,7 +80,8 @@ class _Client:
         if queue in self._known or not self._url:
             return
         try:
-            with psycopg.connect(self._url, autocommit=True, connect_timeout=CONNECT_SECONDS) as connection:
+            options: dict[str, Any] = {"autocommit": True, "connect_timeout": CONNECT_SECONDS, **VALUES}
+            with psycopg.connect(self._url, **options) as connection:
                 connection.execute("set statement_timeout = '10s'")
                 connection.execute("select tide.job_queue_create_if_not_exists(%s)", [queue])
         except psycopg.Error as error:

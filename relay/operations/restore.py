@@ -44,10 +44,24 @@ class Skip:
     outbox: str
     last_id: int
     """The last id before the skip."""
+    highest_id: int
+    """The highest id that is stored, or was taken: above the last id where the sequence was not copied."""
     first_id: int
     """The first id after it."""
     error: str | None = None
     """Why it did not skip."""
+
+
+@dataclass(frozen=True, slots=True)
+class Raised:
+    """A sequence that was behind what its column holds."""
+
+    sequence: str
+    last_value: int | None
+    stored: int | None
+    """The highest number in its column."""
+    problem: str | None
+    """Why it was left as it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +80,8 @@ class Restored:
 
     dry_run: bool
     outboxes: list[Skip]
+    sequences: list[Raised]
+    """Dead letters, rows of inboxes, the catalog: those that were behind."""
     pipelines: list[Consequence]
     running_schedulers: int
     new_identity: str | None = None
@@ -84,17 +100,21 @@ def restored(
     """Has these outboxes (default: all) and all epochs skip `margin` ids, so that no id is given twice.
 
     An outbox whose transactions are in the way is retried for `timeout_seconds` in all, and then named in its
-    `Skip`; the others skip. Raises ConfigError if an outbox does not exist; then nothing has skipped.
+    `Skip`; the others skip. Whatever else numbers rows, and is behind what is stored, is set above that.
+    Raises ConfigError if an outbox does not exist; then nothing has skipped.
     `renew_identity` is for a copy whose original goes on: they share no queue then.
     """
     skips = _planned(connection, outboxes, margin)
+    sequences = [Raised(**row) for row in rows(connection, "raise_sequences", dry_run=dry_run)]
     if not dry_run:
         one(connection, "skip_epochs", margin=margin)
         deadline = time.monotonic() + timeout_seconds
         skips = [_skip(connection, skip, margin, deadline) for skip in skips]
     identity = one(connection, "renew_identity") if renew_identity and not dry_run else None
     alive = sum(is_alive(row) for row in rows(connection, "status_schedulers"))
-    return Restored(dry_run, skips, [_consequence(pipeline) for pipeline in stored(connection)], alive, identity)
+    return Restored(
+        dry_run, skips, sequences, [_consequence(pipeline) for pipeline in stored(connection)], alive, identity
+    )
 
 
 def _planned(connection: Connection, outboxes: Sequence[str], margin: int) -> list[Skip]:

@@ -53,9 +53,18 @@ def _of_pipeline(facts: Facts) -> Iterator[tuple[str, str]]:
     if source_type in SOURCES and issubclass(kind := source_class(source_type), PassiveSource):
         command = kind.brought_by.format(pipeline=facts.row["name"])
         yield "idle", f"no worker drains it: its messages are stored by `{command}`"
+    yield from _passing_over(facts)
     yield from _unowned(facts)
     yield from _draining(facts.row)
     yield from _waiting(facts)
+
+
+def _passing_over(facts: Facts) -> Iterator[tuple[str, str]]:
+    """The last id was read after the offset, so it is above it unless ids came again."""
+    row, outbox = facts.row, facts.outbox
+    if outbox and row["offset_id"] > outbox.last_id:
+        yield "held", (f"its offset {row['offset_id']} is above {outbox.last_id}, the last id of outbox "
+                       f"{row['outbox']}: new messages are passed over; run relay restored")  # fmt: skip
 
 
 def _jobs(facts: Facts, jobs: Numbers) -> Iterator[tuple[str, str]]:

@@ -18,7 +18,7 @@ from dramatiq.cli import make_argument_parser
 from dramatiq.middleware import Middleware
 
 from relay.broker.factory import make_broker, ping
-from relay.database.connection import connect, database_errors
+from relay.database.connection import connect, require_writable
 from relay.process.health import Probe, health_response, ready_response, troubles
 from relay.process.http_server import Response
 from relay.process.multiprocess import is_alive
@@ -141,8 +141,8 @@ def _ask_database(settings: Settings) -> None:
     hurried = settings.model_copy(
         update={"connect_timeout_seconds": PROBE_SECONDS, "statement_timeout_seconds": PROBE_SECONDS}
     )
-    with connect(hurried, "tide-relay worker health") as connection, database_errors():
-        connection.execute("select 1")
+    with connect(hurried, "tide-relay worker health") as connection:
+        require_writable(connection)
 
 
 def _ask_broker(settings: Settings) -> None:

@@ -186,3 +186,54 @@ def test_ids_skip_while_applications_publish_and_a_fleet_delivers(
     assert verdict.is_right and verdict.duplicates == 0, verdict
     for name in names:
         assert pipelines.committed(name)[-1] > 3_000_000
+
+
+def test_a_copy_without_sequences_is_named_and_then_delivers(
+    database: Database, pg: PostgresServer, redis_server: EmbeddedRedis, tmp_path: Path
+) -> None:
+    """As logical replication leaves it: the rows are there, and every sequence is where it was made."""
+    with database.connect() as db:
+        db.execute("select tide.outbox_create('orders'); select tide.inbox_create('orders_in')")
+        Pipelines(database.url, tmp_path / "delivered").make("orders-out", "orders")
+        db.execute("update tide.consumer_group set offset_id = 50000000")
+        db.execute("insert into tide.orders_in (inbox_seq, event_id) overriding system value values (7000, 'a')")
+    program("pg_dump", "--format=custom", f"--file={tmp_path / 'dump'}", database.url)
+    program("pg_restore", "--list", f"--file={tmp_path / 'all'}", tmp_path / "dump")
+    kept = [line for line in (tmp_path / "all").read_text().splitlines() if "SEQUENCE SET" not in line]
+    (tmp_path / "kept").write_text("\n".join(kept))
+    with ExitStack() as stack:
+        copy = pg.create_database(migrated=False)
+        stack.callback(pg.drop_database, copy)
+        kept_only = f"--use-list={tmp_path / 'kept'}"
+        program("pg_restore", "--no-owner", "--no-privileges", kept_only, f"--dbname={copy.url}", tmp_path / "dump")
+        ids = finding_of_ids(copy.url)
+        assert ids["result"] == "failed" and "relay restored" in ids["fix"]
+        assert "its offset at 50000000" in ids["found"] and "last id of outbox orders is 0" in ids["found"]
+        [status] = json.loads(invoke("status", "--json", url=copy.url).stdout)
+        assert status["state"] == "held" and "its offset 50000000 is above 0, the last id" in status["why"]
+
+        pipelines = Pipelines(copy.url, tmp_path / "delivered")
+        pipelines.outbox_of["orders-out"] = "orders"
+        fleet = stack.enter_context(running_fleet(copy.fleet_url(), redis_server.url, tmp_path / "fleet"))
+        scheduler = fleet.scheduler()
+        fleet.workers()
+        fleet.wait_ready()
+        wait_until(lambda: scheduler.says("new messages are passed over"), 30, "the scheduler names it")
+        planned = invoke("restored", "--dry-run", url=copy.url)
+        assert "new ids would begin at 51" in planned.output and "highest stored: 50000000" in planned.output
+        done = invoke("restored", url=copy.url)
+        assert done.exit_code == 0, done.output
+        assert "outbox orders: new ids begin at 51" in done.output
+        assert "sequence tide.orders_in_inbox_seq_seq: goes on above 7000" in done.output
+        assert "tide.consumer_group_group_id_seq: goes on above" in done.output
+        pipelines.wait_delivered("orders-out", pipelines.publish("orders", 5), 60)
+        with copy.connect() as db:
+            db.execute("select tide.outbox_create('bills'); select tide.inbox_create('bills_in')")
+            db.execute("insert into tide.orders_in (event_id) values ('b')")
+            assert db.execute("select max(inbox_seq) from tide.orders_in").fetchone()[0] > 7000  # type: ignore[index]
+        assert finding_of_ids(copy.url)["result"] == "ok"
+
+
+def finding_of_ids(url: str) -> dict[str, Any]:
+    found = json.loads(invoke("doctor", "--json", url=url, RELAY_BROKER_URL="redis://127.0.0.1:1/0").stdout)
+    return next(finding for finding in found if finding["check"] == "ids")

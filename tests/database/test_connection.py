@@ -23,6 +23,7 @@ def mapped(error):
     [
         (pg.QueryCanceled("statement timeout"), "timeout"),
         (pg.LockNotAvailable("lock timeout"), "locked"),
+        (pg.IdleInTransactionSessionTimeout("idle"), "timeout"),
         (pg.AdminShutdown("terminated"), "not_connected"),
         (pg.CrashShutdown("crash"), "not_connected"),
         (pg.CannotConnectNow("starting up"), "not_connected"),
@@ -42,6 +43,12 @@ def test_what_may_work_later(error, code):
     assert ours.code == code
     assert ours.__cause__ is error
     assert str(ours).startswith("PostgreSQL: ")
+
+
+def test_what_only_reads_may_write_later():
+    ours = mapped(pg.ReadOnlySqlTransaction("cannot execute INSERT in a read-only transaction"))
+    assert (type(ours), ours.code) == (NotConnected, "read_only")
+    assert str(ours) == "PostgreSQL is read-only: cannot execute INSERT in a read-only transaction"
 
 
 @pytest.mark.parametrize("kind", [pg.UndefinedTable, pg.UndefinedFunction, pg.UndefinedColumn, pg.InvalidSchemaName])

@@ -66,6 +66,21 @@ def test_whatever_was_answered_with_200_is_there_when_processes_are_killed(datab
     assert len(senders.accepted) == len(set(senders.accepted))
 
 
+def test_a_session_that_ended_while_it_was_idle_costs_no_request(database: Database, tmp_path: Path) -> None:
+    """Senders such as GitHub do not send a webhook again that was answered with 503."""
+    hook = make_hook(database, "shop")
+    with running_api(database, tmp_path) as api, database.admin() as admin:
+        api.wait_for(hook)
+        assert api.send(hook, "a").status == 200
+        for number in range(3):
+            idle = "from pg_stat_activity where application_name = 'tide-relay api' and datname = %s"
+            ended = admin.execute(f"select pg_terminate_backend(pid, 10000) {idle}", [database.name])
+            assert ended.fetchall() == [(True,)]
+            assert api.send(hook, f"b{number}").status == 200
+        assert "cannot write" not in api.log.read_text()
+    assert stored(database, hook).keys() == {"a", "b0", "b1", "b2"}
+
+
 def test_many_requests_share_a_commit(database: Database, tmp_path: Path) -> None:
     hook = make_hook(database, "shop")
     with running_api(database, tmp_path) as api:

@@ -9,7 +9,7 @@ import psycopg
 from psycopg.types.numeric import Int2, Int8BinaryLoader
 from psycopg.types.string import TextBinaryLoader
 
-from relay.database.connection import connection_options, database_errors
+from relay.database.connection import connection_options, database_errors, values
 from relay.drains.fence import end_parameters
 from relay.jobs.handlers import AnyJob
 from relay.jobs.models import Claimed, Ended
@@ -78,7 +78,9 @@ class Store:
             if await _is_pooled(connection):
                 # A pooler may give each transaction another session, which does not know what was prepared here.
                 connection.prepare_threshold = None
+                await connection.execute(*values(shared=True))
             else:
+                await connection.execute(*values())
                 connection.prepare_threshold = 1
                 await connection.execute(
                     query("session"),

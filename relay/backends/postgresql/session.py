@@ -14,7 +14,7 @@ from psycopg import errors as pg
 from psycopg.abc import PQGen
 
 from relay.backends.postgresql.parameters import bound
-from relay.database.connection import database_errors, suit_pooler
+from relay.database.connection import VALUES, database_errors, suit_pooler, values
 from relay.database.values import ADAPTERS
 from relay.errors import ConfigError, MigrationError, NotConnected, RelayError
 from relay.masking import mask
@@ -73,6 +73,7 @@ def connect(url: str, where: str, timeout_ms: int, application_name: str) -> Ses
         with errors(where):
             session = Session.connect(
                 conninfo,
+                **VALUES,
                 autocommit=True,
                 context=ADAPTERS,
                 application_name=application_name,
@@ -91,6 +92,7 @@ def connect(url: str, where: str, timeout_ms: int, application_name: str) -> Ses
         with errors(where):
             session.begin_call()
             suit_pooler(session)
+            session.execute(*values())
             session.execute(query("session"), {"statement_timeout": f"{timeout_ms}ms"})
             session.execute(query("short_lock_waits"))
     except RelayError:
@@ -112,5 +114,5 @@ def errors(where: str) -> Generator[None]:
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from error
     except psycopg.Error as error:
-        # Such as a server that has become read-only: what is not in the common table must not end as a bug here.
+        # What is not in the common table must not end as a bug here.
         raise NotConnected(f"{where}: PostgreSQL: {mask(reason_of(error))}", code="rejected") from error

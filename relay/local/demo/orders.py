@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import psycopg
 
-from relay.database.connection import Connection, database_errors
+from relay.database.connection import VALUES, Connection, database_errors
 from relay.process.stop import Stop
 from relay.sql import query
 
@@ -98,7 +98,10 @@ class Writer:
     def run(self) -> None:
         """Raises NotConnected when PostgreSQL is lost."""
         name = "relay demo writer"
-        with database_errors(), psycopg.connect(self._url, application_name=name, connect_timeout=10) as connection:
+        with (
+            database_errors(),
+            psycopg.connect(self._url, application_name=name, connect_timeout=10, **VALUES) as connection,
+        ):
             while not self._budget.stop.is_set():
                 if self._random.random() < ROLLED_BACK:
                     self._roll_back(connection)

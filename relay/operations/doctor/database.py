@@ -28,6 +28,10 @@ def server(connection: Connection, settings: Settings) -> Iterator[Finding]:
         yield ok("server version", row["version"])
     if row["in_recovery"]:
         yield failed("primary", "this server is a standby, which is read-only", "give the URL of the primary")
+    elif row["read_only"]:
+        found = "the database is read-only: default_transaction_read_only is on"
+        fix = "services set it while the disk is full, or during a failover: give it room; everything then goes on"
+        yield failed("primary", found, fix)
     if row["encoding"] == "UTF8":
         yield ok("encoding", "UTF8")
     else:
@@ -179,6 +183,23 @@ def partitions(connection: Connection, _settings: Settings) -> Iterator[Finding]
         yield ok("partitions", "every outbox has one ahead")
 
 
+def ids(connection: Connection, _settings: Settings) -> Iterator[Finding]:
+    """Outboxes whose new ids are below what is stored: their messages are passed over."""
+    behind = rows(connection, "doctor_ids")
+    for row in behind:
+        what = f"{row['highest_id']} is stored"
+        if row["consumer_group"]:
+            what = f"consumer group {row['consumer_group']} has its offset at {row['offset_id']}"
+        yield failed(
+            "ids",
+            f"the last id of outbox {row['outbox']} is {row['last_id']}, and {what}: new messages get ids that were "
+            "given before, and are not delivered",
+            "the database was copied without its sequences, or restored: relay restored",
+        )
+    if not behind:
+        yield ok("ids", "every outbox gives ids above all that is stored")
+
+
 def retention(connection: Connection, _settings: Settings) -> Iterator[Finding]:
     """Messages that retention removed unsettled within the last day, or is about to."""
     # Jobs are kept until they have ended.
@@ -213,4 +234,4 @@ def _release(state: str, pipeline: str | None) -> str:
     return f"{fix}; or relay pipeline delete {pipeline} if it is not needed"
 
 
-CHECKS: tuple[Check, ...] = (server, rights, migrations, horizon, locks, schedulers, partitions, retention)
+CHECKS: tuple[Check, ...] = (server, rights, migrations, horizon, locks, schedulers, partitions, ids, retention)

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator
 
+import psycopg
+
 from relay.broker.factory import make_broker, ping
 from relay.database.connection import Connection, connect
 from relay.errors import RelayError
@@ -38,6 +40,10 @@ def _run(check: Check, connection: Connection, settings: Settings) -> Iterator[F
             yield from check(connection, settings)
     except RelayError as error:
         yield failed(check.__name__.replace("_", " "), str(error), "fix this, and run relay doctor again")
+    except (psycopg.Error, UnicodeError) as error:
+        # Such as a text of a database that is not UTF8: other checks say what is wrong.
+        found = mask(f"{type(error).__name__}: {' '.join(str(error).split())}")
+        yield failed(check.__name__.replace("_", " "), found, "fix what else is found, and run relay doctor again")
 
 
 def _broker(settings: Settings) -> Iterator[Finding]:

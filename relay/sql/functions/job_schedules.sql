@@ -31,7 +31,7 @@ begin
     for bad in
         select * from (values
             ('schedule', length(schedule) between 1 and 200, 'must be a name of 1 to 200 characters'),
-            ('cron', length(cron) <= 200 and (cron ~ '^\s*@\w+\s*$' or cron ~ '^\s*(\S+\s+){4}\S+\s*$'),
+            ('cron', length(cron) <= 200 and (cron ~ E'^\\s*@\\w+\\s*$' or cron ~ E'^\\s*(\\S+\\s+){4}\\S+\\s*$'),
              'must be minute, hour, day of month, month and day of week, such as ''30 6 * * MON-FRI'', or such as @daily'),
             ('time_zone', length(time_zone) between 1 and 100, 'must name a time zone, such as Europe/Berlin'),
             ('missed', missed in ('one', 'all', 'skip'), 'must be one, all or skip'),

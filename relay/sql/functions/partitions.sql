@@ -96,7 +96,7 @@ end;
 
 create or replace function tide.outbox_partitions(outbox_id int) returns table (part regclass, first_id bigint, end_id bigint)
 language sql stable security definer set search_path = pg_catalog, pg_temp as $$
-    select c.oid::regclass, substring(b.bound from 'FROM \(''?(\d+)')::bigint, substring(b.bound from 'TO \(''?(\d+)')::bigint
+    select c.oid::regclass, substring(b.bound from E'FROM \\(''?(\\d+)')::bigint, substring(b.bound from E'TO \\(''?(\\d+)')::bigint
       from pg_inherits i
       join pg_class c on c.oid = i.inhrelid
       cross join lateral (select pg_get_expr(c.relpartbound, c.oid) as bound) b

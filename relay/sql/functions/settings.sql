@@ -33,7 +33,7 @@ begin
     wanted := case when present.kind <> 'boolean' then wanted
                    when wanted in ('true', 'on', 'yes', '1') then 'true'
                    when wanted in ('false', 'off', 'no', '0') then 'false' end;
-    if wanted is null or present.kind <> 'boolean' and wanted !~ '^\d{1,9}$' then
+    if wanted is null or present.kind <> 'boolean' and wanted !~ E'^\\d{1,9}$' then
         raise exception '% is no value for setting %', coalesce(quote_literal(value), 'NULL'), present.name using
             errcode = 'invalid_parameter_value',
             hint = case present.kind when 'boolean' then 'It is true or false.' else 'It is a whole number, 0 or more.' end;

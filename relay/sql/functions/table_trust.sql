@@ -28,12 +28,12 @@ begin
     if nodes is null then
         return;
     elsif strpos(nodes, ' :funcid 1574 ') > 0 then
-        nodes := regexp_replace(nodes, ' :funcid 1574 ([^({]*:args \(\{CONST :consttype 2205 )', ' \1', 'g');
+        nodes := regexp_replace(nodes, E' :funcid 1574 ([^({]*:args \\(\\{CONST :consttype 2205 )', E' \\1', 'g');
     end if;
     return query
         select distinct case m[2] when 'funcid' then 'pg_proc'::regclass::oid when 'opno' then 'pg_operator'::regclass::oid
                                   else case when m[1] is null then 'pg_type'::regclass::oid end end, m[3]::oid
-          from regexp_matches(left(nodes, 65536), '\{([A-Z_]+)| :(funcid|opno|\w*typ(?!mod)\w*) (\d+)', 'g') m
+          from regexp_matches(left(nodes, 65536), E'\\{([A-Z_]+)| :(funcid|opno|\\w*typ(?!mod)\\w*) (\\d+)', 'g') m
          where case when m[1] is not null then m[1] <> all (array[
                         'CONST', 'VAR', 'FUNCEXPR', 'OPEXPR', 'DISTINCTEXPR', 'NULLIFEXPR', 'SCALARARRAYOPEXPR', 'BOOLEXPR',
                         'RELABELTYPE', 'COERCEVIAIO', 'ARRAYCOERCEEXPR', 'CONVERTROWTYPEEXPR', 'COLLATEEXPR', 'COLLATE', 'CASEEXPR',
@@ -76,7 +76,7 @@ language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 begin
     return (select case
         when f.oid < 16384 and f.prorettype = 'trigger'::regtype then
-            f.proname like 'RI\_FKey\_%' or f.proname in ('suppress_redundant_updates_trigger', 'tsvector_update_trigger',
+            f.proname like E'RI\\_FKey\\_%' or f.proname in ('suppress_redundant_updates_trigger', 'tsvector_update_trigger',
                                                           'tsvector_update_trigger_column', 'unique_key_recheck')
         when f.oid < 16384 then
             f.provolatile = 'i'

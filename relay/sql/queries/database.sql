@@ -2,8 +2,17 @@
 
 -- Sessions ---------------------------------------------------------------------------------------------------------
 
+-- name: session_values
+-- How values are written and read, which the role, the database or PGDATESTYLE may have set otherwise: psycopg cannot read a
+-- German date, and nulls in arrays would be texts. Sets what differs only, and in sessions that a pooler shares only what
+-- poolers keep for each of their clients. The encoding is told at the start, see connection.VALUES.
+select pg_catalog.set_config(v.name, v.value, false)
+  from (values ('datestyle', 'ISO', true), ('standard_conforming_strings', 'on', true), ('intervalstyle', 'postgres', false),
+               ('bytea_output', 'hex', false), ('extra_float_digits', '1', false), ('array_nulls', 'on', false)) v (name, value, kept)
+ where pg_catalog.split_part(pg_catalog.current_setting(v.name), ',', 1) <> v.value and (v.kept or not %(shared)s)
+
 -- name: session
--- Settings of every session. Plans are made for the values at hand, so that a read opens only the partitions it needs;
+-- Settings of every session of the programs. Plans are made for the values at hand, so that a read opens only the partitions it needs;
 -- and always along an index: on a partition that has grown since it was analysed, the planner would rather sort it whole.
 -- READ COMMITTED whatever the database's default: messages must be read with a later snapshot than the horizon.
 select set_config('statement_timeout', %(statement_timeout)s, false), set_config('timezone', 'UTC', false),
@@ -20,11 +29,21 @@ select set_config('synchronous_commit', 'off', false), set_config('lock_timeout'
 -- How long a sink or source waits for a table that its owner has locked: other pipelines need the thread.
 select set_config('lock_timeout', '2s', false)
 
+-- name: read_only
+-- Why nothing can be written now; no row: it can.
+select case when pg_catalog.pg_is_in_recovery() then 'this server is a standby'
+            else 'default_transaction_read_only is on, which services set while the disk is full, or during a failover' end
+ where pg_catalog.current_setting('transaction_read_only') = 'on'
+
 -- name: database_identity
 -- Which database this is: part of the names of queues.
 select tide.database_identity()
 
 -- Migrations -------------------------------------------------------------------------------------------------------
+
+-- name: server_encoding
+-- Of the database.
+select current_setting('server_encoding')
 
 -- name: migration_wait
 -- How long a migration waits for locks.

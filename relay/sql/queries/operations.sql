@@ -81,13 +81,17 @@ select tide.table_outbox_route(%(source)s::regclass, %(outbox)s, %(columns)s, %(
 select o.name from tide.outbox o order by o.name
 
 -- name: skip_plan
--- The last id that an outbox gave, and the first after a skip.
-select o.name as outbox, tide.outbox_last_id(o.outbox_id) as last_id, s.first_id
+-- The last id that an outbox gave, the highest that is stored, and the first after a skip.
+select o.name as outbox, tide.outbox_highest_id(o.outbox_id) as highest_id, tide.outbox_last_id(o.outbox_id) as last_id, s.first_id
   from tide.outbox_skip_ids(%(outbox)s, %(margin)s, true) s (first_id) join tide.outbox o on o.name = %(outbox)s
 
 -- name: skip_ids
 -- Has an outbox skip ids; the first of the new ones.
 select tide.outbox_skip_ids(%(outbox)s, %(margin)s) as first_id
+
+-- name: raise_sequences
+-- Sets every other sequence that is behind what is stored above it.
+select * from tide.relay_raise_sequences(%(dry_run)s)
 
 -- name: skip_epochs
 -- Has epochs and revisions skip.
@@ -254,6 +258,7 @@ select s.scheduler_id::text, s.relay_group_id, s.host, s.pid, s.version,
 select current_setting('server_version_num')::int as version_number, current_setting('server_version') as version,
        pg_encoding_to_char(d.encoding) as encoding, current_user as role, current_database() as database,
        pg_backend_pid() as backend_pid, pg_is_in_recovery() as in_recovery,
+       current_setting('transaction_read_only') = 'on' as read_only,
        current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int
            - coalesce(current_setting('reserved_connections', true)::int, 0) as connection_slots,
        (select count(*) from pg_stat_activity a
@@ -261,6 +266,17 @@ select current_setting('server_version_num')::int as version_number, current_set
        nullif(r.rolconnlimit, -1) as role_limit, nullif(d.datconnlimit, -1) as database_limit
   from pg_database d, pg_roles r
  where d.datname = current_database() and r.rolname = current_user
+
+-- name: doctor_ids
+-- Outboxes whose next ids come again: something stored names ids above the last one that was taken.
+select o.name as outbox, s.last_id, s.highest_id, g.name as consumer_group, g.offset_id
+  from tide.outbox o
+  -- In this order: what publishers take meanwhile is not ahead of anything.
+  cross join lateral (select tide.outbox_highest_id(o.outbox_id) as highest_id, tide.outbox_last_id(o.outbox_id) as last_id) s
+  left join lateral (select g.name, g.offset_id from tide.consumer_group g
+                      where g.outbox_id = o.outbox_id and g.offset_id > s.last_id order by g.offset_id desc limit 1) g on true
+ where s.highest_id > s.last_id
+ order by o.name
 
 -- name: doctor_rights
 -- What this role lacks of what tide.grant_relay gives. By object identity: names need rights to be looked up; so the
@@ -299,7 +315,7 @@ select 'execute on ' || f.oid::regprocedure
                      'job_claim', 'job_finish', 'job_complete', 'job_release', 'job_rescue', 'job_worker_start', 'job_worker_beat',
                      'job_worker_stop', 'job_queue_create_if_not_exists', 'job_uuid', 'job_of_uuid', 'job_state', 'job_list', 'job_stats',
                      'job_unknown_handlers', 'job_queue_list', 'job_look', 'job_queue_behind', 'job_schedule_set', 'job_schedule_list',
-                     'job_schedule_fire')
+                     'job_schedule_fire', 'outbox_highest_id')
    and not has_function_privilege(f.oid, 'execute')
 
 -- name: retention_losses

@@ -161,6 +161,16 @@ select m.name, m.outbox_id, m.offset_id, e.last_id
   from measured m join ends e on e.outbox_id = m.outbox_id
  where e.last_id > m.offset_id
 
+-- name: offsets_ahead
+-- Consumer groups whose offset lies above the last id of their outbox: they pass over new messages. Asks each outbox once.
+with ends as materialized (
+    select g.outbox_id, tide.outbox_last_id(g.outbox_id) as last_id from tide.consumer_group g group by g.outbox_id
+)
+select o.name as outbox, g.name as consumer_group, g.offset_id, e.last_id
+  from ends e join tide.consumer_group g on g.outbox_id = e.outbox_id and g.offset_id > e.last_id
+  join tide.outbox o on o.outbox_id = g.outbox_id
+ order by 1, 2
+
 -- name: publisher_ages
 -- How long the oldest open publisher has been open, for those of these outboxes that have one. The marks are read once to
 -- find them, not once for each outbox.

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import psycopg_pool
 
-from relay.database.connection import Connection, Pool, configure, connection_options, suit_pooler
+from relay.database.connection import Connection, Pool, configure, connection_options, pooled, suit_pooler
 from relay.database.migrate import require_compatible
 from relay.operations.base import refusals
 from relay.settings import Settings
@@ -41,7 +41,7 @@ class Sessions:
     @contextmanager
     def session(self) -> Iterator[Connection]:
         """One in autocommit: what it has done is committed before the answer. Raises RelayError."""
-        with refusals(), self._pool.connection() as connection:
+        with refusals(), pooled(self._pool) as connection:
             yield connection
 
     def close(self) -> None:

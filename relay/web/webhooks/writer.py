@@ -194,9 +194,21 @@ class Writer:
             self.trouble = next(iter(self._troubles.values()), None)
 
     def _written(self, inbox: str, rows: Sequence[InboxRow]) -> list[Outcome]:
-        session = self._session()
+        until = time.monotonic() + self._settings.statement_timeout_seconds
+        if kept := self._kept():
+            try:
+                return self._written_on(kept, inbox, rows, until)
+            except NotConnected as error:
+                # Ended while it was idle, as servers and firewalls do, or its server became a standby. Senders such as
+                # GitHub do not come again, and a row that was stored all the same is known by its id.
+                if error.code in _INBOX_ERRORS:
+                    raise
+                log.info("session lost, another is opened", inbox=inbox, reason=str(error))
+        return self._written_on(connect(self._settings, "tide-relay api"), inbox, rows, until)
+
+    def _written_on(self, session: Connection, inbox: str, rows: Sequence[InboxRow], until: float) -> list[Outcome]:
         try:
-            outcomes = self._write(session, inbox, rows, time.monotonic() + self._settings.statement_timeout_seconds)
+            outcomes = self._write(session, inbox, rows, until)
         except Exception as error:
             self._sessions.append(session)
             if not (isinstance(error, NotConnected) and error.code in _INBOX_ERRORS):
@@ -205,12 +217,12 @@ class Writer:
         self._sessions.append(session)
         return outcomes
 
-    def _session(self) -> Connection:
+    def _kept(self) -> Connection | None:
         with contextlib.suppress(IndexError):
             while (session := self._sessions.pop()).closed:
                 pass
             return session
-        return connect(self._settings, "tide-relay api")
+        return None
 
     def _write(self, session: Connection, inbox: str, rows: Sequence[InboxRow], until: float) -> list[Outcome]:
         if time.monotonic() > until:

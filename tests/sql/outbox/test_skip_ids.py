@@ -196,3 +196,112 @@ def test_retention_removes_the_partitions_that_were_passed_over(db: Db) -> None:
         db.execute("select * from tide.outbox_retain('orders')")
     left = db.execute("select count(*) from tide.outbox_partitions(1) where end_id <= %s", [last]).fetchall()
     assert left == [(0,)]
+
+
+# Copied without sequences --------------------------------------------------------------------------------------------
+
+FAR = 50_000_000
+
+
+STORED_OF_MESSAGES = {
+    "offset": "update tide.consumer_group set offset_id = %s",
+    "message": "insert into tide.message (outbox_id, id, size, headers, payload) values (1, %s, 0, '{}', '1')",
+    "lease": """insert into tide.consumer_lease (group_id, after_id, last_id, settled)
+                select group_id, 5, %s, true from tide.consumer_group""",
+    "dead letter": """insert into tide.dead_letter (pipeline, outbox, message_id, payload, code, reason)
+                      values ('gone', 'orders', %s, '1', 'x', 'x')""",
+    "replay": """insert into tide.replay (pipeline, outbox_id, from_id, to_id, next_id, requested_by)
+                 select name, 1, 1, %s, 1, 'me' from tide.pipeline""",
+    "loss": """insert into tide.retention_loss
+                   (outbox, consumer_group, reason, messages, first_id, last_id, first_at, last_at)
+               values ('orders', 'g', 'disabled', 1, 1, %s, now(), now())""",
+}
+STORED_OF_JOBS = {
+    "cursor": "update tide.job_lane set cursor_id = %s",
+    "cancelled": "insert into tide.job_skip (outbox_id, id) select outbox_id, %s from tide.job_queue",
+    "lease": """insert into tide.job_lease (outbox_id, worker_id, ids, open)
+                select outbox_id, 1, int8multirange(int8range(1, %s + 1)), 1 from tide.job_queue""",
+    "dead": """insert into tide.job_dead (outbox_id, id, attempts, job)
+               select outbox_id, %s, 1, '{}' from tide.job_queue""",
+    "key": """insert into tide.job_key (outbox_id, kind, key, id, digest)
+              select outbox_id, 'i', 'k', %s, '' from tide.job_queue""",
+    "needed": "insert into tide.job_dependency select outbox_id, %s, outbox_id, 1, false, false from tide.job_queue",
+}
+
+
+@pytest.mark.parametrize("stored", STORED_OF_MESSAGES.values(), ids=STORED_OF_MESSAGES)
+def test_new_ids_begin_above_whatever_is_stored(db: Db, stored: str) -> None:
+    publish_many(db, 10)
+    db.execute(stored, [FAR])
+    first = skip(db, 1000)
+    assert first > FAR + 1000
+    assert publish(db) == first and not home(db, first).endswith("_rest")
+
+
+@pytest.mark.parametrize("stored", STORED_OF_JOBS.values(), ids=STORED_OF_JOBS)
+def test_new_jobs_get_ids_above_whatever_is_stored(db: Db, stored: str) -> None:
+    db.execute("select tide.job_queue_create('mail')")
+    db.execute("select tide.job_enqueue('mail', 'send', '{}')")
+    db.execute(stored, [FAR])
+    first = skip(db, 1000, "jobs/mail")
+    assert first > FAR + 1000
+    db.execute("select tide.job_enqueue('mail', 'send', '{}')")
+    assert db.execute("select max(id) from tide.job").fetchall() == [(first,)]
+
+
+def test_ids_may_skip_far_where_no_publisher_is_open(db: Db, database: Database) -> None:
+    db.execute("update tide.consumer_group set offset_id = 7000000000")
+    with database.connect() as slow, slow.transaction():
+        publish(slow)
+        with refused("55000", "while a publisher is open"):
+            skip(db)
+    assert publish(db) == 2, "nothing was changed"
+    assert publish(db) < skip(db) == publish(db) > 7_000_000_000
+
+
+def test_epochs_and_revisions_begin_above_what_is_stored(db: Db) -> None:
+    db.execute("update tide.drain set epoch = 70000000; update tide.pipeline set revision = 80000000")
+    db.execute("select tide.relay_skip_epochs()")
+    [(epoch, revision)] = db.execute("select nextval('tide.epochs'), nextval('tide.revisions')").fetchall()
+    assert epoch > 70_000_000 and revision > 80_000_000
+
+
+def test_every_other_sequence_is_set_above_what_is_stored(db: Db) -> None:
+    """Found in the catalog, so that a table that is added one day is not forgotten."""
+    db.execute("select tide.inbox_create('arrived')")
+    db.execute("insert into tide.arrived (inbox_seq, event_id) overriding system value values (5000, 'a')")
+    columns = db.execute(
+        """select c.relname, a.attname, pg_get_serial_sequence('tide.' || c.relname, a.attname)
+             from pg_class c join pg_attribute a on a.attrelid = c.oid
+            where c.relnamespace = 'tide'::regnamespace and a.attidentity <> ''"""
+    ).fetchall()
+    assert len(columns) > 10
+    db.execute("insert into tide.arrived (event_id) values ('b')")
+    db.execute(
+        """insert into tide.dead_letter (dead_letter_id, pipeline, outbox, message_id, payload, code, reason)
+           overriding system value values (6000, 'p', 'orders', 1, '1', 'x', 'x')"""
+    )
+    planned = db.execute("select * from tide.relay_raise_sequences(true) order by 1").fetchall()
+    assert planned == [
+        ("tide.arrived_inbox_seq_seq", 1, 5000, None),
+        ("tide.dead_letter_dead_letter_id_seq", 0, 6000, None),
+    ]
+    assert db.execute("select * from tide.relay_raise_sequences() order by 1").fetchall() == planned
+    assert db.execute("select * from tide.relay_raise_sequences()").fetchall() == []
+    for table, column, sequence in columns:
+        [(stored, following)] = db.execute(
+            f"select (select coalesce(max({column}), 0) from tide.{table}), nextval(%s)", [sequence]
+        ).fetchall()
+        assert following > stored, (table, column)
+
+
+def test_an_inbox_that_is_not_to_be_touched_is_named_and_the_others_are_raised(db: Db, database: Database) -> None:
+    with database.admin() as admin:
+        admin.execute("insert into tide.inbox (name, table_schema, table_name) values ('letters', 'tide', 'letters')")
+    db.execute(
+        "insert into tide.pipeline_history (history_id, pipeline, action, changed_by, program)"
+        " overriding system value values (9000, 'p', 'create', 'me', 'psql')"
+    )
+    found = {row[0]: row for row in db.execute("select * from tide.relay_raise_sequences()")}
+    assert "is gone" in found["inbox letters"][3] and found["inbox letters"][1:3] == (None, None)
+    assert found["tide.pipeline_history_history_id_seq"][2] == 9000

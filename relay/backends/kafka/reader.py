@@ -17,7 +17,7 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaExcepti
 from relay.backends.common.deadline import in_ms, left
 from relay.backends.kafka.client import Troubles, connect
 from relay.backends.kafka.config import KafkaSourceConfig, consumer_options
-from relay.backends.kafka.errors import ERRORS
+from relay.backends.kafka.errors import ERRORS, error_text
 from relay.errors import ConfigError, NotConnected
 
 _LAST_COMMIT_SECONDS = 0.3
@@ -196,7 +196,7 @@ class Commits:
             self.failed(error)
 
     def failed(self, error: KafkaError) -> None:
-        log.warning("offsets were not committed to the group", pipeline=self._pipeline, error=error.str())
+        log.warning("offsets were not committed to the group", pipeline=self._pipeline, error=error_text(error))
 
 
 def _name(place: Place) -> str:

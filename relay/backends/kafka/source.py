@@ -9,12 +9,13 @@ import base64
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from operator import methodcaller
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from relay.backends.kafka.config import KafkaSourceConfig
 from relay.backends.source import Source, SourceFeatures
 from relay.errors import MissingExtra, NotConnected
-from relay.models import Received
+from relay.models import Failure, Received
 
 if TYPE_CHECKING:
     from confluent_kafka import Message
@@ -23,6 +24,12 @@ if TYPE_CHECKING:
 
 # How long one wait inside the client may be: so long may `close` have to wait for it.
 _SLICE_SECONDS = 0.25
+
+# Of a header whose name is not UTF-8 the client makes a tuple without a name, and returns the list with an exception
+# pending: reading that tuple ends the process. Called like this, CPython checks for the exception and raises
+# SystemError; a plain `message.headers()`, once its bytecode is specialized, does not check.
+_headers = methodcaller("headers")
+_SHOWN_BYTES = 80
 
 
 class KafkaSource(Source[KafkaSourceConfig, "Message"]):
@@ -68,7 +75,10 @@ class KafkaSource(Source[KafkaSourceConfig, "Message"]):
                 return messages
 
     def convert(self, message: "Message") -> Received:
-        return received(message)
+        try:
+            return received(message)
+        except BadHeaders as error:
+            return bare(message)._replace(failure=Failure(0, True, "bad_header", str(error)))
 
     def bare(self, message: "Message") -> Received:
         return bare(message)
@@ -99,7 +109,7 @@ class KafkaSource(Source[KafkaSourceConfig, "Message"]):
 def received(message: "Message") -> Received:
     value: Any = message.value()
     key: Any = message.key()
-    headers: Any = message.headers()
+    headers = read_headers(message)
     topic, offset = message.topic(), str(message.offset())
     partition = f"{topic}/{message.partition()}"
     # Every message passes here; `_make` takes a quarter of the time that the constructor takes.
@@ -121,6 +131,28 @@ def bare(message: "Message") -> Received:
     partition = f"{topic}/{message.partition()}"
     body = b"null" if value is None else value
     return Received(f"{partition}/{offset}", body, {}, None, topic, partition, offset)
+
+
+class BadHeaders(Exception):
+    """The client cannot read the headers of this message."""
+
+
+def read_headers(message: "Message") -> Any:
+    """As the client has them. Raises BadHeaders; to read them a second time is then safe."""
+    try:
+        return _headers(message)
+    except (SystemError, UnicodeDecodeError) as error:
+        # The message keeps the broken list, and would give it out without an exception.
+        message.set_headers([])
+        raise BadHeaders(_said(error)) from None
+
+
+def _said(error: BaseException) -> str:
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, UnicodeDecodeError):
+        cause = cause.__cause__ or cause.__context__
+    name = repr(cause.object[:_SHOWN_BYTES]) if isinstance(cause, UnicodeDecodeError) else ""
+    return f"the name {name} of a header is not UTF-8, and the client can read no header of this record then"
 
 
 def headers_of(headers: Sequence[tuple[str, bytes | None]]) -> dict[str, str]:

@@ -13,6 +13,7 @@ from operator import methodcaller
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from relay.backends.kafka.config import KafkaSourceConfig
+from relay.backends.kafka.positions import Position, Suffixes
 from relay.backends.source import Source, SourceFeatures
 from relay.errors import MissingExtra, NotConnected
 from relay.models import Failure, Received
@@ -30,6 +31,7 @@ _SLICE_SECONDS = 0.25
 # SystemError; a plain `message.headers()`, once its bytecode is specialized, does not check.
 _headers = methodcaller("headers")
 _SHOWN_BYTES = 80
+_NONE = Suffixes()
 
 
 class KafkaSource(Source[KafkaSourceConfig, "Message"]):
@@ -48,6 +50,7 @@ class KafkaSource(Source[KafkaSourceConfig, "Message"]):
         self._pipeline = pipeline
         self._where = f"pipeline {pipeline!r}: Kafka at {self._config.brokers}"
         self._reader: KafkaReader | None = None
+        self._suffixes: Mapping[str, Suffixes] = {}
         # The client must not be closed while another thread is inside it.
         self._using = threading.Lock()
 
@@ -64,6 +67,8 @@ class KafkaSource(Source[KafkaSourceConfig, "Message"]):
             reader.close()
             raise
         self._reader = reader
+        self.begun = reader.begun
+        self._suffixes = reader.suffixes
 
     def fetch(self, max_messages: int, wait_seconds: float) -> "list[Message]":
         deadline = time.monotonic() + wait_seconds
@@ -76,18 +81,19 @@ class KafkaSource(Source[KafkaSourceConfig, "Message"]):
 
     def convert(self, message: "Message") -> Received:
         try:
-            return received(message)
+            return received(message, self._suffixes)
         except BadHeaders as error:
-            return bare(message)._replace(failure=Failure(0, True, "bad_header", str(error)))
+            return self.bare(message)._replace(failure=Failure(0, True, "bad_header", str(error)))
 
     def bare(self, message: "Message") -> Received:
-        return bare(message)
+        return bare(message, self._suffixes)
 
     def ack(self, received: Sequence[Received]) -> None:
         with self._using:
             reader = self._opened()
             # In order, so the last of each partition stays.
-            reader.done({message.partition: int(message.position) for message in received})
+            last = {message.partition: message.position for message in received}
+            reader.done({partition: Position.parse(position).offset for partition, position in last.items()})
 
     def release(self) -> None:
         with self._using:
@@ -106,31 +112,35 @@ class KafkaSource(Source[KafkaSourceConfig, "Message"]):
         return self._reader
 
 
-def received(message: "Message") -> Received:
+def received(message: "Message", suffixes: Mapping[str, Suffixes]) -> Received:
+    """`suffixes`: by the name of a partition; it needs none otherwise."""
     value: Any = message.value()
     key: Any = message.key()
     headers = read_headers(message)
     topic, offset = message.topic(), str(message.offset())
     partition = f"{topic}/{message.partition()}"
+    suffix = suffixes.get(partition, _NONE)
     # Every message passes here; `_make` takes a quarter of the time that the constructor takes.
     return Received._make((
-        f"{partition}/{offset}",
+        f"{partition}/{offset}{suffix.id}",
         b"null" if value is None else value,  # a tombstone
         headers_of(headers) if headers else {},
         None if key is None else text_of(key),
         topic,
         partition,
-        offset,
+        offset + suffix.position,
         None,
         None,
     ))  # fmt: skip
 
 
-def bare(message: "Message") -> Received:
+def bare(message: "Message", suffixes: Mapping[str, Suffixes]) -> Received:
     topic, offset, value = str(message.topic()), str(message.offset()), message.value()
     partition = f"{topic}/{message.partition()}"
+    suffix = suffixes.get(partition, _NONE)
     body = b"null" if value is None else value
-    return Received(f"{partition}/{offset}", body, {}, None, topic, partition, offset)
+    position = offset + suffix.position
+    return Received(f"{partition}/{offset}{suffix.id}", body, {}, None, topic, partition, position)
 
 
 class BadHeaders(Exception):

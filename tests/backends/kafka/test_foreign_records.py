@@ -48,7 +48,7 @@ def received(server: KafkaServer, topic: str, count: int) -> list[Any]:
     command = [sys.executable, "-c", SCRIPT, server.url, topic, str(count)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, f"ended with {done.returncode}: {done.stderr[-2000:]}"
-    found: list[Any] = json.loads(done.stdout)
+    found: list[Any] = json.loads(done.stdout.splitlines()[-1])  # after what is logged
     return found
 
 

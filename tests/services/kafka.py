@@ -39,12 +39,14 @@ class KafkaServer(ServerProcess):
         certificate: tuple[str, str] | None = None,
         auto_create: bool = False,
         topic_ids: bool = True,
+        offset_metadata: bool = True,
     ) -> None:
         super().__init__(data_dir)
         self._secured = secured
         self._certificate = certificate
         self._auto_create = auto_create
         self._topic_ids = topic_ids
+        self._offset_metadata = offset_metadata
 
     @property
     def url(self) -> str:
@@ -70,6 +72,7 @@ class KafkaServer(ServerProcess):
             "certificate": self._certificate,
             "auto_create": self._auto_create,
             "topic_ids": self._topic_ids,
+            "offset_metadata": self._offset_metadata,
         }
         path = self.data_dir / "settings.json"
         path.write_text(json.dumps(settings))

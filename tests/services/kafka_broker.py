@@ -33,6 +33,7 @@ class Broker:
         self._port = settings["port"]
         self._auto_create = settings["auto_create"]
         self.apis: dict[int, Api] = APIS | ({3: METADATA_WITH_IDS} if settings["topic_ids"] else {})
+        self._keeps_metadata = settings["offset_metadata"]
         self._changed = threading.Condition()
 
     def answer(self, name: str, fields: list[Any]) -> Any:
@@ -146,11 +147,12 @@ class Broker:
         if topics is None:
             known = sorted((topic, number) for of, topic, number in self._log.offsets if of == group)
             topics = [(topic, [number]) for topic, number in known]
-        answers = [
-            (topic, [(n, *self._log.offsets.get((group, topic, n), (-1, "")), 0) for n in numbers])
-            for topic, numbers in topics
-        ]
+        answers = [(topic, [(n, *self._committed(group, topic, n), 0) for n in numbers]) for topic, numbers in topics]
         return (0, answers, 0)
+
+    def _committed(self, group: str, topic: str, number: int) -> tuple[int, str | None]:
+        offset, text = self._log.offsets.get((group, topic, number), (-1, ""))
+        return offset, text if self._keeps_metadata else ""
 
     def create_topics(self, topics: Any, _timeout: int, check_only: int) -> Any:
         answers = []

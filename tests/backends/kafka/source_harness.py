@@ -35,7 +35,8 @@ class KafkaSourceHarness(SourceHarness):
         assert producer.flush(30) == 0
 
     def topic_id(self) -> str:
-        return topic_ids(self.kafka.server.access, [self.topic], in_ms(10_000))[self.topic]
+        """Empty while the broker does not know the topic yet, or any more."""
+        return topic_ids(self.kafka.server.access, [self.topic], in_ms(10_000)).get(self.topic, "")
 
     def stall(self) -> AbstractContextManager[object]:
         return self.kafka.stall()

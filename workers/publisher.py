@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 import structlog
 
 from relay.backends.sink import Sink, TransactionalSink
+from relay.drains.caution import keep_caution
 from relay.drains.fence import FencedSession
 from relay.drains.lease import DrainResult, failed
 from relay.drains.outbox import Reader, Settlement, settlement
@@ -71,6 +72,7 @@ class Publisher:
         except NotConnected as error:
             self.sink_works = False
             return Failure(0, False, error.code, str(error))
+        keep_caution(self._session, self._sink.caution)
         if progress.offset_id > self.offset_id:
             log.info("sink is ahead of the offset", offset=self.offset_id, sink=progress.offset_id)
             self.offset_id = progress.offset_id

@@ -57,6 +57,8 @@ def drain(resources: Resources, session: FencedSession) -> DrainResult:
     work = ReverseDrain(resources.stop, resources.wait_slots, session, config, source, writer)
     keep = False
     try:
+        writer.begin(source.begun)
+        source.begun = {}
         if start.redeliver:
             work.retry_dead_letters()
         result = work.run()

@@ -104,6 +104,8 @@ class Sink(ABC, Generic[C]):
     keeps_offset = False
     """Whether the backend keeps the offset in one transaction with the records: see `begin`. Then a message that never
     reaches the sink must be settled before a later one is published."""
+    caution = ""
+    """A sentence for operators, kept with the pipeline: which promise of its configuration the backend breaks."""
 
     @abstractmethod
     def __init__(self, config: C, pipeline: str) -> None:

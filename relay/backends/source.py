@@ -9,6 +9,9 @@ the inbox once, dead letters, retry times) is decided above it, once, for all so
     the `position` of the last message whose row is committed; empty at first. A source that declares `has_positions`
     goes on right after them, whatever the server remembers. Raises `NotConnected` when the server cannot be reached
     now, `ConfigError` when someone must change something (no such stream, wrong credentials), and says what.
+    Where it chose a place that a later `open` could not find again (the end of a topic, the first look at a pattern),
+    it leaves in `begun` what must be stored as positions although no message came. The caller stores it once, before
+    any row.
 `fetch(max_messages, wait_seconds)`
     The next messages as the client has them, in order, as soon as there are any: it waits at most `wait_seconds` for
     the first (0: not at all) and not for more than that one. An empty list means that none came. What it handed out, it
@@ -41,6 +44,7 @@ another thread is inside `receive`: it waits for it, or makes it raise `NotConne
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Generic
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -101,6 +105,8 @@ class Source(ABC, Generic[C, M]):
     features: ClassVar[SourceFeatures]
     config_model: ClassVar[type[SourceConfig]]
     """The class of C."""
+    begun: Mapping[str, str] = MappingProxyType({})
+    """What `open` decided, as positions: see there."""
 
     @abstractmethod
     def __init__(self, config: C, pipeline: str) -> None:

@@ -8,7 +8,7 @@ of its drain. A batch is written as it is; only when PostgreSQL refuses it are t
 import hashlib
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -51,6 +51,13 @@ class Writer:
         self._inbox = session.start.inbox
         self._on_refused = on_refused
         self._sent: _Sent | None = None
+
+    def begin(self, positions: Mapping[str, str]) -> None:
+        """Stores where a source begins, before anything came from it."""
+        if positions:
+            with self._session.transaction():
+                self._settle(0, 0)  # locks the fence, so that no abandoned drain writes after this
+                self._place(positions)
 
     def send(self, batch: InboundBatch) -> None:
         """Sends a batch in one round trip, and does not wait: PostgreSQL works while the caller receives the next."""
@@ -146,9 +153,12 @@ class Writer:
 
     def _finish(self, batch: InboundBatch, stored: int) -> Cursor:
         if batch.positions:
-            positions = {"partitions": list(batch.positions), "positions": list(batch.positions.values())}
-            self._session.execute("receive_positions", **positions)
+            self._place(batch.positions)
         return self._session.execute("receive_settle", delivered=stored, dead_letters=len(batch.dead))
+
+    def _place(self, positions: Mapping[str, str]) -> None:
+        named = {"partitions": list(positions), "positions": list(positions.values())}
+        self._session.execute("receive_positions", **named)
 
 
 class Stopped(Exception):

@@ -3,7 +3,7 @@
 import json
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
@@ -15,8 +15,9 @@ import pytest
 from relay.local.servers import EmbeddedRedis
 from relay.operations.locks import lock_key
 from tests.cli.command import invoke
-from tests.cli.test_status import make_pipeline, status
+from tests.cli.test_status import make_pipeline, publish, status
 from tests.e2e.fleet import fleet
+from tests.services.kafka import KafkaServer
 from tests.services.postgres import Database, PostgresServer
 from tests.services.rabbitmq import RabbitmqServer
 from tests.waiting import wait_until
@@ -139,6 +140,25 @@ def test_a_missing_client_library_names_the_extra(database: Database, monkeypatc
     found = findings(database.url)[1]["pipeline p"]
     assert found["result"] == "failed" and "not-installed-here" in found["found"]
     assert "pip install 'tide-relay[nats]'" in found["fix"]
+
+
+def test_a_promise_that_a_backend_breaks_is_found(
+    database: Database, redis_server: EmbeddedRedis, own_kafka: Callable[..., KafkaServer]
+) -> None:
+    kafka = own_kafka(offset_metadata=False)
+    keys = {"sink_type": "kafka", "brokers": kafka.url, "create_topic": True, "transactional": True}
+    make_pipeline(database, keys)
+
+    def is_found() -> bool:
+        publish(database)  # it shows at the drain after the first
+        found = findings(database.url, redis_server.url)[1].get("pipeline p")
+        return found is not None and found["result"] == "warning" and "at least once here" in found["found"]
+
+    with fleet(database.url, redis_server.url):
+        wait_until(is_found, 60, "doctor says that metadata of offsets is dropped")
+        make_pipeline(database, {"sink_type": "stdout"})
+        publish(database)
+        wait_until(lambda: "pipeline p" not in findings(database.url, redis_server.url)[1], 60, "it is true no more")
 
 
 def test_an_outbox_without_a_partition_ahead_is_found(database: Database) -> None:

@@ -49,7 +49,7 @@ NOT_MET: dict[tuple[Direction, str], str] = {
 
 OWN: dict[tuple[Direction, str], str] = {
     ("sink", "kafka"): "not_sent closed bad_topic bad_text",
-    ("source", "kafka"): "closed",
+    ("source", "kafka"): "closed bad_header",
     ("sink", "nats"): "not_sent closed",
     ("source", "nats"): "no_consumer closed",
     ("sink", "redis"): "not_sent closed bad_subject foreign_stream",

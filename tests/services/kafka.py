@@ -38,11 +38,15 @@ class KafkaServer(ServerProcess):
         secured: bool = False,
         certificate: tuple[str, str] | None = None,
         auto_create: bool = False,
+        topic_ids: bool = True,
+        offset_metadata: bool = True,
     ) -> None:
         super().__init__(data_dir)
         self._secured = secured
         self._certificate = certificate
         self._auto_create = auto_create
+        self._topic_ids = topic_ids
+        self._offset_metadata = offset_metadata
 
     @property
     def url(self) -> str:
@@ -67,6 +71,8 @@ class KafkaServer(ServerProcess):
             "users": {USER: self.password} if self._secured else {},
             "certificate": self._certificate,
             "auto_create": self._auto_create,
+            "topic_ids": self._topic_ids,
+            "offset_metadata": self._offset_metadata,
         }
         path = self.data_dir / "settings.json"
         path.write_text(json.dumps(settings))

@@ -7,6 +7,7 @@ client is librdkafka itself. It leaves out group membership, replicas, retention
 """
 
 import json
+import os
 import socket
 import ssl
 import struct
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.services.kafka_log import FENCED, Header, Log, Partition, Transaction
-from tests.services.kafka_protocol import APIS, Reader, write
+from tests.services.kafka_protocol import APIS, METADATA_WITH_IDS, Api, Reader, write
 
 OUT_OF_RANGE, UNKNOWN_TOPIC, TOO_LARGE, BAD_STATE = 1, 3, 10, 48
 BAD_MAPPING, AUTHENTICATION, EXISTS, UNSUPPORTED, BAD_PARTITIONS = 49, 58, 36, 35, 37
@@ -31,6 +32,8 @@ class Broker:
         self._log = Log(Path(settings["journal"]))
         self._port = settings["port"]
         self._auto_create = settings["auto_create"]
+        self.apis: dict[int, Api] = APIS | ({3: METADATA_WITH_IDS} if settings["topic_ids"] else {})
+        self._keeps_metadata = settings["offset_metadata"]
         self._changed = threading.Condition()
 
     def answer(self, name: str, fields: list[Any]) -> Any:
@@ -39,17 +42,29 @@ class Broker:
 
     def api_versions(self) -> Any:
         # From 0, although one version alone is spoken: clients take the newest.
-        return (0, [(key, 0, api.version) for key, api in APIS.items()])
+        return (0, [(key, 0, api.version) for key, api in self.apis.items()])
 
     def metadata(self, names: list[str] | None, create: int) -> Any:
         topics = []
         for name in self._log.topics if names is None else names:
             if name not in self._log.topics and create and self._auto_create:
-                self._log.change("create", name, 1, {})
+                self._create(name, 1, {})
             count = len(self._log.topics.get(name, []))
             parts = [(0, number, 1, [1], [1]) for number in range(count)]
             topics.append((0 if count else UNKNOWN_TOPIC, name, 0, parts))
         return (0, [(1, "127.0.0.1", self._port, None)], "tests", 1, topics)
+
+    def metadata_with_ids(self, wanted: list[Any] | None, create: int, _authorized: int) -> Any:
+        names = None if wanted is None else [name for _, name, _ in wanted]
+        wait, brokers, cluster, controller, topics = self.metadata(names, create)
+        found = [
+            (error, name, self._log.ids.get(name, bytes(16)), internal, [(*p[:3], -1, *p[3:], []) for p in parts], -1)
+            for error, name, internal, parts in topics
+        ]
+        return (wait, brokers, cluster, controller, found)
+
+    def _create(self, name: str, partitions: int, config: dict[str, str]) -> None:
+        self._log.change("create", name, partitions, config, os.urandom(16))
 
     def produce(self, transactional: str | None, _acks: int, _timeout: int, topics: Any) -> Any:
         answers = []
@@ -132,18 +147,19 @@ class Broker:
         if topics is None:
             known = sorted((topic, number) for of, topic, number in self._log.offsets if of == group)
             topics = [(topic, [number]) for topic, number in known]
-        answers = [
-            (topic, [(n, *self._log.offsets.get((group, topic, n), (-1, "")), 0) for n in numbers])
-            for topic, numbers in topics
-        ]
+        answers = [(topic, [(n, *self._committed(group, topic, n), 0) for n in numbers]) for topic, numbers in topics]
         return (0, answers, 0)
+
+    def _committed(self, group: str, topic: str, number: int) -> tuple[int, str | None]:
+        offset, text = self._log.offsets.get((group, topic, number), (-1, ""))
+        return offset, text if self._keeps_metadata else ""
 
     def create_topics(self, topics: Any, _timeout: int, check_only: int) -> Any:
         answers = []
         for name, partitions, _replicas, _assigned, config in topics:
             error = EXISTS if name in self._log.topics else 0
             if not error and not check_only:
-                self._log.change("create", name, max(1, partitions), dict(config))
+                self._create(name, max(1, partitions), dict(config))
             answers.append((name, error, None))
         return (0, answers)
 
@@ -226,14 +242,14 @@ class Connection:
         while size := stream.read(4):
             request = Reader(stream.read(int.from_bytes(size)))
             key, version, number, _client = request.read(("hhis",))
-            flexible = APIS[key].flexible and request.read("b") == 0
+            flexible = self._broker.apis[key].flexible and request.read("b") == 0
             answer = struct.pack(">ib", number, 0) if flexible else struct.pack(">i", number)
             answer += self._answer(key, version, request) + (b"\0" if flexible else b"")
             stream.write(struct.pack(">i", len(answer)) + answer)
             stream.flush()
 
     def _answer(self, key: int, version: int, request: Reader) -> bytes:
-        api = APIS[key]
+        api = self._broker.apis[key]
         if version != api.version:
             if api.name != "api_versions":
                 raise ValueError(f"{api.name} in version {version}")

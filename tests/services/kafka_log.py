@@ -125,6 +125,7 @@ class Log:
     def __init__(self, journal: Path) -> None:
         self.topics: dict[str, list[Partition]] = {}
         self.configs: dict[str, dict[str, str]] = {}
+        self.ids: dict[str, bytes] = {}
         self.offsets: dict[tuple[str, str, int], tuple[int, str | None]] = {}
         self.transactions: dict[str, Transaction] = {}
         self.next_producer = 1000
@@ -136,7 +137,8 @@ class Log:
         os.write(self._journal, struct.pack(">I", len(data)) + data)
         return getattr(self, event)(*arguments)
 
-    def create(self, topic: str, partitions: int, config: dict[str, str]) -> None:
+    def create(self, topic: str, partitions: int, config: dict[str, str], topic_id: bytes) -> None:
+        self.ids[topic] = topic_id
         self.topics[topic] = [Partition() for _ in range(partitions)]
         self.configs[topic] = config
 

@@ -2,8 +2,8 @@
 
 Fields are given as Kafka's protocol guide gives them, one letter each: `b` int8, `h` int16, `i` int32, `q` int64, `s` a
 string or null, `B` bytes or null; a list is an array of what is in it (null reads as None), a string of several
-letters or a tuple is one after the other. All versions but one are from before tagged fields: that one is `flexible`,
-its strings are `c`.
+letters or a tuple is one after the other. Most versions are from before tagged fields. In one that is `flexible`,
+strings are `c`, arrays are `Compact`, `u` is a UUID, and `t` the tagged fields that end a structure: there are none.
 """
 
 import struct
@@ -13,6 +13,10 @@ Shape = Any
 _NUMBERS = {letter: struct.Struct(f">{letter}") for letter in "bhiq"}
 
 
+class Compact(list[Shape]):
+    """An array of a flexible version."""
+
+
 class Api(NamedTuple):
     name: str
     version: int
@@ -20,6 +24,16 @@ class Api(NamedTuple):
     answer: Shape
     flexible: bool = False
 
+
+_MANY = Compact(["i"])
+METADATA_WITH_IDS = Api(
+    "metadata_with_ids",
+    12,
+    (Compact([("uct",)]), "bb"),
+    ("i", Compact([("icict",)]), "ci", Compact([("hcub", Compact([("hiii", _MANY, _MANY, _MANY, "t")]), "it")])),
+    flexible=True,
+)
+"""In place of `metadata`, by a broker whose topics have ids."""
 
 _PARTITION_ERRORS = [("s", [("ih",)])]
 
@@ -54,7 +68,7 @@ class Reader:
     def read(self, shape: Shape) -> Any:
         """A value for a letter, a list for a list; everything else is one flat list of fields."""
         if isinstance(shape, list):
-            count = self._number("i")
+            count = self._short() - 1 if isinstance(shape, Compact) else self._number("i")
             inner = shape[0]
             return None if count < 0 else [self.read(inner) for _ in range(count)]
         if isinstance(shape, tuple):
@@ -67,12 +81,28 @@ class Reader:
     def _field(self, letter: str) -> Any:
         if letter in _NUMBERS:
             return self._number(letter)
-        length = self._number("b") - 1 if letter == "c" else self._number("h" if letter == "s" else "i")
+        if letter == "t":
+            return self._short()
+        if letter == "u":
+            length = 16
+        else:
+            length = self._short() - 1 if letter == "c" else self._number("h" if letter == "s" else "i")
         if length < 0:
             return None
         self._at += length
         taken = self._data[self._at - length : self._at]
-        return taken if letter == "B" else taken.decode()
+        return taken if letter in "Bu" else taken.decode()
+
+    def _short(self) -> int:
+        """Seven bits in a byte, the lowest first."""
+        number = shift = 0
+        while True:
+            byte = self._data[self._at]
+            self._at += 1
+            number |= (byte & 0x7F) << shift
+            shift += 7
+            if byte < 0x80:
+                return number
 
     def _number(self, letter: str) -> int:
         number = _NUMBERS[letter]
@@ -83,6 +113,8 @@ class Reader:
 
 def write(shape: Shape, value: Any) -> bytes:
     """The mirror of `Reader.read`."""
+    if isinstance(shape, Compact):
+        return _short(len(value) + 1) + b"".join(write(shape[0], each) for each in value)
     if isinstance(shape, list):
         return struct.pack(">i", len(value)) + b"".join(write(shape[0], each) for each in value)
     if isinstance(shape, tuple):
@@ -90,12 +122,28 @@ def write(shape: Shape, value: Any) -> bytes:
         parts: list[bytes] = []
         for part in shape:
             letters: Any = part if isinstance(part, str) else [part]
-            parts += [write(each, next(values)) for each in letters]
+            parts += [b"\0" if each == "t" else write(each, next(values)) for each in letters]
         return b"".join(parts)
+    return _field(shape, value)
+
+
+def _field(shape: str, value: Any) -> bytes:
     if shape in _NUMBERS:
         return _NUMBERS[shape].pack(value)
+    if shape == "u":
+        return bytes(value)
+    if shape == "c":
+        return b"\0" if value is None else _short(len(value.encode()) + 1) + value.encode()
     length = "h" if shape == "s" else "i"
     if value is None:
         return _NUMBERS[length].pack(-1)
     data = value.encode() if shape == "s" else value
     return _NUMBERS[length].pack(len(data)) + bytes(data)
+
+
+def _short(number: int) -> bytes:
+    encoded = bytearray()
+    while number > 0x7F:
+        encoded.append(number & 0x7F | 0x80)
+        number >>= 7
+    return bytes([*encoded, number])

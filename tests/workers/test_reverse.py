@@ -3,6 +3,7 @@
 import threading
 
 import redis
+from confluent_kafka import Producer
 from psycopg.types.json import Jsonb
 
 from tests.waiting import wait_until
@@ -136,3 +137,40 @@ def test_a_source_that_goes_away_is_tried_again_until_it_is_back(fleet, pipeline
     server.start()
     receiving.send("commands", 2)
     receiving.wait_for("commands", 2, timeout_seconds=40)
+
+
+def positions(pipelines, name):
+    return dict(pipelines.run("select partition, position from tide.position where pipeline = %s", name))
+
+
+def test_where_a_source_begins_is_stored_before_anything_comes(fleet, pipelines, redis_server):
+    receiving = Receiving(pipelines, redis_server.url)
+    receiving.make("commands", start="$", visibility_timeout_ms=1000, slice_ms=2000)
+    fleet.scheduler()
+    workers = fleet.workers()
+    wait_until(lambda: positions(pipelines, "commands") == {"commands": "0-0"}, 20, "the beginning is stored")
+    workers.kill()
+    receiving.redis.delete("commands")
+    receiving.send("commands", 1, 2, 3)
+    fleet.workers()
+    receiving.wait_for("commands", 3)
+    assert receiving.payloads("commands") == [1, 2, 3]
+
+
+def test_a_topic_of_a_pattern_that_is_added_while_no_worker_runs_is_read_whole(fleet, pipelines, kafka_server):
+    pipelines.run("select tide.inbox_create('events')")
+    keys = {"source_type": "kafka", "brokers": kafka_server.url, "topic": "^reverse-.*", "auto_offset_reset": "latest"}
+    keys |= {"visibility_timeout_ms": 1000, "slice_ms": 2000}
+    pipelines.run("select tide.relay_set_inbox('events', 'events', %s)", Jsonb(keys))
+    fleet.scheduler()
+    workers = fleet.workers()
+    wait_until(lambda: positions(pipelines, "events") == {"^reverse-.*": "read"}, 20, "the pattern is stored")
+    workers.kill()
+    kafka_server.create_topic("reverse-events")
+    producer = Producer(kafka_server.access)
+    for number in range(3):
+        producer.produce("reverse-events", str(number))
+    assert producer.flush(10) == 0
+    fleet.workers()
+    counted = "select payload from tide.events order by inbox_seq"
+    wait_until(lambda: pipelines.run(counted) == [(0,), (1,), (2,)], 20, "all three are rows")

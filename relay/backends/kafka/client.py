@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from relay.backends.common.deadline import is_over, left
-from relay.backends.kafka.errors import ERRORS
+from relay.backends.kafka.errors import ERRORS, error_text
 from relay.errors import ConfigError, MissingExtra, NotConnected
 from relay.masking import mask
 
@@ -84,7 +84,7 @@ def connect(
         client: Any = make(options | {"error_cb": troubles})
     except KafkaException as error:
         # A file that cannot be read, an unknown key of librdkafka: it says which.
-        raise ConfigError(mask(f"{where}: {error.args[0].str()}")) from None
+        raise ConfigError(mask(f"{where}: {error_text(error.args[0])}")) from None
     while True:
         try:
             client.list_topics(_ANY_TOPIC, timeout=min(_LOOK_SECONDS, left(deadline)))
@@ -96,7 +96,7 @@ def connect(
             if known is not None:
                 raise ERRORS.translated(known, where, opening=True) from None
             text = f"{where}: no broker of {options['bootstrap.servers']} answered within {seconds:.1f} s"
-            raise NotConnected(mask(f"{text} ({error.args[0].str()})"), code="timeout") from None
+            raise NotConnected(mask(f"{text} ({error_text(error.args[0])})"), code="timeout") from None
         else:
             troubles.forget()
             found: Client = client

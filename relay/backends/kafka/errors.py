@@ -1,5 +1,7 @@
 """What an error of Kafka means, by the name that librdkafka gives to its code."""
 
+from typing import Any
+
 from relay.backends.common.error_table import ErrorTable
 
 _CODES = {
@@ -51,6 +53,16 @@ _CODES = {
         STREAMS_INVALID_TOPOLOGY STREAMS_INVALID_TOPOLOGY_EPOCH STREAMS_TOPOLOGY_FENCED SHARE_SESSION_LIMIT_REACHED""",
 }
 
+
+def error_text(error: Any) -> str:
+    """What a `KafkaError` says. Some of it is a broker's own text, in whatever encoding."""
+    try:
+        text: str = error.str()
+    except UnicodeDecodeError as unreadable:
+        return unreadable.object.decode(errors="replace")
+    return text
+
+
 ERRORS = ErrorTable(
     answers={name: code for code, names in _CODES.items() for name in names.split()},
     # A handshake that fails while the client does something else is reported as a lost connection.
@@ -59,6 +71,6 @@ ERRORS = ErrorTable(
     needs_operator={"auth", "forbidden", "tls", "bad_config", "no_topic", "unsupported"},
     unknown="rejected",
     answers_of=lambda error: (error.name(),),
-    text_of=lambda error: error.str(),
+    text_of=error_text,
 )
 """Of `confluent_kafka.KafkaError`."""

@@ -10,7 +10,7 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 from relay.backends.common.deadline import is_over, left
 from relay.backends.kafka.client import Troubles, connect
 from relay.backends.kafka.config import KafkaSinkConfig, producer_options
-from relay.backends.kafka.errors import ERRORS
+from relay.backends.kafka.errors import ERRORS, error_text
 from relay.errors import NotConnected
 from relay.masking import mask
 from relay.models import Failure, Record
@@ -121,7 +121,7 @@ class KafkaProducer:
         if code == "no_topic":
             self.topics.discard(record.subject)
             self.missing_topic = record.subject
-        return Failure(index, permanent, code, mask(f"topic {record.subject!r}: {error.str()}"))
+        return Failure(index, permanent, code, mask(f"topic {record.subject!r}: {error_text(error)}"))
 
 
 class _Closed:

@@ -27,6 +27,10 @@ class KafkaPublisher:
         """Whether this connection may serve the drain without asking the cluster anything."""
         return self.transactions is None or self.transactions.goes_on(drain)
 
+    @property
+    def caution(self) -> str:
+        return self.transactions.caution if self.transactions else ""
+
     def begin(self, drain: Drain, offset_id: int, deadline: float) -> Progress:
         if self.transactions is None:
             return Progress(offset_id)

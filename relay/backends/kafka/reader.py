@@ -1,9 +1,10 @@
 """One consumer, and where it stands in each partition. After an error, make a new one.
 
-Where a partition begins: after the position that PostgreSQL holds. Without one, where the group's committed offset
-says, but only if the pipeline names the group, or with `latest`. Else, if other partitions of its topic have positions,
-it is new, or was empty so far, and begins at its beginning; if nothing of the topic was ever received,
-`auto_offset_reset` decides. What `latest` meant is committed to the group at once, so that it holds over a restart.
+Where a partition begins: after the position that PostgreSQL holds, if that is of this topic and not of one that had its
+name before. Without one, where the group's committed offset says, but only if the pipeline names the group, or with
+`latest`. Else, if other partitions of its topic have positions, it is new, or was empty so far, and begins at its
+beginning; so does a topic of a pattern that was read before. Of all others `auto_offset_reset` decides. What `latest`
+meant, and which patterns were read, becomes a position (`begun`), so that it holds over a restart.
 """
 
 import re
@@ -16,14 +17,19 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaExcepti
 
 from relay.backends.common.deadline import in_ms, left
 from relay.backends.kafka.client import Troubles, connect
-from relay.backends.kafka.config import KafkaSourceConfig, consumer_options
-from relay.backends.kafka.errors import ERRORS
+from relay.backends.kafka.config import KafkaSourceConfig, connection_options, consumer_options
+from relay.backends.kafka.errors import ERRORS, error_text
+from relay.backends.kafka.positions import Position, Suffixes
+from relay.backends.kafka.topic_ids import topic_ids
 from relay.errors import ConfigError, NotConnected
 
 _LAST_COMMIT_SECONDS = 0.3
 
 Place = tuple[str, int]
 """Topic and partition."""
+
+_READ = "read"
+"""The position of a pattern: that its topics were looked up before."""
 
 log = structlog.get_logger(__name__)
 
@@ -41,6 +47,12 @@ class KafkaReader:
         self._consumer: Any = connect(Consumer, options, where, in_ms(config.timeout_ms), self._troubles)
         self._next: dict[Place, int] = {}
         """The offset after what is done, of every partition that we read; OFFSET_BEGINNING when nothing is."""
+        self._topics: dict[Place, Position] = {}
+        """Of which topic each partition is; the offset in it means nothing."""
+        self.suffixes: dict[str, Suffixes] = {}
+        """By the names of partitions."""
+        self.begun: dict[str, str] = {}
+        """Positions to be stored although nothing was received."""
         self._resting = True
         self._refresh_at = 0.0
 
@@ -49,9 +61,12 @@ class KafkaReader:
         deadline = in_ms(self._config.timeout_ms)
         try:
             places = self._places(deadline)
-            known = {place: int(positions[_name(place)]) + 1 for place in places if _name(place) in positions}
+            stored = {place: Position.parse(positions[_name(place)]) for place in places if _name(place) in positions}
+            again = self._recreated(places, stored, deadline)
+            known = {place: stored[place].offset + 1 for place in stored if place not in again}
             self._next = {place: self._checked(place, offset, deadline) for place, offset in known.items()}
-            self._next |= self._first([place for place in places if place not in known], deadline)
+            self._next |= self._begun_again(again, deadline)
+            self._next |= self._first([place for place in places if place not in stored], positions, deadline)
         except KafkaException as error:
             raise ERRORS.translated(error.args[0], self._where, opening=True) from None
         self._refresh_at = time.monotonic() + self._config.refresh_ms / 1000
@@ -123,7 +138,44 @@ class KafkaReader:
                     raise KafkaException(topic.error)
         return [(name, number) for name, topic in sorted(found.items()) for number in sorted(topic.partitions)]
 
-    def _first(self, places: list[Place], deadline: float) -> dict[Place, int]:
+    def _recreated(self, places: list[Place], stored: Mapping[Place, Position], deadline: float) -> list[Place]:
+        """Partitions whose positions are of an earlier topic. Raises ConfigError, unless `on_gap` lets it go on."""
+        ids = self._topic_ids(places, deadline)
+        again = [place for place, position in stored.items() if _differs(position.topic_id, ids.get(place[0], ""))]
+        for place in places:
+            position = stored.get(place, Position(0))
+            topic_id = ids.get(place[0], position.topic_id)
+            self._know(place, Position(0, topic_id, position.recreated or place in again))
+        for topic in dict.fromkeys(topic for topic, _ in again):
+            gap = f"topic {topic!r} was deleted and recreated (its id is {ids[topic]})"
+            if self._config.on_gap == "error":
+                raise ConfigError(
+                    f"{self._where}: {gap}; messages of the old one may be lost; to read the new one from its "
+                    'beginning, set on_gap to "continue"'
+                )
+            log.error("messages may be missing", pipeline=self._pipeline, gap=gap, goes_on_at="its beginning")
+        return again
+
+    def _topic_ids(self, places: Iterable[Place], deadline: float) -> dict[str, str]:
+        options = connection_options(self._config, self._pipeline)
+        return topic_ids(options, (topic for topic, _ in places), deadline)
+
+    def _begun_again(self, places: list[Place], deadline: float) -> dict[Place, int]:
+        """At the beginning of a recreated topic. The new position holds even if nothing comes for a while."""
+        found: dict[Place, int] = {}
+        for place in places:
+            found[place], _ = self._consumer.get_watermark_offsets(TopicPartition(*place), timeout=left(deadline))
+            self._remember(place, found[place])
+        return found
+
+    def _remember(self, place: Place, offset: int) -> None:
+        self.begun[_name(place)] = str(self._topics[place]._replace(offset=offset - 1))
+
+    def _know(self, place: Place, topic: Position) -> None:
+        self._topics[place] = topic
+        self.suffixes[_name(place)] = topic.suffixes
+
+    def _first(self, places: list[Place], positions: Mapping[str, str], deadline: float) -> dict[Place, int]:
         """Where to begin in partitions without a position."""
         config = self._config
         begun: dict[Place, int] = {}
@@ -132,6 +184,7 @@ class KafkaReader:
             stored = self._consumer.committed(asked, timeout=left(deadline))
             begun = {(at.topic, at.partition): at.offset for at in stored if at.error is None and at.offset >= 0}
         met = {topic for topic, _ in self._next} | {topic for topic, _ in begun}
+        met |= self._added(places, positions, met if config.auto_offset_reset == "latest" else set())
         latest: dict[Place, int] = {}
         for place in places:
             if place in begun:
@@ -149,7 +202,22 @@ class KafkaReader:
         if latest:
             offsets = [TopicPartition(*place, offset) for place, offset in latest.items()]
             self._consumer.commit(offsets=offsets, asynchronous=False)
+            for place, offset in latest.items():
+                self._remember(place, offset)
         return begun
+
+    def _added(self, places: list[Place], positions: Mapping[str, str], met: set[str]) -> set[str]:
+        """Topics of patterns that were read before, by a position of their own or of one of their topics."""
+        before = met | {name.rpartition("/")[0] for name in positions if "/" in name}
+        added: set[str] = set()
+        for name in self._config.topic:
+            if name.startswith("^"):
+                matches = re.compile(name).fullmatch
+                if name in positions or any(map(matches, before)):
+                    added.update(topic for topic, _ in places if topic not in self._config.topic and matches(topic))
+                if name not in positions:
+                    self.begun[name] = _READ
+        return added
 
     def _checked(self, place: Place, offset: int, deadline: float) -> int:
         """The offset, if it can be read from; else what `on_gap` says."""
@@ -169,10 +237,20 @@ class KafkaReader:
         deadline = time.monotonic() + min(5.0, self._config.timeout_ms / 1000)
         self._refresh_at = time.monotonic() + self._config.refresh_ms / 1000
         try:
-            new = [place for place in self._places(deadline) if place not in self._next]
+            places = self._places(deadline)
+            ids = self._topic_ids(places, deadline)
         except (KafkaException, ConfigError) as error:
             log.warning("cannot look for new partitions", pipeline=self._pipeline, error=str(error))
             return
+        for place, topic in self._topics.items():
+            topic_id = ids.get(place[0], "")
+            if _differs(topic.topic_id, topic_id):
+                raise NotConnected(f"{self._where}: topic {place[0]!r} was deleted and recreated", code="no_topic")
+            if topic_id and not topic.topic_id:
+                self._know(place, topic._replace(topic_id=topic_id))
+        new = [place for place in places if place not in self._next]
+        for place in new:
+            self._know(place, Position(0, ids.get(place[0], "")))
         if new:
             # New while we read: from its beginning, whatever is said of the topics that were there at first.
             self._consumer.incremental_assign([TopicPartition(*place, OFFSET_BEGINNING) for place in new])
@@ -196,7 +274,11 @@ class Commits:
             self.failed(error)
 
     def failed(self, error: KafkaError) -> None:
-        log.warning("offsets were not committed to the group", pipeline=self._pipeline, error=error.str())
+        log.warning("offsets were not committed to the group", pipeline=self._pipeline, error=error_text(error))
+
+
+def _differs(known: str, found: str) -> bool:
+    return bool(known and found) and known != found
 
 
 def _name(place: Place) -> str:

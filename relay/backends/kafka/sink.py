@@ -64,10 +64,12 @@ class KafkaSink(Sink[KafkaSinkConfig]):
             self.open()
         assert self._connection is not None
         try:
-            return self._connection.begin(drain, offset_id, self._deadline())
+            progress = self._connection.begin(drain, offset_id, self._deadline())
+            self.caution = self._connection.caution
         except (NotConnected, ConfigError):
             self.close()
             raise
+        return progress
 
     def publish(self, records: Sequence[Record]) -> list[Failure]:
         connection = self._connection

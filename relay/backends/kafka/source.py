@@ -9,12 +9,14 @@ import base64
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from operator import methodcaller
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from relay.backends.kafka.config import KafkaSourceConfig
+from relay.backends.kafka.positions import Position, Suffixes
 from relay.backends.source import Source, SourceFeatures
 from relay.errors import MissingExtra, NotConnected
-from relay.models import Received
+from relay.models import Failure, Received
 
 if TYPE_CHECKING:
     from confluent_kafka import Message
@@ -23,6 +25,13 @@ if TYPE_CHECKING:
 
 # How long one wait inside the client may be: so long may `close` have to wait for it.
 _SLICE_SECONDS = 0.25
+
+# Of a header whose name is not UTF-8 the client makes a tuple without a name, and returns the list with an exception
+# pending: reading that tuple ends the process. Called like this, CPython checks for the exception and raises
+# SystemError; a plain `message.headers()`, once its bytecode is specialized, does not check.
+_headers = methodcaller("headers")
+_SHOWN_BYTES = 80
+_NONE = Suffixes()
 
 
 class KafkaSource(Source[KafkaSourceConfig, "Message"]):
@@ -41,6 +50,7 @@ class KafkaSource(Source[KafkaSourceConfig, "Message"]):
         self._pipeline = pipeline
         self._where = f"pipeline {pipeline!r}: Kafka at {self._config.brokers}"
         self._reader: KafkaReader | None = None
+        self._suffixes: Mapping[str, Suffixes] = {}
         # The client must not be closed while another thread is inside it.
         self._using = threading.Lock()
 
@@ -57,6 +67,8 @@ class KafkaSource(Source[KafkaSourceConfig, "Message"]):
             reader.close()
             raise
         self._reader = reader
+        self.begun = reader.begun
+        self._suffixes = reader.suffixes
 
     def fetch(self, max_messages: int, wait_seconds: float) -> "list[Message]":
         deadline = time.monotonic() + wait_seconds
@@ -68,16 +80,20 @@ class KafkaSource(Source[KafkaSourceConfig, "Message"]):
                 return messages
 
     def convert(self, message: "Message") -> Received:
-        return received(message)
+        try:
+            return received(message, self._suffixes)
+        except BadHeaders as error:
+            return self.bare(message)._replace(failure=Failure(0, True, "bad_header", str(error)))
 
     def bare(self, message: "Message") -> Received:
-        return bare(message)
+        return bare(message, self._suffixes)
 
     def ack(self, received: Sequence[Received]) -> None:
         with self._using:
             reader = self._opened()
             # In order, so the last of each partition stays.
-            reader.done({message.partition: int(message.position) for message in received})
+            last = {message.partition: message.position for message in received}
+            reader.done({partition: Position.parse(position).offset for partition, position in last.items()})
 
     def release(self) -> None:
         with self._using:
@@ -96,31 +112,57 @@ class KafkaSource(Source[KafkaSourceConfig, "Message"]):
         return self._reader
 
 
-def received(message: "Message") -> Received:
+def received(message: "Message", suffixes: Mapping[str, Suffixes]) -> Received:
+    """`suffixes`: by the name of a partition; it needs none otherwise."""
     value: Any = message.value()
     key: Any = message.key()
-    headers: Any = message.headers()
+    headers = read_headers(message)
     topic, offset = message.topic(), str(message.offset())
     partition = f"{topic}/{message.partition()}"
+    suffix = suffixes.get(partition, _NONE)
     # Every message passes here; `_make` takes a quarter of the time that the constructor takes.
     return Received._make((
-        f"{partition}/{offset}",
+        f"{partition}/{offset}{suffix.id}",
         b"null" if value is None else value,  # a tombstone
         headers_of(headers) if headers else {},
         None if key is None else text_of(key),
         topic,
         partition,
-        offset,
+        offset + suffix.position,
         None,
         None,
     ))  # fmt: skip
 
 
-def bare(message: "Message") -> Received:
+def bare(message: "Message", suffixes: Mapping[str, Suffixes]) -> Received:
     topic, offset, value = str(message.topic()), str(message.offset()), message.value()
     partition = f"{topic}/{message.partition()}"
+    suffix = suffixes.get(partition, _NONE)
     body = b"null" if value is None else value
-    return Received(f"{partition}/{offset}", body, {}, None, topic, partition, offset)
+    position = offset + suffix.position
+    return Received(f"{partition}/{offset}{suffix.id}", body, {}, None, topic, partition, position)
+
+
+class BadHeaders(Exception):
+    """The client cannot read the headers of this message."""
+
+
+def read_headers(message: "Message") -> Any:
+    """As the client has them. Raises BadHeaders; to read them a second time is then safe."""
+    try:
+        return _headers(message)
+    except (SystemError, UnicodeDecodeError) as error:
+        # The message keeps the broken list, and would give it out without an exception.
+        message.set_headers([])
+        raise BadHeaders(_said(error)) from None
+
+
+def _said(error: BaseException) -> str:
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, UnicodeDecodeError):
+        cause = cause.__cause__ or cause.__context__
+    name = repr(cause.object[:_SHOWN_BYTES]) if isinstance(cause, UnicodeDecodeError) else ""
+    return f"the name {name} of a header is not UTF-8, and the client can read no header of this record then"
 
 
 def headers_of(headers: Sequence[tuple[str, bytes | None]]) -> dict[str, str]:

@@ -9,7 +9,7 @@ from confluent_kafka.cimpl import NewTopic
 from relay.backends.common.deadline import is_over, left
 from relay.backends.common.short_cache import cached_if_short
 from relay.backends.kafka.config import KafkaSinkConfig
-from relay.backends.kafka.errors import ERRORS
+from relay.backends.kafka.errors import ERRORS, error_text
 from relay.backends.kafka.producer import KafkaProducer
 from relay.masking import mask
 from relay.models import Failure
@@ -59,7 +59,7 @@ class Topics:
             admin.create_topics([wanted], operation_timeout=left(deadline))[topic].result(left(deadline))
         except KafkaException as error:
             if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
-                reason = f"topic {topic!r} does not exist, and create_topic failed: {error.args[0].str()}"
+                reason = f"topic {topic!r} does not exist, and create_topic failed: {error_text(error.args[0])}"
                 return Failure(0, False, ERRORS.verdict(error.args[0]).code, mask(reason))
         # The broker that we ask next may not know of it yet.
         while not is_over(deadline):

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
+import structlog
 from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 
@@ -23,6 +24,8 @@ from relay.backends.kafka.errors import ERRORS
 from relay.backends.kafka.producer import KafkaProducer
 from relay.errors import NotConnected
 from relay.models import Drain, Failure, Progress, Record
+
+log = structlog.get_logger(__name__)
 
 # How many batches PostgreSQL may be behind Kafka: one is what a crash leaves; a settle may still be under way.
 _BATCHES_BEHIND = 4
@@ -67,6 +70,12 @@ class Transactions:
         self._bounds: list[int] = []
         """How far each of the last batches reached, the oldest first."""
         self._dead: dict[int, str] = {}
+        self.caution = ""
+        """What the cluster does not do that exactly once needs; empty: nothing that is known."""
+        self._stored = -1
+        """The offset that was last committed here, or read back."""
+        self._is_checked = False
+        """Whether an offset was read back, as it must be, that this sink committed."""
 
     def goes_on(self, drain: Drain) -> bool:
         last = self._drain
@@ -79,7 +88,10 @@ class Transactions:
         if self._membership is None:
             self._initialise(deadline)
             reached, mark = self._read_back(deadline)
+            self._check(reached, mark)
         else:
+            if not self._is_checked and self._stored >= 0:
+                self._check(*self._read_back(deadline))
             reached, mark = self._bounds[-1], Mark(self._bounds[0], self._dead)
         self._drain = drain
         if mark is None or not mark.since <= offset_id < reached:
@@ -88,6 +100,20 @@ class Transactions:
         self._bounds, self._dead = [offset_id, reached], mark.dead
         dead = [(n, Failure(0, True, code, _REFUSED)) for n, code in mark.dead.items() if offset_id < n <= reached]
         return Progress(reached, tuple(dead))
+
+    def _check(self, found: int, mark: Mark | None) -> None:
+        """Whether the cluster keeps what it was given: at the first chance, and not only when a crash needs it."""
+        if found < 0 and self._stored < 0:
+            return  # nothing was committed yet
+        # One that was read back on a new connection may be what an operator has set: the next of our own decides.
+        self._is_checked, told = mark is not None or self._stored >= 0, self.caution
+        lost = "" if mark is not None else "the offset" if found < 0 else "the metadata of the offset"
+        self.caution = lost and (
+            f"{self._where}: the cluster does not keep {lost} of group {self._group!r}, so transactional delivers at "
+            "least once here: after a crash the last batches are sent again"
+        )
+        if self.caution and self.caution != told:
+            log.warning("exactly once does not hold", reason=self.caution)
 
     def deliver(self, records: Sequence[Record], indexes: Sequence[int], deadline: float) -> dict[int, Failure]:
         """A record that Kafka refuses spoils its transaction: it is aborted, and begun again without that record."""
@@ -161,7 +187,7 @@ class Transactions:
         position = TopicPartition(topic, 0, reached, metadata=str(Mark(since, told)))
         self._until(partial(self._producer.client.send_offsets_to_transaction, [position], self._membership), deadline)
         self._until(self._producer.client.commit_transaction, deadline)
-        self._bounds, self._dead = [*self._bounds, reached][-_BATCHES_BEHIND:], told
+        self._bounds, self._dead, self._stored = [*self._bounds, reached][-_BATCHES_BEHIND:], told, reached
 
     def _until(self, step: Callable[[float], object], deadline: float) -> None:
         """Takes a step of a transaction, and again while it may succeed."""
@@ -228,7 +254,12 @@ class Transactions:
             del admin
         known = [place for place in stored if place.error is None and place.offset >= 0]
         newest = max(known, key=lambda place: place.offset, default=None)
-        return (-1, None) if newest is None else (newest.offset, Mark.parse(newest.metadata or ""))
+        if newest is None:
+            return -1, None
+        try:
+            return newest.offset, Mark.parse(newest.metadata or "")
+        except UnicodeDecodeError:  # of another program, which uses the group
+            return newest.offset, None
 
 
 _REFUSED = "refused permanently by Kafka, in a transaction whose worker ended before it could record that here"

@@ -98,6 +98,8 @@ async def find_or_make(
     made = str(stream.created.isoformat() if stream.created else "")
     try:
         info = await _info(client, config.stream, name, seconds)
+        if position is not None and _of_another(position, made) and info["config"].get("deliver_policy") != "all":
+            log.warning("%s: the stream was recreated, and its consumer too; it begins where that one says", where)
     except nats.js.errors.NotFoundError as error:
         if error.err_code != _CONSUMER_NOT_FOUND:
             raise
@@ -143,12 +145,17 @@ def _start(
         return {"deliver_policy": DeliverPolicy.ALL}
     if position is None:
         return {"deliver_policy": DeliverPolicy(config.deliver_policy), "opt_start_seq": config.start_sequence}
-    sequence, _, of_stream = position.partition("@")
-    if of_stream != made:
+    sequence = position.partition("@")[0]
+    if _of_another(position, made):
         log.warning("%s: the stream was recreated; reading all of it", where)
         return {"deliver_policy": DeliverPolicy.ALL}
     log.warning("%s: the consumer was lost; recreating it after sequence %s", where, sequence)
     return {"deliver_policy": DeliverPolicy.BY_START_SEQUENCE, "opt_start_seq": int(sequence) + 1}
+
+
+def _of_another(position: str, made: str) -> bool:
+    """Whether it is of a stream of the same name that was there before."""
+    return position.partition("@")[2] != made
 
 
 def _judge(found: dict[str, Any], config: NatsSourceConfig, where: str) -> None:

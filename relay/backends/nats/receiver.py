@@ -60,6 +60,13 @@ class NatsReceiver:
         """Raises NotConnected, or ConfigError when someone must change something."""
         self._nats.open()
 
+    @property
+    def begun(self) -> dict[str, str]:
+        """Where a consumer begins that does not begin with all there is: a position, if there was none."""
+        if self._position is not None or self._config.deliver_policy == "all":
+            return {}
+        return {self._partition: f"{self._consumer.floor}@{self._consumer.stream_made}"}
+
     def fetch(self, max_messages: int, wait_seconds: float) -> list[Arrived]:
         return self._nats.call(self._fetch(max_messages, wait_seconds), wait_seconds + 3 * self._seconds)
 

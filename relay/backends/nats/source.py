@@ -45,6 +45,7 @@ class NatsSource(Source[NatsSourceConfig, Arrived]):
         self.close()
         position = positions.get(f"{self._config.stream}/{self._consumer}")
         self._receiver = opened(NatsReceiver(self._config, self._consumer, self._pipeline, self._where, position))
+        self.begun = self._receiver.begun
 
     def fetch(self, max_messages: int, wait_seconds: float) -> list[Arrived]:
         return self._opened().fetch(max_messages, wait_seconds)

@@ -23,6 +23,8 @@ class Group(NamedTuple):
     """Where a consumer group stands."""
 
     outbox_id: int
+    outbox_made: str
+    """When the outbox was made, which tells it from another of the same name."""
     last_id: int
     """The highest id taken."""
     group_id: int
@@ -47,7 +49,7 @@ def join_group(session: Session, outbox: str, group: str, where: str) -> Group:
                 raise ConfigError(
                     f"{where}: it does not exist: run select tide.outbox_create('{outbox}'); in its database"
                 )
-            outbox_id, last_id, group_id, offset_id, pipeline, is_polled = row
+            outbox_id, made, last_id, group_id, offset_id, pipeline, is_polled = row
             if pipeline is not None:
                 raise ConfigError(
                     f"{where}: its consumer group {group!r} belongs to the pipeline {pipeline!r} of that database; "
@@ -59,7 +61,7 @@ def join_group(session: Session, outbox: str, group: str, where: str) -> Group:
                     "name another in consumer_group"
                 )
             if group_id is not None:
-                return Group(outbox_id, last_id, group_id, offset_id)
+                return Group(outbox_id, made, last_id, group_id, offset_id)
             try:
                 session.execute(query("outbox_create_group"), parameters | {"outbox_id": outbox_id})
             except pg.InsufficientPrivilege as error:

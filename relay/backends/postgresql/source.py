@@ -60,8 +60,14 @@ class OutboxSource(Source[OutboxSourceConfig, Message]):
             try:
                 session.begin_call()
                 group = join_group(session, self._outbox, self._group, self._where)
-                position = positions.get(self._outbox)
+                position, made = positions.get(self._outbox), f"{self._outbox}/made"
                 start = group.offset_id if position is None else int(position)
+                is_known = positions.get(made) == group.outbox_made
+                if position is not None and made in positions and not is_known:
+                    raise ConfigError(
+                        f"{self._where}: message {start} of an outbox of this name is stored that was dropped: this "
+                        "one was created later. Create another pipeline with another event_id, as ids repeat"
+                    )
                 if start > group.last_id:
                     raise ConfigError(
                         f"{self._where}: message {start} is stored, and the outbox has come to {group.last_id} only: "
@@ -74,6 +80,7 @@ class OutboxSource(Source[OutboxSourceConfig, Message]):
                 raise
             self._reader = OutboxReader(session, self._outbox, group)
             self._settled = self._handed = self._after = start
+            self.begun = {} if is_known else {made: group.outbox_made}
 
     def fetch(self, max_messages: int, wait_seconds: float) -> list[Message]:
         until = time.monotonic() + wait_seconds

@@ -71,15 +71,18 @@ class RedisSource(Source[RedisSourceConfig, Taken]):
         except ImportError as error:
             raise MissingExtra("redis", "redis") from error
         self.close()
-        link = RedisLink(self._config, self._where, self._pipeline)
+        config = self._config
+        link = RedisLink(config, self._where, self._pipeline)
         try:
             deadline = self._deadline()
             link.open(deadline)
-            self._make_group(link, deadline, again=self._had_group or self._config.stream in positions)
+            self._make_group(link, deadline, again=self._had_group or config.stream in positions)
         except BaseException:
             link.close()
             raise
         self._link, self._had_group = link, True
+        # Else a group that begins later than the stream, and is lost before anything came, would begin there again.
+        self.begun = {} if config.stream in positions or config.start == "0" else {config.stream: "0-0"}
         self._next_claim, self._count = 0.0, _FIRST_COUNT
 
     def fetch(self, max_messages: int, wait_seconds: float) -> list[Taken]:
@@ -206,7 +209,11 @@ class RedisSource(Source[RedisSourceConfig, Taken]):
                 ) from error
             raise link.translated(error, opening=True) from error
         if again:
-            _log.warning("%s: group %r was gone; it begins again at the start of the stream", self._where, config.group)
+            _log.warning(
+                "%s: group %r was gone; it begins again at the start of the stream. Redis does not tell whether the "
+                "stream is another one now: entries whose ids are known count as stored",
+                self._where, config.group,
+            )  # fmt: skip
 
     def _acknowledge(self, link: "RedisLink", ids: Sequence[bytes]) -> None:
         from redis.exceptions import ResponseError

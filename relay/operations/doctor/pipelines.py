@@ -75,4 +75,11 @@ def _is_installed(distribution: str) -> bool:
     return True
 
 
-CHECKS: tuple[Check, ...] = (pipelines,)
+def cautions(connection: Connection, _settings: Settings) -> Iterator[Finding]:
+    """What workers found out about backends that break a promise."""
+    for row in rows(connection, "pipeline_cautions"):
+        fix = "use a backend that keeps it, or have receivers recognize duplicates: see the backend's page"
+        yield warning(f"pipeline {row['pipeline']}", mask(row["caution"]), fix)
+
+
+CHECKS: tuple[Check, ...] = (pipelines, cautions)

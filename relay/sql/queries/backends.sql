@@ -1,9 +1,9 @@
 -- The outbox of another database as a source, its inbox as a sink.
 
 -- name: source_outbox
--- An outbox, the highest id taken, our group in it, who has the group there: a pipeline, or consumers that poll it, which
--- an older database does not know.
-select o.outbox_id, tide.outbox_last_id(o.outbox_id), g.group_id, g.offset_id, p.name,
+-- An outbox, when it was made, the highest id taken, our group in it, who has the group there: a pipeline, or consumers
+-- that poll it, which an older database does not know.
+select o.outbox_id, extract(epoch from o.created_at)::text, tide.outbox_last_id(o.outbox_id), g.group_id, g.offset_id, p.name,
        coalesce((to_jsonb(g) ->> 'polled')::boolean, false)
   from tide.outbox o
   left join tide.consumer_group g on g.outbox_id = o.outbox_id and g.name = %(consumer_group)s

@@ -42,6 +42,13 @@ select p.name, p.direction, o.name as outbox, g.name as consumer_group, i.name a
  where %(names)s::text[] is null or p.name = any(%(names)s)
  order by p.name
 
+-- name: pipeline_cautions
+-- What sinks found out about promises that do not hold.
+select s.pipeline, s.position as caution
+  from tide.position s join tide.pipeline p on p.name = s.pipeline
+ where p.direction = 'forward' and s.partition = 'caution' and s.position <> ''
+ order by s.pipeline
+
 -- name: pipeline_set
 -- Creates or changes a forward pipeline. Without a group it keeps the one it has, and with it its offset.
 select tide.relay_set_outbox(%(name)s, %(outbox)s,

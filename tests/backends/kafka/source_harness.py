@@ -6,7 +6,9 @@ from typing import Any
 
 from confluent_kafka import Producer
 
+from relay.backends.common.deadline import in_ms
 from relay.backends.kafka.source import KafkaSource
+from relay.backends.kafka.topic_ids import topic_ids
 from tests.backends.kafka.harness import KafkaHarness
 from tests.backends.source_harness import MissingSource, Sent, SourceHarness
 
@@ -31,6 +33,10 @@ class KafkaSourceHarness(SourceHarness):
             producer.produce(topic, message.body, message.key, partition, headers=list(message.headers.items()))
             producer.poll(0)
         assert producer.flush(30) == 0
+
+    def topic_id(self) -> str:
+        """Empty while the broker does not know the topic yet, or any more."""
+        return topic_ids(self.kafka.server.access, [self.topic], in_ms(10_000)).get(self.topic, "")
 
     def stall(self) -> AbstractContextManager[object]:
         return self.kafka.stall()

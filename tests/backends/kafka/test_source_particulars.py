@@ -1,9 +1,13 @@
 """What is true of the Kafka source alone."""
 
 import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
+from structlog.testing import capture_logs
 
 from relay.backends.kafka.source import KafkaSource
 from relay.backends.registry import source_class
@@ -35,14 +39,22 @@ def send_in_transaction(harness: KafkaSourceHarness, body: bytes, *, commit: boo
         producer.abort_transaction(10)
 
 
+def recreate(harness: KafkaSourceHarness, then: Callable[[], object] = lambda: None) -> None:
+    before = harness.topic_id()
+    harness.kafka.server.delete_topic(harness.topic)
+    harness.kafka.server.create_topic(harness.topic)
+    then()
+    wait_until(lambda: harness.topic_id() not in ("", before), what="the topic is another one")
+
+
 class TestWhatIsRead:
     def test_a_message_is_known_by_topic_partition_and_offset(self, harness: KafkaSourceHarness) -> None:
         harness.send([Sent(b"{}", "k", {"a": "1"}), Sent(b"[]")])
         with opened(harness) as source:
             topic, place = harness.topic, f"{harness.topic}/0"
             assert take(source, 2) == [
-                Received(f"{place}/0", b"{}", {"a": "1"}, "k", topic, place, "0"),
-                Received(f"{place}/1", b"[]", {}, None, topic, place, "1"),
+                Received(f"{place}/0", b"{}", {"a": "1"}, "k", topic, place, f"0@{harness.topic_id()}"),
+                Received(f"{place}/1", b"[]", {}, None, topic, place, f"1@{harness.topic_id()}"),
             ]
 
     def test_a_tombstone_is_null(self, harness: KafkaSourceHarness) -> None:
@@ -137,6 +149,62 @@ class TestWhereItBegins:
         with opened(harness, auto_offset_reset="latest", group_id=harness.topic) as source:
             assert numbers(take(source, 2)) == [4, 5]
 
+    def test_latest_holds_although_the_group_has_forgotten_it(self, harness: KafkaSourceHarness) -> None:
+        harness.send(messages(1, 3))
+        with opened(harness, auto_offset_reset="latest", group_id=harness.topic) as source:
+            begun = dict(source.begun)
+        assert begun == {f"{harness.topic}/0": f"2@{harness.topic_id()}"}
+        harness.send(messages(4, 2))
+        with opened(harness, begun, auto_offset_reset="latest", group_id=f"{harness.topic}-other") as source:
+            assert not source.begun
+            assert numbers(take(source, 2)) == [4, 5]
+
+    def test_a_topic_of_a_pattern_that_is_added_while_none_looks_is_read_from_its_beginning(
+        self, harness: KafkaSourceHarness
+    ) -> None:
+        server, pattern = harness.kafka.server, f"^{harness.topic}.*"
+        options: dict[str, Any] = {"topic": pattern, "auto_offset_reset": "latest", "group_id": harness.topic}
+        harness.send(messages(1, 3))
+        with opened(harness, **options) as source:
+            assert receive(source, 10, 0.1) == []
+            begun = dict(source.begun)
+        server.create_topic(f"{harness.topic}-idle")
+        harness.send_to(f"{harness.topic}-idle", messages(10, 2))
+        inbox = Inbox()
+        with opened(harness, **options) as source:
+            store(source, inbox, take(source, 2))
+        assert inbox.numbers() == [10, 11]
+        server.create_topic(f"{harness.topic}-read")
+        harness.send_to(f"{harness.topic}-read", messages(20, 2))
+        with opened(harness, begun | inbox.positions, **options | {"group_id": f"{harness.topic}-other"}) as source:
+            assert numbers(take(source, 2)) == [20, 21]
+
+    @pytest.mark.parametrize("reset", ["latest", "error"])
+    def test_so_is_one_of_a_pattern_that_had_no_topic_at_first(self, harness: KafkaSourceHarness, reset: str) -> None:
+        name = f"later-{harness.topic}"
+        options: dict[str, Any] = {"topic": f"^{name}.*", "auto_offset_reset": reset, "group_id": name}
+        with opened(harness, **options) as source:
+            assert receive(source, 10, 0.1) == []
+            begun = dict(source.begun)
+        assert begun == {f"^{name}.*": "read"}
+        harness.kafka.server.create_topic(name)
+        harness.send_to(name, messages(1, 2))
+        with opened(harness, begun, **options) as source:
+            assert not source.begun
+            assert numbers(take(source, 2)) == [1, 2]
+
+    def test_a_pattern_that_is_new_begins_where_auto_offset_reset_says(self, harness: KafkaSourceHarness) -> None:
+        other = f"other-{harness.topic}"
+        harness.kafka.server.create_topic(other)
+        harness.send(messages(1, 3))
+        harness.send_to(other, messages(10, 3))
+        options: dict[str, Any] = {"auto_offset_reset": "latest", "group_id": harness.topic}
+        with opened(harness, **options) as source:
+            begun = dict(source.begun)
+        with opened(harness, begun, topic=f"{harness.topic},^other-{harness.topic}", **options) as source:
+            assert receive(source, 10, 0.1) == []
+            assert source.begun.keys() == {f"^{other}", f"{other}/0"}
+
     def test_error_asks_a_person(self, harness: KafkaSourceHarness) -> None:
         with pytest.raises(ConfigError, match="set auto_offset_reset to earliest"):
             harness.make_source(auto_offset_reset="error").open({})
@@ -190,6 +258,59 @@ class TestGaps:
         with opened(harness, positions, on_gap="continue") as source:
             assert numbers(take(source, 2)) == [1, 2]
 
+    @pytest.mark.parametrize("again", [2, 3, 9])
+    def test_a_recreated_topic_is_known_by_its_id_however_many_messages_it_has(
+        self, harness: KafkaSourceHarness, again: int
+    ) -> None:
+        inbox = Inbox()
+        harness.send(messages(1, 3))
+        with opened(harness) as source:
+            store(source, inbox, take(source, 3))
+        recreate(harness)
+        harness.send(messages(100, again))
+        with pytest.raises(ConfigError, match=rf"was deleted and recreated \(its id is {harness.topic_id()}\).*on_gap"):
+            harness.make_source().open(inbox.positions)
+        with opened(harness, inbox.positions, on_gap="continue") as source:
+            assert source.begun == {f"{harness.topic}/0": f"-1@{harness.topic_id()}@recreated"}
+            store(source, inbox, take(source, again))
+        assert inbox.numbers() == [1, 2, 3, *range(100, 100 + again)], "no event id is one of before"
+        harness.send(messages(200, 1))
+        with opened(harness, inbox.positions) as source:
+            store(source, inbox, take(source, 1))
+        assert inbox.numbers()[-1] == 200
+        recreate(harness)
+        harness.send(messages(300, 1))
+        with opened(harness, inbox.positions, on_gap="continue") as source:
+            store(source, inbox, take(source, 1))
+        assert inbox.numbers()[-1] == 300
+
+    def test_what_was_let_go_on_does_so_before_anything_comes(self, harness: KafkaSourceHarness) -> None:
+        positions = {f"{harness.topic}/0": f"7@{harness.topic_id()}"}
+        recreate(harness)
+        with opened(harness, positions, on_gap="continue") as source:
+            positions |= source.begun
+        harness.send(messages(1, 1))
+        with opened(harness, positions) as source:
+            (message,) = take(source, 1)
+        assert message.id == f"{harness.topic}/0/0@{harness.topic_id()}"
+
+    def test_a_topic_that_is_recreated_while_it_is_read_is_noticed(self, harness: KafkaSourceHarness) -> None:
+        inbox = Inbox()
+        harness.send(messages(1, 2))
+        with opened(harness, refresh_ms=100) as source:
+            store(source, inbox, take(source, 2))
+            recreate(harness, lambda: harness.send(messages(100, 5)))
+            with pytest.raises(NotConnected) as caught:
+                within(10, lambda: until_it_raises(lambda: receive(source, 10, 0.1)))
+            assert caught.value.code == "no_topic"
+            with pytest.raises(ConfigError, match="was deleted and recreated"):
+                source.open(inbox.positions)
+
+    def test_positions_without_an_id_are_those_of_the_topic_that_is_there(self, harness: KafkaSourceHarness) -> None:
+        harness.send(messages(1, 3))
+        with opened(harness, {f"{harness.topic}/0": "0"}) as source:
+            assert numbers(take(source, 2)) == [2, 3]
+
     def test_what_goes_while_it_rests_is_said_by_the_next_open(self, harness: KafkaSourceHarness) -> None:
         harness.send(messages(1, 9))
         inbox = Inbox()
@@ -208,6 +329,36 @@ class TestGaps:
         harness.kafka.server.trim(harness.topic, 0, 6)
         with opened(harness) as source:
             assert numbers(take(source, 3)) == [7, 8, 9]
+
+
+class TestWithoutTopicIds:
+    """Brokers before 2.8, and some that are no Apache Kafka."""
+
+    @pytest.fixture
+    def harness(self, tmp_path: Path) -> Iterator[KafkaSourceHarness]:
+        server = KafkaServer(tmp_path, topic_ids=False)
+        server.start()
+        try:
+            yield KafkaSourceHarness(KafkaHarness(server))
+        finally:
+            server.stop()
+
+    def test_a_position_is_an_offset_and_the_log_says_what_cannot_be_seen(self, harness: KafkaSourceHarness) -> None:
+        harness.send(messages(1, 3))
+        inbox = Inbox()
+        with capture_logs() as logs, opened(harness) as source:
+            store(source, inbox, take(source, 3))
+        assert inbox.positions == {f"{harness.topic}/0": "2"}
+        assert [entry["reason"] for entry in logs if "cannot be recognized" in entry["event"]] == [
+            "its topics have no ids"
+        ]
+
+    def test_a_position_with_an_id_keeps_it(self, harness: KafkaSourceHarness) -> None:
+        harness.send(messages(1, 3))
+        with opened(harness, {f"{harness.topic}/0": "0@AbCdEfGhIjKlMnOpQrStUv@recreated"}) as source:
+            (message, _) = take(source, 2)
+        assert message.position == "1@AbCdEfGhIjKlMnOpQrStUv@recreated"
+        assert message.id == f"{harness.topic}/0/1@AbCdEfGhIjKlMnOpQrStUv"
 
 
 def test_the_source_is_the_one_of_the_table() -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from relay.backends.common.deadline import in_ms
 from relay.backends.sink import Sink
@@ -202,3 +203,40 @@ def librdkafka_clients() -> int:
     """Each has one main thread."""
     names = (task.read_text().strip() for task in Path("/proc/self/task").glob("*/comm"))
     return sum(name == "rdk:main" for name in names)
+
+
+class TestAClusterThatDropsTheMetadataOfOffsets:
+    """Its offset alone cannot be told from one that an operator has set: messages of a crash are sent again."""
+
+    @pytest.fixture
+    def harness(self, own_kafka: Callable[..., KafkaServer]) -> KafkaHarness:
+        harness = KafkaHarness(own_kafka(offset_metadata=False), transactional=True)
+        harness._options["transactional_id"] = f"id-{harness.topic}"
+        return harness
+
+    def test_is_said_so_after_the_first_batch_and_after_a_crash(self, harness: KafkaHarness) -> None:
+        with capture_logs() as logs, opened(harness) as killed:
+            killed.begin(drain(1), 0)
+            assert killed.caution == ""
+            send(harness, killed, range(1, 11))
+            killed.begin(drain(2), 10)
+            assert "does not keep the metadata of the offset of group" in killed.caution
+            assert "at least once" in killed.caution
+            killed.begin(drain(3), 10)
+            assert [entry["event"] for entry in logs].count("exactly once does not hold") == 1
+            with opened(harness) as other:
+                assert other.begin(drain(1, epoch=2), 5) == Progress(5)
+                assert other.caution == killed.caution
+                assert [entry["event"] for entry in logs].count("exactly once does not hold") == 2
+
+    def test_one_that_keeps_it_is_asked_once(self, kafka_server: KafkaServer) -> None:
+        harness = KafkaHarness(kafka_server, transactional=True)
+        harness._options["transactional_id"] = f"id-{harness.topic}"
+        with capture_logs() as logs, opened(harness) as sink:
+            for number in range(1, 5):
+                sink.begin(drain(number), (number - 1) * 10)
+                send(harness, sink, range((number - 1) * 10 + 1, number * 10 + 1))
+                assert sink.caution == ""
+            transactions = sink._connection.transactions  # type: ignore[attr-defined]
+            assert transactions._is_checked
+        assert logs == []

@@ -74,6 +74,11 @@ class NatsSourceHarness(SourceHarness):
         answer = self.ask(subject, {"stream_name": self.stream, "config": wanted})
         assert "error" not in answer, answer
 
+    def recreate_stream(self) -> None:
+        config = self.ask(f"STREAM.INFO.{self.stream}")["config"]
+        self.ask(f"STREAM.DELETE.{self.stream}")
+        self.ask(f"STREAM.CREATE.{self.stream}", config)
+
     def lose_consumer(self) -> None:
         self.ask(f"CONSUMER.DELETE.{self.stream}.{self.consumer}")
 

@@ -48,6 +48,46 @@ class TestWhereItBegins:
             assert numbers(take(source, 10)) == list(range(11, 21))
         assert "the consumer was lost" in caplog.text
 
+    def test_one_that_is_lost_before_anything_came_begins_where_it_began(self, harness: NatsSourceHarness) -> None:
+        harness.send(messages(1, 3))
+        with opened(harness, deliver_policy="new") as source:
+            begun = dict(source.begun)
+        harness.lose_consumer()
+        harness.send(messages(4, 2))
+        with opened(harness, begun, deliver_policy="new") as source:
+            assert not source.begun
+            assert numbers(take(source, 2)) == [4, 5]
+
+    @pytest.mark.parametrize("received", [0, 2])
+    def test_of_a_stream_that_was_recreated_everything_is_read(
+        self, harness: NatsSourceHarness, received: int, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        inbox = Inbox()
+        with opened(harness, deliver_policy="new") as source:
+            positions = dict(source.begun)
+            harness.send(messages(1, received))
+            store(source, inbox, take(source, received))
+        positions |= inbox.positions
+        harness.recreate_stream()
+        harness.send(messages(1, 5))
+        with caplog.at_level(logging.WARNING), opened(harness, positions, deliver_policy="new") as source:
+            store(source, inbox, take(source, 5))
+        assert "the stream was recreated" in caplog.text
+        assert inbox.numbers() == [*range(1, received + 1), 1, 2, 3, 4, 5], "they are others, by their times"
+
+    def test_a_consumer_that_someone_recreated_with_its_stream_is_said_so(
+        self, harness: NatsSourceHarness, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        harness.send(messages(1, 1))
+        inbox = Inbox()
+        with opened(harness) as source:
+            store(source, inbox, take(source, 1))
+        harness.recreate_stream()
+        harness.make_consumer(deliver_policy="new")
+        with caplog.at_level(logging.WARNING), opened(harness, inbox.positions):
+            pass
+        assert "recreated, and its consumer too" in caplog.text
+
     def test_a_consumer_that_is_lost_in_mid_flow_is_said_so_and_made_anew(self, harness: NatsSourceHarness) -> None:
         harness.send(messages(1, 20))
         inbox = Inbox()

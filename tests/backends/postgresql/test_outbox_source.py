@@ -11,7 +11,7 @@ from relay.backends.postgresql.reader import Backlog, OutboxReader
 from relay.backends.postgresql.source import OutboxSource
 from relay.errors import ConfigError, NotConnected
 from tests.backends.postgresql.outbox_source_harness import OUTBOX, OutboxSourceHarness, publish
-from tests.backends.source_steps import messages, numbers, opened, or_none, receive, take
+from tests.backends.source_steps import Inbox, messages, numbers, opened, or_none, receive, store, take
 from tests.backends.source_suite import SourceSuite
 from tests.backends.steps import Limits, start, within
 from tests.services.postgres import Database
@@ -231,6 +231,22 @@ class TestAccess:
             harness.make_source().open({OUTBOX: "4"})
         with opened(harness, {OUTBOX: "3"}) as source:
             assert receive(source, 10, 0) == []
+
+    def test_so_is_one_that_has_as_many_messages_as_before(self, harness: OutboxSourceHarness) -> None:
+        harness.send(messages(1, 3))
+        inbox = Inbox()
+        with opened(harness) as source:
+            store(source, inbox, take(source, 3))
+            positions = inbox.positions | dict(source.begun)
+        with opened(harness, positions) as source:
+            assert not source.begun
+            assert receive(source, 10, 0) == []
+        with harness.database.connect() as connection:
+            connection.execute("select tide.outbox_drop(%s, true)", [OUTBOX])
+            connection.execute("select tide.outbox_create(%s)", [OUTBOX])
+        harness.send(messages(1, 9))
+        with pytest.raises(ConfigError, match="message 3 of an outbox of this name is stored that was dropped"):
+            harness.make_source().open(positions)
 
     def test_the_rights_of_a_relay_are_enough_once_the_group_is_there(self, harness: OutboxSourceHarness) -> None:
         role = f"reader_of_{harness.database.name}"

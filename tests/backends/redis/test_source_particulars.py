@@ -189,6 +189,26 @@ class TestAGroup:
             drainer.wait_for(written=10)
         assert inbox.numbers() == [6, 7, 8, 9, 10, 100, 101, 102, 103, 104]
 
+    def test_of_a_stream_that_was_recreated_before_anything_came_begins_at_its_beginning(
+        self, harness: RedisSourceHarness, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        harness.send(messages(1, 3))
+        with opened(harness, start="$") as source:
+            begun = dict(source.begun)
+            assert receive(source, 10, 0) == []
+        with harness.client() as client:
+            client.delete(harness.stream)
+        harness.send(messages(10, 4))
+        with caplog.at_level(logging.WARNING), opened(harness, begun, start="$") as source:
+            assert not source.begun
+            assert numbers(take(source, 4)) == [10, 11, 12, 13]
+        assert "entries whose ids are known count as stored" in caplog.text
+
+    def test_that_begins_at_the_beginning_leaves_nothing_to_remember(self, harness: RedisSourceHarness) -> None:
+        harness.send(messages(1, 1))
+        with opened(harness) as source:
+            assert not source.begun
+
     def test_of_a_redis_that_forgot_everything_is_made_again(self, harness: RedisSourceHarness) -> None:
         inbox = Inbox()
         harness.send(messages(1, 5))

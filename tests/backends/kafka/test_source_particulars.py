@@ -9,22 +9,26 @@ import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 from structlog.testing import capture_logs
 
+from relay.backends.kafka.positions import Position
 from relay.backends.kafka.source import KafkaSource
 from relay.backends.registry import source_class
 from relay.errors import ConfigError, NotConnected
 from relay.models import Received
+from tests.backends.kafka.conftest import ours_alone
 from tests.backends.kafka.harness import KafkaHarness
 from tests.backends.kafka.source_harness import KafkaSourceHarness
 from tests.backends.source_harness import Sent
 from tests.backends.source_steps import Inbox, messages, numbers, opened, receive, store, take, until_it_raises
-from tests.backends.steps import Limits, within
+from tests.backends.steps import Limits, publish, within
+from tests.backends.steps import opened as opened_sink
+from tests.services.apache_kafka import ApacheKafka
 from tests.services.kafka import KafkaServer
 from tests.waiting import wait_until
 
 
 @pytest.fixture
-def harness(kafka_server: KafkaServer) -> KafkaSourceHarness:
-    return KafkaSourceHarness(KafkaHarness(kafka_server))
+def harness(each_kafka: KafkaServer) -> KafkaSourceHarness:
+    return KafkaSourceHarness(KafkaHarness(each_kafka))
 
 
 def send_in_transaction(harness: KafkaSourceHarness, body: bytes, *, commit: bool) -> None:
@@ -96,8 +100,8 @@ class TestWhatIsRead:
 
 
 class TestPartitionsAndTopics:
-    def test_each_partition_goes_on_from_its_own_position(self, kafka_server: KafkaServer) -> None:
-        harness = KafkaSourceHarness(KafkaHarness(kafka_server, partitions=3))
+    def test_each_partition_goes_on_from_its_own_position(self, each_kafka: KafkaServer) -> None:
+        harness = KafkaSourceHarness(KafkaHarness(each_kafka, partitions=3))
         for partition in range(3):
             harness.send_to(harness.topic, messages(partition * 100, 10), partition)
         positions = {f"{harness.topic}/0": "4", f"{harness.topic}/2": "9"}
@@ -133,6 +137,40 @@ class TestPartitionsAndTopics:
         with opened(harness, inbox.positions, auto_offset_reset="latest") as source:
             store(source, inbox, take(source, 1))
         assert inbox.numbers() == [2, 3, 4]
+
+    def test_many_partitions_and_topics_take_as_many_requests_as_few(
+        self, each_kafka: KafkaServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Else a topic with enough of them never opens, as all requests have one time limit."""
+        many = 30 if isinstance(each_kafka, ApacheKafka) else 1000  # it takes 13 s to make a thousand
+        asked: list[str] = []
+
+        class Counting(Consumer):
+            def __getattribute__(self, name: str) -> Any:
+                if name in {"list_topics", "get_watermark_offsets", "offsets_for_times", "committed", "commit"}:
+                    asked.append(name)
+                return super().__getattribute__(name)
+
+        monkeypatch.setattr("relay.backends.kafka.reader.Consumer", Counting)
+        harness = KafkaSourceHarness(KafkaHarness(each_kafka, partitions=many))
+        topics = [harness.topic, *(f"{harness.topic}-{number}" for number in range(7))]
+        for topic in topics[1:]:
+            each_kafka.create_topic(topic)
+        producer = Producer(each_kafka.access)
+        for partition in range(0, many, 2):
+            producer.produce(harness.topic, b'{"n": 1}', partition=partition)
+        assert producer.flush(30) == 0
+        known = {f"{harness.topic}/{partition}": "0" for partition in range(0, many, 2)}
+        for reset in ("earliest", "latest"):
+            asked.clear()
+            with opened(harness, known, topic=topics, auto_offset_reset=reset, refresh_ms=100) as source:
+                assert len(asked) <= 6, asked
+                harness.send_to(harness.topic, messages(2, 1), many - 1)
+                assert numbers(take(source, 1)) == [2]
+                asked.clear()
+                for _ in range(5):
+                    receive(source, 1, 0.1)
+                assert 1 <= len(asked) <= 5, asked
 
     def test_a_topic_without_a_name_or_a_broken_pattern_is_refused(self, harness: KafkaSourceHarness) -> None:
         for wrong in ("", "a,,b", "^("):
@@ -226,6 +264,7 @@ class TestWhereItBegins:
             server = harness.kafka.server
             wait_until(lambda: server.committed("tide-relay.contract", harness.topic)[0] == 3, what="it is committed")
 
+    @ours_alone
     def test_a_group_that_nobody_can_be_told_of_does_not_hold_up_the_end(self, harness: KafkaSourceHarness) -> None:
         harness.send(messages(1, 5))
         with opened(harness, timeout_ms=1000) as source:
@@ -249,6 +288,46 @@ class TestGaps:
             harness.make_source().open(positions)
         with opened(harness, positions, on_gap="continue") as source:
             assert numbers(take(source, 3)) == [7, 8, 9]
+
+    @pytest.mark.parametrize("how", ["committed", "aborted", "by our sink"])
+    def test_what_ends_a_transaction_is_no_message_that_was_removed_unread(
+        self, harness: KafkaSourceHarness, how: str
+    ) -> None:
+        if how == "by our sink":
+            with opened_sink(harness.kafka, transactional=True, transactional_id=harness.topic) as sink:
+                assert publish(sink, [harness.kafka.record(1, body=b'{"n": 1}')]) == []
+        else:
+            send_in_transaction(harness, b'{"n": 1}', commit=True)
+        if how == "aborted":
+            send_in_transaction(harness, b'{"n": 99}', commit=False)
+        end = 4 if how == "aborted" else 2
+        place, inbox = f"{harness.topic}/0", Inbox()
+        with opened(harness) as source:
+            store(source, inbox, take(source, 1))
+            assert receive(source, 10, 0.3) == []
+            passed = source.passed()
+            assert {name: Position.parse(text).offset for name, text in passed.items()} == {place: end - 1}
+            assert source.passed() == {}, "each once"
+            server = harness.kafka.server
+            wait_until(lambda: server.committed("tide-relay.contract", harness.topic)[0] == end, what="no lag is left")
+        harness.kafka.server.trim(harness.topic, 0, end)
+        harness.send(messages(2, 1))
+        with pytest.raises(ConfigError, match="removed unread"):
+            harness.make_source().open(inbox.positions)
+        with opened(harness, {**inbox.positions, **passed}) as source:
+            assert numbers(take(source, 1)) == [2]
+
+    @ours_alone
+    def test_what_was_handed_out_and_given_back_is_not_passed(self, harness: KafkaSourceHarness) -> None:
+        harness.send(messages(1, 9))
+        with opened(harness) as source:
+            source.ack(take(source, 3))
+            take(source, 6)
+            source.release()
+            with harness.stall():
+                assert receive(source, 10, 1.0) == []
+                assert source.passed() == {}
+            assert numbers(take(source, 6)) == [4, 5, 6, 7, 8, 9]
 
     def test_a_recreated_topic_stops_the_pipeline(self, harness: KafkaSourceHarness) -> None:
         harness.send(messages(1, 2))

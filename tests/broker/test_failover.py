@@ -20,6 +20,8 @@ from relay.errors import NotConnected
 from relay.local.servers import EmbeddedRedis
 from tests.backends.redis.cluster import ClusterNode
 from tests.broker.brokers import DEADLINE_SECONDS, FORWARD, IDLE_TIMEOUT_MS, REVERSE, drain, numbers, running_worker
+from tests.fleets.pipelines import Pipelines
+from tests.fleets.processes import running_fleet
 from tests.services.proxy import Proxy
 from tests.waiting import wait_until
 
@@ -134,6 +136,33 @@ def test_workers_and_schedulers_follow_a_failover_and_back(pair, said):
     broker.close()
     assert set(complaints(said)) == {"read_only"}
     assert len(complaints(said)) <= 3
+
+
+def test_a_fleet_delivers_through_failovers_and_shows_no_traceback(pair, database, tmp_path):
+    pipelines = Pipelines(database.url, tmp_path / "delivered")
+    pipelines.make("orders", visibility_timeout_ms=600_000)
+    with running_fleet(database.fleet_url(), pair.url, tmp_path / "fleet") as fleet:
+        processes = [fleet.scheduler(), fleet.workers("workers")]
+        for _ in range(3):
+            pipelines.wait_delivered("orders", pipelines.publish("orders", 3), 60)
+            pair.failover()
+        pipelines.wait_delivered("orders", pipelines.publish("orders", 3), 60)
+        # The same server is a replica for a while, and loses what it had.
+        with client(pair.servers[0]) as asked, client(pair.replica) as empty:
+            empty.execute_command("REPLICAOF", "NO", "ONE")
+            empty.flushall()
+            asked.config_set("masterauth", pair.replica.password)
+            asked.execute_command("REPLICAOF", "127.0.0.1", pair.replica.port)
+            last = pipelines.publish("orders", 3)
+            for process in processes:
+                wait_until(lambda: "it is a replica" in process.get("/ready")[1], 60, "it is said")  # noqa: B023
+            asked.execute_command("REPLICAOF", "NO", "ONE")
+        pipelines.wait_delivered("orders", last, 60)
+        for process in processes:
+            process.wait_ready()
+            assert "Traceback" not in process.text()
+            process.terminate()
+            process.wait_exit()
 
 
 def test_an_acknowledgement_that_a_replica_refuses_is_sent_to_the_primary(pair):

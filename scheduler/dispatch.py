@@ -28,7 +28,8 @@ class Dispatch:
     def __init__(self, broker: dramatiq.Broker, metrics: SchedulerMetrics) -> None:
         self._broker = broker
         self._metrics = metrics
-        self._is_lost = False
+        self._told: set[str] = set()
+        """Codes of the errors since it last answered."""
 
     def serve(self, identity: str) -> None:
         """From now on, drains are of the database that has this identity. Before the first is emitted."""
@@ -49,8 +50,6 @@ class Dispatch:
         try:
             ping(self._broker)
         except NotConnected as error:
-            if not self._is_lost:
-                log.error("broker does not answer", reason=str(error))
             self._failed(error)
         else:
             self._answered()
@@ -59,7 +58,6 @@ class Dispatch:
         try:
             enqueue()
         except NotConnected as error:
-            log.error("broker does not take drains", reason=str(error), retry_in_seconds=PAUSE_SECONDS)
             self._metrics.broker_errors.labels(error.code).inc()
             self._failed(error)
             return False
@@ -67,12 +65,17 @@ class Dispatch:
         return True
 
     def _failed(self, error: NotConnected) -> None:
+        """Each reason is logged once, however often it is met before the broker answers."""
+        if error.code not in self._told:
+            log.error("broker does not take drains", code=error.code, reason=str(error))
         self._metrics.broker_up.set(0)
         self.paused_until = time.monotonic() + PAUSE_SECONDS
-        self.trouble, self._is_lost = str(error), True
+        self.trouble = str(error)
+        self._told.add(error.code)
 
     def _answered(self) -> None:
-        if self._is_lost:
+        if self._told:
             log.info("broker takes drains again")
         self._metrics.broker_up.set(1)
-        self.trouble, self._is_lost = None, False
+        self.trouble = None
+        self._told.clear()

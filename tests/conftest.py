@@ -14,7 +14,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -36,6 +36,7 @@ from tests.services.nats import NatsServer
 from tests.services.postgres import Database, PostgresServer
 from tests.services.proxy import Proxy
 from tests.services.rabbitmq import RabbitmqServer
+from tests.services.redis import EMBEDDED, name_of, program_of
 
 NEWEST = 18
 
@@ -156,18 +157,26 @@ def empty_database(pg: PostgresServer) -> Iterator[Database]:
     pg.drop_database(made)
 
 
+@pytest.fixture
+def redis_program(request: pytest.FixtureRequest) -> Path | None:
+    """What runs as Redis: the server of the wheel, unless the folder of the test runs on others too."""
+    return program_of(getattr(request, "param", EMBEDDED))
+
+
 @pytest.fixture(scope="session")
-def _redis(run_dir: Path) -> Iterator[EmbeddedRedis]:
-    with EmbeddedRedis(run_dir / "redis") as server:
-        yield server
+def _redis(run_dir: Path) -> Iterator[Callable[[Path | None], EmbeddedRedis]]:
+    with ExitStack() as stack:
+        yield cache(
+            lambda program: stack.enter_context(EmbeddedRedis(run_dir / f"redis-{name_of(program)}", program=program))
+        )
 
 
 @pytest.fixture
-def redis_server(_redis: EmbeddedRedis) -> EmbeddedRedis:
+def redis_server(_redis: Callable[[Path | None], EmbeddedRedis], redis_program: Path | None) -> EmbeddedRedis:
     """Redis without persistence, empty."""
-    _redis.start()
-    _redis.flush()
-    return _redis
+    server = _redis(redis_program).start()
+    server.flush()
+    return server
 
 
 @pytest.fixture(scope="session")
@@ -266,9 +275,9 @@ def own_postgres(own_dirs: Callable[[], Path]) -> Iterator[Callable[..., Postgre
 
 
 @pytest.fixture
-def own_redis(own_dirs: Callable[[], Path]) -> Iterator[Callable[..., EmbeddedRedis]]:
+def own_redis(own_dirs: Callable[[], Path], redis_program: Path | None) -> Iterator[Callable[..., EmbeddedRedis]]:
     """Makes servers for this test alone: `own_redis(persistent=False)`."""
-    yield from _own(EmbeddedRedis, own_dirs)
+    yield from _own(partial(EmbeddedRedis, program=redis_program), own_dirs)
 
 
 @pytest.fixture

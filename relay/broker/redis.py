@@ -12,6 +12,9 @@ and is believed as far as `relay.broker.received` says. What is refused is remov
 
 A consumer survives the loss of Redis in place: it keeps count of the drains that its threads are busy with, and sends
 the acknowledgements that it owes when Redis is back, so that no worker thread waits for Redis.
+
+A server that answers and takes no writes is lost too: a replica after a failover, say. Its connections are closed,
+because the name may lead to another server by now.
 """
 
 import threading
@@ -31,8 +34,15 @@ from dramatiq.middleware import Middleware
 
 from relay.broker.queues import Depth
 from relay.broker.received import LARGEST_BYTES, Refusals, Refused, too_large
-from relay.broker.redis_client import CALL_TIMEOUT_SECONDS, code_of, connect
-from relay.broker.redis_consumer import CONSUMER, Room, WakingConsumer, consumer_name
+from relay.broker.redis_client import (
+    CALL_TIMEOUT_SECONDS,
+    code_of,
+    connect,
+    described,
+    forget_connections,
+    is_wrong_type,
+)
+from relay.broker.redis_consumer import CONSUMER, Outage, Room, WakingConsumer, consumer_name
 from relay.errors import ConfigError, NotConnected, RelayError
 from relay.masking import mask
 
@@ -44,8 +54,8 @@ WAKE_LIFETIME_SECONDS = 60
 DEAD_MESSAGE_LIFETIME_MS = 3_600_000
 
 LONGEST_ID = 64
-WRONG_TYPE = "WRONGTYPE"
 FETCH = files("relay.broker").joinpath("fetch.lua").read_text()
+WAKE = files("relay.broker").joinpath("wake.lua").read_text()
 
 log = structlog.get_logger(__name__)
 
@@ -68,6 +78,7 @@ class WakingRedisBroker(RedisBroker):
         self.has_room: Callable[[str], bool] = lambda _: True
         self.stopping = threading.Event()
         self.room_of_drains = Room()
+        self.outage = Outage(url)
         super().__init__(
             client=connect(url, CALL_TIMEOUT_SECONDS),
             middleware=[_StopTaking(self.stopping), *middleware],
@@ -75,6 +86,7 @@ class WakingRedisBroker(RedisBroker):
             dead_message_ttl=DEAD_MESSAGE_LIFETIME_MS,
         )
         self._fetch = self.client.register_script(FETCH)
+        self._wake = self.client.register_script(WAKE)
 
     @property
     def consumer_class(self) -> type[WakingConsumer]:
@@ -94,7 +106,7 @@ class WakingRedisBroker(RedisBroker):
         try:
             return super().enqueue(message)
         except redis.exceptions.RedisError as error:
-            raise NotConnected(mask(f"broker {self.url}: {error}"), code=code_of(error)) from error
+            raise self._lost(error) from error
 
     def do_enqueue(self, queue_name: str, message_id: str, data: bytes) -> None:
         self._repairing(queue_name, lambda: self._dispatch("enqueue")(queue_name, message_id, data))
@@ -104,8 +116,18 @@ class WakingRedisBroker(RedisBroker):
         try:
             call()
         except redis.exceptions.ResponseError as error:
-            self.repair(queue_name, error)
+            if is_wrong_type(error):
+                self.repair(queue_name)
+            else:
+                self.forget_connections()  # nothing was written: the name may lead to another server by now
             call()
+
+    def forget_connections(self) -> None:
+        forget_connections(self.client)
+
+    def _lost(self, error: redis.exceptions.RedisError) -> NotConnected:
+        self.forget_connections()
+        return NotConnected(mask(f"broker {self.url}: {described(error)}"), code=code_of(error))
 
     def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 5000) -> Consumer:
         try:
@@ -127,10 +149,8 @@ class WakingRedisBroker(RedisBroker):
             raise too_large(message) if message > LARGEST_BYTES else Refused("no_message", "its id has no message")
         return message_id, message
 
-    def repair(self, queue_name: str, error: redis.exceptions.ResponseError) -> None:
-        """Removes keys that have the wrong type, which only another client can have made. Raises any other error."""
-        if WRONG_TYPE not in str(error):
-            raise error
+    def repair(self, queue_name: str) -> None:
+        """Removes keys that have the wrong type, which only another client can have made."""
         key = f"{self.namespace}:{queue_name}"
         kinds = {
             key: "list", f"{key}.msgs": "hash", f"{key}.wake": "list", f"{key}.XQ": "zset", f"{key}.XQ.msgs": "hash",
@@ -150,7 +170,7 @@ class WakingRedisBroker(RedisBroker):
             waiting = [self.client.llen(f"{self.namespace}:{name}") for name in queue_names]
             connections = self._connections()
         except redis.exceptions.RedisError as error:
-            raise NotConnected(mask(f"broker {self.url}: {error}"), code=code_of(error)) from error
+            raise self._lost(error) from error
         return [self._depth(name, count, connections) for name, count in zip(queue_names, waiting, strict=True)]
 
     def _connections(self) -> Counter[str] | None:
@@ -181,21 +201,22 @@ class WakingRedisBroker(RedisBroker):
 
     def wake(self, queue_name: str, count: int = 1) -> None:
         """Lets `count` waiting consumers look at the queue."""
-        key = self.wake_key(queue_name)
-        pipe = self.client.pipeline(transaction=False)
-        pipe.rpush(key, *["1"] * min(count, WAKES_KEPT))
-        pipe.ltrim(key, -WAKES_KEPT, -1)
-        pipe.expire(key, WAKE_LIFETIME_SECONDS)
-        pipe.execute()
+        self._push_wakes(self.wake_key(queue_name), f"{self.namespace}:{queue_name}", count)
+
+    def _push_wakes(self, wake_key: str, queue_key: str, count: int) -> None:
+        self._wake(keys=[wake_key, queue_key], args=[min(count, WAKES_KEPT), WAKES_KEPT, WAKE_LIFETIME_SECONDS])
 
     def wake_key(self, queue_name: str) -> str:
         return f"{self.namespace}:{queue_name}.wake"
 
     def ping(self) -> None:
+        """Tries a write, such as all others: what refuses them refuses it. Raises NotConnected."""
         try:
-            self.client.ping()
+            self._push_wakes(f"{NAMESPACE}:__probe__.wake", f"{NAMESPACE}:__probe__", 1)
         except redis.exceptions.RedisError as error:
-            raise NotConnected(mask(f"broker {self.url}: {error}"), code=code_of(error)) from error
+            if is_wrong_type(error):
+                return  # another client has put a key there: the server would take the write
+            raise self._lost(error) from error
 
     def close(self) -> None:
         self.client.close()

@@ -1,12 +1,63 @@
 """Connections to the Redis of the broker, their time limits, and what their errors mean."""
 
+import re
+from typing import NamedTuple
+
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 CALL_TIMEOUT_SECONDS = 2.0
+WRONG_TYPE = "WRONGTYPE"
 
-LOST = (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError)
+
+class _Answer(NamedTuple):
+    """Why a server takes no writes."""
+
+    words: str
+    """How the answer begins, on its own or behind what a script says of itself."""
+    kind: type[Exception] | None
+    """The class that redis-py makes of it, without those words."""
+    code: str
+    meaning: str
+
+
+_CLUSTER = (
+    "it is a node of a Redis Cluster, which spreads the keys of a queue over its nodes: the broker needs a single "
+    "server, or a primary with replicas"
+)
+_REPLICA = "it is a replica, which takes no writes: name the primary, or wait until the name leads to it"
+_ANSWERS = (
+    _Answer("READONLY", redis.exceptions.ReadOnlyError, "read_only", _REPLICA),
+    _Answer("UNBLOCKED force", None, "read_only", _REPLICA),
+    _Answer("MOVED", redis.exceptions.MovedError, "cluster", _CLUSTER),
+    _Answer("ASK", redis.exceptions.AskError, "cluster", _CLUSTER),
+    _Answer("TRYAGAIN", redis.exceptions.TryAgainError, "cluster", _CLUSTER),
+    _Answer("CROSSSLOT", redis.exceptions.ClusterCrossSlotError, "cluster", _CLUSTER),
+    _Answer("Script attempted to access", None, "cluster", _CLUSTER),
+    _Answer("MASTERDOWN", redis.exceptions.MasterDownError, "unavailable", "it is a replica that lost its primary"),
+    _Answer("CLUSTERDOWN", redis.exceptions.ClusterDownError, "cluster", _CLUSTER),
+    _Answer(
+        "OOM", redis.exceptions.OutOfMemoryError, "out_of_memory",
+        "it is out of memory and may remove nothing (maxmemory, maxmemory-policy): make room, or raise maxmemory",
+    ),
+    _Answer("MISCONF", None, "unavailable", "it cannot write to its disk, and takes no writes: see its log"),
+    _Answer("NOREPLICAS", None, "not_replicated", "it has fewer replicas than its min-replicas-to-write asks for"),
+    _Answer("LOADING", redis.exceptions.BusyLoadingError, "loading", "it loads its data after a start: wait"),
+    _Answer("BUSY", None, "unavailable", "it runs a script that does not end: see SCRIPT KILL"),
+    _Answer("NOPERM", redis.exceptions.NoPermissionError, "auth", "its ACL user lacks a permission"),
+)  # fmt: skip
+# A script of Redis 6 says "Error running script (call to f_...): @user_script:14: @user_script: 14: -READONLY ...".
+_BEFORE = r"(?:^|@user_script: ?\d+: ?-?)(?:ERR )?"
+_PATTERNS = [(re.compile(rf"{_BEFORE}{answer.words}\b"), answer) for answer in _ANSWERS]
+
+# Authentication errors are connection errors to redis-py, so they come first.
+_CODES: list[tuple[type[Exception], str]] = [
+    (redis.exceptions.AuthenticationError, "auth"),
+    (redis.exceptions.AuthorizationError, "auth"),
+    (redis.exceptions.TimeoutError, "timeout"),
+    (redis.exceptions.ConnectionError, "not_connected"),
+]
 
 
 def connect(url: str, timeout_seconds: float, name: str | None = None) -> redis.Redis:
@@ -22,13 +73,30 @@ def connect(url: str, timeout_seconds: float, name: str | None = None) -> redis.
     )
 
 
+def forget_connections(client: redis.Redis) -> None:
+    """The next call connects again: a name may lead to another server by now. Calls under way are left alone."""
+    client.connection_pool.disconnect(inuse_connections=False)
+
+
+def is_wrong_type(error: redis.exceptions.RedisError) -> bool:
+    """Whether it is a key that another client has made, and no fault of the server."""
+    return WRONG_TYPE in str(error)
+
+
 def code_of(error: redis.exceptions.RedisError) -> str:
-    # Authentication errors are connection errors to redis-py, so they come first.
-    table: list[tuple[type[Exception], str]] = [
-        (redis.exceptions.AuthenticationError, "auth"),
-        (redis.exceptions.AuthorizationError, "auth"),
-        (redis.exceptions.NoPermissionError, "auth"),
-        (redis.exceptions.TimeoutError, "timeout"),
-        (redis.exceptions.ConnectionError, "not_connected"),
-    ]
-    return next((code for kind, code in table if isinstance(error, kind)), "refused")
+    if answer := _answer(error):
+        return answer.code
+    return next((code for kind, code in _CODES if isinstance(error, kind)), "refused")
+
+
+def described(error: redis.exceptions.RedisError) -> str:
+    """What the error means, for people. It may contain secrets."""
+    answer = _answer(error)
+    return f"{answer.meaning} ({error})" if answer else str(error)
+
+
+def _answer(error: redis.exceptions.RedisError) -> _Answer | None:
+    for pattern, answer in _PATTERNS:
+        if (answer.kind is not None and isinstance(error, answer.kind)) or pattern.search(str(error)):
+            return answer
+    return None

@@ -8,13 +8,21 @@ from collections.abc import Iterable
 from typing import Any
 
 import redis
+import structlog
 from dramatiq.broker import MessageProxy
 from dramatiq.brokers.redis import _RedisConsumer
 from dramatiq.errors import ConnectionClosed
 
 from relay.broker.queues import carries_drains
 from relay.broker.received import Refused, decode
-from relay.broker.redis_client import CALL_TIMEOUT_SECONDS, LOST, connect
+from relay.broker.redis_client import (
+    CALL_TIMEOUT_SECONDS,
+    code_of,
+    connect,
+    described,
+    forget_connections,
+    is_wrong_type,
+)
 from relay.masking import mask
 
 RECONNECT_SECONDS = 0.5
@@ -22,6 +30,8 @@ OWED_ACKS_LIMIT = 10_000
 CLEAN_SECONDS = 60.0
 FULL_SECONDS = 0.25
 CONSUMER = "tide-worker"
+
+log = structlog.get_logger(__name__)
 
 
 def consumer_name(identity: str, queue_name: str) -> str:
@@ -47,6 +57,37 @@ class Room:
         with self._changed:
             self._taken -= 1
             self._changed.notify()
+
+
+class Outage:
+    """What keeps the consumers of a process from their broker: each reason is logged once, and once that it is over."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._queues: set[str] = set()
+        """Those whose consumers cannot use the broker."""
+        self._told: set[str] = set()
+        """Codes of reasons."""
+        self._lock = threading.Lock()
+
+    def begin(self, queue_name: str, error: redis.exceptions.RedisError) -> None:
+        code = code_of(error)
+        with self._lock:
+            is_new = code not in self._told
+            self._queues.add(queue_name)
+            self._told.add(code)
+        if is_new:
+            log.error("broker cannot be used", code=code, reason=mask(f"{self._url}: {described(error)}"))
+
+    def end(self, queue_name: str) -> None:
+        with self._lock:
+            if queue_name not in self._queues:
+                return
+            self._queues.remove(queue_name)
+            if self._queues:
+                return
+            self._told.clear()
+        log.info("broker can be used again")
 
 
 class WakingConsumer(_RedisConsumer):
@@ -79,6 +120,7 @@ class WakingConsumer(_RedisConsumer):
             try:
                 message = self._take()
                 is_empty = message is None
+                self._served()
             except Refused as refused:
                 self.broker.refusals.add(self.queue_name, refused)
             finally:
@@ -86,15 +128,9 @@ class WakingConsumer(_RedisConsumer):
                     self._room.leave()
             if is_empty:
                 self._wait()
-        except redis.exceptions.ResponseError as error:
+        except redis.exceptions.RedisError as error:
             self._repair(error)
             return None
-        except LOST as error:
-            self._outage(error)
-            return None
-        if not self.is_connected:
-            self.is_connected = True
-            self.logger.info("Connected to the broker again.")
         return message
 
     def _enter(self) -> bool:
@@ -114,7 +150,7 @@ class WakingConsumer(_RedisConsumer):
             super().requeue(messages)
             if messages:
                 self.broker.wake(self.queue_name, len(messages))
-        except LOST as error:
+        except redis.exceptions.RedisError as error:
             raise ConnectionClosed(error) from None
 
     def close(self) -> None:
@@ -138,11 +174,14 @@ class WakingConsumer(_RedisConsumer):
         self.queued_message_ids.add(message.message_id)
         return MessageProxy(message)
 
-    def _repair(self, error: redis.exceptions.ResponseError) -> None:
+    def _repair(self, error: redis.exceptions.RedisError) -> None:
+        if not is_wrong_type(error):
+            self._lose(error)
+            return
         try:
-            self.broker.repair(self.queue_name, error)
-        except LOST as lost:
-            self._outage(lost)
+            self.broker.repair(self.queue_name)
+        except redis.exceptions.RedisError as lost:
+            self._lose(lost)
 
     def _clean(self) -> None:
         """Every so often, what processes that died have left."""
@@ -151,6 +190,8 @@ class WakingConsumer(_RedisConsumer):
             try:
                 self.broker.do_fetch(self.queue_name, 0)
             except redis.exceptions.ResponseError as error:
+                if code_of(error) != "refused":
+                    raise
                 self.logger.warning(mask(f"Cannot clean up after processes that died: {error}"))
 
     def _wait(self) -> None:
@@ -163,12 +204,13 @@ class WakingConsumer(_RedisConsumer):
         redis_message_id = message.options["redis_message_id"]
         try:
             self.broker._dispatch(command)(self.queue_name, redis_message_id)
-        except LOST as error:
-            self._owed.append((command, redis_message_id))
-            self.logger.warning(mask(f"The broker is not there to take an {command}; sent when it is back: {error}"))
-        except redis.exceptions.ResponseError as error:
-            # The keys are not as they were, and the drain has been done. The consumer sees to the keys.
-            self.logger.warning(mask(f"The broker refused an {command}: {error}"))
+        except redis.exceptions.RedisError as error:
+            if is_wrong_type(error):
+                # The keys are not as they were, and the drain has been done. The consumer sees to the keys.
+                self.logger.warning(mask(f"The broker refused an {command}: {error}"))
+            else:
+                self._owed.append((command, redis_message_id))
+                self.broker.outage.begin(self.queue_name, error)
         finally:
             self.queued_message_ids.discard(message.message_id)
             self._room.leave()
@@ -179,8 +221,14 @@ class WakingConsumer(_RedisConsumer):
             self.broker._dispatch(command)(self.queue_name, redis_message_id)
             self._owed.popleft()
 
-    def _outage(self, error: Exception) -> None:
-        if self.is_connected:
-            self.is_connected = False
-            self.logger.error(mask(f"Lost the broker {self.broker.url}; retrying until it is back: {error}"))
+    def _served(self) -> None:
+        self.is_connected = True
+        self.broker.outage.end(self.queue_name)
+
+    def _lose(self, error: redis.exceptions.RedisError) -> None:
+        self.is_connected = False
+        if not self.broker.stopping.is_set():  # then it is we who close the connections
+            self.broker.outage.begin(self.queue_name, error)
+        for client in (self.broker.client, self._waiting):
+            forget_connections(client)  # the name may lead to another server by now
         time.sleep(min(self._timeout_seconds, RECONNECT_SECONDS))

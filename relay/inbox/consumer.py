@@ -22,9 +22,11 @@ import random
 import secrets
 import socket
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, TypeVar, overload
 
 import psycopg
@@ -49,6 +51,8 @@ _log = logging.getLogger(__name__)
 # How long a stop may go unnoticed while there is nothing to do.
 _STOP_POLL_SECONDS = 0.2
 _MAX_PAUSE_SECONDS = 30.0
+# With `until_empty` someone waits for the end: so many connections in a row may fail, over about a minute.
+_LOSSES_UNTIL_EMPTY = 9
 
 
 @overload
@@ -108,8 +112,9 @@ def run(
     context manager gives the handler's connection, commits, and rolls back what an error leaves. `sessionmaker.begin`
     and `engine.begin` of SQLAlchemy, Django's `transaction.atomic` and `pool.connection` of psycopg are such.
 
-    `database` is a URL, and a lost connection is replaced; or a connection in autocommit, which nothing else uses
-    meanwhile, and whose loss raises NotConnected. Raises ConfigError if the inbox does not exist or access is denied.
+    `database` is a URL, and a lost connection is replaced; with `until_empty`, NotConnected is raised if the first one
+    fails, or PostgreSQL stays away. Or it is a connection in autocommit, which nothing else uses meanwhile, and whose
+    loss raises NotConnected. Raises ConfigError if the inbox does not exist or access is denied.
     A coroutine needs `run_async`.
     """
     if inspect.iscoroutinefunction(handler):
@@ -163,6 +168,8 @@ class Work:
                     return
             except NotConnected as error:
                 failures = 1 if self.answers > before else failures + 1
+                if self.until_empty and (not self.answers or failures > _LOSSES_UNTIL_EMPTY):
+                    raise
                 pause = min(_MAX_PAUSE_SECONDS, 0.1 * 2 ** min(failures, 9)) * random.uniform(0.5, 1)
                 _log.warning("inbox %s: %s; retrying in %.1f s", self.holder.inbox, error, pause)
                 self.pause(pause)
@@ -228,9 +235,10 @@ class Work:
     def _failed(self, connection: Connection, message: InboxMessage, error: Exception) -> None:
         if connection.closed:
             raise NotConnected(f"PostgreSQL: lost while message {message.event_id} was handled") from error
-        text = mask(storable(f"{type(error).__name__}: {reason_of(error)}"))
+        text = mask(storable(f"{type(error).__name__}: {reason_of(error)}")) + storable(_place(error))
         [(outcome,)] = self._call(connection, "inbox_mark_failed", event_id=message.event_id, error=text)
-        _log.warning("inbox %s: message %s failed (%s): %s", self.holder.inbox, message.event_id, outcome, text)
+        inbox, event_id = self.holder.inbox, message.event_id
+        _log.warning("inbox %s: message %s failed (%s): %s", inbox, event_id, outcome, text, exc_info=error)
 
     def _wait(self, listener: Listener, pace_seconds: float) -> bool:
         """Until a message is said to have come, or it is time to look anyway; which of them."""
@@ -269,6 +277,18 @@ class _JsonText(TextBinaryLoader):
 
     def load(self, data: Buffer) -> str | bytes:
         return super().load(bytes(data)[1:])
+
+
+def _place(error: Exception) -> str:
+    """Where it was raised, for people who have the stored error alone; nothing for an error of ours."""
+    frames = list(traceback.walk_tb(error.__traceback__))
+    if not frames:
+        return ""
+    frame, line = frames[-1]
+    if str(frame.f_globals.get("__name__")).startswith("relay."):
+        return ""
+    file = "/".join(Path(frame.f_code.co_filename).parts[-2:])
+    return f" ({file}:{line} in {frame.f_code.co_name})"
 
 
 def _parsed(text: Any) -> Any:

@@ -116,14 +116,15 @@ class EmbeddedPostgres(ServerProcess):
 
 
 class EmbeddedRedis(ServerProcess):
-    """Redis 6.2. It keeps its data over a restart only when `persistent`."""
+    """Redis 6.2, or the server that is this `program`. It keeps its data over a restart only when `persistent`."""
 
     stop_signal = signal.SIGTERM
     kill_signal = signal.SIGKILL
 
-    def __init__(self, data_dir: Path | str, *, persistent: bool = False) -> None:
+    def __init__(self, data_dir: Path | str, *, persistent: bool = False, program: Path | None = None) -> None:
         super().__init__(data_dir)
         self.persistent = persistent
+        self._program = program
 
     @property
     def url(self) -> str:
@@ -143,7 +144,7 @@ class EmbeddedRedis(ServerProcess):
             f"bind 127.0.0.1\nport {self.port}\nrequirepass {self.password}\ndir {_quoted(self.data_dir)}\n"
             f'save ""\nappendonly {"yes" if self.persistent else "no"}\n',
         )
-        return [_redis_program(), str(settings)], {}
+        return [str(self._program or _redis_program()), str(settings)], {}
 
     def answers(self) -> bool:
         try:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from tests.backends.redis.server import DurableRedis
 from tests.services.moto import MotoServer
 from tests.services.nats import NatsServer
 from tests.services.postgres import Database, PostgresServer
+from tests.services.redis import name_of
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -54,32 +56,40 @@ def strict_moto(_strict_moto: MotoServer) -> MotoServer:
 
 
 @pytest.fixture(scope="session")
-def _durable_redis(run_dir: Path) -> Iterator[EmbeddedRedis]:
-    with DurableRedis(run_dir / "durable-redis") as server:
-        yield server
+def _durable_redis(run_dir: Path) -> Iterator[Callable[[Path | None], EmbeddedRedis]]:
+    with ExitStack() as stack:
+        yield cache(
+            lambda program: stack.enter_context(DurableRedis(run_dir / f"durable-redis-{name_of(program)}", program))
+        )
 
 
 @pytest.fixture
-def durable_redis(_durable_redis: EmbeddedRedis) -> EmbeddedRedis:
+def durable_redis(_durable_redis: Callable[[Path | None], EmbeddedRedis], redis_program: Path | None) -> EmbeddedRedis:
     """Redis that keeps what it acknowledged, empty."""
-    _durable_redis.start()
-    _durable_redis.flush()
-    return _durable_redis
+    server = _durable_redis(redis_program).start()
+    server.flush()
+    return server
 
 
 @pytest.fixture(scope="session")
-def _redis_cluster(run_dir: Path) -> Iterator[RedisCluster]:
-    cluster = RedisCluster(run_dir / "redis-cluster")
-    yield cluster
-    cluster.kill()
+def _redis_cluster(run_dir: Path) -> Iterator[Callable[[Path | None], RedisCluster]]:
+    with ExitStack() as stack:
+
+        def make(program: Path | None) -> RedisCluster:
+            cluster = RedisCluster(run_dir / f"redis-cluster-{name_of(program)}", program)
+            stack.callback(cluster.kill)
+            return cluster
+
+        yield cache(make)
 
 
 @pytest.fixture
-def redis_cluster(_redis_cluster: RedisCluster) -> RedisCluster:
+def redis_cluster(_redis_cluster: Callable[[Path | None], RedisCluster], redis_program: Path | None) -> RedisCluster:
     """Two primaries that keep what they acknowledged, empty."""
-    _redis_cluster.start()
-    _redis_cluster.flush()
-    return _redis_cluster
+    cluster = _redis_cluster(redis_program)
+    cluster.start()
+    cluster.flush()
+    return cluster
 
 
 @pytest.fixture(scope="session")

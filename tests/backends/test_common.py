@@ -1,6 +1,7 @@
 """What all backends share: the batch, the error table, deadlines, and the types of their keys."""
 
 import time
+from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
@@ -38,7 +39,7 @@ class TestABatch:
         made.hold_back_from(1)
         assert made.result() == [LATE, Failure(2, False, "not_sent", "waits for record 1"), known]
 
-    def test_stands_still_only_when_nothing_was_delivered_or_refused_for_good(self) -> None:
+    def test_stands_still_when_all_of_it_is_sent_again(self) -> None:
         whole = batch(2, Failure(0, False, "blocked", "alarm"))
         whole.hold_back_from(0)
         with pytest.raises(NotConnected, match="here: alarm") as caught:
@@ -46,6 +47,8 @@ class TestABatch:
         assert caught.value.code == "blocked"
         assert batch(2, LATE).result_unless_stuck("here") == [LATE]
         assert batch(2, REFUSED, LATE).result_unless_stuck("here") == [REFUSED, LATE]
+        with pytest.raises(NotConnected, match="here: a replica"):
+            batch(2, Failure(0, False, "read_only", "a replica"), replace(REFUSED, index=1)).result_unless_stuck("here")
         assert batch(0).result_unless_stuck("here") == []
 
     def test_that_had_no_time_at_all_says_so(self) -> None:

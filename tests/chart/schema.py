@@ -50,8 +50,9 @@ def walk(schema: Object = SCHEMA, path: tuple[str, ...] = ()) -> Iterator[tuple[
     yield path, schema
     for key, below in schema.get("properties", {}).items():
         yield from walk(below, (*path, key))
-    if isinstance(schema.get("additionalProperties"), dict):
-        yield from walk(schema["additionalProperties"], (*path, "forward"))
+    free = [schema.get("additionalProperties"), *schema.get("patternProperties", {}).values()]
+    for below in (each for each in free if isinstance(each, dict)):
+        yield from walk(below, (*path, "forward"))
     if "items" in schema:
         yield from walk(schema["items"], (*path, "0"))
 

@@ -12,7 +12,10 @@ from tests.chart.schema import FREE, is_closed, pointer, refusals, types, values
 from tests.chart.values import CHART, CI_FILES, DEFAULTS, MINIMAL, ci_values, leaves, merged
 
 LEVELS = [(path, schema) for path, schema in walk() if "object" in types(schema)]
-CLOSED = [path for path, schema in LEVELS if schema.get("additionalProperties") is False]
+# Where keys are free, one is misspelt only if no name can be like that: `test_schema_engine.py` has a case.
+CLOSED = [
+    path for path, schema in LEVELS if schema.get("additionalProperties") is False and "patternProperties" not in schema
+]
 TYPED = [
     (path, schema) for path, schema in walk() if path and types(schema) and not {"object", "array"} >= types(schema)
 ]

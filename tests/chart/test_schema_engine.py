@@ -27,6 +27,7 @@ WRONG: dict[str, Object] = {
     "a number that is too small": {"drainTimeoutSeconds": 0},
     "a number that is too large": {"scheduler": {"replicas": 1001}},
     "a text that is too short": {"config": {"relayGroupId": ""}},
+    "a name that no group can have": {"workers": {"groups": {"Forward": {}}}},
     "a key that is missing": {"config": {"logLevel": None}},
     "one thing twice": {"secretFiles": ["nats", "nats"]},
     "two things at once": {"image": {"pullPolicy": "Sometimes"}, "api": {"enabled": 1}},

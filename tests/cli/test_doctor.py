@@ -11,6 +11,7 @@ from typing import Any
 
 import psycopg
 import pytest
+import redis
 
 from relay.local.servers import EmbeddedRedis
 from relay.operations.locks import lock_key
@@ -46,6 +47,18 @@ def test_a_server_that_is_not_there_fails_with_a_fix() -> None:
     assert code == 1
     assert found["connection"]["result"] == found["broker"]["result"] == "failed"
     assert "check the URL" in found["connection"]["fix"]
+
+
+def test_a_broker_that_takes_no_writes_fails(redis_server: EmbeddedRedis) -> None:
+    with redis.Redis.from_url(redis_server.url) as client:
+        client.config_set("maxmemory", 1)
+        try:
+            found = findings("postgresql://u@127.0.0.1:1/d", redis_server.url)[1]["broker"]
+        finally:
+            client.config_set("maxmemory", 0)
+    assert found["result"] == "failed"
+    assert "it is out of memory" in found["found"]
+    assert "memory to spare" in found["fix"]
 
 
 def test_rabbitmq_is_looked_at_too(database: Database, rabbitmq_server: RabbitmqServer) -> None:

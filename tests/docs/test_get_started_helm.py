@@ -63,7 +63,17 @@ def test_the_chart_is_where_the_commands_say() -> None:
     checkout = clone[-1].rpartition("/")[2]
     for words in helm():
         assert words[2] == "tide"
-        assert ROOT / words[3].removeprefix(f"{checkout}/") == CHART
+        if words[1] != "test":
+            assert ROOT / words[3].removeprefix(f"{checkout}/") == CHART
+
+
+def test_an_upgrade_gives_all_values_again() -> None:
+    """What an upgrade reuses lacks the defaults of a newer chart, which refuses it."""
+    text = "".join(path.read_text("utf-8") for path in (CHART / "README.md", ROOT / "docs" / f"{PAGE}.md"))
+    assert "helm upgrade" in text
+    assert not re.search(r"helm upgrade[^`]*--reuse-values", text)
+    urls = ["postgres.existingSecret=tide-urls", "broker.existingSecret=tide-urls"]
+    assert all(set(urls) <= set(words) for words in helm() if words[1] != "test")
 
 
 def test_what_is_set_are_values_of_the_chart(values: dict[str, Any]) -> None:

@@ -1,5 +1,6 @@
 """relay.inbox: a handler's work and the mark of its message are one transaction, whatever happens to the process."""
 
+import asyncio
 import contextlib
 import re
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 
 from relay import inbox
 from relay.errors import ConfigError, NotConnected
+from relay.inbox import consumer
 from tests.sql.inbox.inboxes import call, claim, fill, fill_many, names
 from tests.waiting import wait_until
 
@@ -87,7 +89,7 @@ def test_workers_share_an_inbox(db, database):
     assert sorted(effects(db)) == sorted(f"m{n}" for n in range(1, 201))
 
 
-def test_what_a_failing_handler_did_is_undone_and_its_neighbours_are_handled(db, database):
+def test_what_a_failing_handler_did_is_undone_and_its_neighbours_are_handled(db, database, caplog):
     fill(db, "a", "bad", "c")
 
     def handle(connection, message):
@@ -100,7 +102,10 @@ def test_what_a_failing_handler_did_is_undone_and_its_neighbours_are_handled(db,
     row = db.execute(
         "select retry_count, error, claimed_by, available_at > now() from tide.commands_pending"
     ).fetchone()
-    assert row == (1, "ValueError: no \N{REPLACEMENT CHARACTER} such thing", None, True)
+    assert row[1].startswith("ValueError: no \N{REPLACEMENT CHARACTER} such thing (inbox/test_run.py:")
+    assert row[1].endswith(" in handle)")
+    assert row[::2] == (1, None) and row[3]
+    assert 'raise ValueError("no \\0 such thing")' in caplog.text, "the traceback is logged"
 
 
 def test_a_message_that_always_fails_is_dead_at_last(db, database):
@@ -261,3 +266,46 @@ def test_what_is_wrong_for_good_is_said(db, database):
         inbox.run(database.url, "missing", leave_effect)
     with database.connect(autocommit=False) as connection, pytest.raises(ConfigError, match="autocommit"):
         inbox.run(connection, "commands", leave_effect)
+
+
+NOWHERE = "postgresql://u@127.0.0.1:1/none"
+
+
+@pytest.mark.timeout(60)
+def test_until_it_is_empty_means_no_wait_for_a_server_that_is_not_there(db, database, proxy, monkeypatch):
+    with pytest.raises(NotConnected):
+        inbox.run(NOWHERE, "commands", leave_effect, until_empty=True)
+
+    async def handle(connection, message):
+        raise AssertionError
+
+    with pytest.raises(NotConnected):
+        asyncio.run(inbox.run_async(NOWHERE, "commands", handle, until_empty=True))
+    monkeypatch.setattr(consumer, "_MAX_PAUSE_SECONDS", 0.01)
+    fill(db, "a", "b", "c")
+    between = proxy(database.url)
+
+    def interrupted(connection, message):
+        leave_effect(connection, message)
+        if message.event_id == "b":
+            between.refuse()
+
+    with pytest.raises(NotConnected):
+        inbox.run(between.through(database.url), "commands", interrupted, until_empty=True)
+    assert effects(db) == ["a"]
+
+
+def test_until_it_is_empty_a_lost_connection_is_replaced(db, database, proxy):
+    fill(db, "a", "b")
+    between = proxy(database.url)
+    cut = threading.Event()
+
+    def interrupted(connection, message):
+        if not cut.is_set():
+            cut.set()
+            between.cut()
+        leave_effect(connection, message)
+
+    url = between.through(database.url)
+    assert inbox.run(url, "commands", interrupted, until_empty=True, visibility_seconds=60) == 0
+    assert cut.is_set(), "its lease has not run out: nothing can be claimed"

@@ -6,6 +6,7 @@ import signal
 import time
 
 import pytest
+from redis import Redis
 
 from relay.local.server_process import free_port
 from relay.local.servers import EmbeddedPostgres
@@ -58,6 +59,14 @@ def test_workers_are_healthy_without_their_servers_and_ready_only_with_them(own_
         assert running.get("/health")[0] == 200
         assert redis.password not in reasons(running) and own_postgres.password not in reasons(running)
         redis.start()
+        wait_until(lambda: ready(running), START_SECONDS, "they are ready again")
+
+        with Redis.from_url(redis.url) as client:
+            client.replicaof("127.0.0.1", 1)
+            wait_until(
+                lambda: "it is a replica" in reasons(running), START_SECONDS, "a broker that takes no writes too"
+            )
+            client.replicaof("NO", "ONE")
         wait_until(lambda: ready(running), START_SECONDS, "they are ready again")
 
 

@@ -53,6 +53,12 @@ class Proxy:
         """Ends the server's side of every connection. The client's side stays open, and nothing reads what it sends."""
         self._tell("half_close")
 
+    def lead_to(self, port: int) -> None:
+        """From now on, new connections go to that port; those that are there stay where they are: as after a failover
+        under the same name.
+        """
+        self._tell(f"lead_to {port}")
+
     def delay(self, seconds: float) -> None:
         """From now on every piece of data is late by so much, in both directions."""
         self._tell(f"delay {seconds}")
@@ -148,6 +154,9 @@ class _Switchboard:
             connection.half_closed = True
             with contextlib.suppress(OSError):
                 connection.client.write_eof()
+
+    async def lead_to(self, port: float) -> None:
+        self._upstream = (self._upstream[0], int(port))
 
     async def delay(self, seconds: float) -> None:
         self._seconds = seconds

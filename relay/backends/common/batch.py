@@ -15,14 +15,11 @@ class Batch:
         self.blocked_by: int | None = None
         """The first record that failed for now: nothing later needs to be sent, because the caller sends it again."""
         self._size = size
-        self._refused = False
 
     def add(self, failures: Iterable[Failure]) -> None:
         for failure in failures:
             self.failures[failure.index] = failure
-            if failure.permanent:
-                self._refused = True
-            elif self.blocked_by is None or failure.index < self.blocked_by:
+            if not failure.permanent and (self.blocked_by is None or failure.index < self.blocked_by):
                 self.blocked_by = failure.index
 
     def fail(self, index: int, permanent: bool, code: str, reason: str) -> None:
@@ -39,10 +36,12 @@ class Batch:
 
     @property
     def standstill(self) -> Failure | None:
-        """What blocks the batch, if no record of it was delivered and none was refused permanently."""
-        if not self.failures or self._refused or len(self.failures) < self._size:
+        """What blocks the batch, if the caller will send all of it again: nothing of it was delivered, and its first
+        record was not refused permanently. That later ones were is found again.
+        """
+        if not self.failures or len(self.failures) < self._size or self.failures[0].permanent:
             return None
-        return self.failures[min(self.failures) if self.blocked_by is None else self.blocked_by]
+        return self.failures[0 if self.blocked_by is None else self.blocked_by]
 
     def result(self) -> list[Failure]:
         """What `publish` returns."""

@@ -17,6 +17,7 @@ _BEGINNINGS = {
     "noauth ": "auth",
     "wrongtype ": "wrong_type",
     "nogroup ": "no_group",
+    "unblocked force": "read_only",  # the primary has become a replica
     "unblocked ": "no_group",
     "the id specified in xadd": "id_passed",
     "the stream has exhausted": "id_passed",

@@ -62,6 +62,8 @@ class RedisSource(Source[RedisSourceConfig, Taken]):
         """Received before and not acknowledged: those above this id are still to be looked at; None: all were."""
         self._held: set[bytes] = set()
         """Handed out and not acknowledged."""
+        self._off_the_list: set[bytes] = set()
+        """Of those, what the server has taken off its list of pending entries: it will not give them again."""
         self._next_claim = 0.0
         self._count = _FIRST_COUNT
 
@@ -107,13 +109,16 @@ class RedisSource(Source[RedisSourceConfig, Taken]):
     def ack(self, received: Sequence[Received]) -> None:
         link = self._opened()
         ids = [message.token for message in received]
+        self._off_the_list.difference_update(ids)  # stored, whatever becomes of the acknowledgement
         self._acknowledge(link, ids)
         self._held.difference_update(ids)
 
     def release(self) -> None:
         """Nothing to give back: the next worker is the same consumer, and begins with what this one left."""
+        self._say_gone(sorted(self._off_the_list))
         self._pending_after = _BEGINNING
         self._held.clear()
+        self._off_the_list.clear()
 
     def close(self) -> None:
         self.release()
@@ -131,7 +136,10 @@ class RedisSource(Source[RedisSourceConfig, Taken]):
         while True:
             command = ("XAUTOCLAIM", config.stream, config.group, self._consumer, config.claim_idle_ms, cursor)
             answer = self._ask(link, self._deadline(), *command, "COUNT", _IDS_AT_ONCE, "JUSTID")
-            cursor, ids = answer[0], answer[1]
+            # Before Redis 7 there is no third element: what is gone stays on the list, and is found when it is read.
+            cursor, ids, gone = answer[0], answer[1], answer[2] if len(answer) > 2 else []
+            self._say_gone([entry_id for entry_id in gone if entry_id not in self._held])
+            self._off_the_list.update(self._held.intersection(gone))
             if not self._held.issuperset(ids):
                 self._pending_after = _BEGINNING
             if cursor == b"0-0":
@@ -174,20 +182,25 @@ class RedisSource(Source[RedisSourceConfig, Taken]):
         gone: list[bytes] = []
         sizes: list[int] = []
         for entry_id, fields in entries:
+            if entry_id in self._held:
+                continue
             if fields is None:
                 gone.append(entry_id)
-            elif entry_id not in self._held:
+            else:
                 sizes.append(size_of(fields))
                 batch.append((entry_id, fields))
-        if gone:
-            _log.warning(
-                "%s: %d entries were deleted or trimmed before they were stored, the first is %s",
-                self._where, len(gone), gone[0].decode(),
-            )  # fmt: skip
-            self._acknowledge(link, gone)
+        self._say_gone(gone)
+        self._acknowledge(link, gone)
         if sizes:
             self._count = max(1, min(self._count * _GROWTH, _LARGEST_COUNT, _ANSWER_BYTES // max(1, *sizes)))
         return sum(sizes)
+
+    def _say_gone(self, ids: Sequence[bytes]) -> None:
+        if ids:
+            _log.warning(
+                "%s: %d entries were deleted or trimmed before they were stored, the first is %s",
+                self._where, len(ids), ids[0].decode(),
+            )  # fmt: skip
 
     # Questions to the server ----------------------------------------------------------------------
 

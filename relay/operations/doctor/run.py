@@ -6,7 +6,7 @@ import psycopg
 
 from relay.broker.factory import make_broker, ping
 from relay.database.connection import Connection, connect
-from relay.errors import RelayError
+from relay.errors import NotConnected, RelayError
 from relay.masking import mask
 from relay.operations.base import refusals
 from relay.operations.doctor import database, jobs, pipelines, queues
@@ -46,6 +46,10 @@ def _run(check: Check, connection: Connection, settings: Settings) -> Iterator[F
         yield failed(check.__name__.replace("_", " "), found, "fix what else is found, and run relay doctor again")
 
 
+# Codes of a Redis that answers, and takes no writes.
+_NO_WRITES = {"read_only", "cluster", "out_of_memory", "unavailable", "not_replicated"}
+
+
 def _broker(settings: Settings) -> Iterator[Finding]:
     try:
         broker = make_broker(settings.broker_url)
@@ -54,6 +58,9 @@ def _broker(settings: Settings) -> Iterator[Finding]:
         finally:
             broker.close()
     except RelayError as error:
-        yield failed("broker", str(error), "check --broker-url (RELAY_BROKER_URL), and that the broker runs there")
+        fix = "check --broker-url (RELAY_BROKER_URL), and that the broker runs there"
+        if isinstance(error, NotConnected) and error.code in _NO_WRITES:
+            fix = "give a Redis that takes writes: a single server, or the primary of replicas, with memory to spare"
+        yield failed("broker", str(error), fix)
     else:
         yield ok("broker", mask(settings.broker_url))

@@ -24,8 +24,8 @@ class ClusterNode(DurableRedis):
         DurableRedis.settings + "cluster-enabled yes\ncluster-node-timeout 5000\ncluster-require-full-coverage no\n"
     )
 
-    def __init__(self, data_dir: Path, password: str = "") -> None:
-        super().__init__(data_dir)
+    def __init__(self, data_dir: Path, program: Path | None = None, password: str = "") -> None:
+        super().__init__(data_dir, program)
         self.data_dir.mkdir(parents=True)
         ports = iter(free_port, 0)
         # Below the ports from which systems give to outgoing connections, the bus too.
@@ -41,9 +41,9 @@ class ClusterNode(DurableRedis):
 class RedisCluster:
     """`nodes[0]` has the lower half of the slots."""
 
-    def __init__(self, folder: Path) -> None:
-        first = ClusterNode(folder / "0").start()
-        second = ClusterNode(folder / "1", first.password).start()
+    def __init__(self, folder: Path, program: Path | None = None) -> None:
+        first = ClusterNode(folder / "0", program).start()
+        second = ClusterNode(folder / "1", program, first.password).start()
         self.nodes = [first, second]
         self._share_slots()
 

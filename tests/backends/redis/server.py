@@ -14,8 +14,8 @@ class DurableRedis(EmbeddedRedis):
 
     settings = "appendfsync no\n"
 
-    def __init__(self, data_dir: Path) -> None:
-        super().__init__(data_dir, persistent=True)
+    def __init__(self, data_dir: Path, program: Path | None = None) -> None:
+        super().__init__(data_dir, persistent=True, program=program)
 
     def prepare(self) -> tuple[Sequence[str], dict[str, Any]]:
         command, options = super().prepare()

@@ -153,6 +153,8 @@ class TestMaxlen:
 class TestReplicas:
     def test_are_waited_for(self, harness: RedisHarness, own_redis: Callable[..., EmbeddedRedis]) -> None:
         replica = own_redis()
+        with harness.client() as client:
+            client.config_set("repl-diskless-sync-delay", 0)
         with RedisHarness(replica).client() as client:
             client.config_set("masterauth", harness.server.password)
             client.replicaof("127.0.0.1", harness.server.port)
@@ -167,6 +169,25 @@ class TestReplicas:
 
 
 class TestConnections:
+    def test_the_primary_is_found_after_a_failover_under_the_same_name(
+        self, harness: RedisHarness, own_redis: Callable[..., EmbeddedRedis], proxy: Callable[[str], Proxy]
+    ) -> None:
+        """Also when the batch holds a record that is refused permanently."""
+        former = own_redis()
+        between = proxy(former.url)
+        with RedisHarness(former).client() as client:
+            client.config_set("requirepass", harness.server.password)
+            with opened(harness, url=between.through(harness.server.url)) as sink:
+                assert publish(sink, harness.records("a")) == []
+                client.replicaof("127.0.0.1", 1)
+                between.lead_to(harness.server.port)
+                with pytest.raises(NotConnected) as caught:
+                    publish(sink, harness.records("a", "", first=2))
+                assert caught.value.code == "read_only"
+                sink.open()
+                assert [failure.code for failure in publish(sink, harness.records("a", "", first=2))] == ["bad_subject"]
+        assert harness.ids("a") == [2]
+
     def test_one_that_was_ended_while_nothing_happened_is_opened_again(self, harness: RedisHarness) -> None:
         with harness.client() as client, opened(harness) as sink:
             names = [one["name"] for one in client.client_list()]

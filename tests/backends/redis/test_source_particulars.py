@@ -117,11 +117,12 @@ class TestEntriesThatAreGone:
             arrived = take(source, 7)
             assert numbers(arrived) == [1, 2, 6, 7, 8, 9, 10]
             assert harness.pending() == 7
-        logged = re.findall(r"(\d+) entries were deleted or trimmed before they were stored", caplog.text)
-        assert sum(map(int, logged)) == 3
+        assert self.logged(caplog) == 3
         assert f"the first is {received[2].position}" in caplog.text
 
-    def test_that_another_consumer_left_are_acknowledged_too(self, harness: RedisSourceHarness) -> None:
+    def test_that_another_consumer_left_are_acknowledged_too(
+        self, harness: RedisSourceHarness, caplog: pytest.LogCaptureFixture
+    ) -> None:
         harness.send(messages(1, 3))
         with opened(harness):
             pass
@@ -132,6 +133,28 @@ class TestEntriesThatAreGone:
         with opened(harness, claim_idle_ms=1) as source:
             source.ack(take(source, 1))
             wait_until(lambda: receive(source, 1, 0) == [] and harness.pending() == 0, what="nothing is pending")
+        assert self.logged(caplog) == 3
+
+    @pytest.mark.parametrize("stored", [True, False])
+    def test_while_they_are_in_hand_are_logged_only_if_they_are_not_stored(
+        self, harness: RedisSourceHarness, caplog: pytest.LogCaptureFixture, stored: bool
+    ) -> None:
+        harness.send(messages(1, 5))
+        with opened(harness, claim_idle_ms=1) as source:
+            received = take(source, 5)
+            with harness.client() as client:
+                client.xdel(harness.stream, *(message.token for message in received[:2]))
+            harness.send(messages(6, 1))
+            received += take(source, 1)  # with a claim before it
+            if stored:
+                source.ack(received)
+        with opened(harness) as source:
+            assert numbers(receive(source, 10, 0)) == ([] if stored else [3, 4, 5, 6])
+            assert harness.pending() == (0 if stored else 4)
+        assert self.logged(caplog) == (0 if stored else 2)
+
+    def logged(self, caplog: pytest.LogCaptureFixture) -> int:
+        return sum(map(int, re.findall(r"(\d+) entries were deleted or trimmed before they were stored", caplog.text)))
 
 
 class TestAGroup:

@@ -98,4 +98,6 @@ class RedisSender:
         for (key, messages), answer in zip(trip.items(), answers, strict=True):
             if isinstance(answer, Exception):
                 permanent, code = ERRORS.verdict(answer)
+                if not permanent:
+                    self.close()  # after a failover, the name leads to another server than this connection
                 yield from (Failure(index, permanent, code, f"key {key!r}: {answer}") for index in messages)

@@ -62,6 +62,19 @@ def test_a_lost_broker_costs_an_attempt_only_while_it_is_away(server, proxy, han
     assert waiting(server) == 3
 
 
+def test_the_primary_is_found_after_a_failover_under_the_same_name(redis_server, own_redis, proxy, hand_off):
+    replica = own_redis()
+    with redis.Redis.from_url(replica.url) as client:
+        client.config_set("requirepass", redis_server.password)
+        between = proxy(replica.url)
+        sender = hand_off(celery_url=between.through(redis_server.url), timeout_ms=3000)
+        assert sender.send_many([job("celery")]) == [SENT]
+        client.replicaof("127.0.0.1", 1)
+        between.lead_to(redis_server.port)
+        assert sender.send_many([job("celery")]) == [SENT]
+    assert waiting(redis_server) == 1
+
+
 def test_what_is_too_large_is_dead_and_its_neighbours_go_on(server, hand_off):
     large = job("celery", '{"args": ["' + "x" * 1_100_000 + '"]}')
     sender = hand_off(celery_url=server.url)

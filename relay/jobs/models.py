@@ -43,6 +43,8 @@ class Claimed(NamedTuple):
     idempotency_key: str | None
     run_key: str | None
     trace_id: str | None
+    results: str | None = None
+    """What the jobs returned that it waited for, by their UUIDs: a JSON object as text. Asked for after the claim."""
 
     @property
     def uuid(self) -> str:

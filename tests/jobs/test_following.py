@@ -15,7 +15,7 @@ from relay import jobs
 from relay.jobs import job
 from relay.jobs.errors import UnknownQueue, UnknownReference
 from relay.jobs.handlers import AnyJob
-from relay.jobs.testing import own_handlers, run_due
+from relay.jobs.testing import own_handlers, run_due, run_due_async
 from tests.outbox.rows import ROWS, Caller
 from tests.services.postgres import Database, PostgresServer
 
@@ -274,3 +274,24 @@ def test_what_follows_a_job_runs_in_a_test_s_transaction(app: App, shared: Datab
         assert sorted(each.name for each in ran) == ["load", "load", "report", "survey"]
         connection.rollback()
     assert app.written() == 0
+
+
+def test_a_handler_gets_what_those_returned_that_it_waited_for_in_a_test_s_transaction(
+    caller: Caller, app: App
+) -> None:
+    seen: list[Any] = []
+
+    @job(queue=app.queue)
+    def total(context: jobs.Context) -> int:
+        seen.append(context.results)
+        return sum(context.results.values())
+
+    needed = call(caller, app.load.enqueue_many, [{"part": 1}, {"part": 2}])
+    failed = call(caller, app.bad.enqueue)
+    last = call(caller, total.with_options(after=[*needed, failed], run_if="ended").enqueue)
+    call(caller, total.with_options(after=[last]).enqueue)
+    kind = run_due_async if caller.run else run_due
+    ran = kind(caller.connection, app.queue, raise_errors=False)
+    assert [each.result for each in (caller.run(ran) if caller.run else ran)][-2:] == [3, 3]
+    assert seen == [dict(zip(needed, (1, 2), strict=True)), {last: 3}]
+    caller.rollback()

@@ -130,6 +130,37 @@ def test_inline_runs_a_job_if_those_that_it_needs_have_ended(app: App) -> None:
     assert app.ran == [1, 2, 5]
 
 
+def test_inline_gives_a_job_what_those_returned_that_it_needs(app: App) -> None:
+    seen: Ran = []
+
+    @job
+    async def returns(value: Any) -> Any:
+        return value
+
+    @job
+    def returns_a_set() -> set[int]:
+        return {1}
+
+    @job
+    def completes(context: Context) -> str:
+        context.complete(None, ["in its transaction"])
+        return "not this"
+
+    @job
+    def sees(context: Context) -> None:
+        seen.append(context.results)
+
+    with inline() as kept:
+        first, second = returns.enqueue(None, {"a": (1, 2)}), returns.enqueue(None, None)
+        third, fourth = completes.enqueue(None), returns_a_set.enqueue(None)
+        with pytest.raises(KeyError):
+            app.bad.enqueue(None)
+        needed = [first, second, third, fourth, kept.of(app.bad)[0].id]
+        sees.with_options(after=needed, run_if="ended").enqueue(None)
+        sees.enqueue(None)
+    assert seen == [{first: {"a": [1, 2]}, second: None, third: ["in its transaction"]}, {}]
+
+
 Case = Callable[[App], object]
 REQUEST = "https://shop.example/paid"
 

@@ -2,14 +2,16 @@
 
 import json
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from relay.errors import BadValue
 from relay.jobs.context import Context
 from relay.jobs.errors import HandlerError, UnknownReference
 from relay.jobs.handlers import AnyJob
 from relay.jobs.registry import handler
+from relay.jobs.results import result_text
 from relay.jobs.sending import Columns, NewJob, substitutes
 from relay.jobs.testing import blocking
 from relay.jobs.testing.recorder import Recorded, Recorder
@@ -38,8 +40,9 @@ class _Run(NamedTuple):
     context: Context
 
 
-_Work = Generator[_Run, None, None]
-"""Yields what is to be run, and is thrown what that raises: the same for both kinds of calls."""
+_Work = Generator[_Run, Any, None]
+"""Yields what is to be run, and is sent what that returns, or thrown what it raises: the same for both kinds of
+calls."""
 
 
 @dataclass(slots=True)
@@ -57,6 +60,7 @@ class _Inline(Recorder):
         super().__init__()
         self._ended: dict[str, bool] = {}
         """The jobs that have ended, and whether they have succeeded."""
+        self._results: dict[str, Any] = {}
         self._members: dict[int, _Members] = {}
 
     def send(self, jobs: Sequence[NewJob]) -> list[str]:
@@ -97,11 +101,16 @@ class _Inline(Recorder):
                 yield from self._end(kept, members, succeeded=False)
 
     def _run(self, job: NewJob, kept: Recorded, members: _Members) -> _Work:
+        context = _context(job, kept)
+        context.results = {each: self._results[each] for each in kept.member("after") or [] if each in self._results}
         try:
-            yield _Run(_handler(job), job.payload, _context(job, kept))
+            result = yield _Run(_handler(job), job.payload, context)
         except Exception:
             yield from self._end(kept, members, succeeded=False)
             raise
+        with suppress(BadValue):  # what cannot be kept is no failure
+            text = context.completed_with if context.completed else result_text(result)
+            self._results[kept.id] = json.loads(text or "null")
         yield from self._end(kept, members, succeeded=True)
 
     def _end(self, kept: Recorded, members: _Members, *, succeeded: bool) -> _Work:
@@ -148,11 +157,11 @@ def _drive(work: _Work) -> None:
         step = next(work)
         while True:
             try:
-                blocking.run(*step)
+                result = blocking.run(*step)
             except Exception as error:  # noqa: BLE001  the work decides what becomes of it
                 step = work.throw(error)
             else:
-                step = next(work)
+                step = work.send(result)
     except StopIteration:
         return
 
@@ -162,11 +171,11 @@ async def _drive_async(work: _Work) -> None:
         step = next(work)
         while True:
             try:
-                await blocking.run_async(*step)
+                result = await blocking.run_async(*step)
             except Exception as error:  # noqa: BLE001
                 step = work.throw(error)
             else:
-                step = next(work)
+                step = work.send(result)
     except StopIteration:
         return
 

@@ -773,7 +773,7 @@ select p.kind, 'function', unnest(p.names)
     ('job_publisher', array['job_enqueue', 'job_enqueue_many', 'job_enqueued', 'job_batch_create', 'job_batch_close', 'job_batch_get', 'job_uuid', 'job_of_uuid']),
     ('job_worker', array[
         'job_claim', 'job_finish', 'job_complete', 'job_release', 'job_rescue', 'job_worker_start', 'job_worker_beat', 'job_worker_stop',
-        'job_look', 'job_queue_behind',
+        'job_look', 'job_queue_behind', 'job_results',
         'job_queue_create_if_not_exists', 'job_uuid', 'job_of_uuid']),
     ('job_operator', array['job_queue_pause', 'job_queue_resume', 'job_uuid', 'job_of_uuid', 'job_state', 'job_list', 'job_get', 'job_attempts',
         'job_stats', 'job_unknown_handlers', 'job_batch_get', 'job_queue_list', 'job_queue_set', 'job_cancel', 'job_cancel_many', 'job_replay', 'job_replay_many', 'job_purge']),

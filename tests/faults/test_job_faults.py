@@ -110,3 +110,20 @@ def test_a_queue_that_was_dropped_holds_up_no_other_when_the_session_is_lost(job
     job = jobs.enqueue("note")
     assert jobs.wait(job, "succeeded", "dead_letter") == "succeeded"
     wait_until(lambda: workers.says("a job queue was dropped"), 30, "it forgets the queue")
+
+
+def test_a_chain_goes_on_when_a_lock_is_given_that_the_next_job_needs(jobs, database):  # noqa: F811
+    jobs.connection.execute(f"alter database {jobs.one('select current_database()')} set lock_timeout = '200ms'")
+    jobs.fleet.scheduler()
+    workers = jobs.workers(RELAY_JOB_LEASE="30s")
+    jobs.wait_ready()
+    with database.connect(autocommit=False) as other:
+        table = jobs.one("select outbox_id from tide.job_queue where name = 'few'")
+        other.execute(f"lock table tide.job_{table} in share mode")
+        first = job_handlers.note.with_options(then=job_handlers.counted.template()).enqueue(jobs.connection)
+        wait_until(lambda: workers.says("lock timeout"), 30, "its end was undone")
+        assert jobs.state(first) == "leased"
+        other.rollback()
+    wait_until(lambda: jobs.seen("ended"), 30, "the next has run")
+    assert jobs.wait(first, "succeeded", "dead_letter") == "succeeded"
+    assert len(jobs.seen("note")) == 1

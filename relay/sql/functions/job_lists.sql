@@ -113,7 +113,11 @@ begin
                  order by x.id desc limit max_ids) u;
     else
         select array_agg(distinct u.id order by u.id desc) into found_ids
-          from (select j.id from tide.job j where j.outbox_id = queue and j.id < before_id order by j.id desc limit max_ids) u;
+          from (select x.id
+                  from ((select j.id from tide.job j where j.outbox_id = queue and j.id < before_id order by j.id desc limit max_ids)
+                        union all
+                        (select d.id from tide.job_dead d where d.outbox_id = queue and d.id < before_id order by d.id desc limit max_ids)) x
+                 order by x.id desc limit max_ids) u;
     end case;
     return found_ids;
 end $$;

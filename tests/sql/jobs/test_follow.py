@@ -102,7 +102,8 @@ def test_what_cannot_follow_is_refused_at_once_and_never_undoes_the_end_of_a_job
     session.execute("select tide.job_queue_drop('reports')")
     worker.run()
     assert state(session, job) == "succeeded"
-    assert names(session) == ["send", "b"]
+    assert names(session) == ["send", "a", "b"]
+    assert one(session, "select code from tide.job_list('mail', 'dead_letter')") == "not_enqueued"
 
 
 def test_a_chain_goes_on_after_a_job_that_was_completed_by_a_worker_that_died(session: Session, worker: Worker) -> None:

@@ -1,4 +1,4 @@
-"""What follows a job, and cannot be enqueued: never is a dead job that operators see, not now undoes the end of the job."""
+"""What follows a job and cannot be enqueued: never is a dead job that is listed, not now undoes the end of the job."""
 
 from collections.abc import Callable
 from typing import Any
@@ -92,7 +92,7 @@ def test_what_it_would_have_been_is_kept(session: Session, worker: Worker) -> No
     session.execute("select tide.job_replay_many('reports')")
     reports = Worker(session, "reports")
     assert len(reports.run()) == 1
-    assert [row[:2] for row in listed(session)][0] == ("last", "pending")
+    assert listed(session)[0][:2] == ("last", "pending")
 
 
 def test_of_a_queue_that_was_dropped_it_is_in_that_of_the_job_before(session: Session, worker: Worker) -> None:

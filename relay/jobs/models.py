@@ -1,4 +1,4 @@
-"""The values on the path of a job: what a claim hands to a worker process, and what became of one run."""
+"""The values on the path of a job: what a claim gives a worker process, what became of a run, how far a batch is."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -57,6 +57,21 @@ class Claimed(NamedTuple):
             return EPOCH + timedelta(microseconds=self.created_us)
         except OverflowError:
             return LATEST
+
+
+@dataclass(frozen=True, slots=True)
+class BatchProgress:
+    """How far a batch is."""
+
+    closed: bool
+    """Whether it takes no more jobs."""
+    unfinished: int
+    succeeded: int
+    failed: int
+    """Those that are dead or cancelled."""
+    created_at: datetime
+    ended_at: datetime | None
+    """When it was closed and all its jobs had ended: then its callbacks were enqueued."""
 
 
 @dataclass(frozen=True, slots=True)

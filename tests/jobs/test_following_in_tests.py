@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
@@ -89,6 +89,28 @@ def test_inline_runs_what_follows(app: App) -> None:
         with pytest.raises(KeyError):
             app.bad.with_options(then=app.load.template(4)).enqueue(None)
         assert app.ran == []
+
+
+def test_modes_know_how_far_a_batch_is(app: App) -> None:
+    def progress(number: int) -> Any:
+        found = jobs.batch_get(None, number)
+        assert found is not None and found == asyncio.run(jobs.batch_get_async(None, number))
+        return found.closed, found.unfinished, found.succeeded, found.failed, found.ended_at is not None
+
+    for mode, filled, ended in (
+        (recorded, (False, 2, 0, 0, False), (True, 2, 0, 0, False)),
+        (inline, (False, 0, 1, 1, False), (True, 0, 1, 1, True)),
+    ):
+        with mode():
+            number = jobs.batch_create(None)
+            assert progress(number) == (False, 0, 0, 0, False)
+            app.load.with_options(batch=number).enqueue(None, 1)
+            with suppress(KeyError):
+                app.bad.with_options(batch=number).enqueue(None)
+            assert progress(number) == filled
+            jobs.batch_close(None, number)
+            assert progress(number) == ended
+            assert jobs.batch_get(None, 99) is None
 
 
 @pytest.mark.parametrize("fails", [False, True])

@@ -4,12 +4,14 @@ import json
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from relay.errors import BadValue
 from relay.jobs.context import Context
 from relay.jobs.errors import HandlerError, UnknownReference
 from relay.jobs.handlers import AnyJob
+from relay.jobs.models import BatchProgress
 from relay.jobs.registry import handler
 from relay.jobs.results import result_text
 from relay.jobs.sending import Columns, NewJob, substitutes
@@ -50,6 +52,7 @@ class _Members:
     """What became of the jobs of a batch."""
 
     unfinished: int = 0
+    succeeded: int = 0
     failed: int = 0
     kept_only: str | None = None
     """The name of one that does not run here."""
@@ -83,6 +86,13 @@ class _Inline(Recorder):
 
     async def batch_close_async(self, number: int) -> None:
         await _drive_async(self._close(number))
+
+    def batch_get(self, number: int) -> BatchProgress | None:
+        if (found := self.batches.get(number)) is None:
+            return None
+        members = self._members[number]
+        counts = (members.unfinished, members.succeeded, members.failed)
+        return BatchProgress(found.closed, *counts, found.created_at, found.ended_at)
 
     # The work ------------------------------------------------------------------------------------------------------
 
@@ -118,6 +128,7 @@ class _Inline(Recorder):
         if succeeded:
             yield from self._enqueue(kept.member("then") or [])
         members.unfinished -= 1
+        members.succeeded += succeeded
         members.failed += not succeeded
         number = kept.member("batch")
         if number in self.batches and self.batches[number].closed:
@@ -135,6 +146,7 @@ class _Inline(Recorder):
         """If nothing of it is left."""
         found, members = self.batches[number], self._members[number]
         if members.unfinished == 0:
+            found.ended_at = datetime.now(UTC)
             yield from self._enqueue((found.on_success if members.failed == 0 else []) + found.on_complete)
 
     def _enqueue(self, templates: Sequence[Mapping[str, Any]]) -> _Work:

@@ -188,8 +188,7 @@ def run(
     runs = folder / "runs.jsonl"
     make_queues(database)
     processes: list[RelayProcess] = [
-        fleet.scheduler(),
-        fleet.scheduler(),
+        *(fleet.scheduler(RELAY_JOB_LEASE=f"{LEASE_SECONDS}s", TEST_RESCUE_SECONDS="1") for _ in range(2)),
         *(start_workers(fleet, runs) for _ in range(2)),
     ]
     fleet.wait_ready()

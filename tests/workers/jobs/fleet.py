@@ -87,7 +87,7 @@ def jobs(database, fleet, tmp_path) -> Iterator[Jobs]:
 @pytest.fixture
 def running(jobs) -> Jobs:
     """A scheduler and a worker, whose leases are short."""
-    jobs.fleet.scheduler(RELAY_JOB_LEASE="2s")
+    jobs.fleet.scheduler(RELAY_JOB_LEASE="2s", TEST_RESCUE_SECONDS="0.2")
     jobs.workers()
     jobs.wait_ready()
     return jobs

@@ -41,8 +41,8 @@ def test_what_becomes_of_jobs(running, http_receiver, redis_server):  # noqa: F8
         "again": jobs.enqueue("says", text="again", then="retry"),
         "unknown": jobs.enqueue("of_tomorrow"),
         "cancelled": jobs.enqueue("waits"),
-        "blocking": jobs.enqueue("blocks_loop", seconds=5),
-        "thread": jobs.enqueue("blocks", seconds=5),
+        "blocking": jobs.enqueue("blocks_loop", seconds=3),
+        "thread": jobs.enqueue("blocks", seconds=3),
     }
     wait_until(lambda: any(line["id"] == ids["cancelled"] for line in jobs.seen("begun")), 30, "it runs")
     assert jobs.cancel(ids["cancelled"]) == "leased"

@@ -201,6 +201,9 @@ def test_who_enqueues_into_a_batch_holds_up_no_one_who_ends_its_jobs(database: D
         session.execute("set lock_timeout = '2s'")
         Worker(session).run()
         assert numbers(session, number) == (False, 0, 1, 0)
+        limits = "select proconfig from pg_proc where oid = 'tide.job_batch_close'::regproc"
+        assert "lock_timeout=5s" in one(session, limits)
+        session.execute("alter function tide.job_batch_close set lock_timeout = '50ms'")
         with refused("55P03"):
             session.execute("select tide.job_batch_close(%s)", [number])
         slow.commit()

@@ -44,6 +44,7 @@ PUBLIC = {
         "publish_many_async",
     ],
     "relay.jobs": [
+        "BatchProgress",
         "Context",
         "Discard",
         "Job",
@@ -57,6 +58,8 @@ PUBLIC = {
         "batch_close_async",
         "batch_create",
         "batch_create_async",
+        "batch_get",
+        "batch_get_async",
         "before",
         "current",
         "enqueue",

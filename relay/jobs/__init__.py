@@ -18,6 +18,8 @@ from relay.jobs.batches import (
     batch_close_async,
     batch_create,
     batch_create_async,
+    batch_get,
+    batch_get_async,
 )
 from relay.jobs.client import (
     enqueue,
@@ -38,11 +40,13 @@ from relay.jobs.client import (
 from relay.jobs.context import Context, current
 from relay.jobs.handlers import Job
 from relay.jobs.middleware import around, before
+from relay.jobs.models import BatchProgress
 from relay.jobs.outcomes import Discard, Retry, Snooze
 from relay.jobs.registry import job
 from relay.jobs.templates import Template
 
 __all__ = [
+    "BatchProgress",
     "Context",
     "Discard",
     "Job",
@@ -56,6 +60,8 @@ __all__ = [
     "batch_close_async",
     "batch_create",
     "batch_create_async",
+    "batch_get",
+    "batch_get_async",
     "before",
     "current",
     "enqueue",

@@ -8,12 +8,13 @@ When the batch is closed and all of its jobs have ended, `on_success` is enqueue
 own batch until it is closed. As everywhere in `relay.jobs`, nothing is committed or rolled back.
 """
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 from relay.database.callers import Arguments, call, call_async
 from relay.jobs.errors import BadOptions, job_errors
+from relay.jobs.models import BatchProgress
 from relay.jobs.sending import substitutes
 from relay.jobs.templates import Templates, as_tuple, json_array
 
@@ -67,7 +68,7 @@ def batch_close(connection: Any, number: int) -> None:
         substitutes[-1].batch_close(number)
     else:
         with job_errors():
-            call(connection, "job_batch_close", _closed(number))
+            call(connection, "job_batch_close", _numbered(number))
 
 
 async def batch_close_async(connection: Any, number: int) -> None:
@@ -75,7 +76,22 @@ async def batch_close_async(connection: Any, number: int) -> None:
         await substitutes[-1].batch_close_async(number)
     else:
         with job_errors():
-            await call_async(connection, "job_batch_close", _closed(number))
+            await call_async(connection, "job_batch_close", _numbered(number))
+
+
+def batch_get(connection: Any, number: int) -> BatchProgress | None:
+    """How far it is; None if there is no such batch, or no longer."""
+    if substitutes:
+        return substitutes[-1].batch_get(number)
+    with job_errors():
+        return _progress(call(connection, "job_batch_get", _numbered(number)))
+
+
+async def batch_get_async(connection: Any, number: int) -> BatchProgress | None:
+    if substitutes:
+        return substitutes[-1].batch_get(number)
+    with job_errors():
+        return _progress(await call_async(connection, "job_batch_get", _numbered(number)))
 
 
 def _texts(on_success: Templates | None, on_complete: Templates | None) -> tuple[str | None, str | None]:
@@ -93,5 +109,9 @@ def _made(on_success: str | None, on_complete: str | None) -> Arguments:
     return {"on_success": ("jsonb", on_success), "on_complete": ("jsonb", on_complete)}
 
 
-def _closed(number: int) -> Arguments:
+def _numbered(number: int) -> Arguments:
     return {"batch": ("bigint", number)}
+
+
+def _progress(rows: Sequence[tuple[Any, ...]]) -> BatchProgress | None:
+    return BatchProgress(*rows[0]) if rows else None

@@ -66,7 +66,8 @@ class Context:
     """Set when the run should end: its time is up, an operator cancelled it, or its worker stops. A coroutine is also
     cancelled; a plain function asks `cancelled.is_set()` between its steps."""
     results: Mapping[str, Any] = field(default_factory=dict)
-    """What the jobs returned that this one waited for, by their UUIDs."""
+    """What the jobs returned that this one waited for (`after`), by their UUIDs. Absent is one that has not succeeded,
+    and one whose result is not kept: its queue keeps none, or retention has removed it."""
     report: Callable[[str], object] | None = field(default=None, repr=False)
     """Where `progress` goes; by default the log."""
     lease_id: int | None = field(default=None, repr=False)
@@ -75,6 +76,8 @@ class Context:
     completed: bool = field(default=False, repr=False)
     """Whether `complete` was called: the job has ended, if the handler committed. Its worker writes the failure of an
     attempt that was not committed, which PostgreSQL ignores if it was."""
+    completed_with: str | None = field(default=None, repr=False)
+    """The result that `complete` was given, as JSON."""
 
     def progress(self, text: str) -> None:
         """Says how far the job is: for operators, not for programs. Cheap enough for a loop."""
@@ -108,6 +111,7 @@ class Context:
             text = result_text(result)
         except BadValue as error:
             raise BadArguments(f"job {self.name!r}: {error}") from None
+        self.completed_with = text
         if self.lease_id is None:
             return None
         return {

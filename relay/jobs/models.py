@@ -1,4 +1,4 @@
-"""The values on the path of a job: what a claim hands to a worker process, and what became of one run."""
+"""The values on the path of a job: what a claim gives a worker process, what became of a run, how far a batch is."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -43,6 +43,8 @@ class Claimed(NamedTuple):
     idempotency_key: str | None
     run_key: str | None
     trace_id: str | None
+    results: str | None = None
+    """What the jobs returned that it waited for, by their UUIDs: a JSON object as text. Asked for after the claim."""
 
     @property
     def uuid(self) -> str:
@@ -55,6 +57,21 @@ class Claimed(NamedTuple):
             return EPOCH + timedelta(microseconds=self.created_us)
         except OverflowError:
             return LATEST
+
+
+@dataclass(frozen=True, slots=True)
+class BatchProgress:
+    """How far a batch is."""
+
+    closed: bool
+    """Whether it takes no more jobs."""
+    unfinished: int
+    succeeded: int
+    failed: int
+    """Those that are dead or cancelled."""
+    created_at: datetime
+    ended_at: datetime | None
+    """When it was closed and all its jobs had ended: then its callbacks were enqueued."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ from typing import Any, Literal, Protocol
 
 from relay.database.callers import Arguments, Call, Value, call, call_async
 from relay.jobs.errors import job_errors
+from relay.jobs.models import BatchProgress
 
 Kind = Literal["python", "http", "dramatiq", "celery"]
 Columns = Mapping[str, tuple[str, Value]]
@@ -39,6 +40,8 @@ class Substitute(Protocol):
     def batch_close(self, number: int) -> None: ...
 
     async def batch_close_async(self, number: int) -> None: ...
+
+    def batch_get(self, number: int) -> BatchProgress | None: ...
 
 
 substitutes: list[Substitute] = []

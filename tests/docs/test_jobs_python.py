@@ -127,4 +127,4 @@ def test_the_tables_are_those_of_the_code() -> None:
     assert set(table("| `jobs.` |")) == templates
     assert table("| error |") == [name for name in ERRORS_OF_JOBS if name != "JobError"]
     public = {name for name in dir(jobs.Context) if not name.startswith("_")}
-    assert set(table("| `context.` |")) == public - {"report", "lease_id", "number", "completed"}
+    assert set(table("| `context.` |")) == public - {"report", "lease_id", "number", "completed", "completed_with"}

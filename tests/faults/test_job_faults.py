@@ -11,6 +11,13 @@ def begun(jobs: Jobs, job: str) -> int:  # noqa: F811
     return sum(line["id"] == job for line in jobs.seen("begun"))
 
 
+def wait_rescued(jobs: Jobs, job: str, times: int) -> None:  # noqa: F811
+    """Its lease has run out so often. Its pause, of 2 and then 4 s, is over at once: tests/sql measures it."""
+    wait_until(lambda: [code for _, code in jobs.attempts(job)] == ["lease_expired"] * times, 30, "it is rescued")
+    jobs.connection.execute("update tide.job_wait set available_at = now()")
+    jobs.connection.execute("select pg_notify('tide_outbox_notify', 'jobs/long')")
+
+
 def test_workers_are_killed_frozen_and_stopped(jobs):  # noqa: F811
     jobs.fleet.scheduler(RELAY_JOB_LEASE="2s", TEST_RESCUE_SECONDS="0.2")
     first = jobs.workers("workers-first", RELAY_JOB_GRACE="1s")
@@ -21,11 +28,12 @@ def test_workers_are_killed_frozen_and_stopped(jobs):  # noqa: F811
     wait_until(lambda: begun(jobs, job) == 1, 30, "it runs")
     first.kill()
     second = jobs.workers("workers-second", RELAY_JOB_GRACE="1s")
+    wait_rescued(jobs, job, 1)
     wait_until(lambda: begun(jobs, job) == 2, 30, "it runs again")
-    assert [code for _, code in jobs.attempts(job)] == ["lease_expired"]
     # Frozen for longer than the lease: others run it, and what the thawed one says of it is refused.
     second.freeze()
     third = jobs.workers("workers-third", RELAY_JOB_GRACE="1s", RELAY_JOB_SLOTS="3")
+    wait_rescued(jobs, job, 2)
     wait_until(lambda: begun(jobs, job) == 3, 30, "others run it")
     second.thaw()
     wait_until(lambda: second.says("they are dropped here"), 30, "the thawed one drops it")
@@ -73,14 +81,16 @@ def test_servers_are_restarted_and_flushed(jobs, postgres, redis_server):  # noq
 
 
 def test_a_worker_is_cut_off_from_postgresql_for_longer_than_its_lease(jobs, proxy):  # noqa: F811
-    jobs.fleet.scheduler(RELAY_JOB_LEASE="2s")
+    jobs.fleet.scheduler(RELAY_JOB_LEASE="2s", TEST_RESCUE_SECONDS="0.2")
     between = proxy(jobs.fleet.postgres_url)
     first = jobs.workers("workers-first", RELAY_POSTGRES_URL=between.through(jobs.fleet.postgres_url))
     jobs.wait_ready()
+    jobs.connection.execute("select tide.job_queue_set('long', '{\"config\": {\"visibility_timeout_ms\": 500}}')")
     job = jobs.enqueue("waits")
     wait_until(lambda: begun(jobs, job) == 1, 30, "it runs")
     between.refuse()
     second = jobs.workers("workers-second")
+    wait_rescued(jobs, job, 1)
     wait_until(lambda: begun(jobs, job) == 2, 30, "others run it")
     # It ends in both. The one that is cut off says so when it can, and is refused.
     jobs.seen_at.with_name("seen.go").touch()
@@ -110,3 +120,20 @@ def test_a_queue_that_was_dropped_holds_up_no_other_when_the_session_is_lost(job
     job = jobs.enqueue("note")
     assert jobs.wait(job, "succeeded", "dead_letter") == "succeeded"
     wait_until(lambda: workers.says("a job queue was dropped"), 30, "it forgets the queue")
+
+
+def test_a_chain_goes_on_when_a_lock_is_given_that_the_next_job_needs(jobs, database):  # noqa: F811
+    jobs.connection.execute(f"alter database {jobs.one('select current_database()')} set lock_timeout = '200ms'")
+    jobs.fleet.scheduler()
+    workers = jobs.workers(RELAY_JOB_LEASE="30s")
+    jobs.wait_ready()
+    with database.connect(autocommit=False) as other:
+        table = jobs.one("select outbox_id from tide.job_queue where name = 'few'")
+        other.execute(f"lock table tide.job_{table} in share mode")
+        first = job_handlers.note.with_options(then=job_handlers.counted.template()).enqueue(jobs.connection)
+        wait_until(lambda: workers.says("lock timeout"), 30, "its end was undone")
+        assert jobs.state(first) == "leased"
+        other.rollback()
+    wait_until(lambda: jobs.seen("ended"), 30, "the next has run")
+    assert jobs.wait(first, "succeeded", "dead_letter") == "succeeded"
+    assert len(jobs.seen("note")) == 1

@@ -15,7 +15,7 @@ from relay import jobs
 from relay.jobs import job
 from relay.jobs.errors import UnknownQueue, UnknownReference
 from relay.jobs.handlers import AnyJob
-from relay.jobs.testing import own_handlers, run_due
+from relay.jobs.testing import own_handlers, run_due, run_due_async
 from tests.outbox.rows import ROWS, Caller
 from tests.services.postgres import Database, PostgresServer
 
@@ -137,6 +137,8 @@ def test_a_batch_enqueues_its_callbacks_once(caller: Caller, app: App) -> None:
     caller.commit()
     assert [name for name, _ in app.run()] == ["load", "load"], "it is open"
     call(caller, app.load.with_options(batch=number).enqueue, 3)
+    is_open = call(caller, jobs.batch_get, number)
+    assert (is_open.closed, is_open.unfinished, is_open.succeeded, is_open.ended_at) == (False, 1, 2, None)
     undo = caller.savepoint()
     call(caller, jobs.batch_close, number)
     undo()
@@ -144,6 +146,10 @@ def test_a_batch_enqueues_its_callbacks_once(caller: Caller, app: App) -> None:
     call(caller, jobs.batch_close, number)
     caller.commit()
     assert app.run() == [("load", {"part": 3}), ("survey", {"order": "1"}), ("report", {})]
+    ended = call(caller, jobs.batch_get, number)
+    assert (ended.closed, ended.unfinished, ended.succeeded, ended.failed) == (True, 0, 3, 0)
+    assert timedelta() < ended.ended_at - ended.created_at and ended.ended_at.tzinfo is not None
+    assert call(caller, jobs.batch_get, 99999) is None
     undo = caller.savepoint()
     with pytest.raises(UnknownReference, match=f"batch {number} takes no jobs: it is closed"):
         call(caller, app.load.with_options(batch=number).enqueue, 4)
@@ -274,3 +280,26 @@ def test_what_follows_a_job_runs_in_a_test_s_transaction(app: App, shared: Datab
         assert sorted(each.name for each in ran) == ["load", "load", "report", "survey"]
         connection.rollback()
     assert app.written() == 0
+
+
+def test_a_handler_gets_what_those_returned_that_it_waited_for_in_a_test_s_transaction(
+    caller: Caller, app: App
+) -> None:
+    seen: list[Any] = []
+
+    @job(queue=app.queue)
+    def total(context: jobs.Context) -> int:
+        seen.append(context.results)
+        return sum(context.results.values())
+
+    needed = call(caller, app.load.enqueue_many, [{"part": 1}, {"part": 2}])
+    failed = call(caller, app.bad.enqueue)
+    last = call(caller, total.with_options(after=[*needed, failed], run_if="ended").enqueue)
+    call(caller, total.with_options(after=[last]).enqueue)
+    if caller.run:
+        ran = caller.run(run_due_async(caller.connection, app.queue, raise_errors=False))
+    else:
+        ran = run_due(caller.connection, app.queue, raise_errors=False)
+    assert [each.result for each in ran][-2:] == [3, 3]
+    assert seen == [dict(zip(needed, (1, 2), strict=True)), {last: 3}]
+    caller.rollback()

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
@@ -91,6 +91,28 @@ def test_inline_runs_what_follows(app: App) -> None:
         assert app.ran == []
 
 
+def test_modes_know_how_far_a_batch_is(app: App) -> None:
+    def progress(number: int) -> Any:
+        found = jobs.batch_get(None, number)
+        assert found is not None and found == asyncio.run(jobs.batch_get_async(None, number))
+        return found.closed, found.unfinished, found.succeeded, found.failed, found.ended_at is not None
+
+    for mode, filled, ended in (
+        (recorded, (False, 2, 0, 0, False), (True, 2, 0, 0, False)),
+        (inline, (False, 0, 1, 1, False), (True, 0, 1, 1, True)),
+    ):
+        with mode():
+            number = jobs.batch_create(None)
+            assert progress(number) == (False, 0, 0, 0, False)
+            app.load.with_options(batch=number).enqueue(None, 1)
+            with suppress(KeyError):
+                app.bad.with_options(batch=number).enqueue(None)
+            assert progress(number) == filled
+            jobs.batch_close(None, number)
+            assert progress(number) == ended
+            assert jobs.batch_get(None, 99) is None
+
+
 @pytest.mark.parametrize("fails", [False, True])
 def test_inline_ends_a_batch(app: App, fails: bool) -> None:
     done: tuple[Any, ...] = ("done", None, {}, 10)
@@ -128,6 +150,37 @@ def test_inline_runs_a_job_if_those_that_it_needs_have_ended(app: App) -> None:
         app.load.with_options(after=[cancelled]).enqueue(None, 4)
         app.load.with_options(after=[failed, cancelled], run_if="ended").enqueue(None, 5)
     assert app.ran == [1, 2, 5]
+
+
+def test_inline_gives_a_job_what_those_returned_that_it_needs(app: App) -> None:
+    seen: Ran = []
+
+    @job
+    async def returns(value: Any) -> Any:
+        return value
+
+    @job
+    def returns_a_set() -> set[int]:
+        return {1}
+
+    @job
+    def completes(context: Context) -> str:
+        context.complete(None, ["in its transaction"])
+        return "not this"
+
+    @job
+    def sees(context: Context) -> None:
+        seen.append(context.results)
+
+    with inline() as kept:
+        first, second = returns.enqueue(None, {"a": (1, 2)}), returns.enqueue(None, None)
+        third, fourth = completes.enqueue(None), returns_a_set.enqueue(None)
+        with pytest.raises(KeyError):
+            app.bad.enqueue(None)
+        needed = [first, second, third, fourth, kept.of(app.bad)[0].id]
+        sees.with_options(after=needed, run_if="ended").enqueue(None)
+        sees.enqueue(None)
+    assert seen == [{first: {"a": [1, 2]}, second: None, third: ["in its transaction"]}, {}]
 
 
 Case = Callable[[App], object]

@@ -84,6 +84,7 @@ def make_context(claimed: Claimed, seconds_left: float) -> Context:
         headers=json.loads(claimed.headers) if claimed.headers else {},
         metadata=json.loads(claimed.metadata) if claimed.metadata else {},
         deadline=datetime.now(UTC) + timedelta(seconds=seconds_left),
+        results=json.loads(claimed.results) if claimed.results else {},
         lease_id=claimed.lease_id,
         number=claimed.id,
     )

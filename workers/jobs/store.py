@@ -108,7 +108,20 @@ class Store:
     ) -> Trip:
         """Finishes, ends drains, sets bells, claims. If it raises, any part of it may have happened: finish again."""
         if len(visits) == 1 and not (done or ends or bells or visits[0].looks):
-            return await self._claim(worker, visits[0])
+            trip = await self._claim(worker, visits[0])
+        else:
+            trip = await self._whole(worker, done, ends, bells, visits)
+        await self._add_results(trip.seen)
+        return trip
+
+    async def _whole(
+        self,
+        worker: int,
+        done: Sequence[Done],
+        ends: Sequence[EndOfDrain],
+        bells: Sequence[Queue],
+        visits: Sequence[Visit],
+    ) -> Trip:
         async with self._session() as connection, connection.pipeline() as pipeline:
             finished = await connection.execute(*_finish(worker, done)) if done else None
             for end in ends:
@@ -140,6 +153,25 @@ class Store:
         async with self._session() as connection:
             cursor = await connection.execute(query("engine_claim"), _claiming(worker, visit), binary=True)
             return Trip([Seen(_jobs(visit, await cursor.fetchall()), None)])
+
+    async def _add_results(self, seen: Sequence[Seen]) -> None:
+        """What the jobs returned that handlers' jobs have waited for. Most have not, and nothing is asked."""
+        waited = [
+            job
+            for each in seen
+            for job in each.jobs
+            if job.options is not None and '"after":' in job.options and job.kind == "p"
+        ]
+        if not waited:
+            return
+        leases = _array([str(job.lease_id) for job in waited])
+        async with self._session() as connection:
+            cursor = await connection.execute(
+                query("engine_results"), {"leases": leases, "ids": _array([str(job.id) for job in waited])}
+            )
+            results = {(lease, number): text for lease, number, text in await cursor.fetchall()}
+        for each in seen:
+            each.jobs[:] = [job._replace(results=results.get((job.lease_id, job.id))) for job in each.jobs]
 
     async def renew(self, drain: Drain) -> bool:
         """False: it was abandoned."""
@@ -173,7 +205,7 @@ def _claiming(worker: int, visit: Visit) -> dict[str, int]:
 
 
 def _jobs(visit: Visit, rows: Sequence[tuple[Any, ...]]) -> list[Claimed]:
-    return [Claimed._make((visit.queue.name, visit.queue.outbox_id, *row)) for row in rows]
+    return [Claimed._make((visit.queue.name, visit.queue.outbox_id, *row, None)) for row in rows]
 
 
 def _fence(drain: Drain) -> dict[str, object]:

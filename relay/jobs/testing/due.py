@@ -132,10 +132,12 @@ def _work(queues: Sequence[str], *, raise_errors: bool, most: int) -> Generator[
             if outbox_id is None and queue in queues:
                 raise UnknownQueue(f"job queue {queue!r} does not exist", sqlstate=None)
             rows = [] if outbox_id is None else (yield _claim(outbox_id, worker))
-            for claimed in (_Claimed(*row) for row in rows):
+            jobs = [_Claimed(*row) for row in rows]
+            results = yield from _results(jobs)
+            for claimed in jobs:
                 if claimed.kind in ("p", b"p"):
                     idle = False
-                    run = _run(queue, outbox_id, claimed)
+                    run = _run(queue, outbox_id, claimed, results.get(claimed.id))
                     ended = _ended(run, (yield run), claimed, raise_errors=raise_errors)
                     yield _finish(worker, claimed, ended)
                     ran.append(_ran(run, claimed, ended))
@@ -160,7 +162,20 @@ def _claim(outbox_id: int, worker: int) -> Call:
     return Call("job_claim", {"queue": ("int", outbox_id), "worker": ("bigint", worker), "want": ("int", _CLAIM)})
 
 
-def _run(queue: str, outbox_id: int, claimed: _Claimed) -> _Run:
+def _results(jobs: Sequence[_Claimed]) -> Generator[Call, Any, dict[int, str]]:
+    """What the jobs returned that these have waited for, by their numbers."""
+    waited = [job for job in jobs if '"after":' in (job.options or "")]
+    if not waited:
+        return {}
+    arguments = {
+        "leases": ("bigint[]", [job.lease_id for job in waited]),
+        "ids": ("bigint[]", [job.id for job in waited]),
+    }
+    rows = yield Call("job_results", arguments)
+    return {number: text for _, number, text in rows}
+
+
+def _run(queue: str, outbox_id: int, claimed: _Claimed, results: str | None) -> _Run:
     job = handler(claimed.name)
     if job is None:
         raise HandlerError(f"job {claimed.name!r} of queue {queue!r}: this process has no handler of that name")
@@ -174,6 +189,7 @@ def _run(queue: str, outbox_id: int, claimed: _Claimed) -> _Run:
         headers=json.loads(claimed.headers or "{}"),
         metadata=json.loads(claimed.metadata or "{}"),
         deadline=datetime.now(UTC) + timedelta(seconds=claimed.timeout_seconds),
+        results=json.loads(results or "{}"),
         lease_id=claimed.lease_id,
         number=claimed.id,
     )

@@ -2,14 +2,18 @@
 
 import json
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
+from relay.errors import BadValue
 from relay.jobs.context import Context
 from relay.jobs.errors import HandlerError, UnknownReference
 from relay.jobs.handlers import AnyJob
+from relay.jobs.models import BatchProgress
 from relay.jobs.registry import handler
+from relay.jobs.results import result_text
 from relay.jobs.sending import Columns, NewJob, substitutes
 from relay.jobs.testing import blocking
 from relay.jobs.testing.recorder import Recorded, Recorder
@@ -38,8 +42,9 @@ class _Run(NamedTuple):
     context: Context
 
 
-_Work = Generator[_Run, None, None]
-"""Yields what is to be run, and is thrown what that raises: the same for both kinds of calls."""
+_Work = Generator[_Run, Any, None]
+"""Yields what is to be run, and is sent what that returns, or thrown what it raises: the same for both kinds of
+calls."""
 
 
 @dataclass(slots=True)
@@ -47,6 +52,7 @@ class _Members:
     """What became of the jobs of a batch."""
 
     unfinished: int = 0
+    succeeded: int = 0
     failed: int = 0
     kept_only: str | None = None
     """The name of one that does not run here."""
@@ -57,6 +63,7 @@ class _Inline(Recorder):
         super().__init__()
         self._ended: dict[str, bool] = {}
         """The jobs that have ended, and whether they have succeeded."""
+        self._results: dict[str, Any] = {}
         self._members: dict[int, _Members] = {}
 
     def send(self, jobs: Sequence[NewJob]) -> list[str]:
@@ -80,6 +87,13 @@ class _Inline(Recorder):
     async def batch_close_async(self, number: int) -> None:
         await _drive_async(self._close(number))
 
+    def batch_get(self, number: int) -> BatchProgress | None:
+        if (found := self.batches.get(number)) is None:
+            return None
+        members = self._members[number]
+        counts = (members.unfinished, members.succeeded, members.failed)
+        return BatchProgress(found.closed, *counts, found.created_at, found.ended_at)
+
     # The work ------------------------------------------------------------------------------------------------------
 
     def _all(self, jobs: Sequence[NewJob], ids: list[str]) -> _Work:
@@ -97,11 +111,16 @@ class _Inline(Recorder):
                 yield from self._end(kept, members, succeeded=False)
 
     def _run(self, job: NewJob, kept: Recorded, members: _Members) -> _Work:
+        context = _context(job, kept)
+        context.results = {each: self._results[each] for each in kept.member("after") or [] if each in self._results}
         try:
-            yield _Run(_handler(job), job.payload, _context(job, kept))
+            result = yield _Run(_handler(job), job.payload, context)
         except Exception:
             yield from self._end(kept, members, succeeded=False)
             raise
+        with suppress(BadValue):  # what cannot be kept is no failure
+            text = context.completed_with if context.completed else result_text(result)
+            self._results[kept.id] = json.loads(text or "null")
         yield from self._end(kept, members, succeeded=True)
 
     def _end(self, kept: Recorded, members: _Members, *, succeeded: bool) -> _Work:
@@ -109,6 +128,7 @@ class _Inline(Recorder):
         if succeeded:
             yield from self._enqueue(kept.member("then") or [])
         members.unfinished -= 1
+        members.succeeded += succeeded
         members.failed += not succeeded
         number = kept.member("batch")
         if number in self.batches and self.batches[number].closed:
@@ -126,6 +146,7 @@ class _Inline(Recorder):
         """If nothing of it is left."""
         found, members = self.batches[number], self._members[number]
         if members.unfinished == 0:
+            found.ended_at = datetime.now(UTC)
             yield from self._enqueue((found.on_success if members.failed == 0 else []) + found.on_complete)
 
     def _enqueue(self, templates: Sequence[Mapping[str, Any]]) -> _Work:
@@ -148,11 +169,11 @@ def _drive(work: _Work) -> None:
         step = next(work)
         while True:
             try:
-                blocking.run(*step)
+                result = blocking.run(*step)
             except Exception as error:  # noqa: BLE001  the work decides what becomes of it
                 step = work.throw(error)
             else:
-                step = next(work)
+                step = work.send(result)
     except StopIteration:
         return
 
@@ -162,11 +183,11 @@ async def _drive_async(work: _Work) -> None:
         step = next(work)
         while True:
             try:
-                await blocking.run_async(*step)
+                result = await blocking.run_async(*step)
             except Exception as error:  # noqa: BLE001
                 step = work.throw(error)
             else:
-                step = next(work)
+                step = work.send(result)
     except StopIteration:
         return
 

@@ -3,12 +3,14 @@
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
 from relay.jobs.errors import UnknownReference
 from relay.jobs.handlers import AnyJob
+from relay.jobs.models import BatchProgress
 from relay.jobs.sending import NewJob, substitutes
 from relay.outbox.json_values import json_text
 
@@ -39,6 +41,8 @@ class RecordedBatch:
     on_success: list[Any]
     on_complete: list[Any]
     closed: bool = False
+    created_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    ended_at: datetime | None = None
 
 
 class Recorder:
@@ -90,6 +94,13 @@ class Recorder:
 
     async def batch_close_async(self, number: int) -> None:
         self.batch_close(number)
+
+    def batch_get(self, number: int) -> BatchProgress | None:
+        """None of its jobs has run."""
+        if (found := self.batches.get(number)) is None:
+            return None
+        jobs = sum(each.member("batch") == number for each in self.jobs)
+        return BatchProgress(found.closed, jobs, 0, 0, found.created_at, found.ended_at)
 
     def _batch(self, number: int) -> "RecordedBatch":
         if number not in self.batches:

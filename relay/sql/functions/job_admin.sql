@@ -131,7 +131,8 @@ begin
 end $$;
 comment on function tide.job_cancel_many is 'Cancels jobs of a queue, at most so many at a time, and returns their number.';
 
--- A new job like another. The idempotency key stays in its row, for those who receive it, and is not taken again.
+-- A new job like another. The idempotency key stays in its row, for those who receive it, and is not taken again. So does options.after,
+-- for what those jobs returned: it waits for them no more.
 create or replace function tide.job_again(j tide.job, available_at timestamptz) returns bigint
 language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
 #variable_conflict use_variable
@@ -151,7 +152,7 @@ begin
                           dedupe_key, trace_id, headers, metadata, options, payload)
     values (j.outbox_id, new_id, j.size, j.kind, j.priority, j.max_attempts, j.timeout_seconds, available_at, j.name, j.run_key,
             j.idempotency_key, j.dedupe_key, j.trace_id, j.headers, j.metadata,
-            coalesce(j.options - '{batch,after}'::text[], '{}') || jsonb_build_object('replay_of', j.id), j.payload);
+            coalesce(j.options - 'batch', '{}') || jsonb_build_object('replay_of', j.id), j.payload);
     if available_at is not null or j.run_key is not null then
         insert into tide.job_wait (outbox_id, id, attempt, priority, available_at, run_key)
         values (j.outbox_id, new_id, 1, j.priority, greatest(available_at, clock_timestamp()), j.run_key);

@@ -20,7 +20,9 @@ return case
            where k not in ('queue', 'name', 'payload', 'kind', 'priority', 'max_attempts', 'timeout_seconds', 'delay_seconds', 'run_key',
                            'dedupe_key', 'trace_id', 'headers', 'metadata', 'options')) end;
 
--- What cannot be enqueued (its queue was dropped, or takes no jobs) must not undo the end of the job before it.
+-- What can never be enqueued as it is must not undo the end of the job before it: its queue was dropped (42704) or takes no jobs (55000),
+-- a value is bad (22...) or too large (54000), a batch or a job that it names is not there (P0002). Any other error is the caller's, such
+-- as a deadlock or a lock that was not given: then nothing has ended, and who ends jobs does it again.
 create or replace function tide.job_enqueue_next(template jsonb, default_queue text, follows text) returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
 begin
@@ -34,7 +36,46 @@ begin
         headers => nullif(template -> 'headers', 'null'), metadata => nullif(template -> 'metadata', 'null'),
         options => coalesce(nullif(template -> 'options', 'null'), '{}') || jsonb_build_object('follows', follows));
 exception when others then
+    if left(sqlstate, 2) <> '22' and sqlstate not in ('42704', '55000', '54000', 'P0002') then
+        raise;
+    end if;
     raise warning 'what follows % was not enqueued: %', follows, sqlerrm;
+    perform tide.job_not_enqueued(template, default_queue, follows, sqlerrm);
+end $$;
+
+-- It is dead in its queue, or where that was dropped, in the queue of the job before it: so it is found, and can be replayed. What is bad
+-- in it has its default there. With neither queue, only the log of PostgreSQL knows of it.
+create or replace function tide.job_not_enqueued(template jsonb, default_queue text, follows text, reason text) returns void
+language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
+declare
+    box  tide.outbox;
+    dead tide.job;
+begin
+    select o.* into box from tide.outbox o
+     where o.name in ('jobs/' || (template ->> 'queue'), 'jobs/' || default_queue)
+     order by o.name = 'jobs/' || (template ->> 'queue') desc nulls last limit 1;
+    if not found then
+        return;
+    end if;
+    dead.outbox_id := box.outbox_id;
+    dead.id := nextval(box.ids);
+    dead.created_at := clock_timestamp();
+    dead.kind := case template ->> 'kind' when 'http' then 'h' when 'dramatiq' then 'd' when 'celery' then 'c' else 'p' end;
+    dead.name := coalesce(nullif(left(template ->> 'name', 200), ''), '?');
+    dead.priority := coalesce(substring(template ->> 'priority' from '^(-?\d{1,3}|-?1000)$')::int, 0);
+    dead.max_attempts := coalesce(substring(template ->> 'max_attempts' from '^([1-9]\d{0,2}|1000)$')::int, 10);
+    dead.timeout_seconds := least(coalesce(substring(template ->> 'timeout_seconds' from '^([1-9]\d{0,5})$')::int, 30), 604800);
+    dead.run_key := nullif(left(template ->> 'run_key', 300), '');
+    dead.dedupe_key := nullif(left(template ->> 'dedupe_key', 300), '');
+    dead.trace_id := left(template ->> 'trace_id', 512);
+    dead.headers := jsonb_path_query_first(template, 'strict $.headers ? (@.type() == "object")', silent => true);
+    dead.metadata := jsonb_path_query_first(template, 'strict $.metadata ? (@.type() == "object")', silent => true);
+    dead.options := coalesce(jsonb_path_query_first(template, 'strict $.options ? (@.type() == "object")', silent => true), '{}')
+                    - '{after,batch}'::text[] || jsonb_build_object('follows', follows);
+    dead.payload := coalesce(template -> 'payload', '{}');
+    dead.size := tide.job_size(dead.payload, dead.headers, dead.metadata, dead.options);
+    insert into tide.job_dead (outbox_id, id, attempts, code, error, job)
+    values (dead.outbox_id, dead.id, 0, 'not_enqueued', left(reason, 2000), to_jsonb(dead));
 end $$;
 
 -- Also those that follow them in turn. A queue that does not exist is an error now: later no one would be there to see it.
@@ -135,8 +176,9 @@ end $$;
 create or replace function tide.job_followed(queues int[], ids bigint[], fates "char"[]) returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
 declare
-    gone    record;
-    batches bigint[] := '{}';
+    gone     record;
+    batches  bigint[] := '{}';
+    of_queue text;
 begin
     for gone in
         with g as (
@@ -146,6 +188,7 @@ begin
         )
         select g.*, q.name as queue from g join tide.job_queue q on q.outbox_id = g.outbox_id order by g.batch_id, g.outbox_id, g.id
     loop
+        of_queue := gone.queue;
         if gone.has_then and gone.fate = 's' then
             perform tide.job_enqueue_next(t, gone.queue, tide.job_uuid(gone.outbox_id, gone.id)::text)
                from tide.job_find(gone.outbox_id, gone.id) j
@@ -159,7 +202,7 @@ begin
             batches := batches || gone.batch_id;
         end if;
     end loop;
-    perform tide.job_batch_end(u.batch) from (select distinct b from unnest(batches) b order by b) u (batch);
+    perform tide.job_batch_end(u.batch, of_queue) from (select distinct b from unnest(batches) b order by b) u (batch);
     -- What waited for them.
     for gone in
         with g as (
@@ -216,70 +259,6 @@ begin atomic
      where e.fate is not null
     having count(*) > 0;
 end;
-
-create or replace function tide.job_batch_create(on_success jsonb default null, on_complete jsonb default null) returns bigint
-language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
-declare
-    new_id bigint;
-begin
-    if on_success is not null then
-        perform tide.job_templates_check(on_success, 'on_success');
-    end if;
-    if on_complete is not null then
-        perform tide.job_templates_check(on_complete, 'on_complete');
-    end if;
-    if exists (select from unnest(array[on_success, on_complete]) t where t is not null and jsonb_path_exists(t, '$[*] ? (!exists(@.queue))')) then
-        raise exception 'the jobs that end a batch need a queue' using
-            errcode = 'invalid_parameter_value', hint = 'For example: {"queue": "mail", "name": "report"}. Nothing was written.';
-    end if;
-    insert into tide.job_batch as b (on_success, on_complete) values (on_success, on_complete) returning b.batch_id into new_id;
-    return new_id;
-end $$;
-comment on function tide.job_batch_create is
-    'Makes a batch. Jobs belong to it by options => {"batch": N}. When it is closed and all have ended, it enqueues what is given here.';
-
-create or replace function tide.job_batch_close(batch bigint) returns void
-language plpgsql volatile security definer set search_path = pg_catalog, pg_temp set lock_timeout = '5s' as $$
-begin
-    -- Waits for those who are enqueuing into it.
-    perform from tide.job_batch b where b.batch_id = batch for update;
-    if not found then
-        raise exception 'batch % does not exist', batch using
-            errcode = 'no_data_found', hint = 'Make one: select tide.job_batch_create(...). One that ended long ago was removed.';
-    end if;
-    update tide.job_batch b set closed = true where b.batch_id = batch and not b.closed;
-    perform tide.job_batch_end(batch);
-end $$;
-comment on function tide.job_batch_close is 'No more jobs belong to the batch: it ends when those that do have ended.';
-
--- If it is closed and nothing of it is left. The row is locked by the caller, who then looks: who ended the others is seen.
-create or replace function tide.job_batch_end(batch bigint) returns void
-language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
-declare
-    ended tide.job_batch;
-begin
-    update tide.job_batch b set ended_at = clock_timestamp()
-     where b.batch_id = batch and b.closed and b.ended_at is null
-       and not exists (select from tide.job_follow f where f.batch_id = batch)
-    returning * into ended;
-    if not found then
-        return;
-    end if;
-    perform tide.job_enqueue_next(t, null, 'batch ' || batch)
-       from unnest(array[case when ended.failed = 0 then ended.on_success end, ended.on_complete]) g
-      cross join lateral jsonb_array_elements(case jsonb_typeof(g) when 'array' then g else jsonb_build_array(g) end) t
-      where g is not null;
-end $$;
-
-create or replace function tide.job_batch_get(batch bigint) returns table (
-    closed boolean, unfinished bigint, succeeded bigint, failed bigint, created_at timestamptz, ended_at timestamptz
-)
-language sql stable security definer set search_path = pg_catalog, pg_temp
-begin atomic
-    select b.closed, (select count(*) from tide.job_follow f where f.batch_id = b.batch_id), b.succeeded, b.failed, b.created_at, b.ended_at
-      from tide.job_batch b where b.batch_id = batch;
-end;
-comment on function tide.job_batch_get is 'How far a batch has come; no row: there is no such batch (any more).';
 
 -- Before a queue is dropped: its jobs count as cancelled.
 create or replace function tide.job_follow_drop(queue int) returns void

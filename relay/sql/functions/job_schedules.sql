@@ -28,6 +28,7 @@ declare
 begin
     perform tide.job_check(queue, name, payload, kind, priority, max_attempts, timeout_seconds, run_key, null, dedupe_key, null, headers,
                            metadata, options);
+    perform tide.job_templates_check(options -> 'then', 'options.then') where options ? 'then';
     for bad in
         select * from (values
             ('schedule', length(schedule) between 1 and 200, 'must be a name of 1 to 200 characters'),

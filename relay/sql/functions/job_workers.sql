@@ -58,6 +58,29 @@ begin
      where q.outbox_id = queue;
 end $$;
 
+-- What the jobs returned that claimed ones have waited for: a JSON object as text, by public ids. A result that is not kept is absent,
+-- and so is what goes beyond 16 MiB for one job, in the order of options.after: a worker has all of it in memory.
+create or replace function tide.job_results(leases bigint[], ids bigint[]) returns table (lease_id bigint, id bigint, results text)
+language sql stable security definer set search_path = pg_catalog, pg_temp set enable_seqscan = off set enable_bitmapscan = off
+begin atomic
+    select k.lease_id, k.id, jsonb_object_agg(k.job, k.result)::text
+      from (select c.lease_id, c.id, u.job::uuid as job, a.result,
+                   sum(coalesce(octet_length(a.result::text), 0)) over (partition by c.lease_id, c.id order by u.n) as bytes
+              from unnest(leases, ids) c (lease_id, id)
+              join tide.job_lease l on l.lease_id = c.lease_id and l.ids @> c.id
+             cross join lateral tide.job_stored(l.outbox_id, c.id) j
+             cross join lateral jsonb_array_elements_text(j.options -> 'after') with ordinality u (job, n)
+             cross join lateral tide.job_of_uuid(u.job::uuid) needed
+             cross join lateral (
+                select a.result, a.code from tide.job_attempt a
+                 where a.outbox_id = needed.outbox_id and a.id = needed.id and a.outcome = 's' order by a.attempt desc limit 1) a
+             where a.code is distinct from 'result_dropped') k
+     where k.bytes <= 16777216
+     group by k.lease_id, k.id;
+end;
+comment on function tide.job_results is
+    'What the jobs returned that options.after of these claimed jobs names: of each that has any, a JSON object by public ids.';
+
 -- The timer's look of a scheduler, which counts nothing: whether a process would find a job, or will within a second. It passes
 -- over a bounded number of jobs that are in no lane.
 create or replace function tide.job_queue_behind(queue int) returns boolean

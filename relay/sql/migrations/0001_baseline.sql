@@ -774,7 +774,7 @@ select p.kind, 'function', unnest(p.names)
     ('job_publisher', array['job_enqueue', 'job_enqueue_many', 'job_enqueued', 'job_batch_create', 'job_batch_close', 'job_batch_get', 'job_uuid', 'job_of_uuid']),
     ('job_worker', array[
         'job_claim', 'job_finish', 'job_complete', 'job_release', 'job_rescue', 'job_worker_start', 'job_worker_beat', 'job_worker_stop',
-        'job_look', 'job_queue_behind',
+        'job_look', 'job_queue_behind', 'job_results',
         'job_queue_create_if_not_exists', 'job_uuid', 'job_of_uuid']),
     ('job_operator', array['job_queue_pause', 'job_queue_resume', 'job_uuid', 'job_of_uuid', 'job_state', 'job_list', 'job_get', 'job_attempts',
         'job_stats', 'job_unknown_handlers', 'job_batch_get', 'job_queue_list', 'job_queue_set', 'job_cancel', 'job_cancel_many', 'job_replay', 'job_replay_many', 'job_purge']),
@@ -783,7 +783,7 @@ select p.kind, 'function', unnest(p.names)
         'job_key_take', 'job_waits', 'job_keys_take', 'job_debounce', 'job_check_lanes', 'job_fits', 'job_claim_late', 'id_ranges', 'job_claim_keyed', 'job_claim_due',
         'job_claim_lane', 'job_priorities', 'job_stored', 'job_find', 'job_kind', 'job_cursor', 'job_gaps', 'job_state_of', 'job_ids',
         'job_listed', 'job_check_state', 'job_lane_numbers', 'job_named', 'job_cancel_one', 'job_take_turn', 'job_again', 'job_template_problem', 'job_templates_check',
-        'job_enqueue_next', 'job_follow_enqueue', 'job_cancel_dependent', 'job_followed', 'job_follows', 'job_followed_lease', 'job_follow_late',
+        'job_enqueue_next', 'job_not_enqueued', 'job_follow_enqueue', 'job_cancel_dependent', 'job_followed', 'job_follows', 'job_followed_lease', 'job_follow_late',
         'job_follow_drop', 'job_follow_lock', 'job_batch_end', 'job_lease_end', 'job_end_skipped',
         'grant_admin', 'grant_operator', 'grant_reader', 'grant_publisher', 'grant_consumer', 'grant_relay', 'grant_api',
         'grant_inbox_writer', 'grant_job_publisher', 'grant_job_worker', 'grant_rights', 'apply_permissions', 'kinds_of', 'may_publish', 'guard_publishing', 'new_outbox_guarded',

@@ -22,6 +22,10 @@ select lease_id, id, attempt, kind, name, priority, timeout_seconds, max_attempt
        idempotency_key, run_key, trace_id
   from tide.job_claim(%(queue)s::int, %(worker)s::bigint, %(want)s::int)
 
+-- name: engine_results
+-- What the jobs returned that claimed ones have waited for.
+select lease_id, id, results from tide.job_results(%(leases)s::bigint[], %(ids)s::bigint[])
+
 -- name: engine_finish
 -- Jobs that ended well, and returned nothing.
 select tide.job_finish(%(worker)s::bigint, %(leases)s::bigint[], %(ids)s::bigint[], %(attempts)s::smallint[], %(outcomes)s::"char"[],

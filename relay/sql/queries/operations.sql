@@ -321,7 +321,7 @@ select 'execute on ' || f.oid::regprocedure
                      'inbox_retain', 'dead_letter_retain', 'config_history_retain', 'consumers_reap', 'database_identity',
                      'job_claim', 'job_finish', 'job_complete', 'job_release', 'job_rescue', 'job_worker_start', 'job_worker_beat',
                      'job_worker_stop', 'job_queue_create_if_not_exists', 'job_uuid', 'job_of_uuid', 'job_state', 'job_list', 'job_stats',
-                     'job_unknown_handlers', 'job_queue_list', 'job_look', 'job_queue_behind', 'job_schedule_set', 'job_schedule_list',
+                     'job_unknown_handlers', 'job_queue_list', 'job_look', 'job_queue_behind', 'job_results', 'job_schedule_set', 'job_schedule_list',
                      'job_schedule_fire', 'outbox_highest_id')
    and not has_function_privilege(f.oid, 'execute')
 

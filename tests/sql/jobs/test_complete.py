@@ -103,3 +103,21 @@ def test_a_job_named_twice_in_a_finish_ends_no_other(session: Session) -> None:
         (f"{{[{jobs[1]},{jobs[1] + 1})}}", 1)
     ]
     assert worker.finish(claimed[1:]) == 0
+
+
+def test_the_job_of_a_silent_worker_is_retried_after_a_pause_that_doubles_and_is_dead_at_its_last_attempt(
+    session: Session,
+) -> None:
+    job = enqueue(session, max_attempts=3)
+    pauses = []
+    for _ in range(3):
+        assert len(Worker(session).claim()) == 1
+        silent(session)
+        session.execute("select tide.job_rescue(20)")
+        pauses += session.execute(
+            "select round(extract(epoch from available_at - (select max(ended_at) from tide.job_attempt)))"
+            "  from tide.job_wait"
+        ).fetchall()
+        session.execute("update tide.job_wait set available_at = now()")
+    assert pauses == [(2,), (4,)]
+    assert ended(session, job) == ("dead_letter", ["l", "l", "l"])

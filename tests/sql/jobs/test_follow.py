@@ -102,7 +102,8 @@ def test_what_cannot_follow_is_refused_at_once_and_never_undoes_the_end_of_a_job
     session.execute("select tide.job_queue_drop('reports')")
     worker.run()
     assert state(session, job) == "succeeded"
-    assert names(session) == ["send", "b"]
+    assert names(session) == ["send", "a", "b"]
+    assert one(session, "select code from tide.job_list('mail', 'dead_letter')") == "not_enqueued"
 
 
 def test_a_chain_goes_on_after_a_job_that_was_completed_by_a_worker_that_died(session: Session, worker: Worker) -> None:
@@ -200,6 +201,9 @@ def test_who_enqueues_into_a_batch_holds_up_no_one_who_ends_its_jobs(database: D
         session.execute("set lock_timeout = '2s'")
         Worker(session).run()
         assert numbers(session, number) == (False, 0, 1, 0)
+        limits = "select proconfig from pg_proc where oid = 'tide.job_batch_close'::regproc"
+        assert "lock_timeout=5s" in one(session, limits)
+        session.execute("alter function tide.job_batch_close set lock_timeout = '50ms'")
         with refused("55P03"):
             session.execute("select tide.job_batch_close(%s)", [number])
         slow.commit()

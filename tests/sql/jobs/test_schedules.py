@@ -94,6 +94,10 @@ def test_a_disabled_schedule_fires_nothing_and_counts_from_now_once_enabled(sess
     assert one(session, "select count(*) from tide.job_schedule_list()") == 0
 
 
+def then(template: str) -> str:
+    return f"'x', 'mail', '* * * * *', 'n', options => '{{\"then\": {template}}}'"
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -103,6 +107,9 @@ def test_a_disabled_schedule_fires_nothing_and_counts_from_now_once_enabled(sess
         ("'x', 'mail', '* * * * *', 'n', kind => 'shell'", "kind 'shell' of a job is not known"),
         ("'x', 'mail', '* * * * *', 'n', dedupe => 'waiting'", 'dedupe of schedule "x" needs a dedupe_key'),
         ("'x', 'mail', '* * * * *', 'n', payload => to_jsonb(repeat('ab', 3000000))", "its limit is 1048576"),
+        (then('{"payload": 1}'), "options.then is not a job: it has no name"),
+        (then('{"name": "a", "queue": "nowhere"}'), 'job queue "nowhere" does not exist'),
+        (then('{"name": "a", "options": {"then": 1}}'), "options.then.options.then is not a job"),
         ("null, 'mail', '* * * * *', 'n'", "schedule of schedule NULL must be a name"),
     ],
 )

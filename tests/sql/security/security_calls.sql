@@ -130,6 +130,7 @@ select tide.job_queue_resume('mail')
 select tide.job_worker_start('h', 1, '{mail}', 10)
 select tide.job_claim(q.outbox_id, 1, 100) from tide.job_queue q
 select tide.job_worker_beat(1)
+select tide.job_results(array[l.lease_id], '{1}') from tide.job_lease l
 select tide.job_look(q.outbox_id), tide.job_queue_behind(q.outbox_id) from tide.job_queue q
 select tide.job_complete(l.lease_id, 1, pg_catalog.int2(1)) from tide.job_lease l where pg_catalog.range_contains_multirange(pg_catalog.int8range(1, 2), l.ids)
 select tide.job_finish(1, array[l.lease_id, l.lease_id, l.lease_id], '{1, 2, 4}', '{1, 1, 1}', '{s, r, d}', '{1, 1, 1}') from tide.job_lease l

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,11 +38,11 @@ class Jobs:
         ours = {"RELAY_WORKER_THREADS": "2", "RELAY_JOB_LEASE": "2s", "TEST_JOBS_SEEN": str(self.seen_at)}
         return self.fleet.group(name, [*command, *arguments], ours | variables, processes=processes)
 
-    def enqueue(self, name: str, queue: str = "quick", **arguments: Any) -> str:
+    def enqueue(self, name: str, queue: str = "quick", after: Sequence[str] = (), **arguments: Any) -> str:
         handler = getattr(job_handlers, name, None)
         if handler is None:
             return enqueue(self.connection, queue, name, arguments)
-        return handler.enqueue(self.connection, **arguments)
+        return handler.with_options(after=after).enqueue(self.connection, **arguments)
 
     def state(self, job: str) -> str:
         return self.one(
@@ -87,7 +87,7 @@ def jobs(database, fleet, tmp_path) -> Iterator[Jobs]:
 @pytest.fixture
 def running(jobs) -> Jobs:
     """A scheduler and a worker, whose leases are short."""
-    jobs.fleet.scheduler(RELAY_JOB_LEASE="2s")
+    jobs.fleet.scheduler(RELAY_JOB_LEASE="2s", TEST_RESCUE_SECONDS="0.2")
     jobs.workers()
     jobs.wait_ready()
     return jobs

@@ -98,6 +98,16 @@ def spins(context: Context, forever: bool) -> int:
     return os.getpid()
 
 
+@job(queue="threads", timeout=60)
+def sees_results(context: Context) -> Any:
+    return context.results
+
+
+@job(queue="processes", timeout=60, isolation="process")
+async def sees_results_in_a_process(context: Context) -> Any:
+    return context.results
+
+
 @job(queue="few", timeout=60)
 async def counted(context: Context) -> None:
     see("begun", context)

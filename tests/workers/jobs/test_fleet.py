@@ -17,6 +17,15 @@ def test_what_becomes_of_jobs(running, http_receiver, redis_server):  # noqa: F8
         assert jobs.seen() == []
     assert jobs.wait(good, "succeeded", "dead_letter") == "succeeded"
     assert jobs.results(good) == ["7"]
+    with jobs.connection.transaction():
+        needed = jobs.enqueue("note", n=6)
+        waiting = [
+            jobs.enqueue("sees_results", after=[good, needed]),
+            jobs.enqueue("sees_results_in_a_process", after=[needed]),
+        ]
+    assert [jobs.wait(each, "succeeded", "dead_letter") for each in waiting] == ["succeeded"] * 2
+    given = [json.loads(text) for each in waiting for text in jobs.results(each)]
+    assert given == [{good: 7, needed: 6}, {needed: 6}]
     with jobs.connection.transaction(force_rollback=True):
         jobs.enqueue("note", n=-1)
     ids = {
@@ -32,8 +41,8 @@ def test_what_becomes_of_jobs(running, http_receiver, redis_server):  # noqa: F8
         "again": jobs.enqueue("says", text="again", then="retry"),
         "unknown": jobs.enqueue("of_tomorrow"),
         "cancelled": jobs.enqueue("waits"),
-        "blocking": jobs.enqueue("blocks_loop", seconds=5),
-        "thread": jobs.enqueue("blocks", seconds=5),
+        "blocking": jobs.enqueue("blocks_loop", seconds=3),
+        "thread": jobs.enqueue("blocks", seconds=3),
     }
     wait_until(lambda: any(line["id"] == ids["cancelled"] for line in jobs.seen("begun")), 30, "it runs")
     assert jobs.cancel(ids["cancelled"]) == "leased"
@@ -59,12 +68,12 @@ def test_what_becomes_of_jobs(running, http_receiver, redis_server):  # noqa: F8
         "thread": [None],
     }
     assert jobs.state(ids["unknown"]) == "pending"
-    assert [line["n"] for line in jobs.seen("note") if line["n"]] == [7]
+    assert [line["n"] for line in jobs.seen("note") if line["n"]] == [7, 6]
     assert len(jobs.seen("begun")) == 3  # each of the two that outlived the lease ran once; and the cancelled one
     assert jobs.seen("sleeps cancelled")
     workers = jobs.fleet.processes[1]
     assert workers.metric("tide_jobs_unknown_total", queue="quick") >= 1
-    assert workers.metric("tide_jobs_ended_total", queue="quick", outcome="succeeded") == 5
+    assert workers.metric("tide_jobs_ended_total", queue="quick", outcome="succeeded") == 6
     assert workers.metric("tide_job_slots", state="running") == 0
     # Requests and messages for other systems need no handler, but a configuration of their queue.
     config = {

@@ -1,0 +1,58 @@
+"""What an engine asks PostgreSQL in a trip."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from psycopg.types.json import Jsonb
+
+from relay.settings import Settings
+from tests.services.postgres import Database
+from tests.sql.jobs.jobs import Worker, enqueue, one, uuid_of
+from workers.jobs import store
+from workers.jobs.queues import Queue
+from workers.jobs.store import Store, Visit
+
+
+async def results_of_a_trip(database: Database, worker: int, visits: Sequence[Visit]) -> dict[int, str | None]:
+    made = Store(Settings(postgres_url=database.url))
+    try:
+        trip = await made.trip(worker, [], [], [], visits)
+    finally:
+        await made.close()
+    return {job.id: job.results for seen in trip.seen for job in seen.jobs}
+
+
+def test_only_for_jobs_of_handlers_that_have_waited_it_asks_what_others_returned(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    query = store.query
+
+    def asking(name: str) -> Any:
+        asked.append(name)
+        return query(name)
+
+    monkeypatch.setattr(store, "query", asking)
+    with database.connect() as session:
+        session.execute("select tide.job_queue_create('mail')")
+        worker = Worker(session)
+        queue = Queue("mail", one(session, "select outbox_id from tide.job_queue"), 1, "jobs.mail")
+        needed = uuid_of(session, enqueue(session))
+        worker.run()
+        many: Any = {"after": [needed]}
+        enqueue(session)
+        enqueue(session, options=Jsonb({"backoff": 3, "follows": 'x "after": [1]'}))
+        enqueue(session, {"url": "https://shop.example"}, kind="http", options=Jsonb(many))
+        for looks in (False, True):
+            found = asyncio.run(results_of_a_trip(database, worker.number, [Visit(queue, 10, looks)]))
+            assert "engine_results" not in asked and set(found.values()) <= {None}
+        waited = enqueue(session, options=Jsonb(many))
+        for looks in (False, True):
+            found = asyncio.run(results_of_a_trip(database, worker.number, [Visit(queue, 10, looks)]))
+            assert found == {waited: f'{{"{needed}": null}}'}
+            assert asked.count("engine_results") == 1
+            asked.clear()
+            session.execute("select tide.job_release(%s)", [worker.number])
+            worker.run(3)  # the others: it is claimed again

@@ -16,6 +16,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from relay import reach
 from relay.errors import ConfigError
+from relay.hosts import ascii_conninfo, ascii_hosts
 from relay.known_secrets import remember
 from relay.masking import MASKED, mask, remember_url
 
@@ -171,9 +172,9 @@ class Settings(BaseSettings):
         alias_generator=AliasGenerator(validation_alias=lambda field: AliasChoices(*variables(field))),
     )
 
-    postgres_url: Annotated[str, BeforeValidator(_without_driver), Field(min_length=1)]
+    postgres_url: Annotated[str, BeforeValidator(_without_driver), Field(min_length=1), AfterValidator(ascii_conninfo)]
     """Where the schema `tide` lives: a URL or a libpq string."""
-    broker_url: str = "redis://127.0.0.1:6379/0"
+    broker_url: Annotated[str, AfterValidator(ascii_hosts)] = "redis://127.0.0.1:6379/0"
     """`redis://`, `rediss://`, `unix://`, `amqp://` or `amqps://`."""
     metrics_addr: Address = "0.0.0.0:9090"
     """The address where the scheduler serves `/metrics`, `/health` and `/ready`."""

@@ -25,6 +25,7 @@ from typing_extensions import TypedDict
 
 from relay.database.callers import Arguments, call, call_async
 from relay.errors import BadValue
+from relay.hosts import ascii_conninfo
 from relay.jobs.errors import BadArguments, job_errors
 from relay.jobs.options import checked, columns
 from relay.jobs.sending import Kind, NewJob, enqueue_call
@@ -66,7 +67,7 @@ class _Client:
     """With a URL, a queue that is missing is made on a connection of its own, never in the caller's transaction."""
 
     def __init__(self, database_url: str | None = None) -> None:
-        self._url = (database_url or "").replace("postgresql+asyncpg://", "postgresql://", 1)
+        self._url = ascii_conninfo((database_url or "").replace("postgresql+asyncpg://", "postgresql://", 1))
         self._known: set[str] = set()
 
     @classmethod

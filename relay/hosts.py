@@ -12,7 +12,9 @@ import idna
 _AUTHORITY = re.compile(r"(?<=://)[^/?#]+")
 _PART = re.compile("[^,;]+")
 _HOST = re.compile(r"(\[[^\]]*\]|[^:\[]*)(.*)", re.DOTALL)
-_REFUSED = "has a host name that DNS cannot hold (IDNA 2008): a part is empty, too long or not of letters, digits and hyphens"
+_REFUSED = (
+    "has a host name that DNS cannot hold (IDNA 2008): a part is empty, too long or not of letters, digits and hyphens"
+)
 
 
 def ascii_name(name: str) -> str:

@@ -18,6 +18,7 @@ from relay.errors import ConfigError
 from relay.known_secrets import remember
 from relay.masking import REFERENCE, remember_config
 from relay.reach import read_secret_file
+from relay.wire.byte_order_mark import text_of
 
 FILE_LIMIT_BYTES = 64 * 1024
 
@@ -86,7 +87,7 @@ def _from_file(name: str, reference: str, path: str) -> str:
     with _naming(f"{path}: {reference}"):
         content = read_secret_file(name, FILE_LIMIT_BYTES)
     try:
-        text = content.decode()
+        text = text_of(content)
     except UnicodeDecodeError:
         raise ConfigError(f"{path}: {reference}: not UTF-8 text") from None
     return text.removesuffix("\n").removesuffix("\r")

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Literal
 
 from relay.backends.webhook.config import WebhookSourceConfig
+from relay.wire.byte_order_mark import text_of
 from relay.wire.json_text import members, string
 
 IdFrom = Literal["header", "member", "digest"]
@@ -63,6 +64,6 @@ def believed(wire_format: str, headers: dict[str, str], body: bytes, known_as: s
 def _members(body: bytes) -> Mapping[str, str]:
     """Of a JSON object, as JSON texts; none if it is no such object."""
     try:
-        return members(body.decode())
+        return members(text_of(body))
     except (ValueError, RecursionError):
         return {}

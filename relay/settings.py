@@ -10,7 +10,16 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, AliasChoices, AliasGenerator, BeforeValidator, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    AliasGenerator,
+    BeforeValidator,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
@@ -226,6 +235,16 @@ class Settings(BaseSettings):
     """How long the jobs that run may go on when their process stops."""
     job_http_hosts: HostNames = _REACH.job_http_hosts
     """What HTTP jobs may reach from it; none: every host."""
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _without_line_end(cls, value: object, info: ValidationInfo) -> object:
+        """A secret that is made of a file often ends with one, and nothing that is meant does."""
+        if not isinstance(value, str) or not value.endswith(("\n", "\r")):
+            return value
+        field = cls.model_fields[info.field_name or ""]
+        text = value.rstrip("\r\n")
+        return text if text or field.is_required() else field.get_default(call_default_factory=True)
 
     @classmethod
     def load(cls, **overrides: Any) -> Self:

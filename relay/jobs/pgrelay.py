@@ -73,7 +73,7 @@ class _Client:
     @classmethod
     def from_env(cls) -> Self:
         """Reads PGRELAY_DATABASE_URL, or else RELAY_POSTGRES_URL; without either, queues must exist."""
-        return cls(next((os.environ[name] for name in DATABASE_URLS if os.environ.get(name)), None))
+        return cls(next((os.environ[name].rstrip("\r\n") for name in DATABASE_URLS if os.environ.get(name)), None))
 
     def _make_queue(self, queue: str) -> None:
         if queue in self._known or not self._url:

@@ -78,7 +78,7 @@ def _from_env(name: str, reference: str, path: str) -> str:
     with _naming(f"{path}: {reference}"):
         reach.check_variable(name)
     try:
-        return os.environ[name]
+        return _without_line_end(os.environ[name])
     except KeyError:
         raise ConfigError(f"{path}: {reference}: this environment variable is not set in this process") from None
 
@@ -90,6 +90,10 @@ def _from_file(name: str, reference: str, path: str) -> str:
         text = text_of(content)
     except UnicodeDecodeError:
         raise ConfigError(f"{path}: {reference}: not UTF-8 text") from None
+    return _without_line_end(text)
+
+
+def _without_line_end(text: str) -> str:
     return text.removesuffix("\n").removesuffix("\r")
 
 

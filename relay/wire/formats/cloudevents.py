@@ -151,7 +151,8 @@ def _binary_parts(received: Received, text: str, prefix: str, content_type: str)
             attributes[name[len(prefix) :].lower()] = decoded(value)
         else:
             beside[name] = value
-    payload = (text or "null") if _is_json(content_type) else encode_json(text)
+    # Without data there is nothing that could be of a type.
+    payload = encode_json(text) if text and not _is_json(content_type) else text or "null"
     return _parts(received, attributes, beside, payload)
 
 

@@ -16,7 +16,6 @@ from relay.wire.byte_order_mark import text_of
 from relay.wire.formats import cloudevents, debezium, envelope, raw
 from relay.wire.formats.base import Invalid, Parts
 from relay.wire.json_text import parse
-from relay.wire.storable import storable_text
 from relay.wire.templates import HEADER_VARIABLE, encode_json, header_name, header_text, parse_template
 
 LONGEST_EVENT_ID = 500
@@ -110,18 +109,14 @@ class Decoder:
             raise Invalid("bad_event_id", _wrong_id(event_id))
         return InboxRow(
             event_id,
-            _column(parts.type if self._event_type is None else self._event_type(received, parts, payload)),
-            _column(parts.source),
-            _column(parts.key if self._aggregate_id is None else self._aggregate_id(received, parts, payload)),
+            parts.type if self._event_type is None else self._event_type(received, parts, payload),
+            parts.source,
+            parts.key if self._aggregate_id is None else self._aggregate_id(received, parts, payload),
             parts.sequence,
             parts.payload,
             parts.headers_text or _headers_text(parts.headers),
             _trace_id(parts.headers) if parts.headers else None,
         )
-
-
-def _column(text: str | None) -> str | None:
-    return None if text is None else storable_text(text)
 
 
 def _wrong_id(event_id: str | None) -> str:

@@ -72,12 +72,6 @@ class TestRaw:
         made = row(received(headers={"nul": "a\0b", "half": "a\ud800b", "written": "\\u0000"}))
         assert json.loads(made.headers) == {"nul": "a\ufffdb", "half": "a?b", "written": "\\u0000"}
 
-    def test_what_postgresql_cannot_keep_of_type_source_and_key_is_base64(self) -> None:
-        made = row(received(headers={"type": "a\0"}, key="k\0é", subject="\ud800"))
-        assert made[1:4] == ("YQA=", "7aCA", "awDDqQ==")
-        made = row(received(b'{"a": "x\\u0000"}', key="k\0"), event_type="$.a", aggregate_id="{key}/{type}")
-        assert (made.event_type, made.aggregate_id) == ("eAA=", "awAv")
-
     def test_nothing_is_something_too(self) -> None:
         made = row(received(key=None, subject=""))
         assert (made.aggregate_id, made.source) == (None, None)

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Literal
 
 from relay.backends.webhook.config import WebhookSourceConfig
+from relay.backends.webhook.signatures import standard_headers
 from relay.wire.byte_order_mark import text_of
 from relay.wire.json_text import members, string
 
@@ -43,7 +44,8 @@ def event_id(config: WebhookSourceConfig, headers: Mapping[str, str], body: byte
     """Empty if there is none."""
     match id_from(config):
         case "header":
-            return headers.get(id_header(config), "")
+            named = standard_headers(headers) if config.scheme == "standard" else headers
+            return named.get(id_header(config), "")
         case "member":
             return string(_members(body).get("id", "")) or ""
         case "digest":

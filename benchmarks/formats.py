@@ -97,7 +97,7 @@ def _without_msgspec() -> Iterator[None]:
         envelope: common | {"_headers": parse},
         cloudevents: common | {"scalar": _scalar, "encode_object": _encode_object},
         debezium: common | {"scalar": _scalar, "encode_object": _encode_object, "is_value": _is_value},
-        encode: {"parsed_headers": json.loads},
+        encode: {"values": json.loads},
     }
     with contextlib.ExitStack() as stack:
         for module, functions in replaced.items():

@@ -10,12 +10,22 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, AliasChoices, AliasGenerator, BeforeValidator, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    AliasGenerator,
+    BeforeValidator,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from relay import reach
 from relay.errors import ConfigError
+from relay.hosts import ascii_conninfo, ascii_hosts
 from relay.known_secrets import remember
 from relay.masking import MASKED, mask, remember_url
 
@@ -171,9 +181,9 @@ class Settings(BaseSettings):
         alias_generator=AliasGenerator(validation_alias=lambda field: AliasChoices(*variables(field))),
     )
 
-    postgres_url: Annotated[str, BeforeValidator(_without_driver), Field(min_length=1)]
+    postgres_url: Annotated[str, BeforeValidator(_without_driver), Field(min_length=1), AfterValidator(ascii_conninfo)]
     """Where the schema `tide` lives: a URL or a libpq string."""
-    broker_url: str = "redis://127.0.0.1:6379/0"
+    broker_url: Annotated[str, AfterValidator(ascii_hosts)] = "redis://127.0.0.1:6379/0"
     """`redis://`, `rediss://`, `unix://`, `amqp://` or `amqps://`."""
     metrics_addr: Address = "0.0.0.0:9090"
     """The address where the scheduler serves `/metrics`, `/health` and `/ready`."""
@@ -225,6 +235,16 @@ class Settings(BaseSettings):
     """How long the jobs that run may go on when their process stops."""
     job_http_hosts: HostNames = _REACH.job_http_hosts
     """What HTTP jobs may reach from it; none: every host."""
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _without_line_end(cls, value: object, info: ValidationInfo) -> object:
+        """A secret that is made of a file often ends with one, and nothing that is meant does."""
+        if not isinstance(value, str) or not value.endswith(("\n", "\r")):
+            return value
+        field = cls.model_fields[info.field_name or ""]
+        text = value.rstrip("\r\n")
+        return text if text or field.is_required() else field.get_default(call_default_factory=True)
 
     @classmethod
     def load(cls, **overrides: Any) -> Self:

@@ -33,7 +33,7 @@ from relay.printable import printable, printable_json, printable_lines
 from relay.reasons import reason_of
 from relay.wire import json_scanner, json_text
 from relay.wire.decode import Decoder
-from relay.wire.encode import Wire, parsed_headers
+from relay.wire.encode import Wire
 
 SMALL, LARGE = 4 * 1024, 256 * 1024
 ENOUGH_SECONDS = 0.0005
@@ -136,7 +136,7 @@ def _encoding(text):
             outbox="o", pipeline="p", subject_template="{key}.{type}", wire_format=wire_format, keeps_headers=True
         )
         wire.records([message])
-    parsed_headers(headers)
+    json_text.values(headers)
 
 
 def _sqs(text):
@@ -191,7 +191,7 @@ READERS = {
     "cloudevents": _decoding("cloudevents"),
     "debezium": _decoding("debezium"),
     "encoding": _encoding,
-    "headers of a message": _refused(lambda text: parsed_headers(text.encode(errors="replace")), ValueError),
+    "headers of a message": _refused(lambda text: json_text.values(text.encode(errors="replace")), ValueError),
     "headers of NATS": _nats,
     "headers of RabbitMQ": _rabbitmq,
     "line of JSON": _refused(lambda text: parse_line(1, text), BadLine),

@@ -34,6 +34,33 @@ def test_everything_but_the_database_has_a_default():
     assert settings.worker_processes >= 1
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\n\n"])
+def test_a_line_end_at_the_end_is_no_part_of_a_value(monkeypatch, end):
+    for name, value in {
+        "RELAY_POSTGRES_URL": URL, "RELAY_BROKER_URL": "redis://b/0", "RELAY_GROUP_ID": "g",
+        "RELAY_WORKER_THREADS": "3",
+        "RELAY_LOG_LEVEL": "error", "RELAY_API_ADDR": "a:1", "RELAY_SECRET_VARIABLES": "A_,B_",
+        "RELAY_CONNECT_TIMEOUT": "9s",
+        "RELAY_SINK_FOLDERS": "/a", "RELAY_API_AUTH_TOKENS": "t" * 16, "RELAY_AMBIENT_CREDENTIALS": "true",
+    }.items():  # fmt: skip
+        monkeypatch.setenv(name, value + end)
+    settings = Settings.load(worker_metrics_addr=f"b:2{end}")
+    assert (settings.postgres_url, settings.broker_url, settings.relay_group_id) == (URL, "redis://b/0", "g")
+    assert (settings.worker_threads, settings.log_level, settings.api_addr) == (3, "error", "a:1")
+    assert (settings.secret_variables, settings.sink_folders) == (("A_", "B_"), ("/a",))
+    assert (settings.api_auth_tokens, settings.ambient_credentials) == (("t" * 16,), True)
+    assert (settings.connect_timeout_seconds, settings.worker_metrics_addr) == (9, "b:2")
+
+
+def test_a_variable_that_is_nothing_but_a_line_end_counts_as_not_set(monkeypatch):
+    monkeypatch.setenv("RELAY_GROUP_ID", "\n")
+    monkeypatch.setenv("RELAY_BROKER_URL", "\r\n")
+    monkeypatch.setenv("RELAY_WORKER_THREADS", "\n")
+    settings = Settings.load()
+    assert (settings.relay_group_id, settings.worker_threads) == ("default", 8)
+    assert settings.broker_url == "redis://127.0.0.1:6379/0"
+
+
 def test_an_option_beats_our_variable_beats_the_old_variable_beats_the_default(monkeypatch):
     assert Settings.load().relay_group_id == "default"
     monkeypatch.setenv("PGTRICKLE_RELAY_GROUP_ID", "old")

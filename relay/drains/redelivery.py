@@ -13,8 +13,8 @@ from relay.database.connection import database_errors, storable
 from relay.drains.fence import FencedSession
 from relay.models import MAX_BATCH_BYTES, Failure, Message, Received
 from relay.sql import query
-from relay.wire.encode import parsed_headers
 from relay.wire.formats.base import own_headers
+from relay.wire.json_text import values
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +64,7 @@ class Redeliveries:
         """The next dead letters of a reverse pipeline."""
         with database_errors():
             return [
-                ReceivedDeadLetter(
-                    dead_letter_id, Received(event_id, body, own_headers(parsed_headers(headers)), key, subject)
-                )
+                ReceivedDeadLetter(dead_letter_id, Received(event_id, body, own_headers(values(headers)), key, subject))
                 for dead_letter_id, event_id, body, headers, key, subject in self._fetch(
                     "redelivery_received", max_messages=max_messages
                 )

@@ -14,7 +14,7 @@ from typing import Any, TypeVar, overload
 import psycopg
 
 from relay.database.connection import VALUES, values
-from relay.inbox.consumer import Work, new_holder
+from relay.inbox.consumer import Work, known_url, new_holder
 from relay.inbox.message import AsyncConnection, AsyncHandler, Connection, InboxMessage, Stop
 from relay.inbox.transactions import Abandoned, Confirm, handle_async
 
@@ -76,6 +76,7 @@ async def run_async(
     `AsyncEngine.begin` of SQLAlchemy, or an asynchronous context manager of your own. When the task is cancelled, so is
     the handler: what it did is rolled back, and its message is given back without counting a failure.
     """
+    database = known_url(database)
     ended = threading.Event()
     own = _OwnConnection(database)
     holder = new_holder(inbox, worker)

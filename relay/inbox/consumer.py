@@ -39,6 +39,7 @@ from relay.database.connection import VALUES, database_errors, storable, values
 from relay.database.notifications import PACE_SECONDS, Listener
 from relay.database.values import MomentBinaryLoader
 from relay.errors import ConfigError, NotConnected
+from relay.hosts import ascii_conninfo
 from relay.inbox.message import Connection, Handler, InboxMessage, Stop
 from relay.inbox.transactions import Abandoned, Handling, Holder, NotBegun, in_transactions, on_own_connection
 from relay.masking import mask
@@ -123,12 +124,20 @@ def run(
     handle = in_transactions(transaction, handler, holder) if transaction else on_own_connection(handler, holder)
     work = Work(holder, handle, batch_size, visibility_seconds, poll_seconds, stop, until_empty)
     if isinstance(database, str):
-        work.run(database)
+        work.run(known_url(database))
     elif database.autocommit:
         work.on(database)
     else:
         raise ConfigError("the connection must be in autocommit: psycopg.connect(..., autocommit=True)")
     return work.handled
+
+
+def known_url(text: str) -> str:
+    """The URL with its host as DNS knows it. Raises ConfigError."""
+    try:
+        return ascii_conninfo(text)
+    except ValueError as error:
+        raise ConfigError(f"the URL of the database {error}") from None
 
 
 def new_holder(inbox: str, worker: str | None) -> Holder:

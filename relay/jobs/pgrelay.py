@@ -26,6 +26,7 @@ from typing_extensions import TypedDict
 from relay.database.callers import Arguments, call, call_async
 from relay.database.connection import VALUES
 from relay.errors import BadValue
+from relay.hosts import ascii_conninfo
 from relay.jobs.errors import BadArguments, job_errors
 from relay.jobs.options import checked, columns
 from relay.jobs.sending import Kind, NewJob, enqueue_call
@@ -68,13 +69,13 @@ class _Client:
     """With a URL, a queue that is missing is made on a connection of its own, never in the caller's transaction."""
 
     def __init__(self, database_url: str | None = None) -> None:
-        self._url = (database_url or "").replace("postgresql+asyncpg://", "postgresql://", 1)
+        self._url = ascii_conninfo((database_url or "").replace("postgresql+asyncpg://", "postgresql://", 1))
         self._known: set[str] = set()
 
     @classmethod
     def from_env(cls) -> Self:
         """Reads PGRELAY_DATABASE_URL, or else RELAY_POSTGRES_URL; without either, queues must exist."""
-        return cls(next((os.environ[name] for name in DATABASE_URLS if os.environ.get(name)), None))
+        return cls(next((os.environ[name].rstrip("\r\n") for name in DATABASE_URLS if os.environ.get(name)), None))
 
     def _make_queue(self, queue: str) -> None:
         if queue in self._known or not self._url:

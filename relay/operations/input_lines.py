@@ -5,6 +5,8 @@ import select
 from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
 
+from relay.wire import byte_order_mark
+
 _READ_BYTES = 256 * 1024
 # How long to wait for the next line of a program that writes line by line, before storing what came.
 _PAUSE_SECONDS = 0.05
@@ -31,8 +33,8 @@ class Splitter:
         lines: list[InputLine] = []
         for text in ended:
             lines += self._line(self._take() + text)
-        # One byte for a carriage return, and one that shows that the line is too long.
-        self._begun += begun[: self._most + 2 - len(self._begun)]
+        # One byte for a carriage return, one that shows that the line is too long, and the mark before it.
+        self._begun += begun[: self._most + 2 + len(byte_order_mark.BYTES) - len(self._begun)]
         return lines
 
     def finish(self) -> list[InputLine]:
@@ -47,9 +49,7 @@ class Splitter:
 
     def _line(self, text: bytes) -> list[InputLine]:
         self._number += 1
-        body = text.removesuffix(b"\r")
-        if self._number == 1:
-            body = body.removeprefix(b"\xef\xbb\xbf")
+        body = text.removesuffix(b"\r").removeprefix(byte_order_mark.BYTES)
         body = body[: self._most + 1]
         return [InputLine(self._number, body)] if body and not body.isspace() else []
 

@@ -4,6 +4,8 @@ import json
 from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
 
+from relay.wire.byte_order_mark import text_of
+
 # As in PostgreSQL's largest `max_payload_bytes`: a longer line is not a message, and is not kept in memory.
 LONGEST_LINE_BYTES = 256 * 1024 * 1024
 BLANKS = " \t\r\n"
@@ -39,7 +41,7 @@ def read_lines(file: BinaryIO, longest_bytes: int = LONGEST_LINE_BYTES) -> Itera
         if len(raw) > longest_bytes:
             raise BadLine(number, f"longer than {longest_bytes} bytes")
         try:
-            text = raw.decode("utf-8-sig" if number == 1 else "utf-8").strip(BLANKS)
+            text = text_of(raw).strip(BLANKS)
         except UnicodeDecodeError as error:
             raise BadLine(number, f"not UTF-8: byte {error.start + 1} of the line") from None
         if text:

@@ -10,16 +10,19 @@ from typing import Any
 
 from psycopg import sql
 from psycopg.rows import dict_row
-from psycopg.types.json import Jsonb
 
 from relay.errors import ConfigError
+from relay.jobs.templates import json_object
 from relay.operations.base import Connection, counted, execute, one, rows, transaction
 from relay.operations.foreign_tables import lock_if_there
+from relay.wire.json_text import members
 
 TABLES = ("pgrelay_queue", "pgrelay_job", "pgrelay_attempt", "pgrelay_worker")
 _KINDS = {"http": "http", "handler": "python"}
-_WAITING = "select * from {jobs} where status = 'pending' order by created_at, id for update"
-_DEAD = "select * from {jobs} where status = 'dead_letter' order by created_at, id"
+# JSON as text, so that no number loses a digit.
+_TEXTS = "payload::text as payload, headers::text as headers, metadata::text as metadata"
+_WAITING = "select *, {texts} from {jobs} where status = 'pending' order by created_at, id for update"
+_DEAD = "select *, {texts} from {jobs} where status = 'dead_letter' order by created_at, id"
 _LEASED = "select count(*) from {jobs} where status = 'leased'"
 _CANCEL = "update {jobs} set status = 'cancelled', updated_at = now(), completed_at = now() where id = any (%s)"
 
@@ -98,18 +101,19 @@ def _jobs(connection: Connection, schema: str, imported: Imported) -> None:
 
 
 def _job(job: dict[str, Any]) -> dict[str, Any]:
-    payload, headers = dict(job["payload"]), dict(job["headers"] or {})
+    payload, headers, metadata = (members(job[name] or "{}") for name in ("payload", "headers", "metadata"))
     if job["kind"] == "http":
-        headers |= payload.pop("headers", None) or {}
+        theirs = payload.pop("headers", "null")
+        headers |= {} if theirs == "null" else members(theirs)
         if "body_base64" in payload:
             payload["base64"] = payload.pop("body_base64")
     return {
         "queue": job["queue_name"],
         "kind": _KINDS[job["kind"]],
         "name": job["name"],
-        "payload": Jsonb(payload),
-        "headers": Jsonb(headers) if headers else None,
-        "metadata": Jsonb(dict(job["metadata"] or {}) | {"pgrelay_job_id": str(job["id"])}),
+        "payload": json_object(payload),
+        "headers": json_object(headers) if headers else None,
+        "metadata": json_object(metadata | {"pgrelay_job_id": json.dumps(str(job["id"]))}),
         "priority": job["priority"],
         "max_attempts": job["max_attempts"],
         "timeout_seconds": job["timeout_seconds"],
@@ -127,5 +131,7 @@ def _rows(connection: Connection, schema: str, statement: str) -> list[dict[str,
 
 def _statement(schema: str, text: Any) -> sql.Composed:
     return sql.SQL(text).format(
-        queues=sql.Identifier(schema, "pgrelay_queue"), jobs=sql.Identifier(schema, "pgrelay_job")
+        texts=sql.SQL(_TEXTS),
+        queues=sql.Identifier(schema, "pgrelay_queue"),
+        jobs=sql.Identifier(schema, "pgrelay_job"),
     )

@@ -14,6 +14,7 @@ from relay.masking import mask, mask_config
 from relay.operations.base import Connection, execute, one, rows, transaction
 from relay.pipelines.config import ForwardConfig, ReverseConfig, parse
 from relay.pipelines.jobs import parse_jobs
+from relay.wire.byte_order_mark import without_mark
 
 Direction = Literal["forward", "reverse", "jobs"]
 State = Literal["enabled", "disabled", "invalid"]
@@ -109,6 +110,7 @@ def show(connection: Connection, name: str) -> Pipeline:
 
 def define(text: str) -> Definition:
     """Checks a configuration in JSON. Raises ConfigError that names every wrong key."""
+    text = without_mark(text)
     values = _object(text)
     return Definition(text, parse(values), mask_config(values) != values)
 
@@ -243,7 +245,7 @@ def _route(connection: Connection, table: RoutedTable, outbox: str | None) -> st
 
 def _object(text: str) -> dict[str, Any]:
     try:
-        value = json.loads(text)
+        value = json.loads(without_mark(text))
     except json.JSONDecodeError as error:
         raise ConfigError(
             f"the configuration is not JSON: {error.msg} at line {error.lineno}, column {error.colno}"

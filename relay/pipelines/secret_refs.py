@@ -18,6 +18,7 @@ from relay.errors import ConfigError
 from relay.known_secrets import remember
 from relay.masking import REFERENCE, remember_config
 from relay.reach import read_secret_file
+from relay.wire.byte_order_mark import text_of
 
 FILE_LIMIT_BYTES = 64 * 1024
 
@@ -77,7 +78,7 @@ def _from_env(name: str, reference: str, path: str) -> str:
     with _naming(f"{path}: {reference}"):
         reach.check_variable(name)
     try:
-        return os.environ[name]
+        return _without_line_end(os.environ[name])
     except KeyError:
         raise ConfigError(f"{path}: {reference}: this environment variable is not set in this process") from None
 
@@ -86,9 +87,13 @@ def _from_file(name: str, reference: str, path: str) -> str:
     with _naming(f"{path}: {reference}"):
         content = read_secret_file(name, FILE_LIMIT_BYTES)
     try:
-        text = content.decode()
+        text = text_of(content)
     except UnicodeDecodeError:
         raise ConfigError(f"{path}: {reference}: not UTF-8 text") from None
+    return _without_line_end(text)
+
+
+def _without_line_end(text: str) -> str:
     return text.removesuffix("\n").removesuffix("\r")
 
 

@@ -12,6 +12,7 @@ from relay.database.connection import storable
 from relay.errors import ConfigError
 from relay.models import Failure, InboxRow, Received
 from relay.process.unforeseen import INTERNAL, unforeseen
+from relay.wire.byte_order_mark import text_of
 from relay.wire.formats import cloudevents, debezium, envelope, raw
 from relay.wire.formats.base import Invalid, Parts
 from relay.wire.json_text import parse
@@ -98,7 +99,7 @@ class Decoder:
                 "too_large", f"the body has {len(body)} bytes, max_message_bytes is {self._max_message_bytes}"
             )
         try:
-            text = body.decode()
+            text = text_of(body)
         except UnicodeDecodeError as error:
             raise Invalid("not_utf8", f"byte {error.start + 1} of the body is not UTF-8") from None
         parts = self._format(received, text)

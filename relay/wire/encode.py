@@ -8,21 +8,17 @@ docs/reference/wire-formats.md describes the formats for users. To add one, writ
 name its two functions in `FORMATS`, here and in `relay/wire/decode.py`, which is the other direction.
 """
 
-import json
 from collections.abc import Callable, Iterable
-from typing import Any, cast
-
-import msgspec
+from typing import Any
 
 from relay.errors import ConfigError
 from relay.models import Message, Record
 from relay.wire.formats import cloudevents, debezium, envelope, raw
 from relay.wire.formats.base import DEFAULT_SOURCE, DEFAULT_TYPE, Binding, Encoder, Origin
-from relay.wire.json_text import members, string
+from relay.wire.json_text import values
 from relay.wire.templates import Headers, compile_template
 
 _EMPTY_HEADERS = b"{}"
-_HEADERS = msgspec.json.Decoder(dict[str, Any])
 _NO_HEADERS: dict[str, str] = {}
 
 FORMATS: dict[str, Callable[[Origin], Encoder]] = {
@@ -80,7 +76,7 @@ class Wire:
     def _record(self, message: Message) -> Record:
         own: dict[str, Any] = _NO_HEADERS
         if self._reads_headers and message.headers != _EMPTY_HEADERS:
-            own = parsed_headers(message.headers)
+            own = values(message.headers)
         dedup_id = f"{self._outbox}:{message.id}"
         subject = self._constant_subject
         if subject is None:
@@ -90,16 +86,3 @@ class Wire:
 
     def _subject(self, message: Message, own: Headers) -> str:
         return "".join([part if isinstance(part, str) else part(message, own) for part in self._subject_parts])
-
-
-def parsed_headers(headers: bytes) -> dict[str, Any]:
-    """A message's headers. What Python cannot parse, such as a number of 5000 digits, stays text."""
-    try:
-        return _HEADERS.decode(headers)
-    except (RecursionError, msgspec.DecodeError):
-        pass
-    try:
-        return cast(dict[str, Any], json.loads(headers))
-    except (RecursionError, ValueError):
-        found = members(headers.decode())
-        return {name: value if (text := string(value)) is None else text for name, value in found.items()}

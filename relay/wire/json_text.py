@@ -5,6 +5,7 @@ scanner, so every answer and every error is the scanner's: tests/wire/test_json_
 may still refuse a value that passes here.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -19,9 +20,17 @@ _REFUSED = (RecursionError, UnicodeEncodeError, msgspec.DecodeError)
 _OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _STRING = msgspec.json.Decoder(str)
 _VALUE = msgspec.json.Decoder(msgspec.Raw)
+# Neither floats, which have 17 digits and no 1e-400, nor what may contain them.
+_Exact = str | int | bool | None
+_EXACT, _EXACT_OBJECT = msgspec.json.Decoder(_Exact), msgspec.json.Decoder(dict[str, _Exact])
+# A string, or the blanks between two tokens. Possessive: each character is read once.
+_BLANKS_OUTSIDE = re.compile(rf'("[^"\\]*+(?:\\.[^"\\]*+)*+"?)|[{BLANKS}]++', re.DOTALL)
 
-encode_object: Callable[[Mapping[str, str | int | bool | None]], bytes] = msgspec.json.Encoder().encode
-"""Compact JSON, as `encode_json` writes it. It takes no floats: msgspec and Python write 1e22 in different ways."""
+encode_value: Callable[[Any], bytes] = msgspec.json.Encoder().encode
+"""Compact JSON, as `encode_json` writes it, of what `values` returns: a `Raw` in it is written as it stands. It takes
+no floats: msgspec and Python write 1e22 in different ways, and neither writes what was read."""
+
+encode_object: Callable[[Mapping[str, str | int | bool | None]], bytes] = encode_value
 
 
 def members(text: str) -> dict[str, str]:
@@ -34,6 +43,42 @@ def members(text: str) -> dict[str, str]:
     except _REFUSED:
         return json_scanner.members(text)
     return {name: str(value, "utf-8") for name, value in found.items()}
+
+
+def values(text: str | bytes) -> dict[str, Any]:
+    """The members of a JSON object, each as a value that loses nothing: `header_text` and `encode_value` write it back.
+
+    Strings, integers, truth values and null are Python's; everything else is `Raw`. Raises ValueError.
+    """
+    try:
+        return _EXACT_OBJECT.decode(text)
+    except _REFUSED:
+        found = members(text if isinstance(text, str) else text.decode())
+    return {name: _value(part) for name, part in found.items()}
+
+
+def _value(text: str) -> Any:
+    if text.startswith('"'):
+        return string(text)
+    try:
+        return _EXACT.decode(text)
+    except _REFUSED:
+        return msgspec.Raw(compact(text).encode("utf-8", "surrogatepass"))
+
+
+def compact(text: str) -> str:
+    """As an encoder would write it, without blanks and needless escapes, but with the text of each number."""
+    return _BLANKS_OUTSIDE.sub(_token, text)
+
+
+def _token(found: re.Match[str]) -> str:
+    text = found[1] or ""
+    if "\\" not in text:
+        return text
+    try:
+        return encode_value(string(text)).decode()
+    except (ValueError, UnicodeEncodeError):  # half a surrogate pair has no other form
+        return text
 
 
 def parse(text: str) -> Any:

@@ -12,6 +12,7 @@ from typing import Any
 
 from relay.errors import ConfigError
 from relay.models import Message, Record
+from relay.wire.json_text import encode_value
 
 encode_json: Callable[[Any], str] = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 """Compact JSON, non-ASCII as it is."""
@@ -24,8 +25,8 @@ Part = str | Callable[[Message, Headers], str]
 
 
 def header_text(value: Any) -> str:
-    """A header's value as text: strings as they are, everything else as compact JSON."""
-    return value if isinstance(value, str) else encode_json(value)
+    """A header's value, one of `json_text.values`, as text: strings as they are, everything else as compact JSON."""
+    return value if isinstance(value, str) else encode_value(value).decode()
 
 
 # The same for every message of a drain.

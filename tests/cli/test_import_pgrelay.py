@@ -103,3 +103,15 @@ def test_without_its_tables_it_says_so(database: Database) -> None:
     result = invoke("import", "pgrelay", url=database.url)
     assert result.exit_code == 1
     assert "there is no table pgrelay_queue in the schema" in result.output
+
+
+def test_no_number_loses_a_digit(theirs: Database) -> None:
+    text = '{"a": 1.10, "b": [12345678901234.5678901]}'
+    with theirs.connect() as connection:
+        connection.execute(
+            f"update pgrelay_job set payload = '{text}', headers = '{text}', metadata = '{text}'".encode()
+        )
+    imported(theirs)
+    kept = "payload::text, headers::text, (metadata - 'pgrelay_job_id')::text"
+    where = "where name = 'orders.recalculate_totals'"
+    assert rows(theirs, f"select {kept} from tide.job {where}") == [(text, text, text)]

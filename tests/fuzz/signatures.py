@@ -14,7 +14,7 @@ NOW = 1_700_000_000
 SCHEMES: tuple[Scheme, ...] = ("standard", "github", "stripe", "hmac", "bearer")
 HEADERS = (
     "webhook-id", "webhook-timestamp", "webhook-signature", "x-hub-signature-256", "stripe-signature",
-    "x-signature-256", "authorization",
+    "x-signature-256", "authorization", "svix-id", "svix-timestamp", "svix-signature",
 )  # fmt: skip
 PARTS = (
     "v1,",

@@ -85,6 +85,12 @@ def test_the_largest_file_is_taken_and_loses_one_newline_only(tmp_path):
     assert resolve({"a": f"${{file:{file}}}"}) == {"a": "x" * (64 * 1024 - 2) + "\n"}
 
 
+@pytest.mark.parametrize(("value", "expected"), [("s\n", "s"), ("s\r\n", "s"), ("s\n\n", "s\n"), ("\ns", "\ns")])
+def test_a_variable_loses_one_newline_too(monkeypatch, value, expected):
+    monkeypatch.setenv("TIDE_SECRET_A", value)
+    assert resolve({"a": "x${env:TIDE_SECRET_A}"}) == {"a": f"x{expected}"}
+
+
 @pytest.mark.parametrize("text", ["${ENV:A}", "${A}", "${vault:a/b}", "${env:}", "${", "pw${never-shown"])
 def test_what_looks_like_a_reference_and_is_none_is_refused_without_being_shown(text):
     with pytest.raises(ConfigError, match=r"password: '\$\{' is not a reference") as caught:

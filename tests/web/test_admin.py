@@ -182,6 +182,24 @@ def test_what_was_answered_is_there(admin: Admin) -> None:
         assert (read["kind"], read["queue_name"], read["attempt_count"]) == ("handler", "mail", 0)
 
 
+def test_numbers_keep_every_digit_both_ways(admin: Admin) -> None:
+    small = f"0.{'0' * 399}1"
+    payload = f'{{"a": 1.10, "b": [{{"c": 12345678901234.5678901}}, {small}, "é"], "d": {{}}, "e": [], "f": null}}'
+    job = '"queue_name": "mail", "kind": "handler", "name": "send", "priority": 1.0'
+    others = '"metadata": {"n": 1.10}, "headers": {"h": [2.50]}'
+    reply = admin.ask("POST", "/v1/jobs", raw=f'{{{job}, {others}, "payload": {payload}}}'.encode())
+    assert reply.status == 201, reply
+    path = f"http://127.0.0.1:{admin.port}/v1/jobs/{reply.body['job_id']}"
+    request = urllib.request.Request(path, headers={"Authorization": f"Bearer {TOKEN}"})
+    with urllib.request.urlopen(request, timeout=20) as response:
+        read = json.loads(response.read(), parse_float=str)
+    assert read["payload"] == json.loads(payload, parse_float=str)
+    assert (read["headers"], read["metadata"], read["priority"]) == ({"h": ["2.50"]}, {"n": "1.10"}, 1)
+    with admin.database.connect() as connection:
+        stored = "select payload::text from tide.job where metadata ? 'n'"
+        assert connection.execute(stored.encode()).fetchall() == [(payload,)]
+
+
 def test_a_key_that_is_used_again_is_the_first_job_or_a_conflict_that_names_it(admin: Admin) -> None:
     first = admin.enqueue(payload={"a": 1}, idempotency_key="k")
     again = admin.ask(

@@ -51,6 +51,19 @@ class TestTheSender:
         assert api.post(name, body.encode(), headers).status == 200
         assert list(stored(database, name)) == ["msg_2"]
 
+    def test_may_use_the_older_names_of_the_headers(self, api: ApiProcess, database: Database, hook: Hook) -> None:
+        name = hook(event_id="{id}/{header.webhook-id}")
+        headers = {header.replace("webhook-", "svix-"): value for header, value in signed("msg_3", b"{}").items()}
+        assert api.post(name, b"{}", headers).status == 200
+        # What is not signed changes nothing: neither another id, nor the name that the signed one has here.
+        assert api.post(name, b"{}", headers | {"webhook-id": "msg_4"}).body["known"]
+        assert api.post(name, b"{}", signed("msg_3", b"{}") | {"svix-id": "msg_5"}).body["known"]
+        assert list(stored(database, name)) == ["msg_3/msg_3"]
+        with database.connect() as connection:
+            [(kept,)] = connection.execute(f'select headers from tide."{name}"').fetchall()
+        assert (kept["svix-id"], kept["webhook-id"]) == ("msg_3", "msg_3")
+        assert not {"svix-signature", "webhook-signature"} & kept.keys()
+
     def test_may_be_github(self, api: ApiProcess, database: Database, hook: Hook) -> None:
         name = hook(scheme="github")
         body = b'{"action": "opened"}'

@@ -228,7 +228,18 @@ class TestEnvelope:
         made = row(self.sent(b"1", b'{"Tenant": 4}'), wire_format="envelope", event_id="{header.tenant}/{id}")
         assert made.event_id == "4/orders:17"
 
-    @pytest.mark.parametrize(("type_", "expected"), [(b"7", "7"), (b"null", None), (b'["a"]', None), (b"true", None)])
+    @pytest.mark.parametrize(
+        ("value", "expected"),
+        [(b"1.10", "1.10"), (b"1e-400", "1e-400"), (b'{"a": [1.10, 5]}', '{"a":[1.10,5]}'), (b"true", "true")],
+    )
+    def test_a_number_in_a_header_keeps_its_text(self, value: bytes, expected: str) -> None:
+        made = row(self.sent(b"1", b'{"n": ' + value + b"}"), wire_format="envelope", event_id="{header.n}")
+        assert made.event_id == expected
+
+    @pytest.mark.parametrize(
+        ("type_", "expected"),
+        [(b"7", "7"), (b"1.10", "1.10"), (b"-5", "-5"), (b"null", None), (b'["a"]', None), (b"true", None)],
+    )
     def test_a_type_is_text_or_a_number(self, type_: bytes, expected: str | None) -> None:
         assert row(self.sent(b"1", b'{"type": ' + type_ + b"}"), wire_format="envelope").event_type == expected
 

@@ -68,6 +68,12 @@ class TestTheSdksEvents:
         assert row(by_sdk(transport, mode, event(None)), wire_format="cloudevents").payload == "null"
 
 
+@pytest.mark.parametrize("kind", ["", "application/json", "text/plain", "application/octet-stream"])
+def test_no_data_is_null_whatever_its_type(kind: str) -> None:
+    headers = {"ce_specversion": "1.0", "ce_id": "1", "ce_source": "s", "ce_type": "t", "content-type": kind}
+    assert row(received(b"", headers), wire_format="cloudevents").payload == "null"
+
+
 def test_rabbitmqs_own_binding_is_read_too() -> None:
     made = row(by_sdk("rabbitmq", "binary", event({"n": 1}, subject="s")), wire_format="cloudevents")
     assert made[:4] == ("e-1", "order.paid", "/shop", "s")

@@ -169,3 +169,25 @@ def test_times_are_utc_with_microseconds_whatever_the_zone() -> None:
     berlin = datetime(2025, 1, 1, 0, 30, tzinfo=timezone(timedelta(hours=1)))
     assert rfc3339(berlin) == "2024-12-31T23:30:00.000000Z"
     assert rfc3339(NOON) == NOON.isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+class TestNumbersOfHeaders:
+    """PostgreSQL keeps every digit, and so does what is made of it."""
+
+    HEADERS = (
+        b'{"type": 12345678901234.5678901, "n": 1.10, "deep": {"n": [1.10, "a, b"]}, "small": 0.' + b"0" * 399 + b"1}"
+    )
+
+    @pytest.mark.parametrize("wire_format", ["raw", "envelope", "cloudevents", "cloudevents_structured", "debezium"])
+    def test_they_keep_their_text(self, wire_format: str) -> None:
+        [record] = wire("{type}", wire_format).records([message(headers=self.HEADERS)])
+        assert record.subject == "12345678901234.5678901"
+        assert record.headers["n"] == "1.10"
+        assert record.headers["deep"] == '{"n":[1.10,"a, b"]}'
+        assert record.headers["small"] == f"0.{'0' * 399}1"
+
+    @pytest.mark.parametrize("wire_format", ["cloudevents_structured", "debezium"])
+    def test_they_keep_it_in_bodies(self, wire_format: str) -> None:
+        [record] = wire("x", wire_format, keeps_headers=False).records([message(headers=self.HEADERS)])
+        assert b'"12345678901234.5678901"' in record.body
+        assert wire_format == "debezium" or b'"n":"1.10"' in record.body

@@ -9,10 +9,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from relay.wire import json_scanner
-from relay.wire.encode import parsed_headers
 from relay.wire.json_scanner import value_end
-from relay.wire.json_text import encode_object, is_value, members, parse, scalar, string
-from relay.wire.templates import encode_json
+from relay.wire.json_text import compact, encode_object, encode_value, is_value, members, parse, scalar, string, values
+from relay.wire.templates import encode_json, header_text
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
@@ -32,6 +31,7 @@ NUMBERS = [
     "01", "-01", "00", "1.", ".5", "+1", "-", "1e", "1e+", "2.e3", "0x1", "1_000", "١", "[-]", "[01]",
     "NaN", "-Infinity", "Infinity", "[NaN]",
 ]  # fmt: skip
+EXACT = ["1.10", "12345678901234.5678901", f"0.{'0' * 399}1", "1e-400", "1E5", "9" * 30, "9" * 5000, f"{'9' * 5000}.50"]
 STRINGS = [
     '"\\u0000"', '"\x00"', '"\x01"', '"\n"', '"\x7f"', '"\u2028"', '"é😀"', '"\\u00e9"', '"\\ud83d\\ude00"',
     '"\\ud800"', '"\\udc00\\ud800"', '"\\ud83dx"', '["\\ud800"]', '"\ud800"', '"\\/"', '"\\x"', '"\\u12"', '"\\u12zz"',
@@ -90,11 +90,33 @@ def test_members_are_what_json_says(value: dict[str, object], indent: int | None
     assert {name: json.loads(part) for name, part in members(text).items()} == value
 
 
-@given(st.dictionaries(st.text(), JSON, max_size=3))
-@example({"n": 2**63, "m": -(2**64), "x": 10**400, "f": 1e22, "g": 5e-324, "h": float("inf")})
-def test_the_headers_of_a_message_are_what_json_says(value: dict[str, object]) -> None:
-    headers = json.dumps(value).encode()
-    assert repr(parsed_headers(headers)) == repr(json.loads(headers))
+@given(st.dictionaries(st.text(), JSON, max_size=3), st.booleans())
+@example({"n": 2**63, "m": -(2**64), "x": 10**400, "f": 1e22, "g": 5e-324, "h": float("inf")}, False)
+def test_the_headers_of_a_message_are_what_json_says(value: dict[str, object], ascii_only: bool) -> None:
+    headers = values(json.dumps(value, ensure_ascii=ascii_only).encode())
+    assert {name: json.loads(encode_value(one)) for name, one in headers.items()} == value
+    assert {name: header_text(one) for name, one in headers.items()} == {
+        name: one if isinstance(one, str) else encode_json(one) for name, one in value.items()
+    }
+
+
+@pytest.mark.parametrize("number", EXACT)
+def test_a_number_in_a_header_keeps_its_text_at_any_depth(number: str) -> None:
+    headers = values(f'{{"a": {number}, "b": {{"c": [{number}, "x, y"], "d": {{}}}}, "e": 2, "f": "é", "g": null}}')
+    assert {name: header_text(value) for name, value in headers.items()} == {
+        "a": number, "b": f'{{"c":[{number},"x, y"],"d":{{}}}}', "e": "2", "f": "é", "g": "null",
+    }  # fmt: skip
+    assert (headers["e"], headers["g"]) == (2, None)
+
+
+@given(JSON, st.booleans())
+@example({"a ": ['x \\" y', "\\", "\t"]}, True)
+def test_compact_is_what_the_encoder_writes(value: object, ascii_only: bool) -> None:
+    assert compact(json.dumps(value, indent=1, ensure_ascii=ascii_only)) == encode_json(value)
+
+
+def test_half_a_surrogate_pair_keeps_its_escape() -> None:
+    assert compact('[ "\\ud800", "\\ud83d\\ude00" ]') == '["\\ud800","😀"]'
 
 
 @given(st.dictionaries(st.text(), st.none() | st.booleans() | st.integers(-(2**31), 2**31 - 1) | st.text()))

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import h11
 
 from relay.backends.common.addresses import allowed, ask
+from relay.backends.webhook.status_line import KEPT_BYTES, decided
 from relay.backends.webhook.url import Origin
 
 READ_BYTES = 64 * 1024
@@ -47,6 +48,7 @@ class Connection(asyncio.Protocol):
         self._retry_after: bytes | None = None
         self._body = b""
         self._read_bytes = 0
+        self._begun = b""
         self.closed = False
         self.idle_since = 0.0
 
@@ -63,11 +65,13 @@ class Connection(asyncio.Protocol):
         Raises OSError or h11.ProtocolError if no status comes. If it raises, or is cancelled, the connection is closed.
         """
         self._head, self._end = self._loop.create_future(), self._loop.create_future()
-        self._body, self._read_bytes, self._retry_after = b"", 0, None
+        self._body, self._read_bytes, self._retry_after, self._begun = b"", 0, None, b""
         try:
             self._transport.write(self._framed(h11.Request(method=method, target=target, headers=headers), body))
-            async with asyncio.timeout_at(deadline):
-                await self._head
+            await asyncio.wait([self._head], timeout=max(0.0, deadline - self._loop.time()))
+            if not self._head.done():
+                self._fail(TimeoutError())
+            self._head.result()
             if not self._end.done():
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout_at(min(deadline, self._loop.time() + BODY_SECONDS)):
@@ -91,6 +95,8 @@ class Connection(asyncio.Protocol):
         if self._end is None or self._end.done():
             return self.close()  # it speaks without having been asked
         self._read_bytes += len(data)
+        if len(self._begun) < KEPT_BYTES:
+            self._begun += data[: KEPT_BYTES - len(self._begun)]
         self._understand(data)
         if self._read_bytes > READ_BYTES and not self._end.done():
             self._fail(h11.RemoteProtocolError(f"the answer is longer than {READ_BYTES} bytes"))
@@ -133,11 +139,15 @@ class Connection(asyncio.Protocol):
             self._fail(error)
 
     def _fail(self, error: Exception) -> None:
-        """Before the head it is the outcome. After it, only the end: the status has said what becomes of the job."""
+        """Before the status it is the outcome. After it, only the end: the status has said what becomes of the job."""
         assert self._head is not None
         assert self._end is not None
         self.close()
-        if not self._head.done():
+        decision = None if self._head.done() else decided(self._begun)
+        if decision is not None:
+            self._status, self._retry_after = decision
+            self._head.set_result(None)
+        elif not self._head.done():
             self._head.set_exception(error)
         if not self._end.done():
             self._end.set_result(None)

@@ -12,7 +12,7 @@ from pydantic import AliasChoices, BaseModel, Field, model_validator
 
 from relay.backends.common.addresses import refuse_cloud_services
 from relay.backends.common.aws_errors import AWS_ERRORS
-from relay.backends.common.keys import has_reference
+from relay.backends.common.keys import AsciiHost, has_reference
 from relay.backends.common.tls import check_readable
 from relay.errors import ConfigError, MissingExtra
 from relay.masking import MASKED, mask
@@ -28,7 +28,7 @@ class AwsKeys(BaseModel):
     region: Annotated[str | None, Field(validation_alias=AliasChoices("region", "aws_region"))] = None
     """Default: as boto3 finds it on the worker's machine."""
     endpoint_url: Annotated[
-        str | None, Field(validation_alias=AliasChoices("endpoint_url", "aws_endpoint_url"), repr=False)
+        AsciiHost | None, Field(validation_alias=AliasChoices("endpoint_url", "aws_endpoint_url"), repr=False)
     ] = None
     """For services that are not Amazon's own, and for private endpoints."""
     access_key_id: Annotated[

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator
 
 from relay.errors import ConfigError
+from relay.hosts import ascii_hosts
 from relay.wire.templates import RecordTemplate
 
 _REFERENCE = re.compile(r"\$\{(?:env|file):[^{}]+\}")
@@ -23,6 +24,12 @@ def _split(value: Any) -> Any:
 
 Listed = Annotated[list[str], BeforeValidator(_split)]
 """A list, or one text with commas between its elements, such as the URLs of a cluster."""
+
+AsciiHost = Annotated[str, AfterValidator(ascii_hosts)]
+"""A URL, or `host:port`, whose host a client library is given in ASCII."""
+
+AsciiHosts = Annotated[list[AsciiHost], BeforeValidator(_split)]
+"""Several of them."""
 
 
 def _absolute(path: str) -> str:

@@ -4,6 +4,8 @@ import os
 import zlib
 from typing import NamedTuple
 
+from relay.wire import byte_order_mark
+
 _BLOCK_BYTES = 256 * 1024
 _BLANK_LINES = 1000
 
@@ -74,13 +76,14 @@ class Lines:
 
     def _take(self, text_end: int, end: int) -> list[Line]:
         start = self.offset
-        text = self._pread(start, min(text_end - start, self._most + 2))
+        text = self._pread(start, min(text_end - start, self._most + 2 + len(byte_order_mark.BYTES)))
         self._go_to(end)
         return self._line(text, start, end)
 
     def _line(self, text: bytes, start: int, end: int) -> list[Line]:
         body = text[:-1] if text.endswith(b"\r") else text
-        body = body[: self._most + 1]
+        marked = body.startswith(byte_order_mark.BYTES)  # the mark does not count
+        body = body[: self._most + 1 + (len(byte_order_mark.BYTES) if marked else 0)]
         if not body or body.isspace():
             return []
         return [Line(body, start, end, zlib.crc32(body))]

@@ -16,8 +16,7 @@ from relay.backends.file.tail import Mark, Tail
 from relay.backends.source import MAX_HELD_BYTES, Source, SourceFeatures
 from relay.errors import ConfigError, NotConnected, RelayError
 from relay.models import Received
-
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+from relay.wire import byte_order_mark
 
 
 class Fetched(NamedTuple):
@@ -74,7 +73,7 @@ class FileSource(Source[FileSourceConfig, Fetched]):
 
     def bare(self, message: Fetched) -> Received:
         line, mark, number = message
-        body = line.body.removeprefix(_BYTE_ORDER_MARK) if line.start == 0 else line.body
+        body = line.body.removeprefix(byte_order_mark.BYTES)
         # The checksum distinguishes lines of files that had the same inode one after the other.
         name = f"{self._path}/{mark.inode}.{mark.generation}/{line.start}.{line.crc:08x}"
         return Received(name, body, {}, None, self._path, self._path, str(mark), number)

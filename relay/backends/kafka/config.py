@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
-from relay.backends.common.keys import Listed, check_template
+from relay.backends.common.keys import AsciiHost, Listed, check_template
 from relay.backends.common.tls import check_readable
 from relay.backends.sink import SinkConfig
 from relay.backends.source import MAX_HELD_BYTES, SourceConfig
@@ -54,7 +54,7 @@ class KafkaKeys(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, hide_input_in_errors=True)
 
     brokers: Annotated[
-        str,
+        AsciiHost,
         BeforeValidator(_joined),
         Field(min_length=1, validation_alias=AliasChoices("brokers", "kafka_brokers", "bootstrap_servers")),
     ]

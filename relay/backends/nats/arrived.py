@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, NamedTuple
 
 from relay.models import Received
+from relay.wire.storable import storable_text
 
 if TYPE_CHECKING:
     from nats.aio.msg import Msg
@@ -30,6 +31,8 @@ class Arrived(NamedTuple):
         headers = self.message.headers or {}
         if UNREADABLE in headers:
             raise ValueError(f"its headers cannot be read: {headers[UNREADABLE]}")
+        if headers:
+            headers = {name: storable_text(value) for name, value in headers.items()}
         return self.bare()._replace(id=headers.get("Nats-Msg-Id") or self.default_id, headers=headers)
 
     def bare(self) -> Received:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AliasChoices, Field, model_validator
 
-from relay.backends.common.keys import Listed
+from relay.backends.common.keys import AsciiHosts
 from relay.backends.common.tls import TlsKeys
 from relay.backends.sink import SinkConfig
 from relay.backends.source import SourceConfig
@@ -18,7 +18,7 @@ class NatsKeys(TlsKeys):
     """Mixed into the configuration of sink and source."""
 
     url: Annotated[
-        Listed,
+        AsciiHosts,
         Field(min_length=1, repr=False, validation_alias=AliasChoices("url", "nats_url", "servers")),
     ]
     """One or more servers of one cluster, as a list or separated by commas."""

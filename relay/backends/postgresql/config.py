@@ -10,6 +10,7 @@ from relay.backends.common.keys import has_reference
 from relay.backends.postgresql.parameters import check_parameters
 from relay.backends.sink import SinkConfig
 from relay.backends.source import SourceConfig
+from relay.hosts import ascii_conninfo
 
 # The name of an inbox or an outbox, or a reference that is not resolved yet.
 _INBOX = r"^([A-Za-z0-9_][A-Za-z0-9_-]{0,49}|.*\$\{.*)$"
@@ -34,7 +35,10 @@ def _check_url(url: str) -> str:
             "characters in the password percent-encoded"
         )
     check_parameters(set(given))
-    return url
+    try:
+        return ascii_conninfo(url)
+    except ValueError as error:
+        raise ValueError(f"postgres_url {error}") from None
 
 
 PostgresUrl = Annotated[str, AfterValidator(_check_url)]

@@ -19,8 +19,8 @@ from relay.backends.source import Source, SourceFeatures
 from relay.errors import ConfigError, NotConnected, RelayError
 from relay.models import Message, Received
 from relay.sql import query
-from relay.wire.encode import parsed_headers
 from relay.wire.formats.base import Origin, relay_headers
+from relay.wire.json_text import values
 
 # A publisher that is open holds the horizon: its messages come when it commits, which rings no bell.
 FIRST_PAUSE_SECONDS = 0.002
@@ -109,7 +109,7 @@ class OutboxSource(Source[OutboxSourceConfig, Message]):
 
     def convert(self, message: Message) -> Received:
         bare = self.bare(message)
-        own = {} if message.headers == b"{}" else parsed_headers(message.headers)
+        own = {} if message.headers == b"{}" else values(message.headers)
         return bare._replace(headers=self._headers(bare.id, message, own))
 
     def bare(self, message: Message) -> Received:

@@ -21,6 +21,7 @@ from relay.backends.common.tls import TlsKeys
 from relay.backends.sink import SinkConfig
 from relay.backends.source import SourceConfig
 from relay.errors import ConfigError
+from relay.hosts import ascii_hosts
 
 KEY_HEADER = "relay-key"
 """The header in which a message's key travels: AMQP has no place for it."""
@@ -133,7 +134,14 @@ def parse_url(url: str) -> Address:
 
     Raises ValueError, which quotes nothing of the URL: it may hold a password.
     """
-    parts = urlsplit(url)
+    try:
+        url = ascii_hosts(url)
+    except ValueError as error:
+        raise ValueError(f"url {error}") from None
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # it would quote the password
+        raise ValueError("url cannot be read; percent-encode special characters of a password") from None
     if parts.scheme not in {"amqp", "amqps"}:
         raise ValueError("url must begin with amqp:// or amqps://")
     if parts.query or parts.fragment:
@@ -144,7 +152,7 @@ def parse_url(url: str) -> Address:
         raise ValueError("url has an invalid port; percent-encode special characters of a password") from None
     host = parts.hostname or "localhost"
     try:
-        host.encode("idna")
+        host.encode("idna")  # as a socket will
     except UnicodeError:
         raise ValueError("url has an invalid host") from None
     return Address(

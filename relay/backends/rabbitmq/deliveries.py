@@ -18,6 +18,7 @@ from amqp.serialization import loads  # type: ignore[import-untyped]
 
 from relay.backends.rabbitmq.config import KEY_HEADER
 from relay.models import Received
+from relay.wire.storable import storable_text
 
 _SIGNATURE = struct.Struct(">HH")
 _CONTENT = struct.Struct(">HHQH")  # class, weight, size of the body, flags of the properties that follow
@@ -157,11 +158,14 @@ def _table(payload: bytes, at: int) -> dict[str, str]:
 
 
 def _text(value: Any) -> str:
-    """A header's value as text: text as it is, bytes as UTF-8 as far as they are, everything else as compact JSON."""
+    """A header's value as text: text as it is, bytes as UTF-8 as far as they are, everything else as compact JSON.
+
+    Base64 where PostgreSQL could not store it.
+    """
     if isinstance(value, str):
-        return value
+        return storable_text(value)
     if isinstance(value, bytes):
-        return value.decode(errors="replace")
+        return storable_text(value.decode(errors="replace"))
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=_plain)
 
 

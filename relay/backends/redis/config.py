@@ -10,6 +10,7 @@ from relay.backends.common.keys import Listed, has_reference
 from relay.backends.common.tls import TlsKeys, tls_context
 from relay.backends.sink import SinkConfig
 from relay.backends.source import SourceConfig
+from relay.hosts import ascii_hosts
 
 _SCHEMES = ("redis", "rediss", "redis+cluster", "rediss+cluster")
 _DEFAULT_PORT = 6379
@@ -104,6 +105,10 @@ class RedisSourceConfig(RedisKeys, SourceConfig):
 
 def address_of(url: str) -> Address:
     """Raises ValueError that says what is wrong, without the URL: it may hold a password."""
+    try:
+        url = ascii_hosts(url)
+    except ValueError as error:
+        raise ValueError(f"url {error}") from None
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port or _DEFAULT_PORT

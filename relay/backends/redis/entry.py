@@ -11,6 +11,7 @@ import json
 from relay.backends.common.short_cache import cached_if_short
 from relay.backends.redis.config import RedisSinkConfig
 from relay.models import Received, Record
+from relay.wire.storable import storable_text
 
 ID_FIELD = "relay-id"
 HEADER_PREFIX = "header."
@@ -80,11 +81,11 @@ def _parts(fields: Fields, body_field: bytes | None) -> tuple[bytes, str | None,
     for name, value in zip(fields[::2], fields[1::2], strict=True):
         header = _header(name)
         if header is not None:
-            headers[header] = _text(value)
+            headers[header] = _value(value)
         elif name == _OURS:
             body = value
         elif name == _KEY:
-            key = _text(value)
+            key = _value(value)
         else:
             break
     else:
@@ -104,11 +105,11 @@ def _chosen(by_name: dict[bytes, bytes], body_field: bytes) -> tuple[bytes, str 
     """The other fields travel as headers."""
     key = by_name.get(_KEY) if body_field != _KEY else None
     headers = {
-        _text(name.removeprefix(_HEADER)): _text(value)
+        _text(name.removeprefix(_HEADER)): _value(value)
         for name, value in by_name.items()
         if name not in (body_field, _KEY)
     }
-    return by_name[body_field], None if key is None else _text(key), headers
+    return by_name[body_field], None if key is None else _value(key), headers
 
 
 def _as_object(pairs: list[tuple[bytes, bytes]]) -> bytes:
@@ -120,6 +121,11 @@ def _as_object(pairs: list[tuple[bytes, bytes]]) -> bytes:
     # Redis lets a name come twice.
     fields = {name: texts[0] if len(texts) == 1 else texts for name, texts in values.items()}
     return json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogateescape")
+
+
+def _value(value: bytes) -> str:
+    """Base64 where PostgreSQL could not store it."""
+    return storable_text(_text(value))
 
 
 def _text(value: bytes) -> str:

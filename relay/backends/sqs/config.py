@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 from pydantic import AliasChoices, Field, field_validator, model_validator
 
 from relay.backends.common.aws import AwsKeys
-from relay.backends.common.keys import check_template
+from relay.backends.common.keys import AsciiHost, check_template
 from relay.backends.sink import SinkConfig
 from relay.backends.source import SourceConfig
 
@@ -19,7 +19,7 @@ _REGION = re.compile(r"(?:(?:^|\.)sqs(?:-fips)?\.|^)([a-z]{2}(?:-[a-z]+)+-\d)\."
 
 
 class SqsKeys(AwsKeys):
-    queue_url: Annotated[str, Field(validation_alias=AliasChoices("queue_url", "sqs_queue_url"))]
+    queue_url: Annotated[AsciiHost, Field(validation_alias=AliasChoices("queue_url", "sqs_queue_url"))]
     create_queue: bool = False
     """Create the queue if it does not exist, with the service's defaults. An existing queue is never changed."""
     max_in_flight: Annotated[int, Field(ge=1, le=100)] = 8

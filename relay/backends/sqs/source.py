@@ -20,6 +20,7 @@ from relay.backends.sqs.queue import PER_REQUEST, Queue
 from relay.errors import NotConnected
 from relay.masking import mask
 from relay.models import Received
+from relay.wire.storable import storable_text
 
 _SHORTEST_POLL_SECONDS = 0.5  # SQS counts in seconds; for less one question is asked, and the time waited out
 # Of bodies, in requests under way together: parsing an answer takes four times as much for a moment.
@@ -80,6 +81,8 @@ class SqsSource(Source[SqsSourceConfig, Message]):
             headers["sqs-sequence-number"] = system["SequenceNumber"]
         if key is None:
             key = system.get("MessageGroupId")
+        key = None if key is None else storable_text(key)
+        headers = {name: storable_text(value) for name, value in headers.items()}
         queue_name = self._config.queue_name
         return Received(message["MessageId"], body, headers, key, queue_name, token=message["ReceiptHandle"])
 

@@ -4,6 +4,7 @@ httpcore is what httpx is made of. It is used without the layer above, because o
 be reached, and because what httpx adds (redirects, cookies, proxies of the environment) must not happen to a webhook.
 """
 
+import contextlib
 import threading
 import time
 from collections.abc import Mapping
@@ -19,6 +20,7 @@ from relay.backends.webhook.config import WebhookSinkConfig
 from relay.backends.webhook.errors import ERRORS, refusal
 from relay.backends.webhook.headers import without_controls
 from relay.backends.webhook.network import Network
+from relay.backends.webhook.status_line import decided
 from relay.backends.webhook.url import Origin
 from relay.known_secrets import spare
 from relay.masking import mask
@@ -29,10 +31,15 @@ CLIENT_ERRORS = (
     httpcore.ProxyError, httpcore.ConnectionNotAvailable, ForbiddenAddress,
 )  # fmt: skip
 
+# What comes of an answer that is not HTTP, or not whole.
+_BROKEN_ANSWERS = (httpcore.RemoteProtocolError, httpcore.ReadError, httpcore.ReadTimeout)
+
 _SHOWN_CHARACTERS = 1024
 # How much of an answer is read so that its connection can be used again.
 _READ_BYTES = 64 * 1024
 _KEEPALIVE_SECONDS = 30.0
+# How long a body may take once its status has said what becomes of the message.
+_BODY_SECONDS = 5.0
 
 
 class Outgoing(NamedTuple):
@@ -99,11 +106,14 @@ class WebhookClient:
         request = httpcore.Request(self._config.method, url, headers=headers, content=outgoing.body)
         try:
             with self._network.until(min(deadline, time.monotonic() + self._limit_seconds)):
-                response = self._pool.handle_request(request)
                 try:
-                    return self._judge(outgoing.position, response)
-                finally:
-                    response.close()
+                    response = self._pool.handle_request(request)
+                except _BROKEN_ANSWERS:
+                    if (decision := decided(self._network.begun)) is None:
+                        raise
+                    return self._judge(outgoing.position, *decision)
+                with contextlib.closing(response):
+                    return self._judge_response(outgoing.position, response)
         except CLIENT_ERRORS as error:
             permanent, code = ERRORS.verdict(error)
             return Failure(outgoing.position, permanent, code, mask(str(error) or type(error).__name__))
@@ -121,17 +131,36 @@ class WebhookClient:
         """Held while a batch is being sent, so that `close` takes nothing away from below it."""
         return self._busy
 
-    def _judge(self, position: int, response: httpcore.Response) -> Failure | None:
+    def _judge_response(self, position: int, response: httpcore.Response) -> Failure | None:
         retry_after = next((value for name, value in response.headers if name.lower() == b"retry-after"), None)
-        refused = refusal(response.status, retry_after, self._config.retry_on, "put the new address into url")
-        # More than is shown: a secret that the end cuts in half would not be recognized.
-        text = _read(response, _READ_BYTES if refused is None else _SHOWN_CHARACTERS + 2 * spare())
+        self._network.hurry(_BODY_SECONDS)
+        text = _read(response, _READ_BYTES)
+        if not _is_clean(response):
+            response.extensions["network_stream"].close()
+        return self._judge(position, response.status, retry_after, text)
+
+    def _judge(self, position: int, status: int, retry_after: bytes | None, body: bytes = b"") -> Failure | None:
+        refused = refusal(status, retry_after, self._config.retry_on, "put the new address into url")
         if refused is None:
             return None
+        # More than is shown: a secret that the end cuts in half would not be recognized.
+        text = body[: _SHOWN_CHARACTERS + 2 * spare()]
         reason = refused.reason
         if shown := " ".join(without_controls(text.decode(errors="replace")).split()):
             reason += f": {mask(shown, most_characters=_SHOWN_CHARACTERS)}"
         return Failure(position, refused.permanent, refused.code, reason, refused.pause_seconds)
+
+
+def _is_clean(response: httpcore.Response) -> bool:
+    """Whether nothing has come beyond the end of the answer: it would be taken for that of the next request.
+
+    httpcore does not look, and does not show its parser either.
+    """
+    try:
+        trailing, _ = response.stream._stream._connection._h11_state.trailing_data  # type: ignore[union-attr]
+    except AttributeError:
+        return False
+    return not trailing
 
 
 def _read(response: httpcore.Response, limit_bytes: int) -> bytes:

@@ -8,6 +8,7 @@ import email.utils
 import ssl
 import time
 from collections.abc import Collection, Iterator
+from datetime import UTC
 from http import HTTPStatus
 from typing import NamedTuple
 
@@ -93,7 +94,9 @@ def retry_after_seconds(value: str | None, now_seconds: float) -> float | None:
     if text.isascii() and text.isdigit():
         return min(LONGEST_PAUSE_SECONDS, float(text[:9]))
     try:
-        seconds = email.utils.parsedate_to_datetime(text).timestamp() - now_seconds
+        date = email.utils.parsedate_to_datetime(text)
+        # asctime's form names no zone: it is UTC, as every date of HTTP.
+        seconds = (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() - now_seconds
     except (ValueError, OverflowError):
         return None
     return min(LONGEST_PAUSE_SECONDS, max(0.0, seconds))

@@ -8,6 +8,7 @@ import ipaddress
 import re
 
 from relay.errors import ConfigError
+from relay.hosts import ascii_name
 
 _LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?")
 _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
@@ -19,9 +20,9 @@ def ascii_host(host: str) -> str:
     if host.startswith("["):
         return _ipv6(host.strip("[]"))
     try:
-        name = (host if host.isascii() else host.encode("idna").decode()).lower().removesuffix(".")
-    except UnicodeError:
-        raise ConfigError("has a host name that DNS cannot hold: a part is empty, too long or not allowed") from None
+        name = ascii_name(host).lower().removesuffix(".")
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
     labels = name.split(".")
     if _NUMBER.fullmatch(labels[-1]):
         return _ipv4(name)

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 import httpcore
 
 from relay.backends.common.addresses import allowed, look_up
+from relay.backends.webhook.status_line import KEPT_BYTES
 
 E = TypeVar("E", bound=Exception)
 
@@ -37,10 +38,26 @@ class Network(httpcore.NetworkBackend):
     def until(self, deadline: float) -> Iterator[None]:
         """Everything that this thread waits for inside the context ends at `deadline`, of the monotonic clock."""
         self._time.deadline = deadline
+        self._time.begun = b""
         try:
             yield
         finally:
             del self._time.deadline
+
+    def hurry(self, seconds: float) -> None:
+        """What this thread still waits for ends that soon."""
+        self._time.deadline = min(self._time.deadline, time.monotonic() + seconds)
+
+    def saw(self, data: bytes) -> None:
+        """Keeps the beginning of what this thread reads inside the context."""
+        if len(begun := getattr(self._time, "begun", b"")) < KEPT_BYTES:
+            self._time.begun = begun + data[: KEPT_BYTES - len(begun)]
+
+    @property
+    def begun(self) -> bytes:
+        """The beginning of the answer that this thread has read."""
+        begun: bytes = self._time.begun
+        return begun
 
     def seconds_left(self, late: type[E]) -> float:
         """Raises `late` if none are."""
@@ -110,7 +127,9 @@ class Stream(httpcore.NetworkStream):
         self._socket: socket.socket = below.get_extra_info("socket")
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ARG002
-        return self._below.read(max_bytes, self._network.seconds_left(httpcore.ReadTimeout))
+        data = self._below.read(max_bytes, self._network.seconds_left(httpcore.ReadTimeout))
+        self._network.saw(data)
+        return data
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ARG002
         # Not the client's: it gives each piece the whole time again.

@@ -5,7 +5,7 @@ without a gap), and says why it failed only to us: the sender of a wrong signatu
 
 | scheme | header | signed | key |
 |---|---|---|---|
-| `standard` | `webhook-signature`: `v1,<base64>` several by spaces | `<webhook-id>.<webhook-timestamp>.<body>` | base64 after `whsec_`, else the text |
+| `standard` | `webhook-signature`, or `svix-signature`: `v1,<base64>` several by spaces | `<webhook-id>.<webhook-timestamp>.<body>` | base64 after `whsec_`, else the text |
 | `github` | `X-Hub-Signature-256`: `sha256=<hex>` | body | the text |
 | `stripe` | `Stripe-Signature`: `t=<seconds>,v1=<hex>` | `<t>.<body>` | the text, with its `whsec_` |
 | `hmac` | any: `<hex>`, `<base64>`, or either after `sha256=` | body | the text |
@@ -75,10 +75,28 @@ class Verifier:
 def signature_headers(scheme: Scheme, signature_header: str) -> frozenset[str]:
     """The headers, in lower case, that prove who sent a request: not to be kept."""
     own = {"github": {"x-hub-signature-256", "x-hub-signature"}, "stripe": {"stripe-signature"}}
-    return frozenset({"webhook-signature", signature_header.lower(), *own.get(scheme, ())})
+    return frozenset({"webhook-signature", "svix-signature", signature_header.lower(), *own.get(scheme, ())})
+
+
+def standard_headers(headers: Mapping[str, str]) -> Mapping[str, str]:
+    """The headers of a request, in lower case, with the signed ones under their names in Standard Webhooks.
+
+    Many senders still call them `svix-id` and so on. One set counts, never a mixture: what the other one says is not
+    signed, and is left out. So is a name of the one set that is only there to be taken for the signed value.
+    """
+    if not any(name in headers for name in _SVIX):
+        return headers
+    if all(map(headers.get, _SVIX)) and not all(map(headers.get, _STANDARD)):
+        return {**headers, **{new: headers[old] for new, old in zip(_STANDARD, _SVIX, strict=True)}}
+    return {name: value for name, value in headers.items() if name not in _SVIX}
+
+
+_STANDARD = ("webhook-id", "webhook-timestamp", "webhook-signature")
+_SVIX = ("svix-id", "svix-timestamp", "svix-signature")
 
 
 def _standard(verifier: Verifier, headers: Mapping[str, str], body: bytes, now: float) -> Problem | None:
+    headers = standard_headers(headers)
     message_id, timestamp = headers.get("webhook-id"), headers.get("webhook-timestamp")
     signatures = headers.get("webhook-signature")
     if not message_id or not timestamp or not signatures:

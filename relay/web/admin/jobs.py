@@ -1,6 +1,5 @@
 """`/v1/jobs`: enqueue, list, read, replay, cancel."""
 
-import json
 from datetime import UTC, datetime
 from typing import Annotated, Any
 from uuid import UUID
@@ -13,6 +12,7 @@ from relay.operations.base import Connection
 from relay.operations.job_errors import NoSuchJob
 from relay.operations.jobs import Filter, NewJob, State
 from relay.web.admin.errors import Problem
+from relay.web.admin.exact import ExactRoute, answer, json_answer, json_text
 from relay.web.admin.http_payload import checked_payload
 from relay.web.admin.models import (
     AttemptBody,
@@ -30,7 +30,7 @@ from relay.web.admin.models import (
 )
 from relay.web.admin.request_session import Session
 
-router = APIRouter(prefix="/jobs", tags=["jobs"])
+router = APIRouter(prefix="/jobs", tags=["jobs"], route_class=ExactRoute)
 
 MOST_OFFSET = 10_000
 
@@ -59,7 +59,7 @@ def _new_job(new: NewJobBody, payload: dict[str, Any], headers: dict[str, Any]) 
     return NewJob(
         queue=new.queue_name,
         name=new.name,
-        payload=_json(payload),
+        payload=json_text(payload),
         kind=new.our_kind,
         priority=new.priority,
         max_attempts=new.max_attempts,
@@ -69,8 +69,8 @@ def _new_job(new: NewJobBody, payload: dict[str, Any], headers: dict[str, Any]) 
         idempotency_key=new.idempotency_key,
         dedupe_key=new.dedupe_key,
         trace_id=new.trace_id,
-        headers=_json(headers) if headers else None,
-        metadata=_json(new.metadata) if new.metadata else None,
+        headers=json_text(headers) if headers else None,
+        metadata=json_text(new.metadata) if new.metadata else None,
     )
 
 
@@ -103,19 +103,20 @@ def list_jobs(
     )
 
 
-@router.get("/{job_id}")
-def read_job(job_id: UUID, connection: Session) -> JobBody:
+@router.get("/{job_id}", response_model=JobBody)
+def read_job(job_id: UUID, connection: Session) -> Response:
     """A job with its payload."""
-    return body_of(operations.show(connection, str(job_id)), json.loads)
+    job = operations.show(connection, str(job_id))
+    texts = {"payload": job.payload, "headers": job.headers or "{}", "metadata": job.metadata or "{}"}
+    return answer(json_answer(body_of(job), texts | {"result": job.result}))
 
 
-@router.get("/{job_id}/attempts")
-def read_attempts(job_id: UUID, connection: Session) -> list[AttemptBody]:
+@router.get("/{job_id}/attempts", response_model=list[AttemptBody])
+def read_attempts(job_id: UUID, connection: Session) -> Response:
     """The runs of a job that have ended."""
-    return [
-        AttemptBody.of(job_id, attempt, None if attempt.result is None else json.loads(attempt.result))
-        for attempt in operations.attempts(connection, str(job_id))
-    ]
+    found = operations.attempts(connection, str(job_id))
+    texts = [json_answer(AttemptBody.of(job_id, attempt), {"result": attempt.result}) for attempt in found]
+    return answer(f"[{','.join(texts)}]")
 
 
 @router.post("/{job_id}/replay", status_code=201)
@@ -159,7 +160,3 @@ def _total(connection: Connection, status: State | None, queue: str | None) -> i
     """Of what is not a log: what has ended is not counted."""
     column = {"pending": "pending", "leased": "leased", "dead_letter": "dead"}.get(status or "")
     return sum(getattr(each, column) for each in job_queues.stats(connection, queue)) if column else None
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))

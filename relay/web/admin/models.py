@@ -140,7 +140,8 @@ class AttemptBody(BaseModel):
     result: Any
 
     @classmethod
-    def of(cls, job_id: UUID, attempt: Attempt, result: Any) -> "AttemptBody":
+    def of(cls, job_id: UUID, attempt: Attempt) -> "AttemptBody":
+        """Without its result, which PostgreSQL has as JSON."""
         return cls(
             job_id=job_id,
             attempt_number=attempt.attempt,
@@ -153,7 +154,7 @@ class AttemptBody(BaseModel):
             error_message=attempt.error,
             response_status=attempt.response_status,
             response_body_preview=attempt.preview,
-            result=result,
+            result=None,
         )
 
 
@@ -282,19 +283,19 @@ class WorkerBody(BaseModel):
         )
 
 
-def body_of(job: Job, parse: Any) -> JobBody:
-    """`parse` reads JSON."""
+def body_of(job: Job) -> JobBody:
+    """Without what PostgreSQL has as JSON."""
     where = None if job.worker_id is None else f"{job.worker_id} ({job.worker_host}, pid {job.worker_pid})"
     return JobBody(
         **JobItem.fields_of(job),
         timeout_seconds=job.timeout_seconds,
-        payload=parse(job.payload),
-        headers=parse(job.headers or "{}"),
-        metadata=parse(job.metadata or "{}"),
+        payload=None,
+        headers={},
+        metadata={},
         locked_by=where,
         locked_at=job.claimed_at,
         cancel_requested=job.cancel_requested,
         last_error_message=job.error,
         last_response_status=job.response_status,
-        result=None if job.result is None else parse(job.result),
+        result=None,
     )

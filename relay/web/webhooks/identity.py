@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from typing import Literal
 
 from relay.backends.webhook.config import WebhookSourceConfig
+from relay.backends.webhook.signatures import standard_headers
+from relay.wire.byte_order_mark import text_of
 from relay.wire.json_text import members, string
 
 IdFrom = Literal["header", "member", "digest"]
@@ -42,7 +44,8 @@ def event_id(config: WebhookSourceConfig, headers: Mapping[str, str], body: byte
     """Empty if there is none."""
     match id_from(config):
         case "header":
-            return headers.get(id_header(config), "")
+            named = standard_headers(headers) if config.scheme == "standard" else headers
+            return named.get(id_header(config), "")
         case "member":
             return string(_members(body).get("id", "")) or ""
         case "digest":
@@ -63,6 +66,6 @@ def believed(wire_format: str, headers: dict[str, str], body: bytes, known_as: s
 def _members(body: bytes) -> Mapping[str, str]:
     """Of a JSON object, as JSON texts; none if it is no such object."""
     try:
-        return members(body.decode())
+        return members(text_of(body))
     except (ValueError, RecursionError):
         return {}

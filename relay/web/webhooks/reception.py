@@ -13,7 +13,7 @@ import structlog
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
-from relay.backends.webhook.signatures import Problem
+from relay.backends.webhook.signatures import Problem, standard_headers
 from relay.errors import RelayError
 from relay.models import Failure, InboxRow, Received
 from relay.process.unforeseen import INTERNAL
@@ -183,6 +183,8 @@ def _text(value: bytes) -> str:
 def _row(hook: Hook, headers: Mapping[str, str], body: bytes) -> InboxRow:
     if not body:
         raise Answer(400, "not_json", "the body is empty")
+    if hook.config.scheme == "standard":
+        headers = standard_headers(headers)
     known_as = event_id(hook.config, headers, body)
     kept = {name: value for name, value in headers.items() if name not in hook.dropped}
     kept = believed(hook.wire_format, kept, body, known_as)

@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 from relay.models import Message, Received
+from relay.wire.byte_order_mark import text_of
 from relay.wire.formats.base import Encoder, Invalid, Origin, Parts, filled, payload_as_body, relay_headers, rfc3339
 from relay.wire.json_text import encode_object, members, scalar, string
 from relay.wire.templates import Headers, encode_json, header_text
@@ -150,7 +151,8 @@ def _binary_parts(received: Received, text: str, prefix: str, content_type: str)
             attributes[name[len(prefix) :].lower()] = decoded(value)
         else:
             beside[name] = value
-    payload = (text or "null") if _is_json(content_type) else encode_json(text)
+    # Without data there is nothing that could be of a type.
+    payload = encode_json(text) if text and not _is_json(content_type) else text or "null"
     return _parts(received, attributes, beside, payload)
 
 
@@ -223,7 +225,7 @@ def _from_base64(slice_: str, content_type: str) -> str:
     except ValueError:  # not ASCII, or not base64
         raise Invalid("bad_cloudevent", "data_base64 of the event is not base64") from None
     try:
-        text = data.decode()
+        text = text_of(data)
     except UnicodeDecodeError as error:
         raise Invalid("not_utf8", f"byte {error.start + 1} of data_base64 is not UTF-8") from None
     return (text or "null") if _is_json(content_type.partition(";")[0].strip().lower()) else encode_json(text)

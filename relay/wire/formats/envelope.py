@@ -4,8 +4,8 @@ from typing import Any
 
 from relay.models import Message, Received
 from relay.wire.formats.base import Encoder, Invalid, Origin, Parts, relay_headers, rfc3339
-from relay.wire.json_text import members, parse, string
-from relay.wire.templates import Headers, encode_json
+from relay.wire.json_text import members, string, values
+from relay.wire.templates import Headers, encode_json, header_text
 
 
 def encoder(origin: Origin) -> Encoder:
@@ -57,13 +57,15 @@ def _headers(text: str) -> dict[str, Any]:
     if text == "{}":
         return {}
     try:
-        return {name: parse(value) for name, value in members(text).items()}
-    except (RecursionError, ValueError):  # too deep; the text itself is stored nevertheless
+        return values(text)
+    except ValueError:  # the text itself is judged by PostgreSQL
         return {}
 
 
 def _text(value: Any) -> str | None:
-    return value if isinstance(value, str) else None
+    """A string or a number."""
+    text = header_text(value)
+    return text if isinstance(value, str) or text[0] in "-0123456789" else None
 
 
 def _bigint(text: str | None) -> int | None:

@@ -50,6 +50,11 @@ class TestLines:
         path.write_bytes(b"\xef\xbb\xbfone\r\ntwo\r\n")
         assert read(make(path)) == ["one", "two"]
 
+    def test_a_byte_order_mark_does_not_count_nor_does_it_matter_which_line_has_it(self, path: Path) -> None:
+        mark = b"\xef\xbb\xbf"
+        path.write_bytes(b"".join(mark + b"x" * size + b"\r\n" for size in (1023, 1024, 1025, 1026, 300_000)))
+        assert [len(text) for text in read(make(path, max_line_bytes=1024))] == [1023, 1024, 1025, 1025, 1025]
+
     @pytest.mark.parametrize("size", [1022, 1023, 1024, 1025, 5000, 300_000, 3_000_000])
     def test_of_a_line_that_is_too_long_one_byte_too_much_is_read_and_its_neighbours_come(
         self, path: Path, size: int

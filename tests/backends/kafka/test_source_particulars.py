@@ -13,7 +13,8 @@ from relay.backends.kafka.positions import Position
 from relay.backends.kafka.source import KafkaSource
 from relay.backends.registry import source_class
 from relay.errors import ConfigError, NotConnected
-from relay.models import Received
+from relay.models import InboxRow, Received
+from relay.wire.decode import Decoder
 from tests.backends.kafka.conftest import ours_alone
 from tests.backends.kafka.harness import KafkaHarness
 from tests.backends.kafka.source_harness import KafkaSourceHarness
@@ -68,6 +69,21 @@ class TestWhatIsRead:
         with opened(harness) as source:
             (message,) = take(source, 1)
         assert (message.body, message.key) == (b"null", "k")
+
+    def test_a_tombstone_has_no_type_so_a_cloudevent_is_null_and_not_the_text(
+        self, harness: KafkaSourceHarness
+    ) -> None:
+        producer = Producer(harness.kafka.server.access)
+        headers: list[tuple[str, str | bytes | None]] = [
+            ("ce_specversion", "1.0"), ("ce_id", "1"), ("ce_source", "s"), ("ce_type", "t"),
+            ("Content-Type", "text/plain"),
+        ]  # fmt: skip
+        producer.produce(harness.topic, None, b"k", headers=headers)
+        producer.produce(harness.topic, b"null", b"k", headers=headers)
+        producer.flush(10)
+        with opened(harness) as source:
+            rows = [Decoder("p", wire_format="cloudevents").decode(message) for message in take(source, 2)]
+        assert [row.payload for row in rows if isinstance(row, InboxRow)] == ["null", '"null"']
 
     def test_what_is_no_text_is_base64_and_the_last_of_a_name_counts(self, harness: KafkaSourceHarness) -> None:
         headers: list[tuple[str, str | bytes | None]] = [

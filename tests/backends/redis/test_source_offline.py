@@ -25,6 +25,12 @@ class TestEntriesOfTheSink:
         found = entry("body", b"\x00\xff")
         assert (found.body, found.key, found.headers) == (b"\x00\xff", None, {})
 
+    def test_with_nul_in_key_and_headers_are_rows_all_the_same(self) -> None:
+        found = entry("body", "{}", "key", "a\0b", "header.type", "\0")
+        assert (found.body, found.key, found.headers) == (b"{}", "YQBi", {"type": "AA=="})
+        found = entry("payload", "{}", "key", "a\0b", "type", "\0", body_field="payload")
+        assert (found.key, found.headers) == ("YQBi", {"type": "AA=="})
+
 
 class TestEntriesOfOthers:
     @pytest.mark.parametrize("name", ["payload", "data", "message", "value"])

@@ -8,7 +8,15 @@ from datetime import UTC, datetime
 import pytest
 from standardwebhooks import Webhook
 
-from relay.backends.webhook.signatures import Problem, Scheme, Verifier, sign_standard, signature_headers, standard_key
+from relay.backends.webhook.signatures import (
+    Problem,
+    Scheme,
+    Verifier,
+    sign_standard,
+    signature_headers,
+    standard_headers,
+    standard_key,
+)
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 BODY = '{"test": "ü"}'.encode()
@@ -86,6 +94,40 @@ class TestGenuine:
         other = "v1," + base64.b64encode(b"x" * 32).decode()
         headers["webhook-signature"] = f"v1a,whatever {other} {headers['webhook-signature']}"
         assert problem("standard", headers) is None
+
+
+def older(headers: dict[str, str]) -> dict[str, str]:
+    return {name.replace("webhook-", "svix-"): value for name, value in headers.items()}
+
+
+class TestTheOlderNames:
+    def test_are_those_of_standard_webhooks(self) -> None:
+        assert problem("standard", older(standard())) is None
+        assert problem("standard", older(standard()), BODY + b" ") == "mismatch"
+        assert problem("standard", older(standard(seconds=NOW - 301))) == "stale"
+
+    @pytest.mark.parametrize("name", ["svix-id", "svix-timestamp", "svix-signature"])
+    def test_need_all_three(self, name: str) -> None:
+        headers = older(standard())
+        del headers[name]
+        assert problem("standard", headers) == "missing"
+
+    @pytest.mark.parametrize("name", ["id", "timestamp", "signature"])
+    def test_are_not_mixed_with_the_present_ones(self, name: str) -> None:
+        mixed = {key.replace("webhook-", "svix-") if name in key else key: value for key, value in standard().items()}
+        assert problem("standard", mixed) == "missing"
+
+    def test_count_where_the_present_ones_are_not_whole_and_only_there(self) -> None:
+        forged = {name: f"{value}x" for name, value in standard().items()}
+        assert problem("standard", older(standard()) | forged) == "malformed"
+        assert problem("standard", older(forged) | standard()) is None
+        assert problem("standard", older(standard()) | {"webhook-id": "forged"}) is None
+
+    def test_become_the_present_ones_and_nothing_that_is_not_signed_keeps_a_name_of_either(self) -> None:
+        signed = standard()
+        assert standard_headers(older(signed) | {"webhook-id": "forged"}) == older(signed) | signed
+        assert standard_headers(signed | {"svix-id": "forged", "a": "b"}) == signed | {"a": "b"}
+        assert standard_headers(signed) == signed
 
 
 class TestForged:

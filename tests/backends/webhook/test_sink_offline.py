@@ -1,5 +1,6 @@
 import inspect
 import ssl
+import time
 from typing import Any
 
 import httpcore
@@ -133,12 +134,24 @@ class TestTheTableOfErrors:
     ("value", "seconds"),
     [
         ("17", 17.0), (" 0 ", 0.0), ("99999999999999", 3600.0), ("Wed, 21 Oct 2015 07:28:30 GMT", 30.0),
+        ("Wed Oct 21 07:28:30 2015", 30.0), ("Wednesday, 21-Oct-15 07:28:30 GMT", 30.0),
+        ("Wed Oct  7 07:28:30 2015", 0.0),
+        ("Wed, 21 Oct 2015 07:28:30 -0000", 30.0), ("Wed, 21 Oct 2015 07:28:30", 30.0),
         ("Wed, 21 Oct 2015 07:00:00 GMT", 0.0), ("Fri, 31 Dec 9999 23:59:59 GMT", 3600.0),
         (None, None), ("", None), ("-1", None), ("1.5", None), ("soon", None), ("١٧", None),
     ],
 )  # fmt: skip
-def test_retry_after_is_a_number_or_a_date(value: str | None, seconds: float | None) -> None:
-    assert retry_after_seconds(value, 1445412480.0) == seconds
+@pytest.mark.parametrize("zone", ["UTC", "America/New_York", "Asia/Tokyo"])
+def test_retry_after_is_a_number_or_a_date_whatever_the_zone_of_the_worker(
+    monkeypatch: pytest.MonkeyPatch, zone: str, value: str | None, seconds: float | None
+) -> None:
+    monkeypatch.setenv("TZ", zone)
+    time.tzset()
+    try:
+        assert retry_after_seconds(value, 1445412480.0) == seconds
+    finally:
+        monkeypatch.undo()
+        time.tzset()
 
 
 class TestLanes:

@@ -75,6 +75,40 @@ class TestAddresses:
         assert not may_reach(ipaddress.ip_address(address), allow_private=True)
 
 
+class TestTheRegistries:
+    """Every block of IANA's registries of special-purpose addresses, by its first and last address."""
+
+    PRIVATE = (
+        "10.0.0.0/8 100.64.0.0/10 127.0.0.0/8 172.16.0.0/12 192.0.0.0/29 192.0.0.8/32 192.0.0.9/32 192.0.0.10/32"
+        " 192.0.0.170/31 192.0.2.0/24 192.88.99.0/24 192.168.0.0/16 198.18.0.0/15 198.51.100.0/24 203.0.113.0/24"
+        " 240.0.0.0/5 ::1/128 64:ff9b:1::10.0.0.0/104 100::/64 100:0:0:1::/64 2001:1::1/128 2001:1::2/128 2001:1::3/128"
+        " 2001:2::/48 2001:3::/32 2001:4:112::/48 2001:10::/28 2001:20::/28 2001:30::/28 2001:db8::/32 3fff::/20"
+        " 5f00::/16 fc00::/8 fec0::/10"
+    )
+    NEVER = (
+        "0.0.0.0/8 169.254.0.0/16 224.0.0.0/4 255.255.255.255/32 ::/128 fe80::/10 ff00::/8 fd00:ec2::/32"
+        " ::ffff:169.254.0.0/112 64:ff9b::169.254.0.0/112 64:ff9b::224.0.0.0/100 2002:a9fe::/32 168.63.129.16/32"
+        " 192.0.0.192/32 100.100.100.200/32 fd20:ce::254/128 fd00:c1::a9fe:a9fe/128 fd00:42::42/128"
+        " fd00:a9fe:a9fe::1/128 ::ffff:168.63.129.16/128 64:ff9b::168.63.129.16/128 ::ffff:192.0.0.192/128"
+        " ::ffff:100.100.100.200/128 2002:a83f:8110::/48"
+    )
+    PUBLIC = "192.31.196.0/24 192.52.193.0/24 192.175.48.0/24 2620:4f:8000::/48 64:ff9b::8.0.0.0/104 ::ffff:8.0.0.0/104"
+
+    @pytest.mark.parametrize(
+        ("network", "by_default", "allowed"),
+        [
+            *((network, False, True) for network in PRIVATE.split()),
+            *((network, False, False) for network in NEVER.split()),
+            *((network, True, True) for network in PUBLIC.split()),
+        ],
+    )
+    def test_are_known(self, network: str, by_default: bool, allowed: bool) -> None:
+        block = ipaddress.ip_network(network)
+        for address in (block[0], block[-1]):
+            assert may_reach(address, allow_private=False) is by_default
+            assert may_reach(address, allow_private=True) is allowed
+
+
 class TestAddressesInIpv6:
     @pytest.mark.parametrize(
         ("length", "address"),

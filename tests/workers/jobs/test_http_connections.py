@@ -158,6 +158,12 @@ class TestAnswers:
             ((HEAD + b"Content-Length: 9\r\n\r\nshort",), "short"),
             ((HEAD + b"Transfer-Encoding: chunked\r\n\r\nnonsense\r\n",), None),
             ((HEAD + b"Content-Length: 0\r\n\r\n",), None),
+            ((HEAD + b"bad header\r\n\r\n",), None),
+            ((HEAD + b"x: " + b"y" * 200_000,), None),
+            ((HEAD + b"Content-Length: 1\r\nContent-Length: 2\r\n\r\n",), None),
+            ((HEAD + b"x: cut",), None),
+            ((HEAD + b"Content-Length: 2\r\n\r\nok and more",), "ok"),
+            ((HEAD + b"Transfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\nmore",), "ok"),
         ],
     )
     def test_the_status_counts_and_what_can_be_read_of_the_body_is_kept(
@@ -171,8 +177,6 @@ class TestAnswers:
             (),
             (b"nonsense\r\n\r\n",),
             (b"HTTP/1.1 200",),
-            (b"HTTP/1.1 200 OK\r\nbad header\r\n\r\n",),
-            (HEAD + b"x: " + b"y" * 200_000,),
             (b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n",),
             (b"HTTP/1.1 100 Continue\r\n\r\n" * 10_000,),
         ],
@@ -240,6 +244,18 @@ class TestAnswers:
 
         async def test(server: RawServer, own: Client) -> None:
             assert (await own.send(server.url, seconds=0.3)).code == "http_503"
+
+        meet(stalls, test)
+
+    def test_a_head_that_stalls_is_decided_by_its_status(self) -> None:
+        async def stalls(visit: Visit) -> None:
+            await visit.request()
+            await visit.answer(b"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 7\r\nx: ")
+            await visit.request()
+
+        async def test(server: RawServer, own: Client) -> None:
+            ended = await own.send(server.url, seconds=0.3)
+            assert (ended.code, ended.retry_seconds) == ("http_429", 7)
 
         meet(stalls, test)
 

@@ -12,6 +12,7 @@ import uuid
 from bisect import bisect
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Annotated, Any
 
 import msgspec
@@ -68,7 +69,7 @@ class Celery:
         properties = {
             "content_type": "application/json",
             "content_encoding": "utf-8",
-            "application_headers": _headers(task),
+            "application_headers": _amqp(_headers(task)),
             "priority": task.priority,
             "correlation_id": task.dedup_id,
         }
@@ -123,9 +124,22 @@ def _headers(task: Task) -> dict[str, Any]:
     return task.headers | traced | ours
 
 
+def _amqp(value: Any) -> Any:
+    """As a table of AMQP can hold it: a number that it has no exact form for becomes its text."""
+    if isinstance(value, dict):
+        return {name: _amqp(member) for name, member in value.items()}
+    if isinstance(value, list):
+        return [_amqp(member) for member in value]
+    if isinstance(value, msgspec.Raw):
+        text = bytes(value).decode()
+        # Both are made of texts, because a digit that a float does not have must make a difference.
+        return near if Decimal(repr(near := float(text))) == Decimal(text) else text
+    return str(value) if isinstance(value, int) and not -(2**63) <= value < 2**63 else value
+
+
 def _options(task: Task) -> CeleryOptions:
     try:
-        return msgspec.convert(task.options, CeleryOptions)
+        return msgspec.json.decode(msgspec.json.encode(task.options), type=CeleryOptions)
     except msgspec.ValidationError as error:
         known = ", ".join(CeleryOptions.__struct_fields__)
         raise BadJob("bad_options", f"its options: celery: {error}; known: {known}") from None

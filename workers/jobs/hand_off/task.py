@@ -1,6 +1,7 @@
 """A job of kind dramatiq or celery as what both systems call for: a task with a name, arguments, a queue and an id.
 
-The arguments stay the JSON text that PostgreSQL printed, so no number loses a digit on the way.
+The arguments stay the JSON text that PostgreSQL printed, and numbers in headers and options stay text where a float
+could not hold them: so no number loses a digit on the way.
 """
 
 from collections.abc import Mapping
@@ -82,8 +83,9 @@ class _Options(msgspec.Struct):
     celery: dict[str, Any] = {}
 
 
-_PAYLOAD, _OPTIONS = msgspec.json.Decoder(_Payload), msgspec.json.Decoder(_Options)
-_HEADERS = msgspec.json.Decoder(dict[str, Any])
+_PAYLOAD = msgspec.json.Decoder(_Payload)
+_OPTIONS = msgspec.json.Decoder(_Options, float_hook=msgspec.Raw)
+_HEADERS = msgspec.json.Decoder(dict[str, Any], float_hook=msgspec.Raw)
 
 
 def make_task(job: Claimed, default_queue: str, system: Kind) -> Task:

@@ -84,7 +84,9 @@ class KafkaSource(Source[KafkaSourceConfig, "Message"]):
         try:
             return received(message, self._suffixes)
         except BadHeaders as error:
-            return self.bare(message)._replace(failure=Failure(0, True, "bad_header", str(error)))
+            key: Any = message.key()
+            failure = Failure(0, True, "bad_header", str(error))
+            return self.bare(message)._replace(key=None if key is None else text_of(key), failure=failure)
 
     def bare(self, message: "Message") -> Received:
         return bare(message, self._suffixes)
@@ -121,23 +123,26 @@ def received(message: "Message", suffixes: Mapping[str, Suffixes]) -> Received:
     """`suffixes`: by the name of a partition; it needs none otherwise."""
     value: Any = message.value()
     key: Any = message.key()
-    headers = read_headers(message)
+    try:
+        headers: Any = _headers(message)
+    except (SystemError, UnicodeDecodeError) as error:
+        raise _unreadable(message, error) from None
     topic, offset = message.topic(), str(message.offset())
     partition = f"{topic}/{message.partition()}"
-    suffix = suffixes.get(partition, _NONE)
+    id_suffix, position_suffix = suffixes.get(partition, _NONE)
     of_message = headers_of(headers) if headers else {}
     if value is None:
         # Nothing has no type: with one that is not JSON, a CloudEvent would be the text "null".
         of_message = {name: text for name, text in of_message.items() if name.lower() != "content-type"}
     # Every message passes here; `_make` takes a quarter of the time that the constructor takes.
     return Received._make((
-        f"{partition}/{offset}{suffix.id}",
+        f"{partition}/{offset}{id_suffix}",
         b"null" if value is None else value,  # a tombstone
         of_message,
         None if key is None else text_of(key),
         topic,
         partition,
-        offset + suffix.position,
+        offset + position_suffix,
         None,
         None,
     ))  # fmt: skip
@@ -156,14 +161,10 @@ class BadHeaders(Exception):
     """The client cannot read the headers of this message."""
 
 
-def read_headers(message: "Message") -> Any:
-    """As the client has them. Raises BadHeaders; to read them a second time is then safe."""
-    try:
-        return _headers(message)
-    except (SystemError, UnicodeDecodeError) as error:
-        # The message keeps the broken list, and would give it out without an exception.
-        message.set_headers([])
-        raise BadHeaders(_said(error)) from None
+def _unreadable(message: "Message", error: BaseException) -> BadHeaders:
+    # The message keeps the broken list, and would give it out without an exception.
+    message.set_headers([])
+    return BadHeaders(_said(error))
 
 
 def _said(error: BaseException) -> str:

@@ -72,11 +72,11 @@ def test_a_header_whose_name_is_no_utf8_makes_its_record_alone_a_dead_letter(
         send_foreign(kafka_server.url, topic, [GOOD, bad, GOOD])
     found = received(kafka_server, topic, 260)
     assert [known for known, *_ in found] == [f"{topic}/0/{offset}" for offset in range(260)]
-    failed = [(body, headers, failure) for _, body, _, headers, failure in found if failure]
-    assert [(body, kept, failure[:2]) for body, kept, failure in failed] == [
-        ('{"bad": true}', {}, [True, "bad_header"])
+    failed = [entry[1:] for entry in found if entry[4]]
+    assert [(body, key, kept, failure[:2]) for body, key, kept, failure in failed] == [
+        ('{"bad": true}', "k", {}, [True, "bad_header"])
     ] * 20
-    assert f"the name {next(name for name, _ in headers if name != b'ok')!r} of a header" in failed[0][2][2]
+    assert f"the name {next(name for name, _ in headers if name != b'ok')!r} of a header" in failed[0][3][2]
     assert [entry[1:] for entry in found if not entry[4]] == [
         ['{"good": true}', "k", {"name": "value", "none": ""}, None]
     ] * 240

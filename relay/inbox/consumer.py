@@ -218,7 +218,7 @@ class Work:
                 except (RecursionError, ValueError) as error:
                     self._failed(connection, message, error)
                 else:
-                    messages.append(replace(message, payload=payload, headers=headers))
+                    messages.append(_with_values(message, payload, headers))
         return messages
 
     def _handle(self, connection: Connection, message: InboxMessage) -> bool:
@@ -257,6 +257,12 @@ class Work:
             answer = cursor.execute(query(statement), {**names, **parameters}).fetchall()
         self.answers += 1
         return answer
+
+
+def _with_values(message: InboxMessage, payload: Any, headers: Any) -> InboxMessage:
+    """A claim has JSON as text in their place."""
+    payload_text, headers_text = str(message.payload or "null"), str(message.headers or "{}")
+    return replace(message, payload=payload, headers=headers, payload_text=payload_text, headers_text=headers_text)
 
 
 def _parsed(text: Any) -> Any:

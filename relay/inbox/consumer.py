@@ -227,7 +227,7 @@ class Work:
                 except (RecursionError, ValueError) as error:
                     self._failed(connection, message, error)
                 else:
-                    messages.append(replace(message, payload=payload, headers=headers))
+                    messages.append(_with_values(message, payload, headers))
         return messages
 
     def _handle(self, connection: Connection, message: InboxMessage) -> bool:
@@ -298,6 +298,12 @@ def _place(error: Exception) -> str:
         return ""
     file = "/".join(Path(frame.f_code.co_filename).parts[-2:])
     return f" ({file}:{line} in {frame.f_code.co_name})"
+
+
+def _with_values(message: InboxMessage, payload: Any, headers: Any) -> InboxMessage:
+    """A claim has JSON as text in their place."""
+    payload_text, headers_text = str(message.payload or "null"), str(message.headers or "{}")
+    return replace(message, payload=payload, headers=headers, payload_text=payload_text, headers_text=headers_text)
 
 
 def _parsed(text: Any) -> Any:

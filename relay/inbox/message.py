@@ -1,7 +1,7 @@
 """A message of an inbox, and who handles it."""
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -30,6 +30,9 @@ class InboxMessage:
     retry_count: int
     """How often it has failed."""
     claimed_until: datetime
+    payload_text: str = field(default="", repr=False)
+    """The payload as PostgreSQL has it: in `payload`, a number with a fraction is a float, which has 17 digits."""
+    headers_text: str = field(default="", repr=False)
 
 
 Handler = Callable[[Connection, InboxMessage], object]

@@ -5,6 +5,7 @@ default is not sent: the code that runs the job decides it. The first check read
 that can be written but not read surprises a worker.
 """
 
+import contextlib
 import inspect
 import math
 import typing
@@ -12,6 +13,7 @@ from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any, NotRequired
 
+import msgspec
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
 from pydantic_core import CoreConfig, PydanticSerializationError, SchemaSerializer, from_json
@@ -28,6 +30,23 @@ _NOT_JSON = "JSON cannot hold it"
 _NUL = "it has the character NUL, which PostgreSQL cannot store"
 # pydantic needs that of typing_extensions before Python 3.12.
 make_typed_dict: Any = TypedDict
+
+
+class _Number(float):
+    """A float that pydantic makes the Decimal of its text from."""
+
+    def __new__(cls, text: str) -> "_Number":
+        made = super().__new__(cls, text)
+        made._text = text
+        return made
+
+    _text: str
+
+    def __str__(self) -> str:
+        return self._text
+
+
+_EXACT = msgspec.json.Decoder(float_hook=_Number)
 
 
 class Arguments:
@@ -87,9 +106,15 @@ class Arguments:
     def from_json(self, payload: str | bytes) -> dict[str, Any]:
         """The arguments of a payload, each of its annotated type. Raises BadArguments."""
         try:
-            return self._adapter.validate_json(payload)
+            values = self._adapter.validate_json(payload)
         except ValidationError as error:
             raise self._invalid(error) from None
+        if not self._has_decimals:
+            return values
+        # pydantic makes a Decimal of a float, which has 17 digits. Where the rules differ, those of JSON count.
+        with contextlib.suppress(ValidationError, msgspec.MsgspecError, RecursionError):
+            return self._adapter.validate_python(_EXACT.decode(payload))
+        return values
 
     def call(self, values: Mapping[str, Any], running: Running) -> Any:
         """Calls the function."""
@@ -146,6 +171,10 @@ class Arguments:
         kind = make_typed_dict(f"Arguments of {self._name}", fields)
         kind.__pydantic_config__ = ConfigDict(extra="forbid" if self._rest is None else "allow")
         return TypeAdapter(kind)
+
+    @cached_property
+    def _has_decimals(self) -> bool:
+        return "'type': 'decimal'" in repr(self._adapter.core_schema)
 
     @cached_property
     def _serializer(self) -> SchemaSerializer:

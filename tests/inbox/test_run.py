@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import re
 import subprocess
 import sys
@@ -64,6 +65,16 @@ def test_each_message_is_handled_once_in_order_with_all_it_says(db, database):
     )
     assert (first.payload, first.headers, first.trace_id, first.retry_count) == ({"n": [1.5]}, {}, "x", 0)
     assert drain(database) == 0
+
+
+def test_the_text_of_a_message_has_every_digit(db, database):
+    text = '{"n": [1.10, 12345678901234.5678901]}'
+    fill(db, "a", payload=text, headers=text)
+    seen = []
+    drain(database, lambda _connection, message: seen.append(message))
+    [message] = seen
+    assert (message.payload_text, message.headers_text) == (text, text)
+    assert message.payload == message.headers == json.loads(text)
 
 
 def test_a_worker_that_is_killed_again_and_again_has_every_effect_once(db, database):

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict
 
 from relay.jobs import Context, job
+from relay.jobs.arguments import Arguments
 from relay.jobs.errors import BadArguments, HandlerError
 
 
@@ -216,3 +217,15 @@ def test_a_handler_that_cannot_be_one_says_why() -> None:
             job()(function).arguments.check()
     with pytest.raises(HandlerError, match=r"\*args has no name in the payload"):
         job(lambda *args: None)
+
+
+def test_a_decimal_of_a_number_has_every_digit_that_postgresql_has() -> None:
+    def pay(amount: Decimal, lines: list[Line], rate: float, anything: Any) -> None: ...
+
+    payload = (
+        '{"amount": 12345678901234.5678901, "rate": 0.1, "anything": [2.5], "lines": [{"sku": "a", "price": 1.10}]}'
+    )
+    values = Arguments("pay", pay).from_json(payload)
+    assert str(values["amount"]) == "12345678901234.5678901"
+    assert str(values["lines"][0].price) == "1.10"
+    assert (values["rate"], type(values["rate"]), values["anything"]) == (0.1, float, [2.5])

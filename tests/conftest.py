@@ -164,17 +164,23 @@ def redis_program(request: pytest.FixtureRequest) -> Path | None:
 
 
 @pytest.fixture(scope="session")
-def _redis(run_dir: Path) -> Iterator[Callable[[Path | None], EmbeddedRedis]]:
+def _redis_servers(run_dir: Path) -> Iterator[Callable[[Path | None], EmbeddedRedis]]:
+    """The one server of a program. It may be stopped."""
     with ExitStack() as stack:
         yield cache(
             lambda program: stack.enter_context(EmbeddedRedis(run_dir / f"redis-{name_of(program)}", program=program))
         )
 
 
+@pytest.fixture(scope="session")
+def _redis(_redis_servers: Callable[[Path | None], EmbeddedRedis]) -> EmbeddedRedis:
+    return _redis_servers(None)
+
+
 @pytest.fixture
-def redis_server(_redis: Callable[[Path | None], EmbeddedRedis], redis_program: Path | None) -> EmbeddedRedis:
+def redis_server(_redis_servers: Callable[[Path | None], EmbeddedRedis], redis_program: Path | None) -> EmbeddedRedis:
     """Redis without persistence, empty."""
-    server = _redis(redis_program).start()
+    server = _redis_servers(redis_program).start()
     server.flush()
     return server
 

@@ -4,6 +4,7 @@ import json
 import logging
 import re
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -155,6 +156,21 @@ class TestEntriesThatAreGone:
 
     def logged(self, caplog: pytest.LogCaptureFixture) -> int:
         return sum(map(int, re.findall(r"(\d+) entries were deleted or trimmed before they were stored", caplog.text)))
+
+
+def test_a_primary_that_becomes_a_replica_is_named(own_redis: Callable[..., EmbeddedRedis]) -> None:
+    harness = RedisSourceHarness(RedisHarness(own_redis()))
+    with opened(harness) as source, harness.client() as client, ThreadPoolExecutor(1) as pool:
+        waits = pool.submit(receive, source, 10, 20)
+        wait_until(lambda: client.info("clients")["blocked_clients"] == 1, what="the source waits")
+        client.replicaof("127.0.0.1", 1)
+        with pytest.raises(NotConnected) as caught:
+            waits.result(20)
+        assert caught.value.code == "read_only"
+        client.replicaof("NO", "ONE")
+        harness.send(messages(1, 1))
+        source.open({})
+        assert numbers(take(source, 1)) == [1]
 
 
 class TestAGroup:

@@ -1,6 +1,5 @@
-"""What follows a job, in the transaction that ends it: chains, batches and callbacks, jobs that wait for others."""
+"""What follows a job, in the transaction that ends it: chains, batches and callbacks."""
 
-from concurrent.futures import ThreadPoolExecutor
 from threading import Thread
 from typing import Any
 
@@ -8,9 +7,9 @@ import pytest
 from psycopg.types.json import Jsonb
 
 from tests.services.postgres import Database
+from tests.sql.jobs.following import batch, left, names, numbers, state, with_options
 from tests.sql.jobs.jobs import Session, Worker, enqueue, one, uuid_of
 from tests.sql.support import refused
-from tests.waiting import wait_until
 
 
 @pytest.fixture
@@ -23,28 +22,6 @@ def session(database: Database) -> Any:
 @pytest.fixture
 def worker(session: Session) -> Worker:
     return Worker(session)
-
-
-def with_options(session: Session, name: str = "send", queue: str = "mail", **options: object) -> int:
-    return enqueue(session, {}, queue, name, options=Jsonb(options))
-
-
-def after(session: Session, *jobs: int, name: str = "later", run_if: str = "succeeded") -> int:
-    return with_options(session, name, after=[uuid_of(session, job) for job in jobs], run_if=run_if)
-
-
-def state(session: Session, job: int) -> str:
-    return str(one(session, "select tide.job_state('mail', %s)", job))
-
-
-def names(session: Session, queue: str = "mail") -> list[str]:
-    """Of the jobs of a queue, in their order."""
-    found = session.execute("select name from tide.job_list(%s) order by id", [queue]).fetchall()
-    return [name for (name,) in found]
-
-
-def left(session: Session) -> int:
-    return sum(one(session, f"select count(*) from tide.{table}") for table in ("job_follow", "job_dependency"))
 
 
 # Chains ------------------------------------------------------------------------------------------------------------
@@ -116,17 +93,6 @@ def test_a_chain_goes_on_after_a_job_that_was_completed_by_a_worker_that_died(se
 
 
 # Batches -----------------------------------------------------------------------------------------------------------
-
-
-def batch(session: Session, **jobs: object) -> int:
-    named = ", ".join(f"{name} => %s" for name in jobs)
-    return int(one(session, f"select tide.job_batch_create({named})", *(Jsonb(job) for job in jobs.values())))
-
-
-def numbers(session: Session, number: int) -> Any:
-    return session.execute(
-        "select closed, unfinished, succeeded, failed from tide.job_batch_get(%s)", [number]
-    ).fetchone()
 
 
 SUCCESS, COMPLETE = {"queue": "reports", "name": "success"}, {"queue": "reports", "name": "complete"}
@@ -209,99 +175,3 @@ def test_who_enqueues_into_a_batch_holds_up_no_one_who_ends_its_jobs(database: D
         slow.commit()
     session.execute("select tide.job_batch_close(%s)", [number])
     assert numbers(session, number) == (True, 1, 1, 0)
-
-
-# Dependencies ------------------------------------------------------------------------------------------------------
-
-
-def test_a_job_waits_for_those_that_it_needs(database: Database, session: Session, worker: Worker) -> None:
-    with session.transaction():
-        first, second = enqueue(session), enqueue(session, run_key="k")
-        last = after(session, first, second)
-    ended = after(session, first)
-    assert state(session, last) == "pending"
-    assert one(session, "select available_at from tide.job_list('mail', name => 'later', max_rows => 1)") is None
-    claimed = {c[1]: c for c in worker.claim()}
-    assert set(claimed) == {first, second}
-    worker.finish([claimed[first]])
-    assert worker.run() == [ended]
-    worker.finish([claimed[second]])
-    assert worker.run() == [last]
-    assert left(session) == 0
-    done = after(session, first, last)
-    assert worker.run() == [done]
-    with refused("P0002", "needs a job that does not exist"):
-        after(session, 9999)
-
-
-def test_a_job_that_needs_one_that_fails_is_cancelled_and_so_are_those_that_need_it(
-    session: Session, worker: Worker
-) -> None:
-    first = enqueue(session)
-    second = after(session, first)
-    third, always = after(session, second), after(session, second, run_if="ended")
-    assert worker.run(outcome="d") == [first]
-    assert [state(session, job) for job in (second, third)] == ["cancelled", "cancelled"]
-    assert one(session, "select code from tide.job_get(%s)", uuid_of(session, third)) == "dependency_failed"
-    assert worker.run() == [always]
-    assert state(session, after(session, first)) == "cancelled"
-    waiting = after(session, cancelled := enqueue(session))
-    session.execute("select tide.job_cancel(%s)", [uuid_of(session, cancelled)])
-    assert state(session, waiting) == "cancelled" and left(session) == 0
-
-
-def test_one_that_is_enqueued_while_what_it_needs_ends_runs_too(
-    database: Database, session: Session, worker: Worker
-) -> None:
-    first = enqueue(session)
-    claimed = worker.claim()
-    with database.connect(autocommit=False) as slow:
-        last = after(slow, first)
-        worker.finish(claimed)
-        slow.commit()
-    assert worker.run() == []
-    session.execute("select tide.job_rescue(30)")
-    assert worker.run() == [last]
-
-
-def test_one_that_is_enqueued_while_what_it_needs_is_cancelled_is_cancelled_too(
-    database: Database, session: Session, worker: Worker
-) -> None:
-    """A claim that passes a cancelled job over ends it once more, and is then the first who sees what needs it."""
-    first = with_options(session, "first")
-    with database.connect(autocommit=False) as other:
-        late = after(other, first)
-        one(session, "select tide.job_cancel(%s)", uuid_of(session, first))
-        other.commit()
-    assert worker.claim() == []
-    assert (state(session, late), left(session)) == ("cancelled", 0)
-
-
-def test_the_last_two_that_a_job_needs_end_at_the_same_time_and_it_runs(database: Database, session: Session) -> None:
-    needed = [enqueue(session), enqueue(session)]
-    last = after(session, *needed)
-    with database.connect(autocommit=False) as first, database.connect() as second:
-        one_worker, other_worker = Worker(first), Worker(second)
-        mine = one_worker.claim(1)
-        first.commit()
-        others = other_worker.claim(1)
-        one_worker.finish(mine)
-        with ThreadPoolExecutor() as pool:
-            finishing = pool.submit(other_worker.finish, others)
-            pid = second.info.backend_pid
-            wait_until(
-                lambda: one(session, "select cardinality(pg_blocking_pids(%s))", pid), what="it waits for the first"
-            )
-            first.commit()
-            assert finishing.result() == 0
-        assert other_worker.run() == [last]
-
-
-def test_a_queue_that_is_dropped_ends_what_waits_for_its_jobs(session: Session, worker: Worker) -> None:
-    number = batch(session)
-    other = enqueue(session, queue="reports", options=Jsonb({"batch": number}))
-    waiting = with_options(session, after=[uuid_of(session, other, "reports")])
-    session.execute("select tide.job_batch_close(%s)", [number])
-    session.execute("select tide.job_queue_drop('reports', force => true)")
-    assert state(session, waiting) == "cancelled"
-    assert (numbers(session, number), left(session)) == ((True, 0, 0, 1), 0)

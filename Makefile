@@ -35,11 +35,11 @@ demo: .venv/.synced ## run the whole system on this machine for a moment, and ju
 	.venv/bin/relay demo $(ARGS)
 
 .PHONY: test
-test: .venv/.synced services-rabbitmq services-prometheus ## run every test; what fails runs once more, alone
+test: .venv/.synced services-rabbitmq services-kafka services-prometheus ## run every test; what fails runs once more, alone
 	$(PYTEST) $(AGAIN) $(PARALLEL) $(ARGS) tests
 
 .PHONY: test-all
-test-all: .venv/.synced services-rabbitmq services-prometheus ## run every test, on every PostgreSQL that can be had: 14 to 18
+test-all: .venv/.synced services-rabbitmq services-kafka services-prometheus ## run every test, on every PostgreSQL that can be had: 14 to 18
 	versions=$$(tests/services/install-postgres) && TEST_POSTGRES="$$versions" $(PYTEST) $(AGAIN) $(PARALLEL) $(ARGS) tests
 
 .PHONY: check check-types check-words
@@ -65,11 +65,11 @@ bench: .venv/.synced ## measure, and write benchmarks/results.md
 .PHONY: unit backends sql faults cli e2e packaging chart observe
 unit: .venv/.synced ## run the tests that need no server
 	$(PYTEST) $(ARGS) -m "not service" $(addprefix tests/,backends broker database drains inbox local operations pipelines process scheduler wire workers web test_*.py)
-backends: .venv/.synced services-rabbitmq ## run the suites that every sink and every source passes: tests/backends/NAME for one
+backends: .venv/.synced services-rabbitmq services-kafka ## run the suites that every sink and every source passes: tests/backends/NAME for one
 	$(PYTEST) $(ARGS) tests/backends
 sql: .venv/.synced ## run the tests of the schema; on one PostgreSQL: TEST_POSTGRES=15 make sql
 	$(PYTEST) $(ARGS) tests/sql
-faults: .venv/.synced services-rabbitmq ## run the tests that kill schedulers, workers and servers under load
+faults: .venv/.synced services-rabbitmq services-kafka ## run the tests that kill schedulers, workers and servers under load
 	$(PYTEST) $(ARGS) tests/faults
 cli: .venv/.synced ## run the tests of the commands
 	$(PYTEST) $(ARGS) tests/cli
@@ -124,6 +124,10 @@ exactly-once: .venv/.synced ## kill workers under every backend that promises ex
 .PHONY: services-rabbitmq
 services-rabbitmq: ## install Debian's RabbitMQ if it is missing and we may
 	@tests/services/install-rabbitmq
+
+.PHONY: services-kafka
+services-kafka: ## fetch Apache Kafka if it is missing and Java and Maven are there
+	@tests/services/install-kafka
 
 .PHONY: services-prometheus
 services-prometheus: ## unpack Debian's Prometheus if it is missing, for the tests of alerts and dashboard

@@ -1,8 +1,9 @@
 """The services that tests run on: real ones, private to this run (to each worker of it), started when first used.
 
-Session-wide: `postgres`, `postgres16`, `redis_server`, `nats_server`, `rabbitmq_server`, `moto_server`. A test may
-stop or restart one: it is started again for the next test that asks for it. For more than that, a test makes servers
-of its own with `own_postgres()`, `own_redis()`, `own_nats()`, `own_rabbitmq()`, `own_moto()`.
+Session-wide: `postgres`, `postgres16`, `redis_server`, `nats_server`, `rabbitmq_server`, `moto_server`, `kafka_server`,
+`apache_kafka`. A test may stop or restart one: it is started again for the next test that asks for it. For more than
+that, a test makes servers of its own with `own_postgres()`, `own_redis()`, `own_nats()`, `own_rabbitmq()`,
+`own_moto()`.
 """
 
 import fcntl
@@ -27,6 +28,7 @@ from relay.local.servers import EmbeddedRedis
 from relay.reach import Reach
 from tests.fleets.fixtures import bench, fleet, pipelines, store  # noqa: F401  fixtures of all tests
 from tests.paths import REACH
+from tests.services.apache_kafka import ApacheKafka
 from tests.services.http_receiver import HttpReceiver
 from tests.services.kafka import KafkaServer
 from tests.services.moto import MotoServer
@@ -214,6 +216,18 @@ def _kafka(run_dir: Path) -> Iterator[KafkaServer]:
 def kafka_server(_kafka: KafkaServer) -> KafkaServer:
     """Kafka with transactions. Topics of other tests may be there: name yours for your test."""
     return _kafka.start()
+
+
+@pytest.fixture(scope="session")
+def _apache_kafka(run_dir: Path) -> Iterator[ApacheKafka]:
+    with ApacheKafka(run_dir / "apache-kafka", secured=True) as server:
+        yield server
+
+
+@pytest.fixture
+def apache_kafka(_apache_kafka: ApacheKafka) -> ApacheKafka:
+    """Apache Kafka itself, with credentials. Topics of other tests may be there: name yours for your test."""
+    return _apache_kafka.start()
 
 
 @pytest.fixture

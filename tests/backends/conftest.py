@@ -17,13 +17,15 @@ from tests.services.postgres import Database, PostgresServer
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """One process has all tests of RabbitMQ, whose server takes ten times as long to start as any other.
+    """One process has all tests of RabbitMQ, and one those of Apache Kafka: their servers take ten times as long to
+    start as any other.
 
-    A test that gets it only by its parameter is known by its name.
+    A test that gets one only by its parameter is known by its name.
     """
     for item in items:
-        if "_rabbitmq" in getattr(item, "fixturenames", ()) or "[rabbitmq" in item.name:
-            item.add_marker(pytest.mark.xdist_group("rabbitmq"))
+        for server in ("rabbitmq", "apache_kafka"):
+            if f"_{server}" in getattr(item, "fixturenames", ()) or f"[{server}" in item.name:
+                item.add_marker(pytest.mark.xdist_group(server))
 
 
 @pytest.fixture

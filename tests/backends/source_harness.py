@@ -45,6 +45,8 @@ class SourceHarness(ABC):
     """One backend, made ready for one scenario: an empty source, a service that runs."""
 
     kind: type[Source]
+    restarts = 2
+    """How often the scenario of a restart in mid-flow does it."""
     largest_body_bytes = 1_000_000
     """What can be sent; the suite sends nothing larger."""
     bodies: Sequence[bytes] = AWKWARD_BODIES

@@ -8,13 +8,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from confluent_kafka import Consumer, KafkaError, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic
 
 from relay.local.server_process import ServerProcess
+from tests.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
 USER = "tide"
+_NOT_YET = {"NOT_LEADER_FOR_PARTITION", "LEADER_NOT_AVAILABLE", "UNKNOWN_TOPIC_OR_PART", "_UNKNOWN_PARTITION"}
 
 
 class KafkaRecord(NamedTuple):
@@ -89,14 +91,33 @@ class KafkaServer(ServerProcess):
         topic = NewTopic(name, partitions, 1, config={key.replace("_", "."): value for key, value in config.items()})
         admin = AdminClient(self.access)  # when it goes, so do its answers
         admin.create_topics([topic], operation_timeout=10)[name].result(10)
+        self._wait_for(name, partitions)
 
     def delete_topic(self, name: str) -> None:
         admin = AdminClient(self.access)
         admin.delete_topics([name], operation_timeout=10)[name].result(10)
+        wait_until(lambda: name not in admin.list_topics(timeout=10).topics, what=f"topic {name!r} is gone")
 
     def widen_topic(self, name: str, partitions: int) -> None:
         admin = AdminClient(self.access)
         admin.create_partitions([NewPartitions(name, partitions)], operation_timeout=10)[name].result(10)
+        self._wait_for(name, partitions)
+
+    def _wait_for(self, topic: str, partitions: int) -> None:
+        """Until each partition of a topic answers: the broker serves it a moment after the topic was created."""
+        asked = [TopicPartition(topic, number, OFFSET_BEGINNING) for number in range(partitions)]
+        reader = Consumer(self.access | {"group.id": "none"})
+
+        def answered() -> bool:
+            try:
+                return all(found.error is None for found in reader.offsets_for_times(asked, timeout=10))
+            except KafkaException as error:
+                if error.args[0].name() not in _NOT_YET:
+                    raise
+                return False
+
+        wait_until(answered, what=f"topic {topic!r} is served")
+        reader.close()
 
     def trim(self, topic: str, partition: int, offset: int) -> None:
         """As retention does it: nothing below the offset can be read any more."""

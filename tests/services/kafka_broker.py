@@ -1,9 +1,10 @@
 """One Kafka broker for tests: `python -m tests.services.kafka_broker SETTINGS.json`.
 
-There is no Apache Kafka in the package indexes that the tests install from, and librdkafka's mock broker has no topics
-to create, no credentials and no isolation of transactions (aborted records are read by everybody, group offsets of a
-transaction are forgotten). This one keeps what it confirms over a kill, and does transactions as KIP-98 says; its
-client is librdkafka itself. It leaves out group membership, replicas, retention by age and compaction.
+Apache Kafka (`apache_kafka.py`) takes seconds to start and needs Java, and librdkafka's mock broker has no topics to
+create, no credentials and no isolation of transactions (aborted records are read by everybody, group offsets of a
+transaction are forgotten). This one starts at once, keeps what it confirms over a kill, and does transactions as KIP-98
+says; its client is librdkafka itself. It leaves out group membership, replicas, retention by age and compaction, and
+serves what was created at once.
 """
 
 import json

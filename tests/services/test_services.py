@@ -8,8 +8,10 @@ import pika
 import psycopg
 import pytest
 import redis
+from confluent_kafka import Producer
 
 from relay.local.servers import EmbeddedRedis
+from tests.services.apache_kafka import ApacheKafka
 from tests.services.nats import NatsServer
 from tests.services.postgres import Database, PostgresServer
 from tests.services.rabbitmq import RabbitmqServer
@@ -116,6 +118,16 @@ def test_rabbitmq_keeps_a_durable_queue_over_a_restart(rabbitmq_server: Rabbitmq
     rabbitmq_server.restart()
     with pika.BlockingConnection(pika.URLParameters(rabbitmq_server.url)) as connection:
         assert connection.channel().basic_get("services", auto_ack=True)[2] == b"one"
+
+
+def test_apache_kafka_keeps_what_it_confirmed_over_a_kill(apache_kafka: ApacheKafka) -> None:
+    apache_kafka.create_topic("services", 2)
+    producer = Producer(apache_kafka.access)
+    producer.produce("services", b"one", partition=1)
+    assert producer.flush(10) == 0
+    apache_kafka.kill()
+    apache_kafka.start()
+    assert [record.value for record in apache_kafka.read_all("services")] == [b"one"]
 
 
 def test_waiting_in_vain_says_what_for() -> None:

@@ -240,10 +240,18 @@ class Transactions:
         admin = AdminClient(self._producer.options)
         question = [ConsumerGroupTopicPartitions(self._group)]
         try:
-            answers = admin.list_consumer_group_offsets(
-                question, require_stable=True, request_timeout=left(deadline) + _NEVER_SECONDS
-            )
-            stored = answers[self._group].result(left(deadline)).topic_partitions
+            stored = None
+            while stored is None:
+                answers = admin.list_consumer_group_offsets(
+                    question, require_stable=True, request_timeout=left(deadline) + _NEVER_SECONDS
+                )
+                try:
+                    stored = answers[self._group].result(left(deadline)).topic_partitions
+                except KafkaException as error:
+                    # A coordinator that has started, or taken over, first reads what is committed.
+                    if ERRORS.verdict(error.args[0]).code != "unavailable" or is_over(deadline):
+                        raise
+                    self._producer.client.poll(0.05)
         except TimeoutError:
             raise self._no_answer() from None
         except KafkaException as error:

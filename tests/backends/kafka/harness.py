@@ -7,6 +7,7 @@ from typing import Any, Literal
 from relay.backends.kafka.sink import KafkaSink
 from relay.models import Record
 from tests.backends.harness import Harness, Seen
+from tests.services.apache_kafka import ApacheKafka
 from tests.services.halt import halted
 from tests.services.kafka import KafkaRecord, KafkaServer
 
@@ -18,6 +19,7 @@ class KafkaHarness(Harness):
         self.server = server
         self.topic = self.subject = f"contract-{uuid.uuid4().hex[:8]}"
         self._options = options
+        self.restarts = 1 if isinstance(server, ApacheKafka) else 2
         server.create_topic(self.topic, partitions)
 
     def config(self) -> dict[str, Any]:

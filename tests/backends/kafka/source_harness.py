@@ -19,6 +19,7 @@ class KafkaSourceHarness(SourceHarness):
     def __init__(self, kafka: KafkaHarness) -> None:
         self.kafka = kafka
         self.topic = kafka.topic
+        self.restarts = kafka.restarts
 
     def config(self) -> dict[str, Any]:
         return self.kafka.config() | {"topic": self.topic}

@@ -1,24 +1,16 @@
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
 from tests.backends.harness import Harness
 from tests.backends.kafka.harness import KafkaHarness
 from tests.backends.suite import SinkSuite
+from tests.services.apache_kafka import ApacheKafka
 from tests.services.kafka import KafkaServer
-
-
-@pytest.fixture(scope="module")
-def _secured(run_dir: Path) -> Iterator[KafkaServer]:
-    with KafkaServer(run_dir / "kafka-secured", secured=True) as server:
-        yield server
 
 
 class TestKafka(SinkSuite):
     @pytest.fixture
-    def harness(self, _secured: KafkaServer) -> Harness:
-        return KafkaHarness(_secured.start())
+    def harness(self, secured_kafka: KafkaServer) -> Harness:
+        return KafkaHarness(secured_kafka)
 
 
 class TestKafkaTransactional(
@@ -39,5 +31,28 @@ class TestKafkaTransactional(
     ],
 ):
     @pytest.fixture
-    def harness(self, _secured: KafkaServer) -> Harness:
-        return KafkaHarness(_secured.start(), transactional=True)
+    def harness(self, secured_kafka: KafkaServer) -> Harness:
+        return KafkaHarness(secured_kafka, transactional=True)
+
+
+class TestApacheKafka(SinkSuite):
+    @pytest.fixture
+    def harness(self, apache_kafka: ApacheKafka) -> Harness:
+        return KafkaHarness(apache_kafka)
+
+
+class TestApacheKafkaTransactional(
+    SinkSuite,
+    variant_of=TestApacheKafka,
+    because="a real coordinator has transactions of its own kind; what the client does by itself is the same",
+    runs=[
+        SinkSuite.test_batches_arrive_whole_and_in_order,
+        SinkSuite.test_a_record_that_is_too_large_is_refused_for_good_and_its_neighbours_arrive,
+        SinkSuite.test_what_is_sent_again_is_suppressed_where_promised,
+        SinkSuite.test_a_backend_that_stalls_does_not_hold_the_caller_beyond_the_time_limit,
+        SinkSuite.test_nothing_reported_delivered_is_missing_after_a_restart_in_mid_batch,
+    ],
+):
+    @pytest.fixture
+    def harness(self, apache_kafka: ApacheKafka) -> Harness:
+        return KafkaHarness(apache_kafka, transactional=True)

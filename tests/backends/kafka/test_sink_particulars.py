@@ -8,14 +8,15 @@ import pytest
 from relay.backends.kafka.sink import KafkaSink
 from relay.backends.registry import sink_class
 from relay.errors import ConfigError, NotConnected
+from tests.backends.kafka.conftest import ours_alone
 from tests.backends.kafka.harness import KafkaHarness
 from tests.backends.steps import opened, publish
 from tests.services.kafka import KafkaServer
 
 
 @pytest.fixture
-def harness(kafka_server: KafkaServer) -> KafkaHarness:
-    return KafkaHarness(kafka_server)
+def harness(each_kafka: KafkaServer) -> KafkaHarness:
+    return KafkaHarness(each_kafka)
 
 
 def new_name() -> str:
@@ -150,6 +151,7 @@ class TestKeys:
         assert "s3cret" not in repr(config)
 
 
+@ours_alone
 def test_a_publish_that_takes_too_long_says_what_the_brokers_had(harness: KafkaHarness) -> None:
     with opened(harness, timeout_ms=1000) as sink:
         assert publish(sink, harness.records(1, 1)) == []

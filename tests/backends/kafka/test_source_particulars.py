@@ -13,6 +13,7 @@ from relay.backends.kafka.source import KafkaSource
 from relay.backends.registry import source_class
 from relay.errors import ConfigError, NotConnected
 from relay.models import Received
+from tests.backends.kafka.conftest import ours_alone
 from tests.backends.kafka.harness import KafkaHarness
 from tests.backends.kafka.source_harness import KafkaSourceHarness
 from tests.backends.source_harness import Sent
@@ -23,8 +24,8 @@ from tests.waiting import wait_until
 
 
 @pytest.fixture
-def harness(kafka_server: KafkaServer) -> KafkaSourceHarness:
-    return KafkaSourceHarness(KafkaHarness(kafka_server))
+def harness(each_kafka: KafkaServer) -> KafkaSourceHarness:
+    return KafkaSourceHarness(KafkaHarness(each_kafka))
 
 
 def send_in_transaction(harness: KafkaSourceHarness, body: bytes, *, commit: bool) -> None:
@@ -96,8 +97,8 @@ class TestWhatIsRead:
 
 
 class TestPartitionsAndTopics:
-    def test_each_partition_goes_on_from_its_own_position(self, kafka_server: KafkaServer) -> None:
-        harness = KafkaSourceHarness(KafkaHarness(kafka_server, partitions=3))
+    def test_each_partition_goes_on_from_its_own_position(self, each_kafka: KafkaServer) -> None:
+        harness = KafkaSourceHarness(KafkaHarness(each_kafka, partitions=3))
         for partition in range(3):
             harness.send_to(harness.topic, messages(partition * 100, 10), partition)
         positions = {f"{harness.topic}/0": "4", f"{harness.topic}/2": "9"}
@@ -226,6 +227,7 @@ class TestWhereItBegins:
             server = harness.kafka.server
             wait_until(lambda: server.committed("tide-relay.contract", harness.topic)[0] == 3, what="it is committed")
 
+    @ours_alone
     def test_a_group_that_nobody_can_be_told_of_does_not_hold_up_the_end(self, harness: KafkaSourceHarness) -> None:
         harness.send(messages(1, 5))
         with opened(harness, timeout_ms=1000) as source:

@@ -3,23 +3,28 @@
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from pathlib import Path
+from typing import Any
 
 import pytest
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.admin import AdminClient
 from structlog.testing import capture_logs
 
 from relay.backends.common.deadline import in_ms
 from relay.backends.sink import Sink
 from relay.errors import NotConnected
 from relay.models import Drain, Progress
+from tests.backends.kafka.conftest import ours_alone
 from tests.backends.kafka.harness import KafkaHarness
 from tests.backends.steps import Limits, opened, publish, within
 from tests.services.kafka import KafkaServer
 
 
 @pytest.fixture
-def harness(kafka_server: KafkaServer) -> KafkaHarness:
-    harness = KafkaHarness(kafka_server, transactional=True)
+def harness(each_kafka: KafkaServer) -> KafkaHarness:
+    harness = KafkaHarness(each_kafka, transactional=True)
     harness._options["transactional_id"] = f"id-{harness.topic}"
     return harness
 
@@ -197,6 +202,29 @@ def test_a_question_without_an_answer_leaves_no_client_that_would_end_the_proces
         assert librdkafka_clients() == clients
         harness.server.start()
         assert within(Limits.moment_seconds, lambda: transactions._read_back(in_ms(5000))) == (-1, None)
+
+
+@ours_alone
+def test_a_coordinator_that_still_reads_what_is_committed_is_waited_for(
+    harness: KafkaHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one that has just started, or taken over from another broker."""
+    with opened(harness) as sink:
+        sink.begin(drain(1), 0)
+        send(harness, sink, [7])
+    ask, answers = AdminClient.list_consumer_group_offsets, list[Future[object]]()
+
+    def at_first_not(admin: AdminClient, question: list[Any], **options: Any) -> dict[str, Future[object]]:
+        if answers:
+            return ask(admin, question, **options)  # type: ignore[no-any-return]
+        answers.append(Future())
+        answers[0].set_exception(KafkaException(KafkaError(KafkaError.COORDINATOR_LOAD_IN_PROGRESS)))
+        return {question[0].group_id: answers[0]}
+
+    monkeypatch.setattr(AdminClient, "list_consumer_group_offsets", at_first_not)
+    with opened(harness) as sink:
+        assert sink.begin(drain(2), 0) == Progress(7)
+    assert answers
 
 
 def librdkafka_clients() -> int:

@@ -1,0 +1,110 @@
+"""Apache Kafka for tests: one broker that is its own controller, from what tests/services/install-kafka fetched."""
+
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, TopicPartition
+
+from relay.local.server_process import free_port
+from tests.services.kafka import ROOT, USER, KafkaServer
+from tests.services.unavailable import unavailable
+
+INSTALLED = ROOT / ".cache" / "kafka"
+
+# 16 bytes in base64, as Kafka writes such an id.
+_CLUSTER = "tide-relay-tests-kafkA"
+# A JVM that starts fast and stays small. Warnings are all that it logs.
+_JAVA_OPTIONS = (
+    "-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
+)  # fmt: skip
+_SETTINGS: dict[str, Any] = {
+    "process.roles": "broker,controller",
+    "node.id": 1,
+    "controller.listener.names": "CONTROLLER",
+    "inter.broker.listener.name": "INSIDE",
+    "num.network.threads": 2,
+    "num.io.threads": 2,
+    "log.cleaner.dedupe.buffer.size": 4 << 20,
+    "offsets.topic.num.partitions": 1,
+    "offsets.topic.replication.factor": 1,
+    "transaction.state.log.num.partitions": 1,
+    "transaction.state.log.replication.factor": 1,
+    "transaction.state.log.min.isr": 1,
+    "group.initial.rebalance.delay.ms": 0,
+    # So long is one that was killed kept out, which still counts as alive.
+    "broker.session.timeout.ms": 1000,
+    "broker.heartbeat.interval.ms": 100,
+}
+
+
+class ApacheKafka(KafkaServer):
+    """As `KafkaServer`, and the real one: it takes two seconds to start, and two to start again after a kill."""
+
+    stop_signal = signal.SIGTERM
+    kill_signal = signal.SIGKILL
+
+    def prepare(self) -> tuple[Sequence[str], dict[str, Any]]:
+        java = [str(_java()), *_JAVA_OPTIONS, "-cp", f"{INSTALLED}/libs/*"]
+        settings = self.data_dir / "server.properties"
+        settings.write_text("".join(f"{key}={value}\n" for key, value in self._settings().items()))
+        if not (self.data_dir / "log" / "meta.properties").exists():
+            command = [*java, "kafka.tools.StorageTool", "format", "-t", _CLUSTER, "-c", str(settings)]
+            with self.open_log() as log:
+                subprocess.run(command, check=True, stdin=subprocess.DEVNULL, stdout=log, stderr=log, timeout=60)
+        return [*java, "kafka.Kafka", str(settings)], {"cwd": self.data_dir}
+
+    def answers(self) -> bool:
+        """Not before each partition is served again."""
+        if not super().answers():
+            return False
+        client = Consumer(self.access | {"group.id": "none"})
+        try:
+            found = client.list_topics(timeout=1)
+            places = [(name, number) for name, topic in found.topics.items() for number in topic.partitions]
+            asked = [TopicPartition(*place, OFFSET_BEGINNING) for place in places]
+            return bool(found.brokers) and all(at.error is None for at in client.offsets_for_times(asked, timeout=1))
+        except KafkaException:
+            return False
+        finally:
+            client.close()
+
+    def _settings(self) -> dict[str, Any]:
+        inside, controller = (self._keep(name, str(free_port())) for name in ("inside-port", "controller-port"))
+        clients = self.access["security.protocol"]
+        listeners = f"CLIENTS://127.0.0.1:{self.port},INSIDE://127.0.0.1:{inside}"
+        return _SETTINGS | self._access_settings() | {
+            "controller.quorum.voters": f"1@127.0.0.1:{controller}",
+            "listeners": f"{listeners},CONTROLLER://127.0.0.1:{controller}",
+            "advertised.listeners": listeners,
+            "listener.security.protocol.map": f"CLIENTS:{clients},INSIDE:PLAINTEXT,CONTROLLER:PLAINTEXT",
+            "log.dirs": self.data_dir / "log",
+            "auto.create.topics.enable": str(self._auto_create).lower(),
+        }  # fmt: skip
+
+    def _access_settings(self) -> dict[str, Any]:
+        settings: dict[str, Any] = {}
+        if self._secured:
+            module = "org.apache.kafka.common.security.plain.PlainLoginModule"
+            settings["listener.name.clients.sasl.enabled.mechanisms"] = "PLAIN"
+            settings["listener.name.clients.plain.sasl.jaas.config"] = (
+                f'{module} required user_{USER}="{self.password}";'
+            )
+        if self._certificate:
+            store = self.data_dir / "certificate.pem"
+            cert, key = (Path(path).read_text() for path in self._certificate)
+            store.write_text(key + cert)
+            settings |= {"ssl.keystore.type": "PEM", "ssl.keystore.location": store}
+        return settings
+
+
+def _java() -> Path:
+    home = os.environ.get("JAVA_HOME")
+    found = str(Path(home) / "bin" / "java") if home else shutil.which("java")
+    if found is None or not (INSTALLED / "libs").is_dir():
+        unavailable("Apache Kafka is not installed (make services-kafka, with Java 17 and Maven)")
+    return Path(found)

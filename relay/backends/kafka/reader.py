@@ -10,12 +10,12 @@ meant, and which patterns were read, becomes a position (`begun`), so that it ho
 import re
 import time
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import structlog
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from relay.backends.common.deadline import in_ms, left
+from relay.backends.common.deadline import in_ms, is_over, left
 from relay.backends.kafka.client import Troubles, connect
 from relay.backends.kafka.config import KafkaSourceConfig, connection_options, consumer_options
 from relay.backends.kafka.errors import ERRORS, error_text
@@ -24,6 +24,8 @@ from relay.backends.kafka.topic_ids import topic_ids
 from relay.errors import ConfigError, NotConnected
 
 _LAST_COMMIT_SECONDS = 0.3
+# Of more topics than that, one request for all topics of the cluster is cheaper than one for each.
+_FEW_TOPICS = 5
 
 Place = tuple[str, int]
 """Topic and partition."""
@@ -32,6 +34,15 @@ _READ = "read"
 """The position of a pattern: that its topics were looked up before."""
 
 log = structlog.get_logger(__name__)
+
+
+class Bounds(NamedTuple):
+    """Of what a partition holds."""
+
+    low: int
+    """The offset of the first record."""
+    high: int
+    """The offset after the last record that may be read."""
 
 
 class KafkaReader:
@@ -64,9 +75,10 @@ class KafkaReader:
             stored = {place: Position.parse(positions[_name(place)]) for place in places if _name(place) in positions}
             again = self._recreated(places, stored, deadline)
             known = {place: stored[place].offset + 1 for place in stored if place not in again}
-            self._next = {place: self._checked(place, offset, deadline) for place, offset in known.items()}
-            self._next |= self._begun_again(again, deadline)
-            self._next |= self._first([place for place in places if place not in stored], positions, deadline)
+            bounds = self._bounds(places, deadline)
+            self._next = {place: self._checked(place, offset, *bounds[place]) for place, offset in known.items()}
+            self._next |= self._begun_again(again, bounds)
+            self._next |= self._first([place for place in places if place not in stored], positions, bounds, deadline)
         except KafkaException as error:
             raise ERRORS.translated(error.args[0], self._where, opening=True) from None
         self._refresh_at = time.monotonic() + self._config.refresh_ms / 1000
@@ -124,18 +136,20 @@ class KafkaReader:
     def _places(self, deadline: float) -> list[Place]:
         """Every partition of our topics."""
         patterns = [re.compile(name) for name in self._config.topic if name.startswith("^")]
-        found: dict[str, Any] = {}
-        if patterns:
+        names = [name for name in self._config.topic if not name.startswith("^")]
+        everything: dict[str, Any] = {}
+        if patterns or len(names) > _FEW_TOPICS:
             everything = self._consumer.list_topics(timeout=left(deadline)).topics
-            found = {n: t for n, t in everything.items() if any(pattern.fullmatch(n) for pattern in patterns)}
-        for name in self._config.topic:
-            if not name.startswith("^"):
-                topic = found[name] = self._consumer.list_topics(name, timeout=left(deadline)).topics[name]
-                if topic.error is not None and ERRORS.verdict(topic.error).code == "no_topic":
-                    advice = f"kafka-topics.sh --create --topic {name} --bootstrap-server {self._config.brokers}"
-                    raise ConfigError(f"{self._where}: topic {name!r} does not exist: create it ({advice})")
-                if topic.error is not None:
-                    raise KafkaException(topic.error)
+        found = {n: t for n, t in everything.items() if any(pattern.fullmatch(n) for pattern in patterns)}
+        for name in names:
+            # One that is not among all of them says why if it is asked for.
+            known = everything.get(name) or self._consumer.list_topics(name, timeout=left(deadline)).topics[name]
+            if known.error is not None and ERRORS.verdict(known.error).code == "no_topic":
+                advice = f"kafka-topics.sh --create --topic {name} --bootstrap-server {self._config.brokers}"
+                raise ConfigError(f"{self._where}: topic {name!r} does not exist: create it ({advice})")
+            if known.error is not None:
+                raise KafkaException(known.error)
+            found[name] = known
         return [(name, number) for name, topic in sorted(found.items()) for number in sorted(topic.partitions)]
 
     def _recreated(self, places: list[Place], stored: Mapping[Place, Position], deadline: float) -> list[Place]:
@@ -160,13 +174,11 @@ class KafkaReader:
         options = connection_options(self._config, self._pipeline)
         return topic_ids(options, (topic for topic, _ in places), deadline)
 
-    def _begun_again(self, places: list[Place], deadline: float) -> dict[Place, int]:
+    def _begun_again(self, places: list[Place], bounds: Mapping[Place, Bounds]) -> dict[Place, int]:
         """At the beginning of a recreated topic. The new position holds even if nothing comes for a while."""
-        found: dict[Place, int] = {}
         for place in places:
-            found[place], _ = self._consumer.get_watermark_offsets(TopicPartition(*place), timeout=left(deadline))
-            self._remember(place, found[place])
-        return found
+            self._remember(place, bounds[place].low)
+        return {place: bounds[place].low for place in places}
 
     def _remember(self, place: Place, offset: int) -> None:
         self.begun[_name(place)] = str(self._topics[place]._replace(offset=offset - 1))
@@ -175,7 +187,9 @@ class KafkaReader:
         self._topics[place] = topic
         self.suffixes[_name(place)] = topic.suffixes
 
-    def _first(self, places: list[Place], positions: Mapping[str, str], deadline: float) -> dict[Place, int]:
+    def _first(
+        self, places: list[Place], positions: Mapping[str, str], bounds: Mapping[Place, Bounds], deadline: float
+    ) -> dict[Place, int]:
         """Where to begin in partitions without a position."""
         config = self._config
         begun: dict[Place, int] = {}
@@ -189,11 +203,10 @@ class KafkaReader:
         for place in places:
             if place in begun:
                 continue
-            low, high = self._consumer.get_watermark_offsets(TopicPartition(*place), timeout=left(deadline))
             if place[0] in met or config.auto_offset_reset == "earliest":
-                begun[place] = low
+                begun[place] = bounds[place].low
             elif config.auto_offset_reset == "latest":
-                begun[place] = latest[place] = high
+                begun[place] = latest[place] = bounds[place].high
             else:
                 raise ConfigError(
                     f"{self._where}: nothing says where to begin in {_name(place)}: set auto_offset_reset to earliest "
@@ -219,9 +232,30 @@ class KafkaReader:
                     self.begun[name] = _READ
         return added
 
-    def _checked(self, place: Place, offset: int, deadline: float) -> int:
+    def _bounds(self, places: list[Place], deadline: float) -> dict[Place, Bounds]:
+        """What each partition holds. Two requests to each broker, however many partitions it leads."""
+        low, high = (self._offsets(places, end, deadline) for end in (OFFSET_BEGINNING, OFFSET_END))
+        return {place: Bounds(low[place], high[place]) for place in places}
+
+    def _offsets(self, places: list[Place], end: int, deadline: float) -> dict[Place, int]:
+        asked = [TopicPartition(*place, end) for place in places]
+        while asked:
+            try:
+                found = self._consumer.offsets_for_times(asked, timeout=left(deadline))
+                for at in found:
+                    if at.error is not None:
+                        raise KafkaException(at.error)
+            except KafkaException as error:
+                # A partition has no leader for the moment, as after it was created, or when a broker ended.
+                if ERRORS.verdict(error.args[0]).code != "unavailable" or is_over(deadline):
+                    raise
+                self._consumer.poll(0.05)
+            else:
+                return {(at.topic, at.partition): at.offset for at in found}
+        return {}
+
+    def _checked(self, place: Place, offset: int, low: int, high: int) -> int:
         """The offset, if it can be read from; else what `on_gap` says."""
-        low, high = self._consumer.get_watermark_offsets(TopicPartition(*place), timeout=left(deadline))
         if low <= offset <= high:
             return offset
         gap = f"{_name(place)} holds offsets {low} to {high}, and {offset} was to come next: "
@@ -229,7 +263,7 @@ class KafkaReader:
         if self._config.on_gap == "error":
             raise ConfigError(f'{self._where}: {gap}; to go on at {low}, set on_gap to "continue"')
         log.error("messages are missing", pipeline=self._pipeline, gap=gap, goes_on_at=low)
-        return int(low)
+        return low
 
     def _refresh(self) -> None:
         """Looks for new partitions and topics. What goes wrong shows elsewhere, or the next time."""

@@ -19,6 +19,7 @@ from tests.backends.kafka.source_harness import KafkaSourceHarness
 from tests.backends.source_harness import Sent
 from tests.backends.source_steps import Inbox, messages, numbers, opened, receive, store, take, until_it_raises
 from tests.backends.steps import Limits, within
+from tests.services.apache_kafka import ApacheKafka
 from tests.services.kafka import KafkaServer
 from tests.waiting import wait_until
 
@@ -134,6 +135,40 @@ class TestPartitionsAndTopics:
         with opened(harness, inbox.positions, auto_offset_reset="latest") as source:
             store(source, inbox, take(source, 1))
         assert inbox.numbers() == [2, 3, 4]
+
+    def test_many_partitions_and_topics_take_as_many_requests_as_few(
+        self, each_kafka: KafkaServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Else a topic with enough of them never opens, as all requests have one time limit."""
+        many = 30 if isinstance(each_kafka, ApacheKafka) else 1000  # it takes 13 s to make a thousand
+        asked: list[str] = []
+
+        class Counting(Consumer):
+            def __getattribute__(self, name: str) -> Any:
+                if name in {"list_topics", "get_watermark_offsets", "offsets_for_times", "committed", "commit"}:
+                    asked.append(name)
+                return super().__getattribute__(name)
+
+        monkeypatch.setattr("relay.backends.kafka.reader.Consumer", Counting)
+        harness = KafkaSourceHarness(KafkaHarness(each_kafka, partitions=many))
+        topics = [harness.topic, *(f"{harness.topic}-{number}" for number in range(7))]
+        for topic in topics[1:]:
+            each_kafka.create_topic(topic)
+        producer = Producer(each_kafka.access)
+        for partition in range(0, many, 2):
+            producer.produce(harness.topic, b'{"n": 1}', partition=partition)
+        assert producer.flush(30) == 0
+        known = {f"{harness.topic}/{partition}": "0" for partition in range(0, many, 2)}
+        for reset in ("earliest", "latest"):
+            asked.clear()
+            with opened(harness, known, topic=topics, auto_offset_reset=reset, refresh_ms=100) as source:
+                assert len(asked) <= 6, asked
+                harness.send_to(harness.topic, messages(2, 1), many - 1)
+                assert numbers(take(source, 1)) == [2]
+                asked.clear()
+                for _ in range(5):
+                    receive(source, 1, 0.1)
+                assert 1 <= len(asked) <= 5, asked
 
     def test_a_topic_without_a_name_or_a_broken_pattern_is_refused(self, harness: KafkaSourceHarness) -> None:
         for wrong in ("", "a,,b", "^("):

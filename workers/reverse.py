@@ -57,7 +57,7 @@ def drain(resources: Resources, session: FencedSession) -> DrainResult:
     work = ReverseDrain(resources.stop, resources.wait_slots, session, config, source, writer)
     keep = False
     try:
-        writer.begin(source.begun)
+        writer.store_positions(source.begun)
         source.begun = {}
         if start.redeliver:
             work.retry_dead_letters()
@@ -118,8 +118,10 @@ class ReverseDrain:
             if received and self._failure is None:
                 self._send(*decoded)
             elif self._failure is None and not self._wait():
+                self._pass()
                 return DrainResult("later", self._progressed)
         self._confirm()
+        self._pass()
         if self._failure is None:
             return DrainResult("more", self._progressed)
         failure = self._failure
@@ -149,11 +151,24 @@ class ReverseDrain:
                 self._check_pipeline()
             return given
 
+    def _pass(self) -> None:
+        """Stores how far the source is where no message says it."""
+        if self._failure is None and not self._sent:
+            try:
+                passed = self._source.passed()
+            except NotConnected as error:
+                self._lost(error.code, str(error))
+            except Exception as error:  # noqa: BLE001  as in `_receive`
+                self._bug(error)
+            else:
+                self._writer.store_positions(passed)
+
     def _check_pipeline(self) -> None:
         """A wait was in vain. No wait is cut short for this: a source that is paid for each request sets its own."""
         now = time.monotonic()
         if self._failure is None and now - self._checked_at >= CHECK_SECONDS:
             self._checked_at = now
+            self._pass()
             self._writer.check_pipeline()
             if self._writer.redeliver and not self._is_over():
                 self.retry_dead_letters()

@@ -1,6 +1,6 @@
 """The source seam: where a reverse pipeline receives from.
 
-A source is five methods of I/O, and two that convert a message. Everything else (event ids, wire formats, writing to
+A source is six methods of I/O, and two that convert a message. Everything else (event ids, wire formats, writing to
 the inbox once, dead letters, retry times) is decided above it, once, for all sources. The caller's cycle: `receive`
 (`fetch` and `convert`), write to PostgreSQL and commit, `ack`.
 
@@ -29,6 +29,10 @@ the inbox once, dead letters, retry times) is decided above it, once, for all so
     messages in the order in which they were received. May be called while later messages are handed out and not done.
     Acknowledging after a reconnect, or twice, is harmless. Raises `NotConnected`: the messages then come again, and the
     inbox knows them by their event ids, so nothing is stored twice.
+`passed()`
+    Positions behind the last messages, where nothing is left to receive before them, each once: the caller stores them,
+    so that a later `open` does not miss what never was a message. Asked only when all that was handed out is
+    acknowledged. Raises `NotConnected`.
 `release()`
     The drain is over: gives back whatever was fetched and not acknowledged, so that another worker receives it at
     once, and asks the server for nothing more until the next `receive`. The connection may stay. The source is used
@@ -137,6 +141,9 @@ class Source(ABC, Generic[C, M]):
 
     @abstractmethod
     def ack(self, received: Sequence[Received]) -> None: ...
+
+    def passed(self) -> Mapping[str, str]:
+        return {}
 
     @abstractmethod
     def release(self) -> None: ...

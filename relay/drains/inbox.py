@@ -52,10 +52,10 @@ class Writer:
         self._on_refused = on_refused
         self._sent: _Sent | None = None
 
-    def begin(self, positions: Mapping[str, str]) -> None:
-        """Stores where a source begins, before anything came from it."""
+    def store_positions(self, positions: Mapping[str, str]) -> None:
+        """Stores where a source is, without anything that came from it."""
         if positions:
-            with self._session.transaction():
+            with database_errors(), self._session.transaction():
                 self._settle(0, 0)  # locks the fence, so that no abandoned drain writes after this
                 self._place(positions)
 

@@ -174,3 +174,36 @@ def test_a_topic_of_a_pattern_that_is_added_while_no_worker_runs_is_read_whole(f
     fleet.workers()
     counted = "select payload from tide.events order by inbox_seq"
     wait_until(lambda: pipelines.run(counted) == [(0,), (1,), (2,)], 20, "all three are rows")
+
+
+def test_a_topic_whose_transactions_were_received_and_removed_goes_on(fleet, pipelines, apache_kafka):
+    """What ends a transaction has an offset of its own, behind the last message."""
+    apache_kafka.create_topic("reverse-ended")
+    producer = Producer(apache_kafka.access | {"transactional.id": "reverse-ended"})
+    producer.init_transactions(10)
+
+    def send(*bodies):
+        producer.begin_transaction()
+        for body in bodies:
+            producer.produce("reverse-ended", str(body))
+        producer.commit_transaction(10)
+
+    access = apache_kafka.access
+    keys = {"source_type": "kafka", "brokers": apache_kafka.url, "topic": "reverse-ended"}
+    keys |= {"sasl_username": access["sasl.username"], "sasl_password": access["sasl.password"]}
+    keys |= {"security_protocol": access["security.protocol"].lower(), "visibility_timeout_ms": 1000, "slice_ms": 2000}
+    pipelines.run("select tide.inbox_create('ended')")
+    pipelines.run("select tide.relay_set_inbox('ended', 'ended', %s)", Jsonb(keys))
+    fleet.scheduler()
+    workers = fleet.workers()
+    rows = "select payload from tide.ended order by inbox_seq"
+    send(1, 2)
+    wait_until(lambda: pipelines.run(rows) == [(1,), (2,)], 20, "both are rows")
+    wait_until(
+        lambda: positions(pipelines, "ended")["reverse-ended/0"].split("@")[0] == "2", 20, "the position is behind all"
+    )
+    workers.kill()
+    apache_kafka.trim("reverse-ended", 0, 3)
+    send(3)
+    fleet.workers()
+    wait_until(lambda: pipelines.run(rows) == [(1,), (2,), (3,)], 20, "the pipeline goes on")

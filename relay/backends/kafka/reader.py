@@ -110,6 +110,24 @@ class KafkaReader:
         places = {_place(name): offset + 1 for name, offset in positions.items()}
         moved = {place: offset for place, offset in places.items() if offset > self._next.get(place, offset)}
         self._next |= moved
+        self._tell_group(moved)
+
+    def passed(self) -> dict[str, str]:
+        """Positions behind the last messages, if nothing is left to hand out before them.
+
+        What ends a transaction, and each record of one that was aborted, has an offset and is no message. Were the
+        position before it, it would look like a message that was removed unread as soon as it is removed.
+        """
+        if self._resting:
+            return {}
+        at = self._consumer.position([TopicPartition(*place) for place in self._next])
+        ends = {(found.topic, found.partition): int(found.offset) for found in at if found.offset >= 0}
+        passed = {place: end for place, end in ends.items() if end > self._next[place]}
+        self._next |= passed
+        self._tell_group(passed)
+        return {_name(place): str(self._topics[place]._replace(offset=end - 1)) for place, end in passed.items()}
+
+    def _tell_group(self, moved: Mapping[Place, int]) -> None:
         if moved:
             offsets = [TopicPartition(*place, offset) for place, offset in moved.items()]
             try:

@@ -97,6 +97,10 @@ class KafkaSource(Source[KafkaSourceConfig, "Message"]):
             last = {message.partition: message.position for message in received}
             reader.done({partition: Position.parse(position).offset for partition, position in last.items()})
 
+    def passed(self) -> Mapping[str, str]:
+        with self._using:
+            return self._opened().passed()
+
     def release(self) -> None:
         with self._using:
             if self._reader is not None:

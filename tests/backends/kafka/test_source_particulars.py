@@ -9,6 +9,7 @@ import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 from structlog.testing import capture_logs
 
+from relay.backends.kafka.positions import Position
 from relay.backends.kafka.source import KafkaSource
 from relay.backends.registry import source_class
 from relay.errors import ConfigError, NotConnected
@@ -18,7 +19,8 @@ from tests.backends.kafka.harness import KafkaHarness
 from tests.backends.kafka.source_harness import KafkaSourceHarness
 from tests.backends.source_harness import Sent
 from tests.backends.source_steps import Inbox, messages, numbers, opened, receive, store, take, until_it_raises
-from tests.backends.steps import Limits, within
+from tests.backends.steps import Limits, publish, within
+from tests.backends.steps import opened as opened_sink
 from tests.services.apache_kafka import ApacheKafka
 from tests.services.kafka import KafkaServer
 from tests.waiting import wait_until
@@ -286,6 +288,46 @@ class TestGaps:
             harness.make_source().open(positions)
         with opened(harness, positions, on_gap="continue") as source:
             assert numbers(take(source, 3)) == [7, 8, 9]
+
+    @pytest.mark.parametrize("how", ["committed", "aborted", "by our sink"])
+    def test_what_ends_a_transaction_is_no_message_that_was_removed_unread(
+        self, harness: KafkaSourceHarness, how: str
+    ) -> None:
+        if how == "by our sink":
+            with opened_sink(harness.kafka, transactional=True, transactional_id=harness.topic) as sink:
+                assert publish(sink, [harness.kafka.record(1, body=b'{"n": 1}')]) == []
+        else:
+            send_in_transaction(harness, b'{"n": 1}', commit=True)
+        if how == "aborted":
+            send_in_transaction(harness, b'{"n": 99}', commit=False)
+        end = 4 if how == "aborted" else 2
+        place, inbox = f"{harness.topic}/0", Inbox()
+        with opened(harness) as source:
+            store(source, inbox, take(source, 1))
+            assert receive(source, 10, 0.3) == []
+            passed = source.passed()
+            assert {name: Position.parse(text).offset for name, text in passed.items()} == {place: end - 1}
+            assert source.passed() == {}, "each once"
+            server = harness.kafka.server
+            wait_until(lambda: server.committed("tide-relay.contract", harness.topic)[0] == end, what="no lag is left")
+        harness.kafka.server.trim(harness.topic, 0, end)
+        harness.send(messages(2, 1))
+        with pytest.raises(ConfigError, match="removed unread"):
+            harness.make_source().open(inbox.positions)
+        with opened(harness, {**inbox.positions, **passed}) as source:
+            assert numbers(take(source, 1)) == [2]
+
+    @ours_alone
+    def test_what_was_handed_out_and_given_back_is_not_passed(self, harness: KafkaSourceHarness) -> None:
+        harness.send(messages(1, 9))
+        with opened(harness) as source:
+            source.ack(take(source, 3))
+            take(source, 6)
+            source.release()
+            with harness.stall():
+                assert receive(source, 10, 1.0) == []
+                assert source.passed() == {}
+            assert numbers(take(source, 6)) == [4, 5, 6, 7, 8, 9]
 
     def test_a_recreated_topic_stops_the_pipeline(self, harness: KafkaSourceHarness) -> None:
         harness.send(messages(1, 2))

@@ -49,6 +49,8 @@ class KafkaServer(ServerProcess):
         self._auto_create = auto_create
         self._topic_ids = topic_ids
         self._offset_metadata = offset_metadata
+        self.advertised_port: int | None = None
+        """Where clients are told to connect, if that is not the server's own port; from the next start on."""
 
     @property
     def url(self) -> str:
@@ -69,6 +71,7 @@ class KafkaServer(ServerProcess):
     def prepare(self) -> tuple[Sequence[str], dict[str, Any]]:
         settings = {
             "port": self.port,
+            "advertised_port": self.advertised_port or self.port,
             "journal": str(self.data_dir / "journal"),
             "users": {USER: self.password} if self._secured else {},
             "certificate": self._certificate,

@@ -21,11 +21,10 @@ from relay.backends.kafka.config import KafkaSourceConfig, connection_options, c
 from relay.backends.kafka.errors import ERRORS, error_text
 from relay.backends.kafka.positions import Position, Suffixes
 from relay.backends.kafka.topic_ids import topic_ids
+from relay.backends.kafka.topics import FEW_TOPICS
 from relay.errors import ConfigError, NotConnected
 
 _LAST_COMMIT_SECONDS = 0.3
-# Of more topics than that, one request for all topics of the cluster is cheaper than one for each.
-_FEW_TOPICS = 5
 
 Place = tuple[str, int]
 """Topic and partition."""
@@ -156,7 +155,7 @@ class KafkaReader:
         patterns = [re.compile(name) for name in self._config.topic if name.startswith("^")]
         names = [name for name in self._config.topic if not name.startswith("^")]
         everything: dict[str, Any] = {}
-        if patterns or len(names) > _FEW_TOPICS:
+        if patterns or len(names) > FEW_TOPICS:
             everything = self._consumer.list_topics(timeout=left(deadline)).topics
         found = {n: t for n, t in everything.items() if any(pattern.fullmatch(n) for pattern in patterns)}
         for name in names:

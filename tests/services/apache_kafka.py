@@ -49,7 +49,10 @@ class ApacheKafka(KafkaServer):
     kill_signal = signal.SIGKILL
 
     def prepare(self) -> tuple[Sequence[str], dict[str, Any]]:
-        java = [str(_java()), *_JAVA_OPTIONS, "-cp", f"{INSTALLED}/libs/*"]
+        program = _java()
+        if program is None:
+            unavailable("Apache Kafka is not installed (make services-kafka, with Java 17 and Maven)")
+        java = [program, *_JAVA_OPTIONS, "-cp", f"{INSTALLED}/libs/*"]
         settings = self.data_dir / "server.properties"
         settings.write_text("".join(f"{key}={value}\n" for key, value in self._settings().items()))
         if not (self.data_dir / "log" / "meta.properties").exists():
@@ -102,9 +105,12 @@ class ApacheKafka(KafkaServer):
         return settings
 
 
-def _java() -> Path:
+def installed() -> bool:
+    return _java() is not None
+
+
+def _java() -> str | None:
+    """The one to run it with; None if one of them is missing."""
     home = os.environ.get("JAVA_HOME")
-    found = str(Path(home) / "bin" / "java") if home else shutil.which("java")
-    if found is None or not (INSTALLED / "libs").is_dir():
-        unavailable("Apache Kafka is not installed (make services-kafka, with Java 17 and Maven)")
-    return Path(found)
+    found = shutil.which(f"{home}/bin/java" if home else "java")
+    return found if (INSTALLED / "libs").is_dir() else None

@@ -32,6 +32,7 @@ class KafkaServer(ServerProcess):
 
     stop_signal = signal.SIGTERM
     kill_signal = signal.SIGKILL
+    replicas = 1
 
     def __init__(
         self,
@@ -91,7 +92,9 @@ class KafkaServer(ServerProcess):
         return True
 
     def create_topic(self, name: str, partitions: int = 1, **config: str) -> None:
-        topic = NewTopic(name, partitions, 1, config={key.replace("_", "."): value for key, value in config.items()})
+        topic = NewTopic(
+            name, partitions, self.replicas, config={key.replace("_", "."): value for key, value in config.items()}
+        )
         admin = AdminClient(self.access)  # when it goes, so do its answers
         admin.create_topics([topic], operation_timeout=10)[name].result(10)
         self._wait_for(name, partitions)

@@ -16,7 +16,13 @@ from tests.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
 USER = "tide"
-_NOT_YET = {"NOT_LEADER_FOR_PARTITION", "LEADER_NOT_AVAILABLE", "UNKNOWN_TOPIC_OR_PART", "_UNKNOWN_PARTITION"}
+_NOT_YET = {
+    "_DESTROY_BROKER",
+    "NOT_LEADER_FOR_PARTITION",
+    "LEADER_NOT_AVAILABLE",
+    "UNKNOWN_TOPIC_OR_PART",
+    "_UNKNOWN_PARTITION",
+}
 
 
 class KafkaRecord(NamedTuple):

@@ -118,7 +118,7 @@ kill-loop: .venv/.synced ## kill schedulers and workers under load: three minute
 	$(RUN) tests.faults.jobs_kill_loop $(ARGS)
 
 .PHONY: exactly-once
-exactly-once: .venv/.synced ## kill workers under every backend that promises exactly once, and count
+exactly-once: .venv/.synced services-kafka ## kill workers under every backend that promises exactly once, and count
 	$(RUN) tests.faults.exactly_once $(ARGS)
 
 .PHONY: services-rabbitmq

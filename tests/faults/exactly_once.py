@@ -7,6 +7,8 @@ the settle. As soon as everything flows, and sometimes sooner, one of their proc
 scheduler is killed with SIGKILL and started again, or all connections to PostgreSQL are cut. PostgreSQL and the service
 behind each flow are killed and started, too, in turn (Amazon's, which here keeps everything in memory, is halted).
 
+Kafka is Apache Kafka where tests/services/install-kafka has fetched it, and a small broker of our own otherwise.
+
 In the end everything is drained, and the ids that arrived are counted against those that were sent. Exit 0 only if each
 is there once, and in order. (A drain that outlives its lease can still receive from a source without positions, and
 what it held comes late then: of such pipelines the order is not judged.)
@@ -32,6 +34,7 @@ from tests.faults.exactly_once_sources import REVERSE
 from tests.faults.exactly_once_tally import Tally
 from tests.fleets.pipelines import Pipelines, Writers
 from tests.fleets.processes import Fleet, RelayProcess, WorkersProcess, running_fleet
+from tests.services import apache_kafka
 from tests.services.halt import halted
 from tests.services.kafka import KafkaServer
 from tests.services.moto import MotoServer
@@ -267,7 +270,8 @@ def _start(stack: ExitStack, folder: Path, services: Services, name: str | None)
         stack.callback(server.kill)
         services.remote = server.create_database()
         return
-    kinds = {"kafka": KafkaServer, "redis": DurableRedis, "nats": NatsServer, "moto": MotoServer}
+    kafka = apache_kafka.ApacheKafka if apache_kafka.installed() else KafkaServer
+    kinds = {"kafka": kafka, "redis": DurableRedis, "nats": NatsServer, "moto": MotoServer}
     setattr(services, name, stack.enter_context(kinds[name](folder / name)))
 
 

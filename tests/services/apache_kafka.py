@@ -1,14 +1,16 @@
-"""Apache Kafka for tests: one broker that is its own controller, from what tests/services/install-kafka fetched."""
+"""Apache Kafka for tests, as tests/services/install-kafka fetched it: one broker, its own controller; or three."""
 
 import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient
 
 from relay.local.server_process import free_port
 from tests.services.kafka import ROOT, USER, KafkaServer
@@ -24,7 +26,6 @@ _JAVA_OPTIONS = (
 )  # fmt: skip
 _SETTINGS: dict[str, Any] = {
     "process.roles": "broker,controller",
-    "node.id": 1,
     "controller.listener.names": "CONTROLLER",
     "inter.broker.listener.name": "INSIDE",
     "num.network.threads": 2,
@@ -41,15 +42,28 @@ _SETTINGS: dict[str, Any] = {
     "broker.heartbeat.interval.ms": 100,
 }
 
+_REPLICATED: dict[str, Any] = {
+    "min.insync.replicas": 2,
+    "offsets.topic.replication.factor": 3,
+    "transaction.state.log.replication.factor": 3,
+    "transaction.state.log.min.isr": 2,
+}
+
 
 class ApacheKafka(KafkaServer):
     """As `KafkaServer`, and the real one: it takes two seconds to start, and two to start again after a kill."""
 
     stop_signal = signal.SIGTERM
     kill_signal = signal.SIGKILL
+    node = 1
+    controllers: Mapping[int, int] | None = None
+    """The port of the controller of each node; None: this one is alone."""
 
     def prepare(self) -> tuple[Sequence[str], dict[str, Any]]:
-        java = [str(_java()), *_JAVA_OPTIONS, "-cp", f"{INSTALLED}/libs/*"]
+        program = _java()
+        if program is None:
+            unavailable("Apache Kafka is not installed (make services-kafka, with Java 17 and Maven)")
+        java = [program, *_JAVA_OPTIONS, "-cp", f"{INSTALLED}/libs/*"]
         settings = self.data_dir / "server.properties"
         settings.write_text("".join(f"{key}={value}\n" for key, value in self._settings().items()))
         if not (self.data_dir / "log" / "meta.properties").exists():
@@ -74,11 +88,16 @@ class ApacheKafka(KafkaServer):
             client.close()
 
     def _settings(self) -> dict[str, Any]:
-        inside, controller = (self._keep(name, str(free_port())) for name in ("inside-port", "controller-port"))
+        inside, alone = (self._keep(name, str(free_port())) for name in ("inside-port", "controller-port"))
+        controllers = self.controllers or {self.node: int(alone)}
+        voters = ",".join(f"{node}@127.0.0.1:{port}" for node, port in controllers.items())
+        controller = controllers[self.node]
         clients = self.access["security.protocol"]
         listeners = f"CLIENTS://127.0.0.1:{self.port},INSIDE://127.0.0.1:{inside}"
-        return _SETTINGS | self._access_settings() | {
-            "controller.quorum.voters": f"1@127.0.0.1:{controller}",
+        replicas = _REPLICATED if len(controllers) > 1 else {}
+        return _SETTINGS | replicas | self._access_settings() | {
+            "node.id": self.node,
+            "controller.quorum.voters": voters,
             "listeners": f"{listeners},CONTROLLER://127.0.0.1:{controller}",
             "advertised.listeners": listeners,
             "listener.security.protocol.map": f"CLIENTS:{clients},INSIDE:PLAINTEXT,CONTROLLER:PLAINTEXT",
@@ -102,9 +121,52 @@ class ApacheKafka(KafkaServer):
         return settings
 
 
-def _java() -> Path:
+class KafkaCluster(KafkaServer):
+    """Three brokers of Apache Kafka, and every topic on each of them. It serves while one is killed."""
+
+    replicas = 3
+
+    def __init__(self, data_dir: Path) -> None:
+        super().__init__(data_dir)
+        controllers = {number: free_port() for number in (1, 2, 3)}
+        self.nodes: list[ApacheKafka] = []
+        for number in controllers:
+            node = ApacheKafka(data_dir / str(number))
+            node.node, node.controllers = number, controllers
+            self.nodes.append(node)
+
+    @property
+    def url(self) -> str:
+        return ",".join(node.url for node in self.nodes)
+
+    def start(self) -> Self:
+        """All at once: none serves before two are there."""
+        self.data_dir.mkdir(exist_ok=True)
+        with ThreadPoolExecutor() as pool:
+            for started in [pool.submit(node.start) for node in self.nodes]:
+                started.result()
+        return self
+
+    def stop(self) -> None:
+        """There is nothing to keep, and the last of them would wait for the others."""
+        self.kill()
+
+    def kill(self) -> None:
+        for node in self.nodes:
+            node.kill()
+
+    def leader(self, topic: str) -> ApacheKafka:
+        """Of its first partition."""
+        found = AdminClient(self.access).list_topics(topic, timeout=10).topics[topic].partitions[0]
+        return self.nodes[found.leader - 1]
+
+
+def installed() -> bool:
+    return _java() is not None
+
+
+def _java() -> str | None:
+    """The one to run it with; None if one of them is missing."""
     home = os.environ.get("JAVA_HOME")
-    found = str(Path(home) / "bin" / "java") if home else shutil.which("java")
-    if found is None or not (INSTALLED / "libs").is_dir():
-        unavailable("Apache Kafka is not installed (make services-kafka, with Java 17 and Maven)")
-    return Path(found)
+    found = shutil.which(f"{home}/bin/java" if home else "java")
+    return found if (INSTALLED / "libs").is_dir() else None

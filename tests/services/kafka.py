@@ -16,7 +16,13 @@ from tests.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
 USER = "tide"
-_NOT_YET = {"NOT_LEADER_FOR_PARTITION", "LEADER_NOT_AVAILABLE", "UNKNOWN_TOPIC_OR_PART", "_UNKNOWN_PARTITION"}
+_NOT_YET = {
+    "_DESTROY_BROKER",
+    "NOT_LEADER_FOR_PARTITION",
+    "LEADER_NOT_AVAILABLE",
+    "UNKNOWN_TOPIC_OR_PART",
+    "_UNKNOWN_PARTITION",
+}
 
 
 class KafkaRecord(NamedTuple):
@@ -32,6 +38,7 @@ class KafkaServer(ServerProcess):
 
     stop_signal = signal.SIGTERM
     kill_signal = signal.SIGKILL
+    replicas = 1
 
     def __init__(
         self,
@@ -49,6 +56,8 @@ class KafkaServer(ServerProcess):
         self._auto_create = auto_create
         self._topic_ids = topic_ids
         self._offset_metadata = offset_metadata
+        self.advertised_port: int | None = None
+        """Where clients are told to connect, if that is not the server's own port; from the next start on."""
 
     @property
     def url(self) -> str:
@@ -69,6 +78,7 @@ class KafkaServer(ServerProcess):
     def prepare(self) -> tuple[Sequence[str], dict[str, Any]]:
         settings = {
             "port": self.port,
+            "advertised_port": self.advertised_port or self.port,
             "journal": str(self.data_dir / "journal"),
             "users": {USER: self.password} if self._secured else {},
             "certificate": self._certificate,
@@ -88,7 +98,9 @@ class KafkaServer(ServerProcess):
         return True
 
     def create_topic(self, name: str, partitions: int = 1, **config: str) -> None:
-        topic = NewTopic(name, partitions, 1, config={key.replace("_", "."): value for key, value in config.items()})
+        topic = NewTopic(
+            name, partitions, self.replicas, config={key.replace("_", "."): value for key, value in config.items()}
+        )
         admin = AdminClient(self.access)  # when it goes, so do its answers
         admin.create_topics([topic], operation_timeout=10)[name].result(10)
         self._wait_for(name, partitions)

@@ -31,7 +31,7 @@ class Broker:
 
     def __init__(self, settings: dict[str, Any]) -> None:
         self._log = Log(Path(settings["journal"]))
-        self._port = settings["port"]
+        self._port = settings["advertised_port"]
         self._auto_create = settings["auto_create"]
         self.apis: dict[int, Api] = APIS | ({3: METADATA_WITH_IDS} if settings["topic_ids"] else {})
         self._keeps_metadata = settings["offset_metadata"]

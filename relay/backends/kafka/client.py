@@ -18,8 +18,10 @@ if TYPE_CHECKING:
 
 Client = TypeVar("Client")
 
-# How long one question to a client that is not connected yet may block: then its errors are looked at.
+# How long the first question to a client that is not connected yet may block: then its errors are looked at, and the
+# next may block twice as long, as an answer may take longer than that on its way.
 _LOOK_SECONDS = 0.1
+_LONGEST_LOOK_SECONDS = 1.6
 # A topic that every cluster has. Asking for one topic is cheap, asking for all of a large cluster is not.
 _ANY_TOPIC = "__consumer_offsets"
 
@@ -79,7 +81,7 @@ def connect(
         raise MissingExtra("kafka", "kafka") from error
 
     troubles = troubles or Troubles()
-    seconds = left(deadline)
+    seconds, look_seconds = left(deadline), _LOOK_SECONDS
     try:
         client: Any = make(options | {"error_cb": troubles})
     except KafkaException as error:
@@ -87,10 +89,11 @@ def connect(
         raise ConfigError(mask(f"{where}: {error_text(error.args[0])}")) from None
     while True:
         try:
-            client.list_topics(_ANY_TOPIC, timeout=min(_LOOK_SECONDS, left(deadline)))
+            client.list_topics(_ANY_TOPIC, timeout=min(look_seconds, left(deadline)))
         except KafkaException as error:
             client.poll(0)
             if not troubles.is_final and not is_over(deadline):
+                look_seconds = min(2 * look_seconds, _LONGEST_LOOK_SECONDS)
                 continue
             known = troubles.gravest
             if known is not None:

@@ -21,6 +21,7 @@ from relay.backends.kafka.config import KafkaSourceConfig, connection_options, c
 from relay.backends.kafka.errors import ERRORS, error_text
 from relay.backends.kafka.positions import Position, Suffixes
 from relay.backends.kafka.topic_ids import topic_ids
+from relay.backends.kafka.topics import FEW_TOPICS
 from relay.errors import ConfigError, NotConnected
 
 _LAST_COMMIT_SECONDS = 0.3
@@ -156,7 +157,7 @@ class KafkaReader:
         patterns = [re.compile(name) for name in self._config.topic if name.startswith("^")]
         names = [name for name in self._config.topic if not name.startswith("^")]
         everything: dict[str, Any] = {}
-        if patterns or len(names) > _FEW_TOPICS:
+        if patterns or len(names) > FEW_TOPICS:
             everything = self._consumer.list_topics(timeout=left(deadline)).topics
         found = {n: t for n, t in everything.items() if any(pattern.fullmatch(n) for pattern in patterns)}
         for name in names:

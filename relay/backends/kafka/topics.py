@@ -14,6 +14,8 @@ from relay.backends.kafka.producer import KafkaProducer
 from relay.masking import mask
 from relay.models import Failure
 
+FEW_TOPICS = 5
+"""Of more than that, one request for all topics of the cluster is cheaper than one for each."""
 _TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
 
 
@@ -26,12 +28,22 @@ class Topics:
     def problems(self, topics: set[str], deadline: float) -> dict[str, Failure]:
         """Why nothing can be sent to some of these topics, by topic. Raises NotConnected."""
         found = {}
+        if len(topics - self._producer.topics) > FEW_TOPICS:
+            self._look_at_all(deadline)
         for topic in topics - self._producer.topics:
             bad = bad_topic(topic)
             problem = Failure(0, True, "bad_topic", bad) if bad else self.check(topic, deadline)
             if problem is not None:
                 found[topic] = problem
         return found
+
+    def _look_at_all(self, deadline: float) -> None:
+        try:
+            everything = self._producer.client.list_topics(timeout=left(deadline)).topics
+        except KafkaException as error:
+            raise ERRORS.lost(error.args[0], self._where) from None
+        # Of what is missing here, `check` says why.
+        self._producer.topics |= {name for name, topic in everything.items() if not topic.error and topic.partitions}
 
     def check(self, topic: str, deadline: float) -> Failure | None:
         """Why nothing can be sent there now, or None. Makes the topic where configured so. Raises NotConnected."""

@@ -17,6 +17,7 @@ from tests.backends.source_steps import numbers, take
 from tests.backends.source_steps import opened as opened_source
 from tests.backends.steps import Limits, opened, publish, within
 from tests.services.kafka import KafkaServer
+from tests.services.proxy import Proxy
 
 
 @pytest.fixture
@@ -54,6 +55,26 @@ def test_a_server_that_is_not_there_is_said_at_once() -> None:
         with pytest.raises(NotConnected, match="Connection refused") as caught:
             within(Limits.moment_seconds, open_it)
         assert caught.value.code == "not_connected"
+
+
+def test_brokers_that_are_far_away_are_reached(
+    own_kafka: Callable[..., KafkaServer], proxy: Callable[[str], Proxy]
+) -> None:
+    server = own_kafka()
+    server.create_topic("orders")
+    between = proxy(f"kafka://{server.url}")
+    server.advertised_port = between.port
+    server.restart()
+    between.delay(0.15)
+    keys = {"brokers": f"127.0.0.1:{between.port}"}
+    sink = KafkaSink(KafkaSink.config_model.model_validate(keys), "contract")
+    sink.open()
+    assert publish(sink, [Record(1, "o:1", "orders", "k", b'{"n": 1}', {})]) == []
+    sink.close()
+    source = KafkaSource(KafkaSource.config_model.model_validate(keys | {"topic": "orders"}), "contract")
+    source.open({})
+    assert numbers(take(source, 1)) == [1]
+    source.close()
 
 
 def test_with_the_mock_broker_of_librdkafka() -> None:

@@ -4,6 +4,8 @@ import uuid
 from typing import Any
 
 import pytest
+from confluent_kafka import Producer
+from confluent_kafka.admin import AdminClient, NewTopic
 
 from relay.backends.kafka.sink import KafkaSink
 from relay.backends.registry import sink_class
@@ -51,6 +53,27 @@ class TestTopics:
             batch = [harness.record(n, topic=missing, key=str(n)) for n in range(30)]
             assert publish(sink, batch) == []
         assert {record.partition for record in harness.stored(missing)} == {0, 1, 2}
+
+    @ours_alone
+    def test_many_take_as_many_requests_as_few(self, harness: KafkaHarness, monkeypatch: pytest.MonkeyPatch) -> None:
+        names = [f"{harness.topic}-{number}" for number in range(1000)]
+        admin = AdminClient(harness.server.access)  # when it goes, so do its answers
+        for answer in admin.create_topics([NewTopic(name, 1, 1) for name in names]).values():
+            answer.result(30)
+        asked: list[object] = []
+
+        class Counting(Producer):
+            def __getattribute__(self, name: str) -> Any:
+                if name == "list_topics":
+                    asked.append(name)
+                return super().__getattribute__(name)
+
+        monkeypatch.setattr("relay.backends.kafka.producer.Producer", Counting)
+        batch = [harness.record(number, topic=name) for number, name in enumerate([*names, new_name()])]
+        with opened(harness) as sink:
+            failures = publish(sink, batch)
+        assert [(failure.index, failure.code) for failure in failures] == [(1000, "no_topic")]
+        assert len(asked) <= 5
 
     def test_one_that_is_deleted_is_missed(self, harness: KafkaHarness) -> None:
         with opened(harness, timeout_ms=2000) as sink:

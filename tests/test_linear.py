@@ -39,8 +39,8 @@ SMALL, LARGE = 4 * 1024, 256 * 1024
 ENOUGH_SECONDS = 0.0005
 """Shorter times say nothing about growth, so the text grows until it takes as long."""
 LONGER, MOST_GROWTH = 8, 40
-"""A text that many times longer may take that many times as long: linear is 8, and 25 where memory comes from the kernel
-page by page, as it does for texts of more than 128 kB; quadratic is 64."""
+"""A text that many times longer may take that many times as long: linear is 8, and 25 where memory comes from the
+kernel page by page, as it does for texts of more than 128 kB; quadratic is 64."""
 
 DEEP_ENVELOPE = '{"version":1,"id":"i","payload":'
 

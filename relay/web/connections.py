@@ -10,6 +10,7 @@ import resource
 import time
 from typing import Any
 
+import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
@@ -124,6 +125,17 @@ class Connection(H11Protocol):
         self._body_bytes += body
         if not cycle.response_started and self._received_bytes > _CHUNKING_BYTES + 2 * self._body_bytes:
             self.transport.abort()
+
+    def send_400_response(self, msg: str) -> None:
+        """What came is no HTTP. uvicorn's fails where an answer has begun, and lets one be begun after it."""
+        has_begun = self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE)
+        if self.cycle is not None:
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        if has_begun:
+            self.transport.close()
+        else:
+            super().send_400_response(msg)
 
     def on_response_complete(self) -> None:
         self.since = time.monotonic()

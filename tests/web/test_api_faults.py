@@ -235,3 +235,24 @@ def _refuses_connections(port: int) -> bool:
             return False
     except OSError:
         return True
+
+
+def test_a_body_that_is_no_http_ends_the_connection_before_the_answer_and_after_it(
+    database: Database, tmp_path: Path
+) -> None:
+    head = b"POST /hooks/none HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with running_api(database, tmp_path) as api:
+        with socket.create_connection(("127.0.0.1", api.port), timeout=20) as together:
+            together.sendall(head + b"-1\r\n")
+            assert b" 400 " in together.recv(65536)
+        with socket.create_connection(("127.0.0.1", api.port), timeout=20) as apart:
+            apart.sendall(head)
+            answer = b""
+            while b"not_found" not in answer:
+                piece = apart.recv(65536)
+                assert piece
+                answer += piece
+            apart.sendall(b"-1\r\n")
+            assert apart.recv(65536) == b""
+        assert api.process.poll() is None
+        assert "Traceback" not in api.log.read_text()

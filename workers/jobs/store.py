@@ -140,6 +140,8 @@ class Store:
                 parameters = _claiming(worker, visit)
                 looks.append(await connection.execute(query("engine_look"), parameters) if visit.looks else None)
                 claims.append(await connection.execute(query("engine_claim"), parameters, binary=True))
+            # All is sent before any answer is read: a process that is frozen meanwhile keeps no turn of a queue.
+            await pipeline.sync()
             trip = Trip([])
             for visit, look, claim in zip(visits, looks, claims, strict=True):
                 row = await look.fetchone() if look else None

@@ -112,7 +112,7 @@ def ask_alone(session: Session, name: str) -> Alone:
     hold = holds.fetchone() if stopped else None
     return Alone(
         name,
-        stopped or ("waiting" if readable else "held" if publishers else "idle"),
+        stopped or ("waiting" if readable else "held" if publishers or offset_id > last_id else "idle"),
         counted if counted < COUNT_LIMIT else last_id - offset_id,
         seconds,
         max(0.0, hold[0]) if hold else None,

@@ -39,7 +39,7 @@ OPERATORS = re.compile(
 # Those that publish, configure or migrate, and those that work inboxes off, are for others still.
 OTHERS = re.compile(
     r"publish|outbox_limit|renew_identity|pipeline_(set|enable|disable|delete)|outbox_create|inbox_(create|claim|mark|release)|source_"
-    r"|migration_(?!exists|applied|files)|dead_letter_|history$|replay_(ask|cancel|list|preview)|skip_|table_route$"
+    r"|migration_(?!exists|applied|files)|dead_letter_|history$|replay_(ask|cancel|list|preview)|skip_|raise_|table_route$"
     r"|^job_(enqueue|is_new|show|attempts|cancel|replay|purge|queue_(create|set|pause|resume|drop)|schedule_(delete|enable|disable)|import_)"
 )
 DENIED = psycopg.errors.InsufficientPrivilege

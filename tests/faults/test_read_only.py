@@ -47,6 +47,14 @@ def is_read_only(database: Database) -> bool:
         return session.execute("show transaction_read_only").fetchone() == ("on",)
 
 
+def has_settled(database: Database) -> bool:
+    with database.connect() as session:
+        found = session.execute(
+            "select offset_id > 0 from tide.pipeline p join tide.consumer_group g using (group_id) where p.name = 'p'"
+        )
+        return found.fetchone() == (True,)
+
+
 def ended_jobs(database: Database) -> int:
     with database.connect() as session:
         [(count,)] = session.execute("select count(*) from tide.job_attempt where outcome = 's'").fetchall()
@@ -88,6 +96,7 @@ def test_all_programs_wait_say_so_and_go_on(
             with database.connect() as db:
                 for _ in range(50):
                     db.execute(enqueue)
+            wait_until(lambda: has_settled(database), PATIENCE_SECONDS, "there is something to replay")
             set_read_only(server, "on")
             wait_until(lambda: is_read_only(database), PATIENCE_SECONDS, "the server is read-only")
             late = fleet.scheduler("late")

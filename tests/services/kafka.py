@@ -102,7 +102,7 @@ class KafkaServer(ServerProcess):
             name, partitions, self.replicas, config={key.replace("_", "."): value for key, value in config.items()}
         )
         admin = AdminClient(self.access)  # when it goes, so do its answers
-        admin.create_topics([topic], operation_timeout=10)[name].result(10)
+        admin.create_topics([topic], operation_timeout=30)[name].result(30)
         self._wait_for(name, partitions)
 
     def delete_topic(self, name: str) -> None:

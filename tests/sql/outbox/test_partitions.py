@@ -180,7 +180,7 @@ def test_nothing_is_lost_or_reordered_at_the_borders_while_partitions_are_made_u
         follower, extender = Follower(reader), pool.submit(extending)
         try:
             with writers.running(writers=8, pauses_ms=(0, 0, 5)):
-                wait_until(lambda: follower.step() is not None and writers.count() > 15000, 60)
+                wait_until(lambda: follower.step() is not None and writers.count() > 11000, 120)
         finally:
             stop.set()
         assert follower.to_end() == sorted(writers.committed["orders"])

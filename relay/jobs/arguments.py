@@ -71,17 +71,23 @@ class Arguments:
 
     def bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments of a call by their names, each of its annotated type. Raises BadArguments."""
-        try:
-            bound = self._outside.bind(*args, **kwargs).arguments
-        except TypeError as error:
-            raise self._bad(str(error)) from None
-        values = dict(bound)
-        if self._rest is not None:
-            values |= values.pop(self._rest, {})
+        values = {**dict(zip(self._positional, args, strict=False)), **kwargs}
+        if values.keys() != self._each or len(values) != len(args) + len(kwargs):
+            values = self._bind_slowly(args, kwargs)
         try:
             return self._adapter.validate_python(values)
         except ValidationError as error:
             raise self._invalid(error) from None
+
+    def _bind_slowly(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """Also where an argument is left out, and where the call does not fit."""
+        try:
+            values = dict(self._outside.bind(*args, **kwargs).arguments)
+        except TypeError as error:
+            raise self._bad(str(error)) from None
+        if self._rest is not None:
+            values |= values.pop(self._rest, {})
+        return values
 
     def with_defaults(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments, and the defaults of those that are missing."""
@@ -148,6 +154,19 @@ class Arguments:
         """How a job is enqueued."""
         parameters = self._signature.parameters
         return self._signature.replace(parameters=[each for each in parameters.values() if each.name != self._context])
+
+    @cached_property
+    def _positional(self) -> tuple[str, ...]:
+        """Those that a call may give without their names."""
+        parameters = self._outside.parameters.values()
+        return tuple(each.name for each in parameters if each.kind is each.POSITIONAL_OR_KEYWORD)
+
+    @cached_property
+    def _each(self) -> frozenset[str] | None:
+        """All names, if a call that gives each argument once fits whatever the order; else None."""
+        parameters = self._outside.parameters.values()
+        plain = all(each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY) for each in parameters)
+        return frozenset(each.name for each in parameters) if plain else None
 
     @cached_property
     def _takes_names(self) -> bool:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import enum
+import inspect
+import itertools
 import json
+import re
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -123,6 +126,34 @@ def test_what_does_not_fit_is_refused_by_its_name_and_without_its_value() -> Non
             pay_job.enqueue(None, *args, **kwargs)  # type: ignore[arg-type]
         assert problem in str(caught.value)
         assert "hunter2" not in str(caught.value)
+
+
+def positional_only(first: int, /, second: int = 2) -> None: ...
+def named_only(first: int, *, second: int) -> None: ...
+def plain(first: int, second: int = 2) -> None: ...
+def rest(first: int, **others: int) -> None: ...
+def nothing() -> None: ...
+
+
+@pytest.mark.parametrize("function", [positional_only, named_only, plain, rest, nothing])
+def test_a_call_is_bound_and_refused_as_python_does_it(function: Any) -> None:
+    names = "first", "second", "others"
+    calls = [
+        (args, dict.fromkeys(keys, 7))
+        for args in [(), (1,), (1, 2), (1, 2, 3)]
+        for n in range(4)
+        for keys in itertools.combinations(names, n)
+    ]
+    for args, kwargs in calls:
+        try:
+            bound = dict(inspect.signature(function).bind(*args, **kwargs).arguments)
+        except TypeError as error:
+            with pytest.raises(BadArguments, match=re.escape(str(error))):
+                Arguments("greet", function).bind(args, kwargs)
+        else:
+            if function is rest:
+                bound |= bound.pop("others", {})
+            assert Arguments("greet", function).bind(args, kwargs) == bound
 
 
 def test_what_can_be_written_but_not_read_is_refused_before_it_is_sent() -> None:

@@ -90,7 +90,7 @@ def _called(shape: _Shape, numbers: Iterator[int], *, numbered: bool) -> str:
 
 
 def _sent(name: str, value: Value) -> str | None:
-    text = _as_text(name, value)
+    text = value if type(value) is str else _as_text(name, value)
     if text is None or (text.isascii() and "\0" not in text):
         return text
     if "\0" in text:

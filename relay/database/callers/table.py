@@ -6,6 +6,7 @@ has not imported. A row is a function, or a sentence that says what to give inst
 
 import sys
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 from relay.database.callers import methods
@@ -55,7 +56,13 @@ def method_of(connection: Any, *, is_async: bool) -> Callable[..., Any]:
     """How to call on it, or TypeError."""
     if isinstance(connection, str):
         return _of_text(connection, is_async=is_async)
-    names = [f"{each.__module__}.{each.__qualname__}" for each in type(connection).__mro__]
+    kind: Any = type(connection)
+    return _of_type(kind, is_async=is_async)
+
+
+@lru_cache(maxsize=64)
+def _of_type(kind: type, *, is_async: bool) -> Callable[..., Any]:
+    names = [f"{each.__module__}.{each.__qualname__}" for each in kind.__mro__]
     wanted, other = (_ASYNC, _SYNC) if is_async else (_SYNC, _ASYNC)
     for name in names:
         if name in wanted:

@@ -17,8 +17,10 @@ from workers.jobs.slots import Way
 
 WARM_SECONDS = 10.0
 """How long after its last job a queue is listened to here."""
-MORE_SECONDS = 0.1
-"""A backlog wakes one more process in so long."""
+MORE_SECONDS, LONGEST_MORE_SECONDS = 0.1, 2.0
+"""A backlog asks for one more process in so long, and in twice that when it is still there: each such end writes the
+row of the pipeline, of which no version can be removed while a snapshot is held. A process that is asked for the first
+time asks for the next one at once, so that all are awake soon, however many they are."""
 PARK_SECONDS = 1.0
 """How long a drain waits here for a free slot before another process is asked."""
 FIRST_AGAIN_SECONDS = 0.002
@@ -89,6 +91,8 @@ class Queue:
     look_at: float = math.inf
     """When to look again, rung or not."""
     more_at: float = -math.inf
+    """When another process may be asked for."""
+    more_seconds: float = MORE_SECONDS
     worked_at: float = -math.inf
     ended: "list[EndOfDrain]" = field(default_factory=list)
     """What is to be written."""
@@ -167,8 +171,10 @@ class Queue:
             return
         if self.armed and self.streak == DISARM_AFTER:
             self.bell = "disarm"
-        if found >= want and now >= self.more_at + MORE_SECONDS:
-            self.more_at = now
+        if found >= want and now >= self.more_at:
+            is_new = now >= self.more_at + LONGEST_MORE_SECONDS
+            self.more_seconds = MORE_SECONDS if is_new else min(2 * self.more_seconds, LONGEST_MORE_SECONDS)
+            self.more_at = now + self.more_seconds
             self.end("more")
 
     def _nothing(self, look: Look, now: float, *, listens: bool) -> None:

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from relay.models import Drain
-from workers.jobs.queues import DISARM_AFTER, MORE_SECONDS, WARM_SECONDS, Look, Queue
+from workers.jobs.queues import DISARM_AFTER, LONGEST_MORE_SECONDS, MORE_SECONDS, WARM_SECONDS, Look, Queue
 
 QUIET = Look(open_publishers=False, gaps=0, due_seconds=None, limited=False)
 
@@ -40,6 +40,28 @@ def test_a_backlog_wakes_another_process_at_once_and_then_every_so_often(queue):
     assert outcomes(queue) == ["more"]
     queue.claimed(100, 100, None, 1.01 + MORE_SECONDS, listens=True)
     assert outcomes(queue) == ["more", "more"]
+
+
+def backlog_of(queue: Queue, seconds: float, began: float = 100.0) -> list[float]:
+    """When it asked for another process, though each drain came back at once; full claims every 10 ms."""
+    asked: list[float] = []
+    for step in range(round(seconds * 100)):
+        now = began + step / 100
+        queue.claimed(100, 100, None, now, listens=True)
+        if queue.drain is None:
+            asked.append(now)
+            queue.take(Drain("jobs.mail", 1, 2 + step, 5000), now)
+    return asked
+
+
+def test_a_backlog_that_no_other_process_takes_asks_for_one_less_and_less_often(queue):
+    asked = backlog_of(queue, 62.0)
+    assert len(asked) <= 6 + 60 / LONGEST_MORE_SECONDS
+    assert asked[1] - asked[0] == pytest.approx(MORE_SECONDS, abs=0.011)
+    assert asked[-1] - asked[-2] == pytest.approx(LONGEST_MORE_SECONDS, abs=0.011)
+    # The next backlog asks at once, and soon again.
+    first, second = backlog_of(queue, 0.2, began=300.0)
+    assert (first, second) == (300.0, pytest.approx(300.0 + MORE_SECONDS, abs=0.011))
 
 
 def test_a_queue_that_had_work_is_listened_to_until_it_has_been_silent_for_a_while(queue):

@@ -20,7 +20,7 @@
 
 -- Ids that were passed while they were not visible: those that have become so and belong below a cursor are claimed now.
 -- Those older than a second are looked at once a second: a transaction that stays open for an hour delays no one.
-create or replace function tide.job_claim_late(lane tide.job_lane, room int, out ids bigint[], out horizon bigint, out turn bigint)
+create or replace function tide.job_claim_late_in(lane tide.job_lane, room int, out ids bigint[], out horizon bigint, out turn bigint)
 language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
 #variable_conflict use_column
 declare
@@ -31,7 +31,7 @@ declare
     seen  int;
 begin
     -- The horizon first, in a statement of its own, then the rows.
-    select o.horizon into job_claim_late.horizon from tide.outbox_horizon(queue) o;
+    select o.horizon into job_claim_late_in.horizon from tide.outbox_horizon(queue) o;
     if lane.aged_at < clock_timestamp() - interval '1 second' then
         look := lane.gaps + lane.old_gaps;
         lane.old_gaps := look;
@@ -40,7 +40,7 @@ begin
     end if;
     select array_agg(f.id) filter (where f.id <= f.cursor_id),
            range_agg(int8range(f.id, f.id, '[]')) filter (where f.id > f.cursor_id or f.cursor_id is null), count(*)
-      into job_claim_late.ids, gone, seen
+      into job_claim_late_in.ids, gone, seen
       from (select j.id, l.cursor_id
               from unnest(look) g
              cross join lateral (
@@ -54,7 +54,7 @@ begin
     ids := coalesce(ids, '{}');
     gone := coalesce(gone, '{}') + tide.id_ranges(ids);
     if seen < room then
-        gone := gone + look * int8multirange(int8range(null, job_claim_late.horizon, '(]'));
+        gone := gone + look * int8multirange(int8range(null, job_claim_late_in.horizon, '(]'));
     else
         lane.aged_at := '-infinity';  -- There is more: look at all of it again.
     end if;
@@ -72,9 +72,8 @@ create or replace function tide.id_ranges(ids bigint[]) returns int8multirange
 language sql immutable
 return coalesce((select range_agg(int8range(u, u, '[]')) from unnest(ids) u), '{}');
 
-create or replace function tide.job_claim(queue int, worker bigint, want int) returns setof tide.job_claimed
-language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
-set enable_sort = off set enable_seqscan = off set enable_bitmapscan = off set plan_cache_mode = force_generic_plan as $$
+create or replace function tide.job_claim_in(queue int, worker bigint, want int) returns setof tide.job_claimed
+language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
 #variable_conflict use_column
 declare
     lane     tide.job_lane;
@@ -101,21 +100,7 @@ declare
     waiting  boolean;
     keyed    boolean;
 begin
-    if coalesce(want, 0) <= 0 then
-        return;
-    elsif current_setting('transaction_isolation') <> 'read committed' then
-        raise exception 'jobs cannot be claimed in a transaction that is %', current_setting('transaction_isolation') using
-            errcode = 'active_sql_transaction', hint = 'Claim in READ COMMITTED: it must see what commits while it waits for its turn.';
-    elsif not exists (select from tide.job_worker w where w.worker_id = worker) then
-        raise exception 'worker % is not known', coalesce(worker::text, 'NULL') using
-            errcode = 'object_not_in_prerequisite_state',
-            hint = 'It gave no sign of life for too long, or has stopped. Get a new number: select tide.job_worker_start(...);';
-    end if;
     select * into lane from tide.job_lane l where l.outbox_id = queue and l.priority = 0 order by l.turn desc limit 1 for no key update;
-    if not found then
-        raise exception 'there is no job queue with the id %', coalesce(queue::text, 'NULL') using
-            errcode = 'undefined_object', hint = 'It was dropped. List them: select * from tide.job_queue_list();';
-    end if;
     -- Room: a later statement, so it sees every claim before this one. Exact over the whole fleet.
     select q.concurrency_limit, q.key_limit, q.rate, greatest(coalesce(q.burst, q.rate), 1) as burst, q.fair, p.enabled, o.partition_size,
            exists (select from tide.job_skip s where s.outbox_id = queue) as skips,
@@ -140,7 +125,7 @@ begin
     end if;
     h := lane.horizon;
     if not (isempty(lane.gaps) and isempty(lane.old_gaps)) then
-        select * into late from tide.job_claim_late(lane, room);
+        select * into late from tide.job_claim_late_in(lane, room);
         h := late.horizon;
         lane.turn := late.turn;
         fresh := late.ids;
@@ -171,7 +156,7 @@ begin
                           where l.outbox_id = queue and l.priority < 0 order by l.priority desc, l.turn desc limit 1) is not null
                      or exists (select from tide.job j where j.outbox_id = queue and j.id >= from_id and j.priority <> 0
                                                          and j.available_at is null and j.run_key is null)) then
-        ps := tide.job_priorities(queue, from_id);
+        ps := tide.job_priorities_in(queue, from_id);
         insert into tide.job_lane (outbox_id, priority)
         select queue, n from unnest(ps) n
          where (select l.priority from tide.job_lane l where l.outbox_id = queue and l.priority = n order by l.turn desc limit 1) is null;
@@ -195,7 +180,7 @@ begin
             share := share - cardinality(part.ids);
         end if;
         if p <> 0 and share > 0 then
-            select * into part from tide.job_claim_lane(queue, p, share, h, lane.turn);
+            select * into part from tide.job_claim_lane_in(queue, p, share, h, lane.turn);
             lane.turn := part.new_turn;
             fresh := fresh || part.ids;
             share := share - cardinality(part.ids);
@@ -256,7 +241,7 @@ begin
         select leased.lease_id, j.id, coalesce(t.attempt, 1::smallint), j.kind, j.name, j.priority, j.timeout_seconds, j.max_attempts,
                j.created_at, coalesce(t.due, j.created_at), j.payload::text, j.headers::text, j.metadata::text, j.options::text,
                j.idempotency_key, j.run_key, j.trace_id
-          from leased, unnest(waited || fresh, attempts, dues) as t (id, attempt, due) cross join lateral tide.job_stored(queue, t.id) j
+          from leased, unnest(waited || fresh, attempts, dues) as t (id, attempt, due) cross join lateral tide.job_stored_in(queue, t.id) j
          where not (limits.skips and exists (select from tide.job_skip s where s.outbox_id = queue and s.id = j.id));
         get diagnostics got = row_count;
         claimed := claimed + got;
@@ -277,6 +262,26 @@ begin
                    for update of d skip locked) d
          where k.outbox_id = queue and k.kind = d.kind and k.key = d.key;
     end if;
+end $$;
+
+create or replace function tide.job_claim(queue int, worker bigint, want int) returns setof tide.job_claimed
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+set enable_sort = off set enable_seqscan = off set enable_bitmapscan = off set plan_cache_mode = force_generic_plan as $$
+begin
+    if coalesce(want, 0) <= 0 then
+        return;
+    elsif current_setting('transaction_isolation') <> 'read committed' then
+        raise exception 'jobs cannot be claimed in a transaction that is %', current_setting('transaction_isolation') using
+            errcode = 'active_sql_transaction', hint = 'Claim in READ COMMITTED: it must see what commits while it waits for its turn.';
+    elsif not exists (select from tide.job_worker w where w.worker_id = worker) then
+        raise exception 'worker % is not known', coalesce(worker::text, 'NULL') using
+            errcode = 'object_not_in_prerequisite_state',
+            hint = 'It gave no sign of life for too long, or has stopped. Get a new number: select tide.job_worker_start(...);';
+    elsif not exists (select from tide.job_queue q where q.outbox_id = queue) then
+        raise exception 'there is no job queue with the id %', coalesce(queue::text, 'NULL') using
+            errcode = 'undefined_object', hint = 'It was dropped. List them: select * from tide.job_queue_list();';
+    end if;
+    return query execute format('select * from tide.job_claim_in_%s($1, $2, $3)', queue) using queue, worker, want;
 end $$;
 comment on function tide.job_claim is
     'Claims at most so many jobs of a queue for a worker of tide.job_worker_start; each comes with its lease. See tide.job_finish.';

@@ -2,7 +2,7 @@
 
 -- A lane of another priority than 0: as that, but it walks its partial index, and its gaps are kept with the turn. Its ids lie far
 -- apart: so what is picked ends below the horizon, or a new one is read first.
-create or replace function tide.job_claim_lane(
+create or replace function tide.job_claim_lane_in(
     queue int, lane_priority smallint, room int, known_horizon bigint, turn bigint,
     out ids bigint[], out new_turn bigint
 )
@@ -29,7 +29,7 @@ begin
                             select range_agg(int8range(v.id, v.id, '[]')) from tide.job v
                              where v.outbox_id = queue and v.id > greatest(lane.cursor_id, h) and v.id <= k.last), '{}')
                        else '{}' end
-      into job_claim_lane.ids, unseen
+      into job_claim_lane_in.ids, unseen
       from (select array_agg(x.id order by x.id) as ids, max(x.id) as last
               from (select j.id from tide.job j
                      where j.outbox_id = queue and j.priority <> 0 and j.available_at is null and j.run_key is null
@@ -44,19 +44,19 @@ begin
         end if;
         return;
     end if;
-    picked := tide.id_ranges(job_claim_lane.ids);
+    picked := tide.id_ranges(job_claim_lane_in.ids);
     update tide.job_lane l set cursor_id = upper(picked) - 1, turn = l.turn + 1
      where l.outbox_id = queue and l.priority = lane_priority and l.turn = lane.turn
     returning l.turn into strict lane.turn;
     update tide.job_lane l
        set gaps = l.gaps + unseen - picked, old_gaps = l.old_gaps - picked, horizon = greatest(l.horizon, h), turn = l.turn + 1
-     where l.outbox_id = queue and l.priority = 0 and l.turn = job_claim_lane.turn
+     where l.outbox_id = queue and l.priority = 0 and l.turn = job_claim_lane_in.turn
     returning l.turn into strict new_turn;
 end $$;
 
 -- Which priorities have jobs, highest first; 0 always. Those that have a lane, by a loose scan of lanes (the living version first),
 -- and by loose scans of the two indexes those of jobs from an id on, and of jobs that wait.
-create or replace function tide.job_priorities(queue int, from_id bigint default 0) returns smallint[]
+create or replace function tide.job_priorities_in(queue int, from_id bigint default 0) returns smallint[]
 language sql stable set search_path = pg_catalog, pg_temp
 begin atomic
     with recursive known as (

@@ -83,7 +83,7 @@ begin
 end $$;
 
 -- A job, also one whose partition has gone while it waited: once, though it is in both tables until then.
-create or replace function tide.job_stored(queue int, job_id bigint) returns setof tide.job
+create or replace function tide.job_stored_in(queue int, job_id bigint) returns setof tide.job
 language sql stable rows 1
 begin atomic
     select j.* from tide.job j where j.outbox_id = queue and j.id = job_id

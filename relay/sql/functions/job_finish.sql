@@ -7,14 +7,11 @@
 -- stays in its transaction would hold up the other jobs of the claim. Who would write another attempt of the same number waits
 -- for that transaction at the primary key, and who would end the lease waits for it there: so what is completed stays so,
 -- whatever its handler does next, and whatever becomes of its worker.
-create or replace function tide.job_finish(
-    worker bigint, leases bigint[], ids bigint[], attempts smallint[], outcomes "char"[], ms int[], codes text[] default null,
-    errors text[] default null, statuses smallint[] default null, previews text[] default null, results jsonb[] default null,
-    retry_seconds float8[] default null
+create or replace function tide.job_finish_in(
+    queue int, worker bigint, leases bigint[], ids bigint[], attempts smallint[], outcomes "char"[], ms int[], codes text[],
+    errors text[], statuses smallint[], previews text[], results jsonb[], retry_seconds float8[]
 ) returns int
-language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
-set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
-set plan_cache_mode = force_generic_plan as $$
+language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
 #variable_conflict use_column
 declare
     ended_ids int;
@@ -23,7 +20,8 @@ begin
         select l.lease_id, l.outbox_id, l.ids, l.cancelled,
                (select q.keep_succeeded from tide.job_queue q where q.outbox_id = l.outbox_id) as keep
           from tide.job_lease l
-         where l.lease_id = any(leases) and l.worker_id is not distinct from worker  -- by the key, not by the index of workers
+         where l.lease_id = any(leases) and l.outbox_id = queue  -- by their key
+           and l.worker_id is not distinct from worker
          order by l.lease_id for no key update
     ), told as materialized (
         select o.outbox_id, o.keep, e.lease_id, e.id, e.attempt, e.ms, e.code, e.error, e.status, e.preview, e.result, e.retry_seconds,
@@ -58,13 +56,13 @@ begin
         insert into tide.job_wait (outbox_id, id, attempt, priority, available_at, run_key, code)
         select e.outbox_id, e.id, e.attempt + (e.fate = 'r')::int, j.priority,
                clock_timestamp() + make_interval(secs => coalesce(e.retry_seconds, 0)), j.run_key, e.code
-          from ended e cross join lateral tide.job_stored(e.outbox_id, e.id) j
+          from ended e cross join lateral tide.job_stored_in(e.outbox_id, e.id) j
          where e.fate in ('r', 'b')
         on conflict do nothing
     ), dead as (
         insert into tide.job_dead (outbox_id, id, attempts, code, error, job)
         select e.outbox_id, e.id, e.attempt, e.code, e.error, to_jsonb(j)
-          from ended e cross join lateral tide.job_stored(e.outbox_id, e.id) j
+          from ended e cross join lateral tide.job_stored_in(e.outbox_id, e.id) j
          where e.fate = 'd'
         on conflict do nothing
     ), free as (
@@ -91,7 +89,33 @@ begin
            (select tide.job_followed(array_agg(e.outbox_id), array_agg(e.id), array_agg(e.fate)) from ended e
              where (select tide.job_follows()) and e.fate in ('s', 'd', 'c') having count(*) > 0)
       into ended_ids from shrunk s;
-    return cardinality(ids) - ended_ids;
+    return ended_ids;
+end $$;
+
+create or replace function tide.job_finish(
+    worker bigint, leases bigint[], ids bigint[], attempts smallint[], outcomes "char"[], ms int[], codes text[] default null,
+    errors text[] default null, statuses smallint[] default null, previews text[] default null, results jsonb[] default null,
+    retry_seconds float8[] default null
+) returns int
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+set enable_seqscan = off set enable_bitmapscan = off set enable_hashjoin = off set enable_mergejoin = off
+set plan_cache_mode = force_generic_plan as $$
+declare
+    queue int;
+    ended int;
+    total int := 0;
+begin
+    for queue in
+        select l.outbox_id
+          from (select l.outbox_id from tide.job_lease l where l.lease_id = any(leases) order by l.lease_id for no key update) l
+         group by 1 order by 1
+    loop
+        execute format('select tide.job_finish_in_%s($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)', queue)
+           into ended
+          using queue, worker, leases, ids, attempts, outcomes, ms, codes, errors, statuses, previews, results, retry_seconds;
+        total := total + ended;
+    end loop;
+    return cardinality(ids) - total;
 end $$;
 comment on function tide.job_finish is
     'Ends jobs that a worker has claimed, and returns how many of them were not its own any more: nothing was written of those.';
@@ -118,16 +142,15 @@ comment on function tide.job_complete is
 
 -- The jobs that are left in a lease go back (outcome b), or their attempt has failed (l): then they are retried, or dead at the
 -- last attempt. One that was completed, or is to be cancelled, has ended. The lease is locked by the caller.
-create or replace function tide.job_lease_end(lease tide.job_lease, outcome "char") returns void
-language plpgsql volatile set search_path = pg_catalog, pg_temp
-set enable_seqscan = off set enable_bitmapscan = off as $$
+create or replace function tide.job_lease_end_in(lease tide.job_lease, outcome "char") returns void
+language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
 begin
     with held as materialized (
         select j.outbox_id, j.id, j.priority, j.max_attempts, j.run_key, to_jsonb(j) as job,
                coalesce(a.attempt, 0) + 1 as attempt, lease.cancelled @> j.id as cancelled
           from unnest(lease.ids) r
          cross join lateral generate_series(lower(r), upper(r) - 1) as g (id)
-         cross join lateral tide.job_stored(lease.outbox_id, g.id) j
+         cross join lateral tide.job_stored_in(lease.outbox_id, g.id) j
           left join lateral (
               select a.attempt, a.outcome from tide.job_attempt a
                where a.outbox_id = j.outbox_id and a.id = j.id order by a.attempt desc limit 1) a on true
@@ -137,26 +160,33 @@ begin
         select h.outbox_id, h.id, h.attempt, case when h.cancelled then 'c' else 'l' end, lease.worker_id,
                extract(epoch from clock_timestamp() - lease.claimed_at) * 1000,
                case when h.cancelled then 'cancelled' else 'lease_expired' end
-          from held h where h.cancelled or job_lease_end.outcome = 'l'
+          from held h where h.cancelled or job_lease_end_in.outcome = 'l'
     ), waiting as (
         insert into tide.job_wait (outbox_id, id, attempt, priority, available_at, run_key)
-        select h.outbox_id, h.id, h.attempt + (job_lease_end.outcome = 'l')::int, h.priority,
-               clock_timestamp() + make_interval(secs => case job_lease_end.outcome when 'l' then least(2.0 ^ least(h.attempt, 10), 900) else 0 end),
+        select h.outbox_id, h.id, h.attempt + (job_lease_end_in.outcome = 'l')::int, h.priority,
+               clock_timestamp() + make_interval(secs => case job_lease_end_in.outcome when 'l' then least(2.0 ^ least(h.attempt, 10), 900) else 0 end),
                h.run_key
-          from held h where not h.cancelled and (job_lease_end.outcome = 'b' or h.attempt < h.max_attempts)
+          from held h where not h.cancelled and (job_lease_end_in.outcome = 'b' or h.attempt < h.max_attempts)
     ), dead as (
         insert into tide.job_dead (outbox_id, id, attempts, code, error, job)
         select h.outbox_id, h.id, h.attempt, 'lease_expired', 'The worker gave no sign of life.', h.job
-          from held h where not h.cancelled and job_lease_end.outcome = 'l' and h.attempt >= h.max_attempts
+          from held h where not h.cancelled and job_lease_end_in.outcome = 'l' and h.attempt >= h.max_attempts
     ), free as (
         delete from tide.job_running r where r.lease_id = lease.lease_id
     ), keys as (
         delete from tide.job_key k using held h
          where k.outbox_id = h.outbox_id and k.id = h.id and k.free_on = 'e'
-           and (h.cancelled or job_lease_end.outcome = 'l' and h.attempt >= h.max_attempts)
+           and (h.cancelled or job_lease_end_in.outcome = 'l' and h.attempt >= h.max_attempts)
     )
     delete from tide.job_lease l where l.lease_id = lease.lease_id;
     perform tide.job_followed_lease(lease) where tide.job_follows();
+end $$;
+
+create or replace function tide.job_lease_end(lease tide.job_lease, outcome "char") returns void
+language plpgsql volatile set search_path = pg_catalog, pg_temp
+set enable_seqscan = off set enable_bitmapscan = off set plan_cache_mode = force_generic_plan as $$
+begin
+    execute format('select tide.job_lease_end_in_%s($1, $2)', lease.outbox_id) using lease, outcome;
 end $$;
 
 -- Leases of workers that are silent, or gone. It works from leases: a worker's row that was removed cannot hide a job. A lease

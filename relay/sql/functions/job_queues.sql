@@ -83,6 +83,7 @@ begin
     insert into tide.job_queue (outbox_id, name, group_id, concurrency_limit, key_limit, rate, burst, fair, keep_succeeded, dead_retention_hours)
     values (box.outbox_id, name, new_group, concurrency_limit, key_limit, rate, burst, fair, keep_succeeded, dead_retention_hours);
     insert into tide.job_lane (outbox_id, priority) values (box.outbox_id, 0);
+    perform tide.job_copy(box.outbox_id);
     insert into tide.pipeline (name, direction, group_id, config) values ('jobs.' || name, 'jobs', new_group, config);
     insert into tide.drain (pipeline) values ('jobs.' || name);
     perform pg_notify('tide_relay_config', 'jobs.' || name);
@@ -162,6 +163,7 @@ begin
     delete from tide.job_kept k where k.outbox_id = q.outbox_id;
     delete from tide.outbox o where o.outbox_id = q.outbox_id;
     perform pg_notify('tide_relay_config', 'jobs.' || queue);
+    perform tide.job_copies_drop(q.outbox_id);
     while not tide.outbox_drop_tables(box) loop
         if clock_timestamp() > give_up then
             raise exception 'job queue "%" was not dropped: a transaction that enqueues, to whatever queue, or reads jobs stays open', queue

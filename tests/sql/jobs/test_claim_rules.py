@@ -25,6 +25,7 @@ def change(session: Session, *changes: Change) -> None:
         )
         assert text.count(old) == 1, (function, old)
         session.execute(text.replace(old, new).encode())
+    session.execute("select tide.job_copy(outbox_id) from tide.job_queue")
 
 
 @pytest.fixture
@@ -65,7 +66,7 @@ def becomes_visible_between_the_looks(
     database: Database, session: Session, worker: Worker
 ) -> tuple[list[int], list[int]]:
     """A job of a lane whose cursor lies below it, in a gap that another lane has made."""
-    change(session, ("job_claim", "h := late.horizon;", f"h := late.horizon; {PAUSE}"))
+    change(session, ("job_claim_in", "h := late.horizon;", f"h := late.horizon; {PAUSE}"))
     with database.connect(autocommit=False) as late:
         jobs = [enqueue(late, priority=5), enqueue(session)]
         got = ids(worker)
@@ -80,7 +81,7 @@ def becomes_visible_after_the_look(database: Database, session: Session, worker:
     with database.connect(autocommit=False) as late:
         jobs = [enqueue(late), enqueue(session)]
         got = ids(worker)
-        change(session, ("job_claim_late", look_ended, f"{PAUSE} {look_ended}"))
+        change(session, ("job_claim_late_in", look_ended, f"{PAUSE} {look_ended}"))
         with claiming_in_a_pause(database, worker) as more:
             late.commit()
         got += more
@@ -98,23 +99,23 @@ def a_look_is_cut_short(database: Database, session: Session, worker: Worker) ->
 
 
 VISIBLE = "where v.outbox_id = queue and v.id > greatest(lane.cursor_id, h) and v.id <= "
-HORIZON = "select o.horizon into job_claim_late.horizon from tide.outbox_horizon(queue) o;"
+HORIZON = "select o.horizon into job_claim_late_in.horizon from tide.outbox_horizon(queue) o;"
 Scenario = Callable[[Database, Session, Worker], tuple[list[int], list[int]]]
 
 
 @pytest.mark.parametrize(
     ("scenario", "without"),
     [
-        (claims_of_other_lanes, [("job_claim", f"{VISIBLE}s.last)", f"{VISIBLE}s.last and v.priority = 0)")]),
+        (claims_of_other_lanes, [("job_claim_in", f"{VISIBLE}s.last)", f"{VISIBLE}s.last and v.priority = 0)")]),
         (
             becomes_visible_between_the_looks,
-            [("job_claim_lane", "unseen - picked, old_gaps = l.old_gaps - picked", "unseen")],
+            [("job_claim_lane_in", "unseen - picked, old_gaps = l.old_gaps - picked", "unseen")],
         ),
         (
             becomes_visible_after_the_look,
-            [("job_claim_late", "gone := coalesce(gone", f"{HORIZON} gone := coalesce(gone")],
+            [("job_claim_late_in", "gone := coalesce(gone", f"{HORIZON} gone := coalesce(gone")],
         ),
-        (a_look_is_cut_short, [("job_claim_late", "if seen < room then", "if true then")]),
+        (a_look_is_cut_short, [("job_claim_late_in", "if seen < room then", "if true then")]),
     ],
     ids=["1 what is visible", "2 what is picked", "3 the horizon is older than the look", "3 the look was whole"],
 )

@@ -1,0 +1,60 @@
+-- What a queue does with its own tables: the functions whose names end in _in, a copy for each queue, which names these tables.
+--
+-- A plan that is kept over tide.job locks and sets up the tables of all queues, though it reads those of one: with 300 queues the
+-- end of a job took 45 ms instead of 0.3, and its claim 2.5 ms instead of 0.2. To plan each call for one queue alone takes a
+-- millisecond. So the originals are only copied, and never called: each is as the copy is, but for the names.
+
+create or replace function tide.job_copy(outbox_id int) returns void
+language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
+declare
+    original text;
+    made     regprocedure;
+begin
+    perform tide.job_copies_drop(outbox_id);
+    for original in
+        select pg_get_functiondef(p.oid) from pg_proc p
+         where p.pronamespace = 'tide'::regnamespace and p.proname ~ '^job_[a-z_]+_in$'
+    loop
+        original := regexp_replace(original, '\m(job_[a-z_]+_in)\M', format('\1_%s', outbox_id), 'g');
+        execute regexp_replace(original, '\mtide\.(job|job_attempt)\M', format('tide.\1_%s', outbox_id), 'g');
+    end loop;
+    for made in
+        select p.oid from pg_proc p where p.pronamespace = 'tide'::regnamespace and p.proname ~ format('^job_[a-z_]+_in_%s$', outbox_id)
+    loop
+        execute format('revoke all on function %s from public', made);
+    end loop;
+end $$;
+
+create or replace function tide.job_copies_drop(outbox_id int) returns void
+language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
+declare
+    copies text;
+begin
+    select string_agg(p.oid::regprocedure::text, ', ') into copies
+      from pg_proc p where p.pronamespace = 'tide'::regnamespace and p.proname ~ format('^job_[a-z_]+_in_%s$', outbox_id);
+    if copies is not null then
+        execute format('drop function %s', copies);
+    end if;
+end $$;
+
+-- Outside of a claim, or of an end: for few calls.
+create or replace function tide.job_stored(queue int, job_id bigint) returns setof tide.job
+language plpgsql stable rows 1 set search_path = pg_catalog, pg_temp as $$
+begin
+    return query execute format('select * from tide.job_stored_in_%s($1, $2)', queue) using queue, job_id;
+end $$;
+
+create or replace function tide.job_priorities(queue int, from_id bigint default 0) returns smallint[]
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+declare
+    found smallint[];
+begin
+    execute format('select tide.job_priorities_in_%s($1, $2)', queue) into found using queue, from_id;
+    return found;
+end $$;
+
+-- Of the queues that there are, when this file is new, or one of the originals.
+do $$
+begin
+    perform tide.job_copy(q.outbox_id) from tide.job_queue q;
+end $$;

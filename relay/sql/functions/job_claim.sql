@@ -116,6 +116,8 @@ begin
         raise exception 'there is no job queue with the id %', coalesce(queue::text, 'NULL') using
             errcode = 'undefined_object', hint = 'It was dropped. List them: select * from tide.job_queue_list();';
     end if;
+    -- The horizon of the lane may be in a partition that is new to this transaction.
+    perform tide.see_partitions(o.ids) from tide.outbox o where o.outbox_id = queue;
     -- Room: a later statement, so it sees every claim before this one. Exact over the whole fleet.
     select q.concurrency_limit, q.key_limit, q.rate, greatest(coalesce(q.burst, q.rate), 1) as burst, q.fair, p.enabled, o.partition_size,
            exists (select from tide.job_skip s where s.outbox_id = queue) as skips,

@@ -14,16 +14,14 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
 
 import pytest
 
 from relay import known_secrets, reach
 from relay.local import server_process
 from relay.local.own_folder import is_ours
-from relay.local.server_process import ServerProcess
 from relay.local.servers import EmbeddedRedis
 from relay.reach import Reach
 from tests.fleets.fixtures import bench, fleet, pipelines, store  # noqa: F401  fixtures of all tests
@@ -33,14 +31,23 @@ from tests.services.http_receiver import HttpReceiver
 from tests.services.kafka import KafkaServer
 from tests.services.moto import MotoServer
 from tests.services.nats import NatsServer
+from tests.services.own import (  # noqa: F401  fixtures of all tests
+    own_dirs,
+    own_http_receiver,
+    own_kafka,
+    own_moto,
+    own_nats,
+    own_postgres,
+    own_rabbitmq,
+    own_redis,
+    started_postgres,
+)
 from tests.services.postgres import Database, PostgresServer
 from tests.services.proxy import Proxy
 from tests.services.rabbitmq import RabbitmqServer
 from tests.services.redis import EMBEDDED, name_of, program_of
 
 NEWEST = 18
-
-S = TypeVar("S", bound=ServerProcess)
 
 
 def pytest_configure() -> None:
@@ -110,7 +117,7 @@ def run_dir() -> Iterator[Path]:
 def _postgres_servers(run_dir: Path) -> Iterator[Callable[[int], PostgresServer]]:
     """The one server of a version. It may be stopped."""
     with ExitStack() as stack:
-        yield cache(lambda version: _start_postgres(stack, run_dir / f"postgres{version}", version))
+        yield cache(lambda version: started_postgres(stack, run_dir / f"postgres{version}", version))
 
 
 @pytest.fixture(scope="session")
@@ -245,12 +252,6 @@ def apache_kafka(_apache_kafka: ApacheKafka) -> ApacheKafka:
     return _apache_kafka.start()
 
 
-@pytest.fixture
-def own_kafka(own_dirs: Callable[[], Path]) -> Iterator[Callable[..., KafkaServer]]:
-    """Makes servers for this test alone: `own_kafka(secured=True, certificate=(cert, key))`."""
-    yield from _own(KafkaServer, own_dirs)
-
-
 @pytest.fixture(scope="session")
 def _http_receiver(run_dir: Path) -> Iterator[HttpReceiver]:
     with HttpReceiver(run_dir / "http") as server:
@@ -264,75 +265,7 @@ def http_receiver(_http_receiver: HttpReceiver) -> HttpReceiver:
 
 
 @pytest.fixture
-def own_http_receiver(own_dirs: Callable[[], Path]) -> Iterator[Callable[..., HttpReceiver]]:
-    """Makes receivers for this test alone: `own_http_receiver(tls=(cert, key))`."""
-    yield from _own(HttpReceiver, own_dirs)
-
-
-@pytest.fixture
-def own_postgres(own_dirs: Callable[[], Path]) -> Iterator[Callable[..., PostgresServer]]:
-    """Makes servers for this test alone: `own_postgres(version=18, settings={...})`."""
-    with ExitStack() as stack:
-
-        def make(version: int = 18, settings: dict[str, str | int] | None = None) -> PostgresServer:
-            return _start_postgres(stack, own_dirs(), version, settings)
-
-        yield make
-
-
-@pytest.fixture
-def own_redis(own_dirs: Callable[[], Path], redis_program: Path | None) -> Iterator[Callable[..., EmbeddedRedis]]:
-    """Makes servers for this test alone: `own_redis(persistent=False)`."""
-    yield from _own(partial(EmbeddedRedis, program=redis_program), own_dirs)
-
-
-@pytest.fixture
-def own_nats(own_dirs: Callable[[], Path]) -> Iterator[Callable[..., NatsServer]]:
-    """Makes servers for this test alone: `own_nats(max_payload_bytes=1048576)`."""
-    yield from _own(NatsServer, own_dirs)
-
-
-@pytest.fixture
-def own_rabbitmq(own_dirs: Callable[[], Path]) -> Iterator[Callable[..., RabbitmqServer]]:
-    """Makes servers for this test alone: `own_rabbitmq()`."""
-    yield from _own(RabbitmqServer, own_dirs)
-
-
-@pytest.fixture
-def own_moto(own_dirs: Callable[[], Path]) -> Iterator[Callable[..., MotoServer]]:
-    """Makes servers for this test alone: `own_moto(authenticated=True)`."""
-    yield from _own(MotoServer, own_dirs)
-
-
-@pytest.fixture
 def proxy() -> Iterator[Callable[[str], Proxy]]:
     """Makes proxies for this test alone: `proxy(nats_server.url)`."""
     with ExitStack() as stack:
         yield lambda url: stack.enter_context(Proxy(url))
-
-
-@pytest.fixture
-def own_dirs(run_dir: Path) -> Iterator[Callable[[], Path]]:
-    """Gives folders for the services of this test alone: `own_dirs()`."""
-    folder = Path(tempfile.mkdtemp(prefix="own-", dir=run_dir))
-    folder.chmod(0o755)
-    numbers = itertools.count()
-    yield lambda: folder / str(next(numbers))
-    shutil.rmtree(folder, ignore_errors=True)
-
-
-def _own(kind: Callable[..., S], own_dirs: Callable[[], Path]) -> Iterator[Callable[..., S]]:
-    with ExitStack() as stack:
-
-        def make(**options: Any) -> S:
-            server = kind(own_dirs(), **options)
-            stack.enter_context(server)
-            return server
-
-        yield make
-
-
-def _start_postgres(stack: ExitStack, folder: Path, version: int, settings: Any = None) -> PostgresServer:
-    server = PostgresServer.start_in(folder, version, settings)
-    stack.callback(server.close)
-    return server

@@ -117,6 +117,7 @@ def run(
             flow.stop()
         for process in processes:
             process.wait_ready()
+        far.delay(0)  # nothing is killed any more, so nothing has to be late
         outcome.drained_in_seconds = _drain(flows)
         outcome.stuck = [flow.name for flow in flows if flow.name not in outcome.drained_in_seconds]
         logs = [process.log.read_text() for process in fleet.processes]
@@ -151,7 +152,7 @@ def _harm(
             faults[f"outage: {name}"] += 1
         if chance.random() < 0.75:
             _wait_for_flow(pipelines)
-        _pass_time(chance.uniform(0, 1))
+        _pass_time(chance.uniform(0, 0.5))
         if chance.random() < CUT_SHARE:
             # What a killed worker has sent is still executed; this loses it on the way.
             far.cut()

@@ -80,7 +80,7 @@ def start_workers(fleet: Fleet, runs: Path) -> WorkersProcess:
 
 def run(
     database: Database, server: PostgresServer | None, redis: EmbeddedRedis, fleet: Fleet, folder: Path,
-    *, seconds: float, rate: float, seed: int,
+    *, seconds: float, rate: float, seed: int, pauses: tuple[float, float] = (2.0, 5.0),
 ) -> Outcome:  # fmt: skip
     """The loop itself. Without `server`, PostgreSQL is not restarted."""
     chance = random.Random(seed)
@@ -95,7 +95,7 @@ def run(
     with Enqueuers(database, rate) as enqueuers:
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
-            time.sleep(max(0.0, min(chance.uniform(2, 5), deadline - time.monotonic())))
+            time.sleep(max(0.0, min(chance.uniform(*pauses), deadline - time.monotonic())))
             faults[_harm(chance, processes, server, redis)] += 1
     for process in processes:
         process.wait_ready()

@@ -26,9 +26,12 @@ from tests.faults.audit import Verdict
 from tests.fleets.pipelines import Pipelines, Writers
 from tests.fleets.processes import Fleet, RelayProcess, WorkersProcess, running_fleet
 from tests.services.postgres import PostgresServer
+from tests.waiting import wait_until
 
 LEASE_MS = 2_500
 FREEZE_SECONDS = 4.0
+PAUSE_SECONDS = (2.0, 6.0)
+"""Between two faults."""
 DRAIN_SECONDS = 90
 
 
@@ -46,7 +49,10 @@ class Outcome:
         return self.verdict.is_right and self.settled and not self.unconfirmed
 
 
-def run(fleet: Fleet, pipelines: Pipelines, *, seconds: float, count: int, rate: float, seed: int) -> Outcome:
+def run(
+    fleet: Fleet, pipelines: Pipelines, *, seconds: float, count: int, rate: float, seed: int,
+    pauses: tuple[float, float] = PAUSE_SECONDS,
+) -> Outcome:  # fmt: skip
     """The loop itself, on servers that run already."""
     chance = random.Random(seed)
     names = [f"pipeline{number:02}" for number in range(count)]
@@ -61,8 +67,9 @@ def run(fleet: Fleet, pipelines: Pipelines, *, seconds: float, count: int, rate:
     with Writers(pipelines, sorted(set(pipelines.outbox_of.values())), rate) as writers:
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
-            _pass_time(min(chance.uniform(2, 6), deadline - time.monotonic()))
-            faults[_harm(chance, chance.choice([process for process in processes if process.is_ready()]))] += 1
+            _pass_time(min(chance.uniform(*pauses), deadline - time.monotonic()))
+            ready = wait_until(lambda: [each for each in processes if each.is_ready()], what="a process is ready")
+            faults[_harm(chance, chance.choice(ready))] += 1
     for process in processes:
         process.wait_ready()
     settled = _drain(pipelines)

@@ -40,7 +40,7 @@ def test_killed_workers_neither_lose_nor_double_what_a_sink_takes_exactly_once(
     remote = postgres16.create_database()
     services = Services(database, remote, kafka_server, durable_redis, moto=moto_server)
     seed = random.randrange(10_000)
-    outcome = run(FORWARD, services, pipelines, fleet, far, seconds=15, rate=250, seed=seed)
+    outcome = run(FORWARD, services, pipelines, fleet, far, seconds=10, rate=250, seed=seed)
     postgres16.drop_database(remote)
     print(f"seed {seed}\n{outcome}")
     assert not outcome.wrong
@@ -53,7 +53,7 @@ def test_killed_workers_neither_lose_nor_double_what_sources_bring(
 ):
     services = Services(database, kafka=kafka_server, redis=durable_redis, nats=nats_server)
     seed = random.randrange(10_000)
-    outcome = run(REVERSE, services, pipelines, fleet, far, seconds=12, rate=250, seed=seed)
+    outcome = run(REVERSE, services, pipelines, fleet, far, seconds=8, rate=250, seed=seed)
     print(f"seed {seed}\n{outcome}")
     assert not outcome.wrong
     assert outcome.faults.total() >= 5

@@ -5,9 +5,9 @@ import random
 from tests.faults.jobs_kill_loop import run, table
 
 
-def test_kill_loop_with_jobs_for_fifteen_seconds(database, postgres, redis_server, fleet, tmp_path):
+def test_a_short_kill_loop_with_jobs(database, postgres, redis_server, fleet, tmp_path):
     seed = random.randrange(10_000)
-    outcome = run(database, postgres, redis_server, fleet, tmp_path, seconds=15, rate=100, seed=seed)
+    outcome = run(database, postgres, redis_server, fleet, tmp_path, seconds=8, rate=100, seed=seed, pauses=(0.5, 2.0))
     print(f"seed {seed}\n{table(outcome)}")
     assert outcome.is_right
     assert outcome.enqueued

@@ -5,9 +5,9 @@ import random
 from tests.faults.kill_loop import run, table
 
 
-def test_kill_loop_for_twenty_seconds(fleet, pipelines, record_property):
+def test_a_short_kill_loop(fleet, pipelines, record_property):
     seed = random.randrange(10_000)
-    outcome = run(fleet, pipelines, seconds=20, count=8, rate=800, seed=seed)
+    outcome = run(fleet, pipelines, seconds=10, count=8, rate=800, seed=seed, pauses=(0.5, 2.5))
     print(f"seed {seed}\n{table(outcome)}")
     assert outcome.is_right
     assert outcome.faults.total() >= 3

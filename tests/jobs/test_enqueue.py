@@ -24,28 +24,18 @@ from relay.jobs.errors import (
 from relay.jobs.handlers import AnyJob
 from relay.jobs.ids import job_uuid
 from tests.outbox.rows import ROWS, Caller
-from tests.services.postgres import Database, PostgresServer
+from tests.services.postgres import Database
 
 _numbers = itertools.count()
 
 
 @pytest.fixture(scope="module")
-def shared(_postgres18: PostgresServer) -> Iterator[Database]:
-    """One database for all rows, with a queue: each test has jobs of a name of its own."""
-    _postgres18.start()
-    taken = _postgres18.take_database()
-    with taken.connect() as connection:
+def shared(shared: Database) -> Database:
+    """With a queue: each test has jobs of a name of its own."""
+    with shared.connect() as connection:
         connection.execute("create table public.effect (name text)")
         connection.execute("select tide.job_queue_create('mail', max_payload_bytes => 4096)")
-    yield taken
-    _postgres18.give_back_database(taken)
-
-
-@pytest.fixture
-def look(shared: Database) -> Iterator["psycopg.Connection[Any]"]:
-    """Another session."""
-    with shared.connect() as connection:
-        yield connection
+    return shared
 
 
 @pytest.fixture(params=ROWS)

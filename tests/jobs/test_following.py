@@ -8,7 +8,6 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-import psycopg
 import pytest
 
 from relay import jobs
@@ -17,7 +16,7 @@ from relay.jobs.errors import UnknownQueue, UnknownReference
 from relay.jobs.handlers import AnyJob
 from relay.jobs.testing import own_handlers, run_due, run_due_async
 from tests.outbox.rows import ROWS, Caller
-from tests.services.postgres import Database, PostgresServer
+from tests.services.postgres import Database
 
 _numbers = itertools.count()
 CALLERS = [
@@ -32,22 +31,6 @@ CALLERS = [
     "Django connection",
 ]
 """One for each library: the others differ in how a statement is sent, which enqueuing tries for all of them."""
-
-
-@pytest.fixture(scope="module")
-def shared(_postgres18: PostgresServer) -> Iterator[Database]:
-    """One database for all rows: each test has a queue of its own."""
-    _postgres18.start()
-    taken = _postgres18.take_database()
-    yield taken
-    _postgres18.give_back_database(taken)
-
-
-@pytest.fixture
-def look(shared: Database) -> Iterator["psycopg.Connection[Any]"]:
-    """Another session."""
-    with shared.connect() as connection:
-        yield connection
 
 
 @pytest.fixture(params=CALLERS)

@@ -10,40 +10,25 @@ meant, and which patterns were read, becomes a position (`begun`), so that it ho
 import re
 import time
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import structlog
-from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from relay.backends.common.deadline import in_ms, is_over, left
+from relay.backends.common.deadline import in_ms, left
 from relay.backends.kafka.client import Troubles, connect
-from relay.backends.kafka.config import KafkaSourceConfig, connection_options, consumer_options
+from relay.backends.kafka.config import KafkaSourceConfig, consumer_options
 from relay.backends.kafka.errors import ERRORS, error_text
+from relay.backends.kafka.partitions import Bounds, Partitions, Place
 from relay.backends.kafka.positions import Position, Suffixes
-from relay.backends.kafka.topic_ids import topic_ids
-from relay.backends.kafka.topics import FEW_TOPICS
 from relay.errors import ConfigError, NotConnected
 
 _LAST_COMMIT_SECONDS = 0.3
-# Of more topics than that, one request for all topics of the cluster is cheaper than one for each.
-_FEW_TOPICS = 5
-
-Place = tuple[str, int]
-"""Topic and partition."""
 
 _READ = "read"
 """The position of a pattern: that its topics were looked up before."""
 
 log = structlog.get_logger(__name__)
-
-
-class Bounds(NamedTuple):
-    """Of what a partition holds."""
-
-    low: int
-    """The offset of the first record."""
-    high: int
-    """The offset after the last record that may be read."""
 
 
 class KafkaReader:
@@ -57,6 +42,7 @@ class KafkaReader:
         options = consumer_options(config, pipeline) | {"on_commit": self._commits}
         self._troubles = Troubles()
         self._consumer: Any = connect(Consumer, options, where, in_ms(config.timeout_ms), self._troubles)
+        self._partitions = Partitions(config, pipeline, where, self._consumer)
         self._next: dict[Place, int] = {}
         """The offset after what is done, of every partition that we read; OFFSET_BEGINNING when nothing is."""
         self._topics: dict[Place, Position] = {}
@@ -72,11 +58,11 @@ class KafkaReader:
         """Raises ConfigError when a topic is missing, or what should come next is gone."""
         deadline = in_ms(self._config.timeout_ms)
         try:
-            places = self._places(deadline)
+            places = self._partitions.places(deadline)
             stored = {place: Position.parse(positions[_name(place)]) for place in places if _name(place) in positions}
             again = self._recreated(places, stored, deadline)
             known = {place: stored[place].offset + 1 for place in stored if place not in again}
-            bounds = self._bounds(places, deadline)
+            bounds = self._partitions.bounds(places, deadline)
             self._next = {place: self._checked(place, offset, *bounds[place]) for place, offset in known.items()}
             self._next |= self._begun_again(again, bounds)
             self._next |= self._first([place for place in places if place not in stored], positions, bounds, deadline)
@@ -151,29 +137,11 @@ class KafkaReader:
                 self._consumer.poll(0.01)
             # Its own `close` would ask a server that may not answer; without, its last reference ends it at once.
             self._consumer = None
-
-    def _places(self, deadline: float) -> list[Place]:
-        """Every partition of our topics."""
-        patterns = [re.compile(name) for name in self._config.topic if name.startswith("^")]
-        names = [name for name in self._config.topic if not name.startswith("^")]
-        everything: dict[str, Any] = {}
-        if patterns or len(names) > FEW_TOPICS:
-            everything = self._consumer.list_topics(timeout=left(deadline)).topics
-        found = {n: t for n, t in everything.items() if any(pattern.fullmatch(n) for pattern in patterns)}
-        for name in names:
-            # One that is not among all of them says why if it is asked for.
-            known = everything.get(name) or self._consumer.list_topics(name, timeout=left(deadline)).topics[name]
-            if known.error is not None and ERRORS.verdict(known.error).code == "no_topic":
-                advice = f"kafka-topics.sh --create --topic {name} --bootstrap-server {self._config.brokers}"
-                raise ConfigError(f"{self._where}: topic {name!r} does not exist: create it ({advice})")
-            if known.error is not None:
-                raise KafkaException(known.error)
-            found[name] = known
-        return [(name, number) for name, topic in sorted(found.items()) for number in sorted(topic.partitions)]
+            del self._partitions  # which has it too
 
     def _recreated(self, places: list[Place], stored: Mapping[Place, Position], deadline: float) -> list[Place]:
         """Partitions whose positions are of an earlier topic. Raises ConfigError, unless `on_gap` lets it go on."""
-        ids = self._topic_ids(places, deadline)
+        ids = self._partitions.topic_ids(places, deadline)
         again = [place for place, position in stored.items() if _differs(position.topic_id, ids.get(place[0], ""))]
         for place in places:
             position = stored.get(place, Position(0))
@@ -188,10 +156,6 @@ class KafkaReader:
                 )
             log.error("messages may be missing", pipeline=self._pipeline, gap=gap, goes_on_at="its beginning")
         return again
-
-    def _topic_ids(self, places: Iterable[Place], deadline: float) -> dict[str, str]:
-        options = connection_options(self._config, self._pipeline)
-        return topic_ids(options, (topic for topic, _ in places), deadline)
 
     def _begun_again(self, places: list[Place], bounds: Mapping[Place, Bounds]) -> dict[Place, int]:
         """At the beginning of a recreated topic. The new position holds even if nothing comes for a while."""
@@ -251,28 +215,6 @@ class KafkaReader:
                     self.begun[name] = _READ
         return added
 
-    def _bounds(self, places: list[Place], deadline: float) -> dict[Place, Bounds]:
-        """What each partition holds. Two requests to each broker, however many partitions it leads."""
-        low, high = (self._offsets(places, end, deadline) for end in (OFFSET_BEGINNING, OFFSET_END))
-        return {place: Bounds(low[place], high[place]) for place in places}
-
-    def _offsets(self, places: list[Place], end: int, deadline: float) -> dict[Place, int]:
-        asked = [TopicPartition(*place, end) for place in places]
-        while asked:
-            try:
-                found = self._consumer.offsets_for_times(asked, timeout=left(deadline))
-                for at in found:
-                    if at.error is not None:
-                        raise KafkaException(at.error)
-            except KafkaException as error:
-                # A partition has no leader for the moment, as after it was created, or when a broker ended.
-                if ERRORS.verdict(error.args[0]).code != "unavailable" or is_over(deadline):
-                    raise
-                self._consumer.poll(0.05)
-            else:
-                return {(at.topic, at.partition): at.offset for at in found}
-        return {}
-
     def _checked(self, place: Place, offset: int, low: int, high: int) -> int:
         """The offset, if it can be read from; else what `on_gap` says."""
         if low <= offset <= high:
@@ -290,8 +232,8 @@ class KafkaReader:
         deadline = time.monotonic() + min(5.0, self._config.timeout_ms / 1000)
         self._refresh_at = time.monotonic() + self._config.refresh_ms / 1000
         try:
-            places = self._places(deadline)
-            ids = self._topic_ids(places, deadline)
+            places = self._partitions.places(deadline)
+            ids = self._partitions.topic_ids(places, deadline)
         except (KafkaException, ConfigError) as error:
             log.warning("cannot look for new partitions", pipeline=self._pipeline, error=str(error))
             return

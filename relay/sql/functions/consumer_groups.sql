@@ -120,6 +120,8 @@ begin
         perform tide.refuse_consumer_group(consumer_group);
     end if;
     perform tide.consumer_seen(locked.group_id, consumer);
+    -- What the others have leased or settled may lie in partitions that are new to this transaction.
+    perform tide.see_partitions(o.ids) from tide.outbox o where o.outbox_id = locked.outbox_id;
     return locked;
 end $$;
 

@@ -101,6 +101,8 @@ declare
     keyed    boolean;
 begin
     select * into lane from tide.job_lane l where l.outbox_id = queue and l.priority = 0 order by l.turn desc limit 1 for no key update;
+    -- The horizon of the lane may be in a partition that is new to this transaction.
+    perform tide.see_partitions(o.ids) from tide.outbox o where o.outbox_id = queue;
     -- Room: a later statement, so it sees every claim before this one. Exact over the whole fleet.
     select q.concurrency_limit, q.key_limit, q.rate, greatest(coalesce(q.burst, q.rate), 1) as burst, q.fair, p.enabled, o.partition_size,
            exists (select from tide.job_skip s where s.outbox_id = queue) as skips,

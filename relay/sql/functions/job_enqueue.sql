@@ -217,6 +217,7 @@ begin
     select tide.outbox_mark(o.outbox_id, o.mark_class, o.mark_setting, o.ids) into marked
       from tide.outbox o where o.outbox_id = box.outbox_id;
     asleep := marked and tide.outbox_asleep(box.outbox_id);
+    perform tide.outbox_keep_partitions(box, wanted);
     with written as (
         insert into tide.job (outbox_id, id, size, kind, priority, max_attempts, timeout_seconds, available_at, name, run_key, trace_id,
                               headers, metadata, options, payload)

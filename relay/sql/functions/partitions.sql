@@ -50,12 +50,18 @@ end $$;
 --
 -- Publishers that write to the default partition wait behind an ATTACH that waits: not for half a second. How far they
 -- are is looked at once nothing can be written there: while we waited for that, they took ids.
+--
+-- A publisher that knows the partitions from before the ATTACH sends ids of the new range to the default partition, where
+-- PostgreSQL then refuses them, and with them its transaction. So none reaches the new range before it knows it: the range
+-- begins well above the last id, also when we are done; our commit waits for no standby; the later publishes of a transaction
+-- look again (tide.see_partitions), and one of many messages keeps us away (tide.outbox_keep_partitions).
 create or replace function tide.outbox_extend(outbox text) returns int
 language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '50ms' as $$
 declare
     box   tide.outbox := tide.find_outbox(outbox);
     last  bigint;
     upper bigint;
+    first bigint;
     made  int := 0;
 begin
     if not tide.outbox_needs_partition(box.outbox_id) then
@@ -73,16 +79,31 @@ begin
     -- while it is attached would refuse their rows.
     if last + box.partition_size / 2 >= upper then
         upper := (last / box.partition_size + 2) * box.partition_size;
-        perform tide.attach_partition(box, upper);
-        upper := upper + box.partition_size;
-        made := 1;
     end if;
-    while upper <= last + box.partition_size loop
+    first := upper;
+    while made = 0 or upper <= last + box.partition_size loop
         perform tide.attach_partition(box, upper);
         upper := upper + box.partition_size;
         made := made + 1;
     end loop;
+    if tide.outbox_last_id(box.outbox_id) + box.partition_size / 4 >= first then
+        raise exception 'publishers of outbox "%" came near the new partition while it was made', box.name using
+            errcode = 'lock_not_available', hint = 'Nothing was changed, and they go on. It is made again soon.';
+    end if;
+    if current_setting('synchronous_commit') not in ('off', 'local') then
+        perform set_config('synchronous_commit', 'local', true);
+    end if;
     return made;
+end $$;
+
+-- Called before a statement that publishes so many messages. It knows the partitions from its beginning, and could reach one
+-- that is attached meanwhile: if they are many, none is, until the transaction ends.
+create or replace function tide.outbox_keep_partitions(box tide.outbox, messages int) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+    if messages > box.partition_size / 100 then
+        execute format('lock table tide.%I in row exclusive mode', box.log || '_rest');
+    end if;
 end $$;
 
 -- The partitions of all logs of an outbox that hold the same ids as one of its log.

@@ -20,6 +20,14 @@ create or replace function tide.lock_class(outbox_id int) returns int
 language sql immutable parallel safe
 return 1952670720 + outbox_id % 1000000;
 
+-- From here on this transaction knows the partitions that are attached. PostgreSQL tells it when it takes a lock, and one that
+-- has the tables of an outbox open takes none to use them again: its messages would be refused, which their partition takes
+-- and the default partition does not, and it would not see those of others, and settle them unread. So it takes a lock on the
+-- sequence that nothing else takes, and gives it back.
+create or replace function tide.see_partitions(ids regclass) returns bigint
+language sql volatile
+return pg_relation_size(ids);
+
 -- The mark where it is not simply new: takes it again, or another one, and returns whether it is new.
 --
 -- Anyone can set a setting. One of another transaction, left over in a pool, is passed over. One of this transaction says
@@ -39,6 +47,7 @@ declare
     is_new  boolean := split_part(present, ' ', 1) is distinct from own;
     holders text;
 begin
+    perform tide.see_partitions(ids);
     if not is_new then
         marked := greatest(least(split_part(present, ' ', 2)::bigint, top), top - 2000000000);
     end if;
@@ -191,6 +200,7 @@ begin
     if marked then
         asleep := tide.outbox_asleep(box.outbox_id);
     end if;
+    perform tide.outbox_keep_partitions(box, cardinality(payloads));
     with given as (
         select coalesce(m.payload, 'null') as payload, m.key, coalesce(m.headers, '{}') as headers
           from unnest(payloads, keys, headers) with ordinality as m (payload, key, headers, number)
@@ -271,6 +281,7 @@ begin
       from (select (top - m.key) & 2147483647 as behind
               from tide.mark m
              where m.publishes and m.class = tide.lock_class(outbox_horizon.outbox_id)) marks;
+    perform tide.see_partitions(o.ids) from tide.outbox o where o.outbox_id = outbox_horizon.outbox_id;
 end $$;
 
 create or replace function tide.outbox_oldest_publisher_seconds(outbox_id int) returns float8

@@ -1,5 +1,6 @@
 """Kafka for the source suite, and for what is true of the Kafka source alone."""
 
+import uuid
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any
@@ -34,6 +35,17 @@ class KafkaSourceHarness(SourceHarness):
             producer.produce(topic, message.body, message.key, partition, headers=list(message.headers.items()))
             producer.poll(0)
         assert producer.flush(30) == 0
+
+    def send_in_transaction(self, body: bytes, *, commit: bool) -> None:
+        producer = Producer(self.kafka.server.access | {"transactional.id": uuid.uuid4().hex})
+        producer.init_transactions(10)
+        producer.begin_transaction()
+        producer.produce(self.topic, body)
+        assert producer.flush(10) == 0
+        if commit:
+            producer.commit_transaction(10)
+        else:
+            producer.abort_transaction(10)
 
     def topic_id(self) -> str:
         """Empty while the broker does not know the topic yet, or any more."""

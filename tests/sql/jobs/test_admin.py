@@ -3,25 +3,12 @@
 from typing import Any
 
 import psycopg
-import pytest
 from psycopg.types.json import Jsonb
 
 from tests.services.postgres import Database
 from tests.sql.jobs.jobs import Session, Worker, enqueue, enqueue_overdue, one, uuid_of
 from tests.sql.security.logins import logins
 from tests.sql.support import refused
-
-
-@pytest.fixture
-def session(database: Database) -> Any:
-    with database.connect() as session:
-        session.execute("select tide.job_queue_create('mail')")
-        yield session
-
-
-@pytest.fixture
-def worker(session: Session) -> Worker:
-    return Worker(session)
 
 
 def cancel(session: Session, job: int) -> str:

@@ -5,24 +5,11 @@ from contextlib import suppress
 from typing import Any
 
 import psycopg
-import pytest
 
 from tests.services.postgres import Database
 from tests.sql.jobs.jobs import Session, Worker, enqueue, one, uuid_of
 from tests.sql.support import refused
 from tests.waiting import wait_until
-
-
-@pytest.fixture
-def session(database: Database) -> Any:
-    with database.connect() as session:
-        session.execute("select tide.job_queue_create('mail')")
-        yield session
-
-
-@pytest.fixture
-def worker(session: Session) -> Worker:
-    return Worker(session)
 
 
 def state(session: Session, job: int) -> str:

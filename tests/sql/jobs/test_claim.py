@@ -12,13 +12,6 @@ from tests.sql.jobs.jobs import Session, Worker, enqueue, one
 pytestmark = pytest.mark.each_postgres
 
 
-@pytest.fixture
-def session(database: Database) -> Any:
-    with database.connect() as session:
-        session.execute("select tide.job_queue_create('mail')")
-        yield session
-
-
 def test_a_job_is_claimed_in_its_order_and_ended_once(session: Session) -> None:
     ids = [enqueue(session, {"n": n}) for n in range(3)]
     low, high = enqueue(session, priority=-5), enqueue(session, priority=7)

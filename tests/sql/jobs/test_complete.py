@@ -11,13 +11,6 @@ from tests.sql.jobs.jobs import Session, Worker, enqueue, one
 from tests.waiting import wait_until
 
 
-@pytest.fixture
-def session(database: Database) -> Any:
-    with database.connect() as session:
-        session.execute("select tide.job_queue_create('mail')")
-        yield session
-
-
 def complete(session: Session, claimed: list[Any], which: int = 0) -> None:
     session.execute("select tide.job_complete(%s, %s, %s::smallint, '{\"done\": 1}')", list(claimed[which]))
 

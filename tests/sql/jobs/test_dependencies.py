@@ -1,7 +1,6 @@
 """Jobs that wait for others."""
 
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import pytest
 from psycopg.types.json import Jsonb
@@ -12,17 +11,7 @@ from tests.sql.jobs.jobs import Session, Worker, enqueue, one, uuid_of
 from tests.sql.support import refused
 from tests.waiting import wait_until
 
-
-@pytest.fixture
-def session(database: Database) -> Any:
-    with database.connect() as session:
-        session.execute("select tide.job_queue_create('mail'), tide.job_queue_create('reports')")
-        yield session
-
-
-@pytest.fixture
-def worker(session: Session) -> Worker:
-    return Worker(session)
+pytestmark = pytest.mark.usefixtures("reports")
 
 
 def test_a_job_waits_for_those_that_it_needs(database: Database, session: Session, worker: Worker) -> None:

@@ -1,7 +1,6 @@
 """What follows a job, in the transaction that ends it: chains, batches and callbacks."""
 
 from threading import Thread
-from typing import Any
 
 import pytest
 from psycopg.types.json import Jsonb
@@ -11,17 +10,7 @@ from tests.sql.jobs.following import batch, left, names, numbers, state, with_op
 from tests.sql.jobs.jobs import Session, Worker, enqueue, one, uuid_of
 from tests.sql.support import refused
 
-
-@pytest.fixture
-def session(database: Database) -> Any:
-    with database.connect() as session:
-        session.execute("select tide.job_queue_create('mail'), tide.job_queue_create('reports')")
-        yield session
-
-
-@pytest.fixture
-def worker(session: Session) -> Worker:
-    return Worker(session)
+pytestmark = pytest.mark.usefixtures("reports")
 
 
 # Chains ------------------------------------------------------------------------------------------------------------

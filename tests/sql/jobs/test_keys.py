@@ -13,13 +13,6 @@ from tests.waiting import wait_until
 WAITING = "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
 
 
-@pytest.fixture
-def session(database: Database) -> Any:
-    with database.connect() as session:
-        session.execute("select tide.job_queue_create('mail')")
-        yield session
-
-
 def jobs(session: Session) -> list[int]:
     return [job for (job,) in session.execute("select id from tide.job order by id")]
 

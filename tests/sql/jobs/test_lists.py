@@ -1,23 +1,14 @@
 """The state of a job follows from where it is found; lists begin from the table that holds the state."""
 
 from math import isfinite
-from typing import Any
 
 import psycopg
-import pytest
 
 from tests.services.postgres import Database
 from tests.sql.jobs.jobs import Session, Worker, enqueue, one, uuid_of
 from tests.sql.support import refused
 
 STATES = ("pending", "leased", "succeeded", "dead_letter", "cancelled")
-
-
-@pytest.fixture
-def session(database: Database) -> Any:
-    with database.connect() as session:
-        session.execute("select tide.job_queue_create('mail')")
-        yield session
 
 
 def listed(session: Session, queue: str = "mail", **options: object) -> list[int]:

@@ -10,17 +10,7 @@ from tests.services.postgres import Database
 from tests.sql.jobs.jobs import Session, Worker, enqueue, one, uuid_of
 from tests.sql.support import refused
 
-
-@pytest.fixture
-def session(database: Database) -> Any:
-    with database.connect() as session:
-        session.execute("select tide.job_queue_create('mail'), tide.job_queue_create('reports')")
-        yield session
-
-
-@pytest.fixture
-def worker(session: Session) -> Worker:
-    return Worker(session)
+pytestmark = pytest.mark.usefixtures("reports")
 
 
 def followed(session: Session, **then: object) -> int:

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import psycopg
 import pytest
 
+from tests.sql.consumers.consumers import commit, consumer_group, offset, poll
 from tests.sql.outbox.writers import Writers
 from tests.sql.support import (
     Follower,
@@ -160,6 +161,75 @@ def test_publishers_that_reach_the_border_while_a_partition_is_attached_are_not_
         db.execute("commit")
         assert publishing.result() == list(range(1996, 2006))
     assert rows(db) == {"1000": 4, "rest": 6}
+
+
+@pytest.mark.parametrize("publish_one", [publish, lambda connection: publish_many(connection, 1)], ids=["one", "many"])
+def test_a_transaction_that_published_before_a_partition_was_made_may_publish_into_it(database, db, publish_one):
+    """It has the tables open from before, and PostgreSQL would refuse its rows in the default partition."""
+    db.execute("select setval(ids, 1200) from tide.outbox")
+    with database.connect() as publisher:
+        publisher.execute("begin")
+        publish_one(publisher)
+        publish_one(publisher)  # with all that it needs open
+        assert extend(db) == 1
+        db.execute("select setval(ids, 2000) from tide.outbox")
+        publish_one(publisher)
+        publisher.execute("commit")
+    assert rows(db) == {"1000": 2, "2000": 1}
+
+
+def test_a_transaction_that_polled_before_a_partition_was_made_sees_what_is_in_it(database, db):
+    """It has the tables open from before, and would settle unread what it does not see."""
+    consumer_group(db)
+    db.execute("select setval(ids, 1200) from tide.outbox")
+    with database.connect() as consumer:
+        consumer.execute("begin")
+        for _ in range(4):
+            last = publish(db)
+            assert poll(consumer, "a") == [last]
+            commit(consumer, "a", last)
+        assert extend(db) == 1
+        db.execute("select setval(ids, 2000) from tide.outbox")
+        ids = publish_many(db, 3)
+        assert poll(consumer, "a") == ids
+        assert offset(consumer) == last
+        consumer.execute("commit")
+
+
+def test_no_partition_is_made_under_a_publish_of_many_messages(database, db):
+    """It knows the partitions from its beginning, however long it takes, and could reach one that is made meanwhile."""
+    stop = threading.Event()
+
+    def extending():
+        with relay_session(database.url) as session:
+            while not stop.is_set():
+                with contextlib.suppress(psycopg.errors.LockNotAvailable):
+                    extend(session)
+
+    with ThreadPoolExecutor(1) as pool:
+        extender = pool.submit(extending)
+        try:
+            ids = [number for _ in range(3) for number in publish_many(db, 20_000)]
+        finally:
+            stop.set()
+        extender.result()
+    assert ids == list(range(1, 60_001))
+
+
+def test_a_partition_that_publishers_come_near_while_it_is_made_is_not_made(database, db):
+    with database.admin() as admin:
+        admin.execute("create function fast() returns event_trigger language plpgsql as"
+                      " $$ begin perform setval('tide.message_1_ids', 1900); end $$")  # fmt: skip
+        admin.execute(
+            "create event trigger fast on ddl_command_end when tag in ('CREATE TABLE') execute function fast()"
+        )
+        publish_many(db, SIZE)
+        with refused("55P03", "came near the new partition"):
+            extend(db)
+        admin.execute("drop event trigger fast")
+    publish_many(db, 200)
+    assert extend(db) == 1
+    assert rows(db) == {"0": 999, "1000": 100, "rest": 101}
 
 
 def test_nothing_is_lost_or_reordered_at_the_borders_while_partitions_are_made_under_load(database):

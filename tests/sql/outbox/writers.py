@@ -26,6 +26,7 @@ class Writers:
         self.done: dict[str, int] = {}
         self._database = database
         self._two_phase = two_phase
+        self._errors: list[Exception] = []
         self._stop = threading.Event()
         self._lock = threading.Lock()
 
@@ -34,8 +35,10 @@ class Writers:
         return at_once(self._stop, [partial(self._write, random.Random(seed), pauses_ms) for seed in range(writers)])
 
     def count(self) -> int:
-        """How many messages were committed."""
+        """How many messages were committed. Raises what a writer ended with, so that no one waits in vain."""
         with self._lock:
+            if self._errors:
+                raise self._errors[0]
             return sum(len(ids) for ids in self.committed.values())
 
     def _write(self, chance: random.Random, pauses_ms: tuple[int, ...]) -> None:
@@ -43,7 +46,12 @@ class Writers:
             for number in itertools.count():
                 if self._stop.is_set():
                     return
-                _Transaction(connection, chance, pauses_ms, list(self.committed)).run(self, number)
+                try:
+                    _Transaction(connection, chance, pauses_ms, list(self.committed)).run(self, number)
+                except Exception as error:
+                    with self._lock:
+                        self._errors.append(error)
+                    raise
 
     def ended(self, how: str, published: dict[str, set[int]], undone: dict[str, set[int]]) -> None:
         with self._lock:

@@ -3,6 +3,7 @@
 import re
 import tomllib
 
+from relay.operations.doctor.database import NEWEST_VERSION, OLDEST_VERSION
 from tests.paths import ROOT
 
 PAGE = (ROOT / "docs/reference/versions.md").read_text("utf-8")
@@ -29,4 +30,5 @@ def test_the_tests_install_each_postgresql_that_it_names() -> None:
     first, last = re.search(r"^\| PostgreSQL \| (\d+) to (\d+)", PAGE, re.MULTILINE).groups()
     installed = re.search(r'^all="(.*)"$', (ROOT / "tests/services/install-postgres").read_text(), re.MULTILINE)[1]
     assert installed.split() == [str(version) for version in range(int(first), int(last) + 1)]
+    assert (int(first), int(last)) == (OLDEST_VERSION, NEWEST_VERSION), "so does relay doctor"
     assert f"PostgreSQL {first} to {last}" in (ROOT / "docs/reference/sql.md").read_text("utf-8")

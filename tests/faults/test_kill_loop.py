@@ -17,7 +17,7 @@ def test_kill_loop_for_twenty_seconds(fleet, pipelines, record_property):
 
 
 def test_a_fleet_of_which_nothing_is_ready_is_waited_for_and_then_named(fleet):
-    nowhere = f"postgresql://nobody@127.0.0.1:{free_port()}/none"
+    nowhere = f"postgresql://app@127.0.0.1:{free_port()}/none"
     scheduler = fleet.scheduler("waits", RELAY_POSTGRES_URL=nowhere)
     with pytest.raises(pytest.fail.Exception, match="until one of waits is ready; their logs are in"):
         fleet.wait_for_one(0.1)

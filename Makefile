@@ -39,8 +39,22 @@ test: .venv/.synced services-rabbitmq services-redis services-kafka services-pro
 	$(PYTEST) $(AGAIN) $(PARALLEL) $(ARGS) tests
 
 .PHONY: test-all
-test-all: .venv/.synced services-rabbitmq services-redis services-kafka services-prometheus ## run every test, on every PostgreSQL that can be had: 14 to 18
+test-all: .venv/.synced services-rabbitmq services-redis services-kafka services-prometheus ## run every test and short kill loops on every PostgreSQL that can be had: 14 to 18; then lowest and newest
 	versions=$$(tests/services/install-postgres) && TEST_POSTGRES="$$versions" $(PYTEST) $(AGAIN) $(PARALLEL) $(ARGS) tests
+	for version in $$(tests/services/install-postgres); do \
+	  $(RUN) tests.faults.kill_loop --seconds 30 --postgres $$version && \
+	  $(RUN) tests.faults.jobs_kill_loop --seconds 30 --postgres $$version || exit 1; done
+	$(MAKE) lowest newest
+
+# In an environment of its own, .cache/versions/NAME: what needs no server, and the suites of brokers and backends, jobs and
+# publishers with their drivers.
+.PHONY: lowest newest
+lowest: .venv/.synced services-rabbitmq services-redis services-kafka ## run units and contracts with the lowest versions that pyproject.toml allows
+newest: .venv/.synced services-rabbitmq services-redis services-kafka ## the same with the newest versions of everything
+lowest newest:
+	python=$$(tests/services/install-versions $@ .venv/bin/python) && export TMPDIR=$$(tests/services/temporary-folder) && \
+	  "$$python" -m pytest $(ARGS) -m "not service" $(UNITS) && \
+	  "$$python" -m pytest $(AGAIN) $(PARALLEL) $(ARGS) -m service $(addprefix tests/,backends broker jobs outbox process wire)
 
 .PHONY: check check-types check-words
 check: .venv/.synced check-words check-types ## formatting, lint, spelling and words, types, import contracts
@@ -62,9 +76,10 @@ fmt: .venv/.synced ## format the code and fix what lint can fix
 bench: .venv/.synced ## measure, and write benchmarks/results.md
 	$(RUN) benchmarks $(ARGS)
 
+UNITS := $(addprefix tests/,backends broker database drains inbox local operations pipelines process scheduler wire workers web test_*.py)
 .PHONY: unit backends sql faults cli e2e packaging chart observe
 unit: .venv/.synced ## run the tests that need no server
-	$(PYTEST) $(ARGS) -m "not service" $(addprefix tests/,backends broker database drains inbox local operations pipelines process scheduler wire workers web test_*.py)
+	$(PYTEST) $(ARGS) -m "not service" $(UNITS)
 backends: .venv/.synced services-rabbitmq services-redis services-kafka ## run the suites that every sink and every source passes: tests/backends/NAME for one
 	$(PYTEST) $(ARGS) tests/backends
 sql: .venv/.synced ## run the tests of the schema; on one PostgreSQL: TEST_POSTGRES=15 make sql

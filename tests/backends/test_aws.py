@@ -20,6 +20,7 @@ from relay.backends.common.aws_errors import AWS_ERRORS, aws_table
 from relay.errors import ConfigError
 from relay.masking import remember
 from relay.reach import Reach
+from tests.backends.clients import differences
 from tests.services.moto import REGION
 
 KEYS = {"access_key_id": "AKIAHIDDEN", "secret_access_key": "hidden-secret", "region": REGION}
@@ -108,7 +109,7 @@ class TestMakingAClient:
 
 class TestTheTableOfErrors:
     def test_names_every_exception_of_botocore_and_none_besides(self) -> None:
-        assert AWS_ERRORS.differences(botocore.exceptions) == set()
+        assert differences(AWS_ERRORS, botocore.exceptions, "botocore") == set()
 
     def test_names_every_code_that_botocore_itself_would_try_again(self) -> None:
         theirs = {

@@ -1,6 +1,6 @@
 """The kill loop with jobs: schedulers and workers are killed at random, PostgreSQL is restarted, Redis is flushed.
 
-    python -m tests.faults.jobs_kill_loop --seconds 180 --rate 200
+    python -m tests.faults.jobs_kill_loop --seconds 180 --rate 200 --postgres 18
 
 Writers enqueue into four queues, in transactions that commit, roll back, and roll back to savepoints: plain jobs of
 several priorities, jobs that fail first, scheduled ones; one queue has a limit over the fleet, one a limit for each run
@@ -96,25 +96,23 @@ def run(
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             time.sleep(max(0.0, min(chance.uniform(*pauses), deadline - time.monotonic())))
-            faults[_harm(chance, processes, server, redis)] += 1
+            faults[_harm(chance, fleet, server, redis)] += 1
     for process in processes:
         process.wait_ready()
     settled = _wait_for_the_end(database)
     return _judge(database, enqueuers, runs, fleet, faults, settled=settled)
 
 
-def _harm(
-    chance: random.Random, processes: list[RelayProcess], server: PostgresServer | None, redis: EmbeddedRedis
-) -> str:
+def _harm(chance: random.Random, fleet: Fleet, server: PostgresServer | None, redis: EmbeddedRedis) -> str:
     if server is not None and chance.random() < 0.1:
         server.restart()
         return "PostgreSQL restarted"
     if chance.random() < 0.1:
         redis.flush()
         return "Redis flushed"
-    victim = chance.choice([process for process in processes if process.is_ready()] or processes)
+    victim = chance.choice(fleet.wait_for_one())
     kind = "scheduler" if isinstance(victim, SchedulerProcess) else "workers"
-    if isinstance(victim, WorkersProcess) and victim.is_ready() and chance.random() < 0.5:
+    if isinstance(victim, WorkersProcess) and chance.random() < 0.5:
         victim.kill_child()
     else:
         victim.kill()
@@ -187,8 +185,8 @@ def table(outcome: Outcome) -> str:
 
 
 @contextmanager
-def services(folder: Path) -> Iterator[tuple[PostgresServer, EmbeddedRedis]]:
-    server = PostgresServer.start_in(folder / "postgres", 18)
+def services(folder: Path, version: int) -> Iterator[tuple[PostgresServer, EmbeddedRedis]]:
+    server = PostgresServer.start_in(folder / "postgres", version)
     with EmbeddedRedis(folder / "redis") as redis:
         try:
             yield server, redis
@@ -200,15 +198,17 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--seconds", type=float, default=180)
     parser.add_argument("--rate", type=float, default=200, help="transactions per second")
+    parser.add_argument("--postgres", type=int, default=18, help="its version, of those that are installed")
     parser.add_argument("--seed", type=int, default=random.randrange(10_000))
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="tide-jobs-kill-loop-"))
     folder.chmod(0o755)
     print(
-        f"kill loop with jobs: {options.seconds:g} s, {options.rate:g} transactions/s, seed {options.seed}, {folder}",
+        f"kill loop with jobs: {options.seconds:g} s, {options.rate:g} transactions/s, "
+        f"PostgreSQL {options.postgres}, seed {options.seed}, {folder}",
         flush=True,
     )
-    with services(folder) as (server, redis):
+    with services(folder, options.postgres) as (server, redis):
         database = server.create_database()
         with running_fleet(database.fleet_url(), redis.url, folder / "fleet", quiet=True) as fleet:
             outcome = run(

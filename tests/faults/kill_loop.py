@@ -1,8 +1,8 @@
 """The kill loop: schedulers and workers are killed at random under load, and nothing may be missing.
 
-    python -m tests.faults.kill_loop --seconds 180 --pipelines 20 --rate 2000
+    python -m tests.faults.kill_loop --seconds 180 --pipelines 20 --rate 2000 --postgres 18
 
-Two schedulers and two groups of workers, PostgreSQL 18 and Redis of their own, writers that roll back, pause and
+Two schedulers and two groups of workers, PostgreSQL and Redis of their own, writers that roll back, pause and
 publish in bulk. Every 2 to 6 seconds one process, or one whole group, is killed with SIGKILL and started again a moment
 later; one fault in seven freezes it with SIGSTOP instead, for longer than its leases. In the end everything is
 drained, and what the recording sinks wrote down is judged by `tests.faults.audit`.
@@ -26,7 +26,6 @@ from tests.faults.audit import Verdict
 from tests.fleets.pipelines import Pipelines, Writers
 from tests.fleets.processes import Fleet, RelayProcess, WorkersProcess, running_fleet
 from tests.services.postgres import PostgresServer
-from tests.waiting import wait_until
 
 LEASE_MS = 2_500
 FREEZE_SECONDS = 4.0
@@ -68,8 +67,7 @@ def run(
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             _pass_time(min(chance.uniform(*pauses), deadline - time.monotonic()))
-            ready = wait_until(lambda: [each for each in processes if each.is_ready()], what="a process is ready")
-            faults[_harm(chance, chance.choice(ready))] += 1
+            faults[_harm(chance, chance.choice(fleet.wait_for_one()))] += 1
     for process in processes:
         process.wait_ready()
     settled = _drain(pipelines)
@@ -136,14 +134,15 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=180)
     parser.add_argument("--pipelines", type=int, default=20)
     parser.add_argument("--rate", type=float, default=2000, help="messages per second, over all pipelines")
+    parser.add_argument("--postgres", type=int, default=18, help="its version, of those that are installed")
     parser.add_argument("--seed", type=int, default=random.randrange(10_000))
     parser.add_argument("--keep", action="store_true", help="keep the folder with the logs and what was delivered")
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="tide-kill-loop-"))
     folder.chmod(0o755)
     print(f"kill loop: {options.seconds:g} s, {options.pipelines} pipelines, {options.rate:g} messages/s, "
-          f"seed {options.seed}, in {folder}", flush=True)  # fmt: skip
-    server = PostgresServer.start_in(folder / "postgres", 18)
+          f"PostgreSQL {options.postgres}, seed {options.seed}, in {folder}", flush=True)  # fmt: skip
+    server = PostgresServer.start_in(folder / "postgres", options.postgres)
     with EmbeddedRedis(folder / "redis") as redis:
         try:
             database = server.create_database()

@@ -69,10 +69,13 @@ class RelayProcess:
 
     def wait_ready(self) -> None:
         def ready() -> bool:
-            assert self.is_running, f"{self.name} ended with {self.exit_code}:\n{self.text()[-3000:]}"
+            self.check_running()
             return self.is_ready()
 
         wait_until(ready, START_SECONDS, f"{self.name} is ready")
+
+    def check_running(self) -> None:
+        assert self.is_running, f"{self.name} ended with {self.exit_code}:\n{self.text()[-3000:]}"
 
     def text(self) -> str:
         """What this run of it logged."""
@@ -222,6 +225,17 @@ class Fleet:
         for process in self.processes:
             if process.is_running:
                 process.wait_ready()
+
+    def wait_for_one(self, timeout_seconds: float = START_SECONDS) -> list[RelayProcess]:
+        """Those that are ready, as soon as one is. None may have ended by itself."""
+
+        def ready() -> list[RelayProcess]:
+            for process in self.processes:
+                process.check_running()
+            return [process for process in self.processes if process.is_ready()]
+
+        names = ", ".join(process.name for process in self.processes)
+        return wait_until(ready, timeout_seconds, f"one of {names} is ready; their logs are in {self.folder}")
 
     def close(self) -> None:
         for process in self.processes:

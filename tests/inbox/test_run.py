@@ -11,6 +11,7 @@ import psycopg
 import pytest
 
 from tests.inbox.effects import drain, effects, has_effects, leave_effect
+from tests.nesting import TOO_DEEP
 from tests.sql.inbox.inboxes import call, claim, fill, fill_many, names
 from tests.waiting import wait_until
 
@@ -111,7 +112,7 @@ def test_a_moment_that_python_does_not_have_stops_no_message(db, database):
     assert drain(database) == 2
 
 
-@pytest.mark.parametrize("payload", ["[" * 5000 + "]" * 5000, "1" * 5000], ids=["deep", "long number"])
+@pytest.mark.parametrize("payload", [TOO_DEEP, "1" * 5000], ids=["deep", "long number"])
 def test_a_message_that_python_cannot_parse_fails_and_its_neighbours_are_handled(db, database, payload):
     fill(db, "bad", payload=payload)
     assert drain(database) == 0

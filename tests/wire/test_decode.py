@@ -11,6 +11,7 @@ from relay.models import Failure, InboxRow, Message, Received
 from relay.wire.decode import CODES, EVENT_VARIABLES, FORMATS, LONGEST_EVENT_ID, Decoder
 from relay.wire.encode import FORMATS as FORWARD_FORMATS
 from relay.wire.encode import Wire
+from tests.nesting import DEPTH, TOO_DEEP
 
 NOON = datetime(2025, 3, 1, 12, 0, 0, 5, tzinfo=UTC)
 TRACE = "0af7651916cd43dd8448eb211c80319c"
@@ -23,7 +24,7 @@ AWKWARD: list[bytes] = [
     b'{"n": 12345678901234567890123, "f": 0.1000000000000000055511151231257827, "g": 1.10, "h": 1e400}',
     b'{"n": ' + b"7" * 6000 + b"}",
     '{"text": "ümlaut 😀 \\\\u0000 and a tab\\t", "b": 1,  "a": 2}'.encode(),
-    b'{"a": ' * 3000 + b"1" + b"}" * 3000,
+    b'{"a": ' * DEPTH + b"1" + b"}" * DEPTH,
     b'{"big": "' + b"x" * 1_000_000 + b'"}',
     b'{"payload": 1, "schema": 2, "id": 3}',
 ]
@@ -173,7 +174,7 @@ class TestPaths:
         made = row(received(self.PAYLOAD), event_type=path, aggregate_id=path)
         assert (made.event_type, made.aggregate_id) == (None, None)
 
-    @pytest.mark.parametrize("body", [b"{", b"hello", b"", b"{} {}", b"[" * 5000 + b"]" * 5000])
+    @pytest.mark.parametrize("body", [b"{", b"hello", b"", b"{} {}", TOO_DEEP.encode()], ids=range(5))
     def test_they_need_a_payload_that_can_be_parsed(self, body: bytes) -> None:
         expected = "bad_event_id" if body == b"" else "not_json"
         assert refusal(received(body), event_id="$.id").code == expected
@@ -221,7 +222,7 @@ class TestEnvelope:
         assert row(self.sent(payload), wire_format="envelope").payload == payload.decode()
 
     def test_headers_that_python_cannot_parse_are_stored_all_the_same(self) -> None:
-        deep = b'{"a": ' + b"[" * 5000 + b"]" * 5000 + b"}"
+        deep = b'{"a": ' + TOO_DEEP.encode() + b"}"
         assert row(self.sent(b"1", deep), wire_format="envelope").headers == deep.decode()
 
     def test_a_header_of_it_can_be_named(self) -> None:

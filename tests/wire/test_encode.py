@@ -8,6 +8,7 @@ from relay.models import Message
 from relay.wire.encode import FORMATS, Wire
 from relay.wire.formats.base import rfc3339
 from relay.wire.templates import TEMPLATE_VARIABLES, compile_template
+from tests.nesting import TOO_DEEP
 
 NOON = datetime(2025, 3, 1, 12, 0, 0, 5, tzinfo=UTC)
 
@@ -107,7 +108,7 @@ class TestRaw:
         assert record.headers == {}
 
     @pytest.mark.parametrize(
-        "value", [b"[" * 5000 + b"]" * 5000, b"1" * 5000], ids=["nested deeply", "a number of many digits"]
+        "value", [TOO_DEEP.encode(), b"1" * 5000], ids=["nested deeply", "a number of many digits"]
     )
     def test_headers_that_python_cannot_parse_travel_as_they_are(self, value: bytes) -> None:
         (record,) = wire().records([message(headers=b'{"odd": ' + value + b', "type": "a\\"b"}')])

@@ -12,6 +12,7 @@ from relay.wire import json_scanner
 from relay.wire.json_scanner import value_end
 from relay.wire.json_text import compact, encode_object, encode_value, is_value, members, parse, scalar, string, values
 from relay.wire.templates import encode_json, header_text
+from tests.nesting import DEPTH
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
@@ -20,11 +21,11 @@ JSON = st.recursive(
 )
 
 DEEP = [
-    "[" * 3000 + "]" * 3000,
-    "[" * 3000 + "]" * 2999,
-    '{"a":' * 3000 + '"}]\\""' + "}" * 3000,
-    "[" * 3000 + '"\\' + "]" * 3000,
-    "[" * 3000 + "}x" * 3000,
+    "[" * DEPTH + "]" * DEPTH,
+    "[" * DEPTH + "]" * (DEPTH - 1),
+    '{"a":' * DEPTH + '"}]\\""' + "}" * DEPTH,
+    "[" * DEPTH + '"\\' + "]" * DEPTH,
+    "[" * DEPTH + "}x" * DEPTH,
 ]
 NUMBERS = [
     "1.10", "1e-400", "1e400", "-1E+5", "12345678901234.5678901", "9" * 5000, "-0", "-0.0", "0e1", "[1e999999999]",
@@ -134,18 +135,18 @@ def test_of_equal_names_the_last_counts() -> None:
     assert members('{"a": 1, "a": 2}') == {"a": "2"}
 
 
-@pytest.mark.parametrize("value", ["[" * 3000 + "]" * 3000, '{"a":' * 3000 + '"}]\\""' + "}" * 3000, "9" * 5000])
+@pytest.mark.parametrize("value", ["[" * DEPTH + "]" * DEPTH, '{"a":' * DEPTH + '"}]\\""' + "}" * DEPTH, "9" * 5000])
 def test_deep_values_and_long_numbers_are_taken_whole(value: str) -> None:
     assert members(f'{{"x": {value}, "y": 2}}') == {"x": value, "y": "2"}
 
 
 def test_a_string_that_does_not_end_is_read_once_to_the_end_of_the_text() -> None:
     # If each quote in it began a string again, the brackets would count, and the time would grow with the square.
-    text = "[" * 3000 + '"' + '\\"' * 10 + "]" * 3000
+    text = "[" * DEPTH + '"' + '\\"' * 10 + "]" * DEPTH
     with pytest.raises(ValueError, match="the value does not end"):
         value_end(text, 0)
-    assert [token.end() for token in json_scanner._TOKEN.finditer(text, 3000)] == [len(text)]
-    assert [token.end() for token in json_scanner._TOKEN.finditer(text[:3001] + "\\", 3000)] == [3002]
+    assert [token.end() for token in json_scanner._TOKEN.finditer(text, DEPTH)] == [len(text)]
+    assert [token.end() for token in json_scanner._TOKEN.finditer(text[: DEPTH + 1] + "\\", DEPTH)] == [DEPTH + 2]
 
 
 @pytest.mark.parametrize(
@@ -169,7 +170,7 @@ def test_a_string_that_does_not_end_is_read_once_to_the_end_of_the_text() -> Non
         '{"a":1}x',
         '{"a":1}{}',
         '{"a":}',
-        '{"a":' + "[" * 3000 + "}",
+        '{"a":' + "[" * DEPTH + "}",
     ],
 )
 def test_what_is_no_object_is_refused(text: str) -> None:

@@ -15,6 +15,7 @@ from relay.wire.decode import Decoder
 from relay.wire.encode import FORMATS, Wire
 from relay.wire.formats.base import Binding
 from tests.backends.postgresql.outbox_source_harness import OUTBOX, publish
+from tests.nesting import DEPTH
 from tests.services.postgres import Database
 
 PAYLOADS = [
@@ -25,7 +26,7 @@ PAYLOADS = [
     "false",
     '{"n": 12345678901234567890123, "f": 0.1000000000000000055511151231257827, "g": 1.10, "h": -1e400}',
     '{"emoji": "😀 日本語", "nul": "\\\\u0000", "tab": "\\t", "quote": "\\""}',
-    '{"a": ' * 2000 + "1" + "}" * 2000,
+    '{"a": ' * DEPTH + "1" + "}" * DEPTH,
     json.dumps({"big": "x" * 1_000_000}),
     '{"payload": {"data": 1}, "schema": null, "specversion": "1.0"}',
 ]

@@ -9,6 +9,7 @@ from relay.backends.memory.sink import MemorySink
 from relay.backends.memory.source import MemorySource, forget
 from relay.wire.decode import Decoder
 from relay.wire.encode import Wire
+from tests.nesting import TOO_DEEP
 
 
 @pytest.fixture
@@ -77,7 +78,7 @@ def test_headers_of_a_dead_letter_that_python_cannot_parse_do_not_stop_its_neigh
     for body in (b"{1", b"{2"):
         commands.send(body)
     bench.drain()
-    deep = '{"deep": ' + "[" * 5000 + "]" * 5000 + ', "n": 1}'
+    deep = '{"deep": ' + TOO_DEEP + ', "n": 1}'
     bench.query("update tide.dead_letter set body = '1', headers = %s::text::jsonb where event_id = 'commands/0'", deep)
     bench.query("update tide.dead_letter set body = '1' where event_id = 'commands/1'")
     bench.query("select tide.relay_dlq_retry('p')")

@@ -3,17 +3,18 @@
 from confluent_kafka import KafkaError
 
 from relay.backends.kafka.errors import ERRORS
+from tests.backends.clients import is_older
 
 NAMES = {name for name in dir(KafkaError) if name.isupper() and isinstance(getattr(KafkaError, name), int)}
 
 
 def test_every_error_of_the_client_has_a_verdict() -> None:
-    assert len(NAMES) > 180
+    assert len(NAMES) > 160
     assert NAMES - ERRORS.answers.keys() == {"NO_ERROR"}
 
 
 def test_every_name_is_one_of_the_client() -> None:
-    assert ERRORS.answers.keys() - NAMES == set()
+    assert is_older("confluent-kafka") or ERRORS.answers.keys() - NAMES == set()
 
 
 def test_only_a_record_that_the_broker_refuses_is_given_up() -> None:

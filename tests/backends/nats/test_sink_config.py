@@ -15,6 +15,7 @@ from relay.backends.nats.errors import ERRORS
 from relay.backends.nats.sink import NatsSink, _subject_problem, _unsendable
 from relay.errors import ConfigError
 from relay.models import Record
+from tests.backends.clients import differences
 
 
 def config(**keys: Any) -> NatsSinkConfig:
@@ -113,7 +114,7 @@ class TestWhatCanNeverBeSent:
 class TestTheTablesOfErrors:
     @pytest.mark.parametrize("module", [nats.errors, nats.js.errors])
     def test_name_every_exception_of_the_client_and_none_besides(self, module: Any) -> None:
-        assert ERRORS.differences(module) == set()
+        assert differences(ERRORS, module, "nats-py") == set()
 
     def test_only_what_a_record_itself_does_wrong_is_permanent(self) -> None:
         assert ERRORS.permanent == {"too_large", "bad_subject", "bad_header"}

@@ -5,10 +5,11 @@ import pytest
 
 from relay.backends.rabbitmq.errors import ERRORS, largest_message_bytes
 from relay.errors import ConfigError, NotConnected
+from tests.backends.clients import differences
 
 
 def test_the_table_names_every_exception_of_the_client_and_none_besides() -> None:
-    assert ERRORS.differences(amqp.exceptions) == set()
+    assert differences(ERRORS, amqp.exceptions, "amqp") == set()
 
 
 def test_every_reply_code_of_the_server_has_an_answer() -> None:

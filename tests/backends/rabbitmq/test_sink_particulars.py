@@ -58,12 +58,8 @@ class TestRefusals:
     def test_the_servers_own_limit_is_learnt_from_its_refusal(self, harness: RabbitmqHarness) -> None:
         batch = harness.records(*"abcde")
         batch[2] = batch[2]._replace(body=b"x" * 5001)
-        harness.broker.tell("application:set_env(rabbit, max_message_size, 5000)")
-        try:
-            with opened(harness) as sink:
-                refused = within(Limits.moment_seconds, lambda: publish_through(sink, batch))
-        finally:
-            harness.broker.tell("application:set_env(rabbit, max_message_size, 134217728)")
+        with harness.broker.limited(5000), opened(harness) as sink:
+            refused = within(Limits.moment_seconds, lambda: publish_through(sink, batch))
         assert said(refused) == [(2, True, "too_large")]
         assert sorted(set(harness.ids())) == [1, 2, 4, 5]
 

@@ -10,6 +10,7 @@ from relay.backends.redis.config import RedisKeys, address_of, connect_options
 from relay.backends.redis.connection import client_name, packed_command
 from relay.backends.redis.errors import ERRORS
 from relay.errors import ConfigError
+from tests.backends.clients import differences
 
 
 def keys(**values: Any) -> RedisKeys:
@@ -103,7 +104,7 @@ class TestTls:
 
 class TestTheTablesOfErrors:
     def test_name_every_exception_of_the_client_and_none_besides(self) -> None:
-        assert ERRORS.differences(redis.exceptions) == set()
+        assert differences(ERRORS, redis.exceptions, "redis") == set()
 
     def test_only_what_a_record_itself_does_wrong_is_permanent(self) -> None:
         assert ERRORS.permanent == {"too_large"}

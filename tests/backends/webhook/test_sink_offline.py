@@ -16,6 +16,7 @@ from relay.backends.webhook.sink import CONNECTION_CODES, WebhookSink
 from relay.errors import ConfigError
 from relay.models import Failure
 from relay.pipelines.config import parse_forward
+from tests.backends.clients import differences
 
 
 def config(**keys: Any) -> WebhookSinkConfig:
@@ -108,7 +109,7 @@ class TestTls:
 
 class TestTheTableOfErrors:
     def test_names_every_exception_of_the_client_and_none_besides(self) -> None:
-        assert ERRORS.differences(httpcore) == set()
+        assert differences(ERRORS, httpcore, "httpcore") == set()
         theirs = [name for name in ERRORS.exceptions if name.startswith("httpcore.")]
         assert all(issubclass(getattr(httpcore, name.partition(".")[2]), CLIENT_ERRORS) for name in theirs)
 

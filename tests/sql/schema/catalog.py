@@ -5,8 +5,6 @@ import re
 import subprocess
 from urllib.parse import urlsplit
 
-from relay.local.servers import _postgres_programs
-
 ONE_OUTBOX = re.compile(r"\bmessage_\d")
 
 CATALOG = """
@@ -67,7 +65,7 @@ def dump(database):
         "--host=127.0.0.1",
         f"--port={url.port}",
     ]
-    program = _postgres_programs(database.server.version) / "pg_dump"
+    program = database.server.clients / "pg_dump"
     done = subprocess.run(
         [program, *arguments, f"--username={url.username}", database.name],
         env=os.environ | {"PGPASSWORD": url.password or ""}, capture_output=True, text=True, timeout=60, check=True,

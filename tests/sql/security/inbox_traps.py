@@ -70,6 +70,9 @@ TRAPS = {
     ),
 }
 
+SINCE = {"type_named_at_run_time": 16}
+"""The first PostgreSQL that has the function, where one is newer than 14."""
+
 # The same kind with functions of PostgreSQL, which leave no trace in pg_depend, and in other places.
 BUILT_IN_TRAPS = {
     "text_run_by_a_default": (f"alter table app.events alter mine set default {REWRITE}::text", "ts_rewrite"),

@@ -20,6 +20,7 @@ from relay.backends.webhook.url import parse_url
 from relay.jobs.models import Ended
 from relay.models import Failure
 from relay.reach import Reach
+from tests.backends.clients import differences
 from tests.backends.webhook.test_tls import Certificates, certificates  # noqa: F401  a fixture
 from tests.services.http_receiver import HttpReceiver, Request, Rule
 from tests.workers.jobs.http_client import LOCAL, UUID, client, run
@@ -225,7 +226,7 @@ class TestTheRulesAreThoseOfTheWebhookSink:
         import h11._util
         import httpcore
 
-        assert ERRORS.differences(h11._util) == set()
+        assert differences(ERRORS, h11._util, "h11") == set()
         for name in ("LocalProtocolError", "RemoteProtocolError"):
             assert ERRORS.verdict(getattr(h11, name)("x")) == ERRORS.verdict(getattr(httpcore, name)("x"))
 

@@ -42,9 +42,8 @@ def limited(server: Any) -> Iterator[None]:
             yield
             client.config_set("proto-max-bulk-len", 512 * 1024 * 1024)
     else:
-        Broker(server).tell("application:set_env(rabbit, max_message_size, 1000000)")
-        yield
-        Broker(server).tell("application:set_env(rabbit, max_message_size, 134217728)")
+        with Broker(server).limited(1_000_000):
+            yield
 
 
 def test_a_lost_broker_costs_an_attempt_only_while_it_is_away(server, proxy, hand_off):

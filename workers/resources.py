@@ -1,13 +1,14 @@
 """What the drains of one process share: connections, open sinks and sources, slots to wait in."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
 from threading import Lock
 from typing import Generic, Protocol, TypeVar
 
 from relay.backends.sink import Sink
 from relay.backends.source import Source
-from relay.database.connection import Pool, database_errors, make_worker_pool, pooled
+from relay.database.connection import Connection, Pool, database_errors, make_worker_pool, pooled
 from relay.database.identity import read_identity
 from relay.database.migrate import Watch
 from relay.process.stop import Stop
@@ -18,6 +19,8 @@ from workers.wait_slots import WaitSlots
 MAX_IDLE = 64
 # A thread that serves a queue asks: it must not wait long for a session that drains hold.
 IDENTITY_SECONDS = 2.0
+# A sign of life gets its turn when the next drain ends.
+PRESENCE_SECONDS = 30.0
 
 
 class Closable(Protocol):
@@ -102,6 +105,12 @@ class Resources:
         """Of the database. Raises NotConnected, ConfigError, MigrationError."""
         with database_errors(), pooled(self.pool, IDENTITY_SECONDS) as connection:
             return read_identity(connection)
+
+    @contextmanager
+    def session(self) -> Iterator[Connection]:
+        """For a sign of life. Raises NotConnected, ConfigError, MigrationError."""
+        with database_errors(), pooled(self.pool, PRESENCE_SECONDS) as connection:
+            yield connection
 
     def close(self) -> None:
         """After the last drain has ended."""

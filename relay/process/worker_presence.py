@@ -1,0 +1,78 @@
+"""Worker processes give signs of life in the database, with the queues that they serve.
+
+Those who look may be on another machine, and on another broker: that is then what is wrong.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from functools import partial
+
+import dramatiq
+import structlog
+from dramatiq.middleware import Middleware
+
+from relay.database.connection import Connection
+from relay.errors import RelayError
+from relay.process.presence import BEAT_SECONDS, Presence
+from relay.process.worker_health import lacking
+
+log = structlog.get_logger(__name__)
+
+LOOK_SECONDS = 1.0
+
+Sessions = Callable[[], AbstractContextManager[Connection]]
+"""A session of the process, waited for: drains may hold all of them."""
+
+
+class WorkerPresence(Middleware):
+    """Beats in a thread of its own, and at once when a queue is lost or found."""
+
+    def __init__(self, session: Sessions) -> None:
+        self._session = session
+        self._ended = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._presence: Presence | None = None
+        self._told = False
+        """Whether it was logged that no sign of life can be given."""
+
+    def after_worker_boot(self, broker: dramatiq.Broker, worker: dramatiq.Worker) -> None:
+        self._presence = Presence("workers")
+        self._thread = threading.Thread(target=self._run, args=(broker, worker), name="presence", daemon=True)
+        self._thread.start()
+
+    def before_worker_shutdown(self, _broker: dramatiq.Broker, _worker: dramatiq.Worker) -> None:
+        self._ended.set()
+
+    def leave(self) -> None:
+        """After the last drain has ended, and before the sessions are closed."""
+        self._ended.set()
+        if self._thread and self._presence:
+            self._thread.join()
+            self._try(self._presence.leave)
+
+    def _run(self, broker: dramatiq.Broker, worker: dramatiq.Worker) -> None:
+        assert self._presence is not None
+        queues = sorted(worker.consumer_whitelist or broker.get_declared_queues())
+        told: list[str] | None = None
+        next_at = 0.0
+        while not self._ended.is_set():
+            missing = lacking(broker, worker)
+            if missing != told or time.monotonic() >= next_at:
+                beat = partial(self._presence.beat, queues=queues, lacking=missing)
+                told = missing if self._try(beat) else None
+                next_at = time.monotonic() + BEAT_SECONDS
+            self._ended.wait(LOOK_SECONDS if told is not None else BEAT_SECONDS)
+
+    def _try(self, write: Callable[[Connection], None]) -> bool:
+        try:
+            with self._session() as connection:
+                write(connection)
+        except RelayError as error:
+            if not self._told:
+                log.warning("no sign of life can be given", reason=str(error))
+            self._told = True
+            return False
+        self._told = False
+        return True

@@ -6,9 +6,14 @@ from collections.abc import Sequence
 from typing import Literal
 from uuid import uuid4
 
+import structlog
+
 import relay
 from relay.database.connection import Connection, database_errors
+from relay.errors import RelayError
 from relay.sql import query
+
+log = structlog.get_logger(__name__)
 
 BEAT_SECONDS = 10.0
 SILENT_SECONDS = 60.0
@@ -26,6 +31,13 @@ class Presence:
             "pid": os.getpid(),
             "version": relay.__version__,
         }
+        self._told = False
+
+    def tell(self, error: RelayError | None) -> None:
+        """Logs that no sign of life can be given, once until one is. Nothing else of the process depends on it."""
+        if error is not None and not self._told:
+            log.warning("no sign of life can be given", reason=str(error))
+        self._told = error is not None
 
     def beat(self, connection: Connection, queues: Sequence[str] = (), lacking: Sequence[str] = ()) -> None:
         """A sign of life. `lacking` are those of its queues that it is not connected to. Raises RelayError."""

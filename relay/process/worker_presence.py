@@ -10,15 +10,12 @@ from contextlib import AbstractContextManager
 from functools import partial
 
 import dramatiq
-import structlog
 from dramatiq.middleware import Middleware
 
 from relay.database.connection import Connection
 from relay.errors import RelayError
 from relay.process.presence import BEAT_SECONDS, Presence
 from relay.process.worker_health import lacking
-
-log = structlog.get_logger(__name__)
 
 LOOK_SECONDS = 1.0
 
@@ -34,8 +31,6 @@ class WorkerPresence(Middleware):
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
         self._presence: Presence | None = None
-        self._told = False
-        """Whether it was logged that no sign of life can be given."""
 
     def after_worker_boot(self, broker: dramatiq.Broker, worker: dramatiq.Worker) -> None:
         self._presence = Presence("workers")
@@ -66,13 +61,12 @@ class WorkerPresence(Middleware):
             self._ended.wait(LOOK_SECONDS if told is not None else BEAT_SECONDS)
 
     def _try(self, write: Callable[[Connection], None]) -> bool:
+        assert self._presence is not None
         try:
             with self._session() as connection:
                 write(connection)
         except RelayError as error:
-            if not self._told:
-                log.warning("no sign of life can be given", reason=str(error))
-            self._told = True
+            self._presence.tell(error)
             return False
-        self._told = False
+        self._presence.tell(None)
         return True

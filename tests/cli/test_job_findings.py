@@ -48,14 +48,17 @@ def test_each_finding_says_what_to_do(bench: Bench) -> None:
     [(result, found, fix)] = of_check(bench, "workers")
     assert (only(bench)[0], result) == ("skipped", "failed") and "relay workers --jobs MODULE" in (fix or "")
     assert found.startswith("none is alive; no worker serves queue mail, and 1 job is due, the oldest for ")
-    # Workers of messages only, and two queues that none serves: one finding.
+    # Workers of messages only, and two queues that none serves: one finding, of the one in which jobs are due.
     bench.session.execute(
         "select tide.job_queue_create('sms'), tide.process_beat(gen_random_uuid(), 'workers', 'here', 9, '0')"
     )
     assert of_check(bench, "workers")[0][0] == "ok"
     result, found, fix = only(bench)
     assert (result, fix) == ("failed", "start workers that have the handlers: relay workers --jobs MODULE")
-    assert found.startswith("no worker serves queues mail, sms, and 1 job is due, the oldest for ")
+    assert found.startswith("no worker serves queue mail, and 1 job is due, the oldest for ")
+    bench.session.execute("update tide.job_wait set available_at = 'infinity'")
+    assert only(bench)[:2] == ("warning", "no worker serves queues mail, sms; nothing is overdue")
+    bench.session.execute("update tide.job_wait set available_at = '2020-01-01'")
     bench.session.execute("select tide.job_queue_drop('sms')")
     result, found, fix = only(bench)
     bench.session.execute("select tide.job_worker_start('here', 1, '{mail}', 10)")

@@ -41,12 +41,13 @@ def jobs(connection: Connection, _settings: Settings) -> Iterator[Finding]:
 
 
 def unserved_text(queues: Sequence[Numbers]) -> str:
-    """Of queues that no worker serves, with what is due in them; empty if none waits for longer than a start takes."""
-    due, seconds = sum(queue.due for queue in queues), max((queue.oldest_due_seconds for queue in queues), default=0.0)
-    if seconds <= UNSERVED_SECONDS:
+    """Of these queues, which no worker serves, those with jobs that wait longer than a start takes; may be empty."""
+    overdue = [queue for queue in queues if queue.oldest_due_seconds > UNSERVED_SECONDS]
+    if not overdue:
         return ""
+    due, seconds = sum(queue.due for queue in overdue), max(queue.oldest_due_seconds for queue in overdue)
     waiting = f"{counted(due, 'job is', 'jobs are')} due, the oldest for {seconds_text(seconds)}"
-    return f"no worker serves {_names(queues)}, and {waiting}"
+    return f"no worker serves {_names(overdue)}, and {waiting}"
 
 
 def _names(queues: Sequence[Numbers]) -> str:

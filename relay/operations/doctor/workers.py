@@ -32,7 +32,7 @@ def none_alive(seen: Look) -> Finding:
     jobs = unserved_text(seen.jobs)
     if seen.pipelines and not (jobs or seen.waiting_text()):
         found += f", and {counted(len(seen.pipelines), 'pipeline needs', 'pipelines need')} them"
-    found += seen.waiting_text() + (f"; {jobs}" if jobs else "")
+    found += (f"; {jobs}" if jobs else "") + seen.waiting_text()
     if any(depth.consumers for depth in seen.depths.values()):
         found += "; yet some serve queues on this broker, and cannot say in the database that they live"
         fix = "see their logs, and grant their role its rights: select tide.grant_relay('ROLE');"

@@ -18,7 +18,7 @@ from relay.backends.webhook.source import WebhookSource
 from relay.database import migrate
 from relay.database.connection import Connection, connect, database_errors
 from relay.database.notifications import Listener
-from relay.errors import ConfigError, MigrationError, NotConnected
+from relay.errors import ConfigError, MigrationError, NotConnected, RelayError
 from relay.known_secrets import remember
 from relay.pipelines.config import ReverseConfig, parse_reverse, read_config
 from relay.pipelines.secret_refs import resolve
@@ -132,8 +132,12 @@ class Hooks:
 
     def _beat(self, connection: Connection) -> None:
         if time.monotonic() >= self._beats_at:
-            self._presence.beat(connection)
             self._beats_at = time.monotonic() + BEAT_SECONDS
+            try:
+                self._presence.beat(connection)
+                self._presence.tell(None)
+            except RelayError as error:  # such as a right that is missing; a lost session shows at the next read
+                self._presence.tell(error)
 
     def _read(self, connection: Connection) -> None:
         with connection.cursor(row_factory=dict_row) as cursor:

@@ -79,9 +79,9 @@ class Equip(Middleware):
         """Of the database whose queues are served."""
         return self.resources.identity()
 
-    def session(self) -> AbstractContextManager[Connection]:
+    def session(self, wait_seconds: float) -> AbstractContextManager[Connection]:
         """For a sign of life."""
-        return self.resources.session()
+        return self.resources.session(wait_seconds)
 
     def before_worker_shutdown(self, _broker: dramatiq.Broker, _worker: dramatiq.Worker) -> None:
         self.resources.stop.set()

@@ -19,8 +19,6 @@ from workers.wait_slots import WaitSlots
 MAX_IDLE = 64
 # A thread that serves a queue asks: it must not wait long for a session that drains hold.
 IDENTITY_SECONDS = 2.0
-# A sign of life gets its turn when the next drain ends.
-PRESENCE_SECONDS = 30.0
 
 
 class Closable(Protocol):
@@ -107,9 +105,9 @@ class Resources:
             return read_identity(connection)
 
     @contextmanager
-    def session(self) -> Iterator[Connection]:
+    def session(self, wait_seconds: float) -> Iterator[Connection]:
         """For a sign of life. Raises NotConnected, ConfigError, MigrationError."""
-        with database_errors(), pooled(self.pool, PRESENCE_SECONDS) as connection:
+        with database_errors(), pooled(self.pool, wait_seconds) as connection:
             yield connection
 
     def close(self) -> None:

@@ -18,9 +18,12 @@ from relay.process.presence import BEAT_SECONDS, Presence
 from relay.process.worker_health import lacking
 
 LOOK_SECONDS = 1.0
+# A sign of life gets its turn when the next drain ends; a stop does not wait for a PostgreSQL that is gone.
+BEAT_WAIT_SECONDS = 30.0
+LEAVE_WAIT_SECONDS = 2.0
 
-Sessions = Callable[[], AbstractContextManager[Connection]]
-"""A session of the process, waited for: drains may hold all of them."""
+Sessions = Callable[[float], AbstractContextManager[Connection]]
+"""A session of the process, waited for for so many seconds: drains may hold all of them."""
 
 
 class WorkerPresence(Middleware):
@@ -44,8 +47,8 @@ class WorkerPresence(Middleware):
         """After the last drain has ended, and before the sessions are closed."""
         self._ended.set()
         if self._thread and self._presence:
-            self._thread.join()
-            self._try(self._presence.leave)
+            self._thread.join(LEAVE_WAIT_SECONDS)
+            self._try(self._presence.leave, LEAVE_WAIT_SECONDS)
 
     def _run(self, broker: dramatiq.Broker, worker: dramatiq.Worker) -> None:
         assert self._presence is not None
@@ -56,14 +59,14 @@ class WorkerPresence(Middleware):
             missing = lacking(broker, worker)
             if missing != told or time.monotonic() >= next_at:
                 beat = partial(self._presence.beat, queues=queues, lacking=missing)
-                told = missing if self._try(beat) else None
+                told = missing if self._try(beat, BEAT_WAIT_SECONDS) else None
                 next_at = time.monotonic() + BEAT_SECONDS
             self._ended.wait(LOOK_SECONDS if told is not None else BEAT_SECONDS)
 
-    def _try(self, write: Callable[[Connection], None]) -> bool:
+    def _try(self, write: Callable[[Connection], None], wait_seconds: float) -> bool:
         assert self._presence is not None
         try:
-            with self._session() as connection:
+            with self._session(wait_seconds) as connection:
                 write(connection)
         except RelayError as error:
             self._presence.tell(error)

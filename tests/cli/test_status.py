@@ -131,7 +131,10 @@ def test_an_invalid_pipeline_shows_the_reason(database: Database, redis_server: 
         assert found["why"].startswith("invalid: colour: unknown key")
 
 
-def test_missing_workers_are_named(to_file: Database, redis_server: EmbeddedRedis) -> None:
+def test_missing_workers_are_named(
+    to_file: Database, redis_server: EmbeddedRedis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("relay.operations.fleet.UNTAKEN_SECONDS", 1.0)
     publish(to_file)
     with fleet(to_file.url, redis_server.url, workers=False), to_file.connect() as db:
         found = wait_until(lambda: (s := status(to_file.url))["state"] == "waiting" and "worker" in s["why"] and s, 30)

@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import threading
+from contextlib import AbstractContextManager
 
 from relay.errors import ConfigError
 from relay.printable import printable
@@ -26,6 +27,7 @@ from dramatiq.middleware import Middleware
 from relay.broker import queues
 from relay.broker.factory import make_broker, serve
 from relay.broker.identity import Identity
+from relay.database.connection import Connection
 from relay.jobs.errors import HandlerError
 from relay.jobs.registry import load
 from relay.process.logs import configure_logging
@@ -33,6 +35,7 @@ from relay.process.metrics import worker_metrics
 from relay.process.stop import wait_for_end_of_parent
 from relay.process.worker_health import Heartbeat
 from relay.process.worker_metrics import WorkerMetricsEndpoint
+from relay.process.worker_presence import WorkerPresence
 from relay.settings import Settings
 from workers import maintenance
 from workers.drain import WrongSchema, run
@@ -76,6 +79,10 @@ class Equip(Middleware):
         """Of the database whose queues are served."""
         return self.resources.identity()
 
+    def session(self, wait_seconds: float) -> AbstractContextManager[Connection]:
+        """For a sign of life."""
+        return self.resources.session(wait_seconds)
+
     def before_worker_shutdown(self, _broker: dramatiq.Broker, _worker: dramatiq.Worker) -> None:
         self.resources.stop.set()
         if self.resources.jobs:
@@ -84,6 +91,7 @@ class Equip(Middleware):
     def after_worker_shutdown(self, _broker: dramatiq.Broker, _worker: dramatiq.Worker) -> None:
         if self.resources.jobs:
             self.resources.jobs.close()
+        presence.leave()
         self.resources.close()
 
     def stuck(self) -> int:
@@ -134,9 +142,9 @@ def maintain() -> None:
 
 
 equip = Equip()
-broker = make_broker(
-    settings.broker_url, middleware=[WorkerMetricsEndpoint(), Heartbeat(folder, equip.stuck), equip, EndWithMaster()]
-)
+presence = WorkerPresence(equip.session)
+middleware = [WorkerMetricsEndpoint(), Heartbeat(folder, equip.stuck), equip, presence, EndWithMaster()]
+broker = make_broker(settings.broker_url, middleware=middleware)
 # Read when the first queue is served, so that a process starts, and says why it waits, while PostgreSQL is down.
 serve(broker, Identity(equip.identity), lambda code: worker_metrics().refused.labels(code).inc(), equip.has_room)
 dramatiq.set_broker(broker)

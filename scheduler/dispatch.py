@@ -6,7 +6,7 @@ from collections.abc import Callable
 import dramatiq
 import structlog
 
-from relay.broker.factory import ping, serve
+from relay.broker.factory import leave_sign, ping, serve
 from relay.broker.queues import enqueue_drain, enqueue_maintenance
 from relay.errors import NotConnected
 from relay.models import Drain
@@ -28,8 +28,18 @@ class Dispatch:
     def __init__(self, broker: dramatiq.Broker, metrics: SchedulerMetrics) -> None:
         self._broker = broker
         self._metrics = metrics
+        self._scheduler_id = ""
         self._told: set[str] = set()
         """Codes of the errors since it last answered."""
+
+    @property
+    def failure(self) -> str | None:
+        """Why the broker does not take drains, as it said; None until it was asked."""
+        return self.trouble if self._told else None
+
+    def join(self, scheduler_id: str) -> None:
+        """From now on the broker shows that this scheduler uses it."""
+        self._scheduler_id = scheduler_id
 
     def serve(self, identity: str) -> None:
         """From now on, drains are of the database that has this identity. Before the first is emitted."""
@@ -49,6 +59,8 @@ class Dispatch:
             return
         try:
             ping(self._broker)
+            if self._scheduler_id:
+                leave_sign(self._broker, self._scheduler_id)
         except NotConnected as error:
             self._failed(error)
         else:

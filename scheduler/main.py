@@ -96,6 +96,7 @@ class Scheduler:
     def _serve(self, session: Session) -> None:
         log.info("scheduler started", scheduler=str(session.scheduler_id))
         self._session = session
+        self._dispatch.join(str(session.scheduler_id))
         self._groups_measured: set[str] = set()
         self._catalog = Catalog(self._settings.relay_group_id)
         self._ownership = Ownership(session, self._dispatch, self._metrics)
@@ -154,7 +155,7 @@ class Scheduler:
 
     def _heartbeat(self) -> None:
         late = time.monotonic() - self._beat_at > EVICT_SECONDS / 3
-        self._session.heartbeat()
+        self._session.heartbeat(self._ownership.waiting(), self._dispatch.failure)
         self._beat_at = time.monotonic()
         if late:
             return  # if this one was frozen, or PostgreSQL was, the others' silence proves nothing

@@ -3,6 +3,7 @@
 import math
 import random
 import time
+from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any
 
@@ -13,7 +14,7 @@ from relay.process.metrics import SchedulerMetrics
 from scheduler.dispatch import Dispatch
 from scheduler.due import DueList
 from scheduler.heard import ENDS, Heard
-from scheduler.session import Session
+from scheduler.session import Session, Waiting
 from scheduler.state import OwnedState, Spec
 
 log = structlog.get_logger(__name__)
@@ -230,10 +231,20 @@ class Ownership:
         waiting = [state for state in self._owned.values() if state.phase == "draining" and not state.started]
         started = self._session.started([state.drain for state in waiting]) if waiting else set()
         for state in waiting:
-            state.started = state.spec.name in started
+            if state.spec.name in started:
+                state.taken()
         queues = [DRAIN_QUEUES[state.spec.labels.direction] for state in waiting if not state.started]
         for queue in DRAIN_QUEUES.values():
             self._metrics.drains_waiting.labels(queue).set(queues.count(queue))
+
+    def waiting(self) -> dict[str, Waiting]:
+        """The drains that no worker has taken, by queue; a pipeline counts once, however often it was emitted again."""
+        now = time.monotonic()
+        found: dict[str, list[float]] = defaultdict(list)
+        for state in self._owned.values():
+            if state.untaken_since is not None:
+                found[DRAIN_QUEUES[state.spec.labels.direction]].append(now - state.untaken_since)
+        return {queue: Waiting(len(ages), round(max(ages), 1)) for queue, ages in found.items()}
 
 
 def _names(pipelines: Iterable[OwnedState]) -> list[str]:

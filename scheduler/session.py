@@ -3,10 +3,12 @@
 All ownership hangs on it: when it is lost, every lock is gone, and another scheduler may own the pipelines already.
 """
 
+import json
 import os
 import socket
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any, NamedTuple, Self
 from uuid import UUID, uuid4
 
@@ -15,7 +17,7 @@ from psycopg.rows import dict_row, namedtuple_row
 import relay
 from relay.database import migrate, pooler
 from relay.database.callers.refusals import refusals
-from relay.database.connection import connect, database_errors, is_shared
+from relay.database.connection import connect, database_errors, is_shared, storable
 from relay.database.identity import read_identity
 from relay.database.notifications import Listener
 from relay.errors import ConfigError, NotConnected
@@ -43,6 +45,17 @@ class PipelineLag(NamedTuple):
     """Age of the oldest message; None if there is none among these ids."""
     publisher_seconds: float
     """How long the oldest open publisher of its outbox has been open; 0 if there is none."""
+
+
+class Waiting(NamedTuple):
+    """Drains of one queue that no worker has taken."""
+
+    drains: int
+    seconds: float
+    """For how long the oldest has waited."""
+
+
+NOTHING_WAITS: Mapping[str, Waiting] = MappingProxyType({})
 
 
 class Session:
@@ -100,9 +113,14 @@ class Session:
         """Raises MigrationError if the schema has become one that this version cannot work with."""
         migrate.require_current(self._connection)
 
-    def heartbeat(self) -> None:
-        """Raises NotConnected if another scheduler declared this one dead, or a pooler gave it another session."""
-        beat = self._run("scheduler_heartbeat")
+    def heartbeat(self, waiting: Mapping[str, Waiting] = NOTHING_WAITS, broker_trouble: str | None = None) -> None:
+        """Says that this one is alive, which drains of it wait for a worker, and what is wrong with its broker.
+
+        Raises NotConnected if another scheduler declared this one dead, or a pooler gave it another session.
+        """
+        facts = json.dumps({queue: found._asdict() for queue, found in waiting.items()})
+        trouble = None if broker_trouble is None else storable(broker_trouble)
+        beat = self._run("scheduler_heartbeat", waiting=facts, trouble=trouble)
         if not beat:
             raise NotConnected("another scheduler ended this one, which had been silent for too long", code="evicted")
         if beat[0].backend_pid != self._server_process:

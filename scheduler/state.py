@@ -61,6 +61,8 @@ class OwnedState:
     """How often the bell rang during a drain, which may have read before: if ever, drain again after it."""
     started: bool = False
     """Whether a worker is known to have started the last drain."""
+    untaken_since: float | None = None
+    """When the first drain was emitted that no worker has taken, nor any after it, as far as is known."""
     again_seconds: float = FIRST_AGAIN_SECONDS
     vain_bells: int = 0
     """Drains in a row that a bell caused, and that found nothing."""
@@ -79,6 +81,11 @@ class OwnedState:
     def emitted(self, now: float) -> None:
         self.phase, self.rings, self.started = "draining", 0, False
         self.due_at = now + self.spec.lease_ms / 1000
+        self.untaken_since = now if self.untaken_since is None else self.untaken_since
+
+    def taken(self) -> None:
+        """A worker has started the last drain."""
+        self.started, self.untaken_since = True, None
 
     def doubted(self, until: float) -> None:
         """The broker failed, and may have the drain or not: only a new epoch rules out that it starts later."""
@@ -148,6 +155,7 @@ class OwnedState:
 
     def ended(self, outcome: str, retry_seconds: float | None, progressed: bool, now: float) -> None:
         """The drain in flight has ended."""
+        self.untaken_since = None
         if progressed or self.cause != "bell":
             self.vain_bells = 0
         elif outcome == "idle":

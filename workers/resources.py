@@ -1,13 +1,14 @@
 """What the drains of one process share: connections, open sinks and sources, slots to wait in."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
 from threading import Lock
 from typing import Generic, Protocol, TypeVar
 
 from relay.backends.sink import Sink
 from relay.backends.source import Source
-from relay.database.connection import Pool, database_errors, make_worker_pool, pooled
+from relay.database.connection import Connection, Pool, database_errors, make_worker_pool, pooled
 from relay.database.identity import read_identity
 from relay.database.migrate import Watch
 from relay.process.stop import Stop
@@ -102,6 +103,12 @@ class Resources:
         """Of the database. Raises NotConnected, ConfigError, MigrationError."""
         with database_errors(), pooled(self.pool, IDENTITY_SECONDS) as connection:
             return read_identity(connection)
+
+    @contextmanager
+    def session(self, wait_seconds: float) -> Iterator[Connection]:
+        """For a sign of life. Raises NotConnected, ConfigError, MigrationError."""
+        with database_errors(), pooled(self.pool, wait_seconds) as connection:
+            yield connection
 
     def close(self) -> None:
         """After the last drain has ended."""

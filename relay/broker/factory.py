@@ -77,3 +77,13 @@ def depths(broker: dramatiq.Broker) -> list[Depth]:
 def ping(broker: dramatiq.Broker) -> None:
     """Raises NotConnected unless the broker answers, within about 5 seconds."""
     cast(Any, broker).ping()
+
+
+def leave_sign(broker: dramatiq.Broker, scheduler_id: str) -> None:
+    """Lets others see that this scheduler uses the broker; for half a minute at most. Raises NotConnected."""
+    cast(Any, broker).leave_sign(scheduler_id)
+
+
+def has_sign(broker: dramatiq.Broker, scheduler_id: str) -> bool:
+    """Whether that scheduler uses the broker: the addresses of one broker may differ. Raises NotConnected."""
+    return bool(cast(Any, broker).has_sign(scheduler_id))

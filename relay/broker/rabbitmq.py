@@ -26,6 +26,7 @@ REFUSED = (pika.exceptions.AuthenticationError, pika.exceptions.ProbableAuthenti
 LOST = (BrokerConnectionError, pika.exceptions.AMQPError, OSError)
 
 DEAD_TTL_MS = 3_600_000
+RESOURCE_LOCKED = 405
 # The queues of a database that is gone, or has another identity now, are deleted when no one has used them for so long.
 UNUSED = {"x-expires": 7 * 86_400_000}
 
@@ -101,6 +102,25 @@ class ConfirmingRabbitmqBroker(RabbitmqBroker):
         except LOST as error:
             del self.connection  # so that the next try reconnects
             raise self._lost(error) from error
+
+    def leave_sign(self, scheduler_id: str) -> None:
+        try:
+            # It is gone with the connection. No message ever comes into it.
+            self.channel.queue_declare(_sign(scheduler_id), exclusive=True)
+        except LOST as error:
+            del self.connection
+            raise self._lost(error) from error
+
+    def has_sign(self, scheduler_id: str) -> bool:
+        try:
+            self.channel.queue_declare(_sign(scheduler_id), passive=True)
+        except pika.exceptions.ChannelClosedByBroker as error:
+            del self.channel
+            return bool(error.reply_code == RESOURCE_LOCKED)  # it is there, and belongs to another connection
+        except LOST as error:
+            del self.connection
+            raise self._lost(error) from error
+        return True
 
     def ensure(self, name: str) -> None:
         """Makes the queue, and the one for what its consumers refuse, where they do not exist. Raises AMQPError."""
@@ -179,6 +199,11 @@ class _Consumer(_RabbitmqConsumer):
             raise ConnectionClosed(error) from None
         self.known_tags.add(method.delivery_tag)
         return _RabbitmqMessage(method.redelivered, method.delivery_tag, message)
+
+
+def _sign(scheduler_id: str) -> str:
+    # Whatever the identity of the database: it may be about to change.
+    return f"tide.scheduler.{scheduler_id}"
 
 
 def _with_limits(url: str) -> str:

@@ -21,7 +21,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
 from importlib.resources import files
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import dramatiq
 import redis
@@ -53,11 +53,16 @@ WAKE_LIFETIME_SECONDS = 60
 # A drain that died in the queue is useless; it is kept for a while for diagnosis.
 DEAD_MESSAGE_LIFETIME_MS = 3_600_000
 
+# A scheduler renews its sign every five seconds.
+SIGN_SECONDS = 30
+
 LONGEST_ID = 64
 FETCH = files("relay.broker").joinpath("fetch.lua").read_text()
 WAKE = files("relay.broker").joinpath("wake.lua").read_text()
 
 log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
 
 
 def make(url: str, middleware: list[Middleware]) -> "WakingRedisBroker":
@@ -174,9 +179,11 @@ class WakingRedisBroker(RedisBroker):
         return [self._depth(name, count, connections) for name, count in zip(queue_names, waiting, strict=True)]
 
     def _connections(self) -> Counter[str] | None:
-        """How many there are of each name; None if this user may not see it."""
+        """How many there are of each name, in our database of the server; None if this user may not see it."""
+        db = str(self.client.get_connection_kwargs().get("db") or 0)
         try:
-            return Counter(str(client.get("name")) for client in self.client.client_list(_type="normal"))
+            clients = self.client.client_list(_type="normal")
+            return Counter(str(client.get("name")) for client in clients if client.get("db") == db)
         except redis.exceptions.NoPermissionError:
             return None
 
@@ -218,8 +225,25 @@ class WakingRedisBroker(RedisBroker):
                 return  # another client has put a key there: the server would take the write
             raise self._lost(error) from error
 
+    def leave_sign(self, scheduler_id: str) -> None:
+        self._call(lambda: self.client.set(_sign(scheduler_id), "", ex=SIGN_SECONDS))
+
+    def has_sign(self, scheduler_id: str) -> bool:
+        return bool(self._call(lambda: self.client.exists(_sign(scheduler_id))))
+
+    def _call(self, call: Callable[[], T]) -> T:
+        try:
+            return call()
+        except redis.exceptions.RedisError as error:
+            raise self._lost(error) from error
+
     def close(self) -> None:
         self.client.close()
+
+
+def _sign(scheduler_id: str) -> str:
+    # Whatever the identity of the database: it may be about to change.
+    return f"{NAMESPACE}:__scheduler__.{scheduler_id}"
 
 
 class _StopTaking(Middleware):

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from relay.database.connection import Connection, database_errors
 from relay.errors import ConfigError
-from relay.operations import job_queues, status_facts
+from relay.operations import fleet, job_queues, status_facts
 from relay.operations.base import rows
 from relay.operations.lag import Behind, Lags, read_lags
 from relay.operations.locks import strangers
@@ -30,6 +30,7 @@ def read_status(connection: Connection, names: Sequence[str] = ()) -> list[Statu
 def _read(connection: Connection, names: Sequence[str]) -> Iterator[Facts]:
     schedulers = rows(connection, "status_schedulers")
     pipelines = rows(connection, "status_pipelines", names=list(names) or None)
+    workers = [process for process in fleet.processes(connection) if process.kind == "workers"]
     if missing := sorted(set(names) - {row["name"] for row in pipelines}):
         raise ConfigError(f"pipeline {', '.join(missing)} does not exist; list them: relay pipeline list")
     # A queue of jobs has numbers of its own, and no messages.
@@ -42,7 +43,7 @@ def _read(connection: Connection, names: Sequence[str]) -> Iterator[Facts]:
     for row in pipelines:
         outbox, lag = outboxes.get(row["outbox_id"]), lags.get((row["outbox_id"], row["offset_id"]))
         yield Facts(row, schedulers, outbox, lag, holds.get(row["name"]), held_by.get(row["name"]),
-                    jobs.get(row["name"]))  # fmt: skip
+                    jobs.get(row["name"]), workers)  # fmt: skip
 
 
 def _read_jobs(connection: Connection, pipelines: Sequence[Row]) -> list[job_queues.Numbers]:

@@ -5,7 +5,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from relay.backends.registry import SOURCES, source_class
+from relay.broker.queues import DRAIN_QUEUES
 from relay.operations.base import seconds_text
+from relay.operations.fleet import Process, Waiting, waiting
 from relay.operations.job_queues import Numbers
 from relay.operations.lag import Lag
 
@@ -82,6 +85,24 @@ class Facts:
     stranger: Row | None
     """Who holds the lock of the pipeline, and is no scheduler."""
     jobs: Numbers | None
+    workers: Sequence[Process] = ()
+    """That are alive, whatever they serve."""
+
+    @property
+    def queue(self) -> str:
+        """Of its drains."""
+        return DRAIN_QUEUES[self.row["direction"]]
+
+    @property
+    def is_served(self) -> bool:
+        """Whether workers are connected to its queue, on whichever broker."""
+        return any(self.queue in worker.queues and self.queue not in worker.lacking for worker in self.workers)
+
+    @property
+    def waiting(self) -> Waiting:
+        """The drains in its queue that no worker has taken, as schedulers say."""
+        alive = [scheduler for scheduler in self.schedulers if is_alive(scheduler)]
+        return waiting(alive).get(self.queue, Waiting())
 
     @property
     def owner(self) -> Row | None:
@@ -111,6 +132,13 @@ class Facts:
 def is_alive(scheduler: Row) -> bool:
     """`scheduler` is a row of `status_schedulers`."""
     return bool(scheduler["connected"]) and scheduler["silent_seconds"] < SILENT_SECONDS
+
+
+def is_drained(pipeline: Row) -> bool:
+    """Whether workers drain it, a row of `status_pipelines`: it is enabled, valid, and no other process receives it."""
+    source_type = pipeline["source_type"]
+    is_passive = source_type in SOURCES and source_class(source_type).features.passive
+    return bool(pipeline["enabled"]) and not pipeline["invalid_reason"] and not is_passive
 
 
 def publisher_text(publisher: Row) -> str:

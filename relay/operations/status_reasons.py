@@ -7,6 +7,7 @@ from relay.backends.registry import SOURCES, source_class
 from relay.backends.source import PassiveSource
 from relay.masking import mask
 from relay.operations.base import counted, seconds_text
+from relay.operations.fleet import waiting_text
 from relay.operations.job_queues import Numbers
 from relay.operations.locks import ending, holder_text
 from relay.operations.status_facts import UNSERVED_SECONDS, Facts, Row, Status, is_alive, publisher_text
@@ -124,18 +125,34 @@ def _retrying(row: Row) -> Iterator[tuple[str, str]]:
         yield "retrying", f"waiting for retry until {_clock(row['retry_at'])} because {cause}"
 
 
+def _unserved(facts: Facts) -> Iterator[tuple[str, str]]:
+    """Why no drain of it can begin, if that is known."""
+    owner, queue = facts.owner, facts.queue
+    if owner is not None and owner["broker_trouble"]:
+        yield "waiting", f"its scheduler cannot use the broker: {owner['broker_trouble']}"
+    if not facts.workers:
+        yield "waiting", "no worker is alive: start relay workers"
+    if not facts.is_served:
+        lost = [w for w in facts.workers if queue in w.lacking]
+        yield "waiting", (f"no worker is connected to its queue {queue}: see the log of {lost[0].where}" if lost else
+                          f"no worker serves its queue {queue}: start relay workers --queues {queue}")  # fmt: skip
+
+
 def _waiting(facts: Facts) -> Iterator[tuple[str, str]]:
     row, outbox = facts.row, facts.outbox
     if facts.lag and facts.is_readable:
         if facts.lag.seconds > UNSERVED_SECONDS:
-            yield "waiting", ("a drain is due but none begins: are workers running (relay workers), "
-                              "and do they use the broker of the scheduler?")  # fmt: skip
+            yield from _unserved(facts)
+            yield "waiting", f"{_untaken(facts)}: relay doctor says whether workers use the broker of the scheduler"
         yield "waiting", "a drain is about to begin"
     if outbox and outbox.publishers:
         more = f" (and {len(outbox.publishers) - 1} more)" if len(outbox.publishers) > 1 else ""
         yield "held", f"{publisher_text(outbox.publishers[0])} holds the horizon at {outbox.horizon}{more}"
     if row["direction"] == "reverse":
-        yield "idle", "nothing to receive, or no worker is free: are workers running (relay workers)?"
+        yield from _unserved(facts)
+        if facts.waiting.is_long:
+            yield "waiting", f"{_untaken(facts)}: no worker is free, or they use another broker: relay doctor"
+        yield "idle", "nothing to receive"
     if not row["outbox_enabled"]:
         yield "idle", f"nothing to do: outbox {row['outbox']} is disabled and takes no messages"
     if outbox and outbox.others:
@@ -143,6 +160,12 @@ def _waiting(facts: Facts) -> Iterator[tuple[str, str]]:
         yield "idle", (f"nothing to do; {holder_text(other)}, holds locks like those of a publisher of outbox "
                        f"{row['outbox']}, and is not publishing: it holds nothing back")  # fmt: skip
     yield "idle", "nothing to do"
+
+
+def _untaken(facts: Facts) -> str:
+    if facts.waiting.is_long:
+        return waiting_text(facts.queue, facts.waiting)
+    return "a drain is due but none begins"
 
 
 def _clock(moment: datetime) -> str:

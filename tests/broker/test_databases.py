@@ -6,7 +6,7 @@ from queue import Queue
 import pytest
 
 from relay.broker import identity as identity_module
-from relay.broker.factory import depths, make_broker, serve
+from relay.broker.factory import depths, has_sign, leave_sign, make_broker, serve
 from relay.broker.identity import Identity
 from relay.errors import NotConnected
 from tests.broker.brokers import drain, numbers, running_worker, send
@@ -34,6 +34,19 @@ def test_workers_that_were_left_to_another_database_take_nothing(url):
             assert numbers(theirs, 1) == [21]
         assert ours.empty() and theirs.empty()
         broker.close()
+
+
+def test_a_scheduler_is_seen_on_its_broker_by_others_and_not_by_a_name_that_no_one_has(url):
+    scheduler, other = make_broker(url), make_broker(url)
+    try:
+        assert not has_sign(other, "a")
+        leave_sign(scheduler, "a")
+        leave_sign(scheduler, "a")  # as it does every few seconds
+        assert has_sign(other, "a") and not has_sign(other, "b")
+        assert has_sign(scheduler, "a")
+    finally:
+        scheduler.close()
+        other.close()
 
 
 def test_a_worker_serves_once_the_database_is_there_and_follows_one_that_is_replaced(url, monkeypatch):

@@ -22,8 +22,12 @@ def bench(database: Database) -> Iterator[Bench]:
 
 def of_jobs(bench: Bench) -> list[tuple[str, str, str | None]]:
     """The findings of the check `jobs`."""
+    return of_check(bench, "jobs")
+
+
+def of_check(bench: Bench, check: str) -> list[tuple[str, str, str | None]]:
     result = invoke("doctor", "--json", url=bench.url, RELAY_BROKER_URL="redis://127.0.0.1:1/0")
-    return [(f["result"], f["found"], f["fix"]) for f in json.loads(result.stdout) if f["check"] == "jobs"]
+    return [(f["result"], f["found"], f["fix"]) for f in json.loads(result.stdout) if f["check"] == check]
 
 
 def only(bench: Bench) -> tuple[str, str, str | None]:
@@ -38,11 +42,25 @@ def status(bench: Bench) -> dict[str, Any]:
 
 def test_each_finding_says_what_to_do(bench: Bench) -> None:
     bench.session.execute("delete from tide.job_worker")
-    assert only(bench) == ("ok", "1 queue; no process runs jobs; nothing is overdue", None)
+    no_worker = "none is alive, and 1 pipeline needs them"
+    assert (only(bench)[0], of_check(bench, "workers")[0][:2]) == ("skipped", ("failed", no_worker))
     enqueue_overdue(bench.session)
+    [(result, found, fix)] = of_check(bench, "workers")
+    assert (only(bench)[0], result) == ("skipped", "failed") and "relay workers --jobs MODULE" in (fix or "")
+    assert found.startswith("none is alive; no worker serves queue mail, and 1 job is due, the oldest for ")
+    # Workers of messages only, and two queues that none serves: one finding, of the one in which jobs are due.
+    bench.session.execute(
+        "select tide.job_queue_create('sms'), tide.process_beat(gen_random_uuid(), 'workers', 'here', 9, '0')"
+    )
+    assert of_check(bench, "workers")[0][0] == "ok"
     result, found, fix = only(bench)
-    assert (result, fix) == ("failed", "start workers that have its handlers: relay workers --jobs MODULE")
+    assert (result, fix) == ("failed", "start workers that have the handlers: relay workers --jobs MODULE")
     assert found.startswith("no worker serves queue mail, and 1 job is due, the oldest for ")
+    bench.session.execute("update tide.job_wait set available_at = 'infinity'")
+    assert only(bench)[:2] == ("warning", "no worker serves queues mail, sms; nothing is overdue")
+    bench.session.execute("update tide.job_wait set available_at = '2020-01-01'")
+    bench.session.execute("select tide.job_queue_drop('sms')")
+    result, found, fix = only(bench)
     bench.session.execute("select tide.job_worker_start('here', 1, '{mail}', 10)")
     assert only(bench)[:2] == ("warning", found.replace("no worker serves queue mail, and", "in queue mail"))
     bench.done("queue", "set", "mail", "--concurrency-limit", 1)

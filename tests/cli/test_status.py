@@ -131,11 +131,32 @@ def test_an_invalid_pipeline_shows_the_reason(database: Database, redis_server: 
         assert found["why"].startswith("invalid: colour: unknown key")
 
 
-def test_missing_workers_are_suspected(to_file: Database, redis_server: EmbeddedRedis) -> None:
+def test_missing_workers_are_named(
+    to_file: Database, redis_server: EmbeddedRedis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("relay.operations.fleet.UNTAKEN_SECONDS", 1.0)
     publish(to_file)
-    with fleet(to_file.url, redis_server.url, workers=False):
-        found = wait_until(lambda: "are workers running" in (s := status(to_file.url))["why"] and s, 30)
-        assert found["state"] == "waiting"
+    with fleet(to_file.url, redis_server.url, workers=False), to_file.connect() as db:
+        found = wait_until(lambda: (s := status(to_file.url))["state"] == "waiting" and "worker" in s["why"] and s, 30)
+        assert found["why"] == "no worker is alive: start relay workers"
+        beat = "select tide.process_beat('00000000-0000-0000-0000-000000000000', 'workers', 'here', 7, '0', %s, %s)"
+        for queues, lacking, why in (
+            (
+                ["tide.reverse"],
+                [],
+                "no worker serves its queue tide.forward: start relay workers --queues tide.forward",
+            ),
+            (
+                ["tide.forward"],
+                ["tide.forward"],
+                "no worker is connected to its queue tide.forward: see the log of here:7",
+            ),
+        ):
+            db.execute(beat, [queues, lacking])
+            assert status(to_file.url)["why"] == why
+        db.execute(beat, [["tide.forward"], []])
+        found = wait_until(lambda: "waited for" in (s := status(to_file.url))["why"] and s, 30)
+        assert "in tide.forward, and it was not taken: relay doctor says" in found["why"]
 
 
 def test_a_drain_that_holds_the_lease_is_shown(database: Database, redis_server: EmbeddedRedis, tmp_path: Path) -> None:

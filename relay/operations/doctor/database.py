@@ -1,14 +1,16 @@
 """The checks of `relay doctor` that concern the database."""
 
+from collections import defaultdict
 from collections.abc import Iterator
+from typing import Any
 
 from relay.database import migrate, pooler
 from relay.database.connection import Connection, is_shared
 from relay.masking import mask
 from relay.operations.base import counted, rows, seconds_text
-from relay.operations.doctor.findings import Check, Finding, failed, ok, warning
+from relay.operations.doctor.findings import Check, Finding, failed, ok, some, warning
 from relay.operations.locks import ending, holder_text, strangers
-from relay.operations.status_facts import is_alive, publisher_text
+from relay.operations.status_facts import is_alive, is_drained, publisher_text
 from relay.settings import Settings
 
 OLDEST_VERSION, NEWEST_VERSION = 14, 18
@@ -160,14 +162,25 @@ def schedulers(connection: Connection, _settings: Settings) -> Iterator[Finding]
                 f"{row['host']}:{row['pid']} has been silent for {seconds_text(row['silent_seconds'])}",
                 "check its log; another scheduler ends its session and takes over",
             )
+    pipelines = [row for row in rows(connection, "status_pipelines", names=None) if is_drained(row)]
     if not alive:
-        enabled = [row for row in rows(connection, "pipeline_list", names=None) if row["enabled"]]
-        result = failed if enabled else warning
-        yield result(
-            "scheduler",
-            f"none is alive, {counted(len(enabled), 'pipeline is', 'pipelines are')} enabled",
-            "start relay-scheduler",
-        )
+        result = failed if pipelines else warning
+        needed = counted(len(pipelines), "pipeline needs", "pipelines need")
+        yield result("scheduler", f"none is alive, {needed} one", "start relay-scheduler")
+        return
+    yield from _groups({row["relay_group_id"] for row in alive}, pipelines)
+
+
+def _groups(alive: set[str], pipelines: list[dict[str, Any]]) -> Iterator[Finding]:
+    """Groups that pipelines name, and of which no scheduler is alive. Any scheduler owns a pipeline that names none."""
+    lacking: dict[str, list[str]] = defaultdict(list)
+    for row in pipelines:
+        if row["relay_group_id"] and row["relay_group_id"] not in alive:
+            lacking[row["relay_group_id"]].append(row["name"])
+    for group, names in sorted(lacking.items()):
+        named = counted(len(names), "pipeline names", "pipelines name")
+        found = f"none of group {group} is alive, and {named} it: {some(names)}"
+        yield failed("scheduler", found, f"start relay-scheduler --relay-group-id {group}")
 
 
 def partitions(connection: Connection, _settings: Settings) -> Iterator[Finding]:
@@ -234,4 +247,5 @@ def _release(state: str, pipeline: str | None) -> str:
     return f"{fix}; or relay pipeline delete {pipeline} if it is not needed"
 
 
-CHECKS: tuple[Check, ...] = (server, rights, migrations, horizon, locks, schedulers, partitions, ids, retention)
+CHECKS: tuple[Check, ...] = (horizon, locks, schedulers, partitions, ids, retention)
+"""Those of tables. `server`, `rights` and `migrations` come before."""

@@ -1,11 +1,11 @@
 """The checks of `relay doctor` that concern jobs: queues, their workers, and handlers that no one has."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from relay.database.connection import Connection
-from relay.operations import job_queues, job_schedules
+from relay.operations import fleet, job_queues, job_schedules
 from relay.operations.base import counted, rows, seconds_text
-from relay.operations.doctor.findings import Check, Finding, failed, ok, warning
+from relay.operations.doctor.findings import Check, Finding, failed, ok, skipped, some, warning
 from relay.operations.job_queues import Numbers, Worker
 from relay.operations.job_schedules import Schedule
 from relay.settings import Settings
@@ -20,18 +20,45 @@ SILENT_SECONDS = 60.0
 def jobs(connection: Connection, _settings: Settings) -> Iterator[Finding]:
     """Queues that do not advance, silent workers, unknown handlers, invalid schedules."""
     queues, workers = job_queues.stats(connection), job_queues.workers(connection)
-    found = [finding for queue in queues for finding in _queue(queue)]
+    unserved = [queue for queue in queues if not queue.paused and not queue.workers]
+    # Without any worker, the check `workers` says so once, and counts the jobs too.
+    is_said = bool(unserved) and not fleet.any_worker(connection)
+    found = [_unserved(unserved)] if unserved and not is_said else []
+    found += [finding for queue in queues for finding in _queue(queue)]
     found += [_silent(worker) for worker in workers if worker.silent_seconds > SILENT_SECONDS]
     found += [_unknown(row["queue"], row["name"], row["jobs"]) for row in rows(connection, "job_unknown_handlers")]
     found += [_invalid(s) for s in job_schedules.list_schedules(connection) if s.invalid_reason]
     yield from found
-    if not found:
+    if not found and is_said:
+        yield skipped("jobs", "workers")
+    elif not found:
         alive = (
             f"{counted(len(workers), 'process runs', 'processes run')} their jobs"
             if workers
             else "no process runs jobs"
         )
         yield ok("jobs", f"{counted(len(queues), 'queue')}; {alive}; nothing is overdue" if queues else "no queues yet")
+
+
+def unserved_text(queues: Sequence[Numbers]) -> str:
+    """Of these queues, which no worker serves, those with jobs that wait longer than a start takes; may be empty."""
+    overdue = [queue for queue in queues if queue.oldest_due_seconds > UNSERVED_SECONDS]
+    if not overdue:
+        return ""
+    due, seconds = sum(queue.due for queue in overdue), max(queue.oldest_due_seconds for queue in overdue)
+    waiting = f"{counted(due, 'job is', 'jobs are')} due, the oldest for {seconds_text(seconds)}"
+    return f"no worker serves {_names(overdue)}, and {waiting}"
+
+
+def _names(queues: Sequence[Numbers]) -> str:
+    return f"{'queue' if len(queues) == 1 else 'queues'} {some([queue.queue for queue in queues])}"
+
+
+def _unserved(queues: Sequence[Numbers]) -> Finding:
+    fix = "start workers that have the handlers: relay workers --jobs MODULE"
+    if text := unserved_text(queues):
+        return failed("jobs", text, fix)
+    return warning("jobs", f"no worker serves {_names(queues)}; nothing is overdue", fix)
 
 
 def _queue(queue: Numbers) -> Iterator[Finding]:
@@ -42,9 +69,7 @@ def _queue(queue: Numbers) -> Iterator[Finding]:
             found = f"queue {name} is paused, and {counted(queue.pending, 'job waits', 'jobs wait')} in it"
             yield warning("jobs", found, f"relay jobs queue resume {name}")
     elif not queue.workers:
-        if queue.oldest_due_seconds > UNSERVED_SECONDS:
-            found = f"no worker serves queue {name}, and {waiting}"
-            yield failed("jobs", found, "start workers that have its handlers: relay workers --jobs MODULE")
+        return  # `_unserved` says so
     elif overdue and queue.concurrency_limit is not None and queue.leased >= queue.concurrency_limit:
         found = f"queue {name} is at its limit of {queue.concurrency_limit}, and {waiting}"
         yield warning("jobs", found, f"raise it: relay jobs queue set {name} --concurrency-limit N")

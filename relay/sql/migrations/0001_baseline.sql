@@ -243,8 +243,29 @@ create table tide.scheduler (
     pid            int not null,
     version        text not null,
     started_at     timestamptz not null default now(),
-    seen_at        timestamptz not null default now()
+    seen_at        timestamptz not null default now(),
+    waiting        jsonb not null default '{}',
+    broker_trouble text
 ) with (fillfactor = 20, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
+comment on column tide.scheduler.waiting is
+    'For each queue, how many of its drains no worker has taken, and for how long: {"tide.forward": {"drains": 3, "seconds": 82.1}}.';
+comment on column tide.scheduler.broker_trouble is 'Why its broker takes no drains, without secrets; null if it does.';
+
+-- The other processes that run, of workers and of relay api; each writes seen_at every ten seconds.
+create table tide.process (
+    process_id uuid primary key,
+    kind       text not null check (kind in ('workers', 'api')),
+    host       text not null,
+    pid        int not null,
+    version    text not null,
+    queues     text[] not null default '{}',
+    lacking    text[] not null default '{}',
+    started_at timestamptz not null default now(),
+    seen_at    timestamptz not null default now()
+) with (fillfactor = 20, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
+comment on table tide.process is 'Signs of life of worker processes and of relay api: relay doctor and relay status read them.';
+comment on column tide.process.queues is 'What a worker process is to serve.';
+comment on column tide.process.lacking is 'Those of its queues that it is not connected to.';
 
 -- Dead letters and replays --------------------------------------------------------------------------------------------
 
@@ -751,6 +772,7 @@ select p.kind, 'function', unnest(p.names)
         'see_anything', 'database_identity', 'job_state', 'job_list', 'job_stats', 'job_unknown_handlers', 'job_queue_list', 'job_uuid', 'job_of_uuid']),
     ('reader', array['job_schedule_list', 'outbox_highest_id']),
     ('relay', array['job_schedule_list', 'job_schedule_fire', 'outbox_highest_id']),
+    ('api', array['process_beat', 'process_stop']),
     ('job_worker', array['job_schedule_set']),
     ('job_operator', array[
         'job_schedule_set', 'job_schedule_delete', 'job_schedule_enable', 'job_schedule_disable', 'job_schedule_list']),
@@ -827,7 +849,7 @@ select p.kind, p.object_type, unnest(p.names), p.privileges
   from (values
     ('relay', 'table', 'select', array[
         'migration', 'function_file', 'outbox', 'message', 'inbox', 'setting', 'redelivery_waiting', 'retention_loss',
-        'hold', 'mark']),
+        'hold', 'mark', 'process']),
     ('relay', 'table', 'select, update (invalid_reason)', array['pipeline']),
     ('relay', 'table', 'select, update', array['consumer_group', 'bell', 'drain', 'replay', 'chore']),
     ('relay', 'table', 'select, insert, update, delete', array['dead_letter', 'position', 'scheduler']),
@@ -837,7 +859,7 @@ select p.kind, p.object_type, unnest(p.names), p.privileges
     ('inbox_worker', 'table', 'select', array['inbox']),
     ('operator', 'table', 'select', array['pipeline', 'position', 'replay', 'redelivery_waiting']),
     ('reader', 'table', 'select', array[
-        'migration', 'function_file', 'outbox', 'consumer_group', 'bell', 'scheduler', 'drain', 'inbox', 'setting',
+        'migration', 'function_file', 'outbox', 'consumer_group', 'bell', 'scheduler', 'process', 'drain', 'inbox', 'setting',
         'retention_loss', 'permission', 'mark']),
     ('reader', 'table', 'select (name, direction, group_id, inbox_id, enabled, revision, invalid_reason, created_at, updated_at)',
         array['pipeline']),

@@ -39,6 +39,14 @@ select case when pg_catalog.pg_is_in_recovery() then 'this server is a standby'
 -- Which database this is: part of the names of queues.
 select tide.database_identity()
 
+-- name: process_beat
+-- A sign of life of this process.
+select tide.process_beat(%(process_id)s, %(kind)s, %(host)s, %(pid)s::int, %(version)s, %(queues)s::text[], %(lacking)s::text[])
+
+-- name: process_stop
+-- This process has ended.
+select tide.process_stop(%(process_id)s)
+
 -- Migrations -------------------------------------------------------------------------------------------------------
 
 -- name: server_encoding

@@ -250,13 +250,20 @@ select t.name as pipeline, l.pid, a.usename as role, a.application_name, x.gid
 
 -- name: status_schedulers
 -- The schedulers, how long they have been silent, and whether their sessions live.
-select s.scheduler_id::text, s.relay_group_id, s.host, s.pid, s.version,
+select s.scheduler_id::text, s.relay_group_id, s.host, s.pid, s.version, s.waiting, s.broker_trouble,
        extract(epoch from clock_timestamp() - s.seen_at)::float8 as silent_seconds,
        exists (select from pg_stat_activity a
                 where a.pid = s.backend_pid and coalesce(a.backend_start = s.backend_start, true)) as connected,
        (select count(*) from tide.drain d where d.owner = s.scheduler_id) as pipelines
   from tide.scheduler s
  order by s.host, s.pid
+
+-- name: status_processes
+-- The processes of workers and of relay api that gave a sign of life lately.
+select p.kind, p.host, p.pid, p.version, p.queues, p.lacking
+  from tide.process p
+ where p.seen_at > clock_timestamp() - make_interval(secs => %(silent_seconds)s)
+ order by p.kind, p.host, p.pid
 
 -- Doctor -----------------------------------------------------------------------------------------------------------
 
@@ -298,7 +305,7 @@ select w.privilege || ' on tide.' || c.relname
                ('replay', 'select'), ('replay', 'update'), ('redelivery_waiting', 'select'), ('setting', 'select'),
                ('chore', 'select'), ('chore', 'update'), ('retention_loss', 'select'), ('hold', 'select'), ('mark', 'select'),
                ('inbox', 'select'), ('position', 'select'), ('position', 'insert'), ('position', 'update'), ('position', 'delete'),
-               ('scheduler', 'select'), ('scheduler', 'insert'), ('scheduler', 'update'), ('scheduler', 'delete'), ('migration', 'select'),
+               ('scheduler', 'select'), ('scheduler', 'insert'), ('scheduler', 'update'), ('scheduler', 'delete'), ('process', 'select'), ('migration', 'select'),
                ('function_file', 'select'), ('job_queue', 'select'), ('job_lease', 'select'), ('job_worker', 'select'), ('job', 'select'),
                ('job_attempt', 'select'), ('job_dead', 'select'), ('job_schedule', 'select')) as w (relation, privilege)
   join pg_class c on c.relname = w.relation and c.relnamespace = (select oid from tide)
@@ -322,7 +329,7 @@ select 'execute on ' || f.oid::regprocedure
                      'job_claim', 'job_finish', 'job_complete', 'job_release', 'job_rescue', 'job_worker_start', 'job_worker_beat',
                      'job_worker_stop', 'job_queue_create_if_not_exists', 'job_uuid', 'job_of_uuid', 'job_state', 'job_list', 'job_stats',
                      'job_unknown_handlers', 'job_queue_list', 'job_look', 'job_queue_behind', 'job_results', 'job_schedule_set', 'job_schedule_list',
-                     'job_schedule_fire', 'outbox_highest_id')
+                     'job_schedule_fire', 'outbox_highest_id', 'process_beat', 'process_stop')
    and not has_function_privilege(f.oid, 'execute')
 
 -- name: retention_losses

@@ -18,10 +18,11 @@ from relay.backends.webhook.source import WebhookSource
 from relay.database import migrate
 from relay.database.connection import Connection, connect, database_errors
 from relay.database.notifications import Listener
-from relay.errors import ConfigError, MigrationError, NotConnected
+from relay.errors import ConfigError, MigrationError, NotConnected, RelayError
 from relay.known_secrets import remember
 from relay.pipelines.config import ReverseConfig, parse_reverse, read_config
 from relay.pipelines.secret_refs import resolve
+from relay.process.presence import BEAT_SECONDS, Presence
 from relay.process.stop import Stop
 from relay.process.unforeseen import log_bug
 from relay.settings import Settings
@@ -74,6 +75,8 @@ class Hooks:
         self._stop = stop
         self._hooks: dict[str, Hook | Unavailable] = {}
         self._made: dict[tuple[str, int], _Made] = {}
+        self._presence = Presence("api")
+        self._beats_at = 0.0
         self.trouble: str | None = "the pipelines have not been read yet"
         """Why what is known may be old; for people."""
         self.loaded = threading.Event()
@@ -116,14 +119,25 @@ class Hooks:
                 self._read(connection)
                 self.trouble = None
                 self.loaded.set()
-                self._wait(listener, changed)
+                self._wait(connection, listener, changed)
+            self._presence.leave(connection)
 
-    def _wait(self, listener: Listener, changed: threading.Event) -> None:
+    def _wait(self, connection: Connection, listener: Listener, changed: threading.Event) -> None:
         """Until a configuration is said to have changed, or it is time to look anyway."""
         now = time.monotonic()
         soonest, latest = now + PACE_SECONDS, now + self._settings.discovery_interval_seconds
         while not self._stop.is_set() and (left := (soonest if changed.is_set() else latest) - time.monotonic()) > 0:
+            self._beat(connection)
             listener.wait(min(left, 1.0), self._stop)
+
+    def _beat(self, connection: Connection) -> None:
+        if time.monotonic() >= self._beats_at:
+            self._beats_at = time.monotonic() + BEAT_SECONDS
+            try:
+                self._presence.beat(connection)
+                self._presence.tell(None)
+            except RelayError as error:  # such as a right that is missing; a lost session shows at the next read
+                self._presence.tell(error)
 
     def _read(self, connection: Connection) -> None:
         with connection.cursor(row_factory=dict_row) as cursor:

@@ -73,6 +73,9 @@ def _own_all(owner: Session) -> None:
             returning scheduler_id
         )
         update tide.drain d set owner = s.scheduler_id from scheduler s""")
+    owner.execute(
+        "select tide.process_beat(gen_random_uuid(), 'workers', 'here', 2, '0', '{tide.forward, tide.reverse}')"
+    )
 
 
 class Alone(NamedTuple):

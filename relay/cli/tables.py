@@ -51,6 +51,7 @@ class Layout:
     def __init__(self, columns: Sequence[Column], rows: Sequence[Sequence[Cell]], width: int) -> None:
         texts = [[cell if isinstance(cell, Text) else shown(cell) for cell in row] for row in rows]
         self._columns, self._width = columns, width
+        self._used = [any(row[index].plain for row in texts) for index in range(len(columns))]
         self._natural = [
             max([len(column.title), *(row[index].cell_len for row in texts)]) for index, column in enumerate(columns)
         ]
@@ -61,7 +62,8 @@ class Layout:
     def _choose(self) -> None:
         """Which columns stand side by side, how wide each is, and which stand below."""
         short = [index for index, column in enumerate(self._columns) if not column.long]
-        self._long = [index for index, column in enumerate(self._columns) if column.long]
+        # Where no row has anything to say, the column only takes room.
+        self._long = [index for index, column in enumerate(self._columns) if column.long and self._used[index]]
         self._spilled: list[int] = []
         if self._width >= WIDE and self._least([*short, *self._long]) <= self._width:
             self._beside, self._long = [*short, *self._long], []

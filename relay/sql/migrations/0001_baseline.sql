@@ -463,6 +463,7 @@ create table tide.job_dead (
     primary key (outbox_id, id)
 );
 create index on tide.job_dead (died_at);
+create index on tide.job_dead (outbox_id) where replayed_as is null;
 comment on table tide.job_dead is 'Dead jobs, kept whole: they outlive their partition.';
 
 create table tide.job_key (

@@ -8,11 +8,11 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
 from relay.cli.base import shown
-from relay.cli.status_view import Group, Section, lines_of, owners_of, sections_of, summary_of
+from relay.cli.status_view import Group, Section, lines_of, name_of, owners_of, sections_of, summary_of
 from relay.cli.tables import folded_lines, indented
 from relay.operations.base import seconds_text
 from relay.operations.status import Look, Status
-from relay.operations.status_order import Rank
+from relay.operations.status_order import Rank, grouped, rank
 
 _LEAST_OF_REASON = 3
 """On a low screen, so many lines of a reason are shown at least."""
@@ -44,10 +44,7 @@ def screen_lines(watched: Watched, width: int, height: int) -> list[Text]:
     head = head_lines(watched, width)
     if watched.last is None:
         return head[:height]
-    statuses = watched.last.statuses
-    body = lines_of(statuses, width)
-    if len(head) + 1 + len(body) > height:
-        body = _fitted(statuses, width, height - len(head) - 1)
+    body = _body(watched.last.statuses, width, height - len(head) - 1)
     if watched.trouble:
         for line in body:
             line.stylize("dim")
@@ -74,18 +71,32 @@ def clock_text(moment: datetime) -> str:
     return f"{moment:%Y-%m-%d %H:%M:%S} UTC"
 
 
+def _body(statuses: Sequence[Status], width: int, height: int) -> list[Text]:
+    if len(statuses) < height:
+        lines = lines_of(statuses, width)
+        if len(lines) <= height:
+            return lines
+    return _fitted(statuses, width, height)
+
+
 # A low screen ------------------------------------------------------------------------------------------------------
 
 
 def _fitted(statuses: Sequence[Status], width: int, height: int) -> list[Text]:
     """What is urgent as far as there is room, how much more there is, and what is quiet, a line for each state."""
-    sections = sections_of(statuses, width)
-    groups = [(number, group) for number, section in enumerate(sections) for group in section.groups]
-    quiet = _quiet([group for _, group in groups if group.rank is Rank.QUIET], width)
+    found = grouped(statuses)
+    quiet = _quiet([status for group in found for status in group if rank(status) is Rank.QUIET], width)
+    urgent = [group for group in found if rank(group[0]) is not Rank.QUIET]
+    # Each takes a line at least: of a thousand, no more are laid out than may be shown.
+    considered = urgent[: max(0, height)]
+    sections = sections_of([status for group in considered for status in group[: max(1, height)]], width)
     room = _Room(sections, width, height - len(quiet))
-    for number, group in sorted(groups, key=lambda found: (found[1].rank, found[0])):
-        if group.rank is not Rank.QUIET:
-            room.take(number, group)
+    sizes = {group[0].name: len(group) for group in considered}
+    groups = [(number, group) for number, section in enumerate(sections) for group in section.groups]
+    for number, group in sorted(groups, key=lambda one: (one[1].rank, one[0])):
+        room.take(number, group, sizes[group.first])
+    for left_out in urgent[len(considered) :]:
+        room.leave_out(rank(left_out[0]), len(left_out))
     lines = [*room.lines(), *quiet]
     owners = owners_of(statuses, width)
     return [*lines, *owners] if len(lines) + len(owners) <= height else lines
@@ -100,28 +111,36 @@ class _Room:
         self._left = height - 1
         self._taken: dict[int, list[Text]] = {}
         self._more = self._failing = 0
+        self._full = False
 
-    def take(self, number: int, group: Group) -> None:
-        """As many rows of a group as there is room for, and its reason; after the first that does not fit, none."""
+    def take(self, number: int, group: Group, size: int) -> None:
+        """As many rows of a group as there is room for, and its reason; after the first that does not fit, none.
+
+        A large group leaves room for others, whose reason is another.
+        """
         head = [] if number in self._taken else self._sections[number].head
-        reason = self._shortened(group.reason)
-        rows = self._rows_within(group, self._left - len(head) - len(reason))
-        if rows:
-            lines = [*head, *(line for row in rows for line in row), *reason]
+        below = self._shortened(group.reason)
+        rows = self._rows_within(group, self._most_lines)
+        if left_out := size - len(rows):
+            below = [*below, *indented(shown(f"{left_out} more like these", "dim"), self._width)]
+        lines = [*head, *(line for row in rows for line in row), *below]
+        self._full |= len(lines) > self._left
+        if self._full:
+            self.leave_out(group.rank, size)
+        else:
             self._taken.setdefault(number, []).extend(lines)
             self._left -= len(lines)
-        if left_out := len(group.rows) - len(rows):
-            self._more += left_out
-            self._failing += left_out if group.rank <= Rank.FAILING else 0
+
+    def leave_out(self, its_rank: Rank, count: int) -> None:
+        self._more += count
+        self._failing += count if its_rank <= Rank.FAILING else 0
 
     def _rows_within(self, group: Group, lines_left: int) -> list[list[Text]]:
-        rows: list[list[Text]] = []
-        if self._more:
-            return rows
-        for whole in group.rows:
-            row = self._shortened(whole)
-            lines_left -= len(row)
-            if lines_left < 0:
+        """Its first rows, and one at least."""
+        rows = [self._shortened(group.rows[0])]
+        for row in group.rows[1:]:
+            lines_left -= len(rows[-1])
+            if len(row) > lines_left:
                 break
             rows.append(row)
         return rows
@@ -141,11 +160,11 @@ class _Room:
         return [*lines[: max(1, self._most_lines - len(note))], *note]
 
 
-def _quiet(groups: Sequence[Group], width: int) -> list[Text]:
+def _quiet(statuses: Sequence[Status], width: int) -> list[Text]:
     """One line for each state."""
     named: dict[str, list[str]] = {}
-    for group in groups:
-        named.setdefault(group.state, []).extend(group.names)
+    for status in statuses:
+        named.setdefault(status.state, []).append(name_of(status))
     found = [_some(f"{len(names)} {state}: ", sorted(names), width) for state, names in named.items()]
     return [line for text in found for line in folded_lines(text, width)]
 

@@ -38,8 +38,8 @@ class Group:
     """Pipelines, or queues, that share one reason."""
 
     rank: Rank
-    state: str
-    names: list[str]
+    first: str
+    """The name of the first of them."""
     rows: list[list[Text]]
     reason: list[Text]
     """What stands below them; nothing where the reason stands beside each."""
@@ -151,5 +151,5 @@ def _group(found: Sequence[Status], rows: Sequence[Row], width: int) -> Group:
     first = found[0]
     reason = rows[0].below
     if reason and len(found) > 1:
-        reason = indented(shown(f"all {len(found)}: {first.why}"), width)
-    return Group(rank(first), first.state, [name_of(status) for status in found], [row.lines for row in rows], reason)
+        reason = indented(shown(f"each of these: {first.why}"), width)
+    return Group(rank(first), first.name, [row.lines for row in rows], reason)

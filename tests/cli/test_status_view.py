@@ -86,7 +86,7 @@ def test_what_is_broken_comes_first_then_what_fails_what_lags_what_has_dead_lett
 def test_a_reason_that_several_share_is_shown_once(width: int) -> None:
     lines = text_of(lines_of([failing("a"), failing("b", seconds=0.4), failing("c")], width))
     assert " ".join(" ".join(lines).split()).count("authorization violation") == 1
-    assert ("all 3: auth" in " ".join(lines)) == (width == 80)
+    assert ("each of these: auth" in " ".join(lines)) == (width == 80)
     assert ("as a" in " ".join(lines)) == (width == 160)
 
 
@@ -138,6 +138,15 @@ def test_a_low_screen_says_how_many_more_there_are_and_how_many_of_them_fail() -
     shown = [line.split()[0] for line in lines if line.startswith("p") and line[1].isdigit()]
     assert shown == [f"p{number}" for number in range(len(shown))] and shown
     assert f"{10 - len(shown)} more ({9 - len(shown)} failing): relay status" in lines
+
+
+def test_many_that_share_a_reason_leave_room_for_another_one() -> None:
+    many = [failing(f"p{number:03}") for number in range(300)]
+    lines = text_of(screen_lines(looked(*many, failing("z", why="timeout: slow")), 80, 24))
+    shown = [line for line in lines if line.startswith("p0")]
+    assert shown and f"    {300 - len(shown)} more like these" in lines
+    assert any(line.startswith("z ") for line in lines) and "    timeout: slow" in lines
+    assert not any(line.endswith(": relay status") for line in lines)
 
 
 def test_one_long_reason_leaves_room_for_others() -> None:

@@ -10,6 +10,7 @@ import signal
 import struct
 import subprocess
 import termios
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -269,6 +270,10 @@ class Terminal:
         fcntl.ioctl(self.its, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
         self._written = b""
 
+    def close(self) -> None:
+        os.close(self.ours)
+        os.close(self.its)
+
     def written(self) -> str:
         """Since the last time."""
         while select.select([self.ours], [], [], 0.05)[0]:
@@ -278,10 +283,9 @@ class Terminal:
 
 
 def test_on_a_screen_watch_says_that_postgresql_is_away_read_only_or_hangs(to_file: Database, tmp_path: Path) -> None:
-    terminal = Terminal()
     env = environment(TERM="xterm-256color") | {"LINES": "24"}
     del env["COLUMNS"]
-    with Proxy(to_file.url) as proxy:
+    with closing(Terminal()) as terminal, Proxy(to_file.url) as proxy:
         command = start(
             "status", "--watch", "--interval", "0.2", cwd=tmp_path, stdout=terminal.its, stderr=terminal.its,
             env=env | {"RELAY_POSTGRES_URL": proxy.through(to_file.url)},

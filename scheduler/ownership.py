@@ -156,6 +156,7 @@ class Ownership:
                 self._metrics.notifications_ignored.labels(ENDS).inc()
                 continue
             self._due.set(name, state.due_at)
+            self._metrics.pipeline_broken.labels(*state.spec.labels).set(state.broken)
             if seen == "foreign":
                 log.warning("a drain ran that no scheduler emitted: check who can write to the broker", pipeline=name)
             elif seen == "ended" and row.outcome == "again":
@@ -222,6 +223,7 @@ class Ownership:
         behind = {row.name: row for row in self._session.lag(list(self._owned))} if self._owned else {}
         for name, state in self._owned.items():
             row, labels = behind.get(name), state.spec.labels
+            self._metrics.pipeline_broken.labels(*labels).set(state.broken)
             self._metrics.lag_messages.labels(*labels).set(row.messages if row else 0)
             self._metrics.lag_seconds.labels(*labels).set((row and row.seconds) or 0)
             self._metrics.oldest_publisher_seconds.labels(*labels).set(row.publisher_seconds if row else 0)

@@ -68,6 +68,8 @@ class OwnedState:
     """Drains in a row that a bell caused, and that found nothing."""
     vain_looks: int = 0
     """Looks since the last drain ended that showed nothing new."""
+    broken: bool = False
+    """Whether the last drain failed in a way that does not recover automatically."""
 
     def claimed(self, epoch: int, retry_seconds: float | None, now: float) -> None:
         """The epoch is ours: whatever was queued or in flight before is stale."""
@@ -138,6 +140,7 @@ class OwnedState:
         else:
             self.vain_looks = 0
             if seen == "ended":
+                self.broken = row.outcome == "failed" and row.needs_operator
                 self.ended(row.outcome, row.retry_seconds, row.progressed, now)
             else:
                 self.phase, self.due_at = "claiming", now

@@ -74,7 +74,7 @@ def _failed(start: DrainStart, connection: Connection, error: Exception) -> Drai
     """The result of a drain that raised. A sink's trouble is no error here, but in the value of `drain`."""
     if isinstance(error, ConfigError | MigrationError):
         log.error("drain failed", reason=str(error))
-        return failed(start.failures, "config", str(error))
+        return failed(start.failures, "config", str(error), needs_operator=True)
     # Cut off in the middle of something, it would fail once more on its way back to the pool.
     connection.close()
     if isinstance(error, NotConnected):

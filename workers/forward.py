@@ -35,7 +35,9 @@ def drain(resources: Resources, session: FencedSession) -> DrainResult:
         )
     except NotConnected as error:
         log.warning("sink cannot be opened", reason=str(error))
-        return failed(start.failures, error.code, str(error))
+        return failed(
+            start.failures, error.code, str(error), needs_operator=error.code in config.sink_class.needs_operator
+        )
     keep = False
     try:
         reader = Reader(session, config.pipeline.batch_size)

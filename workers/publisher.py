@@ -167,6 +167,7 @@ class Publisher:
             failure.reason,
             progressed=self.progressed,
             asked_seconds=failure.retry_after_seconds,
+            needs_operator=failure.code in self._sink.needs_operator,
         )
 
     def count(self, oldest: datetime, settled: Settlement, seconds: float) -> None:

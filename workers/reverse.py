@@ -52,7 +52,9 @@ def drain(resources: Resources, session: FencedSession) -> DrainResult:
         )
     except NotConnected as error:
         log.warning("source cannot be opened", reason=str(error))
-        return failed(start.failures, error.code, str(error))
+        return failed(
+            start.failures, error.code, str(error), needs_operator=error.code in config.source_class.needs_operator
+        )
     writer = Writer(session, config.pipeline.on_invalid)
     work = ReverseDrain(resources.stop, resources.wait_slots, session, config, source, writer)
     keep = False
@@ -108,6 +110,8 @@ class ReverseDrain:
         """Whether a batch is on its way to PostgreSQL."""
         self._progressed = False
         self._failure: Failure | None = None
+        self._stopped_at_message = False
+        """Whether that is a message that cannot be stored: it comes again, and stops the pipeline again."""
         self.source_works = True
 
     def run(self) -> DrainResult:
@@ -126,7 +130,13 @@ class ReverseDrain:
             return DrainResult("more", self._progressed)
         failure = self._failure
         log.warning("receiving failed", code=failure.code, reason=failure.reason)
-        return failed(self._session.start.failures, failure.code, failure.reason, progressed=self._progressed)
+        return failed(
+            self._session.start.failures,
+            failure.code,
+            failure.reason,
+            progressed=self._progressed,
+            needs_operator=self._stopped_at_message or failure.code in self._source.needs_operator,
+        )
 
     def retry_dead_letters(self) -> None:
         """Retries the dead letters for which that was requested, for at most half a slice. It needs no source."""
@@ -248,6 +258,7 @@ class ReverseDrain:
     def _stopped(self, stopped: Stopped) -> None:
         hint = "; fix it at its source, or let it become a dead letter: on_invalid"
         self._failure = Failure(0, False, stopped.failure.code, f"{stopped}{hint}")
+        self._stopped_at_message = True
 
     def _is_over(self) -> bool:
         return (

@@ -100,6 +100,8 @@ class Sink(ABC, Generic[C]):
     features: ClassVar[Features]
     config_model: ClassVar[type[SinkConfig]]
     """The class of C."""
+    needs_operator: ClassVar[frozenset[str]] = frozenset()
+    """Codes of temporary failures that stay until someone changes something: see `ErrorTable`."""
 
     keeps_offset = False
     """Whether the backend keeps the offset in one transaction with the records: see `begin`. Then a message that never

@@ -109,6 +109,8 @@ class Source(ABC, Generic[C, M]):
     features: ClassVar[SourceFeatures]
     config_model: ClassVar[type[SourceConfig]]
     """The class of C."""
+    needs_operator: ClassVar[frozenset[str]] = frozenset()
+    """Codes of temporary failures that stay until someone changes something: see `ErrorTable`."""
     begun: Mapping[str, str] = MappingProxyType({})
     """What `open` decided, as positions: see there."""
 

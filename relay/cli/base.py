@@ -16,8 +16,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
-from rich.console import Console
-from rich.table import Table
+from rich.console import Console, RenderableType
 from rich.text import Text
 
 import relay
@@ -33,6 +32,8 @@ if TYPE_CHECKING:
 
 FAILED = 1
 INTERRUPTED = 130
+WIDTH_ELSEWHERE = 220
+"""In columns, of what goes to no terminal."""
 
 _HELP = """Moves messages between PostgreSQL and other systems, and loses none.
 
@@ -184,7 +185,7 @@ class _Output(Console):
 
 def output() -> Console:
     """Standard output, for tables: as wide as they need unless it is a terminal."""
-    return _Output(soft_wrap=False, highlight=False, width=None if sys.stdout.isatty() else 220)
+    return _Output(soft_wrap=False, highlight=False, width=None if sys.stdout.isatty() else WIDTH_ELSEWHERE)
 
 
 def shown(value: str, style: str = "") -> Text:
@@ -219,7 +220,7 @@ def print_json_text(text: str, *, end: bool = True) -> None:
     click.echo(printable_json(text), nl=end)
 
 
-def print_list(found: Sequence[R], table: Callable[[Sequence[R]], Table], *, as_json: bool, none: str) -> None:
+def print_list(found: Sequence[R], table: Callable[[Sequence[R]], RenderableType], *, as_json: bool, none: str) -> None:
     """The end of a verb that lists results: JSON for programs, a table, or a remark if there is nothing."""
     if as_json:
         print_json([asdict(one) for one in found])

@@ -6,7 +6,6 @@ from dataclasses import asdict
 from datetime import timedelta
 
 import click
-from rich.table import Table
 
 from relay.cli.base import (
     Verbs,
@@ -22,6 +21,7 @@ from relay.cli.base import (
     tell,
 )
 from relay.cli.dead_letter_json import as_json_text
+from relay.cli.tables import Column, Table
 from relay.cli.values import age
 from relay.errors import ConfigError
 from relay.operations import dead_letters
@@ -77,10 +77,16 @@ def list_dead_letters(
 
 
 def _table(found: Sequence[Summary]) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for title in ("id", "pipeline", "message", "code", "attempts", "last refused", "retry", "reason"):
-        number = title in ("id", "attempts")
-        table.add_column(title, justify="right" if number else "left", no_wrap=number, overflow="fold")
+    table = Table(
+        Column("id", number=True),
+        Column("pipeline"),
+        Column("message"),
+        Column("code"),
+        Column("attempts", number=True),
+        Column("last refused", whole=True),
+        Column("retry", whole=True),
+        Column("reason", long=True),
+    )
     for letter in found:
         table.add_row(
             str(letter.dead_letter_id), letter.pipeline, letter.message, letter.code, str(letter.attempts),
@@ -198,9 +204,15 @@ def stats(pipeline: str | None, postgres_url: str | None, as_json: bool) -> None
     elif not found:
         tell("there are no dead letters")
     else:
-        table = Table(box=None, pad_edge=False)
-        for title in ("pipeline", "code", "dead letters", "retrying", "most attempts", "first refused", "last refused"):
-            table.add_column(title, justify="left" if title in ("pipeline", "code") else "right")
+        table = Table(
+            Column("pipeline"),
+            Column("code"),
+            Column("dead letters", number=True),
+            Column("retrying", number=True),
+            Column("most attempts", number=True),
+            Column("first refused", whole=True),
+            Column("last refused", whole=True),
+        )
         for row in found:
             times = [f"{moment:%Y-%m-%d %H:%M:%S}" for moment in (row.oldest_at, row.newest_at)]
             counts = [str(number) for number in (row.dead_letters, row.retrying, row.most_attempts)]

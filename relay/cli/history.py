@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import click
-from rich.table import Table
 
 from relay.cli.base import (
     Verb,
@@ -16,6 +15,7 @@ from relay.cli.base import (
     print_list,
     shown_lines,
 )
+from relay.cli.tables import Column, Table
 from relay.operations import history as operations
 from relay.operations.history import Change
 
@@ -46,9 +46,14 @@ def history(pipeline: str | None, limit: int, postgres_url: str | None, as_json:
 
 
 def _table(found: Sequence[Change]) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for title in ("when", "pipeline", "by", "program", "action", "changed"):
-        table.add_column(title, overflow="fold", no_wrap=title in ("when", "action"))
+    table = Table(
+        Column("when", whole=True),
+        Column("pipeline"),
+        Column("by"),
+        Column("program"),
+        Column("action", whole=True),
+        Column("changed", long=True),
+    )
     for change in found:
         table.add_row(
             f"{change.changed_at:%Y-%m-%d %H:%M:%S}", change.pipeline, change.changed_by, change.program,

@@ -6,7 +6,6 @@ from typing import Any
 from uuid import UUID
 
 import click
-from rich.table import Table
 
 from relay.cli.base import (
     Verb,
@@ -21,6 +20,7 @@ from relay.cli.base import (
     tell,
 )
 from relay.cli.jobs_json import as_json_text
+from relay.cli.tables import Column, Table
 from relay.cli.values import json_text, moment, time_text
 from relay.operations import jobs as operations
 from relay.operations.jobs import STATES, Attempt, Filter, NewJob, Summary
@@ -130,11 +130,16 @@ def list_jobs(
 
 
 def _table(found: Sequence[Summary]) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for title in ("id", "queue", "name", "state", "attempts", "enqueued", "due or ended", "code"):
-        table.add_column(
-            title, justify="right" if title == "attempts" else "left", no_wrap=title == "id", overflow="fold"
-        )
+    table = Table(
+        Column("id", whole=True),
+        Column("queue"),
+        Column("name"),
+        Column("state", whole=True),
+        Column("attempts", number=True),
+        Column("enqueued", whole=True, minor=True),
+        Column("due or ended", whole=True),
+        Column("code"),
+    )
     for job in found:
         table.add_row(
             job.job, job.queue, job.name, job.state, f"{job.attempts}/{job.max_attempts}", time_text(job.created_at),
@@ -185,10 +190,15 @@ def attempts(job: UUID, postgres_url: str | None, as_json: bool) -> None:
 
 
 def _attempts(found: Sequence[Attempt]) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for title in ("attempt", "began", "ms", "status", "worker", "code", "error"):
-        number = title in ("attempt", "ms", "worker")
-        table.add_column(title, justify="right" if number else "left", no_wrap=number, overflow="fold")
+    table = Table(
+        Column("attempt", number=True),
+        Column("began", whole=True),
+        Column("ms", number=True),
+        Column("status", whole=True),
+        Column("worker", number=True),
+        Column("code"),
+        Column("error", long=True),
+    )
     for run in found:
         table.add_row(
             str(run.attempt), time_text(run.started_at), str(run.ms), run.status, str(run.worker_id), run.code or "",

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 import click
-from rich.table import Table
 
 from relay.cli.base import (
     Verb,
@@ -14,6 +13,7 @@ from relay.cli.base import (
     print_list,
     shown,
 )
+from relay.cli.tables import Column, Table
 from relay.cli.values import time_text
 from relay.operations import job_queues
 from relay.operations.base import seconds_text
@@ -45,10 +45,17 @@ def stats(queue: str | None, postgres_url: str | None, as_json: bool) -> None:
 
 
 def numbers_table(found: Sequence[Numbers]) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for title in ("queue", "due", "scheduled", "leased", "limit", "dead", "oldest due", "workers", ""):
-        left = title in ("queue", "")
-        table.add_column(title, justify="left" if left else "right", no_wrap=not left, overflow="fold")
+    table = Table(
+        Column("queue"),
+        Column("due", number=True),
+        Column("scheduled", number=True),
+        Column("leased", number=True),
+        Column("limit", number=True),
+        Column("dead", number=True),
+        Column("oldest due", number=True),
+        Column("workers", number=True),
+        Column("", whole=True),
+    )
     for queue in found:
         table.add_row(
             queue.queue, str(queue.due), str(queue.scheduled), str(queue.leased), str(queue.concurrency_limit or ""),
@@ -77,10 +84,17 @@ def workers(postgres_url: str | None, as_json: bool) -> None:
 
 
 def _workers(found: Sequence[Worker]) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for title in ("worker", "host", "pid", "queues", "jobs", "slots", "started", "last seen", ""):
-        number = title in ("worker", "pid", "jobs", "slots")
-        table.add_column(title, justify="right" if number else "left", no_wrap=number, overflow="fold")
+    table = Table(
+        Column("worker", number=True),
+        Column("host"),
+        Column("pid", number=True),
+        Column("queues"),
+        Column("jobs", number=True),
+        Column("slots", number=True),
+        Column("started", whole=True, minor=True),
+        Column("last seen", whole=True),
+        Column("", whole=True),
+    )
     for worker in found:
         table.add_row(
             str(worker.worker_id), worker.host, str(worker.pid), ", ".join(worker.queues), str(worker.leased),

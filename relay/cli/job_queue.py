@@ -5,7 +5,6 @@ from dataclasses import asdict
 from typing import Any
 
 import click
-from rich.table import Table
 
 from relay.cli.base import (
     Verbs,
@@ -18,6 +17,7 @@ from relay.cli.base import (
     say,
     shown,
 )
+from relay.cli.tables import Column, Table
 from relay.cli.values import json_value, require_yes
 from relay.operations import job_queues as operations
 from relay.operations.job_queues import Queue
@@ -137,14 +137,22 @@ def list_queues(postgres_url: str | None, as_json: bool) -> None:
 
 
 def _table(found: Sequence[Queue]) -> Table:
-    table = Table(box=None, pad_edge=False)
-    titles = ("queue", "state", "limit", "per key", "per second", "keeps (h)", "keeps dead (h)")
-    for title in titles:
-        table.add_column(title, justify="left" if title in titles[:2] else "right", overflow="fold")
+    table = Table(
+        Column("queue"),
+        Column("state", whole=True),
+        Column("limit", number=True),
+        Column("per key", number=True),
+        Column("per second", number=True),
+        Column("keeps (h)", number=True),
+        Column("keeps dead (h)", number=True),
+        Column("reason", long=True),
+    )
     for one in found:
         state = shown("paused", "yellow") if one.paused else shown("invalid", "red") if one.invalid_reason else "active"
         limits = [str(limit or "") for limit in (one.concurrency_limit, one.key_limit, one.rate)]
-        table.add_row(one.queue, state, *limits, str(one.retention_hours), str(one.dead_retention_hours))
+        table.add_row(
+            one.queue, state, *limits, str(one.retention_hours), str(one.dead_retention_hours), one.invalid_reason or ""
+        )
     return table
 
 

@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import click
-from rich.table import Table
 
 from relay.cli.base import (
     Verbs,
@@ -17,6 +16,7 @@ from relay.cli.base import (
     shown,
 )
 from relay.cli.job_look import job_options
+from relay.cli.tables import Column, Table
 from relay.cli.values import require_yes, time_text
 from relay.operations import job_schedules as operations
 from relay.operations.base import Connection
@@ -92,16 +92,24 @@ def list_schedules(postgres_url: str | None, as_json: bool) -> None:
 
 
 def _table(found: Sequence[Schedule]) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for title in ("schedule", "state", "queue", "job", "cron", "time zone", "next", "last"):
-        table.add_column(title, overflow="fold")
+    table = Table(
+        Column("schedule"),
+        Column("state", whole=True),
+        Column("queue"),
+        Column("job"),
+        Column("cron"),
+        Column("time zone"),
+        Column("next", whole=True),
+        Column("last", whole=True, minor=True),
+        Column("reason", long=True),
+    )
     for one in found:
         state = (
             shown("invalid", "red") if one.invalid_reason else "enabled" if one.enabled else shown("disabled", "dim")
         )
         table.add_row(
             one.schedule, state, one.queue, one.name, one.cron, one.time_zone, time_text(one.next_at),
-            time_text(one.last_at),
+            time_text(one.last_at), one.invalid_reason or "",
         )  # fmt: skip
     return table
 

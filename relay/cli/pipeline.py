@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.table import Table
 
 from relay.cli.base import (
     FAILED,
@@ -23,6 +22,7 @@ from relay.cli.base import (
     tell,
 )
 from relay.cli.from_table import from_table_options, routed_table
+from relay.cli.tables import Column, Table
 from relay.errors import ConfigError
 from relay.operations import pipelines
 from relay.operations.pipelines import Pipeline, Validation
@@ -63,7 +63,14 @@ def list_pipelines(postgres_url: str | None, as_json: bool) -> None:
 
 
 def _table(found: Sequence[Pipeline]) -> Table:
-    table = Table("pipeline", "from", "to", "group", "state", "reason", box=None, pad_edge=False)
+    table = Table(
+        Column("pipeline"),
+        Column("from"),
+        Column("to"),
+        Column("group"),
+        Column("state", whole=True),
+        Column("reason", long=True),
+    )
     for pipeline in found:
         origin = pipeline.outbox or str(pipeline.config.get("source_type"))
         destination = pipeline.inbox or str(pipeline.config.get("sink_type"))

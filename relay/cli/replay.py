@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 import click
-from rich.table import Table
 
 from relay.cli.base import (
     Verb,
@@ -18,6 +17,7 @@ from relay.cli.base import (
     say,
     tell,
 )
+from relay.cli.tables import Column, Table
 from relay.operations import replays as operations
 from relay.operations.base import LARGEST_ID, counted
 from relay.operations.replays import Preview, Replay
@@ -112,10 +112,18 @@ def list_replays(pipeline: str | None, postgres_url: str | None, as_json: bool) 
 
 
 def _table(found: Sequence[Replay]) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for title in ("id", "pipeline", "from", "to", "next", "delivered", "dead", "state", "requested", "by"):
-        numeric = title in ("id", "from", "to", "next", "delivered", "dead")
-        table.add_column(title, justify="right" if numeric else "left", no_wrap=numeric, overflow="fold")
+    table = Table(
+        Column("id", number=True),
+        Column("pipeline"),
+        Column("from", number=True),
+        Column("to", number=True),
+        Column("next", number=True),
+        Column("delivered", number=True),
+        Column("dead", number=True),
+        Column("state", whole=True),
+        Column("requested", whole=True),
+        Column("by"),
+    )
     for one in found:
         numbers = [str(number) for number in (one.from_id, one.to_id, one.next_id, one.delivered, one.dead_letters)]
         requested_at = f"{one.requested_at:%Y-%m-%d %H:%M:%S}"

@@ -2,23 +2,28 @@
 
 import sys
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict
+from datetime import UTC, datetime
 
 import click
-from rich.console import Group, RenderableType
+from rich.console import Group
 from rich.live import Live
-from rich.table import Table
 
-from relay.cli.base import Verb, database, json_option, load_settings, output, postgres_option, print_json, shown
-from relay.operations.base import Connection, seconds_text
-from relay.operations.job_queues import Numbers
-from relay.operations.status import Status, read_status
+from relay.cli.base import Verb, database, json_option, load_settings, output, postgres_option, print_json, say, tell
+from relay.cli.status_screen import Screen, Watched, clock_text, read_only_text
+from relay.cli.status_view import lines_of
+from relay.cli.status_watch import Looking
+from relay.errors import RelayError
+from relay.operations.base import Connection
+from relay.operations.status import Look, look
 from relay.process.stop import Stop
+from relay.settings import Settings
 
-COLOURS = {
-    "disabled": "dim", "invalid": "bold red", "unowned": "red", "draining": "green", "running": "green",
-    "retrying": "yellow", "held": "yellow", "waiting": "cyan", "idle": "dim",
-}  # fmt: skip
+_STOP_SECONDS = 0.5
+"""How long it may take until it notices that it is to end."""
+_SLOW_SECONDS = 2.0
+"""An answer that takes longer is told."""
 
 
 @click.command(cls=Verb, short_help="Shows each pipeline, and why it is not moving.")
@@ -34,10 +39,11 @@ COLOURS = {
 @postgres_option
 @json_option
 def status(names: tuple[str, ...], watch: bool, interval: float, postgres_url: str | None, as_json: bool) -> None:
-    """Shows each pipeline: state, owner, offset, lag in messages and seconds, last error, why it is not moving.
+    """Shows each pipeline: state, owner, offset, lag in messages and seconds, dead letters, why it is not moving.
 
-    Queues of jobs are below, with their numbers. Any role that has tide.grant_relay may use it. States: idle, waiting,
-    draining, running (jobs), retrying, held (an open transaction holds the horizon), unowned, disabled, invalid.
+    What is broken comes first. Queues of jobs are below, with their numbers. Any role that has tide.grant_relay may use
+    it. States: idle, waiting, draining, running (jobs), retrying, broken (it does not recover automatically), held (an
+    open transaction holds the horizon), unowned, disabled, invalid. --watch goes on while PostgreSQL is away.
 
     \b
     Exit codes: 0 shown, whatever the states, and when --watch is ended; 1 failed; 2 wrong usage.
@@ -47,85 +53,59 @@ def status(names: tuple[str, ...], watch: bool, interval: float, postgres_url: s
       relay status --watch
       relay status --json | jq '.[] | select(.state == "retrying")'
     """
-    with database(load_settings(postgres_url=postgres_url), "status") as connection:
-        if watch:
-            _watch(connection, names, interval, as_json)
-        else:
-            _show(read_status(connection, names), as_json)
+    settings = load_settings(postgres_url=postgres_url)
+    if watch:
+        _watch(settings, names, interval, as_json)
+        return
+    with database(settings, "status") as connection:
+        _show(look(connection, names), as_json)
 
 
-def _show(statuses: Sequence[Status], as_json: bool, *, indent: int | None = 2) -> None:
+def _show(seen: Look, as_json: bool, *, indent: int | None = 2) -> None:
     if as_json:
-        print_json([asdict(status) for status in statuses], indent=indent)
-    else:
-        output().print(render(statuses))
+        print_json([asdict(status) for status in seen.statuses], indent=indent)
+        return
+    if seen.read_only:
+        tell(read_only_text(seen.read_only))
+    console = output()
+    console.print(Group(*lines_of(seen.statuses, console.width)))
 
 
-def _watch(connection: Connection, names: Sequence[str], interval_seconds: float, as_json: bool) -> None:
-    with Stop() as stop:
+def _watch(settings: Settings, names: Sequence[str], interval_seconds: float, as_json: bool) -> None:
+    def connect() -> AbstractContextManager[Connection]:
+        return database(settings, "status")
+
+    with Stop() as stop, Looking(connect, names, interval_seconds) as looking:
         stop.on_signals()
         if as_json or not sys.stdout.isatty():
-            _show(read_status(connection, names), as_json, indent=None)
-            while not stop.wait(interval_seconds):
-                _show(read_status(connection, names), as_json, indent=None)
-            return
-        with Live(render(read_status(connection, names)), console=output(), auto_refresh=False, screen=True) as live:
-            while not stop.wait(interval_seconds):
-                live.update(render(read_status(connection, names)), refresh=True)
+            _print_each(looking, stop, as_json)
+        else:
+            _on_screen(looking, stop, interval_seconds)
 
 
-def render(statuses: Sequence[Status]) -> RenderableType:
-    """A table of pipelines, one of queues of jobs, and below them the last errors."""
-    if not statuses:
-        return shown(
-            "there are no pipelines; create one: relay pipeline set NAME OUTBOX|INBOX --config JSON", style="dim"
-        )
-    pipelines = [s for s in statuses if s.jobs is None]
-    queues = [(s, s.jobs) for s in statuses if s.jobs is not None]
-    tables: list[RenderableType] = [*([_pipelines(pipelines)] if pipelines else [])]
-    tables += [*([""] if pipelines else []), shown("queues of jobs", "bold"), _queues(queues)] if queues else []
-    return Group(*tables, *_errors(statuses), *_dead(pipelines))
+def _print_each(looking: Looking, stop: Stop, as_json: bool) -> None:
+    """Each look; why there is none goes to standard error, so that what is printed keeps its form."""
+    while not stop.is_set():
+        seen = looking.next(_STOP_SECONDS)
+        if isinstance(seen, RelayError):
+            tell(f"{clock_text(datetime.now(UTC))} no status: {seen}")
+        elif seen:
+            if not as_json:
+                say(clock_text(seen.at))
+            _show(seen, as_json, indent=None)
 
 
-def _pipelines(statuses: Sequence[Status]) -> Table:
-    table = _table("pipeline", "state", "owner", "offset", "lag", "age", "delivered", "dead", "why")
-    for s in statuses:
-        age = seconds_text(s.lag_seconds) if s.lag_messages else ""
-        offset, lag = ("", "") if s.offset_id is None else (str(s.offset_id), str(s.lag_messages))
-        table.add_row(
-            s.name, shown(s.state, style=COLOURS[s.state]), s.owner or "", offset, lag, age,
-            str(s.delivered), str(s.dead_letters), s.why,
-        )  # fmt: skip
-    return table
-
-
-def _queues(statuses: Sequence[tuple[Status, Numbers]]) -> Table:
-    table = _table("queue", "state", "owner", "due", "age", "scheduled", "leased", "dead", "workers", "why")
-    for s, jobs in statuses:
-        table.add_row(
-            jobs.queue, shown(s.state, style=COLOURS[s.state]), s.owner or "", str(jobs.due),
-            seconds_text(s.lag_seconds) if jobs.due else "", str(jobs.scheduled), str(jobs.leased), str(jobs.dead),
-            str(jobs.workers), s.why,
-        )  # fmt: skip
-    return table
-
-
-def _table(*titles: str) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for title in titles:
-        numeric = title not in ("pipeline", "queue", "state", "owner", "why")
-        table.add_column(title, justify="right" if numeric else "left", overflow="fold", no_wrap=numeric)
-    return table
-
-
-def _errors(statuses: Sequence[Status]) -> list[RenderableType]:
-    failed = [s for s in statuses if s.last_error and s.last_error_at]
-    lines = [f"{s.name}, {s.last_error_at:%Y-%m-%d %H:%M:%S} UTC, {s.last_error_code}: {s.last_error}" for s in failed]
-    return ["", shown("last errors", "bold"), *(shown(line) for line in lines)] if lines else []
-
-
-def _dead(statuses: Sequence[Status]) -> list[RenderableType]:
-    if not any(s.dead_letters for s in statuses):
-        return []
-    text = "dead: refused since the pipeline was created; those still kept: relay dead-letter stats"
-    return ["", shown(text, "dim")]
+def _on_screen(looking: Looking, stop: Stop, interval_seconds: float) -> None:
+    last: Look | None = None
+    trouble: str | None = None
+    with Live(console=output(), auto_refresh=False, screen=True) as live:
+        while not stop.is_set():
+            seen = looking.next(min(interval_seconds, _STOP_SECONDS))
+            now = datetime.now(UTC)
+            if isinstance(seen, RelayError):
+                trouble = str(seen)
+            elif seen:
+                last, trouble = seen, None
+            elif last is None or (now - last.at).total_seconds() > interval_seconds + _SLOW_SECONDS:
+                trouble = trouble or "PostgreSQL has not answered yet"
+            live.update(Screen(Watched(last, trouble, now)), refresh=True)

@@ -90,6 +90,7 @@ def end_parameters(drain: Drain, result: DrainResult) -> dict[str, object]:
         "progressed": result.progressed,
         "error_code": result.error_code,
         "error": result.error and storable(mask(result.error)),
+        "needs_operator": result.needs_operator,
     }
 
 

@@ -61,6 +61,8 @@ class DrainResult:
     failures: int = 0
     error_code: str | None = None
     error: str | None = None
+    needs_operator: bool = False
+    """Whether what is wrong stays until someone changes something. It is retried all the same."""
 
 
 class Lease:
@@ -102,7 +104,13 @@ def begin(connection: Connection, drain: Drain) -> DrainStart | None:
 
 
 def failed(
-    failures_before: int, code: str, reason: str, *, progressed: bool = False, asked_seconds: float | None = None
+    failures_before: int,
+    code: str,
+    reason: str,
+    *,
+    progressed: bool = False,
+    asked_seconds: float | None = None,
+    needs_operator: bool = False,
 ) -> DrainResult:
     """The result of a drain that must be retried: after 100 ms, then doubled up to 30 s, with full jitter.
 
@@ -114,4 +122,4 @@ def failed(
     seconds = random.uniform(0, ceiling)  # spreads load, guards nothing
     if asked_seconds is not None:
         seconds = min(LONGEST_ASKED_SECONDS, max(0.0, asked_seconds) + seconds)
-    return DrainResult("failed", progressed, seconds, failures_before + 1, code, reason)
+    return DrainResult("failed", progressed, seconds, failures_before + 1, code, reason, needs_operator)

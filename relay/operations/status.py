@@ -5,6 +5,8 @@ Messages are read last, and only of outboxes that lag: the list of pipelines its
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from relay.database.connection import Connection, database_errors
 from relay.errors import ConfigError
@@ -15,7 +17,25 @@ from relay.operations.locks import strangers
 from relay.operations.status_facts import Facts, Outbox, Row, Status
 from relay.operations.status_reasons import judge
 
-__all__ = ["Status", "read_status"]
+__all__ = ["Look", "Status", "look", "read_status"]
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What one look at the pipelines showed."""
+
+    statuses: Sequence[Status]
+    at: datetime
+    """By the clock of this process."""
+    read_only: str | None
+    """Why PostgreSQL takes no writes, if it takes none: nothing moves then."""
+
+
+def look(connection: Connection, names: Sequence[str] = ()) -> Look:
+    """`read_status`, and what else there is to know about them. Raises what that raises."""
+    found = rows(connection, "read_only")
+    read_only = next(iter(found[0].values())) if found else None
+    return Look(read_status(connection, names), datetime.now(UTC), read_only)
 
 
 def read_status(connection: Connection, names: Sequence[str] = ()) -> list[Status]:
@@ -29,7 +49,7 @@ def read_status(connection: Connection, names: Sequence[str] = ()) -> list[Statu
 
 def _read(connection: Connection, names: Sequence[str]) -> Iterator[Facts]:
     schedulers = rows(connection, "status_schedulers")
-    pipelines = rows(connection, "status_pipelines", names=list(names) or None)
+    pipelines = rows(connection, "status_pipelines", names=list(names) or None, count_limit=status_facts.COUNT_LIMIT)
     workers = [process for process in fleet.processes(connection) if process.kind == "workers"]
     if missing := sorted(set(names) - {row["name"] for row in pipelines}):
         raise ConfigError(f"pipeline {', '.join(missing)} does not exist; list them: relay pipeline list")

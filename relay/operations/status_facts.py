@@ -15,7 +15,8 @@ from relay.operations.lag import Lag
 Row = dict[str, Any]
 
 COUNT_LIMIT = 10_001
-"""Messages are counted one by one below this; from here on the lag is counted in ids, as metrics do."""
+"""Messages are counted one by one below this; from here on the lag is counted in ids, as metrics do.
+Dead letters are counted up to this."""
 SILENT_SECONDS = 15.0
 """A scheduler that is silent for so long is ended by the others."""
 # From enqueue to begin a drain takes milliseconds. A message that is older, and no drain: the queue is not served.
@@ -29,9 +30,9 @@ class Status:
     name: str
     direction: str
     state: str
-    """disabled, invalid, unowned, draining, running, retrying, held, waiting, idle"""
+    """disabled, invalid, unowned, draining, running, broken, retrying, held, waiting, idle"""
     why: str
-    """Why it is not moving, or what it is doing."""
+    """Why it is not moving, or what it is doing. When it is retried is in `retry_seconds`."""
     outbox: str | None
     consumer_group: str | None
     sink_type: str | None
@@ -47,11 +48,15 @@ class Status:
     """A stopped pipeline: when retention may remove what it has not delivered. None while that is far off."""
     delivered: int
     dead_letters: int
-    """Ever refused; some of them may have been delivered or discarded since."""
+    """Those that are dead now; counted up to COUNT_LIMIT."""
+    dead_letters_ever: int
+    """How often a message was refused; some of them may have been delivered or discarded since."""
     failures: int
     """Of its last drains, in a row."""
     retry_at: datetime | None
     """When it is retried, if its last drain failed."""
+    retry_seconds: float | None
+    """In how many seconds that is; 0 if it is due."""
     last_error: str | None
     last_error_code: str | None
     last_error_at: datetime | None

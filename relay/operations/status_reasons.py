@@ -16,6 +16,9 @@ from relay.operations.status_facts import UNSERVED_SECONDS, Facts, Row, Status, 
 def judge(facts: Facts) -> Status:
     row, owner = facts.row, facts.owner
     state, why = next(_reasons(facts))
+    if row["error"] and state not in ("retrying", "broken"):
+        why += f"; its last drain failed: {_cause(row)}"
+    is_retried = row["outcome"] == "failed" and row["retry_at"] is not None
     return Status(
         name=row["name"],
         direction=row["direction"],
@@ -32,9 +35,11 @@ def judge(facts: Facts) -> Status:
         lag_seconds=round(facts.lag_seconds, 3),
         hold_seconds=facts.hold_seconds,
         delivered=row["delivered"] or 0,
-        dead_letters=row["dead_letters"] or 0,
+        dead_letters=row["dead_letters"],
+        dead_letters_ever=row["dead_letters_ever"] or 0,
         failures=row["failures"] or 0,
-        retry_at=row["retry_at"] if row["outcome"] == "failed" else None,
+        retry_at=row["retry_at"] if is_retried else None,
+        retry_seconds=round(max(0.0, row["retry_seconds"]), 3) if is_retried else None,
         last_error=row["error"] and mask(row["error"]),
         last_error_code=row["error_code"],
         last_error_at=row["error_at"],
@@ -71,7 +76,8 @@ def _passing_over(facts: Facts) -> Iterator[tuple[str, str]]:
 def _jobs(facts: Facts, jobs: Numbers) -> Iterator[tuple[str, str]]:
     """Of a queue of jobs: its drains only look, and workers have its jobs."""
     yield from _unowned(facts)
-    yield from _retrying(facts.row)
+    if not _is_leased(facts.row):
+        yield from _failed(facts.row)
     if jobs.oldest_due_seconds > UNSERVED_SECONDS:
         if not jobs.workers:
             yield "waiting", "no worker serves it: start one with relay workers --jobs MODULE"
@@ -114,15 +120,36 @@ def _unowned(facts: Facts) -> Iterator[tuple[str, str]]:
 
 
 def _draining(row: Row) -> Iterator[tuple[str, str]]:
-    if (row["lease_seconds"] or 0) > 0:
+    if _is_leased(row):
         yield "draining", f"a drain holds the lease until {_clock(row['lease_until'])}"
-    yield from _retrying(row)
+    yield from _failed(row)
 
 
-def _retrying(row: Row) -> Iterator[tuple[str, str]]:
-    if row["outcome"] == "failed" and (row["retry_seconds"] or 0) > 0:
-        cause = f"{row['error_code']}: {row['error']}" if row["error"] else "its last drain failed"
-        yield "retrying", f"waiting for retry until {_clock(row['retry_at'])} because {cause}"
+def _is_leased(row: Row) -> bool:
+    return (row["lease_seconds"] or 0) > 0
+
+
+def _failed(row: Row) -> Iterator[tuple[str, str]]:
+    """Broken: until a drain ends otherwise, or the pipeline is changed. Retrying: until the retry is due."""
+    if row["outcome"] != "failed" or row["retry_at"] is None:
+        return
+    overdue = row["retry_seconds"] < -UNSERVED_SECONDS
+    if row["needs_operator"]:
+        yield "broken", _cause(row) + (f"; {_OVERDUE}" if overdue else "")
+    yield ("waiting", _OVERDUE) if overdue else ("retrying", _cause(row))
+
+
+_OVERDUE = (
+    "a retry is due but none begins: are workers running (relay workers), and do they use the broker of the scheduler?"
+)
+
+
+def _cause(row: Row) -> str:
+    """What the last drain failed for. That it is this pipeline is clear here."""
+    if not row["error"]:
+        return "its last drain failed"
+    error = row["error"].removeprefix(f"pipeline {row['name']!r}: ")
+    return f"{row['error_code']}: {error}"
 
 
 def _unserved(facts: Facts) -> Iterator[tuple[str, str]]:

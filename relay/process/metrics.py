@@ -30,6 +30,7 @@ tide_job_oldest_seconds                   gauge      queue      scheduler  how l
 tide_job_gaps                             gauge      queue      scheduler  ids passed whose transactions are open
 tide_relay_lag_messages                   gauge      P          scheduler  messages not settled yet
 tide_relay_lag_seconds                    gauge      P          scheduler  age of the oldest message not settled
+tide_relay_pipeline_broken                gauge      P          scheduler  1 if only a person can fix what fails, or 0
 tide_relay_pipelines_owned                gauge      (none)     scheduler  pipelines this scheduler owns
 tide_relay_pipelines_invalid              gauge      (none)     scheduler  pipelines enabled, but invalid
 tide_relay_pipelines_unowned              gauge      relay_group_id scheduler  enabled pipelines without an owner
@@ -223,6 +224,12 @@ class SchedulerMetrics:
             "tide_relay_hold_seconds_left",
             "Time until messages that a consumer group has not settled may be removed.",
             ("outbox", "consumer_group"),
+            registry=registry,
+        )
+        self.pipeline_broken = Gauge(
+            "tide_relay_pipeline_broken",
+            "Whether the last drain failed in a way that does not recover automatically.",
+            P,
             registry=registry,
         )
         self.pipelines_owned = Gauge("tide_relay_pipelines_owned", "Pipelines this scheduler owns.", registry=registry)

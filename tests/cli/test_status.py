@@ -1,17 +1,29 @@
 """`relay status`: how each pipeline is, and why it is not moving, on a real fleet."""
 
+import fcntl
 import json
 import os
+import pty
+import re
+import select
 import signal
+import struct
+import subprocess
+import termios
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 
 from relay.local.servers import EmbeddedRedis
 from tests.cli.command import environment, invoke, start
 from tests.e2e.fleet import fleet
+from tests.services.http_receiver import HttpReceiver, Rule
+from tests.services.nats import NatsServer
 from tests.services.postgres import Database
+from tests.services.proxy import Proxy
 from tests.waiting import wait_until
 
 
@@ -119,9 +131,69 @@ def test_a_failing_sink_shows_the_retry_and_its_cause(database: Database, redis_
     publish(database)
     with fleet(database.url, redis_server.url):
         found = wait_until(lambda: (s := status(database.url))["state"] == "retrying" and s["failures"] > 2 and s, 30)
-        assert found["why"].startswith("waiting for retry until ") and " because " in found["why"]
         assert found["last_error"] and found["last_error_code"] and found["last_error_at"]
-        assert "last errors" in invoke("status", url=database.url).stdout
+        error = found["last_error"].removeprefix("pipeline 'p': ")
+        assert found["why"] == f"{found['last_error_code']}: {error}"
+        assert found["retry_at"] and found["retry_seconds"] >= 0
+        row = wait_until(lambda: next((line for line in table(database.url) if re.match("p +retrying", line)), ""))
+        assert re.search(r" (now|in [0-9.]+ s)  [a-z_]+: ", row) and row.count(error) == 1
+
+
+def table(url: str) -> list[str]:
+    return invoke("status", url=url).stdout.splitlines()
+
+
+def test_what_does_not_recover_automatically_has_a_state_of_its_own(
+    database: Database, redis_server: EmbeddedRedis, nats_server: NatsServer, http_receiver: HttpReceiver
+) -> None:
+    http_receiver.rule("/moved", Rule(status=308))
+    inbox = redis.Redis.from_url(redis_server.url)
+    inbox.xadd(f"{database.name}-bad", {"body": b"not JSON"})
+    nats = {"sink_type": "nats", "url": nats_server.url, "stream": "missing", "timeout_ms": 2000}
+    sinks: dict[str, dict[str, Any]] = {
+        "no-stream": nats,
+        "no-secret": nats | {"url": "${env:SECRET_THAT_NO_ONE_SET}"},
+        "bad-login": nats | {"url": nats_server.url.replace(nats_server.password, "wrong")},
+        "moved": {
+            "sink_type": "webhook",
+            "url": f"{http_receiver.url}/moved",
+            "allow_private_network": True,
+            "allow_http": True,
+        },
+        "down": nats | {"url": "nats://127.0.0.1:1"},
+    }
+    source = {"source_type": "redis", "url": redis_server.url, "stream": f"{database.name}-bad", "on_invalid": "stop"}
+    with database.connect() as connection:
+        connection.execute("select tide.outbox_create('o'), tide.inbox_create('i')")
+        for name, config in sinks.items():
+            connection.execute("select tide.relay_set_outbox(%s, 'o', %s::jsonb)", [name, json.dumps(config)])
+        connection.execute("select tide.relay_set_inbox('bad-message', 'i', %s::jsonb)", [json.dumps(source)])
+    publish(database)
+
+    def states() -> dict[str, str]:
+        found = json.loads(invoke("status", "--json", url=database.url).stdout)
+        return {status["name"]: status["state"] for status in found}
+
+    broken = ["bad-login", "bad-message", "moved", "no-secret", "no-stream"]
+    with fleet(database.url, redis_server.url):
+        wanted = dict.fromkeys(broken, "broken") | {"down": "retrying"}
+        wait_until(lambda: states() == wanted, 30, "five are broken, and the one whose server is down retries")
+        with database.connect() as connection:
+            connection.execute("select tide.relay_set_outbox('no-stream', 'o', '{\"sink_type\": \"memory\"}')")
+        wait_until(lambda: states()["no-stream"] == "idle", 30)
+
+
+def test_dead_letters_are_those_that_are_dead_now(to_file: Database) -> None:
+    publish(to_file, 3)
+    with to_file.connect() as connection:
+        connection.execute("""
+            insert into tide.dead_letter (pipeline, outbox, message_id, payload, code, reason)
+            select 'p', 'o', n, '1', 'refused', 'no' from generate_series(1, 3) n""")
+        connection.execute("update tide.drain set dead_letters = 3")
+        connection.execute("select tide.relay_dlq_discard(min(dead_letter_id)) from tide.dead_letter")
+    found = status(to_file.url)
+    assert (found["dead_letters"], found["dead_letters_ever"]) == (2, 3)
+    assert re.search(r"^p +unowned .* 2  no scheduler", table(to_file.url)[1])
 
 
 def test_an_invalid_pipeline_shows_the_reason(database: Database, redis_server: EmbeddedRedis) -> None:
@@ -162,8 +234,6 @@ def test_missing_workers_are_named(
 def test_a_drain_that_holds_the_lease_is_shown(database: Database, redis_server: EmbeddedRedis, tmp_path: Path) -> None:
     fifo_like = tmp_path / "locked.jsonl"
     make_pipeline(database, {"sink_type": "file", "path": str(fifo_like), "timeout_ms": 14_000})
-    import fcntl
-
     with fifo_like.open("a") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         publish(database)
@@ -189,15 +259,67 @@ def test_the_rights_of_a_relay_are_enough(to_file: Database) -> None:
 
 
 def test_watch_goes_on_until_it_is_stopped(to_file: Database, tmp_path: Path) -> None:
-    command = start(
-        "status", "--watch", "--json", "--interval", "0.1", cwd=tmp_path,
-        env=environment(RELAY_POSTGRES_URL=to_file.url),
-    )  # fmt: skip
-    assert command.stdout is not None
-    with command:
-        assert json.loads(command.stdout.readline())[0]["delivered"] == 0
-        publish(to_file, 2)
-        wait_until(lambda: json.loads(command.stdout.readline())[0]["lag_messages"] == 2)
-        command.send_signal(signal.SIGINT)
-        command.stdout.read()
-        assert command.wait(10) == 0
+    """Also while PostgreSQL is away: what is printed as JSON keeps its form, and the reason goes to standard error."""
+    with Proxy(to_file.url) as proxy:
+        command = start(
+            "status", "--watch", "--json", "--interval", "0.1", cwd=tmp_path, stderr=subprocess.PIPE,
+            env=environment(RELAY_POSTGRES_URL=proxy.through(to_file.url)),
+        )  # fmt: skip
+        with command:
+            assert command.stdout is not None and command.stderr is not None
+            assert json.loads(command.stdout.readline())[0]["delivered"] == 0
+            proxy.refuse()
+            publish(to_file, 2)
+            assert "UTC no status: PostgreSQL: " in command.stderr.readline()
+            proxy.heal()
+            wait_until(lambda: json.loads(command.stdout.readline())[0]["lag_messages"] == 2)
+            command.send_signal(signal.SIGINT)
+            command.stdout.read()
+            assert command.wait(10) == 0
+
+
+def test_a_watch_that_can_never_work_ends(database: Database) -> None:
+    result = invoke("status", "missing", "--watch", url=database.url)
+    assert (result.exit_code, "pipeline missing does not exist" in result.stderr) == (1, True)
+
+
+class Terminal:
+    """A terminal of 80 columns and 24 lines, and what a program has written to it."""
+
+    def __init__(self) -> None:
+        self.ours, self.its = pty.openpty()
+        fcntl.ioctl(self.its, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+        self._written = b""
+
+    def close(self) -> None:
+        os.close(self.ours)
+        os.close(self.its)
+
+    def written(self) -> str:
+        """Since the last time."""
+        while select.select([self.ours], [], [], 0.05)[0]:
+            self._written += os.read(self.ours, 65536)
+        text, self._written = self._written.decode(errors="replace"), b""
+        return text
+
+
+def test_on_a_screen_watch_says_that_postgresql_is_away_read_only_or_hangs(to_file: Database, tmp_path: Path) -> None:
+    env = environment(TERM="xterm-256color") | {"LINES": "24"}
+    del env["COLUMNS"]
+    with closing(Terminal()) as terminal, Proxy(to_file.url) as proxy:
+        command = start(
+            "status", "--watch", "--interval", "0.2", cwd=tmp_path, stdout=terminal.its, stderr=terminal.its,
+            env=env | {"RELAY_POSTGRES_URL": proxy.through(to_file.url)},
+        )  # fmt: skip
+        with command:
+            wait_until(lambda: "UTC  1 unowned" in terminal.written())
+            proxy.stall()
+            wait_until(lambda: "No status now: PostgreSQL has not answered" in terminal.written())
+            proxy.refuse()
+            wait_until(lambda: "No status now: PostgreSQL: " in terminal.written())
+            with to_file.admin() as admin:
+                admin.execute(f"alter database {to_file.name} set default_transaction_read_only = on")
+            proxy.heal()
+            wait_until(lambda: "PostgreSQL is read-only, and nothing moves" in terminal.written())
+            command.send_signal(signal.SIGINT)
+            wait_until(lambda: terminal.written() is not None and command.poll() == 0)

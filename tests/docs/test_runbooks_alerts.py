@@ -86,6 +86,21 @@ def test_invalid_configuration(at: Site) -> None:
     at.nothing_is_lost()
 
 
+def test_broken(at: Site) -> None:
+    runbook = at.runbook("TideRelayBroken")
+    at.pipelines.run(
+        "select tide.relay_set_outbox(name, 'orders',"
+        """       config || '{"cloudevents_source": "${env:TIDE_SECRET_REGION}"}') from tide.pipeline"""
+    )
+    ids = at.publish()
+    runbook.look()
+    assert not runbook.is_over()
+    runbook.fix()
+    runbook.wait_over()
+    at.wait_delivered(ids)
+    at.nothing_is_lost()
+
+
 def test_no_owner(at: Site) -> None:
     runbook = at.runbook("TideRelayNoOwner")
     at.scheduler.kill()

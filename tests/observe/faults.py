@@ -210,7 +210,7 @@ def frozen_children(observed: Observed) -> Iterator[None]:
 
 FAULTS = {
     "a sink is down": Fault(sink_down, ("TideRelayLagging", "TideRelayNotMoving"), {"pipeline": "exported"}),
-    "a source is not there": Fault(source_missing, ("TideRelayNotMoving",), {"pipeline": "missing"}),
+    "a source is not there": Fault(source_missing, ("TideRelayNotMoving", "TideRelayBroken"), {"pipeline": "missing"}),
     "a message is refused": Fault(message_refused, ("TideRelayDeadLetters",), {"pipeline": "refused"}),
     "a configuration is wrong": Fault(configuration_wrong, ("TideRelayInvalidConfiguration",), {}),
     "no scheduler is of its group": Fault(group_unknown, ("TideRelayNoOwner",), {"relay_group_id": "abroad"}),

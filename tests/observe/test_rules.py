@@ -56,7 +56,7 @@ def firing(tmp_path):
 
 def test_promtool_accepts_the_rules():
     content, said = promtool("check", "rules", RULES)
-    assert content and "15 rules found" in said, said
+    assert content and "16 rules found" in said, said
 
 
 def test_a_fleet_that_is_well_raises_none(firing):
@@ -165,6 +165,14 @@ def test_an_event_after_many_counts(firing, alert):
 def test_an_invalid_configuration_counts_once_though_each_scheduler_sees_it(firing):
     seen = {f'tide_relay_pipelines_invalid{{pod="{pod}"}}': "1x20" for pod in ("s1", "s2")}
     firing("3m", seen, "TideRelayInvalidConfiguration")
+
+
+def test_a_broken_pipeline_keeps_its_time_whichever_scheduler_owns_it(firing):
+    broken = {f'tide_relay_pipeline_broken{{pod="{pod}",{ORDERS}}}': values for pod, values in
+              (("s1", "0 0 1 1 1 stale"), ("s2", "_x6 1x20"))}  # fmt: skip
+    firing("4m", broken, 'TideRelayBroken{pipeline="orders"}')
+    firing("2m", broken)
+    firing("8m", {f'tide_relay_pipeline_broken{{pod="s1",{ORDERS}}}': "0 1 1 0x20"})
 
 
 def test_pipelines_that_nobody_owns_are_told_by_group_and_not_during_a_takeover(firing):

@@ -19,6 +19,7 @@ class Row(NamedTuple):
     is_over: bool = True
     outcome: str = "idle"
     progressed: bool = True
+    needs_operator: bool = False
     retry_seconds: float | None = None
 
 

@@ -18,7 +18,7 @@ from typing import ClassVar
 
 from relay.backends.common.deadline import in_ms, is_over
 from relay.backends.common.lines import as_lines, write_whole
-from relay.backends.common.os_errors import translate
+from relay.backends.common.os_errors import OS_ERRORS, translate
 from relay.backends.file.config import FileSinkConfig
 from relay.backends.file.unfinished import end_of_others, unfinished
 from relay.backends.sink import Features, Sink
@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 class FileSink(Sink[FileSinkConfig]):
     features: ClassVar[Features] = Features(uses_network=False, default_wire_format="envelope", default_subject="")
     config_model = FileSinkConfig
+    needs_operator = OS_ERRORS.needs_operator
 
     def __init__(self, config: FileSinkConfig, pipeline: str) -> None:
         self._config = config

@@ -33,6 +33,7 @@ class FileSource(Source[FileSourceConfig, Fetched]):
         has_positions=True, redelivers=False, needs_source=True, uses_network=False
     )
     config_model = FileSourceConfig
+    needs_operator = OS_ERRORS.needs_operator
 
     def __init__(self, config: FileSourceConfig, pipeline: str) -> None:
         self._config = config

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from relay.backends.common.deadline import in_ms
 from relay.backends.kafka.config import LARGEST_RECORD_BYTES, KafkaSinkConfig
+from relay.backends.kafka.errors import ERRORS
 from relay.backends.sink import Features, Sink
 from relay.errors import ConfigError, MissingExtra, NotConnected
 from relay.models import Drain, Failure, Progress, Record
@@ -34,6 +35,7 @@ class KafkaSink(Sink[KafkaSinkConfig]):
         subject_aliases=("kafka_topic",),
     )
     config_model = KafkaSinkConfig
+    needs_operator = ERRORS.needs_operator
 
     def __init__(self, config: KafkaSinkConfig, pipeline: str) -> None:
         self._config = config

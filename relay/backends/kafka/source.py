@@ -13,6 +13,7 @@ from operator import methodcaller
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from relay.backends.kafka.config import KafkaSourceConfig
+from relay.backends.kafka.errors import ERRORS
 from relay.backends.kafka.positions import Position, Suffixes
 from relay.backends.source import Source, SourceFeatures
 from relay.errors import MissingExtra, NotConnected
@@ -45,6 +46,7 @@ class KafkaSource(Source[KafkaSourceConfig, "Message"]):
         needs_credentials=True,
     )
     config_model = KafkaSourceConfig
+    needs_operator = ERRORS.needs_operator
 
     def __init__(self, config: KafkaSourceConfig, pipeline: str) -> None:
         self._config = config

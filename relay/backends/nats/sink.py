@@ -19,6 +19,7 @@ from relay.backends.common.deadline import in_ms
 from relay.backends.common.opening import opened
 from relay.backends.common.short_cache import cached_if_short
 from relay.backends.nats.config import NatsSinkConfig
+from relay.backends.nats.errors import ERRORS
 from relay.backends.sink import Features, Sink
 from relay.errors import MissingExtra, NotConnected
 from relay.models import Failure, Record
@@ -47,6 +48,7 @@ class NatsSink(Sink[NatsSinkConfig]):
         needs_credentials=True,
     )
     config_model = NatsSinkConfig
+    needs_operator = ERRORS.needs_operator | {"wrong_stream"}
 
     def __init__(self, config: NatsSinkConfig, pipeline: str) -> None:
         self._config = config

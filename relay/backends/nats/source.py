@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, ClassVar
 from relay.backends.common.opening import opened
 from relay.backends.nats.arrived import Arrived
 from relay.backends.nats.config import NatsSourceConfig, consumer_name
+from relay.backends.nats.errors import ERRORS
 from relay.backends.source import Source, SourceFeatures
 from relay.errors import MissingExtra, NotConnected
 from relay.models import Received
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 class NatsSource(Source[NatsSourceConfig, Arrived]):
     features: ClassVar[SourceFeatures] = SourceFeatures(keeps_headers=True, needs_source=True, needs_credentials=True)
     config_model = NatsSourceConfig
+    needs_operator = ERRORS.needs_operator
 
     def __init__(self, config: NatsSourceConfig, pipeline: str) -> None:
         self._config = config

@@ -11,9 +11,10 @@ from dataclasses import replace
 from datetime import datetime
 from typing import ClassVar
 
-from relay.backends.common.os_errors import translate
+from relay.backends.common.os_errors import OS_ERRORS, translate
 from relay.backends.object_storage.config import ObjectStorageSinkConfig
 from relay.backends.object_storage.encode import Encoder, LinesEncoder, Spool
+from relay.backends.object_storage.errors import ERRORS
 from relay.backends.object_storage.parquet import ParquetEncoder
 from relay.backends.object_storage.s3 import S3Store
 from relay.backends.object_storage.stores import FolderStore, Store
@@ -33,6 +34,7 @@ PARQUET_FEATURES = replace(FEATURES, keeps_headers=True, keeps_key=True, default
 class ObjectStorageSink(ObjectSink[ObjectStorageSinkConfig]):
     features: ClassVar[Features] = FEATURES
     config_model = ObjectStorageSinkConfig
+    needs_operator = ERRORS.needs_operator | OS_ERRORS.needs_operator
 
     def __init__(self, config: ObjectStorageSinkConfig, pipeline: str) -> None:
         self._config = config

@@ -35,6 +35,7 @@ class InboxSink(TransactionalSink[InboxSinkConfig]):
         default_subject="",
     )
     config_model = InboxSinkConfig
+    needs_operator = frozenset({"refused"})
 
     def __init__(self, config: InboxSinkConfig, pipeline: str) -> None:
         self._config = config

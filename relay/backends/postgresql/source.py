@@ -34,6 +34,7 @@ class OutboxSource(Source[OutboxSourceConfig, Message]):
         has_positions=True, keeps_headers=True, keeps_key=True, needs_source=True, needs_credentials=True
     )
     config_model = OutboxSourceConfig
+    needs_operator = frozenset({"refused"})
 
     def __init__(self, config: OutboxSourceConfig, pipeline: str) -> None:
         self._config = config

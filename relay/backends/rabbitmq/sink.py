@@ -16,6 +16,7 @@ from relay.backends.common.batch import Batch
 from relay.backends.common.deadline import in_ms
 from relay.backends.common.opening import opened
 from relay.backends.rabbitmq.config import RabbitmqSinkConfig
+from relay.backends.rabbitmq.errors import ERRORS
 from relay.backends.sink import Features, Sink
 from relay.errors import MissingExtra, NotConnected
 from relay.models import Failure, Record
@@ -37,6 +38,7 @@ class RabbitmqSink(Sink[RabbitmqSinkConfig]):
         subject_aliases=("rabbitmq_routing_key",),
     )
     config_model = RabbitmqSinkConfig
+    needs_operator = ERRORS.needs_operator
 
     def __init__(self, config: RabbitmqSinkConfig, pipeline: str) -> None:
         self._config = config

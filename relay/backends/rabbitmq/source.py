@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from relay.backends.common.opening import opened
 from relay.backends.rabbitmq.config import RabbitmqSourceConfig
+from relay.backends.rabbitmq.errors import ERRORS
 from relay.backends.source import Source, SourceFeatures
 from relay.errors import MissingExtra, NotConnected
 from relay.models import Received
@@ -29,6 +30,7 @@ class RabbitmqSource(Source[RabbitmqSourceConfig, "Delivery"]):
         keeps_headers=True, keeps_key=True, needs_source=True, needs_credentials=True
     )
     config_model = RabbitmqSourceConfig
+    needs_operator = ERRORS.needs_operator
 
     def __init__(self, config: RabbitmqSourceConfig, pipeline: str) -> None:
         self._config = config

@@ -44,6 +44,7 @@ class RedisSink(Sink[RedisSinkConfig]):
         subject_aliases=("redis_stream",),
     )
     config_model = RedisSinkConfig
+    needs_operator = ERRORS.needs_operator | {"foreign_stream"}
 
     def __init__(self, config: RedisSinkConfig, pipeline: str) -> None:
         self._config = config

@@ -49,6 +49,7 @@ class RedisSource(Source[RedisSourceConfig, Taken]):
         keeps_headers=True, keeps_key=True, needs_source=True, needs_credentials=True
     )
     config_model = RedisSourceConfig
+    needs_operator = ERRORS.needs_operator
 
     def __init__(self, config: RedisSourceConfig, pipeline: str) -> None:
         self._config = config

@@ -51,6 +51,7 @@ class SqsSink(Sink[SqsSinkConfig]):
         default_subject="",
     )
     config_model = SqsSinkConfig
+    needs_operator = ERRORS.needs_operator
 
     def __init__(self, config: SqsSinkConfig, pipeline: str) -> None:
         self._config = config

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 from relay.backends.common.opening import opened
 from relay.backends.source import MAX_HELD_BYTES, Source, SourceFeatures
 from relay.backends.sqs.config import LONGEST_POLL_SECONDS, SqsSourceConfig
-from relay.backends.sqs.errors import entry_verdict
+from relay.backends.sqs.errors import ERRORS, entry_verdict
 from relay.backends.sqs.held import Holding
 from relay.backends.sqs.message import unpack
 from relay.backends.sqs.queue import PER_REQUEST, Queue
@@ -41,6 +41,7 @@ class SqsSource(Source[SqsSourceConfig, Message]):
         longest_wait_seconds=float(LONGEST_POLL_SECONDS),
     )
     config_model = SqsSourceConfig
+    needs_operator = ERRORS.needs_operator
 
     def __init__(self, config: SqsSourceConfig, pipeline: str) -> None:
         self._config = config

@@ -13,6 +13,7 @@ from relay.backends.common.deadline import in_ms
 from relay.backends.common.opening import opened
 from relay.backends.sink import Features, Sink
 from relay.backends.webhook.config import WebhookSinkConfig
+from relay.backends.webhook.errors import ERRORS
 from relay.backends.webhook.lanes import Lanes
 from relay.backends.webhook.url import BAD_URL, UrlTemplate
 from relay.errors import ConfigError, MissingExtra, NotConnected
@@ -28,6 +29,7 @@ CONNECTION_CODES = frozenset({"not_connected", "timeout", "tls", "forbidden_addr
 class WebhookSink(Sink[WebhookSinkConfig]):
     features: ClassVar[Features] = Features(keeps_headers=True, cloudevents_binding="http")
     config_model = WebhookSinkConfig
+    needs_operator = ERRORS.needs_operator | {"redirect", "bad_config"}
 
     def __init__(self, config: WebhookSinkConfig, pipeline: str) -> None:
         self._config = config

@@ -297,12 +297,13 @@ begin
                            from (select w.available_at, w.needs from tide.job_wait w
                                   where w.outbox_id = q.outbox_id order by w.id limit 100000) x) w
      cross join lateral (select coalesce(sum(e.open), 0)::bigint as jobs from tide.job_lease e where e.outbox_id = q.outbox_id) r
-     cross join lateral (select count(*) as jobs from (select from tide.job_dead d where d.outbox_id = q.outbox_id limit 100000) x) d
+     cross join lateral (select count(*) as jobs from (select from tide.job_dead d
+                                                       where d.outbox_id = q.outbox_id and d.replayed_as is null limit 100000) x) d
      where job_stats.queue is null or q.name = job_stats.queue
      order by q.name;
 end $$;
 comment on function tide.job_stats is
-    'Numbers of each queue: pending = due + scheduled, leased, dead; and for how many seconds its oldest due job has been due.';
+    'Numbers of each queue: pending = due + scheduled, leased, dead (and not replayed since); and for how many seconds its oldest due job has been due.';
 
 create or replace function tide.job_unknown_handlers() returns table (queue text, name text, jobs bigint)
 language sql stable security definer set search_path = pg_catalog, pg_temp

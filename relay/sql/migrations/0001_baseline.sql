@@ -216,11 +216,13 @@ create table tide.drain (
     error_code   text,
     error        text,
     error_at     timestamptz,
+    needs_operator boolean not null default false,
     ended_at     timestamptz,
     delivered    bigint not null default 0,
     dead_letters bigint not null default 0
 ) with (fillfactor = 20, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
 comment on column tide.drain.progressed is 'Whether it settled any message.';
+comment on column tide.drain.needs_operator is 'Whether what is wrong stays until someone changes something.';
 comment on table tide.drain is 'The last drain of each pipeline: its fence (epoch, number), its lease, what became of it.';
 
 create table tide.position (
@@ -482,6 +484,7 @@ create table tide.job_dead (
     primary key (outbox_id, id)
 );
 create index on tide.job_dead (died_at);
+create index on tide.job_dead (outbox_id) where replayed_as is null;
 comment on table tide.job_dead is 'Dead jobs, kept whole: they outlive their partition.';
 
 create table tide.job_key (

@@ -33,7 +33,7 @@ with ended as (
     update tide.drain
        set lease_until = null, ended_at = clock_timestamp(), outcome = %(outcome)s, progressed = %(progressed)s,
            failures = %(failures)s, retry_at = clock_timestamp() + make_interval(secs => %(retry_seconds)s),
-           error_code = %(error_code)s, error = %(error)s,
+           error_code = %(error_code)s, error = %(error)s, needs_operator = %(needs_operator)s,
            error_at = case when %(error)s::text is null then null else clock_timestamp() end
      where pipeline = %(pipeline)s and epoch = %(epoch)s and number = %(number)s
     returning pipeline, outcome

@@ -177,14 +177,16 @@ select l.changed_at, l.pipeline, l.action, l.changed_by, l.program, l.old, l.new
 -- Status -----------------------------------------------------------------------------------------------------------
 
 -- name: status_pipelines
--- Every pipeline, or only those of these names, and how its last drain ended. Reads no message.
+-- Every pipeline, or only those of these names, and how its last drain ended. Reads no message. Dead letters that exist now
+-- are counted up to a limit.
 select p.name, p.direction, p.enabled, p.invalid_reason, p.config ->> 'relay_group_id' as relay_group_id,
        p.config ->> 'sink_type' as sink_type, p.config ->> 'source_type' as source_type, i.name as inbox,
        o.outbox_id, o.name as outbox, o.enabled as outbox_enabled, g.name as consumer_group, g.offset_id,
        extract(epoch from d.lease_until - clock_timestamp())::float8 as lease_seconds, d.lease_until,
        extract(epoch from d.retry_at - clock_timestamp())::float8 as retry_seconds, d.retry_at,
-       d.outcome, d.failures, d.error_code, d.error, d.error_at, d.ended_at, d.delivered, d.dead_letters,
-       d.owner::text as owner
+       d.outcome, d.failures, d.error_code, d.error, d.error_at, d.needs_operator, d.ended_at, d.delivered,
+       d.dead_letters as dead_letters_ever, d.owner::text as owner,
+       (select count(*) from (select from tide.dead_letter x where x.pipeline = p.name limit %(count_limit)s) x) as dead_letters
   from tide.pipeline p
   left join tide.drain d on d.pipeline = p.name
   left join tide.consumer_group g on g.group_id = p.group_id

@@ -64,7 +64,7 @@ select d.pipeline
 -- name: drains_look
 -- The last drain of each of these pipelines: whether it is over, and what became of it. The notification of its end tells
 -- nothing but the name.
-select d.pipeline, d.epoch, d.number, d.lease_until is null as is_over, d.outcome, d.progressed,
+select d.pipeline, d.epoch, d.number, d.lease_until is null as is_over, d.outcome, d.progressed, d.needs_operator,
        extract(epoch from d.retry_at - clock_timestamp())::float8 as retry_seconds
   from tide.drain d
  where d.pipeline = any(%(names)s)

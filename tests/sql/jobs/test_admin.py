@@ -67,7 +67,9 @@ def test_a_dead_job_is_replayed_after_its_partition_has_gone(session: Session, w
     job = enqueue(session, {"n": 1})
     worker.run(outcome="d")
     session.execute(f"truncate tide.{one(session, 'select log from tide.outbox')}_0")
+    assert one(session, "select dead from tide.job_stats('mail')") == 1
     again = replay(session, job)
+    assert one(session, "select dead from tide.job_stats('mail')") == 0, "it is not dead any more"
     assert one(session, "select payload from tide.job where id = %s", again) == {"n": 1}
     assert worker.run() == [again]
 

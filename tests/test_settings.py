@@ -129,10 +129,19 @@ def test_a_missing_database_says_how_to_name_it(monkeypatch):
         Settings.load()
 
 
-def test_an_unknown_variable_stops_the_start_and_lists_the_known(monkeypatch):
+def test_unknown_variables_stop_the_start_with_wrong_values_and_the_nearest_names_and_what_to_do(monkeypatch):
     monkeypatch.setenv("RELAY_BROKER", "redis://")
-    with pytest.raises(ConfigError, match=r"RELAY_BROKER='redis://'.*RELAY_BROKER_URL, .*RELAY_WORKER_THREADS"):
+    monkeypatch.setenv("RELAY_SECRET_FOLDER", "/x")
+    monkeypatch.setenv("RELAY_ZZZ", "1")
+    monkeypatch.setenv("RELAY_LOG_FORMAT", "xml")
+    with pytest.raises(ConfigError) as caught:
         Settings.load()
+    text = str(caught.value)
+    assert "RELAY_BROKER='redis://', did you mean RELAY_BROKER_URL?" in text
+    assert (
+        "did you mean RELAY_SECRET_FOLDERS?" in text and "RELAY_ZZZ='1';" in text and "RELAY_LOG_FORMAT='xml'" in text
+    )
+    assert "unset it" in text and "another prefix" in text
 
 
 def test_the_value_of_an_unknown_variable_is_not_shown_when_it_may_be_a_secret(monkeypatch):

@@ -144,6 +144,11 @@ def json_option(command: F) -> F:
     return click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")(command)
 
 
+def library_option(command: F) -> F:
+    text = "The workers have the client library, which does not need to be installed here."
+    return click.option("--library-on-workers", is_flag=True, help=text)(command)
+
+
 def load_settings(**given: Any) -> Settings:
     """Settings from options and environment; if neither names a database, from what `relay up` runs here.
 
@@ -152,9 +157,11 @@ def load_settings(**given: Any) -> Settings:
     given = {name: value for name, value in given.items() if value is not None}
     if "postgres_url" not in given and not _in_environment("postgres_url"):
         kept = env_file.read()
-        if kept:
-            tell(f"using the database of {env_file.DEFAULT}: {mask(kept.get('postgres_url', '(none)'))}")
         given = {name: value for name, value in kept.items() if not _in_environment(name)} | given
+        settings = Settings.load(**given)
+        if kept and settings.log_format != "json":
+            tell(f"using the database of {env_file.DEFAULT}: {mask(settings.postgres_url)}")
+        return settings
     return Settings.load(**given)
 
 

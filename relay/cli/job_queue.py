@@ -11,6 +11,7 @@ from relay.cli.base import (
     Verbs,
     database,
     json_option,
+    library_option,
     load_settings,
     postgres_option,
     print_json,
@@ -63,6 +64,7 @@ def _settings(command: Any) -> Any:
     command = click.option("--fair/--strict", default=None, help="Whether lower priorities get an eighth of the work.")(
         command
     )
+    command = library_option(command)
     for flag, text in (
         ("--burst", "How many may begin at once after a pause, under --rate."),
         ("--rate", "How many begin in a second."),
@@ -74,7 +76,12 @@ def _settings(command: Any) -> Any:
 
 
 def _given(settings: dict[str, Any]) -> dict[str, Any]:
-    return {name: None if value == "none" else value for name, value in settings.items() if value is not None}
+    """Raises ConfigError for a configuration that no worker could use."""
+    given = {name: None if value == "none" else value for name, value in settings.items() if value is not None}
+    library_on_workers = given.pop("library_on_workers", False)
+    if "config" in given:
+        operations.check_config(given["config"], library_on_workers=library_on_workers)
+    return given
 
 
 @queue.command()

@@ -45,10 +45,14 @@ _ERRORS: tuple[tuple[type[Exception], type[RelayError], str], ...] = (
     (psycopg.InterfaceError, NotConnected, "not_connected"),
     (psycopg.ProgrammingError, ConfigError, "statement"),
 )
-_HINTS: dict[type[RelayError], str] = {
-    MigrationError: "; apply the migrations: relay migrate",
-    ConfigError: "; see docs/security.md for what each role needs",
+_HINTS = {
+    "schema": "; apply the migrations: relay migrate",
+    "privilege": "; see docs/security.md for what each role needs",
+    "auth": "; check the user and the password in RELAY_POSTGRES_URL (or --postgres-url)",
 }
+"""By code: what to do about it. Where the text says that itself, there is none."""
+_BAD_URL = "PostgreSQL: the URL cannot be read: {}; correct RELAY_POSTGRES_URL (or --postgres-url)"
+_CHECK = "; check that PostgreSQL runs there, and RELAY_POSTGRES_URL (or --postgres-url)"
 
 
 @contextmanager
@@ -63,7 +67,9 @@ def database_errors() -> Iterator[None]:
                 if ours is NotConnected:
                     is_what = " is read-only" if code == READ_ONLY else ""
                     raise NotConnected(f"PostgreSQL{is_what}: {text}", code=code) from error
-                raise ours(f"PostgreSQL: {text}{_HINTS[ours]}") from error
+                if code == "statement" and error.sqlstate is None:  # type: ignore[union-attr]  # libpq, before it connects
+                    raise ConfigError(_BAD_URL.format(text)) from error
+                raise ours(f"PostgreSQL: {text}{_HINTS.get(code, '')}") from error
         raise
 
 
@@ -144,7 +150,12 @@ def is_shared(connection: Connection, settings: Settings) -> bool:
 
 
 def _open(settings: Settings, application_name: str) -> Connection:
-    return psycopg.connect(settings.postgres_url, **connection_options(settings, application_name))
+    try:
+        return psycopg.connect(settings.postgres_url, **connection_options(settings, application_name))
+    except psycopg.OperationalError as error:
+        if error.sqlstate is None:
+            raise NotConnected(f"PostgreSQL: {mask(reason_of(error))}{_CHECK}") from error
+        raise
 
 
 @contextmanager

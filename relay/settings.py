@@ -29,6 +29,7 @@ from relay.errors import ConfigError
 from relay.hosts import ascii_conninfo, ascii_hosts
 from relay.known_secrets import remember
 from relay.masking import MASKED, mask, remember_url
+from relay.wording import worded
 
 PREFIXES = reach.NEVER_VARIABLES
 SHORTEST_TOKEN = 16
@@ -333,6 +334,8 @@ def _meant(name: str, known: Sequence[str]) -> str:
 
 
 def _shown(name: str, value: object) -> str:
+    if name in ("secret_variables", "secret_folders"):  # which hold none
+        return repr(mask(str(value)))
     # An unknown variable could hold anything, so its value is shown only if its name does not suggest a secret.
     secret = re.search(r"URL|PASS|SECRET|TOKEN|KEY|CRED|DSN", name.upper())
     return MASKED if secret else repr(mask(str(value)))
@@ -344,7 +347,7 @@ def _explain(detail: ErrorDetails, given: Mapping[str, object]) -> str:
     if detail["type"] == "missing":
         return f"{field} is not set: give {option(field)} or set {variables(field)[0]}"
     source, value = _source(field, given)
-    return f"{source}={_shown(field, value)}: {detail['msg'].removeprefix('Value error, ')}"
+    return f"{source}={_shown(field, value)}: {worded(detail)}"
 
 
 def _source(field: str, given: Mapping[str, object]) -> tuple[str, object]:

@@ -54,7 +54,9 @@ def api(host: str | None, port: int | None, **given: str | None) -> None:
             cannot_start("relay api", str(error), settings.log_format)
         except OSError as error:
             where = f"{settings.api_addr}, {settings.api_metrics_addr} or {settings.admin_addr}"
-            text = f"cannot listen on {where}: {error.strerror}; choose others: --api-addr, --api-metrics-addr, --admin-addr"
+            text = (
+                f"cannot listen on {where}: {error.strerror}; choose other addresses, such as --api-addr 0.0.0.0:8081"
+            )
             cannot_start("relay api", text, settings.log_format)
 
 

@@ -3,6 +3,7 @@
 Results go to standard output, remarks about the work to standard error.
 """
 
+import difflib
 import importlib
 import json
 import os
@@ -116,6 +117,17 @@ class Verbs(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         with _printable_usage():
             return super().invoke(ctx)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0] if args else ""
+        known = self.list_commands(ctx)
+        if name and not name.startswith("-") and name not in known:
+            near = difflib.get_close_matches(name[:80], known, n=1)
+            guess = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
+            ctx.fail(f"there is no command {name!r}; {guess}")
+        return super().resolve_command(ctx, args)
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
         return [*self._lazy, *self.commands]

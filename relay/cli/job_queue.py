@@ -78,7 +78,7 @@ def _settings(command: Any) -> Any:
 def _given(settings: dict[str, Any]) -> dict[str, Any]:
     """Raises ConfigError for a configuration that no worker could use."""
     given = {name: None if value == "none" else value for name, value in settings.items() if value is not None}
-    library_on_workers = given.pop("library_on_workers", False)
+    library_on_workers = bool(given.pop("library_on_workers", False))
     if "config" in given:
         operations.check_config(given["config"], library_on_workers=library_on_workers)
     return given

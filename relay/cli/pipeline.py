@@ -106,8 +106,9 @@ def set_pipeline(
     """Creates the pipeline NAME, or changes it: from OUTBOX to a sink, or from a source to INBOX.
 
     The configuration has a sink_type or a source_type. It is checked first, and so is whether its client library is
-    installed here; what is refused changes nothing. It takes effect within a second. A new pipeline is enabled; a forward one begins at the oldest message that is kept. A change
-    of --group or OUTBOX discards the old offset. Write secrets as ${env:TIDE_SECRET_NAME} or ${file:PATH}.
+    installed here; what is refused changes nothing. It takes effect within a second. A new pipeline is enabled; a
+    forward one begins at the oldest message that is kept. A change of --group or OUTBOX discards the old offset.
+    Write secrets as ${env:TIDE_SECRET_NAME} or ${file:PATH}.
 
     \b
     Exit codes: 0 set; 1 refused, or an error; 2 wrong usage.
@@ -255,5 +256,7 @@ def _read(source: str) -> str:
         return source
     try:
         return Path(source[1:]).read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{source[1:]} cannot be read: {error}") from error
+    except OSError as error:
+        raise ConfigError(f"{source[1:]} cannot be read: {error.strerror}; correct the path") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{source[1:]} is not UTF-8 text; write the configuration in UTF-8") from error

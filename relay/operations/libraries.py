@@ -23,8 +23,9 @@ def require(config: ForwardConfig | ReverseConfig | JobsConfig) -> None:
     if lacks:
         names = ", ".join(dict.fromkeys(name for absent in lacks.values() for name in absent))
         raise ConfigError(
-            f"it needs {names}, which is not installed on this machine: pip install '{DISTRIBUTION}[{','.join(lacks)}]' "
-            "here and where it runs; if the workers have it, give --library-on-workers"
+            f"it needs {names}, which is not installed on this machine: "
+            f"pip install '{DISTRIBUTION}[{','.join(lacks)}]' here and where it runs; "
+            "if the workers have it, give --library-on-workers"
         )
 
 

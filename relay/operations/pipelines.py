@@ -16,6 +16,7 @@ from relay.operations.base import Connection, execute, one, rows, transaction
 from relay.pipelines.config import ForwardConfig, ReverseConfig, parse
 from relay.pipelines.jobs import JobsConfig, parse_jobs
 from relay.wire.byte_order_mark import without_mark
+from relay.wording import json_type
 
 Direction = Literal["forward", "reverse", "jobs"]
 State = Literal["enabled", "disabled", "invalid"]
@@ -257,8 +258,9 @@ def _object(text: str) -> dict[str, Any]:
         value = json.loads(without_mark(text))
     except json.JSONDecodeError as error:
         raise ConfigError(
-            f"the configuration is not JSON: {error.msg} at line {error.lineno}, column {error.colno}"
+            f"the configuration is not JSON: {error.msg} at line {error.lineno}, column {error.colno}; "
+            "write it in single quotes for the shell, or give @FILE"
         ) from None
     if not isinstance(value, dict):
-        raise ConfigError(f"the configuration must be a JSON object, not {type(value).__name__}")
+        raise ConfigError(f"the configuration must be a JSON object, not {json_type(value)}")
     return value

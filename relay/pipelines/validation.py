@@ -10,6 +10,7 @@ from pydantic_core import ErrorDetails
 
 from relay.errors import ConfigError
 from relay.masking import mask
+from relay.wording import worded
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -84,28 +85,8 @@ def _problem(model: type[BaseModel], detail: ErrorDetails, known: list[str], sho
         return f"{path}: unknown key, did you mean {f'{above}.{near}' if above else near}?"
     if detail["type"] == "missing":
         return f"{path}: is missing"
-    text = mask(_worded(detail))
+    text = mask(worded(detail))
     return f"{path}: {text}" if path else text
-
-
-_MUST_BE = {
-    "string_type": "a text", "int_type": "a whole number", "int_parsing": "a whole number",
-    "int_from_float": "a whole number", "float_type": "a number", "float_parsing": "a number",
-    "bool_type": "true or false", "bool_parsing": "true or false", "list_type": "a list", "tuple_type": "a list",
-    "dict_type": "an object", "model_type": "an object", "model_attributes_type": "an object",
-    "literal_error": "{expected}", "greater_than_equal": "{ge} or more", "less_than_equal": "{le} or less",
-    "greater_than": "more than {gt}", "less_than": "less than {lt}",
-    "string_too_short": "{min_length} characters or more", "string_too_long": "{max_length} characters or less",
-    "union_tag_invalid": "an object whose type is {expected_tags}",
-    "union_tag_not_found": "an object with a type",
-}  # fmt: skip
-"""What pydantic says of `Input` in its own words, in ours."""
-
-
-def _worded(detail: ErrorDetails) -> str:
-    if detail["type"] in _MUST_BE:
-        return "must be " + _MUST_BE[detail["type"]].format(**detail.get("ctx", {}))
-    return detail["msg"].removeprefix("Value error, ")
 
 
 def _path(model: type[BaseModel], loc: Sequence[int | str]) -> tuple[str, type[BaseModel] | None]:

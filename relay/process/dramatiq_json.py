@@ -7,6 +7,7 @@ are forked, so that they have what is replaced here.
 import logging
 import sys
 from argparse import Namespace
+from collections.abc import Callable
 from typing import Any, TextIO
 
 from dramatiq import cli
@@ -14,6 +15,8 @@ from dramatiq import cli
 from relay.errors import ConfigError
 from relay.process.logs import cannot_start, configure_logging
 from relay.settings import Settings
+
+Setup = Callable[[Namespace, int, Any], logging.Logger]
 
 
 def main() -> int:
@@ -26,15 +29,20 @@ def main() -> int:
         configure_logging(settings, stream)
         return logging.getLogger("dramatiq.MainProcess")
 
-    def child(args: Namespace, worker_id: int, pipe: Any) -> logging.Logger:
-        args.skip_logging = True
-        logger: logging.Logger = worker(args, worker_id, pipe)
-        configure_logging(settings)
-        return logger
+    def in_json(setup: Setup) -> Setup:
+        def of_child(args: Namespace, number: int, pipe: Any) -> logging.Logger:
+            args.skip_logging = True
+            logger = setup(args, number, pipe)
+            configure_logging(settings)
+            return logger
 
-    worker = cli.setup_worker_logging
-    cli.setup_parent_logging, cli.setup_worker_logging = master, child
-    return int(cli.main() or 0)
+        return of_child
+
+    cli.setup_parent_logging = master
+    cli.setup_worker_logging = in_json(cli.setup_worker_logging)
+    cli.setup_fork_logging = in_json(cli.setup_fork_logging)
+    run: Callable[[], int | None] = cli.main
+    return run() or 0
 
 
 if __name__ == "__main__":

@@ -128,11 +128,12 @@ def check_literal(host: str, *, allow_private: bool) -> None:
         try:
             allowed(host, [address], allow_private=allow_private)
         except ForbiddenAddress as error:
-            raise ValueError(str(error).replace(f" leads to {host},", " is an address,")) from None
+            hint = str(error).partition("; ")[2] or "no request may go there: name the host of the receiver"
+            raise ValueError(f"{host} is not a public address; {hint}") from None
 
 
 def check_no_cloud_service(url: str) -> None:
-    """Raises ValueError if the host of a URL is, literally, where no service of a user can be: `refuse_cloud_services`."""
+    """Raises ValueError if the host of a URL is, literally, where no service of a user can be."""
     try:
         host = urlsplit(url).hostname or ""
     except ValueError:

@@ -75,12 +75,12 @@ def _settings(command: Any) -> Any:
     return command
 
 
-def _given(settings: dict[str, Any]) -> dict[str, Any]:
+def _given(queue: str, settings: dict[str, Any]) -> dict[str, Any]:
     """Raises ConfigError for a configuration that no worker could use."""
     given = {name: None if value == "none" else value for name, value in settings.items() if value is not None}
     library_on_workers = bool(given.pop("library_on_workers", False))
     if "config" in given:
-        operations.check_config(given["config"], library_on_workers=library_on_workers)
+        operations.check_config(queue, given["config"], library_on_workers=library_on_workers)
     return given
 
 
@@ -99,7 +99,7 @@ def create(name: str, postgres_url: str | None, **settings: Any) -> None:
       relay jobs queue create imports --concurrency-limit 8 --key-limit 1
     """
     with database(load_settings(postgres_url=postgres_url), "jobs") as connection:
-        operations.create(connection, name, _given(settings))
+        operations.create(connection, name, _given(name, settings))
     say(f"created queue {name}")
 
 
@@ -117,7 +117,7 @@ def change(name: str, postgres_url: str | None, **settings: Any) -> None:
     Example:
       relay jobs queue set imports --concurrency-limit none --rate 5
     """
-    given = _given(settings)
+    given = _given(name, settings)
     if not given:
         raise click.UsageError("give what to change, such as --concurrency-limit 8")
     with database(load_settings(postgres_url=postgres_url), "jobs") as connection:

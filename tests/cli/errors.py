@@ -14,7 +14,7 @@ from click.testing import Result
 
 MOST_CHARACTERS = 620
 JOB = "00000000-0000-0000-0000-000000000001"
-NOWHERE = "postgresql://nobody@127.0.0.1:1/none"
+NOWHERE = "postgresql://nowhere@127.0.0.1:1/none"
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ CONFIGURATIONS = [
     _set("{}", "name one"),
     _set('{"sink_typ": "nats"}', "did you mean sink_type?"),
     _set('{"sink_type": 7}', "name the kind of sink"),
-    _set('{"sink_type": "nast"}', "did you mean nats?"),
+    _set('{"sink_type": "natz"}', "did you mean nats?"),
     _set('{"source_type": "kafak"}', "did you mean kafka?", "commands"),
     _set('{"sink_type": "file", "source_type": "file"}', "name one of the two"),
     _set('{"sink_type": "nats"}', "url: is missing"),
@@ -90,23 +90,23 @@ CONFIGURATIONS = [
     _set('{"source_type": "stdin"}', "does not exist", "nowhere"),
     _set("@{dir}/nowhere.json", "cannot be read"),
     Case("pipeline validate --file {dir}/nowhere.json", "cannot be read"),
-    Case("pipeline validate nobody", "relay pipeline list"),
+    Case("pipeline validate unknown", "relay pipeline list"),
     Case(("jobs", "queue", "set", "mail", "--config", '{"celery_ulr": 1}'), "did you mean celery_url?"),
     Case(("jobs", "queue", "set", "mail", "--config", '{"celery_url": "http://h"}'), "must begin with"),
     Case(("jobs", "queue", "set", "mail", "--config", "[]"), "must be a JSON object"),
 ]
 PIPELINES = [
-    *(Case(f"pipeline {verb} nobody", "relay pipeline list") for verb in ("show", "enable", "disable")),
-    Case("pipeline delete nobody --yes", "relay pipeline list"),
+    *(Case(f"pipeline {verb} unknown", "relay pipeline list") for verb in ("show", "enable", "disable")),
+    Case("pipeline delete unknown --yes", "relay pipeline list"),
     Case("pipeline delete good", "give --yes"),
     _wrong("pipeline set good", "--config"),
     _wrong('pipeline set good --config {"sink_type":"stdout"}', "name the OUTBOX"),
     _wrong("pipeline sett good", "set"),
     _wrong("pipeline validate a --file b", "not both"),
-    _wrong("pipelin list", "did you mean pipeline?"),
+    _wrong("pipelines list", "did you mean pipeline?"),
     _wrong("pipeline list --jsn", "--json"),
-    Case("status nobody", "relay pipeline list"),
-    Case("history nobody", "relay pipeline list"),
+    Case("status unknown", "relay pipeline list"),
+    Case("history unknown", "relay pipeline list"),
 ]
 MESSAGES = [
     Case("publish nowhere", "--create", stdin='{"payload": 1}\n'),
@@ -114,7 +114,7 @@ MESSAGES = [
     Case("publish orders", "line 2", stdin='{"payload": 1}\n{"payload": NaN}\n'),
     Case("publish orders", "line 1", stdin='{"payload": 1, "headers": []}\n'),
     _wrong("publish orders --file {dir}/nowhere", "nowhere"),
-    Case("receive nobody", "relay pipeline list"),
+    Case("receive unknown", "relay pipeline list"),
     Case("receive good", "source_type"),
     _wrong("receive in --run " + "x" * 201, "1 to 200 characters"),
     Case("dead-letter show 99", "relay dead-letter list"),
@@ -124,9 +124,9 @@ MESSAGES = [
     _wrong("dead-letter discard 1 --older-than 1d", "--pipeline"),
     _wrong("dead-letter discard --pipeline good --older-than soon", "such as 90s"),
     Case("dead-letter discard --pipeline good", "give --yes"),
-    Case("dead-letter list nobody", "relay pipeline list"),
+    Case("dead-letter list unknown", "relay pipeline list"),
     _wrong("dead-letter show x", "integer"),
-    Case("replay nobody 1", "relay pipeline list"),
+    Case("replay unknown 1", "relay pipeline list"),
     Case("replay good 5 1", "Give the first and the last id"),
     Case("replay in 1", "tide.replay_inbox_messages"),
     _wrong("replay good 1 --dry-run --wait 1", "nothing to wait for"),
@@ -162,7 +162,7 @@ JOBS = [
     Case("import pgrelay", "--schema"),
 ]
 SETTINGS = [
-    _env("did you mean RELAY_LOG_LEVEL?", RELAY_LOG_LEVLE="debug"),
+    _env("did you mean RELAY_LOG_LEVEL?", RELAY_LOGLEVEL="debug"),
     _env("another prefix", RELAY_ZZZ="1"),
     _env("did you mean RELAY_SECRET_FOLDERS?", RELAY_SECRET_FOLDER="/x"),
     _env("'debug', 'info'", RELAY_LOG_LEVEL="loud"),
@@ -175,7 +175,7 @@ SETTINGS = [
     Case("pipeline list --postgres-url nonsense", "RELAY_POSTGRES_URL"),
     Case(f"pipeline list --postgres-url {NOWHERE}", "check that PostgreSQL runs there"),
     Case("pipeline list --postgres-url {url}x", "does not exist; correct RELAY_POSTGRES_URL"),
-    Case("workers --queues tide.forwad", "tide.forward"),
+    Case("workers --queues tide.forwards", "tide.forward"),
     Case("workers --jobs 1x", "names of Python modules"),
     Case("workers --worker-threads 0", "--worker-threads"),
     Case("api --api-addr nowhere", "give host:port"),

@@ -58,12 +58,15 @@ def test_a_schema_that_is_not_ours(kind):
     assert str(ours) == "PostgreSQL: no such thing; apply the migrations: relay migrate"
 
 
+LOGIN = "; check the user and the password in RELAY_POSTGRES_URL (or --postgres-url)"
+
+
 @pytest.mark.parametrize(
     ("kind", "advice"),
     [
         (pg.InsufficientPrivilege, "; see docs/security.md for what each role needs"),
-        (pg.InvalidPassword, "; check the user and the password in RELAY_POSTGRES_URL (or --postgres-url)"),
-        (pg.InvalidAuthorizationSpecification, "; check the user and the password in RELAY_POSTGRES_URL (or --postgres-url)"),
+        (pg.InvalidPassword, LOGIN),
+        (pg.InvalidAuthorizationSpecification, LOGIN),
         (pg.SyntaxError, ""),
     ],
 )  # fmt: skip

@@ -79,6 +79,14 @@ def check_secret_file(path: str) -> str:
     return _check_inside(path, _in_force.secret_folders, "secrets, certificates and keys", "RELAY_SECRET_FOLDERS")
 
 
+def check_plain_path(path: str) -> None:
+    """Raises ConfigError for a path that no folder of any operator can hold."""
+    if not os.path.isabs(path) or "\0" in path or ".." in path.split("/"):
+        raise ConfigError(
+            "is refused: give an absolute path without '..', inside a folder of RELAY_SECRET_FOLDERS of the workers"
+        )
+
+
 def read_secret_file(path: str, limit_bytes: int) -> bytes:
     """Raises ConfigError, without the path, for one that is refused, cannot be read, or is larger than that."""
     path = check_secret_file(path)

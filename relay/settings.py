@@ -5,9 +5,10 @@ Each has a command line option and two environment variables: `RELAY_X` and, if 
 docs/reference/settings.md lists them all; a test keeps the list complete.
 """
 
+import difflib
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -28,6 +29,7 @@ from relay.errors import ConfigError
 from relay.hosts import ascii_conninfo, ascii_hosts
 from relay.known_secrets import remember
 from relay.masking import MASKED, mask, remember_url
+from relay.wording import worded
 
 PREFIXES = reach.NEVER_VARIABLES
 SHORTEST_TOKEN = 16
@@ -44,6 +46,10 @@ PGRELAY = {
 }
 """The variables of PgRelay that stand for a field; see docs/migrating-from/pgrelay.md."""
 
+_PREFIX_ADVICE = (
+    "correct the name, or unset it (unset NAME, env -u NAME); all names that begin with RELAY_ are ours: if it is of "
+    "another program, give it another prefix. docs/reference/settings.md lists them"
+)
 _REACH = reach.Reach()
 _UNITS_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _ADDRESS = re.compile(r"(\[[\w:.%]+\]|[^\s:\[\]]*):([0-9]+)")
@@ -256,12 +262,14 @@ class Settings(BaseSettings):
         Raises ConfigError that names each invalid option or variable, its value unless it is secret, and those known.
         """
         given = {_field(name): value for name, value in overrides.items() if value is not None}
-        _refuse_unknown(os.environ)
+        problems = _unknown(os.environ)
+        advice = f"; {_PREFIX_ADVICE}" if problems else ""
         try:
             settings = cls(**given)
         except ValidationError as error:
-            problems = "; ".join(_explain(detail, given) for detail in error.errors(include_url=False))
-            raise ConfigError(f"wrong settings: {problems}") from None
+            problems += [_explain(detail, given) for detail in error.errors(include_url=False)]
+        if problems:
+            raise ConfigError(f"wrong settings: {'; '.join(problems)}{advice}")
         remember_url(settings.postgres_url)
         remember_url(settings.broker_url)
         for token in (*settings.api_auth_tokens, *settings.api_read_only_auth_tokens):
@@ -307,16 +315,27 @@ def known_variables() -> list[str]:
     return sorted(variables(field)[0] for field in Settings.model_fields)
 
 
-def _refuse_unknown(environ: Mapping[str, str]) -> None:
+def _unknown(environ: Mapping[str, str]) -> list[str]:
+    """An error, not a warning: a wrong name of a setting that protects something must not pass."""
     known = known_variables()
     ours = [name for name in environ if name.startswith("RELAY_") and not _SERVICE_LINK.search(name)]
-    unknown = [name for name in ours if name not in known]
-    if unknown:
-        named = ", ".join(f"{name}={_shown(name, environ[name])}" for name in sorted(unknown))
-        raise ConfigError(f"unknown environment variable {named}; known: {', '.join(known)}")
+    return [
+        f"unknown environment variable {name}={_shown(name, environ[name])}{_meant(name, known)}"
+        for name in sorted(ours)
+        if name not in known
+    ]
+
+
+def _meant(name: str, known: Sequence[str]) -> str:
+    """Compared without the prefix, which all have."""
+    stems = {each.removeprefix("RELAY_"): each for each in known}
+    near = difflib.get_close_matches(name.removeprefix("RELAY_")[:80].upper(), stems, n=1)
+    return f", did you mean {stems[near[0]]}?" if near else ""
 
 
 def _shown(name: str, value: object) -> str:
+    if name in ("secret_variables", "secret_folders"):  # which hold none
+        return repr(mask(str(value)))
     # An unknown variable could hold anything, so its value is shown only if its name does not suggest a secret.
     secret = re.search(r"URL|PASS|SECRET|TOKEN|KEY|CRED|DSN", name.upper())
     return MASKED if secret else repr(mask(str(value)))
@@ -328,7 +347,7 @@ def _explain(detail: ErrorDetails, given: Mapping[str, object]) -> str:
     if detail["type"] == "missing":
         return f"{field} is not set: give {option(field)} or set {variables(field)[0]}"
     source, value = _source(field, given)
-    return f"{source}={_shown(field, value)}: {detail['msg'].removeprefix('Value error, ')}"
+    return f"{source}={_shown(field, value)}: {worded(detail)}"
 
 
 def _source(field: str, given: Mapping[str, object]) -> tuple[str, object]:

@@ -7,18 +7,17 @@ import gc
 import multiprocessing
 import os
 import signal
-import sys
 import threading
 from contextlib import AbstractContextManager
 
 from relay.errors import ConfigError
-from relay.printable import printable
+from relay.process.logs import cannot_start, configure_logging
 from relay.process.multiprocess import prepare_multiprocess
 
 try:
     folder = prepare_multiprocess()  # before anything imports prometheus_client
 except ConfigError as error:
-    sys.exit(printable(f"relay.workers: {error}"))
+    cannot_start("relay.workers", str(error))
 
 import dramatiq
 import structlog
@@ -30,7 +29,6 @@ from relay.broker.identity import Identity
 from relay.database.connection import Connection
 from relay.jobs.errors import HandlerError
 from relay.jobs.registry import load
-from relay.process.logs import configure_logging
 from relay.process.metrics import worker_metrics
 from relay.process.stop import wait_for_end_of_parent
 from relay.process.worker_health import Heartbeat
@@ -45,12 +43,12 @@ from workers.resources import Resources
 try:
     settings = Settings.load()
 except ConfigError as error:
-    sys.exit(printable(f"relay.workers: {error}"))
+    cannot_start("relay.workers", str(error))
 configure_logging(settings)
 try:
     handlers = load(settings.job_modules)
 except HandlerError as error:
-    sys.exit(printable(f"relay.workers: --jobs: {error}"))
+    cannot_start("relay.workers", f"--jobs: {error}")
 
 # A batch of 1,000 messages is some 4,000 tuples and dicts, in no cycle: with Python's default of 700,
 # the collector searches them for cycles several times a batch, and with them all that a client library has loaded.
@@ -109,7 +107,7 @@ def _served(worker: dramatiq.Worker) -> set[str]:
     try:
         queues.check_queues(worker.consumer_whitelist or (), jobs=settings.runs_jobs)
     except ConfigError as error:
-        sys.exit(printable(f"relay.workers: --queues: {error}"))
+        cannot_start("relay.workers", f"--queues: {error}")
     return worker.consumer_whitelist or broker.get_declared_queues()
 
 

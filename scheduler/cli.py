@@ -1,6 +1,5 @@
 """The command `relay-scheduler`."""
 
-import sys
 from typing import Any
 
 import click
@@ -9,8 +8,7 @@ from prometheus_client import CollectorRegistry
 import relay
 from relay.broker.factory import make_broker
 from relay.errors import RelayError
-from relay.printable import printable
-from relay.process.logs import configure_logging
+from relay.process.logs import cannot_start, configure_logging
 from relay.process.metrics import SchedulerMetrics
 from relay.process.stop import Stop
 from relay.settings import Settings, option, parse_address, variables
@@ -67,9 +65,13 @@ def main(**given: str | None) -> None:
                 http.stop()
                 broker.close()
     except RelayError as error:
-        sys.exit(printable(f"relay-scheduler: {error}"))
+        cannot_start("relay-scheduler", str(error), given["log_format"])
     except OSError as error:
-        sys.exit(f"relay-scheduler: cannot serve {settings.metrics_addr}: {error.strerror}")
+        cannot_start(
+            "relay-scheduler",
+            f"cannot serve {settings.metrics_addr}: {error.strerror}; choose another address: --metrics-addr",
+            settings.log_format,
+        )
 
 
 if __name__ == "__main__":

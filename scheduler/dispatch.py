@@ -9,6 +9,7 @@ import structlog
 from relay.broker.factory import leave_sign, ping, serve
 from relay.broker.queues import enqueue_drain, enqueue_maintenance
 from relay.errors import NotConnected
+from relay.log_limit import LogLimit
 from relay.models import Drain
 from relay.process.metrics import SchedulerMetrics
 
@@ -29,8 +30,8 @@ class Dispatch:
         self._broker = broker
         self._metrics = metrics
         self._scheduler_id = ""
-        self._told: set[str] = set()
-        """Codes of the errors since it last answered."""
+        self._told: dict[str, LogLimit] = {}
+        """By code of the errors since it last answered."""
 
     @property
     def failure(self) -> str | None:
@@ -77,13 +78,12 @@ class Dispatch:
         return True
 
     def _failed(self, error: NotConnected) -> None:
-        """Each reason is logged once, however often it is met before the broker answers."""
-        if error.code not in self._told:
-            log.error("broker does not take drains", code=error.code, reason=str(error))
+        """Each reason is logged at once, then once a minute, however often it is met before the broker answers."""
+        if times := self._told.setdefault(error.code, LogLimit()).count():
+            log.error("broker does not take drains", code=error.code, reason=str(error), times=times)
         self._metrics.broker_up.set(0)
         self.paused_until = time.monotonic() + PAUSE_SECONDS
         self.trouble = str(error)
-        self._told.add(error.code)
 
     def _answered(self) -> None:
         if self._told:

@@ -6,8 +6,11 @@ import re
 import pytest
 from pydantic import ValidationError
 
+from relay.cli.api import api
+from relay.cli.workers import workers
 from relay.errors import ConfigError
 from relay.settings import Settings, known_variables, option, parse_address, variables
+from scheduler.cli import main as scheduler
 from tests.paths import ROOT
 
 DOCS = ROOT / "docs" / "reference" / "settings.md"
@@ -129,10 +132,19 @@ def test_a_missing_database_says_how_to_name_it(monkeypatch):
         Settings.load()
 
 
-def test_an_unknown_variable_stops_the_start_and_lists_the_known(monkeypatch):
+def test_unknown_variables_stop_the_start_with_wrong_values_and_the_nearest_names_and_what_to_do(monkeypatch):
     monkeypatch.setenv("RELAY_BROKER", "redis://")
-    with pytest.raises(ConfigError, match=r"RELAY_BROKER='redis://'.*RELAY_BROKER_URL, .*RELAY_WORKER_THREADS"):
+    monkeypatch.setenv("RELAY_SECRET_FOLDER", "/x")
+    monkeypatch.setenv("RELAY_ZZZ", "1")
+    monkeypatch.setenv("RELAY_LOG_FORMAT", "xml")
+    with pytest.raises(ConfigError) as caught:
         Settings.load()
+    text = str(caught.value)
+    assert "RELAY_BROKER='redis://', did you mean RELAY_BROKER_URL?" in text
+    assert (
+        "did you mean RELAY_SECRET_FOLDERS?" in text and "RELAY_ZZZ='1';" in text and "RELAY_LOG_FORMAT='xml'" in text
+    )
+    assert "unset it" in text and "another prefix" in text
 
 
 def test_the_value_of_an_unknown_variable_is_not_shown_when_it_may_be_a_secret(monkeypatch):
@@ -187,15 +199,22 @@ def test_an_address_that_is_none_is_refused(text):
         parse_address(text)
 
 
-def test_the_docs_list_every_setting_with_its_option_variable_and_default():
-    rows = re.findall(r"^\| (?:`(--\S+)`)? ?\| `(RELAY_\S+)` \| (\S+) \|", DOCS.read_text(), re.MULTILINE)
-    # A command line can be read by every user of the machine, so tokens have no option.
-    others = {"api_auth_tokens": "", "api_read_only_auth_tokens": ""}
-    assert {(given, variable) for given, variable, _ in rows} == {
-        (others.get(field, option(field)), variables(field)[0]) for field in Settings.model_fields
-    }
-    assert sorted(variable for _, variable, _ in rows) == known_variables()
-    defaults = {variable: default.strip("`") for _, variable, default in rows}
+def _programs_with(field: str) -> set[str]:
+    programs = {"relay-scheduler": scheduler, "relay workers": workers, "relay api": api}
+    return {name for name, command in programs.items() if field in {param.name for param in command.params}}
+
+
+def test_the_docs_list_every_setting_with_the_option_that_programs_have_its_variable_and_default():
+    cells = r"^\| (?:`(--\S+)`)? ?\|(?: (\S.*?))? \| `(RELAY_\S+)` \| (\S+) \|"
+    rows = re.findall(cells, DOCS.read_text(), re.MULTILINE)
+    assert sorted(variable for _, _, variable, _ in rows) == known_variables()
+    shown = {variable: (given, set(re.findall("`(.*?)`", of)), of) for given, of, variable, _ in rows}
+    for field in Settings.model_fields:
+        having = _programs_with(field)
+        given, of, text = shown[variables(field)[0]]
+        assert given == (option(field) if having else ""), field
+        assert of == having or (text == "all" and len(having) == 3), field
+    defaults = {variable: default.strip("`") for _, _, variable, default in rows}
     for field, info in Settings.model_fields.items():
         if not info.is_required() and info.default_factory is None:
             given = defaults[variables(field)[0]]

@@ -8,6 +8,7 @@ from relay.database.connection import Connection, database_errors, pooled
 from relay.drains.fence import FencedSession, end
 from relay.drains.lease import DrainResult, DrainStart, Lease, begin, failed
 from relay.errors import ConfigError, Fenced, MigrationError, NotConnected, RelayError
+from relay.log_limit import LogLimits
 from relay.models import Drain
 from relay.process.metrics import PipelineLabels, worker_metrics
 from relay.process.unforeseen import INTERNAL, described, log_bug
@@ -16,6 +17,8 @@ from workers.jobs.drain import hand_over
 from workers.resources import Resources
 
 log = structlog.get_logger(__name__)
+
+_failures = LogLimits()
 
 DIRECTIONS = {"forward": forward.drain, "reverse": reverse.drain}
 
@@ -65,15 +68,17 @@ def _run(resources: Resources, drain: Drain) -> None:
             worker_metrics().drains.labels(*labels, "fenced").inc()
             raise
         except Exception as error:  # noqa: BLE001  no bug may cost the drain its end: its pipeline would wait for the lease
-            result = _failed(start, connection, error)
+            result = _failed(drain.pipeline, start, connection, error)
     _end_later(resources, lease, result)
     _count(labels, result)
 
 
-def _failed(start: DrainStart, connection: Connection, error: Exception) -> DrainResult:
+def _failed(pipeline: str, start: DrainStart, connection: Connection, error: Exception) -> DrainResult:
     """The result of a drain that raised. A sink's trouble is no error here, but in the value of `drain`."""
     if isinstance(error, ConfigError | MigrationError):
-        log.error("drain failed", reason=str(error))
+        # A pipeline is retried until someone acts: the log needs its reason, and that it lasts, but not each time.
+        if times := _failures.count((pipeline, str(error))):
+            log.error("drain failed; it is retried until someone acts", reason=str(error), times=times)
         return failed(start.failures, "config", str(error), needs_operator=True)
     # Cut off in the middle of something, it would fail once more on its way back to the pool.
     connection.close()

@@ -89,6 +89,10 @@ class SinkConfig(BaseModel):
     Must be below `visibility_timeout_ms`, so that no publish outlives its lease.
     """
 
+    def extras(self, sink_type: str) -> tuple[str, ...]:
+        """The extras of the distribution whose libraries it needs. One that does not exist needs none."""
+        return (sink_type.replace("_", "-"),)
+
 
 C = TypeVar("C", bound=SinkConfig, default=Any)
 """The sink's own configuration. Those above the seam know `Sink` alone, of whatever configuration."""

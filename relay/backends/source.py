@@ -95,6 +95,10 @@ class SourceConfig(BaseModel):
     timeout_ms: Annotated[int, Field(ge=10, le=3_600_000)] = 10_000
     """How long one `open`, `ack` or any other request to the server may take, besides the wait that was asked for."""
 
+    def extras(self, source_type: str) -> tuple[str, ...]:
+        """The extras of the distribution whose libraries it needs. One that does not exist needs none."""
+        return (source_type.replace("_", "-"),)
+
 
 C = TypeVar("C", bound=SourceConfig, default=Any)
 """The source's own configuration. Those above the seam know `Source` alone, of whatever configuration."""

@@ -27,6 +27,8 @@ _CLUSTER = (
     "server, or a primary with replicas"
 )
 _REPLICA = "it is a replica, which takes no writes: name the primary, or wait until the name leads to it"
+_UNNAMED = "it needs a password: put it into RELAY_BROKER_URL, as redis://:PASSWORD@HOST:PORT/0"
+_UNKNOWN = "it does not know this user with this password: correct them in RELAY_BROKER_URL"
 _ANSWERS = (
     _Answer("READONLY", redis.exceptions.ReadOnlyError, "read_only", _REPLICA),
     _Answer("UNBLOCKED force", None, "read_only", _REPLICA),
@@ -45,6 +47,11 @@ _ANSWERS = (
     _Answer("NOREPLICAS", None, "not_replicated", "it has fewer replicas than its min-replicas-to-write asks for"),
     _Answer("LOADING", redis.exceptions.BusyLoadingError, "loading", "it loads its data after a start: wait"),
     _Answer("BUSY", None, "unavailable", "it runs a script that does not end: see SCRIPT KILL"),
+    _Answer("HELLO must be called", None, "auth", _UNNAMED),
+    _Answer("NOAUTH", None, "auth", _UNNAMED),
+    _Answer("Authentication required", None, "auth", _UNNAMED),
+    _Answer("WRONGPASS", None, "auth", _UNKNOWN),
+    _Answer("invalid username-password pair", None, "auth", _UNKNOWN),
     _Answer("NOPERM", redis.exceptions.NoPermissionError, "auth", "its ACL user lacks a permission"),
 )  # fmt: skip
 # A script of Redis 6 says "Error running script (call to f_...): @user_script:14: @user_script: 14: -READONLY ...".

@@ -23,6 +23,7 @@ from relay.broker.redis_client import (
     forget_connections,
     is_wrong_type,
 )
+from relay.log_limit import LogLimit
 from relay.masking import mask
 
 RECONNECT_SECONDS = 0.5
@@ -60,24 +61,24 @@ class Room:
 
 
 class Outage:
-    """What keeps the consumers of a process from their broker: each reason is logged once, and once that it is over."""
+    """What keeps the consumers of a process from their broker: each reason is logged at once, then once a minute,
+    and that it is over."""
 
     def __init__(self, url: str) -> None:
         self._url = url
         self._queues: set[str] = set()
         """Those whose consumers cannot use the broker."""
-        self._told: set[str] = set()
-        """Codes of reasons."""
+        self._told: dict[str, LogLimit] = {}
+        """By code of a reason."""
         self._lock = threading.Lock()
 
     def begin(self, queue_name: str, error: redis.exceptions.RedisError) -> None:
         code = code_of(error)
         with self._lock:
-            is_new = code not in self._told
             self._queues.add(queue_name)
-            self._told.add(code)
-        if is_new:
-            log.error("broker cannot be used", code=code, reason=mask(f"{self._url}: {described(error)}"))
+            times = self._told.setdefault(code, LogLimit()).count()
+        if times:
+            log.error("broker cannot be used", code=code, reason=mask(f"{self._url}: {described(error)}"), times=times)
 
     def end(self, queue_name: str) -> None:
         with self._lock:

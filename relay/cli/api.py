@@ -1,14 +1,12 @@
 """`relay api`: receives webhooks, and serves the admin API."""
 
-import sys
-
 import click
 
 from relay.cli.base import Verb, load_settings, postgres_option
-from relay.errors import MissingExtra
-from relay.process.logs import configure_logging
+from relay.errors import ConfigError, MissingExtra, RelayError
+from relay.process.logs import cannot_start, configure_logging
 from relay.process.stop import Stop
-from relay.settings import parse_address, variables
+from relay.settings import Settings, parse_address, variables
 
 
 @click.command(cls=Verb, short_help="Receives webhooks.")
@@ -46,17 +44,30 @@ def api(host: str | None, port: int | None, **given: str | None) -> None:
         from relay.web.server import Api
     except ImportError as error:
         raise MissingExtra("api", "api") from error
-    settings = load_settings(**given)
-    if host is not None or port is not None:
-        own_host, own_port = parse_address(settings.api_addr)
-        host, port = own_host if host is None else host, own_port if port is None else port
-        address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        settings = load_settings(**given | {"api_addr": address})
+    settings = _settings(host, port, **given)
     configure_logging(settings)
     with Stop() as stop:
         stop.on_signals()
         try:
             Api(settings, stop).run()
+        except RelayError as error:
+            cannot_start("relay api", str(error), settings.log_format)
         except OSError as error:
             where = f"{settings.api_addr}, {settings.api_metrics_addr} or {settings.admin_addr}"
-            sys.exit(f"relay api: cannot listen on {where}: {error.strerror}")
+            text = (
+                f"cannot listen on {where}: {error.strerror}; choose other addresses, such as --api-addr 0.0.0.0:8081"
+            )
+            cannot_start("relay api", text, settings.log_format)
+
+
+def _settings(host: str | None, port: int | None, **given: str | None) -> Settings:
+    try:
+        settings = load_settings(**given)
+        if host is None and port is None:
+            return settings
+        own_host, own_port = parse_address(settings.api_addr)
+        host, port = own_host if host is None else host, own_port if port is None else port
+        address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        return load_settings(**given | {"api_addr": address})
+    except ConfigError as error:
+        cannot_start("relay api", str(error))

@@ -3,6 +3,7 @@
 Results go to standard output, remarks about the work to standard error.
 """
 
+import difflib
 import importlib
 import json
 import os
@@ -118,6 +119,17 @@ class Verbs(click.Group):
         with _printable_usage():
             return super().invoke(ctx)
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0] if args else ""
+        known = self.list_commands(ctx)
+        if name and not name.startswith("-") and name not in known:
+            near = difflib.get_close_matches(name[:80], known, n=1)
+            guess = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
+            ctx.fail(f"there is no command {name!r}; {guess}")
+        return super().resolve_command(ctx, args)
+
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
         return [*self._lazy, *self.commands]
 
@@ -145,6 +157,11 @@ def json_option(command: F) -> F:
     return click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")(command)
 
 
+def library_option(command: F) -> F:
+    text = "The workers have the client library, which does not need to be installed here."
+    return click.option("--library-on-workers", is_flag=True, help=text)(command)
+
+
 def load_settings(**given: Any) -> Settings:
     """Settings from options and environment; if neither names a database, from what `relay up` runs here.
 
@@ -153,9 +170,11 @@ def load_settings(**given: Any) -> Settings:
     given = {name: value for name, value in given.items() if value is not None}
     if "postgres_url" not in given and not _in_environment("postgres_url"):
         kept = env_file.read()
-        if kept:
-            tell(f"using the database of {env_file.DEFAULT}: {mask(kept.get('postgres_url', '(none)'))}")
         given = {name: value for name, value in kept.items() if not _in_environment(name)} | given
+        settings = Settings.load(**given)
+        if kept and settings.log_format != "json":
+            tell(f"using the database of {env_file.DEFAULT}: {mask(settings.postgres_url)}")
+        return settings
     return Settings.load(**given)
 
 

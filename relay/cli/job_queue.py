@@ -10,6 +10,7 @@ from relay.cli.base import (
     Verbs,
     database,
     json_option,
+    library_option,
     load_settings,
     postgres_option,
     print_json,
@@ -63,6 +64,7 @@ def _settings(command: Any) -> Any:
     command = click.option("--fair/--strict", default=None, help="Whether lower priorities get an eighth of the work.")(
         command
     )
+    command = library_option(command)
     for flag, text in (
         ("--burst", "How many may begin at once after a pause, under --rate."),
         ("--rate", "How many begin in a second."),
@@ -73,8 +75,13 @@ def _settings(command: Any) -> Any:
     return command
 
 
-def _given(settings: dict[str, Any]) -> dict[str, Any]:
-    return {name: None if value == "none" else value for name, value in settings.items() if value is not None}
+def _given(queue: str, settings: dict[str, Any]) -> dict[str, Any]:
+    """Raises ConfigError for a configuration that no worker could use."""
+    given = {name: None if value == "none" else value for name, value in settings.items() if value is not None}
+    library_on_workers = bool(given.pop("library_on_workers", False))
+    if "config" in given:
+        operations.check_config(queue, given["config"], library_on_workers=library_on_workers)
+    return given
 
 
 @queue.command()
@@ -92,7 +99,7 @@ def create(name: str, postgres_url: str | None, **settings: Any) -> None:
       relay jobs queue create imports --concurrency-limit 8 --key-limit 1
     """
     with database(load_settings(postgres_url=postgres_url), "jobs") as connection:
-        operations.create(connection, name, _given(settings))
+        operations.create(connection, name, _given(name, settings))
     say(f"created queue {name}")
 
 
@@ -110,7 +117,7 @@ def change(name: str, postgres_url: str | None, **settings: Any) -> None:
     Example:
       relay jobs queue set imports --concurrency-limit none --rate 5
     """
-    given = _given(settings)
+    given = _given(name, settings)
     if not given:
         raise click.UsageError("give what to change, such as --concurrency-limit 8")
     with database(load_settings(postgres_url=postgres_url), "jobs") as connection:

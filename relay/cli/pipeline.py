@@ -14,6 +14,7 @@ from relay.cli.base import (
     confirm,
     database,
     json_option,
+    library_option,
     load_settings,
     postgres_option,
     print_json,
@@ -103,15 +104,18 @@ def show(name: str, postgres_url: str | None) -> None:
 @click.option("--group", metavar="G", help="Consumer group.  [default: the one it has, else the pipeline's name]")
 @from_table_options
 @click.option("--dry-run", is_flag=True, help="Only check whether it could be set: tries everything, and undoes it.")
+@library_option
 @postgres_option
 def set_pipeline(
-    name: str, box: str | None, config: str, group: str | None, dry_run: bool, postgres_url: str | None, **table: Any
-) -> None:
+    name: str, box: str | None, config: str, group: str | None, dry_run: bool, library_on_workers: bool,
+    postgres_url: str | None, **table: Any,
+) -> None:  # fmt: skip
     """Creates the pipeline NAME, or changes it: from OUTBOX to a sink, or from a source to INBOX.
 
-    The configuration has a sink_type or a source_type. It is checked first; an invalid one changes nothing. It takes
-    effect within a second. A new pipeline is enabled; a forward one begins at the oldest message that is kept. A change
-    of --group or OUTBOX discards the old offset. Write secrets as ${env:TIDE_SECRET_NAME} or ${file:PATH}.
+    The configuration has a sink_type or a source_type. It is checked first, and so is whether its client library is
+    installed here; what is refused changes nothing. It takes effect within a second. A new pipeline is enabled; a
+    forward one begins at the oldest message that is kept. A change of --group or OUTBOX discards the old offset.
+    Write secrets as ${env:TIDE_SECRET_NAME} or ${file:PATH}.
 
     \b
     Exit codes: 0 set; 1 refused, or an error; 2 wrong usage.
@@ -123,7 +127,10 @@ def set_pipeline(
       relay pipeline set from-file commands --config @file.json
       relay pipeline set to-kafka --from-table public.outbox --config @kafka.json
     """
-    definition = pipelines.define(_read(config))
+    try:
+        definition = pipelines.define(_read(config), library_on_workers=library_on_workers)
+    except ConfigError as error:
+        raise ConfigError(f"pipeline {name} was not set: {error}") from error
     reverse = definition.direction == "reverse"
     routed = routed_table(**table)
     if reverse and (group or routed):
@@ -203,12 +210,14 @@ def delete(name: str, yes: bool, postgres_url: str | None) -> None:
 @pipeline.command()
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @click.option("--file", "files", multiple=True, metavar="F", help="A configuration in a file, or -; uses no database.")
+@library_option
 @postgres_option
 @json_option
 @click.pass_context
 def validate(
-    ctx: click.Context, names: tuple[str, ...], files: tuple[str, ...], postgres_url: str | None, as_json: bool
-) -> None:
+    ctx: click.Context, names: tuple[str, ...], files: tuple[str, ...], library_on_workers: bool,
+    postgres_url: str | None, as_json: bool,
+) -> None:  # fmt: skip
     """Checks the configurations of all pipelines, of those named, or in files. Names every invalid key.
 
     \b
@@ -221,7 +230,7 @@ def validate(
     """
     if names and files:
         raise click.UsageError("give names or --file, not both")
-    found = _from_files(files) if files else _from_database(names, postgres_url)
+    found = _from_files(files, library_on_workers) if files else _from_database(names, postgres_url, library_on_workers)
     if as_json:
         print_json([asdict(validation) for validation in found])
     else:
@@ -230,19 +239,20 @@ def validate(
     ctx.exit(0 if all(validation.valid for validation in found) else FAILED)
 
 
-def _from_files(files: tuple[str, ...]) -> list[Validation]:
+def _from_files(files: tuple[str, ...], library_on_workers: bool) -> list[Validation]:
     found = []
     for file in files:
         try:
-            found.append(pipelines.validate_text(file, _read(file if file == "-" else f"@{file}")))
+            text = _read(file if file == "-" else f"@{file}")
+            found.append(pipelines.validate_text(file, text, library_on_workers=library_on_workers))
         except ConfigError as error:
             found.append(Validation(file, False, str(error)))
     return found
 
 
-def _from_database(names: tuple[str, ...], postgres_url: str | None) -> list[Validation]:
+def _from_database(names: tuple[str, ...], postgres_url: str | None, library_on_workers: bool) -> list[Validation]:
     with database(load_settings(postgres_url=postgres_url), "pipeline") as connection:
-        return pipelines.validate(connection, names)
+        return pipelines.validate(connection, names, library_on_workers=library_on_workers)
 
 
 def _read(source: str) -> str:
@@ -253,5 +263,7 @@ def _read(source: str) -> str:
         return source
     try:
         return Path(source[1:]).read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{source[1:]} cannot be read: {error}") from error
+    except OSError as error:
+        raise ConfigError(f"{source[1:]} cannot be read: {error.strerror}; correct the path") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{source[1:]} is not UTF-8 text; write the configuration in UTF-8") from error

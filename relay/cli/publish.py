@@ -48,7 +48,8 @@ def publish(outbox: str, file: BinaryIO, create: bool, postgres_url: str | None,
             for done in publish_lines(connection, outbox, file):
                 advance(done)
     except RelayError as error:
-        raise type(error)(f"{error}. {_published(done)}") from error
+        missing = " or: --create" if "tide.outbox_create(" in str(error) else ""
+        raise type(error)(f"{error}{missing}. {_published(done)}") from error
     if done.ignored:
         tell(f"members beside payload that were ignored: {', '.join(sorted(done.ignored))}")
     if as_json:

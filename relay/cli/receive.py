@@ -51,8 +51,8 @@ def receive(pipeline: str, file: BinaryIO, run: str | None, postgres_url: str | 
             for committed in receive_lines(connection, pipeline, file, name):
                 done = committed
     except RelayError as error:
-        again = f"Continue with --run {name} and the same input" if run or done.last_line else "Nothing was stored"
-        raise type(error)(f"{error}. Stored up to line {done.last_line}. {again}") from error
+        again = f"Stored up to line {done.last_line}. Continue with --run {name} and the same input"
+        raise type(error)(f"{error}. {again if run or done.last_line else 'Nothing was stored'}") from error
     except KeyboardInterrupt:
         tell(f"stored up to line {done.last_line}; continue with --run {name} and the same input")
         raise

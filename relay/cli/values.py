@@ -29,7 +29,9 @@ def json_text(_ctx: click.Context, param: click.Parameter, value: str | None) ->
         try:
             json.loads(value, parse_int=str, parse_float=str)
         except (ValueError, RecursionError) as error:
-            raise click.BadParameter(f"not JSON: {error}", param=param) from None
+            raise click.BadParameter(
+                f"not JSON: {error}; write it in single quotes for the shell", param=param
+            ) from None
     return value
 
 

@@ -7,7 +7,9 @@ import click
 
 from relay.broker.queues import check_queues
 from relay.cli.base import Verb, broker_option, load_settings, postgres_option
+from relay.errors import ConfigError
 from relay.local.programs import worker_environment, workers_command
+from relay.process.logs import cannot_start
 
 
 @click.command(cls=Verb, short_help="Runs the workers.")
@@ -62,8 +64,11 @@ def workers(queues: tuple[str, ...], job_modules: tuple[str, ...], **given: str 
       relay workers --jobs shop.jobs
     """
     names = [name.strip() for given_names in queues for name in given_names.split(",") if name.strip()]
-    settings = load_settings(job_modules=",".join(job_modules) or None, **given)
-    check_queues(names, jobs=settings.runs_jobs)
+    try:
+        settings = load_settings(job_modules=",".join(job_modules) or None, **given)
+        check_queues(names, jobs=settings.runs_jobs)
+    except ConfigError as error:
+        cannot_start("relay workers", str(error))
     os.environ.update(worker_environment(settings))
     command = workers_command(settings, names)
     sys.stdout.flush()

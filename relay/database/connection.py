@@ -1,5 +1,6 @@
 """PostgreSQL connections, and the one table from psycopg's errors to ours."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, LiteralString
@@ -45,10 +46,18 @@ _ERRORS: tuple[tuple[type[Exception], type[RelayError], str], ...] = (
     (psycopg.InterfaceError, NotConnected, "not_connected"),
     (psycopg.ProgrammingError, ConfigError, "statement"),
 )
-_HINTS: dict[type[RelayError], str] = {
-    MigrationError: "; apply the migrations: relay migrate",
-    ConfigError: "; see docs/security.md for what each role needs",
+_HINTS = {
+    "schema": "; apply the migrations: relay migrate",
+    "privilege": "; see docs/security.md for what each role needs",
+    "auth": "; check the user and the password in RELAY_POSTGRES_URL (or --postgres-url)",
 }
+"""By code: what to do about it. Where the text says that itself, there is none."""
+_BAD_URL = "PostgreSQL: the URL cannot be read: {}; correct RELAY_POSTGRES_URL (or --postgres-url)"
+_CHECK = "; check that PostgreSQL runs there, and RELAY_POSTGRES_URL (or --postgres-url)"
+_CORRECT = "; correct RELAY_POSTGRES_URL (or --postgres-url)"
+"""Where a server answers, and refuses this user, password or database. Some refusals pass by themselves."""
+_PASSING = re.compile("starting up|shutting down|recovery|too many|slots are reserved|not yet accepting", re.IGNORECASE)
+_LIBPQ_ASKS = re.compile(r"\s*Is the server running .*?\?", re.DOTALL)
 
 
 @contextmanager
@@ -63,7 +72,9 @@ def database_errors() -> Iterator[None]:
                 if ours is NotConnected:
                     is_what = " is read-only" if code == READ_ONLY else ""
                     raise NotConnected(f"PostgreSQL{is_what}: {text}", code=code) from error
-                raise ours(f"PostgreSQL: {text}{_HINTS[ours]}") from error
+                if isinstance(error, psycopg.ProgrammingError) and error.sqlstate is None:
+                    raise ConfigError(_BAD_URL.format(text)) from error
+                raise ours(f"PostgreSQL: {text}{_HINTS.get(code, '')}") from error
         raise
 
 
@@ -144,7 +155,21 @@ def is_shared(connection: Connection, settings: Settings) -> bool:
 
 
 def _open(settings: Settings, application_name: str) -> Connection:
-    return psycopg.connect(settings.postgres_url, **connection_options(settings, application_name))
+    with opening():
+        return psycopg.connect(settings.postgres_url, **connection_options(settings, application_name))
+
+
+@contextmanager
+def opening() -> Iterator[None]:
+    """Says of a connection that was not made what to do about it. Raises NotConnected."""
+    try:
+        yield
+    except psycopg.OperationalError as error:
+        if error.sqlstate is not None or isinstance(error, pg.ConnectionTimeout):
+            raise
+        text = mask(_LIBPQ_ASKS.sub("", reason_of(error)))
+        advice = _CHECK if "FATAL" not in text else "" if _PASSING.search(text) else _CORRECT
+        raise NotConnected(f"PostgreSQL: {text}{advice}") from error
 
 
 @contextmanager

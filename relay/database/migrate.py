@@ -20,7 +20,7 @@ import psycopg
 from psycopg import sql
 
 from relay import __version__
-from relay.database.connection import VALUES, Connection, database_errors, values
+from relay.database.connection import VALUES, Connection, database_errors, opening, values
 from relay.errors import MigrationError, NotConnected
 from relay.reasons import reason_of
 from relay.sql import Migration, functions, migrations, query, roles
@@ -87,7 +87,7 @@ def migrate(postgres_url: str, *, timeout_seconds: float = 60.0, with_roles: boo
     """
     deadline = time.monotonic() + timeout_seconds
     pause_seconds = FIRST_PAUSE_SECONDS
-    with database_errors(), psycopg.connect(postgres_url, connect_timeout=10, **VALUES) as connection:
+    with database_errors(), _connect(postgres_url) as connection:
         _require_encoding(connection)
         connection.execute(*values())
         connection.commit()
@@ -102,6 +102,11 @@ def migrate(postgres_url: str, *, timeout_seconds: float = 60.0, with_roles: boo
                     raise _gave_up(error, timeout_seconds) from error
             time.sleep(random.uniform(pause_seconds / 2, pause_seconds))
             pause_seconds = min(LONGEST_PAUSE_SECONDS, pause_seconds * 2)
+
+
+def _connect(postgres_url: str) -> Connection:
+    with opening():
+        return psycopg.connect(postgres_url, connect_timeout=10, **VALUES)
 
 
 def _require_encoding(connection: Connection) -> None:

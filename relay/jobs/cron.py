@@ -102,7 +102,7 @@ def _simulated(expression: str, time_zone: str, start: datetime, *, reverse: boo
     except (ValueError, OSError, LookupError):
         raise BadOptions(f"time zone {time_zone[:80]!r} is not known; name one such as UTC or Europe/Berlin") from None
     fields = _MACROS.get(expression.strip().lower(), expression)
-    problem = "" if len(fields.split()) == _FIELDS else f"it has {len(fields.split())} fields"
+    problem = "" if len(fields.split()) == _FIELDS else f"it has {len(fields.split())} of {_FIELDS} fields"
     if len(expression) > _LONGEST_CHARACTERS:
         problem = f"it has {len(expression)} characters, and may have {_LONGEST_CHARACTERS}"
     try:

@@ -6,8 +6,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from relay.errors import ConfigError
+from relay.operations import libraries
 from relay.operations.base import Connection, execute, rows, transaction
 from relay.operations.job_errors import NoSuchJob, refusals
+from relay.pipelines.jobs import parse_jobs
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +85,22 @@ def show(connection: Connection, queue: str) -> Queue:
     raise NoSuchJob(f"job queue {queue} does not exist; create it: relay jobs queue create {queue}")
 
 
+def check_config(queue: str, config: Any, *, library_on_workers: bool = True) -> None:
+    """Raises ConfigError that names every wrong key of `config`, as `pipelines.define` does."""
+    try:
+        if not isinstance(config, dict):
+            raise ConfigError('must be a JSON object, such as {"dramatiq_url": "redis://localhost:6379/0"}')
+        parsed = parse_jobs(config)
+        if not library_on_workers:
+            libraries.require(parsed)
+    except ConfigError as error:
+        raise ConfigError(f"config of job queue {queue}: {error}") from error
+
+
 def create(connection: Connection, queue: str, settings: Mapping[str, Any] | None = None) -> None:
     """Creates a queue, with settings as `change` takes them. Raises NotPossible if it exists, ConfigError."""
+    if settings and "config" in settings:
+        check_config(queue, settings["config"])
     with refusals(), transaction(connection):
         execute(connection, "job_queue_create", queue=queue)
         if settings:
@@ -92,6 +109,8 @@ def create(connection: Connection, queue: str, settings: Mapping[str, Any] | Non
 
 def change(connection: Connection, queue: str, settings: Mapping[str, Any]) -> None:
     """Changes settings: fields of `Queue`, or `config`. What is not given stays. Raises NoSuchJob, ConfigError."""
+    if "config" in settings:
+        check_config(queue, settings["config"])
     with refusals():
         execute(connection, "job_queue_set", queue=queue, settings=json.dumps(settings))
 

@@ -11,10 +11,12 @@ from psycopg.types.json import Jsonb
 
 from relay.errors import ConfigError, MigrationError
 from relay.masking import mask, mask_config
+from relay.operations import libraries
 from relay.operations.base import Connection, execute, one, rows, transaction
 from relay.pipelines.config import ForwardConfig, ReverseConfig, parse
-from relay.pipelines.jobs import parse_jobs
+from relay.pipelines.jobs import JobsConfig, parse_jobs
 from relay.wire.byte_order_mark import without_mark
+from relay.wording import json_type
 
 Direction = Literal["forward", "reverse", "jobs"]
 State = Literal["enabled", "disabled", "invalid"]
@@ -108,11 +110,15 @@ def show(connection: Connection, name: str) -> Pipeline:
     return _shown(stored_one(connection, name))
 
 
-def define(text: str) -> Definition:
-    """Checks a configuration in JSON. Raises ConfigError that names every wrong key."""
+def define(text: str, *, library_on_workers: bool = True) -> Definition:
+    """Checks a configuration in JSON. Raises ConfigError that names every wrong key, and, unless the workers are known
+    to have it, a client library that is not installed here."""
     text = without_mark(text)
     values = _object(text)
-    return Definition(text, parse(values), mask_config(values) != values)
+    config = parse(values)
+    if not library_on_workers:
+        libraries.require(config)
+    return Definition(text, config, mask_config(values) != values)
 
 
 def set_pipeline(
@@ -160,15 +166,20 @@ def delete(connection: Connection, name: str) -> None:
     execute(connection, "pipeline_delete", name=name)
 
 
-def validate(connection: Connection, names: Collection[str] = ()) -> list[Validation]:
+def validate(
+    connection: Connection, names: Collection[str] = (), *, library_on_workers: bool = True
+) -> list[Validation]:
     """Checks the configurations of these pipelines, or of all. Raises ConfigError if one does not exist."""
-    return [_validated(pipeline.name, pipeline.config, pipeline.direction) for pipeline in stored(connection, names)]
+    return [
+        _validated(pipeline.name, pipeline.config, pipeline.direction, library_on_workers)
+        for pipeline in stored(connection, names)
+    ]
 
 
-def validate_text(name: str, text: str) -> Validation:
+def validate_text(name: str, text: str, *, library_on_workers: bool = True) -> Validation:
     """Checks a configuration that is in no database."""
     try:
-        return _validated(name, _object(text))
+        return _validated(name, _object(text), "forward", library_on_workers)
     except ConfigError as error:
         return Validation(name, False, mask(str(error)))
 
@@ -212,17 +223,16 @@ def _shown(pipeline: StoredPipeline) -> Pipeline:
     )
 
 
-def parse_stored(direction: str, config: dict[str, Any]) -> None:
+def parse_stored(direction: str, config: dict[str, Any]) -> ForwardConfig | ReverseConfig | JobsConfig:
     """Checks a configuration of the database; a queue of jobs has keys of its own. Raises ConfigError."""
-    if direction == "jobs":
-        parse_jobs(config)
-    else:
-        parse(config)
+    return parse_jobs(config) if direction == "jobs" else parse(config)
 
 
-def _validated(name: str, config: dict[str, Any], direction: str = "forward") -> Validation:
+def _validated(name: str, config: dict[str, Any], direction: str, library_on_workers: bool) -> Validation:
     try:
-        parse_stored(direction, config)
+        found = parse_stored(direction, config)
+        if not library_on_workers:
+            libraries.require(found)
     except ConfigError as error:
         return Validation(name, False, mask(str(error)))
     return Validation(name, True, None)
@@ -248,8 +258,9 @@ def _object(text: str) -> dict[str, Any]:
         value = json.loads(without_mark(text))
     except json.JSONDecodeError as error:
         raise ConfigError(
-            f"the configuration is not JSON: {error.msg} at line {error.lineno}, column {error.colno}"
+            f"the configuration is not JSON: {error.msg} at line {error.lineno}, column {error.colno}; "
+            "write it in single quotes for the shell, or give @FILE"
         ) from None
     if not isinstance(value, dict):
-        raise ConfigError(f"the configuration must be a JSON object, not {type(value).__name__}")
+        raise ConfigError(f"the configuration must be a JSON object, not {json_type(value)}")
     return value

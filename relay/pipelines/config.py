@@ -7,17 +7,18 @@ former, each sink's `config_model` the latter.
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from relay.backends.registry import sink_class, source_class
+from relay.backends.registry import SINKS, SOURCES, sink_class, source_class
 from relay.backends.sink import Features, Sink, SinkConfig
 from relay.backends.source import Source, SourceConfig
 from relay.errors import ConfigError
-from relay.pipelines.secret_refs import check, resolve
-from relay.pipelines.validation import keys_of, validate
+from relay.pipelines.secret_refs import checked, resolve
+from relay.pipelines.validation import did_you_mean, keys_of, nearest, refuse, validate
 from relay.wire.encode import FORMATS
 from relay.wire.templates import compile_template
 
@@ -166,13 +167,10 @@ def parse_forward(config: dict[str, Any], *, resolved: bool = False) -> ForwardC
     With `resolved`, secret references are replaced by their values first, as the worker needs it; without, only
     their place is checked: they must be where text is expected. Raises ConfigError that names every wrong key.
     """
-    config = _known(config, resolved=resolved)
-    sink_type = config.get("sink_type")
-    if not isinstance(sink_type, str):
-        raise ConfigError("sink_type: is missing; name the kind of sink, for example nats")
-    kind = sink_class(sink_type)
-    ours = keys_of(ForwardPipeline)
     problems: list[str] = []
+    config = resolve(config) if resolved else checked(config, problems)
+    kind = sink_class(_type(config, "sink_type", SINKS, problems))
+    ours = keys_of(ForwardPipeline)
     features = kind.features
     subject_key = features.subject_key or "subject_template"
     known = sorted(
@@ -194,8 +192,9 @@ def parse_forward(config: dict[str, Any], *, resolved: bool = False) -> ForwardC
             f"timeout_ms ({sink.timeout_ms}) must be below visibility_timeout_ms ({pipeline.visibility_timeout_ms}), "
             "so that no publish outlives its lease"
         )
-    if problems or pipeline is None or sink is None:
-        raise ConfigError("; ".join(problems))
+    refuse(problems)
+    assert pipeline is not None
+    assert sink is not None
     return ForwardConfig(pipeline, sink, kind)
 
 
@@ -220,18 +219,16 @@ class ReverseConfig:
 
 def parse_reverse(config: dict[str, Any], *, resolved: bool = False) -> ReverseConfig:
     """Checks a reverse pipeline's configuration; see `parse_forward`."""
-    config = _known(config, resolved=resolved)
-    source_type = config.get("source_type")
-    if not isinstance(source_type, str):
-        raise ConfigError("source_type: is missing; name the kind of source, for example nats")
-    kind = source_class(source_type)
+    problems: list[str] = []
+    config = resolve(config) if resolved else checked(config, problems)
+    kind = source_class(_type(config, "source_type", SOURCES, problems))
     ours = keys_of(ReversePipeline)
     known = sorted({*ReversePipeline.model_fields, *kind.config_model.model_fields})
-    problems: list[str] = []
     pipeline = validate(ReversePipeline, {k: v for k, v in config.items() if k in ours}, known, problems)
     source = validate(kind.config_model, _rest(config, ours, pipeline, kind.config_model), known, problems)
-    if problems or pipeline is None or source is None:
-        raise ConfigError("; ".join(problems))
+    refuse(problems)
+    assert pipeline is not None
+    assert source is not None
     return ReverseConfig(pipeline, source, kind)
 
 
@@ -240,6 +237,9 @@ def parse(config: dict[str, Any], *, resolved: bool = False) -> ForwardConfig | 
     if "source_type" in config and "sink_type" in config:
         raise ConfigError("sink_type, source_type: name one of the two; a pipeline has one direction")
     if "source_type" not in config and "sink_type" not in config:
+        for key in list(config)[:100]:
+            if meant := nearest(key, ("sink_type", "source_type")):
+                raise ConfigError(f"{key}: unknown key, did you mean {meant}?")
         raise ConfigError("sink_type, source_type: name one; for example sink_type nats, or source_type nats")
     return (
         parse_reverse(config, resolved=resolved)
@@ -248,11 +248,15 @@ def parse(config: dict[str, Any], *, resolved: bool = False) -> ForwardConfig | 
     )
 
 
-def _known(config: dict[str, Any], *, resolved: bool) -> dict[str, Any]:
-    if resolved:
-        return resolve(config)
-    check(config)
-    return config
+def _type(config: dict[str, Any], key: str, known: Mapping[str, str], problems: list[str]) -> str:
+    """Raises ConfigError if there is none, or an unknown one: nothing but references can be checked then."""
+    value = config.get(key)
+    if not isinstance(value, str):
+        refuse([*problems, f"{key}: is missing; name the kind of {key.removesuffix('_type')}, for example nats"])
+    elif value not in known:
+        guess = did_you_mean(value, known)
+        refuse([*problems, f"{key}: unknown {key} {value[:80]!r}{guess}; known: {', '.join(sorted(known))}"])
+    return str(value)
 
 
 def _rest(

@@ -15,11 +15,10 @@ from relay.backends.common.keys import has_reference
 from relay.backends.common.tls import TlsKeys
 from relay.backends.rabbitmq.config import RabbitmqSinkConfig
 from relay.backends.redis.config import RedisKeys
-from relay.errors import ConfigError
 from relay.jobs.http import HttpKeys
 from relay.pipelines.config import Pipeline
-from relay.pipelines.secret_refs import check, resolve
-from relay.pipelines.validation import validate
+from relay.pipelines.secret_refs import checked, resolve
+from relay.pipelines.validation import refuse, validate
 
 BrokerKeys = RedisKeys | RabbitmqSinkConfig
 Kind = Literal["dramatiq", "celery"]
@@ -94,15 +93,12 @@ class JobsConfig:
 
 def parse_jobs(config: dict[str, Any], *, resolved: bool = False) -> JobsConfig:
     """Checks the configuration of a queue of jobs; see `relay.pipelines.config.parse_forward`."""
-    if resolved:
-        config = resolve(config)
-    else:
-        check(config)
     problems: list[str] = []
+    config = resolve(config) if resolved else checked(config, problems)
     pipeline = validate(JobsPipeline, config, sorted(JobsPipeline.model_fields), problems)
     brokers = {} if pipeline is None else {kind: _broker(pipeline, kind, problems) for kind in KINDS}
-    if problems or pipeline is None:
-        raise ConfigError("; ".join(problems))
+    refuse(problems)
+    assert pipeline is not None
     return JobsConfig(pipeline, MappingProxyType({kind: keys for kind, keys in brokers.items() if keys is not None}))
 
 

@@ -22,6 +22,10 @@ from relay.wire.byte_order_mark import text_of
 
 FILE_LIMIT_BYTES = 64 * 1024
 
+_STAND_IN = "${env:TIDE_SECRET_STAND_IN}"
+# As shells and Kubernetes name them. An operator may name a prefix of another form, but not these characters.
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
+
 
 def resolve(config: dict[str, Any]) -> dict[str, Any]:
     """A copy with every reference replaced by its value.
@@ -34,10 +38,24 @@ def resolve(config: dict[str, Any]) -> dict[str, Any]:
     return resolved
 
 
-def check(config: dict[str, Any]) -> None:
-    """Raises ConfigError for a reference that no process would resolve, wherever it runs."""
-    for key, value in config.items():
-        _mapped(value, key, _checked)
+def checked(config: dict[str, Any], problems: list[str]) -> dict[str, Any]:
+    """A copy for checking, with a stand-in for every reference that no process would resolve, wherever it runs.
+
+    What is wrong with each is added to `problems`. The stand-in keeps the rest of the string from being judged by what
+    is wrong in it.
+    """
+
+    def judged(match: re.Match[str], path: str) -> str:
+        if match[0] == "$${":
+            return match[0]
+        try:
+            _check_form(match, path)
+        except ConfigError as error:
+            problems.append(str(error))
+            return _STAND_IN
+        return match[0]
+
+    return {key: _mapped(value, key, judged) for key, value in config.items()}
 
 
 def _mapped(value: Any, path: str, replace: Callable[[re.Match[str], str], str]) -> Any:
@@ -52,11 +70,29 @@ def _mapped(value: Any, path: str, replace: Callable[[re.Match[str], str], str])
             return value
 
 
-def _checked(match: re.Match[str], path: str) -> str:
-    if match[1] == "env":
-        with _naming(f"{path}: {match[0]}"):
-            reach.check_not_ours(match[2])
-    return match[0]
+def _check_form(match: re.Match[str], path: str) -> None:
+    """Raises ConfigError for what is wrong with a reference on every machine."""
+    kind, name = match[1], match[2]
+    if kind is None:
+        # What follows the `${` is not quoted: it may be a password that contains one.
+        raise ConfigError(f"{path}: {_what_is_wrong(match[0])}")
+    with _naming(f"{path}: {match[0]}"):
+        if kind == "file":
+            reach.check_plain_path(name)
+        elif not _VARIABLE.fullmatch(name):
+            raise ConfigError("is no name of a variable: it has letters, digits and _, such as TIDE_SECRET_NAME")
+        else:
+            reach.check_not_ours(name)
+
+
+def _what_is_wrong(text: str) -> str:
+    if "${" in text[2:]:
+        problem = "a '${' stands inside another, and references cannot be nested"
+    elif not text.endswith("}"):
+        problem = "a '${' is not closed with '}'"
+    else:
+        problem = "'${' is not a reference"
+    return f"{problem}: write ${{env:TIDE_SECRET_NAME}} or ${{file:PATH}}, or '$${{' for a plain '${{'"
 
 
 def _replacement(match: re.Match[str], path: str) -> str:
@@ -64,11 +100,7 @@ def _replacement(match: re.Match[str], path: str) -> str:
         return "${"
     reference, kind, name = match[0], match[1], match[2]
     if kind is None:
-        # What follows the `${` is not quoted: it may be a password that contains one.
-        raise ConfigError(
-            f"{path}: '${{' is not a reference: write ${{env:TIDE_SECRET_NAME}} or ${{file:PATH}}, "
-            "or '$${' for a plain '${'"
-        )
+        _check_form(match, path)
     value = _from_env(name, reference, path) if kind == "env" else _from_file(name, reference, path)
     remember(value)
     return value

@@ -5,22 +5,25 @@ What dependencies log through the standard library goes the same way, so that ev
 
 import json
 import logging
+import os
 import sys
 import threading
+import warnings
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from itertools import islice
 from types import TracebackType
-from typing import Any
+from typing import Any, NoReturn, TextIO
 
 import structlog
 from structlog.typing import EventDict, Processor
 
 from relay.masking import MOST_CHARACTERS, mask
 from relay.printable import printable, printable_lines
-from relay.settings import Settings
+from relay.settings import Settings, variables
 
 # Below a warning they report only internals.
-CHATTY = ("asyncio", "nats", "pika", "urllib3")
+CHATTY = ("asyncio", "librdkafka", "nats", "pika", "urllib3")
 
 TRACEBACKS = frozenset({"exception", "stack"})
 """Values over several lines."""
@@ -30,11 +33,12 @@ _MOST_VALUES, _DEEPEST, _MOST_BITS = 100, 5, 4096
 log = structlog.get_logger(__name__)
 
 
-def configure_logging(settings: Settings) -> None:
+def configure_logging(settings: Settings, stream: TextIO | None = None) -> None:
     """Sets up structlog and the standard library's root logger. May be called again.
 
     In a Dramatiq worker, call it when the module of the workers is imported: Dramatiq has then put a pipe to its master
-    in the place of standard error, and its own handler on the root logger, which this replaces.
+    in the place of standard error, and its own handler on the root logger, which this replaces. `stream`: not standard
+    error.
     """
     level = logging.getLevelNamesMapping()[settings.log_level.upper()]
     structlog.configure(
@@ -47,10 +51,12 @@ def configure_logging(settings: Settings) -> None:
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(_formatter(settings.log_format))
     _replace_handler(handler)
     sys.excepthook = _uncaught
+    sys.unraisablehook = _unraisable
+    _show_warnings()
     if threading.excepthook is threading.__excepthook__:
         threading.excepthook = _uncaught_in_thread
     logging.getLogger().setLevel(level)
@@ -118,6 +124,43 @@ def _uncaught(kind: type[BaseException], error: BaseException, traceback: Traceb
         sys.__excepthook__(kind, error, traceback)
     else:
         log.critical("ended by an unexpected error", exc_info=(kind, error, traceback))
+
+
+def _unraisable(details: "sys.UnraisableHookArgs") -> None:
+    """Of a finalizer or a callback: Python would print it as text."""
+    exception = (details.exc_type, details.exc_value or details.exc_type(), details.exc_traceback)
+    log.error(details.err_msg or "an exception that could not be raised", exc_info=exception)
+
+
+def _show_warnings() -> None:
+    """Warnings of Python as lines of the log, in one line: what was said, and where."""
+
+    def show(
+        message: Warning | str, category: type[Warning], filename: str, lineno: int, file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:  # fmt: skip
+        if file is not None:
+            _written(message, category, filename, lineno, file, line)
+        else:
+            log.warning(str(message), category=category.__name__, where=f"{filename}:{lineno}")
+
+    warnings.showwarning = show
+
+
+_written = warnings.showwarning
+
+
+def cannot_start(program: str, text: str, log_format: str | None = None) -> NoReturn:
+    """Ends a program with one line on standard error and exit code 1, in the format of its log.
+
+    Also before its settings are known: then the environment tells the format.
+    """
+    given = (os.environ.get(name) for name in variables("log_format"))
+    chosen = log_format or next((value for value in given if value), "text")
+    if chosen.strip().lower() != "json":
+        sys.exit(printable(f"{program}: {text}"))
+    event = {"event": "cannot start", "level": "critical", "logger": program, "reason": mask(text)}
+    sys.exit(_json_line(event | {"timestamp": datetime.now(UTC).isoformat().replace("+00:00", "Z")}))
 
 
 def _uncaught_in_thread(details: threading.ExceptHookArgs) -> None:

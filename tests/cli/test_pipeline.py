@@ -7,6 +7,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from relay.operations import libraries
 from tests.cli.command import invoke
 from tests.services.postgres import Database
 
@@ -67,6 +68,30 @@ def test_what_is_no_configuration_is_refused(url: str, text: str, reason: str) -
     refused = invoke("pipeline", "set", "p", "orders", "--config", text, url=url)
     assert refused.exit_code == 1
     assert reason in refused.stderr and "Traceback" not in refused.output
+
+
+def test_a_library_that_is_missing_here_is_refused_unless_the_workers_have_it(url: str, monkeypatch: Any) -> None:
+    absent = ("nats-py", "confluent-kafka", "redis")
+    monkeypatch.setattr(libraries, "_is_installed", lambda name: name not in absent)
+    refused = put(url, NATS)
+    assert refused.exit_code == 1
+    for word in ("pipeline p was not set", "nats-py", "pip install 'tide-relay[nats]'", "--library-on-workers"):
+        assert word in refused.stderr
+    assert put(url, NATS, "--library-on-workers").exit_code == 0
+    assert "nats-py" in invoke("pipeline", "validate", url=url).stdout
+    assert invoke("pipeline", "validate", "--library-on-workers", url=url).exit_code == 0
+    assert put(url, {"sink_type": "object_storage", "path": "/x"}, name="folder").exit_code == 0
+    queue = ("jobs", "queue", "create", "mail", "--config", '{"celery_url": "redis://h/0"}')
+    assert "tide-relay[redis]" in invoke(*queue, url=url).stderr
+    assert invoke(*queue, "--library-on-workers", url=url).exit_code == 0
+
+
+def test_a_wrong_configuration_of_a_queue_of_jobs_is_refused_when_it_is_set(url: str) -> None:
+    refused = invoke("jobs", "queue", "create", "mail", "--config", '{"celery_ulr": "${X}", "http": {"retryon": 1}}',
+                     url=url)  # fmt: skip
+    assert refused.exit_code == 1 and "did you mean celery_url?" in refused.stderr
+    assert "celery_ulr: '${' is not a reference" in refused.stderr and "did you mean http.retry_on?" in refused.stderr
+    assert invoke("jobs", "queue", "show", "mail", url=url).exit_code == 1
 
 
 def test_an_unknown_outbox_is_refused_with_the_words_of_the_database(url: str) -> None:
@@ -163,7 +188,7 @@ def test_a_reverse_one_is_told_by_its_source_and_made_into_an_inbox(url: str) ->
     [
         ({"source_type": "file", "sink_type": "file"}, (), "a pipeline has one direction"),
         ({}, (), "sink_type, source_type: name one"),
-        ({"source_type": "fil"}, (), "unknown source_type 'fil'; known: "),
+        ({"source_type": "fil"}, (), "unknown source_type 'fil', did you mean file?; known: "),
         ({"source_type": "file", "path": "/x", "pth": 1}, (), "pth: unknown key, did you mean path"),
         ({"source_type": "file", "path": "/x"}, ("--group", "g"), "a reverse one has no consumer group"),
     ],

@@ -97,7 +97,8 @@ def test_sink_type_is_needed(config):
 
 
 def test_an_unknown_sink_type_lists_the_known_ones():
-    assert problem({"sink_type": "kafak"}) == f"unknown sink_type 'kafak'; known: {', '.join(sorted(SINKS))}"
+    text = problem({"sink_type": "kafak"})
+    assert text == f"sink_type: unknown sink_type 'kafak', did you mean kafka?; known: {', '.join(sorted(SINKS))}"
 
 
 def test_an_unknown_key_lists_the_known_ones_of_pipeline_and_sink():
@@ -106,8 +107,60 @@ def test_an_unknown_key_lists_the_known_ones_of_pipeline_and_sink():
 
 
 def test_a_misspelt_key_is_guessed():
-    assert "batchsize: unknown key, did you mean batch_size; known:" in problem({"sink_type": "memory", "batchsize": 1})
-    assert "streem: unknown key, did you mean stream; known:" in problem({**NATS, "streem": "x"})
+    assert problem({"sink_type": "memory", "batchsize": 1}) == "batchsize: unknown key, did you mean batch_size?"
+    assert problem({**NATS, "Streem": "x"}) == "Streem: unknown key, did you mean stream?"
+
+
+WEBHOOK = {"sink_type": "webhook", "url": "https://example.com/x"}
+
+
+def test_every_wrong_name_and_reference_is_told_at_once_with_the_nearest_name_on_its_own_level():
+    text = problem(
+        {**WEBHOOK, "batchsize": 1, "allow_htp": True, "auth": {"type": "bearer", "token": "t", "tokn": "x"},
+         "headers": {"X-A": "${NAME}"}, "signing_secret": "${env:A"}
+    )  # fmt: skip
+    assert sorted(part.partition(":")[0] for part in text.split("; ")) == [
+        "allow_htp", "auth.tokn", "batchsize", "headers.X-A", "signing_secret"
+    ]  # fmt: skip
+    assert "did you mean batch_size?" in text and "did you mean auth.token?" in text
+    assert "did you mean allow_http?" in text
+
+
+def test_of_very_many_wrong_keys_the_first_are_told_and_the_others_counted():
+    text = problem({"sink_type": "memory"} | {f"batch_size{n}": 1 for n in range(50_000)})
+    assert text.count("did you mean batch_size?") == 20 and text.endswith("and 49980 more; correct these first")
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("${NAME}", "'${' is not a reference"),
+        ("a ${env:NAME", "a '${' is not closed with '}'"),
+        ("${env:${file:/etc/x}}", "references cannot be nested"),
+        ("${file:secrets/x}", "give an absolute path"),
+        ("${file:/etc/../x}", "give an absolute path"),
+        ("${env:MY NAME}", "is no name of a variable"),
+    ],
+)
+def test_a_reference_that_no_process_can_resolve_is_refused_before_there_is_one(value, said):
+    for config in ({**NATS, "token": value}, {**WEBHOOK, "headers": {"X-A": value}}, {**NATS, "url": ["x", value]}):
+        text = problem(config)
+        assert said in text and text.count("; ") <= 1
+    assert said in problem({"sink_type": "memory", "subject_template": value})
+
+
+@pytest.mark.parametrize("host", ["10.1.2.3", "127.0.0.1", "[::1]", "localhost", "169.254.169.254", "192.168.0.9"])
+def test_a_literal_address_that_no_worker_would_connect_to_is_refused(host):
+    assert "is not a public address" in problem({**WEBHOOK, "url": f"https://{host}/x?token=${{env:TIDE_SECRET_T}}"})
+
+
+def test_an_address_may_be_private_where_that_is_permitted_but_never_that_of_a_cloud_service():
+    parse_forward({**WEBHOOK, "url": "https://10.1.2.3/x", "allow_private_network": True})
+    parse_forward({**WEBHOOK, "url": "https://${env:TIDE_SECRET_HOST}/x"})
+    assert "169.254.169.254" in problem({**WEBHOOK, "url": "https://169.254.169.254/x", "allow_private_network": True})
+    aws = {"sink_type": "sqs", "queue_url": "https://169.254.169.254/1/q", "access_key_id": "a",
+           "secret_access_key": "b"}  # fmt: skip
+    assert problem(aws).startswith("queue_url: 169.254.169.254 is an address where no such service can be")
 
 
 def test_a_missing_key_of_the_sink_is_named():
@@ -217,7 +270,8 @@ class TestASinksOwnNameOfTheSubject:
     def test_errors_and_the_list_of_known_keys_show_the_sinks_name(self):
         assert problem({"sink_type": "topics", "topic": "{colour}"}).startswith("topic: template '{colour}'")
         text = problem({"sink_type": "topics", "topik": "a"})
-        assert text.startswith("topik: unknown key, did you mean topic; known:")
+        assert text == "topik: unknown key, did you mean topic?"
+        text = problem({"sink_type": "topics", "zzz": "a"})
         assert "topic" in text.partition("known:")[2]
         assert "subject_template" not in text
 

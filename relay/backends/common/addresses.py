@@ -6,9 +6,11 @@ document for their metadata and host services. Not Python's `ipaddress`, whose a
 
 import ipaddress
 import queue
+import re
 import socket
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from urllib.parse import urlsplit
 
 from relay.errors import ConfigError
@@ -47,6 +49,7 @@ _LOW_32 = (_NAT64, _MAPPED, *map(ipaddress.IPv6Network, ("::/96", "::ffff:0:0:0/
 """Translated, mapped, compatible, and translated by the older rule."""
 _STANDS_FOR_IPV4 = (_NAT64, _MAPPED, _SIX_TO_FOUR, _TEREDO)
 _ISATAP = frozenset({0x00005EFE, 0x02005EFE})
+_NUMBERS = re.compile(r"(?:0x[0-9a-f]*|[0-9]+)(?:\.(?:0x[0-9a-f]*|[0-9]+)){0,3}")
 _THIS_NETWORK = ipaddress.IPv4Network("0.0.0.0/8")
 
 
@@ -104,6 +107,40 @@ def allowed(host: str, found: Sequence[str], *, allow_private: bool) -> list[str
         hint = "; if it is meant, set allow_private_network" if would_help and not allow_private else ""
         raise ForbiddenAddress(f"{host} leads to {', '.join(found)}, which is not a public address{hint}")
     return may
+
+
+def literal(host: str) -> str | None:
+    """The address that a host of a URL is, as the system's resolver reads it: also 127.1, 0x7f000001 and localhost."""
+    name = host.strip("[]").rstrip(".").lower()
+    if name == "localhost" or name.endswith(".localhost"):
+        return "127.0.0.1"  # RFC 6761: no resolver may answer anything else than loopback
+    with suppress(ValueError):
+        return str(address_of(name))
+    if _NUMBERS.fullmatch(name):
+        with suppress(OSError):
+            return socket.inet_ntoa(socket.inet_aton(name))
+    return None
+
+
+def check_literal(host: str, *, allow_private: bool) -> None:
+    """Raises ValueError if the host is an address that no receiver may have: then no process would connect to it."""
+    if (address := literal(host)) is not None:
+        try:
+            allowed(host, [address], allow_private=allow_private)
+        except ForbiddenAddress as error:
+            hint = str(error).partition("; ")[2] or "no request may go there: name the host of the receiver"
+            raise ValueError(f"{host} is not a public address; {hint}") from None
+
+
+def check_no_cloud_service(url: str) -> None:
+    """Raises ValueError if the host of a URL is, literally, where no service of a user can be."""
+    try:
+        host = urlsplit(url).hostname or ""
+    except ValueError:
+        return  # the client will say so
+    address = literal(host)
+    if address is not None and not may_reach(address_of(address), allow_private=True):
+        raise ValueError(f"{host} is an address where no such service can be; name the host of the service")
 
 
 def _in(address: IPAddress, networks: tuple[_Network, ...]) -> bool:

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AliasChoices, BaseModel, Field, model_validator
 
-from relay.backends.common.addresses import refuse_cloud_services
+from relay.backends.common.addresses import check_no_cloud_service, refuse_cloud_services
 from relay.backends.common.aws_errors import AWS_ERRORS
 from relay.backends.common.keys import AsciiHost, has_reference
 from relay.backends.common.tls import check_readable
@@ -73,6 +73,10 @@ class AwsKeys(BaseModel):
             raise ValueError(f"{key} must not hold credentials: use access_key_id and secret_access_key")
         if parts.scheme == "http" and parts.hostname not in _LOOPBACK and not self.allow_http:
             raise ValueError(f"{key} has no TLS: write https://, or set allow_http to true if you mean it")
+        try:
+            check_no_cloud_service(url)
+        except ValueError as error:
+            raise ValueError(f"{key}: {error}") from None
 
 
 def make_client(

@@ -37,6 +37,7 @@ class ErrorTable:
         permanent: Iterable[str] = (),
         needs_operator: Iterable[str] = (),
         unknown: str = "not_connected",
+        advice: Mapping[str, str] | None = None,
         answers_of: Callable[[Any], Iterable[Hashable]] = _nothing,
         text_of: Callable[[Any], str] = str,
     ) -> None:
@@ -44,7 +45,8 @@ class ErrorTable:
 
         `answers`: what the server answered -> code; `answers_of` takes the answers out of an error, the telling one
         first. `words`: regular expression -> code, searched for in the lower case of `text_of(error)`, the text for
-        people. Words are looked at first, then answers, then exceptions.
+        people. Words are looked at first, then answers, then exceptions. `advice`: code -> what an operator has to do
+        about it, where the text does not say.
         """
         self.exceptions = {
             f"{module}.{name}": code
@@ -59,6 +61,7 @@ class ErrorTable:
         self.codes = frozenset((*self.exceptions.values(), *self.answers.values(), *self.words.values()))
         """Every code that it can give, except `timeout` and `unknown`."""
         self._unknown = unknown
+        self._advice = {code: f"; {text}" for code, text in (advice or {}).items()}
         self._answers_of = answers_of
         self._text_of = text_of
         assert not self.permanent & self.needs_operator, "no operator is needed for what a record does wrong"
@@ -79,7 +82,8 @@ class ErrorTable:
         """The error to raise instead, without secrets in its text: ConfigError only while opening."""
         permanent, code = self.verdict(error)
         if opening and (permanent or code in self.needs_operator):
-            return ConfigError(self._text(error, where, reason))
+            advice = "" if reason else self._advice.get(code, "")
+            return ConfigError(self._text(error, where, reason) + advice)
         return self.lost(error, where, reason=reason)
 
     def lost(self, error: Any, where: str, *, reason: str | None = None) -> NotConnected:

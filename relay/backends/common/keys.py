@@ -18,6 +18,11 @@ def has_reference(text: str) -> bool:
     return _REFERENCE.search(text) is not None
 
 
+def without_references(text: str) -> str:
+    """The text with a letter in the place of each reference, to check what is around them."""
+    return _REFERENCE.sub("x", text)
+
+
 def _split(value: Any) -> Any:
     return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
 

@@ -4,6 +4,7 @@ librdkafka connects in the background and retries indefinitely; errors reach us 
 `connect` waits until a broker has answered, and otherwise says why none did.
 """
 
+import logging
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -83,7 +84,7 @@ def connect(
     troubles = troubles or Troubles()
     seconds, look_seconds = left(deadline), _LOOK_SECONDS
     try:
-        client: Any = make(options | {"error_cb": troubles})
+        client: Any = make(options | {"error_cb": troubles, "logger": logging.getLogger("librdkafka")})
     except KafkaException as error:
         # A file that cannot be read, an unknown key of librdkafka: it says which.
         raise ConfigError(mask(f"{where}: {error_text(error.args[0])}")) from None

@@ -73,6 +73,11 @@ class ObjectStorageSinkConfig(AwsKeys, SinkConfig):
             raise ValueError("name either bucket (object storage) or path (a folder), and not both")
         return self
 
+    def extras(self, sink_type: str) -> tuple[str, ...]:
+        """A folder needs no client of S3."""
+        store = super().extras(sink_type) if self.bucket is not None or self.compression == "zstd" else ()
+        return (*store, *(("parquet",) if self.format == "parquet" else ()))
+
     def object_name(self, outbox: str, first_id: int, last_id: int, published: datetime) -> str:
         """Where an object goes: the same messages always under the same name. Sorts by id within a folder.
 

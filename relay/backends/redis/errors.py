@@ -60,4 +60,9 @@ ERRORS = ErrorTable(
     | {r"certificate.verify.failed|wrong_version_number|\[ssl: tlsv": "tls"},
     permanent={"too_large"},
     needs_operator={"auth", "forbidden", "tls", "bad_config", "wrong_type", "no_stream"},
+    advice={
+        "auth": "name the user and the password that it asks for in the keys username and password, or in url",
+        "forbidden": "let its ACL permit this command and key to the user of this pipeline",
+        "tls": "name the authority that signed its certificate in tls_ca, or correct url (rediss://)",
+    },
 )

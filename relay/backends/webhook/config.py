@@ -7,7 +7,8 @@ from typing import Annotated, Literal, Self
 from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 import relay
-from relay.backends.common.keys import has_reference
+from relay.backends.common.addresses import check_literal
+from relay.backends.common.keys import has_reference, without_references
 from relay.backends.common.tls import TlsKeys
 from relay.backends.sink import SinkConfig
 from relay.backends.source import SourceConfig
@@ -17,6 +18,8 @@ from relay.backends.webhook.url import UrlTemplate
 from relay.errors import ConfigError
 from relay.known_secrets import remember, remember_login
 
+# Up to the path or the query; all of it where the scheme itself may be a reference.
+_AUTHORITY = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.-]*://(?:\$\{[^{}]*\}|[^/?#])*)|.*", re.DOTALL)
 _PATH = re.compile(r"[A-Za-z0-9_~-][A-Za-z0-9_.~-]*(?:/[A-Za-z0-9_~-][A-Za-z0-9_.~-]*)*")
 
 
@@ -128,17 +131,22 @@ class WebhookSinkConfig(ReceiverKeys, SinkConfig):
 
     @model_validator(mode="after")
     def _is_whole(self) -> Self:
-        if not has_reference(self.url):
-            self._check_url()
+        # A reference in the path or the query says nothing about where the request goes.
+        if not has_reference(_AUTHORITY.match(self.url)[0]):  # type: ignore[index]  # it matches every text
+            self._check_url(without_references(self.url))
         return self
 
-    def _check_url(self) -> None:
+    def _check_url(self, url: str) -> None:
         try:
-            scheme = UrlTemplate(self.url).origin.scheme
+            origin = UrlTemplate(url).origin
         except ConfigError as error:
             text = str(error)
             raise ValueError(text if text.startswith("url") else f"url {text}") from None
-        check_scheme(scheme, allow_http=self.allow_http)
+        check_scheme(origin.scheme, allow_http=self.allow_http)
+        try:
+            check_literal(origin.host, allow_private=self.allow_private_network)
+        except ValueError as error:
+            raise ValueError(f"url: {error}") from None
 
 
 class WebhookSourceConfig(SourceConfig):
@@ -157,6 +165,10 @@ class WebhookSourceConfig(SourceConfig):
     max_body_bytes: Annotated[int, Field(ge=1, le=64 * 1024 * 1024)] = 1024 * 1024
     rate_limit: Annotated[float | None, Field(gt=0, le=1_000_000)] = None
     """Requests a second, in each process."""
+
+    def extras(self, source_type: str) -> tuple[str, ...]:  # noqa: ARG002
+        """It is received by `relay api`."""
+        return ("api",)
 
     @property
     def secrets(self) -> tuple[str, ...]:

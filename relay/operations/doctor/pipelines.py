@@ -1,21 +1,18 @@
 """The checks of `relay doctor` that concern pipelines, as seen from the process that runs it."""
 
-import re
 from collections.abc import Iterator
-from importlib import metadata
 
 from relay.database.connection import Connection
 from relay.errors import ConfigError
 from relay.masking import mask
 from relay.operations.base import rows
 from relay.operations.doctor.findings import Check, Finding, failed, ok, warning
+from relay.operations.libraries import DISTRIBUTION, missing_distributions
 from relay.operations.pipelines import parse_stored
 from relay.pipelines.secret_refs import resolve
 from relay.settings import Settings
 
-DISTRIBUTION = "tide-relay"
 _RECEIVED_BY_API = "api"
-_REQUIREMENT = re.compile(r"([A-Za-z0-9._-]+).*;.*\bextra == ['\"]([^'\"]+)['\"]")
 
 
 def pipelines(connection: Connection, _settings: Settings) -> Iterator[Finding]:
@@ -58,21 +55,6 @@ def _libraries(check: str, config: dict[str, object]) -> Iterator[Finding]:
     if absent := missing_distributions(extra):
         fix = f"where it runs: pip install '{DISTRIBUTION}[{extra}]'"
         yield failed(check, f"{backend} needs {', '.join(absent)}, which is not installed here", fix)
-
-
-def missing_distributions(extra: str) -> list[str]:
-    """The distributions of an extra that are not installed. An extra has the name of its backend."""
-    wanted = (_REQUIREMENT.match(line) for line in metadata.requires(DISTRIBUTION) or ())
-    names = [match[1] for match in wanted if match and match[2] == extra]
-    return [name for name in names if not _is_installed(name)]
-
-
-def _is_installed(distribution: str) -> bool:
-    try:
-        metadata.distribution(distribution)
-    except metadata.PackageNotFoundError:
-        return False
-    return True
 
 
 def cautions(connection: Connection, _settings: Settings) -> Iterator[Finding]:

@@ -107,8 +107,8 @@ def _find(connection: Connection) -> str:
         else:
             wrong.append(reason)
     if len(found) != 1:
-        what = "; ".join([f"several: {', '.join(found)}" if found else "none", *wrong])
-        raise ConfigError(f"cannot find the schema of pg_tide ({what}); name it: --schema old_tide")
+        what = "; ".join([f"there are several: {', '.join(found)}" if found else "there is none", *wrong])
+        raise ConfigError(f"cannot find the schema of pg_tide: {what}; name it: --schema old_tide")
     return found[0]
 
 

@@ -201,7 +201,8 @@ declare
     hex text := replace(job::text, '-', '');
 begin
     if substr(hex, 9, 8) <> '00008000' or substr(hex, 17, 1) not in ('8', '9', 'a', 'b') or substr(hex, 1, 1) > '7' then
-        raise exception '% is not the id of a job', job using errcode = 'invalid_parameter_value';
+        raise exception '% is not the id of a job', job using errcode = 'invalid_parameter_value',
+            hint = 'Each id begins with its time. List the jobs: select * from tide.job_list(); or: relay jobs list';
     end if;
     outbox_id := ('x' || substr(hex, 1, 8))::bit(32)::int;
     id := ('x' || substr(hex, 17, 16))::bit(64)::bigint & 9223372036854775807;

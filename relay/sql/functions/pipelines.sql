@@ -4,7 +4,7 @@ create or replace function tide.refuse_pipeline(name text) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
     raise exception 'pipeline "%" does not exist', name using
-        errcode = 'undefined_object', hint = 'List the pipelines: select * from tide.relay_list_configs();';
+        errcode = 'undefined_object', hint = 'List the pipelines: select * from tide.relay_list_configs(); or: relay pipeline list';
 end $$;
 
 create or replace function tide.find_pipeline(pipeline text) returns tide.pipeline

@@ -72,7 +72,7 @@ language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
     raise exception 'dead letter % does not exist', coalesce(dead_letter_id::text, 'NULL') using
         errcode = 'undefined_object',
-        hint = 'It may have been retried or discarded. List what there is: select * from tide.relay_dlq_list();';
+        hint = 'It may have been retried or discarded. List what there is: select * from tide.relay_dlq_list(); or: relay dead-letter list';
 end $$;
 
 create or replace function tide.direction_of(letter tide.dead_letter) returns text
@@ -258,7 +258,7 @@ begin
     select r.ended_at is null into was_open from tide.replay r where r.replay_id = relay_replay_cancel.replay_id for update;
     if not found then
         raise exception 'replay % does not exist', coalesce(replay_id::text, 'NULL') using
-            errcode = 'undefined_object', hint = 'List the replays: select * from tide.relay_replays();';
+            errcode = 'undefined_object', hint = 'List the replays: select * from tide.relay_replays(); or: relay replays list';
     end if;
     update tide.replay r set ended_at = clock_timestamp()
      where r.replay_id = relay_replay_cancel.replay_id and r.ended_at is null;

@@ -10,7 +10,7 @@ from rich.live import Live
 from rich.table import Table
 
 from relay.cli.base import Verb, database, json_option, load_settings, output, postgres_option, print_json, shown
-from relay.operations.base import Connection, seconds_text
+from relay.operations.base import Connection, counted, seconds_text
 from relay.operations.job_queues import Numbers
 from relay.operations.status import Status, read_status
 from relay.process.stop import Stop
@@ -84,7 +84,7 @@ def render(statuses: Sequence[Status]) -> RenderableType:
     queues = [(s, s.jobs) for s in statuses if s.jobs is not None]
     tables: list[RenderableType] = [*([_pipelines(pipelines)] if pipelines else [])]
     tables += [*([""] if pipelines else []), shown("queues of jobs", "bold"), _queues(queues)] if queues else []
-    return Group(*tables, *_errors(statuses), *_dead(pipelines))
+    return Group(*tables, *_errors(statuses), *_dead(pipelines), *_dead_in_inboxes(pipelines))
 
 
 def _pipelines(statuses: Sequence[Status]) -> Table:
@@ -129,3 +129,13 @@ def _dead(statuses: Sequence[Status]) -> list[RenderableType]:
         return []
     text = "dead: refused since the pipeline was created; those still kept: relay dead-letter stats"
     return ["", shown(text, "dim")]
+
+
+def _dead_in_inboxes(statuses: Sequence[Status]) -> list[RenderableType]:
+    """A line for each inbox, however many pipelines write it."""
+    dead = {s.inbox: s.inbox_dead for s in statuses if s.inbox and s.inbox_dead}
+    lines = [
+        f"inbox {inbox} has {counted(count, 'dead message')}: relay inbox messages {inbox} --dead"
+        for inbox, count in sorted(dead.items())
+    ]
+    return ["", *(shown(line, style="red") for line in lines)] if lines else []

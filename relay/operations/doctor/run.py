@@ -9,7 +9,7 @@ from relay.database.connection import Connection, connect
 from relay.errors import NotConnected, RelayError
 from relay.masking import mask
 from relay.operations.base import refusals
-from relay.operations.doctor import database, jobs, pipelines, queues
+from relay.operations.doctor import database, inboxes, jobs, pipelines, queues
 from relay.operations.doctor.findings import Check, Finding, failed, ok
 from relay.settings import Settings
 
@@ -29,7 +29,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
         return
     with connection:
         yield ok("connection", mask(settings.postgres_url))
-        for check in (*database.CHECKS, *queues.CHECKS, *pipelines.CHECKS, *jobs.CHECKS):
+        for check in (*database.CHECKS, *queues.CHECKS, *pipelines.CHECKS, *inboxes.CHECKS, *jobs.CHECKS):
             yield from _run(check, connection, settings)
 
 

@@ -53,9 +53,8 @@ def _read_jobs(connection: Connection, pipelines: Sequence[Row]) -> list[job_que
 
 def _read_dead(connection: Connection, pipelines: Sequence[Row]) -> dict[str, int | None]:
     """By inbox."""
-    if not any(row["inbox"] for row in pipelines):
-        return {}
-    return {found.inbox: found.dead for found in inboxes.dead_numbers(connection)}
+    names = sorted({row["inbox"] for row in pipelines if row["inbox"]})
+    return {found.inbox: found.dead for found in inboxes.dead_numbers(connection, names)} if names else {}
 
 
 def _read_outboxes(connection: Connection, pipelines: Sequence[Row]) -> dict[int, Outbox]:

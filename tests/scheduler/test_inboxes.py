@@ -1,4 +1,4 @@
-"""Schedulers measure the dead messages of all inboxes, some at a time; neither a lock nor a lost right holds them up."""
+"""Schedulers measure the dead messages of all inboxes, some at a time; no lock and no lost right holds them up."""
 
 from collections.abc import Iterator
 

@@ -26,7 +26,7 @@ end $$;
 -- Dead messages are counted along their own index, up to 10,000; beyond that the number is the estimate of the planner. An
 -- index that never had a row is one page: of most inboxes nothing more is looked at. Schedulers ask, whose loop must not wait for
 -- someone who changes a table; and each table is locked until the end, so many inboxes are asked for in pages, by name.
-create or replace function tide.inbox_dead_numbers(inbox text default null, after_name text default '', max_inboxes int default null)
+create or replace function tide.inbox_dead_numbers(inboxes text[] default null, after_name text default '', max_inboxes int default null)
 returns table (name text, dead bigint, oldest_dead_at timestamptz)
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp
 set lock_timeout = '100ms' set enable_seqscan = off set enable_bitmapscan = off set jit = off as $$
@@ -34,23 +34,20 @@ declare
     box   tide.inbox;
     index regclass;
 begin
-    if inbox is not null then
-        perform tide.inbox_require_sight(tide.find_inbox(inbox));
-    end if;
+    perform tide.inbox_require_sight(tide.find_inbox(n)) from unnest(inboxes) n;
     for box in
         select * from tide.inbox i
-         where (inbox is null or i.name = inbox_dead_numbers.inbox) and i.name > coalesce(after_name, '')
+         where (inboxes is null or i.name = any (inboxes)) and i.name > coalesce(after_name, '') and tide.may_see_inbox(i)
          order by i.name limit max_inboxes
     loop
-        continue when not tide.may_see_inbox(box);
         name := box.name;
         dead := null;
         oldest_dead_at := null;
-        index := to_regclass(format('%I.%I', box.table_schema, box.name || '_tide_dead'));
-        if pg_relation_size(index) <= current_setting('block_size')::int then
-            dead := 0;
-        else
-            begin
+        begin
+            index := to_regclass(format('%I.%I', box.table_schema, box.name || '_tide_dead'));
+            if pg_relation_size(index) <= current_setting('block_size')::int then
+                dead := 0;
+            else
                 perform tide.inbox_guard(box, 'access share');
                 execute format('select d.dead, (select min(i.failed_at) from %1$s i where %2$s) '
                                'from (select count(*) as dead from (select from %1$s i where %2$s limit 10000) l) d',
@@ -58,18 +55,15 @@ begin
                 if dead = 10000 then
                     dead := greatest(dead, (select c.reltuples::bigint from pg_class c where c.oid = index));
                 end if;
-            exception when insufficient_privilege or invalid_table_definition or wrong_object_type or lock_not_available then
-                -- One that cannot be looked at does not hide the others.
-                if inbox is not null then
-                    raise;
-                end if;
-            end;
-        end if;
+            end if;
+        exception when insufficient_privilege or invalid_table_definition or wrong_object_type or lock_not_available then
+            null;  -- One that cannot be looked at does not hide the others.
+        end;
         return next;
     end loop;
 end $$;
 comment on function tide.inbox_dead_numbers is
-    'How many dead messages each inbox has, or one; beyond 10,000 an estimate. Cheap. dead is null of an inbox whose table cannot be read, or is locked.';
+    'How many dead messages each inbox has, or these; beyond 10,000 an estimate. Cheap. dead is null of an inbox whose table cannot be read, or is locked.';
 
 -- The column by which the messages of a state are in the order of an index.
 create or replace function tide.inbox_state_time(state text) returns text

@@ -170,8 +170,8 @@ select * from tide.relay_dlq_stats(%(pipeline)s::text)
 -- Inboxes ----------------------------------------------------------------------------------------------------------
 
 -- name: inbox_dead_numbers
--- The dead messages of the inboxes after a name, so many of them: each is locked until the end of the statement.
-select n.name, n.dead, n.oldest_dead_at from tide.inbox_dead_numbers(after_name => %(after_name)s, max_inboxes => %(max_inboxes)s::int) n
+-- The dead messages of these inboxes, or of all, after a name and so many of them: each is locked until the end of the statement.
+select n.name, n.dead, n.oldest_dead_at from tide.inbox_dead_numbers(%(inboxes)s::text[], %(after_name)s, %(max_inboxes)s::int) n
 
 -- name: inbox_list
 -- How inboxes are made, those of these names.

@@ -124,7 +124,7 @@ class MessagePage:
 
 
 def dead_numbers(connection: Connection, names: Sequence[str] | None = None) -> Iterator[DeadNumber]:
-    """Of these inboxes, or of each that this role may see, by name. Cheap: it counts along an index of the dead only."""
+    """Of these inboxes, or of each that this role may see, by name. Cheap: it reads an index of the dead only."""
     after, more = "", True
     while more:
         wanted = {"inboxes": names, "after_name": after, "max_inboxes": PAGE_INBOXES}

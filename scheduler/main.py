@@ -16,11 +16,12 @@ from relay.process.metrics import SchedulerMetrics
 from relay.process.retry_pause import RetryPause
 from relay.process.stop import Stop
 from relay.settings import Settings
-from scheduler import job_chores, schedules
+from scheduler import inboxes, job_chores, schedules
 from scheduler.catalog import Catalog
 from scheduler.dispatch import Dispatch
 from scheduler.heard import Heard
 from scheduler.http import Health
+from scheduler.inboxes import Inboxes
 from scheduler.job_chores import JobChores
 from scheduler.ownership import Ownership
 from scheduler.schedules import Schedules
@@ -102,6 +103,7 @@ class Scheduler:
         self._ownership = Ownership(session, self._dispatch, self._metrics)
         self._schedules = Schedules(session)
         self._jobs = JobChores(session, self._metrics, self._settings.job_lease_seconds)
+        self._inboxes = Inboxes(session, self._metrics)
         self._discovery = Chore(self._settings.discovery_interval_seconds, self._discover)
         self._chores = [
             Chore(HEARTBEAT_SECONDS, self._heartbeat),
@@ -114,6 +116,7 @@ class Scheduler:
             Chore(job_chores.RESCUE_SECONDS, lambda: self._jobs.rescue(self._ownership.queues())),
             Chore(schedules.LOOK_SECONDS, lambda: self._schedules.fire(self._ownership.queues())),
             Chore(job_chores.MEASURE_SECONDS, lambda: self._jobs.measure(self._ownership.queues())),
+            Chore(inboxes.MEASURE_SECONDS, self._inboxes.measure),
             Chore(self._settings.maintenance_interval_seconds, self._maintain),
         ]
         try:
@@ -123,6 +126,7 @@ class Scheduler:
         finally:
             self._ownership.forget()
             self._jobs.forget()
+            self._inboxes.forget()
             self._metrics.pipelines_unowned.clear()
             self._pipelines_owned = 0
 

@@ -162,6 +162,10 @@ class Session:
         """For each: queue, due, scheduled, leased, dead, oldest_due_seconds, gaps."""
         return self._run("job_numbers", queues=queues)
 
+    def inbox_dead_page(self, after_name: str, max_inboxes: int) -> list[Any]:
+        """Of so many inboxes after a name, by name: name, dead (None: it could not be looked at)."""
+        return self._run("inbox_dead_page", after_name=after_name, max_inboxes=max_inboxes)
+
     def schedules_due(self, queues: list[str]) -> list[Any]:
         """Of these queues: schedule, queue, cron, time_zone, missed, next_at, now."""
         return self._run("schedules_due", queues=queues)

@@ -16,6 +16,8 @@ VERBS = {
     "publish": "relay.cli.publish:publish",
     "receive": "relay.cli.receive:receive",
     "jobs": "relay.cli.jobs:jobs",
+    "outbox": "relay.cli.outbox:outbox",
+    "inbox": "relay.cli.inbox:inbox",
     "pipeline": "relay.cli.pipeline:pipeline",
     "dead-letter": "relay.cli.dead_letter:dead_letter",
     "replay": "relay.cli.replay:replay",

@@ -103,19 +103,21 @@ def show(name: str, postgres_url: str | None) -> None:
 @click.option("--config", required=True, metavar="JSON|@FILE|-", help="The configuration; @FILE or - (standard input).")
 @click.option("--group", metavar="G", help="Consumer group.  [default: the one it has, else the pipeline's name]")
 @from_table_options
+@click.option("--enabled/--disabled", default=None, help="Starts it, or leaves it stopped.  [default: see above]")
 @click.option("--dry-run", is_flag=True, help="Only check whether it could be set: tries everything, and undoes it.")
 @library_option
 @postgres_option
 def set_pipeline(
-    name: str, box: str | None, config: str, group: str | None, dry_run: bool, library_on_workers: bool,
+    name: str, box: str | None, config: str, group: str | None, enabled: bool | None, dry_run: bool,
+    library_on_workers: bool,
     postgres_url: str | None, **table: Any,
 ) -> None:  # fmt: skip
     """Creates the pipeline NAME, or changes it: from OUTBOX to a sink, or from a source to INBOX.
 
     The configuration has a sink_type or a source_type. It is checked first, and so is whether its client library is
-    installed here; what is refused changes nothing. It takes effect within a second. A new pipeline is enabled; a
-    forward one begins at the oldest message that is kept. A change of --group or OUTBOX discards the old offset.
-    Write secrets as ${env:TIDE_SECRET_NAME} or ${file:PATH}.
+    installed here; what is refused changes nothing. It takes effect within a second. A new pipeline is enabled, unless
+    --disabled is given; another stays enabled or disabled. A forward one begins at the oldest message that is kept. A
+    change of --group or OUTBOX discards the old offset. Write secrets as ${env:TIDE_SECRET_NAME} or ${file:PATH}.
 
     \b
     Exit codes: 0 set; 1 refused, or an error; 2 wrong usage.
@@ -124,6 +126,7 @@ def set_pipeline(
     Example:
       relay pipeline set to-file orders --config '{"sink_type": "file", "path": "/var/lib/tide-relay/out/orders.jsonl"}'
       relay pipeline set to-nats orders --config @nats.json --group billing
+      relay pipeline set to-nats orders --config @nats.json --disabled
       relay pipeline set from-file commands --config @file.json
       relay pipeline set to-kafka --from-table public.outbox --config @kafka.json
     """
@@ -138,13 +141,17 @@ def set_pipeline(
     if box is None and routed is None:
         raise click.UsageError("name the OUTBOX or the INBOX, or a table: --from-table")
     with database(load_settings(postgres_url=postgres_url), "pipeline") as connection:
-        box = pipelines.set_pipeline(connection, name, box, definition, group=group, table=routed, dry_run=dry_run)
+        box = pipelines.set_pipeline(
+            connection, name, box, definition, group=group, table=routed, enabled=enabled, dry_run=dry_run
+        )
     if definition.has_plain_secret:
         tell("the configuration holds a secret in plain text, which everyone who may read the table can see; "
              "better: ${env:TIDE_SECRET_NAME} or ${file:PATH}")  # fmt: skip
     done = "could be set" if dry_run else "is set"
     origin = f"table {routed.table}, " if routed else ""
     say(f"pipeline {name} {done}, {'into inbox' if reverse else f'from {origin}outbox'} {box}")
+    if enabled is False and not dry_run:
+        tell(f"it is disabled; start it: relay pipeline enable {name}")
 
 
 @pipeline.command()

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from datetime import UTC, datetime
 
 import click
 
@@ -18,8 +19,9 @@ from relay.cli.base import (
     tell,
 )
 from relay.cli.tables import Column, Table
+from relay.cli.values import moment
 from relay.operations import replays as operations
-from relay.operations.base import LARGEST_ID, counted
+from relay.operations.base import LARGEST_ID, Connection, counted
 from relay.operations.replays import Preview, Replay
 
 _ID = click.IntRange(1, LARGEST_ID)
@@ -27,20 +29,25 @@ _ID = click.IntRange(1, LARGEST_ID)
 
 @click.command(cls=Verb, short_help="Delivers messages again.")
 @click.argument("pipeline")
-@click.argument("from_id", type=_ID, metavar="FROM")
+@click.argument("from_id", type=_ID, metavar="[FROM]", required=False)
 @click.argument("to_id", type=_ID, metavar="[TO]", required=False)
+@click.option("--since", callback=moment, metavar="TIME", help="Instead of FROM: 2030-01-31T12:00:00Z.")
+@click.option("--until", callback=moment, metavar="TIME", help="Instead of TO: what was published before this time.")
 @click.option("--dry-run", is_flag=True, help="Only show what would be delivered.")
 @click.option("--wait", "wait_seconds", type=click.FloatRange(0, 86_400), metavar="S", help="Wait until it has ended.")
 @postgres_option
 @json_option
 def replay(
-    pipeline: str, from_id: int, to_id: int | None, dry_run: bool, wait_seconds: float | None, postgres_url: str | None,
-    as_json: bool,
+    pipeline: str, from_id: int | None, to_id: int | None, *, since: datetime | None, until: datetime | None,
+    dry_run: bool, wait_seconds: float | None, postgres_url: str | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Has PIPELINE deliver the messages of its outbox from id FROM to id TO again, beside new messages.
 
     Both ids are delivered; without TO, everything that is settled so far. The offset does not move. Messages that
     retention has removed are gone. relay replays shows its progress, and cancels it.
+
+    --since and --until (one, or both) find the ids: from the first message that was published then to the last. A time
+    without a zone is UTC. Transactions mix, so messages of a moment before or after may lie between, and go with them.
 
     \b
     Exit codes: 0 requested (or, with --wait, ended); 1 refused, cancelled, not ended in S seconds; 2 wrong usage.
@@ -49,10 +56,15 @@ def replay(
     Example:
       relay replay to-nats 1200 1300 --dry-run
       relay replay to-nats 1200 1300 --wait 60
+      relay replay to-nats --since 2030-01-31T12:00:00+01:00 --until 2030-01-31T13:00:00+01:00 --dry-run
     """
+    if (from_id is None) == (since is None and until is None):
+        raise click.UsageError("give FROM and TO, or --since and --until: one of the two")
     if dry_run and wait_seconds is not None:
         raise click.UsageError("--dry-run requests nothing to wait for")
     with database(load_settings(postgres_url=postgres_url), "replay") as connection:
+        if from_id is None:
+            from_id, to_id = _found(connection, pipeline, since, until)
         if dry_run:
             _show_preview(operations.preview(connection, pipeline, from_id, to_id), as_json)
             return
@@ -66,6 +78,14 @@ def replay(
             found = operations.wait(connection, found, wait_seconds)
             text = f"replay {found.replay_id} has ended: {operations.progress(found)}"
     print_json(asdict(found)) if as_json else say(text)
+
+
+def _found(connection: Connection, pipeline: str, since: datetime | None, until: datetime | None) -> tuple[int, int]:
+    span = operations.span(connection, pipeline, since, until)
+    if span.is_cut(since):
+        kept = f"from {span.oldest_kept_id} on, published {span.oldest_kept_at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+        tell(f"retention has removed what was published before: the outbox keeps messages {kept}")
+    return span.from_id, span.to_id
 
 
 def _show_preview(preview: Preview, as_json: bool) -> None:

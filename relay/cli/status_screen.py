@@ -8,7 +8,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
 from relay.cli.base import shown
-from relay.cli.status_view import Group, Section, lines_of, name_of, owners_of, sections_of, summary_of
+from relay.cli.status_view import Group, Section, inboxes_of, lines_of, name_of, owners_of, sections_of, summary_of
 from relay.cli.tables import folded_lines, indented
 from relay.operations.base import seconds_text
 from relay.operations.status import Look, Status
@@ -85,7 +85,9 @@ def _body(statuses: Sequence[Status], width: int, height: int) -> list[Text]:
 def _fitted(statuses: Sequence[Status], width: int, height: int) -> list[Text]:
     """What is urgent as far as there is room, how much more there is, and what is quiet, a line for each state."""
     found = grouped(statuses)
-    quiet = _quiet([status for group in found for status in group if rank(status) is Rank.QUIET], width)
+    quiet = inboxes_of(statuses, width) + _quiet(
+        [status for group in found for status in group if rank(status) is Rank.QUIET], width
+    )
     urgent = [group for group in found if rank(group[0]) is not Rank.QUIET]
     # Each takes a line at least: of a thousand, no more are laid out than may be shown.
     considered = urgent[: max(0, height)]

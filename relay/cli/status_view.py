@@ -8,7 +8,7 @@ from rich.text import Text
 
 from relay.cli.base import shown
 from relay.cli.tables import WIDE, Column, Layout, Row, folded_lines, indented
-from relay.operations.base import seconds_text
+from relay.operations.base import counted, seconds_text
 from relay.operations.status import Status
 from relay.operations.status_facts import COUNT_LIMIT
 from relay.operations.status_order import Rank, grouped, rank
@@ -29,6 +29,8 @@ _QUEUE = (
     Column("why", long=True),
 )  # fmt: skip
 NONE_YET = "there are no pipelines; create one: relay pipeline set NAME OUTBOX|INBOX --config JSON"
+_INBOXES = 5
+"""So many that have dead messages are named."""
 _SHORT_REASON = 40
 """A reason of at most this length is repeated, where each has a line of its own."""
 
@@ -63,7 +65,7 @@ def lines_of(statuses: Sequence[Status], width: int) -> list[Text]:
         lines += section.head
         for group in section.groups:
             lines += [line for row in group.rows for line in row] + group.reason
-    return lines + owners_of(statuses, width)
+    return lines + inboxes_of(statuses, width) + owners_of(statuses, width)
 
 
 def sections_of(statuses: Sequence[Status], width: int) -> list[Section]:
@@ -74,6 +76,18 @@ def sections_of(statuses: Sequence[Status], width: int) -> list[Section]:
         for found, title in ((pipelines, ""), (queues, "queues of jobs"))
         if found
     ]  # fmt: skip
+
+
+def inboxes_of(statuses: Sequence[Status], width: int) -> list[Text]:
+    """Which inboxes have dead messages, however many pipelines write them."""
+    dead = {status.inbox: status.inbox_dead for status in statuses if status.inbox and status.inbox_dead}
+    if len(dead) > _INBOXES:
+        return folded_lines(shown(f"{len(dead)} inboxes have dead messages: relay inbox list", "red"), width)
+    lines = [
+        f"inbox {inbox} has {counted(count, 'dead message')}: relay inbox messages {inbox} --dead"
+        for inbox, count in sorted(dead.items())
+    ]
+    return [folded for line in lines for folded in folded_lines(shown(line, "red"), width)]
 
 
 def owners_of(statuses: Sequence[Status], width: int) -> list[Text]:

@@ -129,13 +129,15 @@ def set_pipeline(
     *,
     group: str | None = None,
     table: RoutedTable | None = None,
+    enabled: bool | None = None,
     dry_run: bool = False,
 ) -> str:
     """Creates or changes a pipeline; the name of its outbox or inbox.
 
     A forward pipeline reads the outbox `box` as the consumer group `group` (default: the one that it has, else its own
-    name), or the outbox that `table` becomes. A reverse pipeline writes the inbox `box`. A dry run tries everything and
-    undoes it. Raises ConfigError if the database refuses it.
+    name), or the outbox that `table` becomes. A reverse pipeline writes the inbox `box`. `enabled` starts or stops
+    it in the same transaction; without it, a new one is enabled, and another stays as it is. A dry run tries everything
+    and undoes it. Raises ConfigError if the database refuses it.
     """
     if definition.direction == "reverse" and (group or table):
         raise ConfigError("a consumer group and a routed table are for forward pipelines, this one is reverse")
@@ -148,6 +150,8 @@ def set_pipeline(
             execute(connection, "pipeline_set_inbox", name=name, inbox=box, config=definition.text)
         else:
             execute(connection, "pipeline_set", name=name, outbox=box, group=group, config=definition.text)
+        if enabled is not None:
+            execute(connection, "pipeline_enable" if enabled else "pipeline_disable", name=name)
     return box
 
 

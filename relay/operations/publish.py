@@ -46,6 +46,9 @@ def publish_lines(connection: Connection, outbox: str, file: BinaryIO) -> Iterat
     PostgreSQL is lost, which names the lines that may have been published or not.
     """
     done = Published(outbox)
+    # An outbox that takes nothing is known before the first line, and if there is none.
+    with refusals():
+        _publish(connection, outbox, [])
     try:
         for batch, read_bytes in _transactions(file, _longest_line(connection, outbox)):
             with refusals():

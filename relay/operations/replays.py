@@ -58,6 +58,29 @@ class Preview:
     """The oldest message that the outbox still keeps; None if it keeps none."""
 
 
+@dataclass(frozen=True, slots=True)
+class Span:
+    """What was published in a time."""
+
+    from_id: int
+    to_id: int
+    oldest_kept_id: int
+    oldest_kept_at: datetime
+
+    def is_cut(self, since: datetime | None) -> bool:
+        """Whether retention has removed messages of before the oldest one, which may be of that time."""
+        return self.oldest_kept_id > 1 and (since is None or since < self.oldest_kept_at)
+
+
+def span(connection: Connection, pipeline: str, since: datetime | None, until: datetime | None) -> Span:
+    """The ids of what was published from `since` on and before `until`, of what is kept and settled.
+
+    Raises ConfigError if there is none, which says what is kept.
+    """
+    [row] = rows(connection, "replay_span", pipeline=pipeline, since=since, until=until)
+    return Span(**row)
+
+
 def preview(connection: Connection, pipeline: str, from_id: int, to_id: int | None = None) -> Preview:
     """Raises ConfigError for a range that cannot be replayed, as `request` does."""
     [row] = rows(connection, "replay_preview", pipeline=pipeline, from_id=from_id, to_id=to_id)

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 
 from relay.database.connection import Connection, database_errors
 from relay.errors import ConfigError
-from relay.operations import fleet, job_queues, status_facts
+from relay.operations import fleet, inboxes, job_queues, status_facts
 from relay.operations.base import rows
 from relay.operations.lag import Behind, Lags, read_lags
 from relay.operations.locks import strangers
@@ -59,16 +59,23 @@ def _read(connection: Connection, names: Sequence[str]) -> Iterator[Facts]:
     outboxes = _read_outboxes(connection, messages)
     lags = _read_lags(connection, messages, outboxes)
     holds = _read_holds(connection, messages)
+    dead = _read_dead(connection, pipelines)
     held_by = strangers(connection, [row["name"] for row in pipelines])
     for row in pipelines:
         outbox, lag = outboxes.get(row["outbox_id"]), lags.get((row["outbox_id"], row["offset_id"]))
         yield Facts(row, schedulers, outbox, lag, holds.get(row["name"]), held_by.get(row["name"]),
-                    jobs.get(row["name"]), workers)  # fmt: skip
+                    jobs.get(row["name"]), dead.get(row["inbox"]), workers)  # fmt: skip
 
 
 def _read_jobs(connection: Connection, pipelines: Sequence[Row]) -> list[job_queues.Numbers]:
     queues = [row["name"] for row in pipelines if row["direction"] == "jobs"]
     return job_queues.stats(connection) if queues else []
+
+
+def _read_dead(connection: Connection, pipelines: Sequence[Row]) -> dict[str, int | None]:
+    """By inbox."""
+    names = sorted({row["inbox"] for row in pipelines if row["inbox"]})
+    return {found.inbox: found.dead for found in inboxes.dead_numbers(connection, names)} if names else {}
 
 
 def _read_outboxes(connection: Connection, pipelines: Sequence[Row]) -> dict[int, Outbox]:

@@ -38,6 +38,8 @@ class Status:
     sink_type: str | None
     source_type: str | None
     inbox: str | None
+    inbox_dead: int | None
+    """Dead messages of its inbox, beyond 10,000 an estimate. None: it has no inbox, or that cannot be looked at."""
     owner: str | None
     """host:pid of its scheduler."""
     offset_id: int | None
@@ -90,6 +92,7 @@ class Facts:
     stranger: Row | None
     """Who holds the lock of the pipeline, and is no scheduler."""
     jobs: Numbers | None
+    inbox_dead: int | None
     workers: Sequence[Process] = ()
     """That are alive, whatever they serve."""
 

@@ -29,6 +29,7 @@ def judge(facts: Facts) -> Status:
         sink_type=row["sink_type"],
         source_type=row["source_type"],
         inbox=row["inbox"],
+        inbox_dead=facts.inbox_dead,
         owner=f"{owner['host']}:{owner['pid']}" if owner else None,
         offset_id=row["offset_id"],
         lag_messages=facts.lag_messages,

@@ -25,6 +25,7 @@ tide_job_seconds                          histogram  queue, kind workers   time 
 tide_job_wait_seconds                     histogram  queue      workers    due to claimed, the oldest job of a claim
 tide_job_slots                            gauge      way, state workers    slots: free, running, stuck; jobs that wait
 tide_relay_hold_seconds_left              gauge      outbox, consumer_group scheduler until unsettled messages may go
+tide_relay_inbox_dead_messages            gauge      inbox      scheduler  dead messages of an inbox
 tide_jobs_open                            gauge      queue, state scheduler jobs that are due, scheduled, leased, dead
 tide_job_oldest_seconds                   gauge      queue      scheduler  how long the oldest due job has been due
 tide_job_gaps                             gauge      queue      scheduler  ids passed whose transactions are open
@@ -279,6 +280,9 @@ class SchedulerMetrics:
             registry=registry,
         )
         self.broker_up = Gauge("tide_relay_broker_up", "Whether the broker answered last.", registry=registry)
+        self.inbox_dead_messages = Gauge(
+            "tide_relay_inbox_dead_messages", "Dead messages of an inbox.", ("inbox",), registry=registry
+        )
         self.jobs_open = Gauge(
             "tide_jobs_open",
             "Jobs of a queue that have not ended, and dead ones, by state.",

@@ -19,6 +19,8 @@ from tests.services.postgres import Database
         ("jobs", "stats"),
         ("jobs", "workers"),
         ("pipeline", "list"),
+        ("outbox", "list"),
+        ("inbox", "list"),
     ],
     ids=" ".join,
 )

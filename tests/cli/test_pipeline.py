@@ -41,6 +41,22 @@ def test_one_is_set_shown_listed_and_changed(url: str) -> None:
     assert "p         orders  file  p      enabled" in invoke("pipeline", "list", url=url).stdout
 
 
+def test_one_is_created_stopped_and_a_change_leaves_it_so_until_it_is_enabled(url: str) -> None:
+    config = {"sink_type": "file", "path": "/tmp/x"}
+    made = put(url, config, "--disabled")
+    assert (made.exit_code, "start it: relay pipeline enable p" in made.stderr) == (0, True)
+    assert shown(url)["state"] == "disabled"
+    assert put(url, config | {"path": "/tmp/y"}).exit_code == 0
+    assert shown(url)["state"] == "disabled"
+    assert put(url, config, "--enabled", "--dry-run").exit_code == 0
+    assert shown(url)["state"] == "disabled"
+    assert put(url, config, "--enabled").exit_code == 0
+    assert put(url, config).exit_code == 0
+    assert shown(url)["state"] == "enabled"
+    assert put(url, {"sink_type": "file"}, "--disabled").exit_code == 1
+    assert shown(url)["state"] == "enabled"
+
+
 def test_the_configuration_comes_from_a_file_or_standard_input(url: str, tmp_path: Path) -> None:
     config = {"sink_type": "file", "path": "/tmp/x"}
     file = tmp_path / "c.json"

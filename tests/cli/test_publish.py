@@ -39,6 +39,21 @@ def test_a_line_with_a_payload_gives_key_headers_type_and_payload(database: Data
     assert (key, json.loads(headers), json.loads(payload)) == ("k", {"a": 1, "type": "order.created"}, {"n": 1})
 
 
+@pytest.mark.parametrize("stdin", ["", "1\n"])
+def test_an_outbox_that_takes_nothing_is_refused_also_when_nothing_is_given(database: Database, stdin: str) -> None:
+    with database.connect() as connection:
+        connection.execute("select tide.outbox_create('off'), tide.job_queue_create('mail')")
+        connection.execute("select tide.outbox_disable('off')")
+    for outbox, said in (
+        ("nope", 'outbox "nope" does not exist'),
+        ("off", 'outbox "off" is disabled'),
+        ("jobs/mail", "is a queue of jobs"),
+    ):
+        result = invoke("publish", outbox, url=database.url, stdin=stdin)
+        assert (result.exit_code, result.stdout, said in result.stderr) == (1, "", True), result.output
+        assert "Published nothing" in result.stderr
+
+
 @pytest.mark.parametrize("line", ['{"n": 1}', "42", "null", '"text"', "[1, 2]", "{}", '{"key": "k", "type": "t"}'])
 def test_any_other_line_is_the_payload(database: Database, line: str) -> None:
     assert invoke("publish", "o", "--create", url=database.url, stdin=line).exit_code == 0

@@ -57,6 +57,27 @@ def test_without_an_end_it_is_everything_settled(bench: Refusing) -> None:
     assert "ids 2 to 3," in verb(bench, "replay", "p", ids[1]).stdout
 
 
+def test_a_time_finds_the_ids_and_says_what_retention_has_removed(bench: Refusing) -> None:
+    delivered(bench, 6)
+    bench.publish(1)
+    bench.query("update tide.message set created_at = '2026-03-01 12:00+00'::timestamptz + id * interval '1 minute'")
+    span = ("--since", "2026-03-01T13:02:00+01:00", "--until", "2026-03-01T12:05:00Z")
+    result = verb(bench, "replay", "p", *span)
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout == "replay 1 of p, ids 2 to 4, is requested\n"
+    assert "ids 5 to 6," in verb(bench, "replay", "p", "--since", "2026-03-01 12:05").stdout, "up to the offset"
+    preview = json.loads(verb(bench, "replay", "p", "--until", "2026-03-01T12:03Z", "--dry-run", "--json").stdout)
+    assert (preview["first_id"], preview["last_id"]) == (1, 2)
+    bench.query("delete from tide.message where id < 4")
+    cut = verb(bench, "replay", "p", *span)
+    assert cut.stdout == "replay 3 of p, ids 4 to 4, is requested\n"
+    assert "the outbox keeps messages from 4 on, published 2026-03-01 12:04:00 UTC" in cut.stderr
+    gone = verb(bench, "replay", "p", "--until", "2026-03-01T12:03:00Z")
+    assert (gone.exit_code, gone.stdout) == (1, "")
+    assert 'outbox "orders" keeps no message of that time that pipeline "p" has settled' in gone.stderr
+    assert "It keeps messages from 4 on, which was published at 2026-03-01 12:04:00 UTC" in gone.stderr
+
+
 def test_a_dry_run_tells_what_would_be_delivered_and_asks_for_nothing(bench: Refusing) -> None:
     bench.bury()
     bench.publish(4)
@@ -154,7 +175,9 @@ def test_what_cannot_be_is_said_with_what_to_do(bench: Refusing) -> None:
     assert replays(bench) == []
 
 
-@pytest.mark.parametrize("words", ["0 2", "x", "1 9223372036854775808", "1 --dry-run --wait 3"])
+@pytest.mark.parametrize(
+    "words", ["", "1 --since 2026-03-01", "--since then", "0 2", "x", "1 9223372036854775808", "1 --dry-run --wait 3"]
+)
 def test_wrong_usage_is_said_before_any_database_is_asked(words: str) -> None:
     assert invoke("replay", "p", *words.split(), url=NOWHERE).exit_code == 2
 

@@ -6,6 +6,7 @@ import psycopg
 import pytest
 import yaml
 
+from relay import inbox
 from tests.docs.pages import ROOT
 from tests.docs.runbook_fleet import OUTBOX, PARTITION, PIPELINE, Site
 from tests.docs.runbooks import PARTS, PATIENCE_SECONDS, Runbook, headings
@@ -70,6 +71,29 @@ def test_dead_letters(at: Site) -> None:
     runbook.wait_over()
     at.wait_delivered(ids)
     at.nothing_is_lost()
+
+
+def test_inbox_dead(at: Site) -> None:
+    runbook = at.runbook("TideRelayInboxDead")
+    at.pipelines.run("select tide.inbox_create('payments', max_retries => 1)")
+    handled: list[str] = []
+    broken = True
+
+    def handle(_connection: object, message: inbox.InboxMessage) -> None:
+        if broken:
+            raise ValueError("unknown currency XXX")
+        handled.append(message.event_id)
+
+    at.pipelines.run("insert into tide.payments (event_id) select 'p' || n from generate_series(1, 12) n")
+    inbox.run(at.database.url, "payments", handle, until_empty=True)
+    runbook.look()
+    assert not runbook.is_over()
+    broken = False
+    runbook.fix()
+    runbook.wait_over()
+    inbox.run(at.database.url, "payments", handle, until_empty=True)
+    assert sorted(handled) == sorted(f"p{n}" for n in range(1, 13)), "nothing is lost"
+    at.pipelines.run("select tide.inbox_drop('payments')")
 
 
 def test_invalid_configuration(at: Site) -> None:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import psycopg
 
 from tests.observe.observed import LEASE, PATIENCE_SECONDS, Observed, receive
+from tests.waiting import wait_until
 
 
 class Fault(NamedTuple):
@@ -177,6 +178,21 @@ def job_dead(observed: Observed) -> Iterator[None]:
 
 
 @contextmanager
+def inbox_message_dead(observed: Observed) -> Iterator[None]:
+    """Of an inbox that no pipeline writes; it is known to be well before."""
+    observed.run_sql("select tide.inbox_create('payments')")
+    wait_until(
+        lambda: observed.prometheus.query("tide_relay_inbox_dead_messages{inbox='payments'}"),
+        PATIENCE_SECONDS,
+        "Prometheus knows the inbox",
+    )
+    observed.run_sql("insert into tide.payments (event_id, retry_count) values ('a', 3)")
+    observed.wait_metric(observed.scheduler, "tide_relay_inbox_dead_messages", 1, inbox="payments")
+    yield
+    observed.run_sql("select tide.inbox_replay_dead('payments')")
+
+
+@contextmanager
 def handler_hangs(observed: Observed) -> Iterator[None]:
     """It holds the only thread, and another job waits for it."""
     (observed.jobs / "hang").touch()
@@ -212,6 +228,7 @@ FAULTS = {
     "a sink is down": Fault(sink_down, ("TideRelayLagging", "TideRelayNotMoving"), {"pipeline": "exported"}),
     "a source is not there": Fault(source_missing, ("TideRelayNotMoving", "TideRelayBroken"), {"pipeline": "missing"}),
     "a message is refused": Fault(message_refused, ("TideRelayDeadLetters",), {"pipeline": "refused"}),
+    "a message of an inbox is dead": Fault(inbox_message_dead, ("TideRelayInboxDead",), {"inbox": "payments"}),
     "a configuration is wrong": Fault(configuration_wrong, ("TideRelayInvalidConfiguration",), {}),
     "no scheduler is of its group": Fault(group_unknown, ("TideRelayNoOwner",), {"relay_group_id": "abroad"}),
     "all schedulers are gone": Fault(schedulers_gone, ("TideRelayNoOwner",), {}),

@@ -9,7 +9,7 @@ from tests.observe.rules import RULES
 
 ORDERS = 'pipeline="orders",direction="forward",sink_type="nats"'
 COMMANDS = 'pipeline="commands",direction="reverse",sink_type="redis"'
-KEPT = "alertname, pipeline, queue, outbox, consumer_group, relay_group_id, way"
+KEPT = "alertname, pipeline, queue, inbox, outbox, consumer_group, relay_group_id, way"
 SHOWN = f"sum by ({KEPT}) (ALERTS{{alertstate='firing'}})"
 # A fleet that does nothing, and is well.
 WELL = {
@@ -213,6 +213,14 @@ def test_a_hold_that_ends_within_a_day_is_told(firing):
     told = 'TideRelayHoldEnding{outbox="orders",consumer_group="billing"}'
     firing("6m", {hold: "90000x20"})
     firing("6m", {hold: "80000x20"}, told)
+
+
+def test_dead_messages_of_an_inbox_count_when_they_are_new(firing):
+    first, second = (f'tide_relay_inbox_dead_messages{{pod="{pod}",inbox="payments"}}' for pod in ("s1", "s2"))
+    firing("30m", {first: "3x200", second: "3x200"})
+    firing("5m", {first: "0x4 2x200", second: "0x200"}, 'TideRelayInboxDead{inbox="payments"}')
+    firing("30m", {first: "0x4 2x200", second: "0x6 2x200"})
+    firing("30m", {first: "5x50 0x200"})
 
 
 # Jobs -------------------------------------------------------------------------------------------------------------

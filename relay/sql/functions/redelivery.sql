@@ -179,7 +179,7 @@ begin
     elsif line.direction <> 'forward' then
         raise exception 'pipeline "%" is a reverse pipeline', line.name using
             errcode = 'wrong_object_type',
-            hint = 'Replay reads an outbox again. For messages of an inbox see tide.replay_inbox_messages.';
+            hint = 'Replay reads an outbox again. For messages of an inbox: relay inbox replay, or tide.replay_inbox_messages.';
     end if;
     select * into behind from tide.consumer_group g where g.group_id = line.group_id;
     to_id := coalesce(to_id, behind.offset_id);
@@ -210,6 +210,41 @@ begin
 end $$;
 comment on function tide.relay_replay is
     'Has the pipeline deliver a range of ids once more, beside what is new; returns the number of the replay. to_id: default the offset.';
+
+-- The ids of what was published in a time, of what is kept and settled. Transactions that publish at the same time mix, so
+-- messages of other times may lie between. created_at has no index: this reads all that the outbox keeps.
+create or replace function tide.relay_replay_span(
+    pipeline text, since timestamptz default null, until timestamptz default null,
+    out from_id bigint, out to_id bigint, out oldest_kept_id bigint, out oldest_kept_at timestamptz
+)
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_custom_plan as $$
+declare
+    line   tide.pipeline := tide.find_pipeline(pipeline);
+    behind tide.consumer_group;
+begin
+    if line.direction <> 'forward' then
+        perform tide.replay_range(pipeline, 1, 1);
+    end if;
+    select * into behind from tide.consumer_group g where g.group_id = line.group_id;
+    select m.id, m.created_at into oldest_kept_id, oldest_kept_at
+      from tide.message m where m.outbox_id = behind.outbox_id order by m.id limit 1;
+    select min(m.id), max(m.id) into from_id, to_id
+      from tide.message m
+     where m.outbox_id = behind.outbox_id and m.id <= behind.offset_id
+       and (since is null or m.created_at >= since) and (until is null or m.created_at < until);
+    if from_id is null then
+        raise exception 'outbox "%" keeps no message of that time that pipeline "%" has settled',
+            (select o.name from tide.outbox o where o.outbox_id = behind.outbox_id), pipeline using
+            errcode = 'no_data_found',
+            hint = case when oldest_kept_id is null then 'It keeps no message at all: retention has removed them, or none was published.'
+                        else format('It keeps messages from %s on, which was published at %s; settled are those up to %s. What is older '
+                                    'was removed by retention.', oldest_kept_id,
+                                    to_char(oldest_kept_at at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS "UTC"'), behind.offset_id) end;
+    end if;
+end $$;
+comment on function tide.relay_replay_span is
+    'The first and the last id that were published in a time, of those that are kept and that the pipeline has settled.';
 
 create or replace function tide.relay_replay_preview(
     pipeline text, from_id bigint, to_id bigint default null,

@@ -154,6 +154,12 @@ comment on column tide.inbox.max_retries is 'Part of the indexes and views of th
 comment on column tide.inbox.processed_retention_hours is 'Null: as the setting inbox_processed_retention_hours says. 0: indefinitely.';
 comment on column tide.inbox.dead_retention_hours is 'Null: as the setting inbox_dlq_retention_hours says. 0: indefinitely.';
 
+create type tide.inbox_listed as (
+    event_id text, inbox_seq bigint, state text, event_type text, source text, aggregate_id text, event_sequence bigint,
+    payload jsonb, headers jsonb, trace_id text, received_at timestamptz, processed_at timestamptz, error text, retry_count int,
+    failed_at timestamptz, claimed_by text, available_at timestamptz);
+comment on type tide.inbox_listed is 'A message of an inbox, under the names that its columns have in an inbox of ours.';
+
 -- Messages that came again. Rows are only added, so that writers never wait for each other; tide.inbox_retain sums them up.
 create table tide.inbox_duplicates (
     inbox_id   int not null references tide.inbox on delete cascade,
@@ -773,8 +779,12 @@ select p.kind, 'function', unnest(p.names)
         'consumer_lag', 'consumer_status', 'inbox_status', 'inbox_health', 'inbox_ordering_gaps',
         'relay_dlq_stats', 'relay_replays', 'table_outbox_status', 'setting_number', 'setting_is_on', 'outbox_of',
         'see_anything', 'database_identity', 'job_state', 'job_list', 'job_stats', 'job_unknown_handlers', 'job_queue_list', 'job_uuid', 'job_of_uuid']),
-    ('reader', array['job_schedule_list', 'outbox_highest_id']),
-    ('relay', array['job_schedule_list', 'job_schedule_fire', 'outbox_highest_id']),
+    ('reader', array['job_schedule_list', 'outbox_highest_id', 'inbox_dead_numbers']),
+    ('relay', array['job_schedule_list', 'job_schedule_fire', 'outbox_highest_id', 'inbox_dead_numbers', 'see_anything', 'inbox_status', 'inbox_health',
+        'outbox_status']),
+    ('operator', array['relay_replay_span', 'operate_inboxes', 'inbox_messages', 'inbox_replay', 'inbox_replay_dead']),
+    ('inbox_worker', array['inbox_dead_numbers', 'inbox_messages', 'inbox_replay', 'inbox_replay_dead']),
+    ('owner', array['inbox_require_operator', 'inbox_in_state', 'inbox_state_time']),
     ('api', array['process_beat', 'process_stop']),
     ('job_worker', array['job_schedule_set']),
     ('job_operator', array[

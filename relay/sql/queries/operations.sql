@@ -6,6 +6,29 @@
 -- Creates an outbox where it is missing. True if it did.
 select tide.outbox_create_if_not_exists(%(outbox)s)
 
+-- name: outbox_list
+-- Every outbox of messages, or the one of this name. Reads no message.
+select o.name as outbox, o.enabled, o.retention_hours, o.max_payload_bytes, o.created_at, tide.outbox_last_id(o.outbox_id) as last_id,
+       (select count(*) from tide.consumer_group g where g.outbox_id = o.outbox_id) as consumer_groups,
+       (select max(greatest(tide.outbox_last_id(o.outbox_id) - g.offset_id, 0)) from tide.consumer_group g
+         where g.outbox_id = o.outbox_id) as lag
+  from tide.outbox o
+ where o.kind = 'messages' and (%(outbox)s::text is null or o.name = %(outbox)s)
+ order by o.name
+
+-- name: outbox_show
+-- What tide.outbox_status knows of an outbox.
+select s.horizon, s.open_publishers, s.partitions, s.total_bytes from tide.outbox_status(%(outbox)s) s
+
+-- name: outbox_show_groups
+-- The consumer groups of an outbox, and the pipelines that have them; the one that is furthest behind first.
+select g.name as consumer_group, p.name as pipeline, g.offset_id, greatest(tide.outbox_last_id(o.outbox_id) - g.offset_id, 0) as lag
+  from tide.outbox o
+  join tide.consumer_group g on g.outbox_id = o.outbox_id
+  left join tide.pipeline p on p.group_id = g.group_id
+ where o.name = %(outbox)s
+ order by g.offset_id, g.name
+
 -- name: outbox_limit
 -- The largest message that an outbox takes.
 select tide.outbox_limit(%(outbox)s)
@@ -144,11 +167,63 @@ select tide.relay_dlq_purge(%(pipeline)s::text, %(older_than)s::interval) as pur
 -- How many there are, by pipeline and code.
 select * from tide.relay_dlq_stats(%(pipeline)s::text)
 
+-- Inboxes ----------------------------------------------------------------------------------------------------------
+
+-- name: inbox_dead_numbers
+-- The dead messages of these inboxes, or of all, after a name and so many of them: each is locked until the end of the statement.
+select n.name, n.dead, n.oldest_dead_at from tide.inbox_dead_numbers(%(inboxes)s::text[], %(after_name)s, %(max_inboxes)s::int) n
+
+-- name: inbox_list
+-- How inboxes are made, those of these names.
+select i.name as inbox, format('%%I.%%I', i.table_schema, i.table_name) as "table", i.max_retries, i.seq_col is not null as ordered,
+       i.processed_retention_hours, i.dead_retention_hours
+  from tide.inbox i
+ where i.name = any (%(names)s)
+ order by i.name
+
+-- name: inbox_show_status
+-- The numbers of one inbox, and its health.
+select s.name as inbox, format('%%I.%%I', s.table_schema, s.table_name) as "table", h.found ->> 'status' as health,
+       array(select jsonb_array_elements_text(h.found -> 'reasons')) as reasons, s.pending, s.claimed, s.retrying, s.processed, s.dead,
+       (h.found ->> 'dead_last_5_minutes')::bigint as dead_last_5_minutes, s.oldest_pending_seconds,
+       (h.found ->> 'processed_per_minute')::bigint as processed_per_minute, s.duplicates, s.total_bytes
+  from tide.inbox_status(%(inbox)s) s, (select tide.inbox_health(%(inbox)s) as found) h
+
+-- name: inbox_messages
+-- Messages of an inbox in one state, newest first, or those of these ids; without what can be large.
+select m.event_id, m.inbox_seq, m.state, m.event_type, m.aggregate_id, m.retry_count, m.received_at, m.failed_at, m.processed_at,
+       m.available_at, m.claimed_by, m.error
+  from tide.inbox_messages(%(inbox)s, %(state)s, %(event_ids)s::text[], %(since)s::timestamptz, %(until)s::timestamptz,
+                           %(before_at)s::timestamptz, %(before_seq)s::bigint, %(max_rows)s::int) m
+
+-- name: inbox_message
+-- One message whole; JSON as PostgreSQL prints it, so that no number loses a digit.
+select m.event_id, m.inbox_seq, m.state, m.event_type, m.aggregate_id, m.retry_count, m.received_at, m.failed_at, m.processed_at,
+       m.available_at, m.claimed_by, m.error, m.source, m.event_sequence, m.trace_id, jsonb_pretty(m.headers) as headers,
+       jsonb_pretty(m.payload) as payload
+  from tide.inbox_messages(%(inbox)s, event_ids => array[%(event_id)s]::text[], max_rows => 1) m
+
+-- name: inbox_replay
+-- Makes these messages pending again, all or none.
+select tide.inbox_replay(%(inbox)s, %(event_ids)s::text[])
+
+-- name: inbox_replay_until
+-- What dies from now on is not replayed: a replay of all comes to an end.
+select coalesce(%(until)s::timestamptz, clock_timestamp())
+
+-- name: inbox_replay_dead
+-- Makes so many dead messages pending again, the oldest first.
+select tide.inbox_replay_dead(%(inbox)s, %(since)s::timestamptz, %(until)s::timestamptz, %(max_messages)s::int)
+
 -- Replays ----------------------------------------------------------------------------------------------------------
 
 -- name: replay_preview
 -- What a replay would deliver.
 select * from tide.relay_replay_preview(%(pipeline)s::text, %(from_id)s::bigint, %(to_id)s::bigint)
+
+-- name: replay_span
+-- The ids of what was published in a time, and the oldest message that is kept.
+select * from tide.relay_replay_span(%(pipeline)s::text, %(since)s::timestamptz, %(until)s::timestamptz)
 
 -- name: replay_ask
 -- Has a pipeline deliver a range once more.
@@ -331,7 +406,8 @@ select 'execute on ' || f.oid::regprocedure
                      'job_claim', 'job_finish', 'job_complete', 'job_release', 'job_rescue', 'job_worker_start', 'job_worker_beat',
                      'job_worker_stop', 'job_queue_create_if_not_exists', 'job_uuid', 'job_of_uuid', 'job_state', 'job_list', 'job_stats',
                      'job_unknown_handlers', 'job_queue_list', 'job_look', 'job_queue_behind', 'job_results', 'job_schedule_set', 'job_schedule_list',
-                     'job_schedule_fire', 'outbox_highest_id', 'process_beat', 'process_stop')
+                     'job_schedule_fire', 'outbox_highest_id', 'inbox_dead_numbers', 'see_anything', 'inbox_status',
+                     'inbox_health', 'outbox_status', 'process_beat', 'process_stop')
    and not has_function_privilege(f.oid, 'execute')
 
 -- name: retention_losses

@@ -199,6 +199,10 @@ select q.name as queue, n.due, n.scheduled, n.leased, n.dead, n.oldest_due_secon
   from tide.job_queue q cross join lateral tide.job_stats(q.name) n cross join lateral tide.job_look(q.outbox_id) l
  where q.name = any(%(queues)s::text[])
 
+-- name: inbox_dead_page
+-- The dead messages of the inboxes after a name, so many of them.
+select n.name, n.dead from tide.inbox_dead_numbers(after_name => %(after_name)s, max_inboxes => %(max_inboxes)s::int) n
+
 -- name: maintenance_age
 -- How long ago workers last completed a turn of maintenance.
 select extract(epoch from clock_timestamp() - done_at)::float8 from tide.chore where name = 'maintenance'

@@ -130,6 +130,7 @@ def test_the_lag_of_an_outbox_is_planned_for_its_number_when_it_was_prepared(sta
     [
         "select * from tide.outbox_holds('orders')",
         "select * from tide.relay_replay_preview('p', 1, 1)",
+        "select * from tide.relay_replay_span('p')",
         "select tide.seek_offset('polled', 'c', 0)",
         "select * from tide.consumer_lag('polled')",
     ],

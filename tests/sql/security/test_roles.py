@@ -32,14 +32,15 @@ pytestmark = pytest.mark.each_postgres
 EXPLAINED = re.compile(r"^(select|with|insert|update|delete)\b", re.MULTILINE)
 # Statements of people on duty, which an operator may run.
 OPERATORS = re.compile(
-    r"dead_letter_|history$|replay_(ask|cancel|list|preview)|pipeline_(enable|disable|list)|status_"
+    r"dead_letter_|history$|replay_(ask|cancel|list|preview|span)|pipeline_(enable|disable|list)|status_"
+    r"|^inbox_(list|dead_numbers|show_status|messages?|replay)|^outbox_(list|show)"
     r"|^job_(list|show|attempts|cancel|replay|purge|stats|workers|unknown_handlers|schedule_(list|delete|enable|disable))"
     r"|^job_queue_(names|list|set|pause|resume)"
 )
 # Those that publish, configure or migrate, and those that work inboxes off, are for others still.
 OTHERS = re.compile(
-    r"publish|outbox_limit|renew_identity|pipeline_(set|enable|disable|delete)|outbox_create|inbox_(create|claim|mark|release)|source_"
-    r"|migration_(?!exists|applied|files)|dead_letter_|history$|replay_(ask|cancel|list|preview)|skip_|raise_|table_route$"
+    r"publish|outbox_limit|renew_identity|pipeline_(set|enable|disable|delete)|outbox_create|inbox_(create|claim|mark|release|messages?$|replay)|source_"
+    r"|migration_(?!exists|applied|files)|dead_letter_|history$|replay_(ask|cancel|list|preview|span)|skip_|raise_|table_route$"
     r"|^job_(enqueue|is_new|show|attempts|cancel|replay|purge|queue_(create|set|pause|resume|drop)|schedule_(delete|enable|disable)|import_)"
 )
 DENIED = psycopg.errors.InsufficientPrivilege

@@ -21,6 +21,9 @@ CALLS = {
     "counting": "tide.inbox_status('events')",
     "health": "tide.inbox_health('events')",
     "gaps": "tide.inbox_ordering_gaps('events')",
+    "listing": "tide.inbox_messages('events', 'pending')",
+    "replaying": "tide.inbox_replay('events', array['old'])",
+    "replaying the dead": "tide.inbox_replay_dead('events')",
 }
 
 

@@ -85,9 +85,8 @@ def _body(statuses: Sequence[Status], width: int, height: int) -> list[Text]:
 def _fitted(statuses: Sequence[Status], width: int, height: int) -> list[Text]:
     """What is urgent as far as there is room, how much more there is, and what is quiet, a line for each state."""
     found = grouped(statuses)
-    quiet = inboxes_of(statuses, width) + _quiet(
-        [status for group in found for status in group if rank(status) is Rank.QUIET], width
-    )
+    idle = [status for group in found for status in group if rank(status) is Rank.QUIET]
+    quiet = inboxes_of(statuses, width) + _quiet(idle, width)
     urgent = [group for group in found if rank(group[0]) is not Rank.QUIET]
     # Each takes a line at least: of a thousand, no more are laid out than may be shown.
     considered = urgent[: max(0, height)]

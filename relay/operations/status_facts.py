@@ -92,7 +92,7 @@ class Facts:
     stranger: Row | None
     """Who holds the lock of the pipeline, and is no scheduler."""
     jobs: Numbers | None
-    inbox_dead: int | None
+    inbox_dead: int | None = None
     workers: Sequence[Process] = ()
     """That are alive, whatever they serve."""
 

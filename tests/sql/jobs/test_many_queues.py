@@ -1,6 +1,7 @@
 """What is done with one queue asks nothing of the others: with hundreds of queues it costs what it costs with one."""
 
 from collections.abc import Callable
+from typing import Any
 
 from tests.services.postgres import Database
 from tests.sql.jobs.jobs import Session, Worker, enqueue, one
@@ -25,7 +26,7 @@ def ended(outcome: str, code: str | None = None) -> Callable[[Session, Worker], 
     return end
 
 
-def claimed(**options: object) -> Callable[[Session, Worker], object]:
+def claimed(**options: Any) -> Callable[[Session, Worker], object]:
     def claim(session: Session, worker: Worker) -> None:
         job = enqueue(session, **options)
         assert job in [c[1] for c in worker.claim()]

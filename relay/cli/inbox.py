@@ -170,7 +170,7 @@ def messages(
         if as_json:
             _print_json(connection, name, page.messages)
         elif not page.messages:
-            tell(f"there are no {wanted.state} messages in inbox {name}")
+            tell(f"inbox {name} has no message that is {wanted.state}")
         else:
             output().print(_messages(page.messages))
     if page.next_before is not None:
@@ -233,7 +233,7 @@ def replay(
     if limit and not dead:
         raise click.UsageError("--limit is for dead messages")
     if dead:
-        require_yes(f"replays {'all dead' if all_dead else 'dead'} messages of inbox {name}", yes)
+        require_yes(f"replays {'all dead messages' if all_dead else 'dead messages'} of inbox {name}", yes)
     with database(load_settings(postgres_url=postgres_url), "inbox") as connection:
         if dead:
             count = operations.replay_dead(connection, name, since=since, until=until, limit=limit)

@@ -175,7 +175,7 @@ def script(*, with_roles: bool = False) -> str:
             file.name, file.checksum, __version__
         )
         parts += [f"-- functions/{file.name}", file.sql.strip(), record.as_string()]
-    parts.append(query("migration_permissions") + ";")
+    parts += [query("migration_copies") + ";", query("migration_permissions") + ";"]
     return "\n\n".join([*parts, *([roles().strip()] if with_roles else []), "commit;\n"])
 
 
@@ -212,6 +212,7 @@ def _apply_functions(connection: Connection) -> None:
         connection.execute(file.sql if changed else file.without_triggers)
         record = {"name": file.name, "checksum": file.checksum, "version": __version__}
         connection.execute(query("migration_record_file"), record)
+    connection.execute(query("migration_copies"))
 
 
 def _gave_up(error: psycopg.Error, timeout_seconds: float) -> NotConnected:

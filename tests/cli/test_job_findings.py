@@ -99,7 +99,9 @@ def test_a_schedule_that_cannot_fire_is_found(bench: Bench) -> None:
 
 
 def test_a_wrong_configuration_of_a_queue_is_found(bench: Bench) -> None:
-    assert bench.done("queue", "set", "mail", "--config", '{"celery_colour": "red"}')
+    bench.session.execute(  # SQL knows no keys
+        """select tide.job_queue_set('mail', '{"config": {"celery_colour": "red"}}')"""
+    )
     result = invoke("doctor", "--json", url=bench.url, RELAY_BROKER_URL="redis://127.0.0.1:1/0")
     [finding] = [f for f in json.loads(result.stdout) if f["check"] == "pipeline jobs.mail"]
     assert finding["result"] == "failed" and "celery_colour" in finding["found"]

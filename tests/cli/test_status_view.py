@@ -21,8 +21,9 @@ NOTHING = "nothing to do"
 def status(name: str, state: str = "idle", why: str = NOTHING, **more: Any) -> Status:
     fields: dict[str, Any] = {
         "direction": "forward", "outbox": "o", "consumer_group": name, "sink_type": "nats", "source_type": None,
-        "inbox": None, "owner": "box.example:4711", "offset_id": 1_000_123, "lag_messages": 0, "lag_seconds": 0.0,
-        "hold_seconds": None, "delivered": 1_000_000, "dead_letters": 0, "dead_letters_ever": 0, "failures": 0,
+        "inbox": None, "inbox_dead": None, "owner": "box.example:4711", "offset_id": 1_000_123, "lag_messages": 0,
+        "lag_seconds": 0.0, "hold_seconds": None, "delivered": 1_000_000, "dead_letters": 0, "dead_letters_ever": 0,
+        "failures": 0,
         "retry_at": None, "retry_seconds": None, "last_error": None, "last_error_code": None, "last_error_at": None,
         "last_drain_at": None, "jobs": None,
     }  # fmt: skip

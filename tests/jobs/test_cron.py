@@ -106,10 +106,10 @@ def test_nothing_is_due_before_its_time() -> None:
     ("expression", "zone", "said"),
     [
         ("61 * * * *", "UTC", "'61 * * * *' is not a cron expression: bad minute"),
-        ("* * * *", "UTC", "it has 4 fields"),
-        ("* * * * * *", "UTC", "it has 6 fields"),
+        ("* * * *", "UTC", "it has 4 of 5 fields"),
+        ("* * * * * *", "UTC", "it has 6 of 5 fields"),
         ("0 0 30 2 *", "UTC", "bad day-of-month"),
-        ("@reboot", "UTC", "it has 1 fields"),
+        ("@reboot", "UTC", "it has 1 of 5 fields"),
         ("1," * 150 + "1 * * * *", "UTC", "characters, and may have 200"),
         ("* * * * *", "Mars/Base", "time zone 'Mars/Base' is not known"),
         ("* * * * *", "../../etc/passwd", "is not known"),

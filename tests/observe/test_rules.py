@@ -56,7 +56,7 @@ def firing(tmp_path):
 
 def test_promtool_accepts_the_rules():
     content, said = promtool("check", "rules", RULES)
-    assert content and "16 rules found" in said, said
+    assert content and "17 rules found" in said, said
 
 
 def test_a_fleet_that_is_well_raises_none(firing):

@@ -5,11 +5,13 @@ from typing import Any
 
 import pytest
 
+from relay.operations.fleet import Process
 from relay.operations.status_facts import Facts
 from relay.operations.status_order import Rank, grouped, rank
 from relay.operations.status_reasons import judge
 
 NOW = datetime(2030, 1, 31, 12, 0, tzinfo=UTC)
+WORKERS = Process("workers", "box", 8, "1", queues=["tide.reverse"], lacking=[])
 SCHEDULER = {
     "scheduler_id": "s",
     "connected": True,
@@ -17,6 +19,8 @@ SCHEDULER = {
     "host": "box",
     "pid": 7,
     "relay_group_id": "",
+    "broker_trouble": None,
+    "waiting": {},
 }
 FAILED: dict[str, Any] = {
     "outcome": "failed", "error_code": "timeout", "error": "pipeline 'p': NATS stream 'x': no answer", "retry_at": NOW,
@@ -36,7 +40,7 @@ def facts(name: str = "p", **more: Any) -> Facts:
         "retry_seconds": None, "needs_operator": False, "ended_at": None, "delivered": 0, "dead_letters": 0,
         "dead_letters_ever": 0, "owner": "s",
     }  # fmt: skip
-    return Facts(row | more, [SCHEDULER], None, None, None, None, None)
+    return Facts(row | more, [SCHEDULER], None, None, None, None, None, workers=[WORKERS])
 
 
 @pytest.mark.parametrize(

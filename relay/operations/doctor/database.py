@@ -162,7 +162,7 @@ def schedulers(connection: Connection, _settings: Settings) -> Iterator[Finding]
                 f"{row['host']}:{row['pid']} has been silent for {seconds_text(row['silent_seconds'])}",
                 "check its log; another scheduler ends its session and takes over",
             )
-    pipelines = [row for row in rows(connection, "status_pipelines", names=None) if is_drained(row)]
+    pipelines = [row for row in rows(connection, "status_pipelines", names=None, count_limit=1) if is_drained(row)]
     if not alive:
         result = failed if pipelines else warning
         needed = counted(len(pipelines), "pipeline needs", "pipelines need")

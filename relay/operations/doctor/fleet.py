@@ -67,7 +67,7 @@ class Look:
 def look_at_database(connection: Connection) -> Look:
     """Raises RelayError."""
     schedulers = [row for row in rows(connection, "status_schedulers") if is_alive(row)]
-    pipelines = rows(connection, "status_pipelines", names=None)
+    pipelines = rows(connection, "status_pipelines", names=None, count_limit=1)
     needs: dict[str, list[str]] = {}
     for row in pipelines:
         if is_drained(row):

@@ -19,7 +19,7 @@ def api(connection: Connection, _settings: Settings) -> Iterator[Finding]:
     """Whether `relay api` is alive, where pipelines receive webhooks."""
     hooks = [
         row["name"]
-        for row in rows(connection, "status_pipelines", names=None)
+        for row in rows(connection, "status_pipelines", names=None, count_limit=1)
         if row["source_type"] == RECEIVED_BY_API and row["enabled"] and not row["invalid_reason"]
     ]
     alive = [process for process in fleet.processes(connection) if process.kind == "api"]

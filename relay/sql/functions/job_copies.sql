@@ -41,7 +41,9 @@ end $$;
 create or replace function tide.job_stored(queue int, job_id bigint) returns setof tide.job
 language plpgsql stable rows 1 set search_path = pg_catalog, pg_temp as $$
 begin
-    return query execute format('select * from tide.job_stored_in_%s($1, $2)', queue) using queue, job_id;
+    if exists (select from tide.job_queue q where q.outbox_id = queue) then
+        return query execute format('select * from tide.job_stored_in_%s($1, $2)', queue) using queue, job_id;
+    end if;
 end $$;
 
 create or replace function tide.job_priorities(queue int, from_id bigint default 0) returns smallint[]
@@ -49,12 +51,9 @@ language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare
     found smallint[];
 begin
+    if not exists (select from tide.job_queue q where q.outbox_id = queue) then
+        return '{0}';
+    end if;
     execute format('select tide.job_priorities_in_%s($1, $2)', queue) into found using queue, from_id;
     return found;
-end $$;
-
--- Of the queues that there are, when this file is new, or one of the originals.
-do $$
-begin
-    perform tide.job_copy(q.outbox_id) from tide.job_queue q;
 end $$;

@@ -149,6 +149,15 @@ begin
 end $$;
 comment on function tide.relay_dlq_purge is 'Deletes permanently the dead letters of a pipeline, all or those that are older; returns how many.';
 
+-- For status: no more than count_limit are counted, and none is read.
+create or replace function tide.dead_letters_now(pipeline text, count_limit int) returns int
+language sql stable security definer set search_path = pg_catalog, pg_temp
+begin atomic
+    select count(*)::int
+      from (select from tide.dead_letter d where d.pipeline = dead_letters_now.pipeline limit dead_letters_now.count_limit) d;
+end;
+comment on function tide.dead_letters_now is 'How many dead letters a pipeline has, up to count_limit.';
+
 create or replace function tide.relay_dlq_stats(pipeline text default null)
 returns table (
     pipeline text, code text, dead_letters bigint, retrying bigint, most_attempts int, oldest_at timestamptz, newest_at timestamptz

@@ -107,6 +107,10 @@ delete from tide.function_file
 -- The function files that were applied: their checksums, and the version of tide-relay that applied them.
 select f.name, f.checksum, f.version from tide.function_file f
 
+-- name: migration_copies
+-- After the functions: each queue has copies of some of them.
+select tide.job_copy(q.outbox_id) from tide.job_queue q
+
 -- name: migration_permissions
 -- After what was applied: no rights for PUBLIC, and the roles of `relay migrate --roles` get what is new.
 select tide.apply_permissions()

@@ -261,7 +261,7 @@ select p.name, p.direction, p.enabled, p.invalid_reason, p.config ->> 'relay_gro
        extract(epoch from d.retry_at - clock_timestamp())::float8 as retry_seconds, d.retry_at,
        d.outcome, d.failures, d.error_code, d.error, d.error_at, d.needs_operator, d.ended_at, d.delivered,
        d.dead_letters as dead_letters_ever, d.owner::text as owner,
-       (select count(*) from (select from tide.dead_letter x where x.pipeline = p.name limit %(count_limit)s) x) as dead_letters
+       tide.dead_letters_now(p.name, %(count_limit)s::int) as dead_letters
   from tide.pipeline p
   left join tide.drain d on d.pipeline = p.name
   left join tide.consumer_group g on g.group_id = p.group_id
@@ -407,7 +407,7 @@ select 'execute on ' || f.oid::regprocedure
                      'job_worker_stop', 'job_queue_create_if_not_exists', 'job_uuid', 'job_of_uuid', 'job_state', 'job_list', 'job_stats',
                      'job_unknown_handlers', 'job_queue_list', 'job_look', 'job_queue_behind', 'job_results', 'job_schedule_set', 'job_schedule_list',
                      'job_schedule_fire', 'outbox_highest_id', 'inbox_dead_numbers', 'see_anything', 'inbox_status',
-                     'inbox_health', 'outbox_status', 'process_beat', 'process_stop')
+                     'inbox_health', 'outbox_status', 'dead_letters_now', 'process_beat', 'process_stop')
    and not has_function_privilege(f.oid, 'execute')
 
 -- name: retention_losses

@@ -13,6 +13,7 @@ from relay import __version__
 from relay.database.migrate import Applied, check, migrate, require_current
 from relay.errors import ConfigError, MigrationError
 from relay.sql import FunctionFile, Migration, functions, migrations
+from tests.sql.jobs.jobs import Worker, enqueue
 from tests.sql.schema.catalog import catalog, common
 from tests.sql.security.logins import logins
 from tests.sql.support import make_outbox, publish, refused
@@ -106,6 +107,55 @@ def test_publishers_go_on_while_functions_are_applied_again_and_again(database, 
         idle.commit()
     published = [row[0] for row in db.execute("select id from tide.message order by id")]
     assert published == sorted([1, *(number for mine in ids for number in mine)])
+
+
+def test_jobs_are_claimed_and_ended_while_functions_are_applied_again_and_again(database, db, changed, monkeypatch):
+    db.execute("select tide.job_queue_create('mail')")
+    stop = threading.Event()
+    ended: list[list[int]] = [[], []]
+
+    def work(mine):
+        with database.connect() as connection:
+            worker = Worker(connection)
+            while not stop.is_set():
+                enqueue(connection)
+                mine += worker.run()
+
+    def go_on():
+        before = [len(mine) for mine in ended]
+        wait_until(lambda: all(len(mine) > n for mine, n in zip(ended, before, strict=True)), what="each ends jobs")
+
+    with ThreadPoolExecutor(2) as pool:
+        working = [pool.submit(work, mine) for mine in ended]
+        try:
+            go_on()
+            for number in range(5):
+                files = (*changed[:-1], replace(changed[-1], sql=f"{changed[-1].sql}\n-- {number}\n"))
+                monkeypatch.setattr(relay.database.migrate, "functions", lambda files=files: files)
+                assert migrate(database.url, timeout_seconds=20).functions
+                go_on()
+        finally:
+            stop.set()
+        for each in working:
+            each.result()
+
+
+def test_the_copies_of_a_queue_follow_their_originals(database, db, changed):
+    db.execute("select tide.job_queue_create('mail')")
+    copies = "select proname, proargtypes::text, prosrc from pg_proc where proname ~ '_in_[0-9]+$' order by 1"
+    before = db.execute(copies).fetchall()
+    assert "job_claim_in_2" in [name for name, *_ in before]
+    # As of earlier originals: of another text, result and arguments, and one more.
+    db.execute("""
+        create or replace function tide.job_claim_in_2(queue int, worker bigint, want int)
+        returns setof tide.job_claimed language plpgsql as 'begin end';
+        drop function tide.job_stored_in_2;
+        create function tide.job_stored_in_2(queue int, job_id bigint) returns int language sql return 1;
+        create function tide.job_finish_in_2(queue int) returns int language sql return 1;
+    """)
+    assert migrate(database.url).functions
+    assert db.execute(copies).fetchall() == before
+    assert Worker(db).claim() == []
 
 
 def test_functions_of_a_later_version_are_left_alone(database, db, changed, monkeypatch):

@@ -175,7 +175,7 @@ def test_what_cannot_be_is_said_with_what_to_do(database: Database, db: psycopg.
         result = relay(database, "inbox", *words.split())
         assert (result.exit_code, said in result.stderr) == (1, True), (words, result.output)
     none = relay(database, "inbox", "messages", "commands")
-    assert (none.exit_code, none.stdout, "there are no dead messages" in none.stderr) == (0, "", True)
+    assert (none.exit_code, none.stdout, "has no message that is dead" in none.stderr) == (0, "", True)
     assert relay(database, "inbox", "messages", "commands", "--json").stdout == "[]\n"
 
 

@@ -4,7 +4,8 @@
 -- end of a job took 45 ms instead of 0.3, and its claim 2.5 ms instead of 0.2. To plan each call for one queue alone takes a
 -- millisecond. So the originals are only copied, and never called: each is as the copy is, but for the names.
 
--- A copy that is there is replaced in its place: jobs are claimed and ended meanwhile.
+-- A copy that is there is replaced in its place: jobs are claimed and ended meanwhile. With E, backslashes are the same whatever
+-- standard_conforming_strings is.
 create or replace function tide.job_copy(outbox_id int) returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
 declare
@@ -15,8 +16,8 @@ begin
         select format('%s_%s', p.proname, outbox_id), pg_get_functiondef(p.oid) from pg_proc p
          where p.pronamespace = 'tide'::regnamespace and p.proname ~ '^job_[a-z_]+_in$'
     loop
-        original := regexp_replace(original, '\m(job_[a-z_]+_in)\M', format('\1_%s', outbox_id), 'g');
-        original := regexp_replace(original, '\mtide\.(job|job_attempt)\M', format('tide.\1_%s', outbox_id), 'g');
+        original := regexp_replace(original, E'\\m(job_[a-z_]+_in)\\M', format(E'\\1_%s', outbox_id), 'g');
+        original := regexp_replace(original, E'\\mtide\\.(job|job_attempt)\\M', format(E'tide.\\1_%s', outbox_id), 'g');
         begin
             execute original;
             execute format('revoke all on function tide.%I from public', copied);

@@ -13,6 +13,7 @@ from tests.docs.pages import blocks, text_of
 from tests.fleets.pipelines import Pipelines
 from tests.fleets.processes import running_fleet
 from tests.services.postgres import Database, PostgresServer
+from tests.waiting import wait_until
 
 PAGE = "operations/backup"
 PATIENCE_SECONDS = 90
@@ -63,6 +64,8 @@ def test_a_restore_delivers_again_what_it_forgot_and_gives_no_id_twice(
         before.wait_delivered("orders-out", before.publish("orders", 10), PATIENCE_SECONDS)
         before.wait_settled(PATIENCE_SECONDS)
         before.run("select tide.relay_disable('orders-out')")
+        # A drain that has begun goes on until its next write.
+        wait_until(lambda: before.drain("orders-out")["lease_until"] is None, what="the last drain has ended")
         kept = before.publish("orders", 5)
         shell(dump, tmp_path, RELAY_POSTGRES_URL=database.url)
         before.run("select tide.relay_enable('orders-out')")

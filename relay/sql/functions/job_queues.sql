@@ -134,6 +134,13 @@ language sql stable security definer set search_path = pg_catalog, pg_temp as $$
                           and j.id > coalesce((select l.cursor_id from tide.job_lane l
                                                 where l.outbox_id = j.outbox_id and l.priority = j.priority
                                                 order by l.turn desc limit 1), 0))
+       -- Below the cursor, where it was not visible when that passed it: no claim has come back for it yet.
+       and not exists (select from (select l.gaps + l.old_gaps as ids from tide.job_lane l
+                                     where l.outbox_id = job_queue_is_idle.outbox_id and l.priority = 0 order by l.turn desc limit 1) l
+                       cross join lateral unnest(l.ids) g
+                       cross join lateral (select from tide.job j
+                                            where j.outbox_id = job_queue_is_idle.outbox_id and j.id >= lower(g) and j.id < upper(g)
+                                              and j.available_at is null and j.run_key is null limit 1) j)
 $$;
 
 create or replace function tide.job_queue_drop(queue text, force boolean default false) returns void

@@ -168,3 +168,19 @@ def test_a_setting_that_is_not_possible_is_named(session: Session, setting: str,
         session.execute(f"select tide.job_queue_create('other', {setting} => %s)", [value])
     with pytest.raises(refused, match=f'{setting} of job queue "mail" is .*: it {rule}'):
         session.execute("select tide.job_queue_set('mail', %s)", [Jsonb({setting: value})])
+
+
+def test_a_queue_is_not_idle_while_a_job_lies_below_the_cursor(database: Database, session: Session) -> None:
+    """It committed after a claim had passed its id, and no claim has come back for it yet."""
+    worker = Worker(session)
+    with database.connect(autocommit=False) as slow:
+        late = enqueue(slow)
+        enqueue(session)
+        assert late not in worker.run()
+        slow.commit()
+    idle = "select tide.job_queue_is_idle(outbox_id) from tide.job_queue"
+    assert not one(session, idle)
+    with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="has jobs that wait or run"):
+        session.execute("select tide.job_queue_drop('mail')")
+    assert worker.run() == [late]
+    assert one(session, idle)

@@ -27,6 +27,7 @@ from tests.fleets.pipelines import Pipelines, Writers
 from tests.fleets.processes import Fleet, RelayProcess, WorkersProcess, running_fleet
 from tests.services.postgres import PostgresServer
 
+LEAST_FAULTS = 3
 LEASE_MS = 2_500
 FREEZE_SECONDS = 4.0
 PAUSE_SECONDS = (2.0, 6.0)
@@ -65,8 +66,9 @@ def run(
     faults: Counter[str] = Counter()
     with Writers(pipelines, sorted(set(pipelines.outbox_of.values())), rate) as writers:
         deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            _pass_time(min(chance.uniform(*pauses), deadline - time.monotonic()))
+        # At least so many, however slow the machine is.
+        while time.monotonic() < deadline or faults.total() < LEAST_FAULTS:
+            _pass_time(chance.uniform(*pauses))
             faults[_harm(chance, chance.choice(fleet.wait_for_one()))] += 1
     for process in processes:
         process.wait_ready()

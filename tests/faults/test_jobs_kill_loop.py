@@ -2,7 +2,7 @@
 
 import random
 
-from tests.faults.jobs_kill_loop import run, table
+from tests.faults.jobs_kill_loop import LEAST_FAULTS, run, table
 
 
 def test_a_short_kill_loop_with_jobs(database, postgres, redis_server, fleet, tmp_path):
@@ -11,4 +11,4 @@ def test_a_short_kill_loop_with_jobs(database, postgres, redis_server, fleet, tm
     print(f"seed {seed}\n{table(outcome)}")
     assert outcome.is_right
     assert outcome.enqueued
-    assert outcome.faults.total() >= 3
+    assert outcome.faults.total() >= LEAST_FAULTS

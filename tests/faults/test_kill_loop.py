@@ -5,7 +5,7 @@ import random
 import pytest
 
 from relay.local.server_process import free_port
-from tests.faults.kill_loop import run, table
+from tests.faults.kill_loop import LEAST_FAULTS, run, table
 
 
 def test_a_short_kill_loop(fleet, pipelines, record_property):
@@ -13,7 +13,7 @@ def test_a_short_kill_loop(fleet, pipelines, record_property):
     outcome = run(fleet, pipelines, seconds=10, count=8, rate=800, seed=seed, pauses=(0.5, 2.5))
     print(f"seed {seed}\n{table(outcome)}")
     assert outcome.is_right
-    assert outcome.faults.total() >= 3
+    assert outcome.faults.total() >= LEAST_FAULTS
 
 
 def test_a_fleet_of_which_nothing_is_ready_is_waited_for_and_then_named(fleet):

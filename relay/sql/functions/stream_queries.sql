@@ -1,47 +1,38 @@
 -- What PostgreSQL knows of the query of a stream table: what it reads, and whether its result depends on anything else.
 
+-- The stored trees of a view, and of the views that it reads. They name all that PostgreSQL comes with, which pg_depend does not.
+create or replace function tide.stream_trees(view regclass) returns setof text
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    with recursive views as (
+        select view::oid as relid
+         union
+        select c.oid
+          from views join pg_rewrite r on r.ev_class = views.relid
+         cross join lateral regexp_matches(r.ev_action::text, E' :relid (\\d+)', 'g') m
+          join pg_class c on c.oid = m[1]::oid and c.relkind = 'v'
+    )
+    select r.ev_action::text from views join pg_rewrite r on r.ev_class = views.relid
+$$;
+
 -- The relations that a view reads, also through other views. Captured: every change of it fires a trigger of ours.
 create or replace function tide.stream_tables_read(view regclass) returns table (source oid, captured boolean)
 language sql stable set search_path = pg_catalog, pg_temp as $$
-    with recursive reads as (
-        select d.refobjid as relid
-          from pg_rewrite r join pg_depend d on d.classid = 'pg_rewrite'::regclass and d.objid = r.oid
-         where r.ev_class = view and d.refclassid = 'pg_class'::regclass and d.refobjid <> view
-         union
-        select d.refobjid
-          from reads join pg_class c on c.oid = reads.relid and c.relkind = 'v'
-          join pg_rewrite r on r.ev_class = c.oid
-          join pg_depend d on d.classid = 'pg_rewrite'::regclass and d.objid = r.oid
-         where d.refclassid = 'pg_class'::regclass and d.refobjid <> reads.relid
-    )
     select c.oid,
            c.relkind in ('r', 'p') and c.relpersistence <> 't' and n.nspname not in ('pg_catalog', 'information_schema')
            and not (c.relkind = 'r' and exists (select from pg_inherits i where i.inhparent = c.oid))
            and not exists (select from pg_partition_tree(c.oid) t join pg_class p on p.oid = t.relid
                             where c.relkind = 'p' and p.relkind = 'f')
            and not exists (select from pg_subscription_rel s where s.srrelid = c.oid)
-      from reads join pg_class c on c.oid = reads.relid join pg_namespace n on n.oid = c.relnamespace
+      from (select distinct m[1]::oid as relid
+              from tide.stream_trees(view) tree cross join lateral regexp_matches(tree, E' :relid (\\d+)', 'g') m) reads
+      join pg_class c on c.oid = reads.relid join pg_namespace n on n.oid = c.relnamespace
      where c.relkind <> 'v'
-$$;
-
--- The stored trees of a view and of the views that it reads.
-create or replace function tide.stream_functions(view regclass) returns setof text
-language sql stable set search_path = pg_catalog, pg_temp as $$
-    with recursive views as (
-        select view::oid as relid
-         union
-        select d.refobjid
-          from views join pg_rewrite r on r.ev_class = views.relid
-          join pg_depend d on d.classid = 'pg_rewrite'::regclass and d.objid = r.oid and d.refclassid = 'pg_class'::regclass
-          join pg_class c on c.oid = d.refobjid and c.relkind = 'v'
-    )
-    select r.ev_action::text from views join pg_rewrite r on r.ev_class = views.relid
 $$;
 
 -- Whether it reads current_date: SQLValueFunction 0.
 create or replace function tide.stream_day(view regclass) returns boolean
 language sql stable set search_path = pg_catalog, pg_temp
-begin atomic select exists (select from tide.stream_functions(view) t where t ~ 'SQLVALUEFUNCTION :op 0 '); end;
+begin atomic select exists (select from tide.stream_trees(view) t where t ~ 'SQLVALUEFUNCTION :op 0 '); end;
 
 -- Why changes of the tables that it reads do not tell whether its result changes; null if they do.
 --
@@ -49,7 +40,7 @@ begin atomic select exists (select from tide.stream_functions(view) t where t ~ 
 -- the settings of the creation are restored for each refresh. They stand behind operators and casts, or in this list.
 create or replace function tide.stream_always_reason(view regclass) returns text
 language sql stable set search_path = pg_catalog, pg_temp as $$
-    with trees as materialized (select t as tree from tide.stream_functions(view) t),
+    with trees as materialized (select t as tree from tide.stream_trees(view) t),
     used as (
         select distinct m[1]::oid as oid
           from trees cross join lateral regexp_matches(tree, E' :(?:funcid|opfuncid|aggfnoid|winfnoid) (\\d+)', 'g') m

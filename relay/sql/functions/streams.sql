@@ -74,6 +74,7 @@ declare
     next_id   int := nextval(pg_get_serial_sequence('tide.stream', 'stream_id'));
     view_name text := format('tide_stream.q_%s', next_id);
     source    oid;
+    probe     refcursor;
 begin
     -- Its query runs with the rights of who owns our functions: only who has them may say what it is.
     if current_user <> (select n.nspowner::regrole::text from pg_namespace n where n.nspname = 'tide') then
@@ -96,8 +97,15 @@ begin
     if cardinality(parts) = 1 then
         parts := current_schema() || parts;
     end if;
-    -- In brackets it is one query, whatever it holds.
-    execute format(E'create view %s as (%s\n)', view_name, regexp_replace(query, E';\\s*$', ''));
+    query := regexp_replace(query, E';\\s*$', '');
+    begin
+        -- A cursor is of one statement, and this one runs nothing.
+        open probe for execute format(E'select from (%s\n) query', query);
+        close probe;
+    exception when invalid_cursor_definition then
+        raise exception 'the query of stream table "%" is more than one statement', name using errcode = 'invalid_parameter_value';
+    end;
+    execute format(E'create view %s as %s', view_name, query);
     perform set_config('search_path', 'pg_catalog, pg_temp', true);
     if cardinality(parts) <> 2 or parts[1] is null then
         raise exception '"%" is no name of a stream table', name using errcode = 'invalid_name', hint = 'Give schema.table, or a table alone.';

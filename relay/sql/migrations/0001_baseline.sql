@@ -864,7 +864,7 @@ select p.kind, 'function', unnest(p.names)
     -- A query runs with the rights of who owns the schema: tide.stream_create refuses everybody else.
     ('owner', array[
         'stream_interval_ms', 'stream_tables_read',
-        'stream_functions', 'stream_always_reason', 'stream_capture', 'stream_capture_source', 'stream_capture_end', 'stream_captured',
+        'stream_trees', 'stream_always_reason', 'stream_capture', 'stream_capture_source', 'stream_capture_end', 'stream_captured',
         'stream_guard', 'stream_check_columns', 'stream_sources_now', 'stream_cluster', 'stream_window', 'stream_full', 'find_stream',
         'stream_configure', 'stream_day', 'stream_refreshed', 'stream_reason']),
     ('admin', array['create_stream_table', 'stream_create', 'drop_stream_table', 'alter_stream_table', 'stream_forget']),

@@ -64,6 +64,8 @@ def test_a_query_that_fails_is_suspended_after_three_times_and_resumed_by_hand(s
     status = "select status, consecutive_errors, last_error from tide.stream_tables()"
     wait_until(lambda: streams.run(status)[0][0] == "SUSPENDED", 30, "it is suspended")
     assert streams.run(status) == [("SUSPENDED", 3, "division by zero")]
+    found = invoke("doctor", "--json", url=streams.url).output
+    assert "public.sums: three refreshes in a row failed, so none is tried: division by zero" in found
     streams.run("delete from orders where amount = 0")
     streams.run("insert into orders (region, amount) values ('west', 4)")
     streams.run("select tide.resume_stream_table('sums')")
@@ -102,7 +104,9 @@ def test_the_command_line_creates_shows_and_drops(streams):
     wait_equal(streams)
     [shown] = json.loads(cli("list", "--json"))
     assert (shown["name"], shown["status"], shown["behind"]) == ("public.sums", "ACTIVE", None)
+    assert "refreshed when its sources change" in invoke("status", url=streams.url).output
     cli("set", "sums", "--tier", "frozen")
+    assert "suspended, frozen or disabled" in invoke("status", url=streams.url).output
     streams.run("insert into orders (region, amount) values ('west', 40)")
     cli("set", "sums", "--tier", "hot")
     wait_equal(streams)

@@ -1,5 +1,5 @@
 -- Stream tables: creating, changing and dropping them. A stream table is a table that the fleet keeps equal to a query. A scheduler
--- owns it as a pipeline of its own, streams.<id>, whose timer is its schedule.
+-- owns it as a pipeline of its own, whose timer is its schedule: streams.<name>, or streams.<id> where that is no name of a pipeline.
 
 create or replace function tide.find_stream(name text) returns tide.stream
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $$
@@ -73,6 +73,7 @@ declare
     made      tide.stream;
     next_id   int := nextval(pg_get_serial_sequence('tide.stream', 'stream_id'));
     view_name text := format('tide_stream.q_%s', next_id);
+    line_name text;
     source    oid;
     probe     refcursor;
 begin
@@ -113,11 +114,14 @@ begin
     target := format('%I.%I', parts[1], parts[2]);
     perform tide.stream_check_columns(target, view_name::regclass);
     execute format('create table %s as select * from %s with no data', target, view_name);
-    insert into tide.pipeline (name, direction, config) values ('streams.' || next_id, 'stream', '{}');
-    insert into tide.drain (pipeline) values ('streams.' || next_id);
+    line_name := 'streams.' || case when target ~ '^[A-Za-z0-9_.-]{1,92}$'
+                                     and not exists (select from tide.pipeline p where p.name = 'streams.' || target) then target
+                                else next_id::text end;
+    insert into tide.pipeline (name, direction, config) values (line_name, 'stream', '{}');
+    insert into tide.drain (pipeline) values (line_name);
     insert into tide.stream (stream_id, name, relation, pipeline, query, schedule, refresh_mode, tier, suspended, daily, always_reason, settings)
     overriding system value
-    values (next_id, target, target::regclass, 'streams.' || next_id, query, lower(btrim(schedule)), upper(refresh_mode), tier, not initialize,
+    values (next_id, target, target::regclass, line_name, query, lower(btrim(schedule)), upper(refresh_mode), tier, not initialize,
             tide.stream_day(view_name::regclass), tide.stream_always_reason(view_name::regclass),
             jsonb_build_object('search_path', path, 'timezone', current_setting('timezone'), 'datestyle', current_setting('datestyle'),
                                'intervalstyle', current_setting('intervalstyle'), 'bytea_output', current_setting('bytea_output'),

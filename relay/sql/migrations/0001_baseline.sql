@@ -869,7 +869,7 @@ select p.kind, 'function', unnest(p.names)
         'stream_configure', 'stream_day', 'stream_refreshed', 'stream_reason']),
     ('admin', array['create_stream_table', 'stream_create', 'drop_stream_table', 'alter_stream_table', 'stream_forget']),
     ('operator', array['refresh_stream_table', 'resume_stream_table']),
-    ('relay', array['stream_refresh', 'stream_prepare', 'stream_failed', 'stream_behind', 'stream_clean']),
+    ('relay', array['stream_refresh', 'stream_prepare', 'stream_failed', 'stream_behind', 'stream_clean', 'stream_tables']),
     ('reader', array['stream_tables', 'stream_behind']),
     ('publisher', array['outbox_publish', 'outbox_publish_many', 'outbox_limit', 'publish_anywhere']),
     ('consumer', array['consume_anywhere']),

@@ -44,7 +44,7 @@ def refresh(connection: Connection, name: str) -> tuple[str, int | None, int | N
 
 def assert_equal(connection: Connection, name: str) -> None:
     """Row by row, as multisets, in both directions."""
-    number = pipeline(connection, name).removeprefix("streams.")
+    [(number,)] = connection.execute("select (tide.find_stream(%s)).stream_id", [name]).fetchall()
     table, view = sql.Identifier(name), sql.Identifier("tide_stream", f"q_{number}")
     for one, other in ((table, view), (view, table)):
         found = connection.execute(

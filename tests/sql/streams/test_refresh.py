@@ -100,7 +100,7 @@ def test_a_refresh_that_began_before_another_ended_does_nothing(connection, data
         other.execute("select 1 from orders")
         refresh(connection, "sums")
         with pytest.raises(psycopg.errors.SerializationFailure):
-            other.execute("select tide.stream_refresh('streams.1')")
+            other.execute("select tide.stream_refresh('streams.public.sums')")
         other.rollback()
     assert_equal(connection, "sums")
 

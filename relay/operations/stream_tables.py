@@ -3,7 +3,9 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from relay.operations.base import Connection, execute, rows
+from relay.errors import ConfigError, MigrationError
+from relay.operations.base import Connection, execute, rows, transaction
+from relay.reasons import reason_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,16 +39,22 @@ def create(
     connection: Connection, name: str, query: str, *, schedule: str, refresh_mode: str, tier: str, initialize: bool
 ) -> None:
     """Raises ConfigError if PostgreSQL or we refuse the query, or the table exists."""
-    execute(
-        connection,
-        "stream_create",
-        name=name,
-        query=query,
-        schedule=schedule,
-        refresh_mode=refresh_mode,
-        tier=tier,
-        initialize=initialize,
-    )
+    with transaction(connection):
+        execute(connection, "stream_names")
+        try:
+            execute(
+                connection,
+                "stream_create",
+                name=name,
+                query=query,
+                schedule=schedule,
+                refresh_mode=refresh_mode,
+                tier=tier,
+                initialize=initialize,
+            )
+        except MigrationError as error:
+            # What is missing is named by the query.
+            raise ConfigError(f"PostgreSQL: {reason_of(error.__cause__ or error)}") from error
 
 
 def change(

@@ -60,30 +60,33 @@ end $$;
 
 -- Writes what differs, and nothing else. Equal rows are numbered, so that each is one of its kind: what occurs once in both
 -- together has come or gone.
+--
+-- The search_path of the creation is for functions that the query calls. Nothing of ours is looked up by it.
 create or replace function tide.stream_full(line tide.stream, out inserted bigint, out deleted bigint)
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
-    columns text := (select string_agg(quote_ident(a.attname), ', ' order by a.attnum) from pg_attribute a
-                      where a.attrelid = format('tide_stream.q_%s', line.stream_id)::regclass and a.attnum > 0);
-    setting record;
+    columns   text := (select string_agg(quote_ident(a.attname), ', ' order by a.attnum) from pg_attribute a
+                        where a.attrelid = format('tide_stream.q_%s', line.stream_id)::regclass and a.attnum > 0);
+    statement text;
 begin
-    for setting in select key, value from jsonb_each_text(line.settings) loop
-        perform set_config(setting.key, setting.value, true);
-    end loop;
-    perform pg_catalog.set_config('tide.refreshing', line.relation::oid::text, true);
-    execute format(
+    statement := format(
         'with both_ as materialized (
              select %1$s, pg_catalog.min(__ctid) as __ctid, pg_catalog.count(__ctid) as __old
                from (select %1$s, ctid as __ctid, pg_catalog.row_number() over (partition by %1$s) as __n from %2$s
                       union all
                      select %1$s, null, pg_catalog.row_number() over (partition by %1$s) from tide_stream.q_%3$s) r
-              group by %1$s, __n having pg_catalog.count(*) = 1),
-         gone as (delete from %2$s t using both_ b where b.__old = 1 and t.ctid = b.__ctid returning 1),
-         come as (insert into %2$s (%1$s) select %1$s from both_ where __old = 0 returning 1)
+              group by %1$s, __n having pg_catalog.count(*) operator(pg_catalog.=) 1),
+         gone as (delete from %2$s t using both_ b
+                   where b.__old operator(pg_catalog.=) 1 and t.ctid operator(pg_catalog.=) b.__ctid returning 1),
+         come as (insert into %2$s (%1$s) select %1$s from both_ where __old operator(pg_catalog.=) 0 returning 1)
          select (select pg_catalog.count(*) from come), (select pg_catalog.count(*) from gone)',
-        columns, line.relation, line.stream_id) into inserted, deleted;
-    perform pg_catalog.set_config('tide.refreshing', '', true);
+        columns, line.relation, line.stream_id);
+    perform set_config('tide.refreshing', line.relation::oid::text, true);
+    perform set_config(s.key, s.value, true) from jsonb_each_text(line.settings - 'search_path') s;
+    perform set_config('search_path', line.settings ->> 'search_path', true);
+    execute statement into inserted, deleted;
     perform pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
+    perform set_config('tide.refreshing', '', true);
 end $$;
 
 -- One refresh, in the transaction of the caller, which must be REPEATABLE READ: each statement has to see the same.

@@ -76,6 +76,9 @@ declare
     line_name text;
     source    oid;
     probe     refcursor;
+    probe_text text;
+    view_text text;
+    here      text;
 begin
     -- Its query runs with the rights of who owns our functions: only who has them may say what it is.
     if current_user <> (select n.nspowner::regrole::text from pg_namespace n where n.nspname = 'tide') then
@@ -93,21 +96,25 @@ begin
     elsif coalesce(btrim(query), '') = '' then
         raise exception 'the query of stream table "%" is empty', name using errcode = 'invalid_parameter_value';
     end if;
-    parts := parse_ident(name);
-    perform set_config('search_path', path, true);
-    if cardinality(parts) = 1 then
-        parts := current_schema() || parts;
-    end if;
     query := regexp_replace(query, E';\\s*$', '');
+    probe_text := format(E'select from (%s\n) query', query);
+    view_text := format(E'create view %s as %s', view_name, query);
+    -- Nothing of ours is looked up by the path of the caller.
+    perform set_config('search_path', path, true);
+    here := pg_catalog.current_schema();
     begin
         -- A cursor is of one statement, and this one runs nothing.
-        open probe for execute format(E'select from (%s\n) query', query);
+        open probe for execute probe_text;
         close probe;
     exception when invalid_cursor_definition then
         raise exception 'the query of stream table "%" is more than one statement', name using errcode = 'invalid_parameter_value';
     end;
-    execute format(E'create view %s as %s', view_name, query);
-    perform set_config('search_path', 'pg_catalog, pg_temp', true);
+    execute view_text;
+    perform pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
+    parts := parse_ident(name);
+    if cardinality(parts) = 1 then
+        parts := here || parts;
+    end if;
     if cardinality(parts) <> 2 or parts[1] is null then
         raise exception '"%" is no name of a stream table', name using errcode = 'invalid_name', hint = 'Give schema.table, or a table alone.';
     end if;
@@ -146,7 +153,7 @@ create or replace function tide.create_stream_table(
 language sql
 begin atomic
     select tide.stream_create(name, query, coalesce(schedule_seconds || 's', schedule), refresh_mode, initialize, tier,
-                              pg_catalog.current_setting('search_path'));
+                              pg_catalog.current_setting('search_path') || ', pg_temp');
 end;
 comment on function tide.create_stream_table is
     'Creates a table that is kept equal to a query. It is filled, and refreshed on its schedule, by the fleet.';

@@ -428,6 +428,10 @@ select s.name, s.status, s.schedule, s.refresh_mode, s.effective_mode, s.tier, s
        s.staleness_seconds, s.consecutive_errors, s.last_error
   from tide.stream_tables() s
 
+-- name: stream_names
+-- Names in the query of a stream table are looked up as in a session of this role.
+set local search_path to default
+
 -- name: stream_create
 -- Creates a stream table.
 select tide.create_stream_table(%(name)s, %(query)s, schedule => %(schedule)s, refresh_mode => %(refresh_mode)s,

@@ -8,6 +8,7 @@ from relay.database.connection import storable
 from relay.errors import ConfigError
 from relay.pipelines.config import Pipeline, parse_forward, parse_reverse, read_config
 from relay.pipelines.jobs import parse_jobs
+from relay.pipelines.streams import parse_stream
 from relay.process.metrics import PipelineLabels
 from relay.process.unforeseen import described, log_bug
 from scheduler.session import Session
@@ -75,7 +76,11 @@ def _jobs(row: dict[str, Any], values: dict[str, Any]) -> Spec:
     return _spec(row, parse_jobs(values).pipeline, "jobs", drained=True)
 
 
-_READERS = {"forward": _forward, "reverse": _reverse, "jobs": _jobs}
+def _stream(row: dict[str, Any], values: dict[str, Any]) -> Spec:
+    return _spec(row, parse_stream(values), "stream", drained=True)
+
+
+_READERS = {"forward": _forward, "reverse": _reverse, "jobs": _jobs, "stream": _stream}
 
 
 def _spec(row: dict[str, Any], pipeline: Pipeline, backend: str, *, drained: bool) -> Spec:

@@ -189,4 +189,5 @@ class OwnedState:
 
     def _sleep(self, now: float) -> None:
         self.phase = "idle"
-        self.due_at = math.ceil((now + self.spec.poll_seconds) / TIMER_GRID_SECONDS) * TIMER_GRID_SECONDS
+        grid = min(TIMER_GRID_SECONDS, self.spec.poll_seconds)
+        self.due_at = math.ceil((now + self.spec.poll_seconds) / grid) * grid

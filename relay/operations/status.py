@@ -55,7 +55,7 @@ def _read(connection: Connection, names: Sequence[str]) -> Iterator[Facts]:
         raise ConfigError(f"pipeline {', '.join(missing)} does not exist; list them: relay pipeline list")
     # A queue of jobs has numbers of its own, and no messages.
     jobs = {f"jobs.{found.queue}": found for found in _read_jobs(connection, pipelines)}
-    messages = [row for row in pipelines if row["direction"] != "jobs"]
+    messages = [row for row in pipelines if row["direction"] not in ("jobs", "stream")]
     outboxes = _read_outboxes(connection, messages)
     lags = _read_lags(connection, messages, outboxes)
     holds = _read_holds(connection, messages)

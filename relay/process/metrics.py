@@ -49,8 +49,8 @@ tide_relay_loop_age_seconds               gauge      (none)     scheduler  since
 tide_relay_maintenance_age_seconds        gauge      (none)     scheduler  since maintenance was last done whole
 ========================================  =========  =========  =========  ===========================================
 
-P stands for `pipeline`, `direction` (forward, reverse, jobs) and `sink_type` (of a reverse pipeline: its `source_type`;
-of a queue of jobs: jobs).
+P stands for `pipeline`, `direction` (forward, reverse, jobs, stream) and `sink_type` (of a reverse pipeline: its
+`source_type`; of a queue of jobs: jobs; of a stream table: stream).
 Times are in seconds.
 Actions of retention: truncated, dropped; what it removes elsewhere: inbox, dead_letters, history.
 Outcomes of a drain: more, idle, again, later, failed, fenced.

@@ -39,7 +39,7 @@ def _pipeline(name: str, direction: str, config: dict[str, object]) -> Iterator[
         )
         yield failed(check, mask(f"invalid: {error}"), f"relay {verb} with a valid configuration")
         return
-    if direction != "jobs":
+    if direction not in ("jobs", "stream"):
         yield from _libraries(check, config)
     try:
         resolve(config)

@@ -407,7 +407,8 @@ select 'execute on ' || f.oid::regprocedure
                      'job_worker_stop', 'job_queue_create_if_not_exists', 'job_uuid', 'job_of_uuid', 'job_state', 'job_list', 'job_stats',
                      'job_unknown_handlers', 'job_queue_list', 'job_look', 'job_queue_behind', 'job_results', 'job_schedule_set', 'job_schedule_list',
                      'job_schedule_fire', 'outbox_highest_id', 'inbox_dead_numbers', 'see_anything', 'inbox_status',
-                     'inbox_health', 'outbox_status', 'dead_letters_now', 'process_beat', 'process_stop')
+                     'inbox_health', 'outbox_status', 'dead_letters_now', 'process_beat', 'process_stop',
+                     'stream_refresh', 'stream_prepare', 'stream_failed', 'stream_behind', 'stream_clean', 'stream_tables')
    and not has_function_privilege(f.oid, 'execute')
 
 -- name: retention_losses
@@ -418,3 +419,40 @@ select l.outbox, l.consumer_group, l.reason, sum(l.messages)::bigint as messages
  where l.lost_at > clock_timestamp() - interval '1 day'
  group by l.outbox, l.consumer_group, l.reason
  order by l.outbox, l.consumer_group, l.reason
+
+-- Stream tables ----------------------------------------------------------------------------------------------------
+
+-- name: stream_tables
+-- The stream tables, and why each is behind its query.
+select s.name, s.status, s.schedule, s.refresh_mode, s.effective_mode, s.tier, s.is_populated, s.behind, s.data_timestamp,
+       s.staleness_seconds, s.consecutive_errors, s.last_error
+  from tide.stream_tables() s
+
+-- name: stream_names
+-- Names in the query of a stream table are looked up as in a session of this role.
+set local search_path to default
+
+-- name: stream_create
+-- Creates a stream table.
+select tide.create_stream_table(%(name)s, %(query)s, schedule => %(schedule)s, refresh_mode => %(refresh_mode)s,
+                                initialize => %(initialize)s, tier => %(tier)s)
+
+-- name: stream_alter
+-- Changes a stream table; null keeps what is.
+select tide.alter_stream_table(%(name)s, schedule => %(schedule)s, refresh_mode => %(refresh_mode)s, tier => %(tier)s)
+
+-- name: stream_forget
+-- After a restore: what a stream table shows, and what was noted since, may be of different moments.
+select tide.stream_forget()
+
+-- name: stream_ask
+-- Has the fleet refresh a stream table now.
+select tide.refresh_stream_table(%(name)s)
+
+-- name: stream_resume
+-- Has a stream table refreshed again that was suspended.
+select tide.resume_stream_table(%(name)s)
+
+-- name: stream_drop
+-- Drops a stream table.
+select tide.drop_stream_table(%(name)s)

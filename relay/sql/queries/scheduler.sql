@@ -127,7 +127,7 @@ update tide.bell b set armed = false
 
 -- name: pipelines_behind
 -- The timer's look, one for all: which of these pipelines have ids above their offset, or something to deliver once more;
--- or jobs that no process has claimed.
+-- jobs that no process has claimed; or a query whose result may have changed.
 -- Each outbox is asked once, however many pipelines read it: 1,000 pipelines of 100 outboxes cost 3 ms instead of 15.
 with looked_at as materialized (
     select p.name, g.outbox_id, g.offset_id
@@ -141,6 +141,8 @@ select l.name from looked_at l join ends e on e.outbox_id = l.outbox_id where e.
 select p.name
   from tide.pipeline p join tide.consumer_group g on g.group_id = p.group_id
  where p.name = any(%(names)s) and p.direction = 'jobs' and tide.job_queue_behind(g.outbox_id)
+ union all
+select s.pipeline from tide.stream_behind(%(names)s::text[]) s (pipeline)
  union all
 select n.name from unnest(%(names)s::text[]) as n (name)
  where exists (select from tide.dead_letter x where x.pipeline = n.name and x.retry_requested_at is not null)

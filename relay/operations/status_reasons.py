@@ -17,7 +17,7 @@ def judge(facts: Facts) -> Status:
     row, owner = facts.row, facts.owner
     state, why = next(_reasons(facts))
     if row["error"] and state not in ("retrying", "broken"):
-        why += f"; its last drain failed: {_cause(row)}"
+        why += f"; its last drain failed: {failed_for(row)}"
     is_retried = row["outcome"] == "failed" and row["retry_at"] is not None
     return Status(
         name=row["name"],
@@ -148,8 +148,8 @@ def _failed(row: Row) -> Iterator[tuple[str, str]]:
         return
     overdue = row["retry_seconds"] < -UNSERVED_SECONDS
     if row["needs_operator"]:
-        yield "broken", _cause(row) + (f"; {_OVERDUE}" if overdue else "")
-    yield ("waiting", _OVERDUE) if overdue else ("retrying", _cause(row))
+        yield "broken", failed_for(row) + (f"; {_OVERDUE}" if overdue else "")
+    yield ("waiting", _OVERDUE) if overdue else ("retrying", failed_for(row))
 
 
 _OVERDUE = (
@@ -157,7 +157,7 @@ _OVERDUE = (
 )
 
 
-def _cause(row: Row) -> str:
+def failed_for(row: Row) -> str:
     """What the last drain failed for. That it is this pipeline is clear here."""
     if not row["error"]:
         return "its last drain failed"

@@ -200,11 +200,9 @@ class Loop:
         for queue in queues:
             drain, now = queue.drain, time.monotonic()
             if drain is not None:
-                renewed = await self._store.renew(drain)
-                if queue.drain is drain and renewed:
-                    queue.renewed(now)
-                elif queue.drain is drain:
-                    queue.lost()
+                revision = await self._store.renew(drain)
+                if queue.drain is drain:
+                    queue.answered(revision, now)
 
     def _finished(self, done: Sequence[Done], refused: int, now: float) -> None:
         """What was written; some of it may have to run again here."""
@@ -245,11 +243,8 @@ class Loop:
     def _changed(self, pipeline: str) -> None:
         """A queue was paused, changed or dropped: its owner must not wait for the drain."""
         for queue in self._queues.values():
-            if pipeline in ("", queue.pipeline):
-                queue.follows_bell = False
-                if queue.drain is not None:
-                    queue.end("more")
-                    self._awake.set()
+            if pipeline in ("", queue.pipeline) and queue.changed():
+                self._awake.set()
 
     async def _sweep(self) -> None:
         while True:

@@ -175,9 +175,10 @@ class Store:
         for each in seen:
             each.jobs[:] = [job._replace(results=results.get((job.lease_id, job.id))) for job in each.jobs]
 
-    async def renew(self, drain: Drain) -> bool:
-        """False: it was abandoned."""
-        return bool(await self.value("engine_renew", lease_seconds=drain.lease_ms / 1000, **_fence(drain)))
+    async def renew(self, drain: Drain) -> int | None:
+        """The revision of its pipeline; None: it was abandoned."""
+        revision: int | None = await self.value("engine_renew", lease_seconds=drain.lease_ms / 1000, **_fence(drain))
+        return revision
 
     async def value(self, statement: str, /, **parameters: Any) -> Any:
         """The first value of the first row of a statement; None if there is none."""

@@ -56,10 +56,12 @@ select coalesce(array_agg(q.outbox_id), '{}') from tide.job_queue q where q.outb
 select open_publishers, gaps, due_seconds, limited from tide.job_look(%(queue)s::int)
 
 -- name: engine_renew
--- Renews the lease of a drain that is held. No row: it was abandoned, and another is on its way.
+-- Renews the lease of a drain that is held, and reads the revision of its pipeline. No row: it was abandoned, and another is on
+-- its way.
 update tide.drain d set lease_until = clock_timestamp() + make_interval(secs => %(lease_seconds)s)
- where d.pipeline = %(pipeline)s and d.epoch = %(epoch)s and d.number = %(number)s
-returning d.pipeline
+  from tide.pipeline p
+ where d.pipeline = %(pipeline)s and d.epoch = %(epoch)s and d.number = %(number)s and p.name = d.pipeline
+returning p.revision
 
 -- name: engine_ring
 -- Jobs were handed back, and are due: if no process looks at their queue, its scheduler is told.

@@ -65,6 +65,14 @@ select p.name, p.direction, o.name as outbox, g.name as consumer_group, i.name a
  where %(names)s::text[] is null or p.name = any(%(names)s)
  order by p.name
 
+-- name: doctor_broken
+-- Enabled pipelines whose last drain failed in a way that does not recover automatically. As in tide.drain: a change of the pipeline
+-- takes the retry time away.
+select p.name, d.error_code, d.error
+  from tide.pipeline p join tide.drain d on d.pipeline = p.name
+ where p.enabled and p.invalid_reason is null and d.outcome = 'failed' and d.needs_operator and d.retry_at is not null
+ order by p.name
+
 -- name: pipeline_cautions
 -- What sinks found out about promises that do not hold.
 select s.pipeline, s.position as caution

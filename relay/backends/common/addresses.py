@@ -115,7 +115,7 @@ def literal(host: str) -> str | None:
     if name == "localhost" or name.endswith(".localhost"):
         return "127.0.0.1"  # RFC 6761: no resolver may answer anything else than loopback
     with suppress(ValueError):
-        return str(address_of(name))
+        return text_of(address_of(name))
     if _NUMBERS.fullmatch(name):
         with suppress(OSError):
             return socket.inet_ntoa(socket.inet_aton(name))
@@ -147,6 +147,15 @@ def _in(address: IPAddress, networks: tuple[_Network, ...]) -> bool:
     return any(address in network for network in networks)
 
 
+def text_of(address: IPAddress) -> str:
+    """One text for each address, whatever the Python: since 3.13 `str` writes the IPv4 address in ::ffff:0:0/96 with
+    dots."""
+    if address not in _MAPPED:
+        return str(address)
+    high, low = divmod(int(address) & 0xFFFFFFFF, 1 << 16)
+    return f"::ffff:{high:x}:{low:x}{''.join(str(address).partition('%')[1:])}"
+
+
 def address_of(text: str) -> IPAddress:
     """Without the zone of a link-local address. Raises ValueError."""
     return ipaddress.ip_address(text.partition("%")[0])
@@ -168,7 +177,7 @@ def look_up(host: str, port: int, seconds: float) -> list[str]:
 def ask(host: str, port: int, tell: Callable[[list[str] | OSError], None]) -> None:
     """Calls `tell` with the addresses of a name: at once for an address, else later and in another thread."""
     try:
-        return tell([str(ipaddress.ip_address(host))])
+        return tell([text_of(ipaddress.ip_address(host))])
     except ValueError:
         pass
 

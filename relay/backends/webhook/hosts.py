@@ -7,6 +7,7 @@ program and be an address to the next, so it is refused.
 import ipaddress
 import re
 
+from relay.backends.common.addresses import text_of
 from relay.errors import ConfigError
 from relay.hosts import ascii_name
 
@@ -54,6 +55,6 @@ def _ipv6(text: str) -> str:
     if "%" in text:
         raise ConfigError("has an IPv6 address with a zone (%...): link-local addresses are never reached")
     try:
-        return str(ipaddress.IPv6Address(text))
+        return text_of(ipaddress.IPv6Address(text))
     except ValueError:
         raise ConfigError("has an invalid IPv6 address in its brackets") from None

@@ -4,7 +4,7 @@ import ipaddress
 
 import pytest
 
-from relay.backends.common.addresses import ipv4_at, may_reach
+from relay.backends.common.addresses import ipv4_at, literal, may_reach, text_of
 from relay.backends.webhook.url import UrlTemplate
 from relay.errors import ConfigError
 from relay.models import Record
@@ -125,6 +125,28 @@ class TestAddressesInIpv6:
         assert str(ipv4_at(ipaddress.IPv6Address(address), length)) == "192.0.2.33"
 
 
+class TestTheTextOfAnAddress:
+    """It is the same in every Python, whose own texts differ."""
+
+    @pytest.mark.parametrize(
+        ("address", "text"),
+        [
+            ("::FFFF:127.0.0.1", "::ffff:7f00:1"),
+            ("::ffff:0.0.0.1", "::ffff:0:1"),
+            ("::ffff:a9fe:a9fe%eth0", "::ffff:a9fe:a9fe%eth0"),
+            ("::127.0.0.1", "::7f00:1"),
+            ("64:ff9b::8.8.8.8", "64:ff9b::808:808"),
+            ("fe80::1%eth0", "fe80::1%eth0"),
+            ("127.0.0.1", "127.0.0.1"),
+        ],
+    )
+    def test_is_one(self, address: str, text: str) -> None:
+        assert text_of(ipaddress.ip_address(address)) == text
+
+    def test_is_that_of_a_literal_host(self) -> None:
+        assert literal("[::FFFF:127.0.0.1]") == "::ffff:7f00:1"
+
+
 class TestHosts:
     @pytest.mark.parametrize(
         ("host", "told"),
@@ -178,6 +200,7 @@ class TestHosts:
             ("a--b.test:0443", "https://a--b.test"),
             ("127.0.0.1.", "https://127.0.0.1"),
             ("[::FFFF:7F00:1]", "https://[::ffff:7f00:1]"),
+            ("[::ffff:127.0.0.1]", "https://[::ffff:7f00:1]"),
             ("a" * 63 + ".test", f"https://{'a' * 63}.test"),
             ("bücher.test", "https://xn--bcher-kva.test"),
         ],

@@ -12,9 +12,13 @@ select tide.job_worker_stop(%(worker)s::bigint)
 -- A sign of life; what of its jobs is to be cancelled.
 select alive, leases, jobs from tide.job_worker_beat(%(worker)s::bigint, %(stopping)s)
 
+-- name: engine_hear
+-- Bells of queues, on the session that claims: a job should not wait for another one. Anyone can ring.
+listen tide_outbox_notify
+
 -- name: engine_listen
--- What it hears: bells of queues, changes of them, and that a running job is to be cancelled. Anyone can send them.
-listen tide_outbox_notify; listen tide_relay_config; listen tide_job_cancel
+-- Changes of queues, and that a running job is to be cancelled. Anyone can send them.
+listen tide_relay_config; listen tide_job_cancel
 
 -- name: engine_claim
 -- The next jobs of a queue.

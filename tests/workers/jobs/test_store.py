@@ -17,7 +17,7 @@ from workers.jobs.store import Store, Visit
 
 
 async def results_of_a_trip(database: Database, worker: int, visits: Sequence[Visit]) -> dict[int, str | None]:
-    made = Store(Settings(postgres_url=database.url))
+    made = Store(Settings(postgres_url=database.url), lambda _: None)
     try:
         trip = await made.trip(worker, [], [], [], visits)
     finally:

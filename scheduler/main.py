@@ -5,8 +5,6 @@ When the session is lost, so is every pipeline; the loop forgets all it knew and
 
 import time
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
 
 import dramatiq
 import structlog
@@ -16,14 +14,16 @@ from relay.process.metrics import SchedulerMetrics
 from relay.process.retry_pause import RetryPause
 from relay.process.stop import Stop
 from relay.settings import Settings
-from scheduler import inboxes, job_chores, schedules
+from scheduler import inboxes, job_chores, partitions, schedules
 from scheduler.catalog import Catalog
+from scheduler.chores import Chore, Chores
 from scheduler.dispatch import Dispatch
 from scheduler.heard import Heard
 from scheduler.http import Health
 from scheduler.inboxes import Inboxes
 from scheduler.job_chores import JobChores
 from scheduler.ownership import Ownership
+from scheduler.partitions import Partitions
 from scheduler.schedules import Schedules
 from scheduler.session import Session
 
@@ -33,20 +33,10 @@ HEARTBEAT_SECONDS = 1.0
 # Far above the longest wait inside the loop, which is an enqueue to a broker that does not answer.
 EVICT_SECONDS = 15.0
 MEASURE_SECONDS = 5.0
-EXTEND_SECONDS = 5.0
 OFFSETS_SECONDS = 60.0
 LONGEST_WAIT_SECONDS = 1.0
 # Anyone can say that a configuration has changed: the first time it is read at once.
 DISCOVERY_PACE_SECONDS = 0.25
-
-
-@dataclass(slots=True)
-class Chore:
-    """Something done every so often, between other things."""
-
-    interval_seconds: float
-    run: Callable[[], None]
-    next_at: float = 0.0
 
 
 class Scheduler:
@@ -104,14 +94,15 @@ class Scheduler:
         self._schedules = Schedules(session)
         self._jobs = JobChores(session, self._metrics, self._settings.job_lease_seconds)
         self._inboxes = Inboxes(session, self._metrics)
+        self._partitions = Partitions(session)
         self._discovery = Chore(self._settings.discovery_interval_seconds, self._discover)
-        self._chores = [
+        chores = [
             Chore(HEARTBEAT_SECONDS, self._heartbeat),
             self._discovery,
             Chore(HEARTBEAT_SECONDS, self._share),
             Chore(MEASURE_SECONDS, self._dispatch.check_broker),
             Chore(MEASURE_SECONDS, self._measure),
-            Chore(EXTEND_SECONDS, self._extend),
+            Chore(partitions.LOOK_SECONDS, self._partitions.look),
             Chore(OFFSETS_SECONDS, self._look_at_offsets),
             Chore(job_chores.RESCUE_SECONDS, lambda: self._jobs.rescue(self._ownership.queues())),
             Chore(schedules.LOOK_SECONDS, lambda: self._schedules.fire(self._ownership.queues())),
@@ -119,6 +110,7 @@ class Scheduler:
             Chore(inboxes.MEASURE_SECONDS, self._inboxes.measure),
             Chore(self._settings.maintenance_interval_seconds, self._maintain),
         ]
+        self._chores = Chores(chores, self._move)
         try:
             while not self._stop.is_set():
                 self._turn()
@@ -131,29 +123,30 @@ class Scheduler:
             self._pipelines_owned = 0
 
     def _turn(self) -> None:
-        """Everything that is due, then a wait for the next."""
-        for chore in self._chores:
-            if time.monotonic() >= chore.next_at:
-                self._moved_at = time.monotonic()
-                chore.run()
-                chore.next_at = time.monotonic() + chore.interval_seconds
-        self._moved_at = time.monotonic()
+        """What is due, or a piece of it; then a wait for the next."""
+        self._chores.turn()
+        self._move()
         self._ownership.act()
         self._pipelines_owned = len(self._ownership)
         self._hear(self._session.wait(self._stop, self._idle_seconds()))
 
+    def _move(self) -> None:
+        self._moved_at = time.monotonic()
+
     def _hear(self, heard: Heard) -> None:
         if heard.reconfigured:
-            self._discovery.next_at = min(self._discovery.next_at, self._discovered_at + DISCOVERY_PACE_SECONDS)
+            self._discovery.hasten(self._discovered_at + DISCOVERY_PACE_SECONDS)
         for channel, times in heard.refused.items():
             self._metrics.notifications_ignored.labels(channel).inc(times)
+        self._partitions.moved(heard.rings)
+        self._partitions.moved(self._ownership.outboxes(heard.ended))
         self._ownership.hear(heard)
 
     def _idle_seconds(self) -> float:
-        wakes = [chore.next_at for chore in self._chores]
+        wake_at = self._chores.next_at()
         if (due_at := self._ownership.next_at()) is not None:
-            wakes.append(due_at)
-        return min(LONGEST_WAIT_SECONDS, min(wakes) - time.monotonic())
+            wake_at = min(wake_at, due_at)
+        return max(0.0, min(LONGEST_WAIT_SECONDS, wake_at - time.monotonic()))
 
     # Chores -----------------------------------------------------------------------------------------------------
 
@@ -204,14 +197,6 @@ class Scheduler:
         for group in self._groups_measured - set(groups.values()) - {"", self._settings.relay_group_id}:
             gauge.remove(group)
         self._groups_measured = set(groups.values())
-
-    def _extend(self) -> None:
-        try:
-            self._session.extend_outboxes()
-        except NotConnected as error:
-            if error.code != "locked":
-                raise
-            log.info("partition not made yet, a transaction is in the way", reason=str(error))
 
     def _look_at_offsets(self) -> None:
         """A database that was copied without its sequences gives ids that groups have passed: no error would say so."""

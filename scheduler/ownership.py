@@ -48,6 +48,10 @@ class Ownership:
         specs = [state.spec for state in self._owned.values()]
         return [spec.outbox.removeprefix("jobs/") for spec in specs if spec.labels.direction == "jobs"]
 
+    def outboxes(self, names: Iterable[str]) -> set[str]:
+        """The outboxes that these pipelines read, of those that it owns."""
+        return {self._owned[name].spec.outbox for name in names if name in self._owned} - {""}
+
     def next_at(self) -> float | None:
         """When something is due, in `time.monotonic()` seconds; None if nothing is."""
         due_at, look_at = self._due.next_at(), self._looks.next_at()

@@ -229,11 +229,33 @@ select tide.job_schedule_fire(%(schedule)s, %(seen_at)s, %(next_at)s, %(ticks)s:
 
 -- name: outboxes
 -- The outboxes whose partitions need to be extended.
-select o.name from tide.outbox o where tide.outbox_needs_partition(o.outbox_id)
+select o.name
+  from tide.outbox o join tide.outbox_last_ids(array(select outbox_id from tide.outbox)) e on e.outbox_id = o.outbox_id
+ where o.partitions_end <= e.last_id + o.partition_size
+ order by 1
+
+-- name: outbox_page
+-- The outboxes after one, so many of them: the last of them (null: there is none), how many, and those whose partitions need to be
+-- extended.
+with page as materialized (
+    select o.outbox_id, o.name, o.partitions_end, o.partition_size
+      from tide.outbox o where o.outbox_id > %(after_id)s order by o.outbox_id limit %(max_outboxes)s
+)
+select max(p.outbox_id) as last_id, count(*) as outboxes,
+       coalesce(array_agg(p.name) filter (where p.partitions_end <= e.last_id + p.partition_size), '{}') as needing
+  from page p
+  join tide.outbox_last_ids(array(select outbox_id from page)) e on e.outbox_id = p.outbox_id
+
+-- name: outboxes_needing
+-- Those of these outboxes whose partitions need to be extended.
+select o.name
+  from tide.outbox o
+  join tide.outbox_last_ids(array(select outbox_id from tide.outbox where name = any(%(names)s))) e on e.outbox_id = o.outbox_id
+ where o.partitions_end <= e.last_id + o.partition_size
 
 -- name: outbox_extend
--- Makes the next partitions of an outbox.
-select tide.outbox_extend(%(name)s)
+-- Makes the next partitions of an outbox, if it is there still.
+select tide.outbox_extend(o.name) from tide.outbox o where o.name = %(name)s
 
 -- name: chore_take
 -- The turn to look after the database: of all schedulers that ask, one gets it, and then none for so long.

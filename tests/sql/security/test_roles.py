@@ -184,7 +184,8 @@ def test_a_relay_runs_a_scheduler(database, role):
         session.silence(Drain("p", raised.epoch, 1, LEASE_MS))
         assert session.behind(["p"]) == {"p"}
         assert [row.name for row in session.lag(["p"])] == ["p"]
-        session.extend_outboxes()
+        assert session.outbox_page(0, 10).needing == session.outboxes_needing(["orders"]) == ["orders"]
+        session.extend_outbox("orders")
         session.release(["p"])
     finally:
         session.close()

@@ -16,7 +16,7 @@ from relay.process.stop import Stop
 from relay.settings import Settings
 from scheduler import inboxes, job_chores, partitions, schedules
 from scheduler.catalog import Catalog
-from scheduler.chores import Chore, Chores
+from scheduler.chores import Chore, Chores, Pieces
 from scheduler.dispatch import Dispatch
 from scheduler.heard import Heard
 from scheduler.http import Health
@@ -35,6 +35,8 @@ EVICT_SECONDS = 15.0
 MEASURE_SECONDS = 5.0
 OFFSETS_SECONDS = 60.0
 LONGEST_WAIT_SECONDS = 1.0
+# Of one question about all of them.
+OUTBOXES = 250
 # Anyone can say that a configuration has changed: the first time it is read at once.
 DISCOVERY_PACE_SECONDS = 0.25
 
@@ -96,10 +98,11 @@ class Scheduler:
         self._inboxes = Inboxes(session, self._metrics)
         self._partitions = Partitions(session)
         self._discovery = Chore(self._settings.discovery_interval_seconds, self._discover)
+        self._sharing = Chore(HEARTBEAT_SECONDS, self._share)
         chores = [
             Chore(HEARTBEAT_SECONDS, self._heartbeat),
             self._discovery,
-            Chore(HEARTBEAT_SECONDS, self._share),
+            self._sharing,
             Chore(MEASURE_SECONDS, self._dispatch.check_broker),
             Chore(MEASURE_SECONDS, self._measure),
             Chore(partitions.LOOK_SECONDS, self._partitions.look),
@@ -152,32 +155,34 @@ class Scheduler:
 
     def _heartbeat(self) -> None:
         late = time.monotonic() - self._beat_at > EVICT_SECONDS / 3
-        self._session.heartbeat(self._ownership.waiting(), self._dispatch.failure)
+        self._session.heartbeat(self._ownership.measures.waiting(), self._dispatch.failure)
         self._beat_at = time.monotonic()
         if late:
             return  # if this one was frozen, or PostgreSQL was, the others' silence proves nothing
         for frozen in self._session.evict(EVICT_SECONDS):
             log.warning("took over from a scheduler that was frozen", scheduler=str(frozen))
 
-    def _discover(self) -> None:
+    def _discover(self) -> Pieces:
         # A migration says so on the channel of configurations: nothing is read from a schema that means something else.
         self._session.require_schema()
         self._dispatch.serve(self._session.identity())
-        self._catalog.read(self._session)
-        self._metrics.pipelines_invalid.set(self._catalog.invalid)
-        self._ownership.follow(self._catalog.specs)
-        self._share()
-        self._database_trouble = None
         self._discovered_at = time.monotonic()
+        for _ in self._catalog.read(self._session):
+            yield
+        self._metrics.pipelines_invalid.set(self._catalog.invalid)
+        yield from self._ownership.follow(self._catalog.take_changed(), self._catalog.specs)
+        self._sharing.hasten(0.0)
 
-    def _share(self) -> None:
-        self._ownership.share(self._catalog.specs, self._session.schedulers_alive())
+    def _share(self) -> Pieces:
+        if self._catalog.is_complete:
+            yield from self._ownership.share(self._catalog.specs, self._session.schedulers_alive())
+            self._database_trouble = None
 
-    def _measure(self) -> None:
-        self._ownership.measure_lag()
-        self._ownership.measure_waiting()
+    def _measure(self) -> Pieces:
+        self._ownership.measures.drains_waiting()
         self._measure_unowned()
         self._measure_maintenance()
+        yield from self._ownership.measures.lag()
 
     def _measure_maintenance(self) -> None:
         try:
@@ -189,8 +194,7 @@ class Scheduler:
     def _measure_unowned(self) -> None:
         """Of every group: no other scheduler would notice a pipeline whose group is not served."""
         groups = self._catalog.groups
-        unowned = self._session.unowned([name for name in groups if name not in self._ownership])
-        counted = Counter(groups[name] for name in unowned)
+        counted = Counter(groups[name] for name in self._session.unowned() if name in groups)
         gauge = self._metrics.pipelines_unowned
         for group in {"", self._settings.relay_group_id, *groups.values()}:
             gauge.labels(group).set(counted[group])
@@ -198,30 +202,40 @@ class Scheduler:
             gauge.remove(group)
         self._groups_measured = set(groups.values())
 
-    def _look_at_offsets(self) -> None:
+    def _look_at_offsets(self) -> Pieces:
         """A database that was copied without its sequences gives ids that groups have passed: no error would say so."""
-        for row in self._session.offsets_ahead():
-            log.error(
-                "new messages are passed over: the offset is above the last id of the outbox; run relay restored",
-                outbox=row.outbox,
-                consumer_group=row.consumer_group,
-                offset=row.offset_id,
-                last_id=row.last_id,
-            )
+        for page in self._session.outbox_pages(OUTBOXES):
+            for row in self._session.offsets_ahead(page):
+                log.error(
+                    "new messages are passed over: the offset is above the last id of the outbox; run relay restored",
+                    outbox=row.outbox,
+                    consumer_group=row.consumer_group,
+                    offset=row.offset_id,
+                    last_id=row.last_id,
+                )
+            yield
 
-    def _maintain(self) -> None:
+    def _maintain(self) -> Pieces:
         """Asks a worker to remove what is old, if it is our turn: a message that is lost costs one turn.
 
         A role that lacks a right to it still delivers.
         """
         try:
             self._take_turn(self._settings.maintenance_interval_seconds)
+            yield
+            yield from self._measure_holds()
         except ConfigError as error:
             log.error("nothing is removed, whatever its age", reason=str(error))
 
     def _take_turn(self, interval_seconds: float) -> None:
         if time.monotonic() >= self._dispatch.paused_until and self._session.take_turn(interval_seconds):
             self._dispatch.maintain(2 * interval_seconds)
+
+    def _measure_holds(self) -> Pieces:
+        holds = []
+        for page in self._session.outbox_pages(OUTBOXES):
+            holds += self._session.holds(page)
+            yield
         self._metrics.hold_seconds_left.clear()
-        for hold in self._session.holds():
+        for hold in holds:
             self._metrics.hold_seconds_left.labels(hold.outbox, hold.consumer_group).set(max(0.0, hold.seconds_left))

@@ -71,6 +71,11 @@ class OwnedState:
     broken: bool = False
     """Whether the last drain failed in a way that does not recover automatically."""
 
+    @property
+    def starts(self) -> bool:
+        """Whether it waits for its first drain under this owner and configuration, or is in it."""
+        return self.cause == "config" and self.phase in ("waiting", "draining")
+
     def claimed(self, epoch: int, retry_seconds: float | None, now: float) -> None:
         """The epoch is ours: whatever was queued or in flight before is stale."""
         self.epoch, self.number = epoch, 0

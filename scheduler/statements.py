@@ -1,6 +1,6 @@
 """What a scheduler asks PostgreSQL and writes there: a method for each statement."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -11,8 +11,11 @@ from relay.database.callers.refusals import refusals
 from relay.database.connection import Connection, database_errors
 from relay.models import Drain
 from relay.operations.lag import Behind, read_lags
-from relay.operations.locks import lock_key
+from relay.operations.locks import Slot, lock_key
 from relay.sql import query
+
+Page = dict[str, int]
+"""So many outboxes after one."""
 
 
 class PipelineLag(NamedTuple):
@@ -34,15 +37,25 @@ class Statements:
         self._connection = connection
         self.scheduler_id = scheduler_id
 
-    def pipelines(self) -> list[dict[str, Any]]:
+    def pipeline_buckets(self) -> dict[int, Any]:
+        """Of each bucket of pipelines: what differs if any of them has changed."""
+        return {row.bucket: (row.pipelines, row.revisions) for row in self._run("pipeline_buckets")}
+
+    def pipeline_revisions(self, buckets: Sequence[int]) -> list[Any]:
+        """The pipelines in these buckets: name, bucket, revision, is_invalid."""
+        return self._run("pipeline_revisions", buckets=list(buckets))
+
+    def pipelines(self, names: Sequence[str]) -> list[dict[str, Any]]:
+        """Of each: bucket, name, direction, enabled, config, revision, invalid_reason, outbox."""
         with database_errors(), self._connection.cursor(row_factory=dict_row) as cursor:
-            return cursor.execute(query("pipelines")).fetchall()
+            return cursor.execute(query("pipeline_configurations"), {"names": list(names)}).fetchall()
 
     def mark_invalid(self, name: str, revision: int, reason: str | None) -> None:
         self._run("pipeline_invalid", name=name, revision=revision, reason=reason)
 
-    def unowned(self, names: list[str]) -> list[str]:
-        return [row[0] for row in self._run("pipelines_unowned", names=names)]
+    def unowned(self) -> list[str]:
+        """The enabled pipelines that no living scheduler owns."""
+        return [row[0] for row in self._run("pipelines_unowned")]
 
     def drains(self, names: list[str]) -> dict[str, Any]:
         """What became of the last drain of each: see the statement `drains_look`."""
@@ -52,9 +65,9 @@ class Statements:
         """How many jobs of workers that were silent for so long will run again."""
         return int(self._run("jobs_rescue", silent_seconds=silent_seconds)[0][0])
 
-    def job_numbers(self, queues: list[str]) -> list[Any]:
+    def job_numbers(self, queues: Sequence[str]) -> list[Any]:
         """For each: queue, due, scheduled, leased, dead, oldest_due_seconds, gaps."""
-        return self._run("job_numbers", queues=queues)
+        return self._run("job_numbers", queues=list(queues))
 
     def inbox_dead_page(self, after_name: str, max_inboxes: int) -> list[Any]:
         """Of so many inboxes after a name, by name: name, dead (None: it could not be looked at)."""
@@ -95,12 +108,24 @@ class Statements:
         }
         return {row[0] for row in self._run("drains_begun", **parameters)}
 
-    def take(self, names: list[str]) -> list[str]:
-        """Tries the locks; returns the names that this scheduler owns from now on."""
-        return [row[0] for row in self._run("ownership_take", names=names, keys=[lock_key(name) for name in names])]
+    def take_slots(self, slots: Sequence[Slot], weights: Sequence[int], pipelines: int) -> set[Slot]:
+        """Tries their locks until those that it got weigh so many pipelines; returns the slots that are ours now."""
+        keys = {lock_key(slot): slot for slot in slots}
+        taken = self._run("slots_take", keys=list(keys), weights=list(weights), pipelines=pipelines)
+        return {keys[row.key] for row in taken}
 
-    def release(self, names: list[str]) -> None:
-        self._run("ownership_release", names=names, keys=[lock_key(name) for name in names])
+    def release_slots(self, slots: Sequence[Slot]) -> None:
+        self._run("slots_release", keys=[lock_key(slot) for slot in slots])
+
+    def adopt(self, revisions: Mapping[str, int]) -> list[str]:
+        """Owns these pipelines, whose slots it holds; returns the names. Not those that have another revision now."""
+        return [
+            row[0] for row in self._run("pipelines_adopt", names=list(revisions), revisions=list(revisions.values()))
+        ]
+
+    def release(self, names: Sequence[str]) -> None:
+        """No longer owns these pipelines. Before their slots are released."""
+        self._run("pipelines_release", names=list(names))
 
     def raise_epochs(self, names: list[str]) -> list[Any]:
         """For each: pipeline, epoch (None while a lease runs), retry_seconds, lease_seconds."""
@@ -113,9 +138,17 @@ class Statements:
     def behind(self, names: list[str]) -> set[str]:
         return {row[0] for row in self._run("pipelines_behind", names=names)}
 
-    def offsets_ahead(self) -> list[Any]:
+    def outbox_pages(self, max_outboxes: int) -> Iterator[Page]:
+        """All outboxes, so many at a time; each page is read when it is asked for."""
+        after_id, full = 0, True
+        while full:
+            yield {"after_id": after_id, "max_outboxes": max_outboxes}
+            [end] = self._run("outbox_page_end", after_id=after_id, max_outboxes=max_outboxes)
+            after_id, full = end.last_id, end.outboxes == max_outboxes
+
+    def offsets_ahead(self, page: Page) -> list[Any]:
         """Consumer groups that pass over new messages: outbox, consumer_group, offset_id, last_id."""
-        return self._run("offsets_ahead")
+        return self._run("offsets_ahead", **page)
 
     def lag(self, names: list[str]) -> list[PipelineLag]:
         """Of those that are behind."""
@@ -150,9 +183,9 @@ class Statements:
         """Whether this scheduler is the one that asks for maintenance now."""
         return bool(self._run("chore_take", interval_seconds=interval_seconds))
 
-    def holds(self) -> list[Any]:
+    def holds(self, page: Page) -> list[Any]:
         """What is held for some time only: outbox, consumer_group, seconds_left and more."""
-        return self._run("holds")
+        return self._run("holds_page", **page)
 
     def _run(self, statement: str, /, **parameters: Any) -> list[Any]:
         with database_errors(), self._connection.cursor(row_factory=namedtuple_row) as cursor:

@@ -50,16 +50,40 @@ select p.name, p.direction, p.enabled, p.config::text as config, p.revision, p.i
   left join tide.outbox o on o.outbox_id = g.outbox_id
   left join tide.inbox i on i.inbox_id = p.inbox_id
 
+-- name: pipeline_buckets
+-- Of each bucket of pipelines: a number that is another one if any of them was created, changed or deleted. Compared within one
+-- session only. No cursor over revisions: a slow transaction commits one below it.
+select hashtext(p.name) & 255 as bucket, count(*) as pipelines,
+       bit_xor(hashint8extended(p.revision, (p.invalid_reason is null)::int::bigint)) as revisions
+  from tide.pipeline p
+ group by 1
+
+-- name: pipeline_revisions
+-- The pipelines in these buckets, without their configurations.
+select p.name, hashtext(p.name) & 255 as bucket, p.revision, p.invalid_reason is not null as is_invalid
+  from tide.pipeline p
+ where hashtext(p.name) & 255 = any(%(buckets)s)
+
+-- name: pipeline_configurations
+-- These pipelines, as configured; as text, because jsonb can hold what its reader cannot.
+select p.name, hashtext(p.name) & 255 as bucket, p.direction, p.enabled, p.config::text as config, p.revision, p.invalid_reason,
+       o.name as outbox
+  from tide.pipeline p
+  left join tide.consumer_group g on g.group_id = p.group_id
+  left join tide.outbox o on o.outbox_id = g.outbox_id
+ where p.name = any(%(names)s)
+
 -- name: pipeline_invalid
 -- Records why a configuration cannot be run (null: it can), unless it has changed since it was read.
 update tide.pipeline set invalid_reason = %(reason)s
  where name = %(name)s and revision = %(revision)s and invalid_reason is distinct from %(reason)s
 
 -- name: pipelines_unowned
--- Which of these pipelines no living scheduler owns.
+-- The enabled pipelines that no living scheduler owns.
 select d.pipeline
   from tide.drain d
- where d.pipeline = any(%(names)s) and not exists (select from tide.scheduler s where s.scheduler_id = d.owner)
+  join tide.pipeline p on p.name = d.pipeline and p.enabled
+ where not exists (select from tide.scheduler s where s.scheduler_id = d.owner)
 
 -- name: drains_look
 -- The last drain of each of these pipelines: whether it is over, and what became of it. The notification of its end tells
@@ -76,24 +100,36 @@ select d.pipeline
   join tide.drain d on d.pipeline = w.pipeline
  where d.epoch <> w.epoch or d.number >= w.number
 
--- name: ownership_take
--- Tries the advisory locks of pipelines on this session; returns the names that it got.
-with tried as materialized (
-    select t.name, pg_try_advisory_lock(t.key) as taken
-      from unnest(%(names)s::text[], %(keys)b::bigint[]) as t (name, key)
-), owned as (
-    update tide.drain d set owner = %(scheduler_id)s from tried where d.pipeline = tried.name and tried.taken
+-- name: slots_take
+-- Tries the advisory locks of slots on this session, one after the other, until those that it got have so many pipelines; returns
+-- their keys. Each is tried once: the planner does not take a volatile function out of its subquery.
+with recursive tried (number, pipelines, key, taken) as (
+    select 0, 0, null::bigint, false
+     union all
+    select t.number + 1, t.pipelines + case when l.taken then (%(weights)b::int[])[t.number + 1] else 0 end, k.key, l.taken
+      from tried t
+      cross join lateral (select (%(keys)b::bigint[])[t.number + 1] as key offset 0) k
+      cross join lateral (select pg_try_advisory_lock(k.key) as taken offset 0) l
+     where t.number < cardinality(%(keys)b::bigint[]) and t.pipelines < %(pipelines)s
 )
-select name from tried where taken
+select key from tried where taken
 
--- name: ownership_release
--- Lets go of pipelines, so that another scheduler can take them.
-with released as (
-    update tide.drain d set owner = null
-      from unnest(%(names)s::text[]) as t (name)
-     where d.pipeline = t.name and d.owner = %(scheduler_id)s
-)
+-- name: slots_release
+-- Lets go of slots, so that other schedulers can take them.
 select pg_advisory_unlock(t.key) from unnest(%(keys)b::bigint[]) as t (key)
+
+-- name: pipelines_adopt
+-- Owns pipelines whose slot is held; returns the names. Not one that has changed since it was read: it may lie in another slot.
+update tide.drain d set owner = %(scheduler_id)s
+  from unnest(%(names)s::text[], %(revisions)b::bigint[]) as t (name, revision)
+  join tide.pipeline p on p.name = t.name and p.revision = t.revision
+ where d.pipeline = t.name
+returning d.pipeline
+
+-- name: pipelines_release
+-- No longer owns pipelines. Before their slots are released.
+update tide.drain d set owner = null
+ where d.pipeline = any(%(names)s) and d.owner = %(scheduler_id)s
 
 -- name: epoch_raise
 -- Starts a new epoch for each pipeline whose drain, if any, no longer holds a lease: whatever was queued is stale then.
@@ -134,7 +170,7 @@ with looked_at as materialized (
       from tide.pipeline p join tide.consumer_group g on g.group_id = p.group_id
      where p.name = any(%(names)s) and p.direction <> 'jobs'
 ), ends as materialized (
-    select outbox_id, tide.outbox_last_id(outbox_id) as last_id from looked_at group by outbox_id
+    select e.outbox_id, e.last_id from tide.outbox_last_ids(array(select distinct outbox_id from looked_at)) e
 )
 select l.name from looked_at l join ends e on e.outbox_id = l.outbox_id where e.last_id > l.offset_id
  union all
@@ -156,21 +192,27 @@ with measured as materialized (
       from tide.pipeline p join tide.consumer_group g on g.group_id = p.group_id
      where p.name = any(%(names)s) and p.direction <> 'jobs'
 ), ends as materialized (
-    select outbox_id, tide.outbox_last_id(outbox_id) as last_id from measured group by outbox_id
+    select e.outbox_id, e.last_id from tide.outbox_last_ids(array(select distinct outbox_id from measured)) e
 )
 select m.name, m.outbox_id, m.offset_id, e.last_id
   from measured m join ends e on e.outbox_id = m.outbox_id
  where e.last_id > m.offset_id
 
 -- name: offsets_ahead
--- Consumer groups whose offset lies above the last id of their outbox: they pass over new messages. Asks each outbox once.
-with ends as materialized (
-    select g.outbox_id, tide.outbox_last_id(g.outbox_id) as last_id from tide.consumer_group g group by g.outbox_id
+-- Of so many outboxes after one: consumer groups whose offset lies above the last id, so that they pass over new messages.
+with page as materialized (
+    select o.outbox_id, o.name from tide.outbox o where o.outbox_id > %(after_id)s order by o.outbox_id limit %(max_outboxes)s
 )
-select o.name as outbox, g.name as consumer_group, g.offset_id, e.last_id
-  from ends e join tide.consumer_group g on g.outbox_id = e.outbox_id and g.offset_id > e.last_id
-  join tide.outbox o on o.outbox_id = g.outbox_id
+select p.name as outbox, g.name as consumer_group, g.offset_id, e.last_id
+  from page p
+  join tide.outbox_last_ids(array(select outbox_id from page)) e on e.outbox_id = p.outbox_id
+  join tide.consumer_group g on g.outbox_id = e.outbox_id and g.offset_id > e.last_id
  order by 1, 2
+
+-- name: outbox_page_end
+-- The last of so many outboxes after one, and how many there are.
+select max(p.outbox_id) as last_id, count(*) as outboxes
+  from (select o.outbox_id from tide.outbox o where o.outbox_id > %(after_id)s order by o.outbox_id limit %(max_outboxes)s) p
 
 -- name: publisher_ages
 -- How long the oldest open publisher has been open, for those of these outboxes that have one. The marks are read once to
@@ -192,6 +234,24 @@ select o.name as outbox, h.consumer_group, h.pipeline, h.state, h.messages, h.se
                        or exists (select from tide.pipeline p join tide.replay r on r.pipeline = p.name
                                    where p.group_id = g.group_id and r.ended_at is null)))
  order by h.seconds_left
+
+-- name: holds_page
+-- The same, of so many outboxes after one.
+with page as materialized (
+    select o.outbox_id, o.name from tide.outbox o where o.outbox_id > %(after_id)s order by o.outbox_id limit %(max_outboxes)s
+), unsettled as materialized (
+    select p.name
+      from page p
+      join tide.outbox_last_ids(array(select outbox_id from page)) e on e.outbox_id = p.outbox_id
+     where exists (select from tide.consumer_group g
+                    where g.outbox_id = p.outbox_id
+                      and (g.offset_id < e.last_id
+                           or exists (select from tide.pipeline i join tide.replay r on r.pipeline = i.name
+                                       where i.group_id = g.group_id and r.ended_at is null)))
+)
+select u.name as outbox, h.consumer_group, h.pipeline, h.state, h.messages, h.seconds_left, h.ending
+  from unsettled u cross join lateral tide.outbox_holds(u.name) h
+ where h.messages > 0 and h.seconds_left is not null
 
 -- name: job_numbers
 -- How many jobs of these queues are in which state. Counts no log.

@@ -16,7 +16,7 @@ from relay.process.stop import Stop
 from relay.settings import Settings
 from scheduler import inboxes, job_chores, partitions, schedules
 from scheduler.catalog import Catalog
-from scheduler.chores import Chore, Chores, Pieces
+from scheduler.chores import Chore, Chores, Pieces, pages
 from scheduler.dispatch import Dispatch
 from scheduler.heard import Heard
 from scheduler.http import Health
@@ -35,8 +35,10 @@ EVICT_SECONDS = 15.0
 MEASURE_SECONDS = 5.0
 OFFSETS_SECONDS = 60.0
 LONGEST_WAIT_SECONDS = 1.0
-# Of one question about all of them.
+# Of one question about all of them, which takes some milliseconds.
 OUTBOXES = 250
+HOLDERS = 25
+PIPELINES = 500
 # Anyone can say that a configuration has changed: the first time it is read at once.
 DISCOVERY_PACE_SECONDS = 0.25
 
@@ -180,8 +182,8 @@ class Scheduler:
 
     def _measure(self) -> Pieces:
         self._ownership.measures.drains_waiting()
-        self._measure_unowned()
         self._measure_maintenance()
+        yield from self._measure_unowned()
         yield from self._ownership.measures.lag()
 
     def _measure_maintenance(self) -> None:
@@ -191,10 +193,14 @@ class Scheduler:
         except ConfigError:
             pass  # a right is missing: `_maintain` says so
 
-    def _measure_unowned(self) -> None:
+    def _measure_unowned(self) -> Pieces:
         """Of every group: no other scheduler would notice a pipeline whose group is not served."""
-        groups = self._catalog.groups
-        counted = Counter(groups[name] for name in self._session.unowned() if name in groups)
+        groups = dict(self._catalog.groups)
+        unowned: list[str] = []
+        for names in pages([name for name in groups if name not in self._ownership], PIPELINES):
+            unowned += self._session.unowned(names)
+            yield
+        counted = Counter(groups[name] for name in unowned)
         gauge = self._metrics.pipelines_unowned
         for group in {"", self._settings.relay_group_id, *groups.values()}:
             gauge.labels(group).set(counted[group])
@@ -233,7 +239,7 @@ class Scheduler:
 
     def _measure_holds(self) -> Pieces:
         holds = []
-        for page in self._session.outbox_pages(OUTBOXES):
+        for page in self._session.outbox_pages(HOLDERS):
             holds += self._session.holds(page)
             yield
         self._metrics.hold_seconds_left.clear()

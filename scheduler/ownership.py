@@ -7,14 +7,14 @@ from typing import Any
 import structlog
 
 from relay.process.metrics import SchedulerMetrics
+from scheduler.agenda import Agenda
 from scheduler.chores import Pieces, pages
 from scheduler.dispatch import Dispatch
-from scheduler.due import DueList
 from scheduler.heard import ENDS, Heard
 from scheduler.measures import Measures
 from scheduler.session import Session
 from scheduler.slots import Slots
-from scheduler.starts import Starts
+from scheduler.starts import STARTS
 from scheduler.state import OwnedState, Spec
 
 log = structlog.get_logger(__name__)
@@ -25,6 +25,9 @@ UNANSWERED_RINGS = 10
 PIPELINES = 100
 POLLED = 250
 FOLLOWED = 1000
+# Where more sleep, their timers wait longer: the bell wakes them, and the timer is for what rang none. Not those of
+# queues: a job becomes due without a bell.
+POLLED_A_SECOND = 2000
 # So long a turn emits drains; then it hears what happened meanwhile.
 EMIT_SECONDS = 0.01
 
@@ -40,14 +43,7 @@ class Ownership:
         self._by_outbox: dict[str, set[str]] = {}
         self._queues: set[str] = set()
         self._slots = Slots()
-        self._due = DueList()
-        """Pipelines that may have something to deliver."""
-        self._calm = DueList()
-        """Those that are new here, or idle. However many they are, the others do not wait for them."""
-        self._starts = Starts()
-        """Those that are drained for the first time, some at a time."""
-        self._looks = DueList()
-        """The pipelines whose drain is said to be over."""
+        self._agenda = Agenda(self._owned)
         self.measures = Measures(session, metrics, self._owned)
         session.heard.outboxes, session.heard.pipelines = self._by_outbox, self._owned
 
@@ -67,12 +63,7 @@ class Ownership:
 
     def next_at(self) -> float | None:
         """When something is due, in `time.monotonic()` seconds; None if nothing is."""
-        now = time.monotonic()
-        emits = (self._due.next_at(), self._calm.next_at(), self._starts.next_at(self._owned, now))
-        due = [max(at, self._dispatch.paused_until) for at in emits if at is not None]
-        if (look_at := self._looks.next_at()) is not None:
-            due.append(look_at)
-        return min(due, default=None)
+        return self._agenda.next_at(time.monotonic(), self._dispatch.paused_until)
 
     def forget(self) -> None:
         """The session is lost: another scheduler may own all this already."""
@@ -130,13 +121,13 @@ class Ownership:
             self._metrics.forget(state.spec.labels)
         state.reconfigured(spec, time.monotonic())
         self._follow_outbox(state)
-        self._schedule(state)
+        self._agenda.put(state)
 
     def _own(self, spec: Spec) -> None:
         log.info("pipeline owned", pipeline=spec.name)
         state = self._owned[spec.name] = OwnedState(spec)
         self._follow_outbox(state)
-        self._schedule(state)
+        self._agenda.put(state)
         self._metrics.epochs.labels(*spec.labels).inc()
         self._metrics.pipelines_owned.set(len(self._owned))
 
@@ -155,8 +146,7 @@ class Ownership:
             return
         log.info("pipeline released", pipeline=name)
         self._forget_outbox(state)
-        for due in (self._due, self._calm, self._starts.due, self._looks):
-            due.remove(name)
+        self._agenda.remove(name)
         self._metrics.forget(state.spec.labels)
 
     def _follow_outbox(self, state: OwnedState) -> None:
@@ -172,17 +162,6 @@ class Ownership:
             self._by_outbox.pop(state.spec.outbox, None)
             self._queues.discard(_queue(state.spec))
 
-    def _schedule(self, state: OwnedState) -> None:
-        due = self._due
-        if state.phase in ("claiming", "idle"):
-            due = self._calm
-        elif state.starts:
-            due = self._starts.due
-        for other in (self._due, self._calm, self._starts.due):
-            if other is not due:
-                other.remove(state.spec.name)
-        due.set(state.spec.name, state.due_at)
-
     # Hearing ----------------------------------------------------------------------------------------------------
 
     def hear(self, heard: Heard) -> None:
@@ -192,14 +171,14 @@ class Ownership:
             for name in self._by_outbox.get(outbox, ()):
                 self._bell(self._owned[name], rings, now)
         for name in heard.ended:
-            if name in self._owned and name not in self._looks:
-                self._looks.set(name, self._owned[name].look_at(now))
+            if name in self._owned and name not in self._agenda.looks:
+                self._agenda.looks.set(name, self._owned[name].look_at(now))
 
     def _bell(self, state: OwnedState, rings: int, now: float) -> None:
         before = state.rings
         if state.rang(now, rings):
-            self._schedule(state)
-        elif before < UNANSWERED_RINGS <= state.rings:
+            self._agenda.put(state)
+        elif state.phase == "draining" and before < UNANSWERED_RINGS <= state.rings:
             self._session.silence(state.drain)
 
     def _look(self, names: list[str]) -> None:
@@ -215,7 +194,7 @@ class Ownership:
             if seen == "nothing":
                 self._metrics.notifications_ignored.labels(ENDS).inc()
                 continue
-            self._schedule(state)
+            self._agenda.put(state)
             self._metrics.pipeline_broken.labels(*state.spec.labels).set(state.broken)
             if seen == "foreign":
                 log.warning("a drain ran that no scheduler emitted: check who can write to the broker", pipeline=name)
@@ -227,13 +206,13 @@ class Ownership:
     def act(self) -> None:
         """Does some of what is due: looks, claims, polls, emits drains. What is left is due still."""
         now = time.monotonic()
-        self._look(self._looks.pop(now, POLLED))
+        self._look(self._agenda.looks.pop(now, POLLED))
         now = time.monotonic()
         if now < self._dispatch.paused_until:
             return
-        due = self._states(self._due.pop(now, PIPELINES))
-        calm = self._states(self._calm.pop(now, POLLED))
-        starts = self._states(self._starts.pop(self._owned, now))
+        due = self._agenda.take(self._agenda.urgent, now, PIPELINES)
+        calm = self._agenda.take(self._agenda.calm, now, POLLED)
+        starts = self._agenda.take_starts(now)
         self._poll([state for state in calm if state.phase == "idle"], now)
         claiming = [state for state in (*due, *calm) if state.phase in ("claiming", "draining")]
         self._claim(claiming[:PIPELINES], now)
@@ -243,10 +222,7 @@ class Ownership:
                 self._emit(state)
         for state in (*due, *calm, *starts):
             if state.spec.name in self._owned:
-                self._schedule(state)
-
-    def _states(self, names: Iterable[str]) -> list[OwnedState]:
-        return [self._owned[name] for name in names]
+                self._agenda.put(state)
 
     def _claim(self, pipelines: list[OwnedState], now: float) -> None:
         """Raises the epochs of pipelines that are new here, or whose drain was silent for longer than its lease."""
@@ -269,13 +245,19 @@ class Ownership:
                 log.warning("drain lost", pipeline=state.spec.name, epoch=state.epoch, drain=state.number)
                 self._metrics.lost_drains.labels(*state.spec.labels).inc()
             state.claimed(row.epoch, row.retry_seconds, now)
+        if len(self._owned) > STARTS:
+            behind = self._session.behind([state.spec.name for state in pipelines if state.starts])
+            for name in behind:
+                self._owned[name].precedes(now)
 
     def _poll(self, pipelines: list[OwnedState], now: float) -> None:
         """The timer: one question to the database for all that are due."""
         if not pipelines:
             return
         behind = self._session.behind(_names(pipelines))
+        patience = max(1.0, len(self._owned) / POLLED_A_SECOND)
         for state in pipelines:
+            state.patience = 1.0 if state.spec.labels.direction == "jobs" else patience
             state.polled(state.spec.name in behind, now)
 
     def _emit(self, state: OwnedState) -> None:
@@ -285,7 +267,7 @@ class Ownership:
             self._metrics.wakeups.labels(*state.spec.labels, state.cause).inc()
             state.emitted(time.monotonic())
             self.measures.emitted(state.spec.name)
-            self._starts.emitted(state, time.monotonic())
+            self._agenda.starts.emitted(state, time.monotonic())
         else:
             state.doubted(self._dispatch.paused_until)
 

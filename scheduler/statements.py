@@ -53,9 +53,9 @@ class Statements:
     def mark_invalid(self, name: str, revision: int, reason: str | None) -> None:
         self._run("pipeline_invalid", name=name, revision=revision, reason=reason)
 
-    def unowned(self) -> list[str]:
-        """The enabled pipelines that no living scheduler owns."""
-        return [row[0] for row in self._run("pipelines_unowned")]
+    def unowned(self, names: Sequence[str]) -> list[str]:
+        """Those of these pipelines that no living scheduler owns."""
+        return [row[0] for row in self._run("pipelines_unowned", names=list(names))]
 
     def drains(self, names: list[str]) -> dict[str, Any]:
         """What became of the last drain of each: see the statement `drains_look`."""

@@ -1,5 +1,6 @@
 """Many pipelines: a statement asks about some, a turn does some of what is due, and a bell does not wait for all."""
 
+import time
 from collections import Counter
 from collections.abc import Iterator
 
@@ -153,7 +154,7 @@ def test_first_drains_come_some_at_a_time(db, one):
     for _ in range(len(NAMES)):
         one.owned.act()
     assert len(one.broker.drains) == SOME, "none of them has ended"
-    assert one.owned.next_at() is None, "and the loop does not spin meanwhile"
+    assert (one.owned.next_at() or 0.0) > time.monotonic() + 1, "and the loop does not spin meanwhile"
     end(db, one, one.broker.drains[0].pipeline)
     one.owned.act()
     one.owned.act()
@@ -168,6 +169,43 @@ def test_a_bell_does_not_wait_for_those_that_are_new(db, one):
     one.owned.hear(Heard(rings=Counter(users=1)))
     one.owned.act()
     assert [drain.pipeline for drain in one.broker.drains] == [awake], "though all others are to be claimed"
+
+
+def test_a_bell_for_one_that_is_new_itself_starts_it_first(db, one):
+    awake = NAMES[-1]
+    one.owned._owned[awake].due_at = 1.0
+    one.owned._agenda.put(one.owned._owned[awake])  # the last in its turn
+    while len(one.broker.drains) < SOME:
+        one.owned.act()
+    one.broker.drains.clear()
+    one.owned.hear(Heard(rings=Counter(users=1)))
+    for _ in range(len(NAMES)):
+        one.owned.act()
+    assert [drain.pipeline for drain in one.broker.drains] == [awake]
+
+
+def test_those_that_are_behind_start_first(db, one, monkeypatch):
+    """When a scheduler takes over: no bell rang for what was published when there was none."""
+    monkeypatch.setattr(ownership_module, "STARTS", SOME)
+    publish(db, "users")
+    for _ in range(len(NAMES)):
+        one.owned.act()
+    drains = [drain.pipeline for drain in one.broker.drains]
+    assert NAMES[-1] in drains and len(drains) <= SOME + 1
+
+
+def test_many_timers_wait_longer_and_those_of_queues_do_not(db, one, monkeypatch):
+    monkeypatch.setattr(ownership_module, "POLLED_A_SECOND", len(NAMES) / 4)
+    db.execute("select tide.job_queue_create('mail')")
+    one.discover()
+    one.share()
+    states = one.owned._owned
+    queue = next(name for name in states if states[name].spec.labels.direction == "jobs")
+    for state in states.values():
+        state.ended("idle", None, False, 0.0)
+    one.owned._poll(list(states.values()), 1000.0)
+    assert states[queue].due_at == 1000.0 + states[queue].spec.poll_seconds
+    assert 1003 < states[NAMES[0]].due_at < 1006
 
 
 def test_only_pipelines_that_moved_are_measured(db, one):
@@ -196,14 +234,14 @@ def test_two_share_slots_and_one_takes_over_what_the_other_had(db, start):
     owners = dict(db.execute("select owner, count(*) from tide.drain group by 1").fetchall())
     assert owners == {first.session.scheduler_id: len(first.names()), second.session.scheduler_id: len(second.names())}
     first.session.close()
-    assert sorted(second.session.unowned()) == sorted(first.names())
+    assert sorted(second.session.unowned(NAMES)) == sorted(first.names())
 
     def owns_all() -> bool:
         second.share()
         return second.names() == set(NAMES)
 
     wait_until(owns_all, 10, "the session has ended, and its locks with it")
-    assert second.session.unowned() == []
+    assert second.session.unowned(NAMES) == []
 
 
 def test_the_locks_of_a_session_are_those_of_its_slots(db, one):

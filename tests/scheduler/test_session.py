@@ -59,9 +59,9 @@ def test_slots_and_their_lock_keys_are_hashes_that_will_never_change():
 def test_a_pipeline_has_one_owner(session, other):
     assert own(session, "a", "b") == ["a", "b"]
     assert own(other, *NAMES) == ["c"]
-    assert session.unowned() == []
+    assert session.unowned(NAMES) == []
     let_go(session, "a")
-    assert other.unowned() == ["a"]
+    assert other.unowned(NAMES) == ["a"]
     assert own(other, "a", "b") == ["a"]
 
 

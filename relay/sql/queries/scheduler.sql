@@ -79,11 +79,10 @@ update tide.pipeline set invalid_reason = %(reason)s
  where name = %(name)s and revision = %(revision)s and invalid_reason is distinct from %(reason)s
 
 -- name: pipelines_unowned
--- The enabled pipelines that no living scheduler owns.
+-- Which of these pipelines no living scheduler owns.
 select d.pipeline
   from tide.drain d
-  join tide.pipeline p on p.name = d.pipeline and p.enabled
- where not exists (select from tide.scheduler s where s.scheduler_id = d.owner)
+ where d.pipeline = any(%(names)s) and not exists (select from tide.scheduler s where s.scheduler_id = d.owner)
 
 -- name: drains_look
 -- The last drain of each of these pipelines: whether it is over, and what became of it. The notification of its end tells

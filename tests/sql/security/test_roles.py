@@ -181,7 +181,7 @@ def test_a_relay_runs_a_scheduler(database, role):
         assert session.pipeline_revisions([row["bucket"]]) == [("p", row["bucket"], row["revision"], False)]
         session.mark_invalid("p", row["revision"], "bad")
         session.mark_invalid("p", row["revision"], None)
-        assert session.unowned() == ["p"]
+        assert session.unowned(["p"]) == ["p"]
         assert own(session, "p") == ["p"]
         [raised] = session.raise_epochs(["p"])
         session.silence(Drain("p", raised.epoch, 1, LEASE_MS))

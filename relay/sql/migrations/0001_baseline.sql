@@ -19,10 +19,10 @@ create table tide.outbox (
     retention_hours   int not null default 24 check (retention_hours >= 0),
     max_payload_bytes int not null default 1048576 check (max_payload_bytes between 1 and 268435456),
     partition_size    bigint not null default 1000000 check (partition_size between 1000 and 1000000000),
+    partitions_end    bigint not null default 0,
     ids               regclass not null,
     created_at        timestamptz not null default now(),
     guarded           boolean not null default false,
-    partitions_end    bigint not null default 0,
     -- What the mark of a publisher needs, made once: see functions/publish.sql.
     mark_class        int not null generated always as (1952670720 + outbox_id % 1000000) stored,
     mark_setting      text not null generated always as ('tide.inflight_' || outbox_id::text) stored,
@@ -32,8 +32,8 @@ create table tide.outbox (
 );
 comment on column tide.outbox.kind is 'What it holds. One of jobs is called jobs/<queue> and is a queue: see tide.job_queue.';
 comment on column tide.outbox.partition_size is 'Ids per partition of tide.message; see tide.outbox_extend.';
-comment on column tide.outbox.ids is 'The sequence that numbers the messages. CACHE 1: the horizon depends on it.';
 comment on column tide.outbox.partitions_end is 'The first id above its range partitions, kept by tide.attach_partition: catalogs are not read to see whether the next is due.';
+comment on column tide.outbox.ids is 'The sequence that numbers the messages. CACHE 1: the horizon depends on it.';
 comment on column tide.outbox.guarded is 'Whether a publish asks for the right to this outbox; see tide.outbox_grant_publish.';
 
 -- Two levels: one list partition an outbox, below it one range partition every partition_size ids.

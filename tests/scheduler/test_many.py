@@ -99,7 +99,6 @@ def start(database, db, monkeypatch) -> Iterator[type]:
     for module, bound in ((ownership_module, "PIPELINES"), (measures_module, "PIPELINES"), (starts_module, "STARTS")):
         monkeypatch.setattr(module, bound, SOME)
     monkeypatch.setattr(ownership_module, "POLLED", SOME)
-    monkeypatch.setattr(ownership_module, "EMIT_SECONDS", 3600.0)
     monkeypatch.setattr(starts_module, "WINDOW_SECONDS", 3600.0)
     made: list[One] = []
 

@@ -37,7 +37,7 @@ OFFSETS_SECONDS = 60.0
 LONGEST_WAIT_SECONDS = 1.0
 # Of one question about all of them, which takes some milliseconds.
 OUTBOXES = 250
-HOLDERS = 25
+HOLDERS = 5
 PIPELINES = 500
 # Anyone can say that a configuration has changed: the first time it is read at once.
 DISCOVERY_PACE_SECONDS = 0.25
@@ -210,8 +210,9 @@ class Scheduler:
 
     def _look_at_offsets(self) -> Pieces:
         """A database that was copied without its sequences gives ids that groups have passed: no error would say so."""
-        for page in self._session.outbox_pages(OUTBOXES):
-            for row in self._session.offsets_ahead(page):
+        for page in self._session.outbox_pages("outbox_page_ahead", OUTBOXES):
+            yield
+            for row in self._session.offsets_ahead(page.ahead) if page.ahead else ():
                 log.error(
                     "new messages are passed over: the offset is above the last id of the outbox; run relay restored",
                     outbox=row.outbox,
@@ -219,7 +220,6 @@ class Scheduler:
                     offset=row.offset_id,
                     last_id=row.last_id,
                 )
-            yield
 
     def _maintain(self) -> Pieces:
         """Asks a worker to remove what is old, if it is our turn: a message that is lost costs one turn.
@@ -239,9 +239,11 @@ class Scheduler:
 
     def _measure_holds(self) -> Pieces:
         holds = []
-        for page in self._session.outbox_pages(HOLDERS):
-            holds += self._session.holds(page)
+        for page in self._session.outbox_pages("outbox_page_unsettled", OUTBOXES):
             yield
+            for names in pages(page.unsettled, HOLDERS):
+                holds += self._session.holds(names)
+                yield
         self._metrics.hold_seconds_left.clear()
         for hold in holds:
             self._metrics.hold_seconds_left.labels(hold.outbox, hold.consumer_group).set(max(0.0, hold.seconds_left))

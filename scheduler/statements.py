@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 from uuid import UUID
 
 from psycopg.rows import dict_row, namedtuple_row
@@ -13,9 +13,6 @@ from relay.models import Drain
 from relay.operations.lag import Behind, read_lags
 from relay.operations.locks import Slot, lock_key
 from relay.sql import query
-
-Page = dict[str, int]
-"""So many outboxes after one."""
 
 
 class PipelineLag(NamedTuple):
@@ -138,17 +135,19 @@ class Statements:
     def behind(self, names: list[str]) -> set[str]:
         return {row[0] for row in self._run("pipelines_behind", names=names)}
 
-    def outbox_pages(self, max_outboxes: int) -> Iterator[Page]:
-        """All outboxes, so many at a time; each page is read when it is asked for."""
+    def outbox_pages(
+        self, statement: Literal["outbox_page_ahead", "outbox_page_unsettled"], most: int
+    ) -> Iterator[Any]:
+        """What the statement says of all outboxes, so many at a time: outboxes, last_id, and names of some of them."""
         after_id, full = 0, True
         while full:
-            yield {"after_id": after_id, "max_outboxes": max_outboxes}
-            [end] = self._run("outbox_page_end", after_id=after_id, max_outboxes=max_outboxes)
-            after_id, full = end.last_id, end.outboxes == max_outboxes
+            [page] = self._run(statement, after_id=after_id, max_outboxes=most)
+            after_id, full = page.last_id, page.outboxes == most
+            yield page
 
-    def offsets_ahead(self, page: Page) -> list[Any]:
+    def offsets_ahead(self, outboxes: Sequence[str]) -> list[Any]:
         """Consumer groups that pass over new messages: outbox, consumer_group, offset_id, last_id."""
-        return self._run("offsets_ahead", **page)
+        return self._run("offsets_ahead", names=list(outboxes))
 
     def lag(self, names: list[str]) -> list[PipelineLag]:
         """Of those that are behind."""
@@ -183,9 +182,9 @@ class Statements:
         """Whether this scheduler is the one that asks for maintenance now."""
         return bool(self._run("chore_take", interval_seconds=interval_seconds))
 
-    def holds(self, page: Page) -> list[Any]:
+    def holds(self, outboxes: Sequence[str]) -> list[Any]:
         """What is held for some time only: outbox, consumer_group, seconds_left and more."""
-        return self._run("holds_page", **page)
+        return self._run("holds_of", names=list(outboxes))
 
     def _run(self, statement: str, /, **parameters: Any) -> list[Any]:
         with database_errors(), self._connection.cursor(row_factory=namedtuple_row) as cursor:

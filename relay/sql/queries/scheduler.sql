@@ -197,21 +197,25 @@ select m.name, m.outbox_id, m.offset_id, e.last_id
   from measured m join ends e on e.outbox_id = m.outbox_id
  where e.last_id > m.offset_id
 
--- name: offsets_ahead
--- Of so many outboxes after one: consumer groups whose offset lies above the last id, so that they pass over new messages.
+-- name: outbox_page_ahead
+-- The outboxes after one, so many of them: the last of them (null: there is none), how many, and those of which a group passes over
+-- new messages, because its offset lies above the last id.
 with page as materialized (
     select o.outbox_id, o.name from tide.outbox o where o.outbox_id > %(after_id)s order by o.outbox_id limit %(max_outboxes)s
 )
-select p.name as outbox, g.name as consumer_group, g.offset_id, e.last_id
+select max(p.outbox_id) as last_id, count(*) as outboxes,
+       coalesce(array_agg(p.name) filter (where exists (
+           select from tide.consumer_group g where g.outbox_id = p.outbox_id and g.offset_id > e.last_id)), '{}') as ahead
   from page p
   join tide.outbox_last_ids(array(select outbox_id from page)) e on e.outbox_id = p.outbox_id
-  join tide.consumer_group g on g.outbox_id = e.outbox_id and g.offset_id > e.last_id
- order by 1, 2
 
--- name: outbox_page_end
--- The last of so many outboxes after one, and how many there are.
-select max(p.outbox_id) as last_id, count(*) as outboxes
-  from (select o.outbox_id from tide.outbox o where o.outbox_id > %(after_id)s order by o.outbox_id limit %(max_outboxes)s) p
+-- name: offsets_ahead
+-- Consumer groups of these outboxes that pass over new messages.
+select o.name as outbox, g.name as consumer_group, g.offset_id, tide.outbox_last_id(o.outbox_id) as last_id
+  from tide.outbox o
+  join tide.consumer_group g on g.outbox_id = o.outbox_id
+ where o.name = any(%(names)s) and g.offset_id > tide.outbox_last_id(o.outbox_id)
+ order by 1, 2
 
 -- name: publisher_ages
 -- How long the oldest open publisher has been open, for those of these outboxes that have one. The marks are read once to
@@ -234,22 +238,28 @@ select o.name as outbox, h.consumer_group, h.pipeline, h.state, h.messages, h.se
                                    where p.group_id = g.group_id and r.ended_at is null)))
  order by h.seconds_left
 
--- name: holds_page
--- The same, of so many outboxes after one.
+-- name: outbox_page_unsettled
+-- The outboxes after one, so many of them: the last of them (null: there is none), how many, and those in which a group may hold
+-- something.
 with page as materialized (
     select o.outbox_id, o.name from tide.outbox o where o.outbox_id > %(after_id)s order by o.outbox_id limit %(max_outboxes)s
-), unsettled as materialized (
-    select p.name
-      from page p
-      join tide.outbox_last_ids(array(select outbox_id from page)) e on e.outbox_id = p.outbox_id
-     where exists (select from tide.consumer_group g
-                    where g.outbox_id = p.outbox_id
-                      and (g.offset_id < e.last_id
-                           or exists (select from tide.pipeline i join tide.replay r on r.pipeline = i.name
-                                       where i.group_id = g.group_id and r.ended_at is null)))
 )
+select max(p.outbox_id) as last_id, count(*) as outboxes,
+       coalesce(array_agg(p.name) filter (where exists (
+           select from tide.consumer_group g
+            where g.outbox_id = p.outbox_id
+              and (g.offset_id < e.last_id
+                   or exists (select from tide.pipeline i join tide.replay r on r.pipeline = i.name
+                               where i.group_id = g.group_id and r.ended_at is null)))), '{}') as unsettled
+  from page p
+  join tide.outbox_last_ids(array(select outbox_id from page)) e on e.outbox_id = p.outbox_id
+
+-- name: holds_of
+-- What consumer groups keep retention from removing in these outboxes, and only for some time yet.
 select u.name as outbox, h.consumer_group, h.pipeline, h.state, h.messages, h.seconds_left, h.ending
-  from unsettled u cross join lateral tide.outbox_holds(u.name) h
+  from unnest(%(names)s::text[]) u (name)
+  join tide.outbox o on o.name = u.name
+  cross join lateral tide.outbox_holds(o.name) h
  where h.messages > 0 and h.seconds_left is not null
 
 -- name: job_numbers

@@ -70,9 +70,9 @@ class Statements:
         """Of so many inboxes after a name, by name: name, dead (None: it could not be looked at)."""
         return self._run("inbox_dead_page", after_name=after_name, max_inboxes=max_inboxes)
 
-    def schedules_due(self, queues: list[str]) -> list[Any]:
+    def schedules_due(self, queues: Sequence[str]) -> list[Any]:
         """Of these queues: schedule, queue, cron, time_zone, missed, next_at, now."""
-        return self._run("schedules_due", queues=queues)
+        return self._run("schedules_due", queues=list(queues))
 
     def fire_schedule(
         self,

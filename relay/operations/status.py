@@ -60,7 +60,7 @@ def _read(connection: Connection, names: Sequence[str]) -> Iterator[Facts]:
     lags = _read_lags(connection, messages, outboxes)
     holds = _read_holds(connection, messages)
     dead = _read_dead(connection, pipelines)
-    held_by = strangers(connection, [row["name"] for row in pipelines])
+    held_by = strangers(connection, {row["name"]: row["relay_group_id"] or "" for row in pipelines})
     for row in pipelines:
         outbox, lag = outboxes.get(row["outbox_id"]), lags.get((row["outbox_id"], row["offset_id"]))
         yield Facts(row, schedulers, outbox, lag, holds.get(row["name"]), held_by.get(row["name"]),

@@ -14,7 +14,7 @@ import pytest
 import redis
 
 from relay.local.servers import EmbeddedRedis
-from relay.operations.locks import lock_key
+from relay.operations.locks import lock_key, slot_of
 from tests.cli.command import invoke
 from tests.cli.test_status import make_pipeline, publish, status
 from tests.e2e.fleet import fleet
@@ -126,7 +126,7 @@ def test_sessions_that_hold_locks_like_ours_are_named(database: Database) -> Non
         assert found["result"] == "warning" and "application_name idle shop" in found["found"]
         assert f"pg_terminate_backend({stranger.info.backend_pid})" in found["fix"]
         stranger.execute("select pg_advisory_unlock_all()")
-        stranger.execute("select pg_advisory_lock(%s::bigint)", [lock_key("p")])
+        stranger.execute("select pg_advisory_lock(%s::bigint)", [lock_key(slot_of("p", ""))])
         found = findings(database.url)[1]["locks"]
         assert found["result"] == "failed" and "holds the lock of pipeline p" in found["found"]
         assert f"pg_terminate_backend({stranger.info.backend_pid})" in found["fix"]

@@ -19,6 +19,7 @@ create table tide.outbox (
     retention_hours   int not null default 24 check (retention_hours >= 0),
     max_payload_bytes int not null default 1048576 check (max_payload_bytes between 1 and 268435456),
     partition_size    bigint not null default 1000000 check (partition_size between 1000 and 1000000000),
+    partitions_end    bigint not null default 0,
     ids               regclass not null,
     created_at        timestamptz not null default now(),
     guarded           boolean not null default false,
@@ -31,6 +32,7 @@ create table tide.outbox (
 );
 comment on column tide.outbox.kind is 'What it holds. One of jobs is called jobs/<queue> and is a queue: see tide.job_queue.';
 comment on column tide.outbox.partition_size is 'Ids per partition of tide.message; see tide.outbox_extend.';
+comment on column tide.outbox.partitions_end is 'The first id above its range partitions, kept by tide.attach_partition: catalogs are not read to see whether the next is due.';
 comment on column tide.outbox.ids is 'The sequence that numbers the messages. CACHE 1: the horizon depends on it.';
 comment on column tide.outbox.guarded is 'Whether a publish asks for the right to this outbox; see tide.outbox_grant_publish.';
 
@@ -846,7 +848,7 @@ select p.kind, 'function', unnest(p.names)
         'outbox_set_retention', 'outbox_retain', 'inbox_retain', 'dead_letter_retain', 'config_history_retain']),
     -- What tells how things are, and shows neither messages nor configurations.
     ('reader', array[
-        'outbox_status', 'outbox_last_id', 'outbox_horizon', 'outbox_oldest_publisher_seconds', 'outbox_holds',
+        'outbox_status', 'outbox_last_id', 'outbox_last_ids', 'outbox_horizon', 'outbox_oldest_publisher_seconds', 'outbox_holds',
         'consumer_lag', 'consumer_status', 'inbox_status', 'inbox_health', 'inbox_ordering_gaps',
         'relay_dlq_stats', 'relay_replays', 'table_outbox_status', 'setting_number', 'setting_is_on', 'outbox_of',
         'see_anything', 'database_identity', 'job_state', 'job_list', 'job_stats', 'job_unknown_handlers', 'job_queue_list', 'job_uuid', 'job_of_uuid']),
@@ -882,7 +884,7 @@ select p.kind, 'function', unnest(p.names)
         'inbox_relation', 'inbox_claimable', 'inbox_waiting', 'inbox_is_next', 'inbox_heads', 'inbox_lock', 'inbox_lock_next',
         'inbox_lock_aggregates']),
     ('relay', array[
-        'outbox_horizon', 'outbox_last_id', 'outbox_needs_partition', 'outbox_extend', 'outbox_oldest_publisher_seconds',
+        'outbox_horizon', 'outbox_last_id', 'outbox_last_ids', 'outbox_needs_partition', 'outbox_extend', 'outbox_oldest_publisher_seconds',
         'outbox_retain', 'outbox_holds', 'inbox_retain', 'dead_letter_retain', 'config_history_retain', 'consumers_reap',
         'database_identity', 'job_state', 'job_list', 'job_stats', 'job_unknown_handlers', 'job_queue_list']),
     ('api', array['inbox_look']),

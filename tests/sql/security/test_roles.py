@@ -15,6 +15,7 @@ from relay.models import Drain, Failure
 from relay.settings import Settings
 from relay.sql import query, statements
 from scheduler.session import Session
+from tests.scheduler.owning import let_go, own
 from tests.sql.support import (
     LEASE_MS,
     begin,
@@ -176,17 +177,20 @@ def test_a_relay_runs_a_scheduler(database, role):
         session.heartbeat()
         assert session.evict(10) == []
         assert session.schedulers_alive() == 1
-        [row] = session.pipelines()
+        assert len(session.pipeline_buckets()) == 1
+        [row] = session.pipelines(["p"])
+        assert session.pipeline_revisions([row["bucket"]]) == [("p", row["bucket"], row["revision"], False)]
         session.mark_invalid("p", row["revision"], "bad")
         session.mark_invalid("p", row["revision"], None)
         assert session.unowned(["p"]) == ["p"]
-        assert session.take(["p"]) == ["p"]
+        assert own(session, "p") == ["p"]
         [raised] = session.raise_epochs(["p"])
         session.silence(Drain("p", raised.epoch, 1, LEASE_MS))
         assert session.behind(["p"]) == {"p"}
         assert [row.name for row in session.lag(["p"])] == ["p"]
-        session.extend_outboxes()
-        session.release(["p"])
+        assert session.outbox_page(0, 10).needing == session.outboxes_needing(["orders"]) == ["orders"]
+        session.extend_outbox("orders")
+        let_go(session, "p")
     finally:
         session.close()
 

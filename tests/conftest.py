@@ -18,6 +18,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from relay import known_secrets, reach
 from relay.local import server_process
@@ -49,6 +50,10 @@ from tests.services.redis import EMBEDDED, name_of, program_of
 
 NEWEST = 18
 
+# A property may take as long as it takes: no test asserts a time, and a machine may be busy.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
+
 
 def pytest_configure() -> None:
     """Each test process has ports of its own, also beside another run on the same machine."""
@@ -73,6 +78,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "run_dir" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.service)
+
+
+def refuse_unmarked(items: list[pytest.Item]) -> None:
+    """A server is asked for, though no test of this run is marked: one asks by `getfixturevalue`, unseen before."""
+    if not any(item.get_closest_marker("service") for item in items):
+        pytest.fail("a test that starts a server takes the fixture `run_dir`, which marks it as one that does")
 
 
 def own_ports() -> range:
@@ -105,8 +116,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 @pytest.fixture(scope="session")
-def run_dir() -> Iterator[Path]:
+def run_dir(request: pytest.FixtureRequest) -> Iterator[Path]:
     """A folder for the services of this run. Under a short path that PostgreSQL's user can reach."""
+    refuse_unmarked(request.session.items)
     folder = Path(tempfile.mkdtemp(prefix="tide-test-"))
     folder.chmod(0o755)
     yield folder

@@ -152,6 +152,7 @@ class Drainer:
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._error: BaseException | None = None
         self.troubles = 0
+        self.reasons: list[str] = []
 
     def wait_for(self, written: int = 0, troubles: int = 0) -> None:
         deadline = time.monotonic() + Limits.patience_seconds
@@ -178,8 +179,9 @@ class Drainer:
     def _step(self) -> None:
         try:
             store(self._source, self._inbox, receive(self._source, self._batch, 0.05))
-        except NotConnected:
+        except NotConnected as error:
             self.troubles += 1
+            self.reasons.append(str(error))
             with contextlib.suppress(NotConnected):
                 self._source.open(self._inbox.positions)
             self._enough.wait(0.02)

@@ -14,7 +14,7 @@ from tests.waiting import wait_until
 
 
 @pytest.fixture(params=["redis_server", "rabbitmq_server"])
-def url(request):
+def url(request, run_dir):
     return request.getfixturevalue(request.param).url
 
 

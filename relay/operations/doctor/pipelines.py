@@ -1,6 +1,7 @@
 """The checks of `relay doctor` that concern pipelines, as seen from the process that runs it."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
 
 from relay.database.connection import Connection
 from relay.errors import ConfigError
@@ -18,16 +19,21 @@ _RECEIVED_BY_API = "api"
 def pipelines(connection: Connection, _settings: Settings) -> Iterator[Finding]:
     """Configurations, client libraries and secrets of all pipelines."""
     found = rows(connection, "pipeline_list", names=None)
+    # What is installed is read from files: once for each backend.
+    lacks = cache(missing_distributions)
     bad = 0
     for row in found:
-        for finding in _pipeline(row["name"], row["direction"], row["config"]):
+        for finding in _pipeline(row["name"], row["direction"], row["config"], lacks):
             bad += 1
             yield finding
     if not bad:
         yield ok("pipelines", f"{len(found)}, all valid" if found else "none yet")
 
 
-def _pipeline(name: str, direction: str, config: dict[str, object]) -> Iterator[Finding]:
+Lacks = Callable[[str], list[str]]
+
+
+def _pipeline(name: str, direction: str, config: dict[str, object], lacks: Lacks) -> Iterator[Finding]:
     check = f"pipeline {name}"
     try:
         parse_stored(direction, config)
@@ -40,7 +46,7 @@ def _pipeline(name: str, direction: str, config: dict[str, object]) -> Iterator[
         yield failed(check, mask(f"invalid: {error}"), f"relay {verb} with a valid configuration")
         return
     if direction != "jobs":
-        yield from _libraries(check, config)
+        yield from _libraries(check, config, lacks)
     try:
         resolve(config)
     except ConfigError as error:
@@ -49,10 +55,10 @@ def _pipeline(name: str, direction: str, config: dict[str, object]) -> Iterator[
         yield warning(check, f"unresolved secret in this process: {error}", fix)
 
 
-def _libraries(check: str, config: dict[str, object]) -> Iterator[Finding]:
+def _libraries(check: str, config: dict[str, object], lacks: Lacks) -> Iterator[Finding]:
     backend = str(config.get("sink_type") or config["source_type"])
     extra = _RECEIVED_BY_API if config.get("source_type") == "webhook" else backend.replace("_", "-")
-    if absent := missing_distributions(extra):
+    if absent := lacks(extra):
         fix = f"where it runs: pip install '{DISTRIBUTION}[{extra}]'"
         yield failed(check, f"{backend} needs {', '.join(absent)}, which is not installed here", fix)
 

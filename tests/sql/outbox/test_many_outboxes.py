@@ -1,0 +1,131 @@
+"""What is done with one outbox asks nothing of thousands of others: no table, no lock, no wait."""
+
+from contextlib import ExitStack
+
+import pytest
+
+from relay.operations import outboxes, pages
+from relay.operations.doctor import database as checks
+from relay.operations.status import read_status
+from relay.settings import Settings
+from tests.sql.support import make_outbox, make_pipeline, publish, relay_session
+from workers import maintenance
+
+HUNDRED = 100
+NONE = Settings(postgres_url="postgresql://")
+
+
+@pytest.fixture
+def db(database):
+    with database.connect() as connection:
+        yield connection
+
+
+def far(connection, name: str) -> int:
+    """An outbox that is made a hundred outboxes later; its number."""
+    connection.execute(
+        "select setval(pg_get_serial_sequence('tide.outbox', 'outbox_id'), %s + max(outbox_id)) from tide.outbox",
+        [HUNDRED],
+    )
+    return make_outbox(connection, name)
+
+
+def test_who_publishes_sets_up_a_hundred_outboxes_at_most(db):
+    numbers = [make_outbox(db, name) for name in ("a", "b", "c")] + [far(db, "d"), far(db, "e")]
+    assert [number // HUNDRED for number in numbers] == [0, 0, 0, 1, 2]
+    trees = (
+        "select inhparent::regclass::text, count(*) from pg_inherits where inhparent = any (%s::regclass[]) group by 1"
+    )
+    found = dict(db.execute(trees, [["tide.message", "tide.message_hundred_0", "tide.message_hundred_1"]]).fetchall())
+    assert found == {"tide.message": 3, "tide.message_hundred_0": 3, "tide.message_hundred_1": 1}
+    with db.transaction():
+        publish(db, "d")
+        locked = """
+            select array_agg(distinct c.relname::text) from pg_locks l join pg_class c on c.oid = l.relation
+             where l.pid = pg_backend_pid() and c.relname ~ '^message_hundred_[0-9]+$'"""
+        assert db.execute(locked).fetchone() == (["message_hundred_1"],)
+
+
+def test_an_outbox_is_dropped_beside_an_open_publisher_of_another_hundred(database, db):
+    make_outbox(db, "orders")
+    far(db, "old")
+    with database.connect(autocommit=False) as idle:
+        publish(idle, "orders")
+        db.execute("select tide.outbox_drop('old')")
+        idle.commit()
+    assert db.execute("select name from tide.outbox").fetchall() == [("orders",)]
+
+
+def test_a_hundred_is_made_by_one_of_two_that_come_first(database, db):
+    """The second waits for the first, and finds the hundred made."""
+    with database.connect(autocommit=False) as first:
+        make_outbox(first, "a")
+        with database.connect() as second:
+            second.execute("set statement_timeout = '10s'")
+            first.commit()
+            make_outbox(second, "b")
+    assert publish(db, "a") == publish(db, "b") == 1
+
+
+def test_queues_of_jobs_are_in_hundreds_too(db):
+    db.execute("select tide.job_queue_create('mail')")
+    tables = (
+        "select to_regclass('tide.job_hundred_0') is not null, to_regclass('tide.job_attempt_hundred_0') is not null"
+    )
+    assert db.execute(tables).fetchone() == (True, True)
+
+
+class Statements:
+    """What a session executes, with its parameters."""
+
+    def __init__(self, connection) -> None:
+        self.seen = []
+        statements, plain = self.seen, connection.cursor_factory
+
+        class Cursor(plain):
+            def execute(self, statement, parameters=None, **options):
+                statements.append((statement, parameters))
+                return super().execute(statement, parameters, **options)
+
+        connection.cursor_factory = Cursor
+
+
+def asked_at_once(connection, statements) -> dict:
+    """By statement: of how many outboxes it locks something until it ends."""
+    locked = """
+        select count(distinct substring(c.relname from '^message_([0-9]+)')) from pg_locks l join pg_class c on c.oid = l.relation
+         where l.pid = pg_backend_pid()"""
+    found = {}
+    for statement, parameters in statements:
+        with connection.transaction(force_rollback=True):
+            connection.execute(statement, parameters)
+            [number] = connection.execute(locked).fetchone()
+        found[str(statement)] = max(number, found.get(str(statement), 0))
+    return found
+
+
+DONE = {
+    "relay outbox list": outboxes.list_outboxes,
+    "relay status": read_status,
+    "partitions": lambda connection: list(checks.partitions(connection, NONE)),
+    "ids": lambda connection: list(checks.ids(connection, NONE)),
+    "retention": lambda connection: list(checks.retention(connection, NONE)),
+    "maintenance": maintenance.run_once,
+}
+
+
+@pytest.mark.parametrize("what", DONE)
+def test_no_statement_asks_all_outboxes_at_once(database, db, monkeypatch, what):
+    """The lock table of a server has room for a few thousand locks."""
+    monkeypatch.setattr(pages, "PAGE_OUTBOXES", 2)
+    monkeypatch.setattr(maintenance, "PAGE_OUTBOXES", 2)
+    for name in ("a", "b", "c", "d", "e"):
+        make_pipeline(database, name, name)
+        db.execute("select tide.relay_disable(%s)", [name])
+        publish(db, name)
+    with ExitStack() as stack:
+        session = stack.enter_context(relay_session(database.url))
+        statements = Statements(session)
+        DONE[what](session)
+        asked = asked_at_once(stack.enter_context(relay_session(database.url)), list(statements.seen))
+    assert max(asked.values()) in (1, 2), asked

@@ -28,12 +28,16 @@ log = structlog.get_logger(__name__)
 # A thread that does maintenance drains nothing meanwhile.
 TURN_SECONDS = 10.0
 MAX_ROWS = 10_000
+# A session of PostgreSQL keeps what it knows of each table that it has opened, some 100 kB an outbox, until it ends.
+MAX_KNOWN_OUTBOXES = 500
 
 
 @dataclass(slots=True)
 class Counts:
     """What a turn has done."""
 
+    outboxes: int = 0
+    """That were asked whether there is something to do."""
     truncated: int = 0
     """Partitions of outboxes emptied."""
     dropped: int = 0
@@ -60,6 +64,8 @@ def run(resources: Resources) -> None:
             counts = run_once(connection, stopping=resources.stop.is_set)
             if not (counts.busy or counts.failed or resources.stop.is_set()):
                 connection.execute(query("maintenance_done"))
+            if counts.outboxes > MAX_KNOWN_OUTBOXES:
+                connection.close()  # the pool opens another
     except RelayError as error:
         log.error("maintenance abandoned until the next turn", reason=str(error))
     else:
@@ -99,6 +105,7 @@ class _Turn:
     def _outboxes(self) -> list[str]:
         """Those with something to do. A statement holds a lock for each outbox that it asks: so it asks for a few."""
         outbox_ids = [row[0] for row in self._rows("maintenance_outbox_ids")]
+        self.counts.outboxes = len(outbox_ids)
         pages = [outbox_ids[first : first + PAGE_OUTBOXES] for first in range(0, len(outbox_ids), PAGE_OUTBOXES)]
         return [row[0] for page in pages for row in self._rows("maintenance_outboxes", outbox_ids=page)]
 

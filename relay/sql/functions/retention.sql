@@ -216,6 +216,10 @@ begin
         perform tide.outbox_cut(box);
         perform tide.outbox_retained(box, top);
     end if;
+    -- Where every group has settled everything nothing is held, and no plan is made to see that.
+    if not exists (select from tide.outbox_groups(box.outbox_id) g where g.settled_id < tide.outbox_last_id(box.outbox_id)) then
+        return;
+    end if;
     select string_agg(format('%s (%s) holds %s messages, the oldest %s, for %s hours more',
                              h.consumer_group, h.state, h.messages, h.oldest_id, greatest(round(h.seconds_left / 3600), 0)), '; ')
       into warning from tide.outbox_holds(box.name) h where h.ending and h.messages > 0;

@@ -8,7 +8,7 @@ from relay.operations import outboxes, pages
 from relay.operations.doctor import database as checks
 from relay.operations.status import read_status
 from relay.settings import Settings
-from tests.sql.support import make_outbox, make_pipeline, publish, relay_session
+from tests.sql.support import make_outbox, make_pipeline, publish, publish_many, relay_session
 from workers import maintenance
 
 HUNDRED = 100
@@ -75,6 +75,49 @@ def test_queues_of_jobs_are_in_hundreds_too(db):
     assert db.execute(tables).fetchone() == (True, True)
 
 
+OFTEN = 8
+"""So often that a plan would be kept that is for any outbox."""
+CALLS = [
+    "select tide.outbox_publish('orders', '1')",
+    "select tide.outbox_publish_many('orders', array['1', '2']::jsonb[])",
+    "select tide.poll_outbox('g', 'worker')",
+    "select tide.poll_outbox('g', 'worker'); select tide.commit_offset('g', 'worker', 2)",
+    "select * from tide.consumer_lag('g')",
+    "select * from tide.consumer_status('g')",
+    "select * from tide.outbox_status('orders')",
+    "select * from tide.outbox_holds('orders')",
+    "select * from tide.outbox_retain('orders')",
+    "select tide.outbox_highest_id(1)",
+    "select tide.outbox_skip_ids('orders', 1000, true)",
+    "select tide.outbox_extend('orders')",
+    "select * from tide.relay_replay_preview('p', 1, 2)",
+    "select * from tide.relay_replay_span('p', now() - interval '1 hour', now())",
+    "select tide.relay_replay('p', 1, 2)",
+]
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_no_call_touches_the_tables_of_another_outbox(database, db, call):
+    """A plan over the root locks, and sets up, what it is not told at once to leave out."""
+    make_pipeline(database)
+    for name in ("a", "b", "c"):
+        make_outbox(db, name)
+    far(db, "d")
+    db.execute("select tide.create_consumer_group('g', 'orders')")
+    publish_many(db, 2)
+    db.execute("update tide.consumer_group set offset_id = 2 where not polled")
+    others = """
+        select array_agg(distinct c.relname::text) from pg_locks l join pg_class c on c.oid = l.relation
+         where l.pid = pg_backend_pid() and c.relname ~ '^message_(hundred_)?[0-9]'
+           and c.relname !~ '^message_(1|hundred_0)(_|$)'"""
+    touched = []
+    for _ in range(OFTEN):
+        with db.transaction(force_rollback=True):
+            db.execute(call)
+            touched += db.execute(others).fetchone()
+    assert touched == [None] * OFTEN
+
+
 class Statements:
     """What a session executes, with its parameters."""
 
@@ -93,8 +136,8 @@ class Statements:
 def asked_at_once(connection, statements) -> dict:
     """By statement: of how many outboxes it locks something until it ends."""
     locked = """
-        select count(distinct substring(c.relname from '^message_([0-9]+)')) from pg_locks l join pg_class c on c.oid = l.relation
-         where l.pid = pg_backend_pid()"""
+        select count(distinct substring(c.relname from '^message_([0-9]+)'))
+          from pg_locks l join pg_class c on c.oid = l.relation where l.pid = pg_backend_pid()"""
     found = {}
     for statement, parameters in statements:
         with connection.transaction(force_rollback=True):

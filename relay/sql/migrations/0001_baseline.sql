@@ -22,7 +22,7 @@ create table tide.outbox (
     ids               regclass not null,
     created_at        timestamptz not null default now(),
     guarded           boolean not null default false,
-    -- Up to this id there is nothing for retention: while it is the last one, retention need not look. See tide.outbox_retain.
+    -- Up to this id there is nothing for retention: while it is the last one, retention does not look. See tide.outbox_retained.
     retained_id       bigint,
     -- What the mark of a publisher needs, made once: see functions/publish.sql.
     mark_class        int not null generated always as (1952670720 + outbox_id % 1000000) stored,

@@ -1,9 +1,12 @@
 """What is done with one outbox asks nothing of thousands of others: no table, no lock, no wait."""
 
-from contextlib import ExitStack
+from collections.abc import Callable
+from typing import Any, ClassVar
 
+import psycopg
 import pytest
 
+from relay.database.connection import Connection
 from relay.operations import outboxes, pages
 from relay.operations.doctor import database as checks
 from relay.operations.status import read_status
@@ -118,36 +121,32 @@ def test_no_call_touches_the_tables_of_another_outbox(database, db, call):
     assert touched == [None] * OFTEN
 
 
-class Statements:
-    """What a session executes, with its parameters."""
+class Statements(psycopg.ClientCursor):
+    """A cursor that keeps what it executes, with the parameters."""
 
-    def __init__(self, connection) -> None:
-        self.seen = []
-        statements, plain = self.seen, connection.cursor_factory
+    seen: ClassVar[list[Any]] = []
 
-        class Cursor(plain):
-            def execute(self, statement, parameters=None, **options):
-                statements.append((statement, parameters))
-                return super().execute(statement, parameters, **options)
-
-        connection.cursor_factory = Cursor
+    def execute(self, query: Any, params: Any = None, **options: Any) -> Any:
+        self.seen.append((query, params))
+        return super().execute(query, params, **options)
 
 
-def asked_at_once(connection, statements) -> dict:
+def asked_at_once(connection: Connection, statements: list[Any]) -> dict[str, int]:
     """By statement: of how many outboxes it locks something until it ends."""
     locked = """
         select count(distinct substring(c.relname from '^message_([0-9]+)'))
           from pg_locks l join pg_class c on c.oid = l.relation where l.pid = pg_backend_pid()"""
-    found = {}
+    found: dict[str, int] = {}
     for statement, parameters in statements:
         with connection.transaction(force_rollback=True):
             connection.execute(statement, parameters)
-            [number] = connection.execute(locked).fetchone()
-        found[str(statement)] = max(number, found.get(str(statement), 0))
+            row = connection.execute(locked).fetchone()
+        assert row
+        found[str(statement)] = max(row[0], found.get(str(statement), 0))
     return found
 
 
-DONE = {
+DONE: dict[str, Callable[[Connection], object]] = {
     "relay outbox list": outboxes.list_outboxes,
     "relay status": read_status,
     "partitions": lambda connection: list(checks.partitions(connection, NONE)),
@@ -166,9 +165,11 @@ def test_no_statement_asks_all_outboxes_at_once(database, db, monkeypatch, what)
         make_pipeline(database, name, name)
         db.execute("select tide.relay_disable(%s)", [name])
         publish(db, name)
-    with ExitStack() as stack:
-        session = stack.enter_context(relay_session(database.url))
-        statements = Statements(session)
+    seen = Statements.seen
+    seen.clear()
+    with relay_session(database.url) as session:
+        session.cursor_factory = Statements
         DONE[what](session)
-        asked = asked_at_once(stack.enter_context(relay_session(database.url)), list(statements.seen))
+    with relay_session(database.url) as session:
+        asked = asked_at_once(session, [*seen])
     assert max(asked.values()) in (1, 2), asked

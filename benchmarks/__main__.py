@@ -17,6 +17,7 @@ from benchmarks import (
     jobs_engine,
     jobs_sql,
     latency,
+    many,
     matrix,
     memory,
     publish,
@@ -53,6 +54,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "retention": retention.run,
     "memory": memory.run,
     "status": status.run,
+    "many": many.run,
     "scaling": scaling.run,
 }
 

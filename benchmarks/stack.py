@@ -166,6 +166,12 @@ class Stack:
     def relay(self, database: Database, *, processes: int = 1, **variables: str) -> Iterator[Relay]:
         """`variables` are settings, such as RELAY_JOB_MODULES."""
         self.redis.flush()
+        with self.another_relay(database, processes=processes, **variables) as relay:
+            yield relay
+
+    @contextlib.contextmanager
+    def another_relay(self, database: Database, *, processes: int = 1, **variables: str) -> Iterator[Relay]:
+        """The same, while others run on the broker."""
         environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith(("RELAY_", "PGTRICKLE_"))},
             "RELAY_POSTGRES_URL": database.url,

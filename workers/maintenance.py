@@ -8,6 +8,7 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import psycopg
@@ -16,6 +17,7 @@ from psycopg.rows import namedtuple_row
 
 from relay.database.connection import READ_ONLY, Connection, database_errors, pooled
 from relay.errors import NotConnected, RelayError
+from relay.operations.pages import PAGE_OUTBOXES
 from relay.process.metrics import worker_metrics
 from relay.reasons import reason_of
 from relay.sql import query
@@ -26,12 +28,16 @@ log = structlog.get_logger(__name__)
 # A thread that does maintenance drains nothing meanwhile.
 TURN_SECONDS = 10.0
 MAX_ROWS = 10_000
+# A session of PostgreSQL keeps what it knows of each table that it has opened, some 100 kB an outbox, until it ends.
+MAX_KNOWN_OUTBOXES = 500
 
 
 @dataclass(slots=True)
 class Counts:
     """What a turn has done."""
 
+    outboxes: int = 0
+    """That were asked whether there is something to do."""
     truncated: int = 0
     """Partitions of outboxes emptied."""
     dropped: int = 0
@@ -60,6 +66,8 @@ def run(resources: Resources) -> None:
             counts = run_once(connection, stopping=resources.stop.is_set)
             if not (counts.busy or counts.failed or resources.stop.is_set()):
                 connection.execute(query("maintenance_done"))
+            if counts.outboxes > MAX_KNOWN_OUTBOXES:
+                connection.close()  # the pool opens another
     except RelayError as error:
         log.error("maintenance abandoned until the next turn", reason=str(error))
     else:
@@ -75,13 +83,11 @@ def run_once(
     """
     turn = _Turn(connection, time.monotonic() + seconds, stopping)
     turn.reap()
-    for name in turn.names("maintenance_outboxes"):
-        turn.outbox(name)
-    for name in turn.names("maintenance_inboxes"):
-        turn.inbox(name)
     turn.dead_letters()
     turn.history()
     turn.streams()
+    for step in turn.steps():
+        step()
     return turn.counts
 
 
@@ -92,11 +98,19 @@ class _Turn:
         self._stopping = stopping
         self.counts = Counts()
 
-    def names(self, statement: str) -> list[str]:
+    def steps(self) -> list[Callable[[], None]]:
         """In random order, so that time does not always run out for the same outbox or inbox."""
-        names = [row[0] for row in self._rows(statement)]
-        random.shuffle(names)
-        return names
+        steps = [partial(self.outbox, name) for name in self._outboxes()]
+        steps += [partial(self.inbox, row[0]) for row in self._rows("maintenance_inboxes")]
+        random.shuffle(steps)
+        return [*steps]
+
+    def _outboxes(self) -> list[str]:
+        """Those with something to do. A statement holds a lock for each outbox that it asks: so it asks for a few."""
+        outbox_ids = [row[0] for row in self._rows("maintenance_outbox_ids")]
+        self.counts.outboxes = len(outbox_ids)
+        pages = [outbox_ids[first : first + PAGE_OUTBOXES] for first in range(0, len(outbox_ids), PAGE_OUTBOXES)]
+        return [row[0] for page in pages for row in self._rows("maintenance_outboxes", outbox_ids=page)]
 
     def reap(self) -> None:
         if found := self._one("consumers_reap"):

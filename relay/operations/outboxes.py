@@ -6,6 +6,7 @@ from datetime import datetime
 
 from relay.errors import ConfigError
 from relay.operations.base import Connection, one, rows
+from relay.operations.pages import pages
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +59,13 @@ def create(connection: Connection, name: str) -> bool:
 
 def list_outboxes(connection: Connection) -> list[OutboxSummary]:
     """By name. Queues of jobs are not among them."""
-    return [OutboxSummary(**row) for row in rows(connection, "outbox_list", outbox=None)]
+    return [OutboxSummary(**row) for row in pages(connection, "outbox_list")]
 
 
 def show(connection: Connection, name: str) -> OutboxShown:
     """Raises ConfigError if it does not exist, or is a queue of jobs."""
-    for summary in rows(connection, "outbox_list", outbox=name):
+    found = [row["outbox_id"] for row in rows(connection, "outbox_id", outbox=name)]
+    for summary in pages(connection, "outbox_list", found):
         [status] = rows(connection, "outbox_show", outbox=name)
         readers = [Reader(**row) for row in rows(connection, "outbox_show_groups", outbox=name)]
         return OutboxShown(**summary, **status, readers=readers)

@@ -14,6 +14,7 @@ from relay.operations import fleet, inboxes, job_queues, status_facts
 from relay.operations.base import rows
 from relay.operations.lag import Behind, Lags, read_lags
 from relay.operations.locks import strangers
+from relay.operations.pages import pages
 from relay.operations.status_facts import Facts, Outbox, Row, Status
 from relay.operations.status_reasons import judge
 
@@ -84,14 +85,14 @@ def _read_outboxes(connection: Connection, pipelines: Sequence[Row]) -> dict[int
     Where no publisher is open, the last id that was read before is the horizon.
     """
     names = {row["outbox_id"]: row["outbox"] for row in pipelines if row["outbox_id"] is not None}
-    found = rows(connection, "status_last_ids", outbox_ids=list(names))
+    found = pages(connection, "status_last_ids", list(names))
     last_ids: dict[int, int | None] = {row["outbox_id"]: row["last_id"] for row in found}
     publishers: dict[str, list[Row]] = defaultdict(list)
     others: dict[str, list[Row]] = defaultdict(list)
     for holder in rows(connection, "status_publishers"):
         (publishers if holder["publishes"] else others)[holder["outbox"]].append(holder)
     published_to = [outbox_id for outbox_id, name in names.items() if name in publishers]
-    found = rows(connection, "status_horizons", outbox_ids=published_to) if published_to else []
+    found = pages(connection, "status_horizons", published_to)
     horizons: dict[int, int] = {row["outbox_id"]: row["horizon"] for row in found}
     return {
         outbox_id: Outbox(
@@ -119,6 +120,6 @@ def _read_holds(connection: Connection, pipelines: Sequence[Row]) -> dict[str, f
     """Seconds that retention still waits, by pipeline: those that are stopped, where the wait ends soon."""
     stopped = [row for row in pipelines if not row["enabled"] or row["invalid_reason"]]
     outbox_ids = list({row["outbox_id"] for row in stopped if row["outbox_id"] is not None})
-    found = rows(connection, "status_holds", outbox_ids=outbox_ids) if outbox_ids else []
+    found = pages(connection, "status_holds", outbox_ids)
     names = {row["name"] for row in stopped}
     return {row["pipeline"]: max(0.0, row["seconds_left"]) for row in found if row["pipeline"] in names}

@@ -10,6 +10,7 @@ from relay.masking import mask
 from relay.operations.base import counted, rows, seconds_text
 from relay.operations.doctor.findings import Check, Finding, failed, ok, some, warning
 from relay.operations.locks import ending, holder_text, strangers
+from relay.operations.pages import pages
 from relay.operations.status_facts import is_alive, is_drained, publisher_text
 from relay.settings import Settings
 
@@ -154,6 +155,19 @@ def locks(connection: Connection, _settings: Settings) -> Iterator[Finding]:
         yield ok("locks", "no session holds those of pipelines or publishers but schedulers and publishers")
 
 
+def lock_room(connection: Connection, _settings: Settings) -> Iterator[Finding]:
+    """Whether the locks by which schedulers own pipelines leave room for those of everyone else."""
+    [row] = rows(connection, "doctor_lock_room")
+    if row["pipelines"] * 2 > row["room"]:
+        needed = counted(row["pipelines"], "pipeline takes a lock", "pipelines take a lock each")
+        yield warning(
+            "lock room",
+            f"{needed}, and the server has room for some {row['room']} of all sessions: transactions may fail with "
+            '"out of shared memory"',
+            "raise max_locks_per_transaction of PostgreSQL, and restart it: see docs/operations/sizing.md",
+        )
+
+
 def schedulers(connection: Connection, _settings: Settings) -> Iterator[Finding]:
     """Whether schedulers are alive, which own the pipelines."""
     found = rows(connection, "status_schedulers")
@@ -191,7 +205,7 @@ def _groups(alive: set[str], pipelines: list[dict[str, Any]]) -> Iterator[Findin
 
 def partitions(connection: Connection, _settings: Settings) -> Iterator[Finding]:
     """Whether each outbox has a partition ahead."""
-    behind = [row["name"] for row in rows(connection, "outboxes")]
+    behind = [row["name"] for row in pages(connection, "doctor_partitions")]
     for name in behind:
         yield warning(
             "partitions",
@@ -204,7 +218,7 @@ def partitions(connection: Connection, _settings: Settings) -> Iterator[Finding]
 
 def ids(connection: Connection, _settings: Settings) -> Iterator[Finding]:
     """Outboxes whose new ids are below what is stored: their messages are passed over."""
-    behind = rows(connection, "doctor_ids")
+    behind = list(pages(connection, "doctor_ids"))
     for row in behind:
         what = f"{row['highest_id']} is stored"
         if row["consumer_group"]:
@@ -221,9 +235,8 @@ def ids(connection: Connection, _settings: Settings) -> Iterator[Finding]:
 
 def retention(connection: Connection, _settings: Settings) -> Iterator[Finding]:
     """Messages that retention removed unsettled within the last day, or is about to."""
-    # Jobs are kept until they have ended.
-    holds = [row for row in rows(connection, "holds") if not row["outbox"].startswith("jobs/")]
-    lost, ending = rows(connection, "retention_losses"), [row for row in holds if row["ending"]]
+    ending = sorted(pages(connection, "doctor_holds"), key=lambda row: row["seconds_left"])
+    lost = rows(connection, "retention_losses")
     for row in lost:
         yield warning(
             "retention",
@@ -253,5 +266,5 @@ def _release(state: str, pipeline: str | None) -> str:
     return f"{fix}; or relay pipeline delete {pipeline} if it is not needed"
 
 
-CHECKS: tuple[Check, ...] = (horizon, locks, schedulers, partitions, ids, retention)
+CHECKS: tuple[Check, ...] = (horizon, locks, lock_room, schedulers, partitions, ids, retention)
 """Those of tables. `server`, `rights` and `migrations` come before."""

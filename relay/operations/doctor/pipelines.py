@@ -1,7 +1,8 @@
 """The checks of `relay doctor` that concern pipelines, as seen from the process that runs it."""
 
 from collections import defaultdict
-from collections.abc import Container, Iterator
+from collections.abc import Callable, Container, Iterator
+from functools import cache
 
 from relay.database.connection import Connection
 from relay.errors import ConfigError
@@ -20,9 +21,11 @@ _RECEIVED_BY_API = "api"
 def pipelines(connection: Connection, _settings: Settings) -> Iterator[Finding]:
     """Configurations, client libraries and secrets of all pipelines, and how their drains failed."""
     found = rows(connection, "pipeline_list", names=None)
+    # What is installed is read from files: once for each backend.
+    lacks = cache(missing_distributions)
     quiet, known = True, set()
     for row in found:
-        for finding in _pipeline(row["name"], row["direction"], row["config"]):
+        for finding in _pipeline(row["name"], row["direction"], row["config"], lacks):
             quiet = False
             if finding.result == "failed":
                 known.add(row["name"])
@@ -34,7 +37,10 @@ def pipelines(connection: Connection, _settings: Settings) -> Iterator[Finding]:
         yield ok("pipelines", f"{len(found)}, all valid, none broken" if found else "none yet")
 
 
-def _pipeline(name: str, direction: str, config: dict[str, object]) -> Iterator[Finding]:
+Lacks = Callable[[str], list[str]]
+
+
+def _pipeline(name: str, direction: str, config: dict[str, object], lacks: Lacks) -> Iterator[Finding]:
     check = f"pipeline {name}"
     try:
         parse_stored(direction, config)
@@ -47,7 +53,7 @@ def _pipeline(name: str, direction: str, config: dict[str, object]) -> Iterator[
         yield failed(check, mask(f"invalid: {error}"), f"relay {verb} with a valid configuration")
         return
     if direction not in ("jobs", "stream"):
-        yield from _libraries(check, config)
+        yield from _libraries(check, config, lacks)
     try:
         resolve(config)
     except ConfigError as error:
@@ -56,10 +62,10 @@ def _pipeline(name: str, direction: str, config: dict[str, object]) -> Iterator[
         yield warning(check, f"unresolved secret in this process: {error}", fix)
 
 
-def _libraries(check: str, config: dict[str, object]) -> Iterator[Finding]:
+def _libraries(check: str, config: dict[str, object], lacks: Lacks) -> Iterator[Finding]:
     backend = str(config.get("sink_type") or config["source_type"])
     extra = _RECEIVED_BY_API if config.get("source_type") == "webhook" else backend.replace("_", "-")
-    if absent := missing_distributions(extra):
+    if absent := lacks(extra):
         fix = f"where it runs: pip install '{DISTRIBUTION}[{extra}]'"
         yield failed(check, f"{backend} needs {', '.join(absent)}, which is not installed here", fix)
 

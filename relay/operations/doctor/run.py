@@ -1,6 +1,7 @@
 """All checks of `relay doctor`: one cause is one failed finding, and what depends on it is skipped."""
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 
 import psycopg
 
@@ -8,9 +9,9 @@ from relay.broker.factory import make_broker, ping
 from relay.database.connection import Connection, connect
 from relay.errors import NotConnected, RelayError
 from relay.masking import mask
-from relay.operations.base import refusals
+from relay.operations.base import counted, refusals
 from relay.operations.doctor import database, inboxes, jobs, pipelines, processes, queues, streams, workers
-from relay.operations.doctor.findings import Check, Finding, failed, ok, skipped
+from relay.operations.doctor.findings import Check, Finding, failed, ok, skipped, warning
 from relay.settings import Settings
 
 OF_SERVER: tuple[Check, ...] = (database.server,)
@@ -19,6 +20,9 @@ OF_SCHEMA: tuple[Check, ...] = (
     *streams.CHECKS,
 )  # fmt: skip
 """Those that read tables of ours."""
+
+# Of one check: where thousands of pipelines have the same fault, a person reads the first.
+FINDINGS_SHOWN = 20
 
 # What else cannot be read where one of these has failed.
 ROOTS = ("rights", "encoding")
@@ -78,12 +82,20 @@ class _Examination:
 
     def _check(self, check: Check) -> Iterator[Finding]:
         """A check that cannot be made is a finding too, and does not keep the others from being made."""
+        hidden: Counter[str] = Counter()
+        shown = 0
         try:
             with refusals():
                 for finding in check(self._connection, self._settings):
                     if finding.result == "failed":
                         self._failed.append(finding.check)
-                    yield finding
+                    shown += finding.result != "ok"
+                    if finding.result != "ok" and shown > FINDINGS_SHOWN:
+                        hidden[finding.result] += 1
+                    else:
+                        yield finding
+            if hidden:
+                yield _more(_name(check), hidden)
         except RelayError as error:
             yield self._not_made(_name(check), str(error), "fix this, and run relay doctor again")
         except (psycopg.Error, UnicodeError) as error:
@@ -103,6 +115,13 @@ class _Examination:
             self._errors["connection"] = name
         self._failed.append(name)
         return failed(name, error, fix)
+
+
+def _more(check: str, hidden: Mapping[str, int]) -> Finding:
+    """What stands for the findings of a check that are not shown."""
+    found = f"{counted(sum(hidden.values()), 'more finding is', 'more findings are')} not shown"
+    fix = "fix the first ones, and run relay doctor again"
+    return (failed if hidden.get("failed") else warning)(check, found, fix)
 
 
 def _name(check: Check) -> str:

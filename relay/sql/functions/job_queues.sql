@@ -173,7 +173,7 @@ begin
     perform tide.job_copies_drop(q.outbox_id);
     while not tide.outbox_drop_tables(box) loop
         if clock_timestamp() > give_up then
-            raise exception 'job queue "%" was not dropped: a transaction that enqueues, to whatever queue, or reads jobs stays open', queue
+            raise exception 'job queue "%" was not dropped: a transaction that enqueues, also to other queues, or reads jobs stays open', queue
                 using errcode = 'lock_not_available', hint = 'Nothing was changed. Try again when it has ended.';
         end if;
         perform pg_sleep(0.05 + random() * 0.1);

@@ -56,8 +56,28 @@ begin atomic
        and l.database = (select d.oid from pg_database d where d.datname = current_database());
 end;
 
+-- The tables that the logs of an outbox are to be partitions of, where it is the first of its hundred. One at a time makes them.
+create or replace function tide.outbox_make_parents(box tide.outbox) returns void
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    log    text;
+    parent text;
+    first  int := box.outbox_id / 100 * 100;
+begin
+    foreach log in array tide.outbox_logs(box) loop
+        parent := tide.log_parent(log);
+        continue when to_regclass(format('tide.%I', parent)) is not null;
+        execute format('lock table only tide.%I in share update exclusive mode', tide.log_root(log));
+        continue when to_regclass(format('tide.%I', parent)) is not null;
+        execute format('create table tide.%I (like tide.%I including defaults including constraints including indexes) '
+                       'partition by list (outbox_id)', parent, tide.log_root(log));
+        execute format('alter table tide.%I attach partition tide.%I for values from (%s) to (%s)',
+                       tide.log_root(log), parent, first, first + 100);
+    end loop;
+end $$;
+
 -- The row of an outbox, its sequence and its tables. Those are made apart, with all their partitions, and attached last:
--- CREATE ... PARTITION OF would have tide.message, and so the publishers of every outbox, wait until the caller commits.
+-- CREATE ... PARTITION OF would have their parent, and so the publishers of other outboxes, wait until the caller commits.
 create or replace function tide.outbox_make(
     name text, kind text, retention_hours int, max_payload_bytes int, partition_size bigint
 ) returns tide.outbox
@@ -78,8 +98,9 @@ begin
     end loop;
     perform tide.attach_partition(box, 0);
     perform tide.attach_partition(box, box.partition_size);
+    perform tide.outbox_make_parents(box);
     foreach log in array tide.outbox_logs(box) loop
-        execute format('alter table tide.%I attach partition tide.%I for values in (%s)', tide.log_root(log), log, box.outbox_id);
+        execute format('alter table tide.%I attach partition tide.%I for values in (%s)', tide.log_parent(log), log, box.outbox_id);
     end loop;
     return box;
 end $$;
@@ -158,26 +179,26 @@ end $$;
 comment on function tide.outbox_set_retention is
     'How long messages are kept once settled; null: as the setting outbox_retention_hours says now.';
 
--- Drops the tables of an outbox; false if another transaction is in the way. All of tide.message, or tide.job, is locked for that,
--- which the open publishers of every outbox have, and new ones need. So it is not asked for while one of them stays, and for a
+-- Drops the tables of an outbox; false if another transaction is in the way. Their parent is locked for that, which the open
+-- publishers of every outbox of its hundred have, and new ones need. So it is not asked for while one of them stays, and for a
 -- moment only.
 create or replace function tide.outbox_drop_tables(box tide.outbox) returns boolean
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp set lock_timeout = '50ms' as $$
 declare
-    logs text := (select string_agg(format('tide.%I', l), ', ' order by n) from unnest(tide.outbox_logs(box)) with ordinality as u (l, n));
-    root regclass := format('tide.%I', tide.log_root(box.log))::regclass;
+    logs   text := (select string_agg(format('tide.%I', l), ', ' order by n) from unnest(tide.outbox_logs(box)) with ordinality as u (l, n));
+    parent regclass := format('tide.%I', tide.log_parent(box.log))::regclass;
 begin
-    if tide.held_for_long(root) then
+    if tide.held_for_long(parent) then
         return false;
     end if;
     -- These concern no other outbox, and autovacuum gives way only after deadlock_timeout, a second.
     perform set_config('lock_timeout', '1200ms', true);
     execute format('lock table %s in access exclusive mode', logs);
     perform set_config('lock_timeout', '50ms', true);
-    if tide.held_for_long(root) then
+    if tide.held_for_long(parent) then
         raise lock_not_available;
     end if;
-    execute format('lock table only %s in access exclusive mode', root);
+    execute format('lock table only %s in access exclusive mode', parent);
     execute format('drop table %s', logs);
     execute format('drop sequence tide.%I', box.log || '_ids');
     execute format('drop function if exists tide.publish_to_%s() cascade', box.outbox_id);
@@ -219,7 +240,7 @@ begin
     delete from tide.outbox o where o.outbox_id = box.outbox_id;
     while not tide.outbox_drop_tables(box) loop
         if clock_timestamp() > give_up then
-            raise exception 'outbox "%" was not dropped: a transaction that publishes, to whatever outbox, or reads messages stays open', name
+            raise exception 'outbox "%" was not dropped: a transaction that publishes, also to other outboxes, or reads messages stays open', name
                 using errcode = 'lock_not_available',
                 hint = 'Nothing was changed. Try again when it has ended: '
                        'select name, (tide.outbox_status(name)).open_publishers from tide.outbox;';

@@ -27,6 +27,11 @@ create or replace function tide.log_root(log text) returns text
 language sql immutable
 return regexp_replace(log, '_[0-9]+$', '');
 
+-- The table that a log is a partition of: those of a hundred outboxes, by their numbers, are together.
+create or replace function tide.log_parent(log text) returns text
+language sql immutable
+return regexp_replace(log, '_[0-9]+$', '_hundred_') || substring(log from '[0-9]+$')::int / 100;
+
 -- The range partition whose first id is `first_id`. Made apart and then attached: unlike CREATE ... PARTITION OF,
 -- ATTACH lets publishers and readers of the parent go on.
 create or replace function tide.attach_partition(box tide.outbox, first_id bigint) returns void

@@ -143,6 +143,17 @@ exception when lock_not_available then
     outcome := 'busy';
 end $$;
 
+-- Keeps in mind that nothing is stored, and no partition is left to drop: until it gives another id, an outbox is not looked at
+-- again. `top` is a horizon read in an earlier statement: if it is the last id, no transaction can add a message below it.
+create or replace function tide.outbox_retained(box tide.outbox, top bigint) returns void
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
+begin
+    if box.kind = 'messages' and box.retained_id is distinct from top and tide.outbox_last_id(box.outbox_id) = top
+       and not exists (select from tide.outbox_partitions(box.outbox_id) p where p.end_id <= top + 1 or pg_relation_size(p.part) > 0) then
+        update tide.outbox o set retained_id = top where o.outbox_id = box.outbox_id;
+    end if;
+end $$;
+
 -- Removes what may go of one outbox. Calls may overlap: the second finds the outbox's row locked and does nothing.
 create or replace function tide.outbox_retain(
     outbox text, max_partitions int default 16,
@@ -203,6 +214,11 @@ begin
     -- Once the parent is ours publishers wait for the end of this: the cut can wait for the next time.
     if dropped = 0 then
         perform tide.outbox_cut(box);
+        perform tide.outbox_retained(box, top);
+    end if;
+    -- Where every group has settled everything nothing is held, and no plan is made to see that.
+    if not exists (select from tide.outbox_groups(box.outbox_id) g where g.settled_id < tide.outbox_last_id(box.outbox_id)) then
+        return;
     end if;
     select string_agg(format('%s (%s) holds %s messages, the oldest %s, for %s hours more',
                              h.consumer_group, h.state, h.messages, h.oldest_id, greatest(round(h.seconds_left / 3600), 0)), '; ')

@@ -23,10 +23,12 @@ create table tide.outbox (
     ids               regclass not null,
     created_at        timestamptz not null default now(),
     guarded           boolean not null default false,
+    -- Up to this id there is nothing for retention: while it is the last one, retention does not look. See tide.outbox_retained.
+    retained_id       bigint,
     -- What the mark of a publisher needs, made once: see functions/publish.sql.
     mark_class        int not null generated always as (1952670720 + outbox_id % 1000000) stored,
     mark_setting      text not null generated always as ('tide.inflight_' || outbox_id::text) stored,
-    -- The table that holds what is published, a partition of tide.message or tide.job; its own partitions are log_<first id>.
+    -- The table that holds what is published, below tide.message or tide.job; its own partitions are log_<first id>.
     log               text not null generated always as (case kind when 'jobs' then 'job_' else 'message_' end || outbox_id::text) stored,
     check (name ~ case kind when 'jobs' then '^jobs/[A-Za-z0-9_][A-Za-z0-9_.-]{0,94}$' else '^[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}$' end)
 );
@@ -36,7 +38,8 @@ comment on column tide.outbox.partitions_end is 'The first id above its range pa
 comment on column tide.outbox.ids is 'The sequence that numbers the messages. CACHE 1: the horizon depends on it.';
 comment on column tide.outbox.guarded is 'Whether a publish asks for the right to this outbox; see tide.outbox_grant_publish.';
 
--- Two levels: one list partition an outbox, below it one range partition every partition_size ids.
+-- Three levels: a hundred outboxes (tide.log_parent), one outbox, partition_size ids of it. Who opens a partitioned table sets up all
+-- its partitions: of 10,000 outboxes in one list, each new session would set up 10,000 tables for its first message.
 create table tide.message (
     outbox_id  int not null,
     id         bigint not null,
@@ -46,7 +49,7 @@ create table tide.message (
     headers    jsonb not null,
     payload    jsonb not null,
     primary key (outbox_id, id)
-) partition by list (outbox_id);
+) partition by range (outbox_id);
 comment on column tide.message.size is 'Bytes of payload and headers as text, and of the key: readers bound their memory by it.';
 
 -- The locks in the classes of marks, and whether they are marks. Any role that may connect can take an advisory lock, but only
@@ -308,6 +311,7 @@ create table tide.dead_letter (
 create index on tide.dead_letter (pipeline, dead_letter_id);
 create index on tide.dead_letter (pipeline, dead_letter_id) where retry_requested_at is not null;
 create index on tide.dead_letter (failed_at);
+create index on tide.dead_letter (outbox, message_id);
 comment on column tide.dead_letter.failed_at is 'When it was refused last.';
 comment on column tide.dead_letter.attempts is 'How often the message was permanently refused.';
 comment on column tide.dead_letter.retry_requested_at is 'Since when the next drain is to send it again; null if it is to stay.';
@@ -328,6 +332,7 @@ create table tide.replay (
 ) with (fillfactor = 50);
 create index on tide.replay (pipeline, replay_id) where ended_at is null;
 create index on tide.replay (ended_at);
+create index on tide.replay (outbox_id, to_id);
 comment on table tide.replay is 'Ranges of an outbox that a pipeline delivers once more; next_id is the first that is still to be sent.';
 comment on column tide.replay.outbox_id is 'The outbox that the pipeline read when it was asked for: ids of another are other messages.';
 
@@ -363,7 +368,7 @@ create table tide.job (
     options         jsonb,
     payload         jsonb not null,
     primary key (outbox_id, id)
-) partition by list (outbox_id);
+) partition by range (outbox_id);
 create index job_priority on tide.job (outbox_id, priority desc, id)
     where priority <> 0 and available_at is null and run_key is null;
 comment on column tide.job.kind is 'p: a Python handler, h: an HTTP request, d: a Dramatiq message, c: a Celery message.';
@@ -384,7 +389,7 @@ create table tide.job_attempt (
     preview         text,
     result          jsonb,
     primary key (outbox_id, id, attempt)
-) partition by list (outbox_id);
+) partition by range (outbox_id);
 create index job_attempt_cancelled on tide.job_attempt (outbox_id, id) where outcome = 'c';
 comment on column tide.job_attempt.outcome is 's: succeeded, r: to be retried, d: dead, c: cancelled, l: the lease ran out.';
 
@@ -654,6 +659,8 @@ create table tide.retention_loss (
     last_at        timestamptz not null,
     lost_at        timestamptz not null default clock_timestamp()
 );
+create index on tide.retention_loss (outbox, last_id);
+create index on tide.retention_loss (lost_at);
 comment on table tide.retention_loss is 'Messages that went before a consumer group had settled them, and why.';
 
 -- Tables as outboxes --------------------------------------------------------------------------------------------------
@@ -897,9 +904,9 @@ select p.kind, 'function', unnest(p.names)
     ('job_operator', array['job_queue_pause', 'job_queue_resume', 'job_uuid', 'job_of_uuid', 'job_state', 'job_list', 'job_get', 'job_attempts',
         'job_stats', 'job_unknown_handlers', 'job_batch_get', 'job_queue_list', 'job_queue_set', 'job_cancel', 'job_cancel_many', 'job_replay', 'job_replay_many', 'job_purge']),
     ('owner', array[
-        'outbox_logs', 'outbox_twins', 'log_root', 'outbox_make', 'job_settle', 'job_lowest', 'job_forget', 'job_queue_check', 'find_message_outbox', 'find_job_queue', 'job_queue_is_idle', 'job_check', 'job_size',
+        'outbox_logs', 'outbox_twins', 'log_root', 'log_parent', 'outbox_make', 'outbox_make_parents', 'job_settle', 'job_lowest', 'job_forget', 'job_queue_check', 'find_message_outbox', 'find_job_queue', 'job_queue_is_idle', 'job_check', 'job_size',
         'job_key_take', 'job_waits', 'job_keys_take', 'job_debounce', 'job_check_lanes', 'job_fits', 'job_claim_in', 'job_claim_late_in', 'id_ranges', 'job_claim_keyed', 'job_claim_due',
-        'job_claim_lane_in', 'job_priorities', 'job_priorities_in', 'job_stored', 'job_stored_in', 'job_attempts_in', 'job_attempts_of', 'job_finish_in', 'job_lease_end_in', 'job_copy', 'job_copies_drop', 'job_find', 'job_kind', 'job_cursor', 'job_gaps', 'job_state_of', 'job_ids',
+        'job_claim_lane_in', 'job_priorities', 'job_priorities_in', 'job_stored', 'job_stored_in', 'job_attempts_in', 'job_attempts_of', 'job_finish_in', 'job_lease_end_in', 'job_copy', 'job_copied', 'job_copies_drop', 'job_find', 'job_kind', 'job_cursor', 'job_gaps', 'job_state_of', 'job_ids',
         'job_listed', 'job_check_state', 'job_lane_numbers', 'job_named', 'job_cancel_one', 'job_take_turn', 'job_again', 'job_template_problem', 'job_templates_check',
         'job_enqueue_next', 'job_not_enqueued', 'job_follow_enqueue', 'job_cancel_dependent', 'job_followed', 'job_follows', 'job_followed_lease', 'job_follow_late',
         'job_follow_drop', 'job_follow_lock', 'job_batch_end', 'job_lease_end', 'job_end_skipped',
@@ -915,7 +922,7 @@ select p.kind, 'function', unnest(p.names)
         'refuse_polled_group', 'inbox_add_columns', 'inbox_build', 'inbox_check_column', 'inbox_check_table',
         'inbox_code_of_others', 'inbox_failed', 'inbox_forget', 'inbox_guard', 'inbox_refuse_name', 'inbox_remove',
         'held_for_long', 'lock_holders', 'changing', 'longest_hold', 'newest_message', 'outbox_cut', 'outbox_drop_partitions',
-        'outbox_drop_tables', 'outbox_groups', 'outbox_may_go', 'outbox_partitions', 'outbox_truncate', 'record_losses',
+        'outbox_drop_tables', 'outbox_groups', 'outbox_may_go', 'outbox_retained', 'outbox_partitions', 'outbox_truncate', 'record_losses',
         'outbox_append', 'outbox_skip_plan', 'outbox_skip_check', 'is_array', 'keep_table_outbox', 'table_key', 'table_outbox_append_chunk',
         'table_outbox_append_rows', 'table_outbox_columns', 'table_outbox_problem', 'table_outbox_refuse_size',
         'table_outbox_refuse_table', 'table_route_has', 'table_route_query', 'table_route_of', 'table_route_column',

@@ -6,14 +6,22 @@
 -- Creates an outbox where it is missing. True if it did.
 select tide.outbox_create_if_not_exists(%(outbox)s)
 
+-- name: outbox_ids
+-- Every outbox, by name.
+select o.outbox_id from tide.outbox o order by o.name
+
+-- name: outbox_id
+-- The outbox of this name.
+select o.outbox_id from tide.outbox o where o.name = %(outbox)s
+
 -- name: outbox_list
--- Every outbox of messages, or the one of this name. Reads no message.
+-- Those of these outboxes that hold messages. Reads no message.
 select o.name as outbox, o.enabled, o.retention_hours, o.max_payload_bytes, o.created_at, tide.outbox_last_id(o.outbox_id) as last_id,
        (select count(*) from tide.consumer_group g where g.outbox_id = o.outbox_id) as consumer_groups,
        (select max(greatest(tide.outbox_last_id(o.outbox_id) - g.offset_id, 0)) from tide.consumer_group g
          where g.outbox_id = o.outbox_id) as lag
   from tide.outbox o
- where o.kind = 'messages' and (%(outbox)s::text is null or o.name = %(outbox)s)
+ where o.kind = 'messages' and o.outbox_id = any (%(outbox_ids)s::int[])
  order by o.name
 
 -- name: outbox_show
@@ -366,15 +374,38 @@ select current_setting('server_version_num')::int as version_number, current_set
   from pg_database d, pg_roles r
  where d.datname = current_database() and r.rolname = current_user
 
+-- name: doctor_lock_room
+-- How many locks the server has room for, of all sessions together, and how many pipelines take one. The real room is a little larger.
+select current_setting('max_locks_per_transaction')::bigint
+           * (current_setting('max_connections')::int + current_setting('max_prepared_transactions')::int) as room,
+       (select count(*) from tide.pipeline p where p.enabled) as pipelines
+
+-- name: doctor_partitions
+-- Those of these outboxes whose partitions need to be extended.
+select o.name from tide.outbox o where o.outbox_id = any (%(outbox_ids)s::int[]) and tide.outbox_needs_partition(o.outbox_id) order by o.name
+
+-- name: doctor_holds
+-- What retention is about to remove from these outboxes though a consumer group has not settled it. Jobs are kept until they end.
+select o.name as outbox, h.consumer_group, h.pipeline, h.state, h.messages, h.seconds_left
+  from tide.outbox o cross join lateral tide.outbox_holds(o.name) h
+ where o.outbox_id = any (%(outbox_ids)s::int[]) and o.kind = 'messages' and h.messages > 0 and h.ending
+   -- Where every group has settled everything nothing is held: to see that costs a twentieth of asking.
+   and exists (select from tide.consumer_group g
+                where g.outbox_id = o.outbox_id
+                  and (g.offset_id < tide.outbox_last_id(o.outbox_id)
+                       or exists (select from tide.pipeline p join tide.replay r on r.pipeline = p.name
+                                   where p.group_id = g.group_id and r.ended_at is null)))
+ order by h.seconds_left, o.name
+
 -- name: doctor_ids
--- Outboxes whose next ids come again: something stored names ids above the last one that was taken.
+-- Those of these outboxes whose next ids come again: something stored names ids above the last one that was taken.
 select o.name as outbox, s.last_id, s.highest_id, g.name as consumer_group, g.offset_id
   from tide.outbox o
   -- In this order: what publishers take meanwhile is not ahead of anything.
   cross join lateral (select tide.outbox_highest_id(o.outbox_id) as highest_id, tide.outbox_last_id(o.outbox_id) as last_id) s
   left join lateral (select g.name, g.offset_id from tide.consumer_group g
                       where g.outbox_id = o.outbox_id and g.offset_id > s.last_id order by g.offset_id desc limit 1) g on true
- where s.highest_id > s.last_id
+ where o.outbox_id = any (%(outbox_ids)s::int[]) and s.highest_id > s.last_id
  order by o.name
 
 -- name: doctor_rights

@@ -158,12 +158,13 @@ def test_a_disabled_outbox_refuses_messages_and_delivers_those_it_has(database, 
 
 
 def test_drop_leaves_nothing(db):
+    call(db, "tide.outbox_create('first')")  # and the table of its hundred, which stays
     before = relations(db)
     call(db, "tide.outbox_create('orders')")
     publish_many(db, 10)
     call(db, "tide.outbox_drop('orders')")
     assert relations(db) == before
-    assert db.execute("select from tide.outbox").rowcount == 0
+    assert db.execute("select name from tide.outbox").fetchall() == [("first",)]
 
 
 def test_drop_if_exists_of_nothing_does_nothing(db):

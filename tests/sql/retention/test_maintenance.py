@@ -1,5 +1,6 @@
 """A turn of maintenance: one step after another, each on its own, none in the way of the others."""
 
+import random
 from datetime import timedelta
 
 import pytest
@@ -10,7 +11,7 @@ from relay.errors import NotConnected
 from relay.settings import Settings
 from scheduler.session import Session
 from tests.sql.retention.retention import SIZE, age, fill, parts, settle, stand_for
-from tests.sql.support import make_outbox, make_pipeline, relay_session
+from tests.sql.support import make_outbox, make_pipeline, publish, relay_session, run
 from tests.waiting import wait_until
 from workers import maintenance
 from workers.resources import Resources
@@ -160,3 +161,55 @@ def dead_letters(connection, count):
         " select 'p', 'orders', n, '{}', %s, now(), 'refused', 'refused' from generate_series(1, %s) n",
         [Jsonb(1), count],
     )
+
+
+def looked_at(relay) -> list[str]:
+    """The outboxes that a turn would look at."""
+    return [name for (name,) in run(relay, "maintenance_outboxes", outbox_ids=list(range(1, 10)))]
+
+
+def test_an_outbox_that_stores_nothing_is_looked_at_again_only_when_it_has_moved(db, relay):
+    make_outbox(db, "idle", partition_size=SIZE)
+    assert sorted(looked_at(relay)) == ["idle", "orders"]
+    maintenance.run_once(relay)
+    assert looked_at(relay) == []
+    fill(db, 1)
+    maintenance.run_once(relay)
+    assert looked_at(relay) == ["orders"], "it stores what is not settled"
+    settle(db)
+    while looked_at(relay):
+        maintenance.run_once(relay)
+    assert db.execute("select count(*) from tide.message").fetchone() == (0,)
+    publish(db)
+    assert looked_at(relay) == ["orders"]
+
+
+def test_an_outbox_is_looked_at_while_a_publisher_is_open(database, db, relay):
+    """It stores nothing that anyone sees, and will: the id was given before."""
+    with database.connect(autocommit=False) as publisher:
+        publish(publisher)
+        maintenance.run_once(relay)
+        assert looked_at(relay) == ["orders"]
+        publisher.commit()
+    maintenance.run_once(relay)
+    assert looked_at(relay) == ["orders"]
+
+
+def test_an_outbox_is_looked_at_while_a_group_is_held(db, relay):
+    db.execute("select tide.relay_disable('p')")
+    maintenance.run_once(relay)
+    assert looked_at(relay) == ["orders"]
+    db.execute("select tide.relay_enable('p')")
+    maintenance.run_once(relay)
+    assert looked_at(relay) == []
+
+
+def test_inboxes_have_their_turn_where_outboxes_take_all_the_time(db, relay, monkeypatch):
+    """Outboxes and inboxes come in one random order, and dead letters and history before them."""
+    db.execute("select tide.inbox_create('letters')")
+    order: list[str] = []
+    monkeypatch.setattr(random, "shuffle", lambda steps: steps.reverse())
+    monkeypatch.setattr(maintenance._Turn, "outbox", lambda self, name: order.append(name))
+    monkeypatch.setattr(maintenance._Turn, "inbox", lambda self, name: order.append(name))
+    maintenance.run_once(relay)
+    assert order == ["letters", "orders"]

@@ -184,7 +184,7 @@ class Statements:
 
     def holds(self, outboxes: Sequence[str]) -> list[Any]:
         """What is held for some time only: outbox, consumer_group, seconds_left and more."""
-        return self._run("holds_of", names=list(outboxes))
+        return self._run("holds", names=list(outboxes))
 
     def _run(self, statement: str, /, **parameters: Any) -> list[Any]:
         with database_errors(), self._connection.cursor(row_factory=namedtuple_row) as cursor:

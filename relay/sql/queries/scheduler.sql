@@ -227,19 +227,6 @@ select o.outbox_id, tide.outbox_oldest_publisher_seconds(o.outbox_id) as seconds
   from unnest(%(outbox_ids)s::int[]) o (outbox_id)
  where 1952670720 + mod(o.outbox_id, 1000000) in (select m.class from marked m)
 
--- name: holds
--- What consumer groups keep retention from removing, and only for some time yet; the first to end first.
-select o.name as outbox, h.consumer_group, h.pipeline, h.state, h.messages, h.seconds_left, h.ending
-  from tide.outbox o cross join lateral tide.outbox_holds(o.name) h
- where h.messages > 0 and h.seconds_left is not null
-   -- Where every group has settled everything nothing is held: to see that costs a twentieth of asking.
-   and exists (select from tide.consumer_group g
-                where g.outbox_id = o.outbox_id
-                  and (g.offset_id < tide.outbox_last_id(o.outbox_id)
-                       or exists (select from tide.pipeline p join tide.replay r on r.pipeline = p.name
-                                   where p.group_id = g.group_id and r.ended_at is null)))
- order by h.seconds_left
-
 -- name: outbox_page_unsettled
 -- The outboxes after one, so many of them: the last of them (null: there is none), how many, and those in which a group may hold
 -- something.
@@ -256,7 +243,7 @@ select max(p.outbox_id) as last_id, count(*) as outboxes,
   from page p
   join tide.outbox_last_ids(array(select outbox_id from page)) e on e.outbox_id = p.outbox_id
 
--- name: holds_of
+-- name: holds
 -- What consumer groups keep retention from removing in these outboxes, and only for some time yet.
 select u.name as outbox, h.consumer_group, h.pipeline, h.state, h.messages, h.seconds_left, h.ending
   from unnest(%(names)s::text[]) u (name)

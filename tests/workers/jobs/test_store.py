@@ -26,7 +26,7 @@ async def results_of_a_trip(database: Database, worker: int, visits: Sequence[Vi
 
 
 async def renewals(database: Database, *drains: Drain) -> list[int | None]:
-    made = Store(Settings(postgres_url=database.url))
+    made = Store(Settings(postgres_url=database.url), lambda _: None)
     try:
         return [await made.renew(drain) for drain in drains]
     finally:

@@ -115,9 +115,12 @@ begin
             perform tide.job_take_turn(q.outbox_id);
             select count(*) into cancelled
               from (select tide.job_cancel_one(j.outbox_id, j.id, j.priority, j.available_at is null and j.run_key is null, left(reason, 2000)) as done
-                      from (select l.id from tide.job_list(queue, state, name, dedupe_key, run_key, null, max_jobs) l
-                             where l.state is not null order by l.id offset 0) i
-                     cross join lateral tide.job_find(q.outbox_id, i.id) j) c
+                      from (select f.*
+                              from (select array_agg(l.id) as ids
+                                      from tide.job_list(queue, state, name, dedupe_key, run_key, null, max_jobs) l
+                                     where l.state is not null) i
+                             cross join lateral tide.job_find_of(q.outbox_id, i.ids) f
+                             order by f.id offset 0) j) c
              where c.done is not null;
             exit;
         exception when lock_not_available then
@@ -213,8 +216,7 @@ begin
     end loop;
     -- The newest of them, in the order in which they were enqueued.
     select count(tide.job_again(j, null)) into replayed
-      from (select u.id from unnest(ids[1:max_jobs]) u (id) order by u.id offset 0) i
-     cross join lateral tide.job_find(q.outbox_id, i.id) j;
+      from (select f.* from tide.job_find_of(q.outbox_id, ids[1:max_jobs]) f order by f.id offset 0) j;
     return replayed;
 end $$;
 comment on function tide.job_replay_many is

@@ -67,6 +67,16 @@ begin
     end if;
 end $$;
 
+-- The same of many: one plan for all of them, which takes longer to make than a job to read.
+create or replace function tide.job_stored_of(queue int, ids bigint[]) returns setof tide.job
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+begin
+    if exists (select from tide.job_queue q where q.outbox_id = queue) then
+        return query execute
+            format('select j.* from unnest($2) u (id) cross join lateral tide.job_stored_in_%s($1, u.id) j', queue) using queue, ids;
+    end if;
+end $$;
+
 create or replace function tide.job_priorities(queue int, from_id bigint default 0) returns smallint[]
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare

@@ -240,8 +240,9 @@ begin atomic
     select tide.job_followed(array_agg(lease.outbox_id), array_agg(e.id), array_agg(e.fate))
       from (select j.id, case tide.job_state_of(j.outbox_id, j.id, j.priority, false)
                          when 'succeeded' then 's' when 'dead_letter' then 'd' when 'cancelled' then 'c' end::"char" as fate
-              from unnest(lease.ids) r cross join lateral generate_series(lower(r), upper(r) - 1) as g (id)
-             cross join lateral tide.job_stored(lease.outbox_id, g.id) j) e
+              from (select array_agg(g.id) as ids
+                      from unnest(lease.ids) r cross join lateral generate_series(lower(r), upper(r) - 1) as g (id)) i
+             cross join lateral tide.job_stored_of(lease.outbox_id, i.ids) j) e
      where e.fate is not null
     having count(*) > 0;
 end;

@@ -6,15 +6,29 @@ create or replace function tide.job_kind(kind "char") returns text
 language sql immutable
 return case kind when 'p' then 'python' when 'h' then 'http' when 'd' then 'dramatiq' when 'c' then 'celery' end;
 
--- A job wherever it is kept: in the log, copied out of it, or whole among the dead.
+-- A job wherever it is kept: in the log, copied out of it, or whole among the dead, where it is the same.
 create or replace function tide.job_find(queue int, job_id bigint) returns setof tide.job
 language sql stable rows 1
 begin atomic
-    select j.* from tide.job_stored(queue, job_id) j
+    select f.*
+      from (select j.* from tide.job_stored(queue, job_id) j
+             union all
+            select j.*
+              from tide.job_dead d cross join lateral jsonb_populate_record(null::tide.job, d.job) j
+             where d.outbox_id = queue and d.id = job_id) f
+     limit 1;
+end;
+
+-- The same of many.
+create or replace function tide.job_find_of(queue int, ids bigint[]) returns setof tide.job
+language sql stable
+begin atomic
+    with stored as materialized (select j.* from tide.job_stored_of(queue, ids) j)
+    select s.* from stored s
      union all
     select j.*
       from tide.job_dead d cross join lateral jsonb_populate_record(null::tide.job, d.job) j
-     where d.outbox_id = queue and d.id = job_id and not exists (select from tide.job_stored(queue, job_id));
+     where d.outbox_id = queue and d.id = any (ids) and not exists (select from stored s where s.id = d.id);
 end;
 
 create or replace function tide.job_cursor(queue int, lane_priority smallint) returns bigint
@@ -181,18 +195,17 @@ begin
         exit when ids is null;
         return query
         select l.*
-          from (select u.id, u.n, s.state
-                  from unnest(ids) with ordinality as u (id, n)
-                 cross join lateral tide.job_find(q.outbox_id, u.id) j
+          from (select j.id, s.state
+                  from tide.job_find_of(q.outbox_id, ids) j
                  cross join lateral (
                     select tide.job_state_of(j.outbox_id, j.id, j.priority, j.available_at is null and j.run_key is null) as state offset 0) s
                  where (job_list.name is null or j.name = job_list.name)
                    and (job_list.dedupe_key is null or j.dedupe_key = job_list.dedupe_key)
                    and (job_list.run_key is null or j.run_key = job_list.run_key)
                    and (job_list.state is null or s.state = job_list.state)
-                 order by u.n limit missing) f
+                 order by j.id desc limit missing) f
          cross join lateral tide.job_listed(q, f.id, f.state) l
-         order by f.n;
+         order by f.id desc;
         get diagnostics got = row_count;
         missing := missing - got;
         looked := looked + cardinality(ids);
@@ -307,9 +320,11 @@ create or replace function tide.job_unknown_handlers() returns table (queue text
 language sql stable security definer set search_path = pg_catalog, pg_temp
 begin atomic
     select q.name, j.name, count(*)
-      from (select w.outbox_id, w.id from tide.job_wait w where w.code = 'unknown_handler' limit 10000) w
+      from (select x.outbox_id, array_agg(x.id) as ids
+              from (select w.outbox_id, w.id from tide.job_wait w where w.code = 'unknown_handler' limit 10000) x
+             group by x.outbox_id) w
       join tide.job_queue q on q.outbox_id = w.outbox_id
-     cross join lateral tide.job_stored(w.outbox_id, w.id) j
+     cross join lateral tide.job_stored_of(w.outbox_id, w.ids) j
      group by 1, 2
      order by 1, 2;
 end;

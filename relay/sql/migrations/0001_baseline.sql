@@ -906,7 +906,7 @@ select p.kind, 'function', unnest(p.names)
     ('owner', array[
         'outbox_logs', 'outbox_twins', 'log_root', 'log_parent', 'outbox_make', 'outbox_make_parents', 'job_settle', 'job_lowest', 'job_forget', 'job_queue_check', 'find_message_outbox', 'find_job_queue', 'job_queue_is_idle', 'job_check', 'job_size',
         'job_key_take', 'job_waits', 'job_keys_take', 'job_debounce', 'job_check_lanes', 'job_fits', 'job_claim_in', 'job_claim_late_in', 'id_ranges', 'job_claim_keyed', 'job_claim_due',
-        'job_claim_lane_in', 'job_priorities', 'job_priorities_in', 'job_stored', 'job_stored_in', 'job_attempts_in', 'job_attempts_of', 'job_finish_in', 'job_lease_end_in', 'job_copy', 'job_copied', 'job_copies_drop', 'job_find', 'job_kind', 'job_cursor', 'job_gaps', 'job_state_of', 'job_ids',
+        'job_claim_lane_in', 'job_priorities', 'job_priorities_in', 'job_stored', 'job_stored_in', 'job_stored_of', 'job_attempts_in', 'job_attempts_of', 'job_finish_in', 'job_lease_end_in', 'job_copy', 'job_copied', 'job_copies_drop', 'job_find', 'job_find_of', 'job_kind', 'job_cursor', 'job_gaps', 'job_state_of', 'job_ids',
         'job_listed', 'job_check_state', 'job_lane_numbers', 'job_named', 'job_cancel_one', 'job_take_turn', 'job_again', 'job_template_problem', 'job_templates_check',
         'job_enqueue_next', 'job_not_enqueued', 'job_follow_enqueue', 'job_cancel_dependent', 'job_followed', 'job_follows', 'job_followed_lease', 'job_follow_late',
         'job_follow_drop', 'job_follow_lock', 'job_batch_end', 'job_lease_end', 'job_end_skipped',

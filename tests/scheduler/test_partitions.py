@@ -118,7 +118,7 @@ def test_one_that_a_publisher_keeps_from_it_does_not_keep_the_others(session, db
         look(made)
         assert (upper(db, "o1"), upper(db, "o2")) == (2000, 3000)
     look(made)
-    assert upper(db, "o1") == 3000, "it is tried again, though it did not move"
+    assert upper(db, "o1") == 3000, "it is retried, though it did not move"
 
 
 def test_one_that_was_dropped_meanwhile_is_passed_over(session, db, made):

@@ -147,9 +147,9 @@ def test_of_all_schedulers_that_ask_one_gets_the_turn(database, db):
 def test_a_scheduler_knows_the_holds_that_will_end(database, db):
     fill(db, 1)
     with Session(Settings(postgres_url=database.url)) as session:
-        assert session.holds() == []
+        assert session.holds(["orders"]) == []
         db.execute("select tide.relay_disable('p')")
-        [hold] = session.holds()
+        [hold] = session.holds(["orders"])
     assert (hold.outbox, hold.consumer_group, hold.ending) == ("orders", "p", False)
     assert hold.seconds_left == pytest.approx(timedelta(hours=168).total_seconds(), abs=60)
 

@@ -123,7 +123,7 @@ def one(start) -> One:
 
 
 def end(db, one: One, *names: str, outcome: str = "idle") -> None:
-    """The last drains of these pipelines end, and the scheduler is told."""
+    """The last drains of these pipelines end, and the scheduler is notified."""
     db.execute("update tide.drain set number = 1, outcome = %s where pipeline = any(%s)", [outcome, list(names)])
     one.owned.hear(Heard(ended=set(names)))
 

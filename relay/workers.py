@@ -148,6 +148,7 @@ serve(broker, Identity(equip.identity), lambda code: worker_metrics().refused.la
 dramatiq.set_broker(broker)
 dramatiq.actor(broker=broker, actor_name=queues.DRAIN_ACTOR, queue_name=queues.DRAIN_QUEUES["forward"])(drain)
 broker.declare_queue(queues.DRAIN_QUEUES["reverse"])
+broker.declare_queue(queues.DRAIN_QUEUES["stream"])
 if settings.runs_jobs:
     broker.declare_queue(queues.DRAIN_QUEUES["jobs"])
 dramatiq.actor(broker=broker, actor_name=queues.MAINTENANCE_ACTOR, queue_name=queues.MAINTENANCE_QUEUE)(maintain)

@@ -1,5 +1,10 @@
-"""What this scheduler can own: the pipelines, read from the database and checked."""
+"""What this scheduler can own: the pipelines, read from the database and checked.
 
+Where there are many, most have not changed. The database answers with a fingerprint of each bucket of pipelines; the
+revisions are read of the buckets that differ, and the configurations of the revisions that are not known yet.
+"""
+
+from collections import defaultdict
 from typing import Any
 
 import structlog
@@ -8,12 +13,18 @@ from relay.database.connection import storable
 from relay.errors import ConfigError
 from relay.pipelines.config import Pipeline, parse_forward, parse_reverse, read_config
 from relay.pipelines.jobs import parse_jobs
+from relay.pipelines.streams import parse_stream
 from relay.process.metrics import PipelineLabels
 from relay.process.unforeseen import described, log_bug
-from scheduler.session import Session
+from scheduler.chores import Pieces, pages
 from scheduler.state import Spec
+from scheduler.statements import Statements
 
 log = structlog.get_logger(__name__)
+
+# Of one question each: a few milliseconds.
+BUCKETS = 32
+CONFIGURATIONS = 25
 
 
 class Catalog:
@@ -21,32 +32,83 @@ class Catalog:
 
     def __init__(self, relay_group_id: str) -> None:
         self._group = relay_group_id
-        self._judged: dict[tuple[str, int], Spec | str] = {}
+        self._fingerprints: dict[int, Any] = {}
+        self._buckets: defaultdict[int, dict[str, tuple[int, Spec | str]]] = defaultdict(dict)
+        """The revision of each pipeline, and the verdict on it."""
+        self._wrong: set[str] = set()
+        self._changed: set[str] = set()
         self.specs: dict[str, Spec] = {}
         self.groups: dict[str, str] = {}
         """Of every pipeline that some scheduler should own: the group that it names; empty if it names none."""
-        self.invalid = 0
+        self.is_complete = False
+        """Whether all pipelines have been read at least once."""
 
-    def read(self, session: Session) -> None:
-        """Reads all pipelines. Checks each revision once, and records in the database why it is invalid."""
-        judged: dict[tuple[str, int], Spec | str] = {}
-        self.specs, self.groups, self.invalid = {}, {}, 0
-        for row in session.pipelines():
-            key = (row["name"], row["revision"])
-            verdict = self._judged.get(key) or _judge(row)
-            judged[key] = verdict
-            reason = storable(verdict) if isinstance(verdict, str) else None
-            if reason != row["invalid_reason"]:
-                session.mark_invalid(*key, reason)
-                if reason:
-                    log.error("pipeline is invalid", pipeline=row["name"], reason=reason)
-            if isinstance(verdict, str):
-                self.invalid += row["enabled"]
-            elif verdict.drained and row["enabled"]:
-                group = self.groups[row["name"]] = verdict.group
-                if group in ("", self._group):
-                    self.specs[row["name"]] = verdict
-        self._judged = judged
+    @property
+    def invalid(self) -> int:
+        """How many are enabled and have an invalid configuration."""
+        return len(self._wrong)
+
+    def take_changed(self) -> set[str]:
+        """The pipelines that were created, changed or deleted, since it was last asked."""
+        changed, self._changed = self._changed, set()
+        return changed
+
+    def read(self, session: Statements) -> Pieces:
+        """Reads what has changed. Checks each revision once, and records in the database why it is invalid."""
+        found = session.pipeline_buckets()
+        gone = self._fingerprints.keys() - found.keys()
+        differing = [bucket for bucket in {*found, *gone} if found.get(bucket) != self._fingerprints.get(bucket)]
+        for buckets in pages(differing, BUCKETS):
+            unknown = self._compare(session, buckets)
+            yield
+            for names in pages(unknown, CONFIGURATIONS):
+                for row in session.pipelines(names):
+                    self._take(session, row)
+                yield
+            # What changed after the fingerprints were taken differs from them, and is read the next time.
+            self._fingerprints |= {bucket: found.get(bucket) for bucket in buckets}
+        self.is_complete = True
+
+    def _compare(self, session: Statements, buckets: Any) -> list[str]:
+        """Forgets what is gone from these buckets; returns the pipelines whose configuration must be read."""
+        seen: dict[int, set[str]] = {bucket: set() for bucket in buckets}
+        unknown = []
+        for name, bucket, revision, is_invalid in session.pipeline_revisions(buckets):
+            seen[bucket].add(name)
+            known = self._buckets[bucket].get(name)
+            if known is None or known[0] != revision or isinstance(known[1], str) is not is_invalid:
+                unknown.append(name)
+        for bucket, names in seen.items():
+            for name in self._buckets[bucket].keys() - names:
+                del self._buckets[bucket][name]
+                self._forget(name)
+        return unknown
+
+    def _take(self, session: Statements, row: dict[str, Any]) -> None:
+        name, revision = row["name"], row["revision"]
+        known = self._buckets[row["bucket"]].get(name)
+        verdict = known[1] if known and known[0] == revision else _judge(row)
+        self._buckets[row["bucket"]][name] = (revision, verdict)
+        reason = storable(verdict) if isinstance(verdict, str) else None
+        if reason != row["invalid_reason"]:
+            session.mark_invalid(name, revision, reason)
+            if reason:
+                log.error("pipeline is invalid", pipeline=name, reason=reason)
+        if known and known[1] is verdict:
+            return
+        self._forget(name)
+        if isinstance(verdict, str):
+            self._wrong |= {name} if row["enabled"] else set()
+        elif verdict.drained and row["enabled"]:
+            self.groups[name] = verdict.group
+            if verdict.group in ("", self._group):
+                self.specs[name] = verdict
+
+    def _forget(self, name: str) -> None:
+        self._changed.add(name)
+        self._wrong.discard(name)
+        self.specs.pop(name, None)
+        self.groups.pop(name, None)
 
 
 def _judge(row: dict[str, Any]) -> Spec | str:
@@ -75,7 +137,11 @@ def _jobs(row: dict[str, Any], values: dict[str, Any]) -> Spec:
     return _spec(row, parse_jobs(values).pipeline, "jobs", drained=True)
 
 
-_READERS = {"forward": _forward, "reverse": _reverse, "jobs": _jobs}
+def _stream(row: dict[str, Any], values: dict[str, Any]) -> Spec:
+    return _spec(row, parse_stream(values), "stream", drained=True)
+
+
+_READERS = {"forward": _forward, "reverse": _reverse, "jobs": _jobs, "stream": _stream}
 
 
 def _spec(row: dict[str, Any], pipeline: Pipeline, backend: str, *, drained: bool) -> Spec:

@@ -1,6 +1,7 @@
 """The due list: which pipeline wants attention next, and when. Times are `time.monotonic()` seconds."""
 
 import heapq
+import math
 
 
 class DueList:
@@ -29,10 +30,10 @@ class DueList:
         self._drop_replaced()
         return self._heap[0][0] if self._heap else None
 
-    def pop(self, now: float) -> list[str]:
-        """Takes out every name that is due, the longest overdue first."""
-        names = []
-        while (at := self.next_at()) is not None and at <= now:
+    def pop(self, now: float, most: float = math.inf) -> list[str]:
+        """Takes out the names that are due, the longest overdue first; so many at most."""
+        names: list[str] = []
+        while len(names) < most and (at := self.next_at()) is not None and at <= now:
             name = heapq.heappop(self._heap)[1]
             del self._times[name]
             names.append(name)

@@ -1,17 +1,21 @@
 """What schedulers do for jobs besides owning their queues: rescuing the jobs of dead workers, and measuring."""
 
 from collections.abc import Iterable
+from typing import Any
 
 import structlog
 
 from relay.errors import ConfigError
 from relay.process.metrics import SchedulerMetrics
+from scheduler.chores import Pieces, pages
 from scheduler.session import Session
 
 log = structlog.get_logger(__name__)
 
 RESCUE_SECONDS = 5.0
 MEASURE_SECONDS = 15.0
+# Of one question.
+QUEUES = 10
 
 
 class JobChores:
@@ -35,21 +39,33 @@ class JobChores:
         if rescued:
             log.warning("jobs of workers without a sign of life will run again", jobs=rescued)
 
-    def measure(self, queues: Iterable[str]) -> None:
+    def measure(self, queues: Iterable[str]) -> Pieces:
         """Sets the metrics of these queues, and forgets those of others."""
-        names = set(queues)
-        found = {row.queue: row for row in self._session.job_numbers(sorted(names))} if names else {}
+        names = sorted(set(queues))
+        found: set[str] = set()
+        for page in pages(names, QUEUES):
+            for row in self._session.job_numbers(page):
+                found.add(row.queue)
+                self._set(row)
+            yield
+        self._forget(self._measured - found)
+        self._measured = found
+
+    def _set(self, row: Any) -> None:
         metrics = self._metrics
-        for queue, row in found.items():
-            for state in ("due", "scheduled", "leased", "dead"):
-                metrics.jobs_open.labels(queue, state).set(getattr(row, state))
-            metrics.job_oldest_seconds.labels(queue).set(row.oldest_due_seconds)
-            metrics.job_gaps.labels(queue).set(row.gaps)
-        for queue in self._measured - found.keys():
+        self._measured.add(row.queue)
+        for state in ("due", "scheduled", "leased", "dead"):
+            metrics.jobs_open.labels(row.queue, state).set(getattr(row, state))
+        metrics.job_oldest_seconds.labels(row.queue).set(row.oldest_due_seconds)
+        metrics.job_gaps.labels(row.queue).set(row.gaps)
+
+    def _forget(self, queues: Iterable[str]) -> None:
+        metrics = self._metrics
+        for queue in queues:
             for metric in (metrics.jobs_open, metrics.job_oldest_seconds, metrics.job_gaps):
                 metric.remove_by_labels({"queue": queue})
-        self._measured = set(found)
 
     def forget(self) -> None:
         """The session is lost: another scheduler may own the queues."""
-        self.measure(())
+        self._forget(self._measured)
+        self._measured = set()

@@ -1,26 +1,36 @@
 """The pipelines that one scheduler owns, in one session: taking and releasing them, hearing, and acting when due."""
 
-import math
-import random
 import time
-from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import structlog
 
-from relay.broker.queues import DRAIN_QUEUES
 from relay.process.metrics import SchedulerMetrics
+from scheduler.agenda import Agenda
+from scheduler.chores import Pieces, pages
 from scheduler.dispatch import Dispatch
-from scheduler.due import DueList
 from scheduler.heard import ENDS, Heard
-from scheduler.session import Session, Waiting
+from scheduler.measures import Measures
+from scheduler.session import Session
+from scheduler.slots import Slots
+from scheduler.starts import STARTS
 from scheduler.state import OwnedState, Spec
 
 log = structlog.get_logger(__name__)
 
 # So many rings during one drain mean that no worker has started it: publishers ring in vain, and wait for each other.
 UNANSWERED_RINGS = 10
+# Of one question or one write, which takes some milliseconds: pipelines that it takes, releases, claims, or looks at.
+PIPELINES = 50
+POLLED = 250
+FOLLOWED = 1000
+# Where more sleep, their timers wait longer: the bell wakes them, and the timer is for what rang none. Not those of
+# queues: a job becomes due without a bell.
+POLLED_A_SECOND = 2000
+# Of one turn: some 10 ms; then it hears what happened meanwhile. A number, because all of a turn takes longer where the
+# processor is busy.
+EMITTED = 32
 
 
 class Ownership:
@@ -32,9 +42,10 @@ class Ownership:
         self._metrics = metrics
         self._owned: dict[str, OwnedState] = {}
         self._by_outbox: dict[str, set[str]] = {}
-        self._due = DueList()
-        self._looks = DueList()
-        """The pipelines whose drain is said to be over."""
+        self._queues: set[str] = set()
+        self._slots = Slots()
+        self._agenda = Agenda(self._owned)
+        self.measures = Measures(session, metrics, self._owned)
         session.heard.outboxes, session.heard.pipelines = self._by_outbox, self._owned
 
     def __len__(self) -> int:
@@ -43,85 +54,114 @@ class Ownership:
     def __contains__(self, name: str) -> bool:
         return name in self._owned
 
-    def queues(self) -> list[str]:
+    def queues(self) -> set[str]:
         """The queues of jobs among what it owns."""
-        specs = [state.spec for state in self._owned.values()]
-        return [spec.outbox.removeprefix("jobs/") for spec in specs if spec.labels.direction == "jobs"]
+        return set(self._queues)
+
+    def outboxes(self, names: Iterable[str]) -> set[str]:
+        """The outboxes that these pipelines read, of those that it owns."""
+        return {self._owned[name].spec.outbox for name in names if name in self._owned} - {""}
 
     def next_at(self) -> float | None:
         """When something is due, in `time.monotonic()` seconds; None if nothing is."""
-        due_at, look_at = self._due.next_at(), self._looks.next_at()
-        if due_at is not None:
-            due_at = max(due_at, self._dispatch.paused_until)
-        return min((at for at in (due_at, look_at) if at is not None), default=None)
+        return self._agenda.next_at(time.monotonic(), self._dispatch.paused_until)
 
     def forget(self) -> None:
         """The session is lost: another scheduler may own all this already."""
-        for name in self._owned:
-            self._metrics.forget(name)
+        for state in self._owned.values():
+            self._metrics.forget(state.spec.labels)
         self._owned.clear()
-        self.measure_waiting()
+        self.measures.forget()
         self._metrics.pipelines_owned.set(0)
 
     # Taking and releasing ---------------------------------------------------------------------------------------
 
-    def follow(self, specs: dict[str, Spec]) -> None:
-        """Adopts changed configurations; releases what is disabled, invalid, deleted, or of another group now."""
-        now = time.monotonic()
-        self._release([name for name in self._owned if name not in specs])
-        for name, state in self._owned.items():
-            spec = specs[name]
-            if spec.revision != state.spec.revision:
-                log.info("pipeline reconfigured", pipeline=name, revision=spec.revision)
-                self._forget_outbox(state)
-                if spec.labels != state.spec.labels:
-                    self._metrics.forget(name)
-                state.reconfigured(spec, now)
-                self._follow_outbox(state)
-                self._due.set(name, state.due_at)
+    def follow(self, changed: Iterable[str], specs: Mapping[str, Spec]) -> Pieces:
+        """Adopts changed configurations; releases what is disabled, invalid, deleted, or lies in another slot now."""
+        for names in pages(list(changed), FOLLOWED):
+            yield from self._release([name for name in names if not self._follow(name, specs.get(name))])
+            yield
 
-    def share(self, specs: dict[str, Spec], schedulers: int) -> None:
-        """Takes pipelines that have no owner, up to a fair share, and releases a surplus, busy ones last."""
-        surplus = len(self._owned) - math.ceil(len(specs) / max(1, schedulers))
-        if surplus > 0:
-            self._release(sorted(self._owned, key=lambda name: self._owned[name].phase == "draining")[:surplus])
-        elif surplus < 0 and (missing := [name for name in specs if name not in self._owned]):
-            unowned = self._session.unowned(missing)
-            random.shuffle(unowned)
-            for name in self._session.take(unowned[:-surplus]):
+    def _follow(self, name: str, spec: Spec | None) -> bool:
+        """Whether it may own the pipeline still, if it does."""
+        if spec is None:
+            self._slots.remove(name)
+        else:
+            self._slots.put(spec)
+        state = self._owned.get(name)
+        if state is None:
+            return True
+        if spec is None or not self._slots.holds(name):
+            return False
+        if spec.revision != state.spec.revision:
+            self._reconfigure(state, spec)
+        return True
+
+    def share(self, specs: Mapping[str, Spec], schedulers: int) -> Pieces:
+        """Releases slots above a fair share, busy ones last; takes free ones up to it, and owns what lies there."""
+        surplus = self._slots.surplus(schedulers, self._draining) + self._slots.empty()
+        for slot in surplus:
+            yield from self._release([name for name in self._slots.members(slot) if name in self._owned])
+            self._slots.held.discard(slot)
+            self._session.release_slots([slot])
+        if not surplus and (wanted := self._slots.wanted(schedulers)):
+            self._slots.held |= self._session.take_slots(*wanted)
+        for names in pages(self._slots.missing(self._owned), PIPELINES):
+            revisions = {name: specs[name].revision for name in names if self._slots.holds(name) and name in specs}
+            for name in self._session.adopt(revisions):
                 self._own(specs[name])
+            yield
+
+    def _draining(self, names: Iterable[str]) -> int:
+        return sum(name in self._owned and self._owned[name].phase == "draining" for name in names)
+
+    def _reconfigure(self, state: OwnedState, spec: Spec) -> None:
+        log.info("pipeline reconfigured", pipeline=spec.name, revision=spec.revision)
+        self._forget_outbox(state)
+        if spec.labels != state.spec.labels:
+            self._metrics.forget(state.spec.labels)
+        state.reconfigured(spec, time.monotonic())
+        self._follow_outbox(state)
+        self._agenda.put(state)
 
     def _own(self, spec: Spec) -> None:
         log.info("pipeline owned", pipeline=spec.name)
         state = self._owned[spec.name] = OwnedState(spec)
         self._follow_outbox(state)
-        self._due.set(spec.name, state.due_at)
+        self._agenda.put(state)
         self._metrics.epochs.labels(*spec.labels).inc()
         self._metrics.pipelines_owned.set(len(self._owned))
 
-    def _release(self, names: list[str]) -> None:
+    def _release(self, names: Sequence[str]) -> Pieces:
         """A drain in flight goes on; the next owner waits for its lease."""
-        if not names:
+        for page in pages(names, PIPELINES):
+            self._session.release(page)
+            for name in page:
+                self._drop(name)
+            self._metrics.pipelines_owned.set(len(self._owned))
+            yield
+
+    def _drop(self, name: str) -> None:
+        """It is not ours any more."""
+        if (state := self._owned.pop(name, None)) is None:
             return
-        self._session.release(names)
-        for name in names:
-            log.info("pipeline released", pipeline=name)
-            state = self._owned.pop(name)
-            self._forget_outbox(state)
-            self._due.remove(name)
-            self._looks.remove(name)
-            self._metrics.forget(name)
-        self._metrics.pipelines_owned.set(len(self._owned))
+        log.info("pipeline released", pipeline=name)
+        self._forget_outbox(state)
+        self._agenda.remove(name)
+        self._metrics.forget(state.spec.labels)
 
     def _follow_outbox(self, state: OwnedState) -> None:
         if state.spec.outbox:
             self._by_outbox.setdefault(state.spec.outbox, set()).add(state.spec.name)
+        if state.spec.labels.direction == "jobs":
+            self._queues.add(_queue(state.spec))
 
     def _forget_outbox(self, state: OwnedState) -> None:
         readers = self._by_outbox.get(state.spec.outbox, set())
         readers.discard(state.spec.name)
         if not readers:
             self._by_outbox.pop(state.spec.outbox, None)
+            self._queues.discard(_queue(state.spec))
 
     # Hearing ----------------------------------------------------------------------------------------------------
 
@@ -132,14 +172,14 @@ class Ownership:
             for name in self._by_outbox.get(outbox, ()):
                 self._bell(self._owned[name], rings, now)
         for name in heard.ended:
-            if name in self._owned and name not in self._looks:
-                self._looks.set(name, self._owned[name].look_at(now))
+            if name in self._owned and name not in self._agenda.looks:
+                self._agenda.looks.set(name, self._owned[name].look_at(now))
 
     def _bell(self, state: OwnedState, rings: int, now: float) -> None:
         before = state.rings
         if state.rang(now, rings):
-            self._due.set(state.spec.name, state.due_at)
-        elif before < UNANSWERED_RINGS <= state.rings:
+            self._agenda.put(state)
+        elif state.phase == "draining" and before < UNANSWERED_RINGS <= state.rings:
             self._session.silence(state.drain)
 
     def _look(self, names: list[str]) -> None:
@@ -155,7 +195,7 @@ class Ownership:
             if seen == "nothing":
                 self._metrics.notifications_ignored.labels(ENDS).inc()
                 continue
-            self._due.set(name, state.due_at)
+            self._agenda.put(state)
             self._metrics.pipeline_broken.labels(*state.spec.labels).set(state.broken)
             if seen == "foreign":
                 log.warning("a drain ran that no scheduler emitted: check who can write to the broker", pipeline=name)
@@ -165,20 +205,24 @@ class Ownership:
     # Acting -----------------------------------------------------------------------------------------------------
 
     def act(self) -> None:
-        """Does what is due: looks, claims, polls, emits drains."""
+        """Does some of what is due: looks, claims, polls, emits drains. What is left is due still."""
         now = time.monotonic()
-        self._look(self._looks.pop(now))
+        self._look(self._agenda.looks.pop(now, POLLED))
         now = time.monotonic()
         if now < self._dispatch.paused_until:
             return
-        due = [self._owned[name] for name in self._due.pop(now)]
-        self._claim([state for state in due if state.phase in ("claiming", "draining")], now)
-        self._poll([state for state in due if state.phase == "idle"], now)
-        for state in due:
-            if state.phase == "waiting" and state.due_at <= now:
-                self._emit(state)
+        due = self._agenda.take(self._agenda.urgent, now, PIPELINES)
+        calm = self._agenda.take(self._agenda.calm, now, POLLED)
+        starts = self._agenda.take_starts(now)
+        self._poll([state for state in calm if state.phase == "idle"], now)
+        claiming = [state for state in (*due, *calm) if state.phase in ("claiming", "draining")]
+        self._claim(claiming[:PIPELINES], now)
+        waiting = [state for state in (*due, *starts) if state.phase == "waiting" and state.due_at <= now]
+        for state in waiting[:EMITTED]:
+            self._emit(state)
+        for state in (*due, *calm, *starts):
             if state.spec.name in self._owned:
-                self._due.set(state.spec.name, state.due_at)
+                self._agenda.put(state)
 
     def _claim(self, pipelines: list[OwnedState], now: float) -> None:
         """Raises the epochs of pipelines that are new here, or whose drain was silent for longer than its lease."""
@@ -186,7 +230,10 @@ class Ownership:
             return
         found = {row.pipeline: row for row in self._session.raise_epochs(_names(pipelines))}
         # Deleted, and perhaps created again since: then it has no owner, and is distributed like a new one.
-        self._release([name for name in _names(pipelines) if name not in found])
+        if lost := [name for name in _names(pipelines) if name not in found]:
+            self._session.release(lost)
+            for name in lost:
+                self._drop(name)
         for state in pipelines:
             row = found.get(state.spec.name)
             if row is None:
@@ -198,13 +245,19 @@ class Ownership:
                 log.warning("drain lost", pipeline=state.spec.name, epoch=state.epoch, drain=state.number)
                 self._metrics.lost_drains.labels(*state.spec.labels).inc()
             state.claimed(row.epoch, row.retry_seconds, now)
+        if len(self._owned) > STARTS:
+            behind = self._session.behind([state.spec.name for state in pipelines if state.starts])
+            for name in behind:
+                self._owned[name].precedes(now)
 
     def _poll(self, pipelines: list[OwnedState], now: float) -> None:
         """The timer: one question to the database for all that are due."""
         if not pipelines:
             return
         behind = self._session.behind(_names(pipelines))
+        patience = max(1.0, len(self._owned) / POLLED_A_SECOND)
         for state in pipelines:
+            state.patience = 1.0 if state.spec.labels.direction == "jobs" else patience
             state.polled(state.spec.name in behind, now)
 
     def _emit(self, state: OwnedState) -> None:
@@ -213,41 +266,16 @@ class Ownership:
         elif self._dispatch.emit(state.next_drain(), state.spec.labels.direction):
             self._metrics.wakeups.labels(*state.spec.labels, state.cause).inc()
             state.emitted(time.monotonic())
+            self.measures.emitted(state.spec.name)
+            self._agenda.starts.emitted(state, time.monotonic())
         else:
             state.doubted(self._dispatch.paused_until)
-
-    # Measuring --------------------------------------------------------------------------------------------------
-
-    def measure_lag(self) -> None:
-        """Sets the lag metrics of every owned pipeline."""
-        behind = {row.name: row for row in self._session.lag(list(self._owned))} if self._owned else {}
-        for name, state in self._owned.items():
-            row, labels = behind.get(name), state.spec.labels
-            self._metrics.pipeline_broken.labels(*labels).set(state.broken)
-            self._metrics.lag_messages.labels(*labels).set(row.messages if row else 0)
-            self._metrics.lag_seconds.labels(*labels).set((row and row.seconds) or 0)
-            self._metrics.oldest_publisher_seconds.labels(*labels).set(row.publisher_seconds if row else 0)
-
-    def measure_waiting(self) -> None:
-        """Counts the drains that no worker has started. Does not ask again about one that is known to have started."""
-        waiting = [state for state in self._owned.values() if state.phase == "draining" and not state.started]
-        started = self._session.started([state.drain for state in waiting]) if waiting else set()
-        for state in waiting:
-            if state.spec.name in started:
-                state.taken()
-        queues = [DRAIN_QUEUES[state.spec.labels.direction] for state in waiting if not state.started]
-        for queue in DRAIN_QUEUES.values():
-            self._metrics.drains_waiting.labels(queue).set(queues.count(queue))
-
-    def waiting(self) -> dict[str, Waiting]:
-        """The drains that no worker has taken, by queue; a pipeline counts once, however often it was emitted again."""
-        now = time.monotonic()
-        found: dict[str, list[float]] = defaultdict(list)
-        for state in self._owned.values():
-            if state.untaken_since is not None:
-                found[DRAIN_QUEUES[state.spec.labels.direction]].append(now - state.untaken_since)
-        return {queue: Waiting(len(ages), round(max(ages), 1)) for queue, ages in found.items()}
 
 
 def _names(pipelines: Iterable[OwnedState]) -> list[str]:
     return [state.spec.name for state in pipelines]
+
+
+def _queue(spec: Spec) -> str:
+    """The queue of jobs that a pipeline serves."""
+    return spec.outbox.removeprefix("jobs/")

@@ -14,11 +14,14 @@ from relay.jobs.cron import Due, due
 from relay.jobs.errors import BadOptions
 from relay.log_limit import LogLimit
 from relay.masking import mask
+from scheduler.chores import Pieces, pages
 from scheduler.session import Session
 
 log = structlog.get_logger(__name__)
 
 LOOK_SECONDS = 1.0
+# Of one question.
+QUEUES = 500
 
 
 class Schedules:
@@ -28,21 +31,21 @@ class Schedules:
         self._session = session
         self._refusals = LogLimit()
 
-    def fire(self, queues: Iterable[str]) -> None:
+    def fire(self, queues: Iterable[str]) -> Pieces:
         """Enqueues what is due. What PostgreSQL refuses stays due, and is tried at the next look."""
-        names = list(queues)
-        if not names:
-            return
-        try:
-            rows = self._session.schedules_due(names)
-        except ConfigError as error:  # a right is missing: everything else goes on
-            self._refused(error)
-            return
-        for row in rows:
+        for names in pages(list(queues), QUEUES):
             try:
-                self._fire(row)
-            except (ConfigError, Refused) as error:
-                self._refused(error, schedule=row.schedule, queue=row.queue)
+                rows = self._session.schedules_due(names)
+            except ConfigError as error:  # a right is missing: everything else goes on
+                self._refused(error)
+                return
+            for row in rows:
+                try:
+                    self._fire(row)
+                except (ConfigError, Refused) as error:
+                    self._refused(error, schedule=row.schedule, queue=row.queue)
+                yield
+            yield
 
     def _fire(self, row: Any) -> None:
         reason = None

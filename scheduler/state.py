@@ -58,7 +58,8 @@ class OwnedState:
     epoch: int = 0
     number: int = 0
     rings: int = 0
-    """How often the bell rang during a drain, which may have read before: if ever, drain again after it."""
+    """How often the bell rang during a drain, which may have read before: if ever, drain again after it. Or while it is
+    claimed: then its first drain does not wait for those of others."""
     started: bool = False
     """Whether a worker is known to have started the last drain."""
     untaken_since: float | None = None
@@ -68,13 +69,21 @@ class OwnedState:
     """Drains in a row that a bell caused, and that found nothing."""
     vain_looks: int = 0
     """Looks since the last drain ended that showed nothing new."""
+    patience: float = 1.0
+    """How many times its poll interval it sleeps."""
     broken: bool = False
     """Whether the last drain failed in a way that does not recover automatically."""
+
+    @property
+    def starts(self) -> bool:
+        """Whether it waits for its first drain under this owner and configuration, or is in it."""
+        return self.cause == "config" and self.phase in ("waiting", "draining")
 
     def claimed(self, epoch: int, retry_seconds: float | None, now: float) -> None:
         """The epoch is ours: whatever was queued or in flight before is stale."""
         self.epoch, self.number = epoch, 0
-        self._wait(now + max(0.0, retry_seconds or 0.0), "lost" if self.phase == "draining" else "config")
+        cause = "lost" if self.phase == "draining" else "bell" if self.rings else "config"
+        self._wait(now + max(0.0, retry_seconds or 0.0), cause)
 
     def held(self, lease_seconds: float, now: float) -> None:
         """A drain, ours or of the owner before, still has its lease: claim again when that has run out."""
@@ -105,12 +114,21 @@ class OwnedState:
 
     def rang(self, now: float, rings: int = 1) -> bool:
         """A publisher rang the bell of the outbox, so often. True if that makes the pipeline due."""
-        if self.phase == "draining":
+        if self.phase in ("draining", "claiming"):
             self.rings += rings
-        elif self.phase == "idle" or (self.phase == "waiting" and self.cause in ("again", "later")):
+        elif (
+            self.phase == "idle"
+            or (self.phase == "waiting" and self.cause in ("again", "later"))
+            or (self.starts and self.due_at <= now)
+        ):
             self._wait(self._bell_at(now), "bell")
             return True
         return False
+
+    def precedes(self, now: float) -> None:
+        """It has something to deliver: its first drain does not wait for those of others."""
+        if self.starts and self.due_at <= now:
+            self._wait(now, "timer")
 
     def polled(self, behind: bool, now: float) -> None:
         """The timer found ids above the offset, or none."""
@@ -189,4 +207,6 @@ class OwnedState:
 
     def _sleep(self, now: float) -> None:
         self.phase = "idle"
-        self.due_at = math.ceil((now + self.spec.poll_seconds) / TIMER_GRID_SECONDS) * TIMER_GRID_SECONDS
+        pause = self.spec.poll_seconds * self.patience
+        grid = min(TIMER_GRID_SECONDS, pause)
+        self.due_at = math.ceil((now + pause) / grid) * grid

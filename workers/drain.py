@@ -12,7 +12,7 @@ from relay.log_limit import LogLimits
 from relay.models import Drain
 from relay.process.metrics import PipelineLabels, worker_metrics
 from relay.process.unforeseen import INTERNAL, described, log_bug
-from workers import forward, reverse
+from workers import forward, refresh, reverse
 from workers.jobs.drain import hand_over
 from workers.resources import Resources
 
@@ -20,7 +20,7 @@ log = structlog.get_logger(__name__)
 
 _failures = LogLimits()
 
-DIRECTIONS = {"forward": forward.drain, "reverse": reverse.drain}
+DIRECTIONS = {"forward": forward.drain, "reverse": reverse.drain, "stream": refresh.drain}
 
 
 class WrongSchema(Exception):

@@ -41,6 +41,8 @@ class Counts:
     inbox_rows: int = 0
     dead_letters: int = 0
     history: int = 0
+    stream_changes: int = 0
+    """Rows that told stream tables of changes which all have seen."""
     consumers: int = 0
     """Dead ones removed."""
     busy: int = 0
@@ -79,6 +81,7 @@ def run_once(
         turn.inbox(name)
     turn.dead_letters()
     turn.history()
+    turn.streams()
     return turn.counts
 
 
@@ -133,6 +136,9 @@ class _Turn:
         removed = self._all("dead_letter_retain")
         self.counts.dead_letters += removed
         worker_metrics().retention_rows.labels("dead_letters").inc(removed)
+
+    def streams(self) -> None:
+        self.counts.stream_changes += self._all("stream_clean")
 
     def history(self) -> None:
         removed = self._all("config_history_retain")

@@ -10,7 +10,7 @@ import dramatiq
 from relay.errors import ConfigError
 from relay.models import Drain
 
-DRAIN_QUEUES = {"forward": "tide.forward", "reverse": "tide.reverse", "jobs": "tide.jobs"}
+DRAIN_QUEUES = {"forward": "tide.forward", "reverse": "tide.reverse", "jobs": "tide.jobs", "stream": "tide.streams"}
 """One for each direction, so that each direction can have its own workers."""
 DRAIN_ACTOR = "drain"
 MAINTENANCE_QUEUE = "tide.maintenance"

@@ -16,6 +16,7 @@ VERBS = {
     "publish": "relay.cli.publish:publish",
     "receive": "relay.cli.receive:receive",
     "jobs": "relay.cli.jobs:jobs",
+    "stream": "relay.cli.stream:stream",
     "outbox": "relay.cli.outbox:outbox",
     "inbox": "relay.cli.inbox:inbox",
     "pipeline": "relay.cli.pipeline:pipeline",

@@ -73,8 +73,8 @@ def _table(found: Sequence[Pipeline]) -> Table:
         Column("reason", long=True),
     )
     for pipeline in found:
-        origin = pipeline.outbox or str(pipeline.config.get("source_type"))
-        destination = pipeline.inbox or str(pipeline.config.get("sink_type"))
+        origin = pipeline.outbox or str(pipeline.config.get("source_type", ""))
+        destination = pipeline.inbox or str(pipeline.config.get("sink_type", ""))
         group = pipeline.consumer_group or ""
         table.add_row(pipeline.name, origin, destination, group, pipeline.state, pipeline.reason or "")
     return table

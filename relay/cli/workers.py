@@ -33,7 +33,8 @@ from relay.process.logs import cannot_start
     "--queues",
     multiple=True,
     metavar="NAMES",
-    help="Serve only these of tide.forward, tide.reverse, tide.jobs, tide.maintenance, with commas; default all.",
+    help="Serve only these of tide.forward, tide.reverse, tide.jobs, tide.streams and tide.maintenance, with commas; "
+    "default all.",
 )
 @click.option(
     "--jobs",

@@ -5,15 +5,18 @@ it is kept here, and nothing that it holds raises. psycopg and libpq would keep 
 runs, which for 60,000 of 8 KB are 488 MB, and decode them by the encoding of the database, which may refuse the bytes.
 """
 
+import asyncio
 import logging
 import re
 import select
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import psycopg
 from psycopg.abc import PQGen
+from psycopg.pq.abc import PGconn
 from psycopg.pq.misc import PGnotify
 
 from relay.log_limit import LogLimit
@@ -35,14 +38,51 @@ _NAME = re.compile(rb"(?:(?:jobs/)?[A-Za-z0-9_][A-Za-z0-9_.-]{0,99})?")
 _log = logging.getLogger(__name__)
 
 
-class Listener:
-    """Hands over every notification of a session as soon as it is read. One thread at a time, like the session."""
+class _Hearing:
+    """What listeners share, whichever way their session waits."""
 
-    def __init__(self, connection: psycopg.Connection[Any], hear: Hear) -> None:
-        self._pgconn = connection.pgconn
+    def __init__(self, pgconn: PGconn, hear: Hear) -> None:
+        self._pgconn = pgconn
         self._hear = hear
         self._heard = 0
         self._refused = LogLimit()
+
+    def _between(self, gen: PQGen[R]) -> Generator[Any, Any, R]:
+        """The same steps. After each, libpq is rid of what came along with the answer."""
+        try:
+            wanted = next(gen)
+            while True:
+                ready = yield wanted
+                wanted = gen.send(ready)
+                self._take()
+        except StopIteration as end:
+            value: R = end.value
+            return value
+
+    def _take(self) -> None:
+        while notify := self._pgconn.notifies():
+            self._hand_over(notify)
+
+    def _hand_over(self, notify: PGnotify) -> None:
+        self._heard += 1
+        channel = notify.relname.decode(errors="replace")
+        name = notify.extra.decode() if _NAME.fullmatch(notify.extra) else None
+        if name is None and (times := self._refused.count()):
+            _log.warning(
+                "%d notifications on %s hold no name, and were ignored; the last came from the session with pid %d: "
+                "see its role in pg_stat_activity",
+                times,
+                channel,
+                notify.be_pid,
+            )
+        self._hear(channel, name)
+
+
+class Listener(_Hearing):
+    """Hands over every notification of a session as soon as it is read. One thread at a time, like the session."""
+
+    def __init__(self, connection: psycopg.Connection[Any], hear: Hear) -> None:
+        super().__init__(connection.pgconn, hear)
         self._connection, self._handler_before = connection, self._pgconn.notify_handler
         self._pgconn.notify_handler = self._hand_over
         own_wait = connection.wait
@@ -79,32 +119,40 @@ class Listener:
             self.read()
         return any(other in ready for other in others)
 
-    def _between(self, gen: PQGen[R]) -> Generator[Any, Any, R]:
-        """The same steps. After each, libpq is rid of what came along with the answer."""
+
+class AsyncListener(_Hearing):
+    """The same of a session on an event loop, for as long as the session lasts."""
+
+    def __init__(self, connection: psycopg.AsyncConnection[Any], hear: Hear) -> None:
+        super().__init__(connection.pgconn, hear)
+        self._pgconn.notify_handler = self._hand_over
+        self._loop = asyncio.get_running_loop()
+        self._lost: psycopg.OperationalError | None = None
+        own_wait = connection.wait
+
+        async def wait(gen: PQGen[R], *args: Any, **options: Any) -> R:
+            return await own_wait(self._between(gen), *args, **options)
+
+        connection.wait = wait  # type: ignore[method-assign]
+
+    @contextmanager
+    def hearing(self, wake: Callable[[], None]) -> Iterator[None]:
+        """While no statement runs. Calls `wake` if the session is lost, and then raises psycopg.OperationalError."""
+        self._take()  # what came with the last answer is in the memory of libpq, where no one would see it
+        socket = self._pgconn.socket
+        self._loop.add_reader(socket, self._read, wake)
         try:
-            wanted = next(gen)
-            while True:
-                ready = yield wanted
-                wanted = gen.send(ready)
-                self._take()
-        except StopIteration as end:
-            value: R = end.value
-            return value
+            yield
+        finally:
+            self._loop.remove_reader(socket)
+        if self._lost is not None:
+            raise self._lost
 
-    def _take(self) -> None:
-        while notify := self._pgconn.notifies():
-            self._hand_over(notify)
-
-    def _hand_over(self, notify: PGnotify) -> None:
-        self._heard += 1
-        channel = notify.relname.decode(errors="replace")
-        name = notify.extra.decode() if _NAME.fullmatch(notify.extra) else None
-        if name is None and (times := self._refused.count()):
-            _log.warning(
-                "%d notifications on %s hold no name, and were ignored; the last came from the session with pid %d: "
-                "see its role in pg_stat_activity",
-                times,
-                channel,
-                notify.be_pid,
-            )
-        self._hear(channel, name)
+    def _read(self, wake: Callable[[], None]) -> None:
+        """Once: the loop has others to serve, and comes back while there is more."""
+        try:
+            self._pgconn.consume_input()
+        except psycopg.OperationalError as error:
+            self._lost = error
+            wake()
+        self._take()

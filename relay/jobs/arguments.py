@@ -26,6 +26,9 @@ _WRITING = CoreConfig(ser_json_inf_nan="strings")
 
 _SIGNS = "null", "NaN", "Infinity"
 """One of them is in what JSON makes of infinity and NaN."""
+_SIMPLE = (str, int, bool)
+_SURELY_READ = 4000
+"""Characters of JSON. There is a limit of digits, which is higher."""
 _NOT_JSON = "JSON cannot hold it"
 _NUL = "it has the character NUL, which PostgreSQL cannot store"
 # pydantic needs that of typing_extensions before Python 3.12.
@@ -104,6 +107,8 @@ class Arguments:
             raise self._bad(
                 "; ".join(f"argument {name!r}: {_NUL}" for name in values if _has_nul(self._dump({name: values[name]})))
             )
+        if self._is_simple and len(text) < _SURELY_READ:
+            return text
         read = self.from_json(text)
         if any(sign in text for sign in _SIGNS):
             self._check_numbers(values, text, read)
@@ -190,6 +195,12 @@ class Arguments:
         kind = make_typed_dict(f"Arguments of {self._name}", fields)
         kind.__pydantic_config__ = ConfigDict(extra="forbid" if self._rest is None else "allow")
         return TypeAdapter(kind)
+
+    @cached_property
+    def _is_simple(self) -> bool:
+        """Whether what is written can be read, without trying: texts and numbers that are whole."""
+        fields = [each.name for each in self._outside.parameters.values()]
+        return self._rest is None and all(self._hints.get(name) in _SIMPLE for name in fields)
 
     @cached_property
     def _has_decimals(self) -> bool:

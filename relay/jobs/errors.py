@@ -17,8 +17,7 @@ that fails does: roll it back, or roll back to your savepoint. Nothing is rolled
 BadOptions nothing was sent.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 
 from relay.errors import BadValue, ConfigError, Conflict, Disabled, NotAllowed, NotFound, Refused, RelayError, TooLarge
 
@@ -83,14 +82,26 @@ _NO_SUCH_ROW = "P0002"
 """Of what a job refers to; of the queue itself it is another."""
 
 
-@contextmanager
-def job_errors() -> Iterator[None]:
+class _JobErrors:
+    """Not a generator, as that of `relay.database.callers.refusals`."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if isinstance(error, Refused) and not isinstance(error, JobError):
+            raise _of_family(error) from error.__cause__
+
+
+def _of_family(error: Refused) -> Refused:
+    hint = ". Let it: select tide.grant_job_publisher('ROLE');" if isinstance(error, NotAllowed) else ""
+    kind = UnknownReference if error.sqlstate == _NO_SUCH_ROW else _OF_JOBS.get(type(error), _OtherRefusal)
+    return kind(f"{error}{hint}", sqlstate=error.sqlstate)
+
+
+_job_errors = _JobErrors()
+
+
+def job_errors() -> AbstractContextManager[None]:
     """Raises errors of this family for what is refused."""
-    try:
-        yield
-    except JobError:
-        raise
-    except Refused as error:
-        hint = ". Let it: select tide.grant_job_publisher('ROLE');" if isinstance(error, NotAllowed) else ""
-        kind = UnknownReference if error.sqlstate == _NO_SUCH_ROW else _OF_JOBS.get(type(error), _OtherRefusal)
-        raise kind(f"{error}{hint}", sqlstate=error.sqlstate) from error.__cause__
+    return _job_errors

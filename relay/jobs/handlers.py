@@ -2,15 +2,16 @@
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping
+from functools import cached_property
 from typing import Any, Generic, Literal, ParamSpec, Self, TypeVar, Unpack, cast
 
 from relay.jobs import middleware
 from relay.jobs.arguments import Arguments
 from relay.jobs.backoff import Backoff, pause_seconds
-from relay.jobs.context import Running, enter, leave, made
+from relay.jobs.context import Running, current, enter, leave, made
 from relay.jobs.cron import Missed, check
 from relay.jobs.errors import BadArguments, BadOptions, HandlerError
-from relay.jobs.options import JobOptions, checked, columns, of_template
+from relay.jobs.options import JobOptions, are_fixed, checked, columns, of_template
 from relay.jobs.sending import Columns, NewJob, send, send_async, send_many, send_many_async
 from relay.jobs.templates import Template, template_of
 
@@ -107,6 +108,7 @@ class Job(Generic[Called, Enqueued, R_co]):
         copy: Self = object.__new__(type(self))
         copy.__dict__ |= self.__dict__
         copy.options = checked({**self.options, **_given(options)}, f"job {self.name!r}")
+        copy.__dict__.pop("_fixed", None)
         return copy
 
     def enqueue(self, connection: Any, /, *args: Enqueued.args, **kwargs: Enqueued.kwargs) -> str:
@@ -138,13 +140,22 @@ class Job(Generic[Called, Enqueued, R_co]):
 
     def new_job(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> NewJob:
         """What would be sent. Raises BadArguments."""
-        return self._new_job(self.arguments.bind(args, kwargs), columns(self.options, f"job {self.name!r}"))
+        return self._new_job(self.arguments.bind(args, kwargs), self._columns())
 
     def _new_jobs(self, arguments: Iterable[Mapping[str, Any]]) -> list[NewJob]:
         if single := self.options.keys() & {"idempotency_key", "dedupe_key"}:
             raise BadOptions(f"job {self.name!r}: {', '.join(sorted(single))} cannot be that of several jobs")
-        shared = columns(self.options, f"job {self.name!r}")
+        shared = self._columns()
         return [self._new_job(self.arguments.bind((), each), shared) for each in arguments]
+
+    def _columns(self) -> Columns:
+        if current() is not None or self._fixed is None:
+            return columns(self.options, f"job {self.name!r}")
+        return self._fixed
+
+    @cached_property
+    def _fixed(self) -> Columns | None:
+        return columns(self.options, f"job {self.name!r}") if are_fixed(self.options) else None
 
     def _new_job(self, values: dict[str, Any], shared: Columns) -> NewJob:
         """`shared` are the options of all jobs like it; those that are made of its arguments come on top."""

@@ -14,6 +14,7 @@ import msgspec
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from relay import reach
+from relay.backends.common.addresses import check_literal
 from relay.backends.common.keys import has_reference
 from relay.backends.common.short_cache import cached_if_short
 from relay.backends.webhook.config import PLAIN_HEADERS, ReceiverKeys, check_scheme
@@ -115,12 +116,17 @@ def check_http_payload(payload: Mapping[str, Any], headers: Mapping[str, Any] | 
     """Before it is enqueued: whether a worker could send it. Returns the host. Raises BadHttpJob; it repeats no value.
 
     Whether JSON can hold the value of `json` is for the one that writes it. The hosts are those that this process
-    allows, which are all of them where no settings were loaded.
+    allows, which are all of them where no settings were loaded. An address is refused that no queue can permit. Whether
+    a private one may be reached is a setting of the queue, which an application cannot read, and which may change.
     """
     method, origin, _ = _line(payload)
     _body(payload, method)
     _checked_headers(headers or {})
     check_host(origin, allowed_hosts())
+    try:
+        check_literal(origin.host, allow_private=True)
+    except ValueError as error:
+        raise BadHttpJob(f"payload: url: {error}", "forbidden_address") from None
     return origin.host
 
 

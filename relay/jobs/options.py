@@ -24,6 +24,8 @@ _COLUMNS: Mapping[str, str] = {
 }
 """Options that go as they are, each as the argument of its name."""
 _MEMBERS = "backoff", "after", "run_if", "batch"
+_FIXED = {"queue", "timeout", *(name for name, kind in _COLUMNS.items() if kind != "jsonb")}
+"""Options that no one can change once they are given, and that do not depend on the time."""
 _NOT_OF_TEMPLATES = {
     "at": "give delay, which begins when it is enqueued",
     **dict.fromkeys(("idempotency_key", "on_conflict", "dedupe"), "it is enqueued once, when the job before it ends"),
@@ -136,6 +138,11 @@ def columns(options: JobOptions, what: str) -> dict[str, tuple[str, Any]]:
     if (members := _members(options, what)) is not None:
         found["options"] = "jsonb", members
     return found
+
+
+def are_fixed(options: JobOptions) -> bool:
+    """Whether `columns` are the same for each job that is not enqueued by another one."""
+    return options.keys() <= _FIXED
 
 
 def of_template(options: Mapping[str, Any], what: str) -> tuple[dict[str, Any], float | None]:

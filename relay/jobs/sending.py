@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from relay.database.callers import Arguments, Call, Value, call, call_async
+from relay.database.callers import Arguments, Call, Value, call, call_async, execute, execute_async
+from relay.database.callers.statement import Statement, sent, statement_of
 from relay.jobs.errors import job_errors
 from relay.jobs.models import BatchProgress
 
@@ -26,6 +27,10 @@ class NewJob:
 
     def value(self, column: str) -> Any:
         return self.columns[column][1] if column in self.columns else None
+
+
+DEFAULTS: Mapping[str, Value] = {"priority": 0, "max_attempts": 10, "timeout_seconds": 30}
+"""Those of `tide.job_enqueue` that handlers have too. They are not sent: a parameter costs both sides more."""
 
 
 class Substitute(Protocol):
@@ -53,7 +58,7 @@ def send(connection: Any, job: NewJob) -> str:
     if substitutes:
         return substitutes[-1].send([job])[0]
     with job_errors():
-        [(uuid,)] = call(connection, "job_uuid", _one(job))
+        [(uuid,)] = execute(connection, statement_of_one(job))
     return str(uuid)
 
 
@@ -61,7 +66,7 @@ async def send_async(connection: Any, job: NewJob) -> str:
     if substitutes:
         return (await substitutes[-1].send_async([job]))[0]
     with job_errors():
-        [(uuid,)] = await call_async(connection, "job_uuid", _one(job))
+        [(uuid,)] = await execute_async(connection, statement_of_one(job))
     return str(uuid)
 
 
@@ -90,15 +95,32 @@ def enqueue_call(job: NewJob) -> Call:
         "queue": ("text", job.queue),
         "name": ("text", job.name),
         "payload": ("jsonb", job.payload),
-        **job.columns,
+        **_not_default(job.columns),
     }
     if job.kind != "python":
         own = {**own, "kind": ("text", job.kind)}
     return Call("job_enqueue", own)
 
 
-def _one(job: NewJob) -> Arguments:
-    return {"queue": ("text", job.queue), "id": ("bigint", enqueue_call(job))}
+def _not_default(columns: Columns) -> Columns:
+    return {name: given for name, given in columns.items() if name not in DEFAULTS or DEFAULTS[name] != given[1]}
+
+
+def statement_of_one(job: NewJob) -> Statement:
+    """What enqueues it and returns its UUID."""
+    if job.kind != "python" or _not_default(job.columns):
+        return _statement(job)
+    return Statement(
+        _PLAIN, (sent("queue", job.queue), job.queue, sent("name", job.name), sent("payload", job.payload))
+    )
+
+
+def _statement(job: NewJob) -> Statement:
+    return statement_of("job_uuid", {"queue": ("text", job.queue), "id": ("bigint", enqueue_call(job))})
+
+
+_PLAIN = _statement(NewJob("", "python", "", "{}", {})).texts
+"""Most jobs are no more than their arguments, and have one statement."""
 
 
 def _many(jobs: Sequence[NewJob]) -> Arguments:
@@ -109,7 +131,7 @@ def _many(jobs: Sequence[NewJob]) -> Arguments:
         "names": ("text[]", list(names) if len(names) == 1 else [job.name for job in jobs]),
         "payloads": ("jsonb[]", [job.payload for job in jobs]),
         "kind": ("text", first.kind),
-        **first.columns,
+        **_not_default(first.columns),
     }
     for column in ("run_key", "idempotency_key"):
         all_of_them.pop(column, None)

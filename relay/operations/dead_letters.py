@@ -175,6 +175,8 @@ def _redelivering(connection: Connection, names: set[str]) -> list[StoredPipelin
     """These pipelines. Raises ConfigError if no worker can drain one: the request would wait indefinitely."""
     pipelines = stored(connection, names)
     for pipeline in pipelines:
+        if pipeline.direction == "stream":
+            raise ConfigError(f"pipeline {pipeline.name} is of a stream table, which has no dead letters")
         if pipeline.direction == "jobs":
             raise ConfigError(f"pipeline {pipeline.name} is a queue of jobs: see relay jobs replay")
         kind = source_class(pipeline.type) if pipeline.direction == "reverse" and pipeline.type in SOURCES else None

@@ -15,10 +15,11 @@ from relay.operations import libraries
 from relay.operations.base import Connection, execute, one, rows, transaction
 from relay.pipelines.config import ForwardConfig, ReverseConfig, parse
 from relay.pipelines.jobs import JobsConfig, parse_jobs
+from relay.pipelines.streams import StreamPipeline, parse_stream
 from relay.wire.byte_order_mark import without_mark
 from relay.wording import json_type
 
-Direction = Literal["forward", "reverse", "jobs"]
+Direction = Literal["forward", "reverse", "jobs", "stream"]
 State = Literal["enabled", "disabled", "invalid"]
 
 
@@ -56,8 +57,8 @@ class StoredPipeline:
     @property
     def type(self) -> str:
         """Of its sink or source, as configured."""
-        if self.direction == "jobs":
-            return "jobs"
+        if self.direction in ("jobs", "stream"):
+            return self.direction
         return str(self.config.get("sink_type" if self.direction == "forward" else "source_type"))
 
 
@@ -227,15 +228,20 @@ def _shown(pipeline: StoredPipeline) -> Pipeline:
     )
 
 
-def parse_stored(direction: str, config: dict[str, Any]) -> ForwardConfig | ReverseConfig | JobsConfig:
-    """Checks a configuration of the database; a queue of jobs has keys of its own. Raises ConfigError."""
+def parse_stored(direction: str, config: dict[str, Any]) -> ForwardConfig | ReverseConfig | JobsConfig | StreamPipeline:
+    """Checks a configuration of the database; queues of jobs and stream tables have keys of their own.
+
+    Raises ConfigError.
+    """
+    if direction == "stream":
+        return parse_stream(config)
     return parse_jobs(config) if direction == "jobs" else parse(config)
 
 
 def _validated(name: str, config: dict[str, Any], direction: str, library_on_workers: bool) -> Validation:
     try:
         found = parse_stored(direction, config)
-        if not library_on_workers:
+        if not library_on_workers and not isinstance(found, StreamPipeline):
             libraries.require(found)
     except ConfigError as error:
         return Validation(name, False, mask(str(error)))

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from psycopg import errors as pg
 
 from relay.errors import RelayError
-from relay.operations.base import Connection, one, rows
+from relay.operations.base import Connection, execute, one, rows
 from relay.operations.pipelines import StoredPipeline, stored
 from relay.operations.status_facts import is_alive
 
@@ -34,6 +34,7 @@ _REVERSE = {
     "webhook": _SENDER,
     "stdin": _SENDER,
 }
+_STREAM = "it is computed again at its next refresh"
 _JOBS = "jobs that ended in the time that is lost run again; those that were enqueued in it are gone"
 
 
@@ -108,6 +109,7 @@ def restored(
     sequences = [Raised(**row) for row in rows(connection, "raise_sequences", dry_run=dry_run)]
     if not dry_run:
         one(connection, "skip_epochs", margin=margin)
+        execute(connection, "stream_forget")
         deadline = time.monotonic() + timeout_seconds
         skips = [_skip(connection, skip, margin, deadline) for skip in skips]
     identity = one(connection, "renew_identity") if renew_identity and not dry_run else None
@@ -136,6 +138,8 @@ def _skip(connection: Connection, skip: Skip, margin: int, deadline: float) -> S
 
 
 def _consequence(pipeline: StoredPipeline) -> Consequence:
+    if pipeline.direction == "stream":
+        return Consequence(pipeline.name, pipeline.type, _STREAM)
     if pipeline.direction == "jobs":
         return Consequence(pipeline.name, pipeline.type, _JOBS)
     forward = pipeline.direction == "forward"

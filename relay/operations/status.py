@@ -55,12 +55,12 @@ def _read(connection: Connection, names: Sequence[str]) -> Iterator[Facts]:
         raise ConfigError(f"pipeline {', '.join(missing)} does not exist; list them: relay pipeline list")
     # A queue of jobs has numbers of its own, and no messages.
     jobs = {f"jobs.{found.queue}": found for found in _read_jobs(connection, pipelines)}
-    messages = [row for row in pipelines if row["direction"] != "jobs"]
+    messages = [row for row in pipelines if row["direction"] not in ("jobs", "stream")]
     outboxes = _read_outboxes(connection, messages)
     lags = _read_lags(connection, messages, outboxes)
     holds = _read_holds(connection, messages)
     dead = _read_dead(connection, pipelines)
-    held_by = strangers(connection, [row["name"] for row in pipelines])
+    held_by = strangers(connection, {row["name"]: row["relay_group_id"] or "" for row in pipelines})
     for row in pipelines:
         outbox, lag = outboxes.get(row["outbox_id"]), lags.get((row["outbox_id"], row["offset_id"]))
         yield Facts(row, schedulers, outbox, lag, holds.get(row["name"]), held_by.get(row["name"]),

@@ -17,7 +17,7 @@ def judge(facts: Facts) -> Status:
     row, owner = facts.row, facts.owner
     state, why = next(_reasons(facts))
     if row["error"] and state not in ("retrying", "broken"):
-        why += f"; its last drain failed: {_cause(row)}"
+        why += f"; its last drain failed: {failed_for(row)}"
     is_retried = row["outcome"] == "failed" and row["retry_at"] is not None
     return Status(
         name=row["name"],
@@ -52,7 +52,10 @@ def judge(facts: Facts) -> Status:
 def _reasons(facts: Facts) -> Iterator[tuple[str, str]]:
     """The state and the reason, the strongest first; the last always holds."""
     yield from _stopped(facts)
-    yield from _of_pipeline(facts) if facts.jobs is None else _jobs(facts, facts.jobs)
+    if facts.row["direction"] == "stream":
+        yield from _stream(facts)
+    else:
+        yield from _of_pipeline(facts) if facts.jobs is None else _jobs(facts, facts.jobs)
 
 
 def _of_pipeline(facts: Facts) -> Iterator[tuple[str, str]]:
@@ -64,6 +67,13 @@ def _of_pipeline(facts: Facts) -> Iterator[tuple[str, str]]:
     yield from _unowned(facts)
     yield from _draining(facts.row)
     yield from _waiting(facts)
+
+
+def _stream(facts: Facts) -> Iterator[tuple[str, str]]:
+    """Of a stream table: its drains refresh it."""
+    yield from _unowned(facts)
+    yield from _draining(facts.row)
+    yield "idle", "refreshed when its sources change: relay stream list"
 
 
 def _passing_over(facts: Facts) -> Iterator[tuple[str, str]]:
@@ -99,6 +109,8 @@ def _stopped(facts: Facts) -> Iterator[tuple[str, str]]:
     ending = "" if seconds is None else f"; what it has not delivered may be let go in {seconds_text(seconds)}"
     if not row["enabled"] and facts.jobs is not None:
         yield "disabled", f"paused: relay jobs queue resume {facts.jobs.queue}"
+    if not row["enabled"] and row["direction"] == "stream":
+        yield "disabled", "suspended, frozen or disabled: relay stream list"
     if not row["enabled"]:
         yield "disabled", f"disabled: relay pipeline enable {row['name']}{ending}"
     if row["invalid_reason"]:
@@ -136,8 +148,8 @@ def _failed(row: Row) -> Iterator[tuple[str, str]]:
         return
     overdue = row["retry_seconds"] < -UNSERVED_SECONDS
     if row["needs_operator"]:
-        yield "broken", _cause(row) + (f"; {_OVERDUE}" if overdue else "")
-    yield ("waiting", _OVERDUE) if overdue else ("retrying", _cause(row))
+        yield "broken", failed_for(row) + (f"; {_OVERDUE}" if overdue else "")
+    yield ("waiting", _OVERDUE) if overdue else ("retrying", failed_for(row))
 
 
 _OVERDUE = (
@@ -145,7 +157,7 @@ _OVERDUE = (
 )
 
 
-def _cause(row: Row) -> str:
+def failed_for(row: Row) -> str:
     """What the last drain failed for. That it is this pipeline is clear here."""
     if not row["error"]:
         return "its last drain failed"

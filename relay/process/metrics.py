@@ -49,8 +49,8 @@ tide_relay_loop_age_seconds               gauge      (none)     scheduler  since
 tide_relay_maintenance_age_seconds        gauge      (none)     scheduler  since maintenance was last done whole
 ========================================  =========  =========  =========  ===========================================
 
-P stands for `pipeline`, `direction` (forward, reverse, jobs) and `sink_type` (of a reverse pipeline: its `source_type`;
-of a queue of jobs: jobs).
+P stands for `pipeline`, `direction` (forward, reverse, jobs, stream) and `sink_type` (of a reverse pipeline: its
+`source_type`; of a queue of jobs: jobs; of a stream table: stream).
 Times are in seconds.
 Actions of retention: truncated, dropped; what it removes elsewhere: inbox, dead_letters, history.
 Outcomes of a drain: more, idle, again, later, failed, fenced.
@@ -79,6 +79,8 @@ class PipelineLabels(NamedTuple):
 
 
 P = PipelineLabels._fields
+
+WAKEUP_CAUSES = ("config", "lost", "bell", "timer", "retry", "more", "again", "later")
 
 # From a local file to a slow webhook.
 PUBLISH_BUCKETS_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
@@ -308,11 +310,13 @@ class SchedulerMetrics:
             "tide_relay_maintenance_age_seconds", "Time since maintenance was last done whole.", registry=registry
         )
 
-    def forget(self, pipeline: str) -> None:
+    def forget(self, labels: PipelineLabels) -> None:
         """Removes every series of a pipeline that is gone, or is owned by another now: a stale lag would be a lie."""
         for metric in vars(self).values():
-            if isinstance(metric, MetricWrapperBase) and "pipeline" in metric._labelnames:
-                metric.remove_by_labels({"pipeline": pipeline})
+            if isinstance(metric, MetricWrapperBase) and metric._labelnames[: len(P)] == P:
+                # Not by a part of the labels: that would look at the series of every pipeline.
+                for rest in [()] if len(metric._labelnames) == len(P) else [(cause,) for cause in WAKEUP_CAUSES]:
+                    metric.remove(*labels, *rest)
 
 
 def observe_times(histogram: Histogram, value: float, times: int) -> None:

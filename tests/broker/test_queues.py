@@ -56,7 +56,8 @@ def test_each_direction_can_have_workers_of_its_own_on_rabbitmq(database, redis_
 def test_workers_refuse_a_queue_that_there_is_not(fleet):
     workers = fleet.workers("workers", "--queues", "tide.foward")
     assert workers.wait_exit(SOON) != 0
-    assert workers.says("there is no queue tide.foward; known: tide.forward, tide.reverse, tide.jobs, tide.maintenance")
+    known = "tide.forward, tide.reverse, tide.jobs, tide.streams, tide.maintenance"
+    assert workers.says(f"there is no queue tide.foward; known: {known}")
 
 
 def test_pipelines_that_nobody_owns_are_told_by_group(fleet, pipelines):

@@ -23,7 +23,7 @@ each_ci_file = pytest.mark.parametrize("name", CI_FILES)
 
 SECRETS = {"RELAY_POSTGRES_URL", "RELAY_BROKER_URL", "RELAY_API_AUTH_TOKENS", "RELAY_API_READ_ONLY_AUTH_TOKENS"}
 # Of dramatiq's command line, which the chart gives in the settings' place.
-QUEUES = {"tide.forward", "tide.reverse", "tide.maintenance"}
+QUEUES = {"tide.forward", "tide.reverse", "tide.streams", "tide.maintenance"}
 JOBS = {
     "workers__groups__jobs": {"enabled": True, "jobs": {"modules": ["shop.jobs"]}},
     "api": {"enabled": True, "admin": {"existingSecret": "tokens", "readOnlySecretKey": "read-only"}},

@@ -14,7 +14,7 @@ import pytest
 import redis
 
 from relay.local.servers import EmbeddedRedis
-from relay.operations.locks import lock_key
+from relay.operations.locks import lock_key, slot_of
 from tests.cli.command import invoke
 from tests.cli.test_status import make_pipeline, publish, status
 from tests.e2e.fleet import fleet
@@ -126,7 +126,7 @@ def test_sessions_that_hold_locks_like_ours_are_named(database: Database) -> Non
         assert found["result"] == "warning" and "application_name idle shop" in found["found"]
         assert f"pg_terminate_backend({stranger.info.backend_pid})" in found["fix"]
         stranger.execute("select pg_advisory_unlock_all()")
-        stranger.execute("select pg_advisory_lock(%s::bigint)", [lock_key("p")])
+        stranger.execute("select pg_advisory_lock(%s::bigint)", [lock_key(slot_of("p", ""))])
         found = findings(database.url)[1]["locks"]
         assert found["result"] == "failed" and "holds the lock of pipeline p" in found["found"]
         assert f"pg_terminate_backend({stranger.info.backend_pid})" in found["fix"]
@@ -153,6 +153,47 @@ def test_a_missing_client_library_names_the_extra(database: Database, monkeypatc
     found = findings(database.url)[1]["pipeline p"]
     assert found["result"] == "failed" and "not-installed-here" in found["found"]
     assert "pip install 'tide-relay[nats]'" in found["fix"]
+
+
+def break_pipelines(database: Database, causes: list[str]) -> None:
+    """Pipelines b00, b01 ..., each broken by its cause; of one that is empty the retry is about something else."""
+    with database.connect() as connection:
+        for number, cause in enumerate(causes):
+            name = f"b{number:02}"
+            connection.execute("select tide.outbox_create_if_not_exists('o')")
+            connection.execute("select tide.relay_set_outbox(%s, 'o', '{\"sink_type\": \"stdout\"}')", [name])
+            connection.execute(
+                """update tide.drain set outcome = 'failed', needs_operator = %s, error_code = 'auth', error = %s,
+                          retry_at = clock_timestamp() where pipeline = %s""",
+                [bool(cause), f"pipeline '{name}': {cause or 'connection refused'}", name],
+            )
+
+
+def broken(database: Database) -> list[dict[str, Any]]:
+    result = invoke("doctor", "--json", url=database.url, RELAY_BROKER_URL="redis://127.0.0.1:1/0")
+    assert result.exit_code == 1
+    return [finding for finding in json.loads(result.stdout) if "broken" in finding["found"] and finding["fix"]]
+
+
+def test_broken_pipelines_are_named_a_line_for_each_cause(database: Database) -> None:
+    break_pipelines(database, ["", "wrong password", "no stream", "wrong password"])
+    many, one = broken(database)
+    assert (many["check"], many["result"]) == ("pipelines", "failed")
+    assert many["found"] == "2 pipelines are broken (b01, b03): auth: wrong password"
+    assert (one["check"], one["result"], one["found"]) == ("pipeline b02", "failed", "broken: auth: no stream")
+    with database.connect() as connection:
+        connection.execute("select tide.relay_disable('b02')")
+        connection.execute("select tide.relay_set_outbox('b01', 'o', '{\"sink_type\": \"stdout\"}')")
+    assert [line["check"] for line in broken(database)] == ["pipeline b03"], "a change lifts it, until it fails again"
+
+
+def test_of_many_broken_pipelines_a_few_are_named(database: Database) -> None:
+    break_pipelines(database, [f"cause {number}" for number in range(15)] + ["wrong password"] * 10)
+    lines = broken(database)
+    assert [line["found"] for line in lines[1:5]] == [f"broken: auth: cause {number}" for number in range(4)]
+    assert lines[0]["found"] == "10 pipelines are broken (b15, b16, b17, b18, b19 and 5 more): auth: wrong password"
+    expected = "11 more pipelines are broken, for other causes: b04, b05, b06, b07, b08 and 6 more"
+    assert [line["found"] for line in lines[5:]] == [expected]
 
 
 def test_a_promise_that_a_backend_breaks_is_found(

@@ -85,7 +85,7 @@ def of_backends_(database: Database) -> list[Any]:
 
 def of_engines(database: Database) -> list[Any]:
     async def shown() -> list[Any]:
-        store = Store(Settings(postgres_url=database.url))
+        store = Store(Settings(postgres_url=database.url), lambda _: None)
         try:
             async with store._session() as session:
                 return await (await session.execute(SHOW, [list(OURS)])).fetchall()

@@ -31,10 +31,9 @@ def shell(script: str, folder: Path, **variables: str) -> None:
 
 def printed(kind: str) -> list[str]:
     """What stands indented in the list of steps: step 5 is a command, step 6 is SQL."""
-    return [
-        "\n".join(line.strip() for line in block.splitlines())
-        for block in re.findall(rf"^    ```{kind}\n(.*?)^    ```$", text_of(PAGE), re.DOTALL | re.MULTILINE)
-    ]
+    found = re.findall(rf"^    ```{kind}\n(.*?)^    ```$", text_of(PAGE), re.DOTALL | re.MULTILINE)
+    assert found, f"{PAGE} has no block of {kind} among its steps"
+    return ["\n".join(line.strip() for line in block.splitlines()) for block in found]
 
 
 def skip_ids(url: str) -> None:
@@ -78,7 +77,7 @@ def test_a_restore_delivers_again_what_it_forgot_and_gives_no_id_twice(
         redis_server.flush()
         skip_ids(new.url)
         with new.connect() as owner:
-            for statement in printed("reference/sql"):
+            for statement in printed("sql"):
                 owner.execute(statement)
         after = Pipelines(new.url, folder)
         after.outbox_of["orders-out"] = "orders"

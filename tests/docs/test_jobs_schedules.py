@@ -25,7 +25,7 @@ def test_its_examples_become_schedules_with_a_time(database: Database) -> None:
         assert digest is not None
         connection.execute("select tide.job_queue_create('mail')")
         assert declare_schedules(connection, [digest]) == ["send_digest"]
-        Schedules(session).fire(["reports", "mail"])
+        list(Schedules(session).fire(["reports", "mail"]))
         found = connection.execute("select schedule from tide.job_schedule_list() where next_at > now()").fetchall()
         assert found == [("nightly",), ("ping",), ("send_digest",)]
         connection.execute(look_and_change)

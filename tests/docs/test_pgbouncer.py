@@ -17,6 +17,7 @@ from scheduler.session import Session
 from tests.cli.command import invoke
 from tests.fleets.pipelines import Pipelines, Writers
 from tests.fleets.processes import running_fleet
+from tests.scheduler.owning import own
 from tests.services.pgbouncer import PgBouncer
 from tests.services.postgres import Database
 from tests.sql.support import begin, publish, publish_many
@@ -153,7 +154,7 @@ def test_a_scheduler_works_through_a_pool_in_session_mode(database: Database, po
     settings = Settings(postgres_url=pooled("session", size), connect_timeout_seconds=2.0)
     Pipelines(database.url, Path("unused")).make("orders")
     with Session(settings) as session:
-        assert session.take(["orders"]) == ["orders"]
+        assert own(session, "orders") == ["orders"]
         session.heartbeat()
 
 

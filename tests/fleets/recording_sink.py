@@ -28,6 +28,8 @@ class Control:
     down: bool = False
     delay_ms: float = 0
     """How long a publish takes."""
+    held: bool = False
+    """Whether a publish that has begun waits until this is false, for at most its time limit."""
     refuse: list[int] = field(default_factory=list)
     """Messages that are permanently refused."""
     stop_at: int | None = None
@@ -81,6 +83,8 @@ class RecordingSink(Sink[RecordingConfig]):
         self._write("begin", ids)
         limit_seconds = self._config.timeout_ms / 1000
         self._closed.wait(min(control.delay_ms / 1000, limit_seconds))
+        if control.held:
+            control = self._when_let_go(time.monotonic() + limit_seconds)
         if control.down or control.delay_ms / 1000 > limit_seconds:
             self._write("end", [])
             raise NotConnected(f"pipeline {self._pipeline!r}: the recording backend does not answer", code="timeout")
@@ -89,6 +93,13 @@ class RecordingSink(Sink[RecordingConfig]):
         self._write("end", [ids[index] for index in range(stop) if index not in refused])
         failures = [Failure(index, True, "refused", "the test refuses it") for index in refused]
         return failures + [Failure(index, False, "not_now", "the test stops here") for index in range(stop, len(ids))]
+
+    def _when_let_go(self, until: float) -> Control:
+        """How the backend behaves when it is not held any more, or the time limit is over."""
+        while (control := Control.read(self._folder, self._pipeline)).held:
+            if time.monotonic() >= until or self._closed.wait(0.01):
+                break
+        return control
 
     def close(self) -> None:
         self._closed.set()

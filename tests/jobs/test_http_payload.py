@@ -64,6 +64,22 @@ def test_what_cannot_be_sent_is_refused_and_not_repeated(
         assert "hidden" not in str(caught.value).lower()
 
 
+@pytest.mark.parametrize(
+    "host",
+    ["169.254.169.254", "[::ffff:169.254.169.254]", "100.100.100.200", "[fd00:ec2::254]", "0.0.0.0",
+     "224.0.0.1", "[fe80::1]"],
+)  # fmt: skip
+def test_an_address_that_no_queue_can_permit_is_refused_before_it_is_enqueued(host: str) -> None:
+    with pytest.raises(BadHttpJob, match="not a public address; no request may go there") as caught:
+        check_http_payload({"url": f"https://{host}/"})
+    assert caught.value.code == "forbidden_address"
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "10.1.2.3", "[fd12::1]", "8.8.8.8", "name.test"])
+def test_whether_a_private_address_may_be_reached_is_for_the_queue_to_say(host: str) -> None:
+    assert check_http_payload({"url": f"https://{host}/"}) == host.strip("[]")
+
+
 @pytest.mark.parametrize("payload", ["[]", "1", "null", '{"url": ', "[" * 100_000, ""])
 def test_what_is_no_object_is_refused(payload: str) -> None:
     with pytest.raises(BadHttpJob, match="must be an object"):

@@ -7,7 +7,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.metrics import MetricWrapperBase
 
 from relay.process import metrics
-from relay.process.metrics import P, PipelineLabels, SchedulerMetrics, WorkerMetrics, worker_metrics
+from relay.process.metrics import WAKEUP_CAUSES, P, PipelineLabels, SchedulerMetrics, WorkerMetrics, worker_metrics
 from relay.web import metrics as api_metrics
 from relay.web.metrics import ApiMetrics
 from tests.paths import ROOT
@@ -73,8 +73,10 @@ def test_a_pipeline_that_is_gone_leaves_no_series_and_others_keep_theirs(schedul
         scheduler.wakeups.labels(*labels, "bell").inc()
         scheduler.wakeups.labels(*labels, "timer").inc()
     scheduler.broker_errors.labels("timeout").inc()
-    scheduler.forget("orders")
-    scheduler.forget("never-there")
+    for cause in WAKEUP_CAUSES:
+        scheduler.wakeups.labels(*ORDERS, cause).inc()
+    scheduler.forget(ORDERS)
+    scheduler.forget(PipelineLabels("never-there", "forward", "file"))
     text = generate_latest(scheduler.registry).decode()
     assert 'pipeline="orders"' not in text
     assert 'tide_relay_wakeups_total{cause="timer",direction="forward",pipeline="users",sink_type="file"} 1.0' in text

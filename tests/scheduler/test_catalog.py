@@ -27,6 +27,11 @@ def make(database):
     return make
 
 
+def read(catalog: Catalog, session: Session) -> int:
+    """How many pieces it took."""
+    return sum(1 for _ in catalog.read(session))
+
+
 def reason(database, name: str):
     with database.connect() as connection:
         [(reason,)] = connection.execute("select invalid_reason from tide.pipeline where name = %s", [name]).fetchall()
@@ -36,7 +41,7 @@ def reason(database, name: str):
 def test_a_valid_pipeline_is_known_by_what_a_scheduler_needs(session, make):
     make("a", visibility_timeout_ms=7000, poll_interval_ms=250)
     catalog = Catalog("default")
-    catalog.read(session)
+    read(catalog, session)
     spec = catalog.specs["a"]
     assert (spec.outbox, spec.lease_ms, spec.poll_seconds) == ("orders", 7000, 0.25)
     assert spec.labels == ("a", "forward", "memory")
@@ -46,12 +51,12 @@ def test_an_invalid_one_is_told_to_the_database_and_left_out(session, make, data
     make("fine")
     make("wrong", batch_size=0)
     catalog = Catalog("default")
-    catalog.read(session)
+    read(catalog, session)
     assert (list(catalog.specs), catalog.invalid) == (["fine"], 1)
     assert "batch_size" in reason(database, "wrong")
     make("wrong", batch_size=1)
     assert reason(database, "wrong") is None
-    catalog.read(session)
+    read(catalog, session)
     assert (sorted(catalog.specs), catalog.invalid) == (["fine", "wrong"], 0)
 
 
@@ -76,7 +81,7 @@ def test_no_configuration_keeps_a_scheduler_from_the_others(session, make, datab
             connection.execute("select tide.relay_set_outbox(%s, 'orders', %s::jsonb)", [name, config])
     catalog = Catalog("default")
     for _ in range(2):
-        catalog.read(session)
+        read(catalog, session)
         assert (list(catalog.specs), catalog.invalid) == (["fine"], len(HOSTILE))
     for name in HOSTILE:
         assert 0 < len(reason(database, name)) <= MOST_CHARACTERS
@@ -92,7 +97,7 @@ def test_one_that_meets_a_bug_is_invalid_and_the_others_are_owned(session, make,
 
     monkeypatch.setattr(catalog_module, "parse_forward", with_a_bug)
     catalog = Catalog("default")
-    catalog.read(session)
+    read(catalog, session)
     assert list(catalog.specs) == ["fine"]
     assert "KeyError" in reason(database, "odd")
 
@@ -102,7 +107,7 @@ def test_disabled_pipelines_are_left_out_and_judged_even_so(session, make, datab
     with database.connect() as connection:
         connection.execute("select tide.relay_disable('a')")
     catalog = Catalog("default")
-    catalog.read(session)
+    read(catalog, session)
     assert (catalog.specs, catalog.invalid) == ({}, 0)
     assert "pigeon" in reason(database, "a")
 
@@ -112,19 +117,19 @@ def test_pipelines_of_another_group_are_left_out(session, make):
     make("ours", relay_group_id="default")
     make("theirs", relay_group_id="blue")
     catalog = Catalog("default")
-    catalog.read(session)
+    read(catalog, session)
     assert sorted(catalog.specs) == ["any", "ours"]
 
 
 def test_an_unchanged_pipeline_keeps_its_spec_and_a_changed_one_does_not(session, make):
     make("a")
     catalog = Catalog("default")
-    catalog.read(session)
+    read(catalog, session)
     before = catalog.specs["a"]
-    catalog.read(session)
+    read(catalog, session)
     assert catalog.specs["a"] is before, "it is not judged again"
     make("a", visibility_timeout_ms=9000)
-    catalog.read(session)
+    read(catalog, session)
     assert catalog.specs["a"].revision > before.revision
 
 
@@ -132,7 +137,7 @@ def test_a_verdict_of_another_version_is_replaced(session, make, database):
     make("a")
     with database.connect() as connection:
         connection.execute("update tide.pipeline set invalid_reason = 'an older version did not know it'")
-    Catalog("default").read(session)
+    read(Catalog("default"), session)
     assert reason(database, "a") is None
 
 
@@ -150,7 +155,7 @@ def test_reverse_pipelines_are_owned_as_the_others(session, receive, database):
     receive("a", source_type="file", path="/tmp/a", visibility_timeout_ms=7000)
     receive("wrong", source_type="file")
     catalog = Catalog("default")
-    catalog.read(session)
+    read(catalog, session)
     assert (list(catalog.specs), catalog.invalid) == (["a"], 1)
     spec = catalog.specs["a"]
     assert (spec.outbox, spec.lease_ms, spec.labels) == ("", 7000, ("a", "reverse", "file"))
@@ -161,7 +166,81 @@ def test_what_a_process_of_its_own_receives_is_judged_and_owned_by_nobody(sessio
     receive("hook", source_type="webhook", scheme="bearer", signing_secret="a secret that is long enough")
     receive("wrong", source_type="webhook", scheme="pigeon")
     catalog = Catalog("default")
-    catalog.read(session)
+    read(catalog, session)
     assert (catalog.specs, catalog.invalid) == ({}, 1)
     assert reason(database, "hook") is None
     assert "scheme" in reason(database, "wrong")
+
+
+class Counted(Session):
+    """Counts the configurations that it reads."""
+
+    read = 0
+
+    def pipelines(self, names):
+        rows = super().pipelines(names)
+        self.read += len(rows)
+        return rows
+
+
+@pytest.fixture
+def counted(database):
+    with Counted(Settings.load(postgres_url=database.url)) as session:
+        yield session
+
+
+def test_only_configurations_that_changed_are_read_and_those_in_pieces(counted, make, database, monkeypatch):
+    monkeypatch.setattr(catalog_module, "CONFIGURATIONS", 2)
+    names = [f"p{number}" for number in range(12)]
+    for name in names:
+        make(name)
+    catalog = Catalog("default")
+    assert read(catalog, counted) > 6
+    assert sorted(catalog.specs) == sorted(names) and catalog.take_changed() == set(names)
+    assert (read(catalog, counted), counted.read) == (0, 12)
+    make("p3", poll_interval_ms=500)
+    with database.connect() as connection:
+        connection.execute("select tide.relay_delete('p4')")
+        connection.execute("select tide.relay_disable('p5')")
+    read(catalog, counted)
+    assert counted.read == 12 + 2
+    assert catalog.take_changed() == {"p3", "p4", "p5"}
+    assert catalog.specs.keys() == set(names) - {"p4", "p5"} and catalog.specs["p3"].poll_seconds == 0.5
+    assert read(catalog, counted) == 0
+
+
+def test_a_change_of_a_slow_transaction_is_seen_though_later_ones_were_seen_before(session, make, database):
+    make("early")
+    catalog = Catalog("default")
+    with database.connect(autocommit=False) as slow:
+        slow.execute("select tide.relay_set_outbox('slow', 'orders', '{\"sink_type\": \"memory\"}')")
+        make("late")
+        read(catalog, session)
+        assert sorted(catalog.specs) == ["early", "late"]
+        slow.commit()
+    read(catalog, session)
+    assert sorted(catalog.specs) == ["early", "late", "slow"]
+
+
+def test_what_is_created_while_it_reads_is_read_the_next_time(session, make, monkeypatch):
+    monkeypatch.setattr(catalog_module, "BUCKETS", 1)
+    for name in "abcdef":
+        make(name)
+    catalog = Catalog("default")
+    for number, _ in enumerate(catalog.read(session)):
+        make(f"new{number}")
+    created = {f"new{number}" for number in range(number + 1)}
+    read(catalog, session)
+    assert catalog.specs.keys() == {*"abcdef", *created}
+
+
+def test_a_pipeline_made_again_under_its_name_is_another_one(session, make, database):
+    make("a")
+    catalog = Catalog("default")
+    read(catalog, session)
+    before = catalog.specs["a"]
+    with database.connect() as connection:
+        connection.execute("select tide.relay_delete('a')")
+    make("a")
+    read(catalog, session)
+    assert catalog.specs["a"].revision > before.revision

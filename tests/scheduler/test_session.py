@@ -9,10 +9,11 @@ from relay.drains import fence, lease
 from relay.drains.lease import DrainResult
 from relay.errors import Fenced, MigrationError, NotConnected
 from relay.models import Drain
-from relay.operations.locks import lock_key
+from relay.operations.locks import lock_key, slot_of
 from relay.process.stop import Stop
 from relay.settings import Settings
 from scheduler.session import Session
+from tests.scheduler.owning import let_go, own
 from tests.waiting import wait_until
 
 NAMES = ["a", "b", "c"]
@@ -49,32 +50,51 @@ def end(database, drain: Drain):
         fence.end(connection, drain, DrainResult("idle"))
 
 
-def test_lock_keys_are_64_bits_of_a_hash_that_will_never_change():
-    assert lock_key("orders") == -2744129580745963956
-    assert lock_key("orders") != lock_key("order")
+def test_slots_and_their_lock_keys_are_hashes_that_will_never_change():
+    assert (slot_of("orders", ""), slot_of("orders", "blue")) == (("", 228), ("blue", 228))
+    assert lock_key(slot_of("orders", "")) == -8925576294236093069
+    assert lock_key(slot_of("orders", "blue")) == 2470166054344024002
 
 
 def test_a_pipeline_has_one_owner(session, other):
-    assert session.take(["a", "b"]) == ["a", "b"]
-    assert other.take(NAMES) == ["c"]
+    assert own(session, "a", "b") == ["a", "b"]
+    assert own(other, *NAMES) == ["c"]
     assert session.unowned(NAMES) == []
-    session.release(["a"])
+    let_go(session, "a")
     assert other.unowned(NAMES) == ["a"]
-    assert other.take(["a", "b"]) == ["a"]
+    assert own(other, "a", "b") == ["a"]
+
+
+def test_slots_are_tried_until_there_is_enough_in_them(session, other):
+    slots = [slot_of(name, "") for name in NAMES]
+    assert session.take_slots(slots, [5, 5, 5], 0) == set()
+    assert session.take_slots(slots, [5, 5, 5], 6) == {*slots[:2]}
+    assert other.take_slots(slots, [5, 5, 5], 1) == {slots[2]}, "what others hold does not count"
+    session.release_slots(slots[:2])
+    assert other.take_slots(slots[:2], [5, 5], 99) == {*slots[:2]}, "each lock was taken once"
+
+
+def test_a_pipeline_that_was_changed_since_it_was_read_is_not_adopted(session, database):
+    """It may lie in another slot now."""
+    [row] = session.pipelines(["a"])
+    with database.connect() as connection:
+        connection.execute("select tide.relay_disable('a')")
+    assert session.adopt({"a": row["revision"]}) == []
+    assert session.raise_epochs(["a"]) == []
 
 
 def test_only_the_owner_raises_epochs_and_none_comes_twice(session, other):
-    session.take(["a"])
+    own(session, "a")
     assert other.raise_epochs(["a"]) == []
     epochs = [session.raise_epochs(["a"])[0].epoch for _ in range(3)]
-    session.release(["a"])
-    other.take(["a"])
+    let_go(session, "a")
+    own(other, "a")
     epochs.append(other.raise_epochs(["a"])[0].epoch)
     assert epochs == sorted(set(epochs))
 
 
 def test_no_epoch_is_raised_while_a_lease_runs(session, database):
-    session.take(["a"])
+    own(session, "a")
     [claimed] = session.raise_epochs(["a"])
     drain = Drain("a", claimed.epoch, 1, 60_000)
     assert begin(database, drain)
@@ -86,7 +106,7 @@ def test_no_epoch_is_raised_while_a_lease_runs(session, database):
 
 
 def test_a_lease_that_ran_out_is_no_obstacle_and_its_drain_is_fenced(session, database):
-    session.take(["a"])
+    own(session, "a")
     [claimed] = session.raise_epochs(["a"])
     drain = Drain("a", claimed.epoch, 1, 1)
     assert begin(database, drain)
@@ -97,7 +117,7 @@ def test_a_lease_that_ran_out_is_no_obstacle_and_its_drain_is_fenced(session, da
 
 def test_no_drain_begins_while_another_has_the_lease(session, database):
     """A broker that failed may have taken a drain even so, and another one after it."""
-    session.take(["a"])
+    own(session, "a")
     [claimed] = session.raise_epochs(["a"])
     first, second = Drain("a", claimed.epoch, 1, 60_000), Drain("a", claimed.epoch, 2, 60_000)
     assert begin(database, first)
@@ -108,15 +128,15 @@ def test_no_drain_begins_while_another_has_the_lease(session, database):
 
 
 def test_a_pipeline_made_again_has_no_owner_and_another_epoch(session, database):
-    session.take(["a"])
+    own(session, "a")
     [claimed] = session.raise_epochs(["a"])
     with database.connect() as connection:
         connection.execute("select tide.relay_delete('a')")
         connection.execute("select tide.relay_set_outbox('a', 'orders', '{\"sink_type\": \"memory\"}')")
     assert session.raise_epochs(["a"]) == []
     assert begin(database, Drain("a", claimed.epoch, 1, 60_000)) is None
-    session.release(["a"])
-    assert session.take(["a"]) == ["a"]
+    let_go(session, "a")
+    assert own(session, "a") == ["a"]
     assert session.raise_epochs(["a"])[0].epoch > claimed.epoch
 
 
@@ -140,21 +160,21 @@ def test_a_scheduler_that_goes_is_not_counted(session, settings):
 
 def test_a_dead_scheduler_is_forgotten_and_a_living_one_is_not(session, settings, other):
     dead = Session(settings)
-    dead.take(["a"])
+    own(dead, "a")
     dead._connection.close()
     wait_until(lambda: session.evict(60) is not None and session.schedulers_alive() == 2, 10, "it is forgotten")
-    assert session.take(["a"]) == ["a"]
+    assert own(session, "a") == ["a"]
     other.heartbeat()
 
 
 def test_a_silent_scheduler_is_ended_and_its_pipelines_can_be_taken(session, settings):
     silent = Session(settings)
-    silent.take(["a"])
+    own(silent, "a")
     since = time.monotonic()
     wait_until(lambda: time.monotonic() > since + 0.2)
     session.heartbeat()
     assert session.evict(0.1) == [silent.scheduler_id]
-    wait_until(lambda: session.take(["a"]) == ["a"], 5, "its lock is free")
+    wait_until(lambda: own(session, "a") == ["a"], 5, "its lock is free")
     with pytest.raises(NotConnected):
         silent.heartbeat()
     silent.close()

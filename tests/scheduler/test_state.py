@@ -213,3 +213,25 @@ def test_a_changed_configuration_is_claimed_again_whatever_the_phase(phase):
     changed = Spec("orders", "orders", 2, 5_000, 1.0, SPEC.labels)
     state.reconfigured(changed, 3.0)
     assert (state.phase, state.due_at, state.spec.lease_ms) == ("claiming", 3.0, 5_000)
+
+
+def test_a_bell_makes_a_first_drain_urgent_but_no_retry():
+    state = OwnedState(SPEC)
+    state.rang(1.0)
+    state.claimed(5, None, 2.0)
+    assert (state.starts, state.cause) == (False, "bell")
+    for retry_seconds, cause in ((None, "bell"), (60.0, "config")):
+        state = OwnedState(SPEC)
+        state.claimed(5, retry_seconds, 2.0)
+        assert state.starts
+        state.rang(2.0)
+        assert state.cause == cause
+        state.precedes(2.0)
+        assert state.cause == cause
+
+
+def test_one_that_is_behind_precedes_other_first_drains():
+    state = OwnedState(SPEC)
+    state.claimed(5, None, 2.0)
+    state.precedes(2.0)
+    assert (state.starts, state.phase, state.cause) == (False, "waiting", "timer")

@@ -58,11 +58,12 @@ class Loop:
         self._tripped_at = 0.0
         self.connections = Connections(KEPT_BYTES)
         self.runner = Runner(settings.job_slots, settings.job_threads, handlers, settings.job_modules, self._awake.set)
-        self._store = Store(settings)
+        self._store = Store(settings, self._rang)
         self._enrolment = Enrolment(settings, self._store, handlers, queue_names)
         self.signs = Signs(
             settings,
             rang=lambda outbox: self.call(self._rang, outbox),
+            hears_bells=lambda: not self._store.hears_bells,
             changed=lambda pipeline: self.call(self._changed, pipeline),
             cancel=lambda jobs: self.call(self.runner.cancel, jobs),
             late=lambda: self.call(self._doubt),
@@ -131,9 +132,17 @@ class Loop:
             )
         # Not wait_for: it makes a task, and a job that has just come waits for that.
         timer = self._loop.call_later(min(LONGEST_WAIT_SECONDS, max(0.0, next_at - now)), self._awake.set)
-        await self._awake.wait()
-        timer.cancel()
+        try:
+            with self._store.idle(self._awake.set):
+                await self._awake.wait()
+        finally:
+            timer.cancel()
         self._awake.clear()
+
+    @property
+    def _listens(self) -> bool:
+        """Whether bells are heard: on the session that claims, or by signs."""
+        return self._store.hears_bells or self.signs.is_listening
 
     def _has_room(self) -> bool:
         return any(queue.hungry and self.runner.room(queue) > 0 for queue in self._queues.values())
@@ -143,7 +152,7 @@ class Loop:
     def _visits(self, now: float) -> list[Visit]:
         """The claims of the next trip, in the order of the queues' numbers, as locks must be taken."""
         self.runner.measure(now)
-        listens = self.signs.is_listening
+        listens = self._listens
         for queue in self._queues.values():
             queue.ticked(now, listens=listens)
         if self._stopping:
@@ -186,29 +195,26 @@ class Loop:
             queue.ended = [end for end in queue.ended if end not in ends]
         for queue in bells:
             queue.bell_set()
-        for each in ends:
-            self._measures.drained(each)
         self._finished(done, trip.refused, now)
+        began_at = time.time()
         for visit, seen in zip(visits, trip.seen, strict=True):
-            visit.queue.claimed(len(seen.jobs), visit.want, seen.look, now, listens=self.signs.is_listening)
+            visit.queue.claimed(len(seen.jobs), visit.want, seen.look, now, listens=self._listens)
             if seen.jobs:
-                self._measures.claimed(visit.queue.name, seen.jobs)
                 self.runner.add(seen.jobs, visit.queue)
-        self._measures.slots(self.runner)
+        # They begin before they are counted.
+        found = [(visit.queue.name, seen.jobs) for visit, seen in zip(visits, trip.seen, strict=True) if seen.jobs]
+        self._loop.call_soon(self._measures.trip, ends, done, found, began_at, self.runner)
 
     async def _renew(self, queues: Sequence[Queue]) -> None:
         for queue in queues:
             drain, now = queue.drain, time.monotonic()
             if drain is not None:
-                renewed = await self._store.renew(drain)
-                if queue.drain is drain and renewed:
-                    queue.renewed(now)
-                elif queue.drain is drain:
-                    queue.lost()
+                revision = await self._store.renew(drain)
+                if queue.drain is drain:
+                    queue.answered(revision, now)
 
     def _finished(self, done: Sequence[Done], refused: int, now: float) -> None:
         """What was written; some of it may have to run again here."""
-        self._measures.ended(done)
         for each in done:
             if each.queue.limited:
                 each.queue.hungry = True
@@ -245,11 +251,8 @@ class Loop:
     def _changed(self, pipeline: str) -> None:
         """A queue was paused, changed or dropped: its owner must not wait for the drain."""
         for queue in self._queues.values():
-            if pipeline in ("", queue.pipeline):
-                queue.follows_bell = False
-                if queue.drain is not None:
-                    queue.end("more")
-                    self._awake.set()
+            if pipeline in ("", queue.pipeline) and queue.changed():
+                self._awake.set()
 
     async def _sweep(self) -> None:
         while True:

@@ -1,6 +1,5 @@
 """What an engine counts. Wraps its steps, and is between none of them."""
 
-import time
 from collections import Counter
 from collections.abc import Sequence
 
@@ -16,16 +15,32 @@ BACKEND = "jobs"
 
 
 class Measures:
+    def trip(
+        self,
+        ends: Sequence[EndOfDrain],
+        done: Sequence[Done],
+        found: Sequence[tuple[str, Sequence[Claimed]]],
+        began_at: float,
+        runner: Runner,
+    ) -> None:
+        """`found` has the jobs that were claimed of each queue; they began at `began_at`, in `time.time()` seconds."""
+        for end in ends:
+            self.drained(end)
+        self.ended(done)
+        for queue, jobs in found:
+            self.claimed(queue, jobs, began_at)
+        self.slots(runner)
+
     def drained(self, end: EndOfDrain) -> None:
         labels = PipelineLabels(end.drain.pipeline, "jobs", BACKEND)
         worker_metrics().drains.labels(*labels, end.result.outcome).inc()
 
-    def claimed(self, queue: str, jobs: Sequence[Claimed]) -> None:
+    def claimed(self, queue: str, jobs: Sequence[Claimed], began_at: float) -> None:
         """The wait is that of the job which has waited longest, of each claim."""
         metrics = worker_metrics()
         metrics.jobs_claimed.labels(queue).inc(len(jobs))
         oldest = EPOCH.timestamp() + min(job.due_us for job in jobs) / 1e6
-        metrics.job_wait_seconds.labels(queue).observe(max(0.0, time.time() - oldest))
+        metrics.job_wait_seconds.labels(queue).observe(max(0.0, began_at - oldest))
 
     def ended(self, done: Sequence[Done]) -> None:
         metrics = worker_metrics()

@@ -111,6 +111,26 @@ class Queue:
         assert self.drain is not None
         self.renew_at = now + self.drain.lease_ms / 3000
 
+    def answered(self, revision: int | None, now: float) -> None:
+        """The lease was renewed, under this revision of the pipeline; None: the drain was abandoned.
+
+        A change may have gone unheard: it came just before the drain did, or while the session that hears was lost.
+        """
+        if revision is None:
+            self.lost()
+        elif revision == self.revision:
+            self.renewed(now)
+        else:
+            self.changed()
+
+    def changed(self) -> bool:
+        """Its pipeline was, and the owner of now waits for the end of the drain. Whether there is one."""
+        self.follows_bell = False
+        if self.drain is None:
+            return False
+        self.end("more")
+        return True
+
     def rang(self) -> bool:
         """Whether that concerns this process."""
         if self.drain is None and not self.follows_bell:

@@ -1,7 +1,8 @@
 """Signs of life: a thread of its own with a session of its own, whatever the handlers do to the engine's loop.
 
-It also hears the bells of queues, changes of them, and that a running job is to be cancelled. Anyone who can connect
-can send those: none is more than a reason to look.
+It also hears changes of queues, and that a running job is to be cancelled; and the bells of queues, where a pooler is
+before the session that claims, but gives this one a session of its own. Anyone who can connect can send those: none is
+more than a reason to look.
 """
 
 import threading
@@ -32,8 +33,9 @@ PACE_SECONDS = 0.1
 class Signs:
     """What it is given is called in its thread.
 
-    `rang` with the name of an outbox, empty for any; `changed` with that of a pipeline; `cancel` with (lease, job);
-    `late` when others may have taken this worker for dead; `lost` with its number when they did.
+    `rang` with the name of an outbox, empty for any; `hears_bells` says whether it is to hear them; `changed` with that
+    of a pipeline; `cancel` with (lease, job); `late` when others may have taken this worker for dead; `lost` with its
+    number when they did.
     """
 
     def __init__(
@@ -41,6 +43,7 @@ class Signs:
         settings: Settings,
         *,
         rang: Callable[[str], None],
+        hears_bells: Callable[[], bool],
         changed: Callable[[str], None],
         cancel: Callable[[Sequence[tuple[int, int]]], None],
         late: Callable[[], None],
@@ -48,6 +51,7 @@ class Signs:
     ) -> None:
         self._settings = settings
         self._rang, self._changed, self._cancel, self._late, self._lost = rang, changed, cancel, late, lost
+        self._hears_bells = hears_bells
         self._every_seconds = settings.job_lease_seconds / 3
         self._stop = Stop()
         self._pause = RetryPause()
@@ -57,7 +61,8 @@ class Signs:
         self._thread = threading.Thread(target=self._run, name="job-signs", daemon=True)
         self.stopping = False
         self.is_listening = False
-        """Whether bells are heard: not behind a pooler that shares sessions, and not while the session is lost."""
+        """Whether bells are heard here: not if they are heard elsewhere, not behind a pooler that shares sessions, and
+        not while the session is lost."""
 
     def follow(self, worker: int) -> None:
         """From now on it gives the signs of that worker."""
@@ -91,8 +96,10 @@ class Signs:
             listener = Listener(connection, self._heard)
             with database_errors():
                 connection.execute(query("engine_listen"))
-            self.is_listening = True
-            self._rang("")  # what rang before was not heard
+                if self._hears_bells():
+                    connection.execute(query("engine_hear"))
+                    self.is_listening = True
+                    self._rang("")  # what rang before was not heard
         next_at = beat_at = 0.0
         while not self._stop.is_set():
             # Anyone can say that something is to be cancelled: the first time it is looked at once.

@@ -1,7 +1,7 @@
 """The statements of an engine, on one asynchronous session: ends and claims of jobs go in one round trip."""
 
 import contextlib
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -10,6 +10,7 @@ from psycopg.types.numeric import Int2, Int8BinaryLoader
 from psycopg.types.string import TextBinaryLoader
 
 from relay.database.connection import connection_options, database_errors, values
+from relay.database.notifications import AsyncListener
 from relay.drains.fence import end_parameters
 from relay.jobs.handlers import AnyJob
 from relay.jobs.models import Claimed, Ended
@@ -58,9 +59,13 @@ class Trip:
 class Store:
     """One task at a time. Methods raise NotConnected when the session is lost, ConfigError, MigrationError."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, rang: Callable[[str], None]) -> None:
+        """`rang` is called with the name of an outbox whose bell rang; empty: any."""
         self._settings = settings
+        self._rang = rang
         self._connection: psycopg.AsyncConnection[tuple[Any, ...]] | None = None
+        self._claims: psycopg.AsyncCursor[tuple[Any, ...]] | None = None
+        self._listener: AsyncListener | None = None
 
     @property
     def is_open(self) -> bool:
@@ -75,6 +80,7 @@ class Store:
             self._connection = connection
             connection.adapters.register_loader("timestamptz", Int8BinaryLoader)
             connection.adapters.register_loader('"char"', TextBinaryLoader)
+            self._claims = connection.cursor(binary=True)
             if await _is_pooled(connection):
                 # A pooler may give each transaction another session, which does not know what was prepared here.
                 connection.prepare_threshold = None
@@ -86,6 +92,23 @@ class Store:
                     query("session"),
                     {"statement_timeout": f"{round(self._settings.statement_timeout_seconds * 1000)}ms"},
                 )
+                self._listener = AsyncListener(connection, lambda _, name: self._rang(name) if name else None)
+                await connection.execute(query("engine_hear"))
+                self._rang("")  # what rang before was not heard
+
+    @property
+    def hears_bells(self) -> bool:
+        """Not behind a pooler, nor while the session is lost."""
+        return self.is_open and self._listener is not None
+
+    @contextlib.contextmanager
+    def idle(self, wake: Callable[[], None]) -> Iterator[None]:
+        """While no statement runs, bells are heard. If the session is lost: calls `wake`, and raises NotConnected."""
+        if self._listener is None or not self.is_open:
+            yield
+            return
+        with database_errors(), self._listener.hearing(wake):
+            yield
 
     async def declare(self, handlers: Iterable[AnyJob]) -> list[str]:
         """Sets the schedules of these handlers; those that this changed. Also raises JobError."""
@@ -94,7 +117,7 @@ class Store:
 
     async def close(self) -> None:
         if self._connection is not None:
-            connection, self._connection = self._connection, None
+            connection, self._connection, self._claims, self._listener = self._connection, None, None, None
             with contextlib.suppress(psycopg.Error):
                 await connection.close()
 
@@ -151,10 +174,13 @@ class Store:
         return trip
 
     async def _claim(self, worker: int, visit: Visit) -> Trip:
-        """A job that has just come should not wait for the pipeline of a trip to be set up."""
-        async with self._session() as connection:
-            cursor = await connection.execute(query("engine_claim"), _claiming(worker, visit), binary=True)
-            return Trip([Seen(_jobs(visit, await cursor.fetchall()), None)])
+        """A job that has just come should not wait for the pipeline of a trip to be set up, nor for a cursor."""
+        if not self.is_open:
+            await self.open()
+        assert self._claims is not None
+        with database_errors():
+            await self._claims.execute(query("engine_claim"), _claiming(worker, visit))
+            return Trip([Seen(_jobs(visit, await self._claims.fetchall()), None)])
 
     async def _add_results(self, seen: Sequence[Seen]) -> None:
         """What the jobs returned that handlers' jobs have waited for. Most have not, and nothing is asked."""
@@ -175,9 +201,10 @@ class Store:
         for each in seen:
             each.jobs[:] = [job._replace(results=results.get((job.lease_id, job.id))) for job in each.jobs]
 
-    async def renew(self, drain: Drain) -> bool:
-        """False: it was abandoned."""
-        return bool(await self.value("engine_renew", lease_seconds=drain.lease_ms / 1000, **_fence(drain)))
+    async def renew(self, drain: Drain) -> int | None:
+        """The revision of its pipeline; None: it was abandoned."""
+        revision: int | None = await self.value("engine_renew", lease_seconds=drain.lease_ms / 1000, **_fence(drain))
+        return revision
 
     async def value(self, statement: str, /, **parameters: Any) -> Any:
         """The first value of the first row of a statement; None if there is none."""

@@ -3,7 +3,7 @@
 
 {{/* Queues of a group, as a YAML list; none named are all. */}}
 {{- define "tide-relay.queues" -}}
-{{- $all := list "tide.forward" "tide.reverse" "tide.maintenance" -}}
+{{- $all := list "tide.forward" "tide.reverse" "tide.streams" "tide.maintenance" -}}
 {{- if include "tide-relay.runsJobs" . }}{{ $all = append $all "tide.jobs" }}{{ end -}}
 {{- default $all .values.queues | toYaml -}}
 {{- end }}

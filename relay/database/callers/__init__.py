@@ -17,10 +17,10 @@ application handles it for its other statements too.
 from typing import Any
 
 from relay.database.callers.refusals import refusals
-from relay.database.callers.statement import Arguments, Call, Value, statement_of
+from relay.database.callers.statement import Arguments, Call, Statement, Value, statement_of
 from relay.database.callers.table import method_of
 
-__all__ = ["Arguments", "Call", "Value", "call", "call_async"]
+__all__ = ["Arguments", "Call", "Value", "call", "call_async", "execute", "execute_async"]
 
 Rows = list[tuple[Any, ...]]
 
@@ -32,17 +32,25 @@ def call(connection: Any, function: str, arguments: Arguments) -> Rows:
     Functions, names and types must be constants of the code. Raises TypeError for a connection that cannot be used so,
     and says which can.
     """
+    return execute(connection, statement_of(function, arguments))
+
+
+async def call_async(connection: Any, function: str, arguments: Arguments) -> Rows:
+    """The same, on an asynchronous connection."""
+    return await execute_async(connection, statement_of(function, arguments))
+
+
+def execute(connection: Any, statement: Statement) -> Rows:
+    """As `call`, of a statement that `statement_of` made."""
     run = method_of(connection, is_async=False)
-    statement = statement_of(function, arguments)
     with refusals():
         rows: Rows = run(connection, statement)
     return rows
 
 
-async def call_async(connection: Any, function: str, arguments: Arguments) -> Rows:
+async def execute_async(connection: Any, statement: Statement) -> Rows:
     """The same, on an asynchronous connection."""
     run = method_of(connection, is_async=True)
-    statement = statement_of(function, arguments)
     with refusals():
         rows: Rows = await run(connection, statement)
     return rows

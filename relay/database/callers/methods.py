@@ -19,9 +19,9 @@ _OPTIONS = {"stream_results": False, "yield_per": None}
 
 
 def psycopg_connection(connection: Any, statement: Statement) -> Rows:
-    # Not connection.cursor(): its class may have other placeholders, or be kept by the server.
-    with psycopg.Cursor(connection, row_factory=tuple_row) as cursor:
-        return cursor.execute(statement.formatted.encode(), statement.values).fetchall()
+    # Not connection.cursor(): its class may have other placeholders, or be kept by the server. Closing frees nothing.
+    cursor = psycopg.Cursor(connection, row_factory=tuple_row)
+    return cursor.execute(statement.texts.encoded, statement.values).fetchall()
 
 
 def psycopg_cursor(cursor: Any, statement: Statement) -> Rows:
@@ -29,9 +29,9 @@ def psycopg_cursor(cursor: Any, statement: Statement) -> Rows:
 
 
 async def psycopg_async_connection(connection: Any, statement: Statement) -> Rows:
-    async with psycopg.AsyncCursor(connection, row_factory=tuple_row) as cursor:
-        await cursor.execute(statement.formatted.encode(), statement.values)
-        return await cursor.fetchall()
+    cursor = psycopg.AsyncCursor(connection, row_factory=tuple_row)
+    await cursor.execute(statement.texts.encoded, statement.values)
+    return await cursor.fetchall()
 
 
 async def psycopg_async_cursor(cursor: Any, statement: Statement) -> Rows:
@@ -41,7 +41,7 @@ async def psycopg_async_cursor(cursor: Any, statement: Statement) -> Rows:
 def psycopg2_connection(connection: Any, statement: Statement) -> Rows:
     plain: Any = sys.modules["psycopg2.extensions"].cursor
     with connection.cursor(cursor_factory=plain) as cursor:
-        cursor.execute(statement.formatted, statement.values)
+        cursor.execute(statement.texts.formatted, statement.values)
         rows: Rows = cursor.fetchall()
     return rows
 
@@ -51,7 +51,7 @@ def psycopg2_cursor(cursor: Any, statement: Statement) -> Rows:
 
 
 async def asyncpg_connection(connection: Any, statement: Statement) -> Rows:
-    return [tuple(row) for row in await connection.fetch(statement.numbered, *statement.values)]
+    return [tuple(row) for row in await connection.fetch(statement.texts.numbered, *statement.values)]
 
 
 def sqlalchemy_connection(connection: Any, statement: Statement) -> Rows:
@@ -82,7 +82,7 @@ def django_connection(connection: Any, statement: Statement) -> Rows:
 
 
 def django_cursor(cursor: Any, statement: Statement) -> Rows:
-    cursor.execute(statement.formatted, statement.values)
+    cursor.execute(statement.texts.formatted, statement.values)
     return [tuple(row) for row in cursor.fetchall()]
 
 
@@ -97,4 +97,4 @@ def _for_dialect(dialect: Any, statement: Statement) -> str:
     if dialect.name != "postgresql":
         raise TypeError(f"the connection of SQLAlchemy is of {dialect.name}, and not of PostgreSQL")
     # exec_driver_sql takes the placeholders of the driver: $1 of asyncpg, %s of all others.
-    return statement.numbered if dialect.paramstyle == "numeric_dollar" else statement.formatted
+    return statement.texts.numbered if dialect.paramstyle == "numeric_dollar" else statement.texts.formatted

@@ -3,8 +3,7 @@
 A library that wraps the error of its driver has it as the cause, so the cause furthest down has what PostgreSQL said.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from relay.errors import BadValue, Conflict, Disabled, MigrationError, NotAllowed, NotFound, Refused, TooLarge
@@ -38,15 +37,23 @@ class _Said:
         return ". ".join(part.rstrip(".") for part in (self.sentence, *self.more))
 
 
-@contextmanager
-def refusals() -> Iterator[None]:
-    """Raises Refused or MigrationError for what PostgreSQL says of the call. Other errors stay as they are."""
-    try:
-        yield
-    except Exception as error:
-        if (said := _said(error)) and (ours := _translated(said)):
+class _Refusals:
+    """Not a generator: where nothing is refused, that would be a good part of what a call costs here."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if isinstance(error, Exception) and (said := _said(error)) and (ours := _translated(said)):
             raise ours from error
-        raise
+
+
+_refusals = _Refusals()
+
+
+def refusals() -> AbstractContextManager[None]:
+    """Raises Refused or MigrationError for what PostgreSQL says of the call. Other errors stay as they are."""
+    return _refusals
 
 
 def _translated(said: _Said) -> Exception | None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
 from itertools import count
+from typing import NamedTuple
 
 from relay.errors import BadValue
 
@@ -34,26 +35,26 @@ _TYPE = re.compile(r'([a-z][a-z0-9_]*|"char")(\[\])?\Z')
 _IN_QUOTES = str.maketrans({"\\": "\\\\", '"': '\\"'})
 
 
-@dataclass(frozen=True, slots=True)
-class Statement:
-    shape: _Shape
+class Texts(NamedTuple):
+    """Of a statement, whatever its values are."""
+
+    formatted: str
+    """With `%s`, the style of psycopg and psycopg2."""
+    numbered: str
+    """With `$1`, the style of PostgreSQL and asyncpg."""
+    encoded: bytes
+    """The first one, as psycopg takes it."""
+
+
+class Statement(NamedTuple):
+    texts: Texts
     values: tuple[str | None, ...]
-
-    @property
-    def formatted(self) -> str:
-        """With `%s`, the style of psycopg and psycopg2."""
-        return _text(self.shape, numbered=False)
-
-    @property
-    def numbered(self) -> str:
-        """With `$1`, the style of PostgreSQL and asyncpg."""
-        return _text(self.shape, numbered=True)
 
 
 def statement_of(function: str, arguments: Arguments) -> Statement:
     """Raises BadValue, which names the argument, for a value that PostgreSQL cannot hold."""
     values: list[str | None] = []
-    return Statement(_shape(function, arguments, values), tuple(values))
+    return Statement(_texts(_shape(function, arguments, values)), tuple(values))
 
 
 def _shape(function: str, arguments: Arguments, values: list[str | None]) -> _Shape:
@@ -64,13 +65,15 @@ def _shape(function: str, arguments: Arguments, values: list[str | None]) -> _Sh
             types.append((name, _shape(value.function, value.arguments, values)))
         else:
             types.append((name, sql_type))
-            values.append(_sent(name, value))
+            values.append(sent(name, value))
     return function, tuple(types)
 
 
 @lru_cache(maxsize=256)
-def _text(shape: _Shape, *, numbered: bool) -> str:
-    return f"select * from {_called(shape, count(1), numbered=numbered)}"  # noqa: S608  only names, which are checked
+def _texts(shape: _Shape) -> Texts:
+    # Only names, which are checked.
+    formatted, numbered = (f"select * from {_called(shape, count(1), numbered=each)}" for each in (False, True))  # noqa: S608
+    return Texts(formatted, numbered, formatted.encode())
 
 
 def _called(shape: _Shape, numbers: Iterator[int], *, numbered: bool) -> str:
@@ -89,7 +92,8 @@ def _called(shape: _Shape, numbers: Iterator[int], *, numbered: bool) -> str:
     return f"tide.{function}({', '.join(given)})"
 
 
-def _sent(name: str, value: Value) -> str | None:
+def sent(name: str, value: Value) -> str | None:
+    """The value as a text. Raises BadValue, which names it."""
     text = value if type(value) is str else _as_text(name, value)
     if text is None or (text.isascii() and "\0" not in text):
         return text

@@ -133,7 +133,13 @@ def horizon(connection: Connection, _settings: Settings) -> Iterator[Finding]:
 
 def locks(connection: Connection, _settings: Settings) -> Iterator[Finding]:
     """Sessions that hold the locks of pipelines or publishers, and are neither: any role can take them."""
-    held_by = strangers(connection, [row["name"] for row in rows(connection, "pipeline_list", names=None)])
+    held_by = strangers(
+        connection,
+        {
+            row["name"]: row["config"].get("relay_group_id") or ""
+            for row in rows(connection, "pipeline_list", names=None)
+        },
+    )
     others = [row for row in rows(connection, "status_publishers") if not row["publishes"]]
     for pipeline, row in held_by.items():
         found = (

@@ -9,13 +9,14 @@ from relay.database.connection import Connection, connect
 from relay.errors import NotConnected, RelayError
 from relay.masking import mask
 from relay.operations.base import refusals
-from relay.operations.doctor import database, inboxes, jobs, pipelines, processes, queues, workers
+from relay.operations.doctor import database, inboxes, jobs, pipelines, processes, queues, streams, workers
 from relay.operations.doctor.findings import Check, Finding, failed, ok, skipped
 from relay.settings import Settings
 
 OF_SERVER: tuple[Check, ...] = (database.server,)
 OF_SCHEMA: tuple[Check, ...] = (
-    *database.CHECKS, *queues.CHECKS, *processes.CHECKS, *pipelines.CHECKS, *inboxes.CHECKS, *jobs.CHECKS
+    *database.CHECKS, *queues.CHECKS, *processes.CHECKS, *pipelines.CHECKS, *inboxes.CHECKS, *jobs.CHECKS,
+    *streams.CHECKS,
 )  # fmt: skip
 """Those that read tables of ours."""
 

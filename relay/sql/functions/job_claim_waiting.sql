@@ -82,6 +82,13 @@ begin
       into job_claim_due.ids, job_claim_due.attempts, job_claim_due.dues from due d;
 end $$;
 
+-- The attempts of a job that have ended, the last first. In PL/pgSQL, whose plans are kept: lists ask for each job.
+create or replace function tide.job_attempts_in(queue int, job_id bigint) returns setof tide.job_attempt
+language plpgsql stable rows 1 set search_path = pg_catalog, pg_temp as $$
+begin
+    return query select a.* from tide.job_attempt a where a.outbox_id = queue and a.id = job_id order by a.attempt desc;
+end $$;
+
 -- A job, also one whose partition has gone while it waited: once, though it is in both tables until then.
 create or replace function tide.job_stored_in(queue int, job_id bigint) returns setof tide.job
 language sql stable rows 1

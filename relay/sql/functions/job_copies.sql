@@ -63,6 +63,15 @@ begin
     end if;
 end $$;
 
+-- The last first.
+create or replace function tide.job_attempts_of(queue int, job_id bigint) returns setof tide.job_attempt
+language plpgsql stable rows 1 set search_path = pg_catalog, pg_temp as $$
+begin
+    if exists (select from tide.job_queue q where q.outbox_id = queue) then
+        return query execute format('select * from tide.job_attempts_in_%s($1, $2)', queue) using queue, job_id;
+    end if;
+end $$;
+
 create or replace function tide.job_priorities(queue int, from_id bigint default 0) returns smallint[]
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare

@@ -81,7 +81,7 @@ declare
     plain     boolean;
     new_id    bigint;
     taken     record;
-    asleep    boolean;
+    rang      boolean;
 begin
     -- Expressions are set up again in each transaction, and cost more than what they do: what most jobs do not have is asked once.
     select o.outbox_id, o.ids, tide.outbox_mark(o.outbox_id, o.mark_class, o.mark_setting, o.ids),
@@ -96,12 +96,15 @@ begin
         insert into tide.job (outbox_id, id, size, kind, max_attempts, timeout_seconds, name, dedupe_key, trace_id, headers, metadata, payload)
         values (in_outbox, nextval(ids), size, kind::"char", max_attempts, timeout_seconds, name, dedupe_key, trace_id, headers, metadata,
                 coalesce(payload, 'null'))
-        returning id, marked and (current_setting('transaction_isolation') <> 'read committed'
-                                  or exists (select from tide.bell b where b.outbox_id = in_outbox and b.armed))
-          into new_id, asleep;
-        if asleep then
-            perform pg_notify('tide_outbox_notify', 'jobs/' || queue) where tide.outbox_asleep(in_outbox);
-        end if;
+        -- As tide.outbox_asleep, which a call would make dearer than all of the question: in a statement later than the mark.
+        returning id, case when marked and coalesce(current_setting('tide.two_phase', true), '') <> 'on'
+                                and (current_setting('transaction_isolation') <> 'read committed'
+                                     or exists (select from tide.bell b
+                                                 where b.outbox_id = in_outbox and b.armed
+                                                   and exists (select from tide.scheduler s
+                                                                where s.seen_at > clock_timestamp() - interval '15 seconds')))
+                           then pg_notify('tide_outbox_notify', 'jobs/' || queue) is null end
+          into new_id, rang;
         return new_id;
     elsif not found then
         perform tide.job_check(queue, name, payload, kind, priority, max_attempts, timeout_seconds, run_key, idempotency_key,

@@ -55,8 +55,7 @@ begin atomic
         when exists (select from tide.job_dead d where d.outbox_id = queue and d.id = job_id) then 'dead_letter'
         else coalesce(
             (select case e.outcome when 's' then 'succeeded' when 'c' then 'cancelled' when 'd' then 'dead_letter' end
-               from (select a.outcome from tide.job_attempt a
-                      where a.outbox_id = queue and a.id = job_id order by a.attempt desc limit 1) e),
+               from (select a.outcome from tide.job_attempts_of(queue, job_id) a order by a.attempt desc limit 1) e),
             case when exists (select from tide.job_wait w where w.outbox_id = queue and w.id = job_id) then 'pending'
                  when exists (select from tide.job_skip s where s.outbox_id = queue and s.id = job_id) then 'cancelled'
                  when exists (select from tide.job_lease l where l.outbox_id = queue and l.ids @> job_id) then 'leased'
@@ -157,8 +156,8 @@ begin atomic
            coalesce(w.code, a.code, d.code), j.run_key, j.dedupe_key, j.idempotency_key, j.trace_id,
            tide.job_uuid(j.outbox_id, d.replayed_as)
       from tide.job_find((q).outbox_id, job_id) j
-      left join lateral (select a.attempt, a.ended_at, a.code from tide.job_attempt a
-                          where a.outbox_id = j.outbox_id and a.id = j.id order by a.attempt desc limit 1) a on true
+      left join lateral (select a.attempt, a.ended_at, a.code from tide.job_attempts_of(j.outbox_id, j.id) a
+                          order by a.attempt desc limit 1) a on true
       left join lateral (select d.attempts, d.died_at, d.code, d.replayed_as from tide.job_dead d
                           where d.outbox_id = j.outbox_id and d.id = j.id) d on true
       left join lateral (select w.available_at, w.code from tide.job_wait w where w.outbox_id = j.outbox_id and w.id = j.id) w on true;
@@ -239,8 +238,8 @@ begin
      cross join lateral (
         select tide.job_state_of(j.outbox_id, j.id, j.priority, j.available_at is null and j.run_key is null) as state offset 0) s
      cross join lateral tide.job_listed(q, j.id, s.state) l
-      left join lateral (select a.error, a.response_status, a.preview, a.result from tide.job_attempt a
-                          where a.outbox_id = j.outbox_id and a.id = j.id order by a.attempt desc limit 1) a on true
+      left join lateral (select a.error, a.response_status, a.preview, a.result from tide.job_attempts_of(j.outbox_id, j.id) a
+                          order by a.attempt desc limit 1) a on true
       left join lateral (select d.error from tide.job_dead d where d.outbox_id = j.outbox_id and d.id = j.id) d on true
       left join lateral (select e.*, w.host, w.pid from tide.job_lease e left join tide.job_worker w on w.worker_id = e.worker_id
                           where s.state = 'leased' and e.outbox_id = j.outbox_id and e.ids @> j.id limit 1) e on true;
@@ -254,8 +253,7 @@ begin atomic
                                      else case a.code when 'timeout' then 'timeout' else 'failed' end end,
            a.outcome, a.ended_at - make_interval(secs => a.ms / 1000.0), a.ended_at, a.ms, a.code, a.error, a.response_status, a.preview,
            jsonb_pretty(a.result), a.worker_id
-      from (select u.* from tide.job_of_uuid(job) u offset 0) p cross join lateral (
-            select a.* from tide.job_attempt a where a.outbox_id = p.outbox_id and a.id = p.id offset 0) a
+      from (select u.* from tide.job_of_uuid(job) u offset 0) p cross join lateral tide.job_attempts_of(p.outbox_id, p.id) a
      order by a.attempt;
 end;
 comment on function tide.job_attempts is 'The attempts of a job that have ended, in their order.';

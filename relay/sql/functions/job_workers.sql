@@ -72,8 +72,8 @@ begin atomic
              cross join lateral jsonb_array_elements_text(j.options -> 'after') with ordinality u (job, n)
              cross join lateral tide.job_of_uuid(u.job::uuid) needed
              cross join lateral (
-                select a.result, a.code from tide.job_attempt a
-                 where a.outbox_id = needed.outbox_id and a.id = needed.id and a.outcome = 's' order by a.attempt desc limit 1) a
+                select a.result, a.code from tide.job_attempts_of(needed.outbox_id, needed.id) a
+                 where a.outcome = 's' order by a.attempt desc limit 1) a
              where a.code is distinct from 'result_dropped') k
      where k.bytes <= 16777216
      group by k.lease_id, k.id;

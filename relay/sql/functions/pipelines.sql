@@ -153,6 +153,11 @@ begin
             errcode = 'dependent_objects_still_exist',
             hint = format('Drop the queue: select tide.job_queue_drop(%L);', substr(name, 6));
     end if;
+    if exists (select from tide.stream s where s.pipeline = relay_delete.name) then
+        raise exception 'pipeline "%" belongs to a stream table', name using
+            errcode = 'dependent_objects_still_exist',
+            hint = format('Drop the stream table: select tide.drop_stream_table(%L);', (select s.name from tide.stream s where s.pipeline = relay_delete.name));
+    end if;
     delete from tide.pipeline p where p.name = relay_delete.name returning p.group_id into old_group_id;
     if not found then
         perform tide.refuse_pipeline(name);

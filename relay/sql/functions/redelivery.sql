@@ -185,6 +185,9 @@ begin
     if line.direction = 'jobs' then
         raise exception 'pipeline "%" is a queue of jobs', line.name using
             errcode = 'wrong_object_type', hint = 'Replay jobs: select tide.job_replay(...); or: relay jobs replay.';
+    elsif line.direction = 'stream' then
+        raise exception 'pipeline "%" is of a stream table', line.name using
+            errcode = 'wrong_object_type', hint = 'It reads tables, not an outbox. To refresh it: select tide.refresh_stream_table(...).';
     elsif line.direction <> 'forward' then
         raise exception 'pipeline "%" is a reverse pipeline', line.name using
             errcode = 'wrong_object_type',

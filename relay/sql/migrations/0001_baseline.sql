@@ -19,6 +19,7 @@ create table tide.outbox (
     retention_hours   int not null default 24 check (retention_hours >= 0),
     max_payload_bytes int not null default 1048576 check (max_payload_bytes between 1 and 268435456),
     partition_size    bigint not null default 1000000 check (partition_size between 1000 and 1000000000),
+    partitions_end    bigint not null default 0,
     ids               regclass not null,
     created_at        timestamptz not null default now(),
     guarded           boolean not null default false,
@@ -31,6 +32,7 @@ create table tide.outbox (
 );
 comment on column tide.outbox.kind is 'What it holds. One of jobs is called jobs/<queue> and is a queue: see tide.job_queue.';
 comment on column tide.outbox.partition_size is 'Ids per partition of tide.message; see tide.outbox_extend.';
+comment on column tide.outbox.partitions_end is 'The first id above its range partitions, kept by tide.attach_partition: catalogs are not read to see whether the next is due.';
 comment on column tide.outbox.ids is 'The sequence that numbers the messages. CACHE 1: the horizon depends on it.';
 comment on column tide.outbox.guarded is 'Whether a publish asks for the right to this outbox; see tide.outbox_grant_publish.';
 
@@ -180,7 +182,7 @@ create sequence tide.epochs;
 
 create table tide.pipeline (
     name           text primary key check (name ~ '^[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}$'),
-    direction      text not null check (direction in ('forward', 'reverse', 'jobs')),
+    direction      text not null check (direction in ('forward', 'reverse', 'jobs', 'stream')),
     group_id       int unique references tide.consumer_group,
     enabled        boolean not null default true,
     config         jsonb not null check (jsonb_typeof(config) = 'object'),
@@ -700,6 +702,76 @@ create table tide.identity (
 );
 insert into tide.identity default values;
 
+-- Stream tables -------------------------------------------------------------------------------------------------------
+
+-- The views of stream tables.
+create schema tide_stream;
+revoke all on schema tide_stream from public;
+
+create table tide.stream (
+    stream_id     int generated always as identity primary key,
+    name          text not null unique,
+    relation      regclass not null unique,
+    pipeline      text not null unique references tide.pipeline,
+    query         text not null,
+    schedule      text not null,
+    refresh_mode  text not null check (refresh_mode in ('AUTO', 'DIFFERENTIAL', 'FULL')),
+    tier          text not null check (tier in ('hot', 'warm', 'cold', 'frozen')),
+    suspended     boolean not null default false,
+    daily         boolean not null,
+    always_reason text,
+    settings      jsonb not null,
+    created_at    timestamptz not null default now()
+);
+comment on column tide.stream.name is 'Schema and table, as PostgreSQL quotes them.';
+comment on column tide.stream.daily is 'Whether the query reads current_date, so that each day has another result.';
+comment on column tide.stream.always_reason is 'Why changes of its sources do not tell whether its result changed, so that it is computed each time.';
+comment on column tide.stream.settings is 'The settings of the session that created it by which functions read and write values.';
+
+-- Where each stands: written by each refresh.
+create table tide.stream_state (
+    stream_id      int primary key references tide.stream on delete cascade,
+    frontier       pg_snapshot,
+    cluster        text,
+    sources        text,
+    data_timestamp timestamptz,
+    errors         int not null default 0,
+    last_error     text,
+    refreshed_at   timestamptz
+) with (fillfactor = 20, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
+comment on column tide.stream_state.frontier is 'The snapshot whose state the table shows; null: unknown, so the next refresh computes it all.';
+comment on column tide.stream_state.cluster is 'Where the transaction ids of the frontier mean something.';
+comment on column tide.stream_state.sources is 'What the capture of its sources was like: see tide.stream_sources_now.';
+comment on column tide.stream_state.errors is 'Refreshes that failed in a row.';
+
+-- The tables that each reads, also through views.
+create table tide.stream_source (
+    stream_id int not null references tide.stream on delete cascade,
+    source    oid not null,
+    primary key (stream_id, source)
+);
+create index on tide.stream_source (source);
+
+-- That a transaction changed a source: one row for each of the two, written by the transaction itself.
+create table tide.stream_change (
+    source oid not null,
+    xid    xid8 not null,
+    primary key (source, xid)
+) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 10000, autovacuum_vacuum_cost_delay = 0);
+
+create table tide.stream_history (
+    refresh_id    bigint generated always as identity primary key,
+    stream_id     int not null references tide.stream on delete cascade,
+    started_at    timestamptz not null,
+    action        text not null check (action in ('NO_DATA', 'FULL', 'FAILED')),
+    reason        text,
+    rows_inserted bigint not null default 0,
+    rows_deleted  bigint not null default 0,
+    milliseconds  float8 not null,
+    error         text
+);
+create index on tide.stream_history (stream_id, refresh_id);
+
 -- Settings ------------------------------------------------------------------------------------------------------------
 
 -- One row each, read whenever it is needed, so that a change counts at once.
@@ -731,7 +803,8 @@ select s.name, s.kind, s.value, s.value, s.description
     ('inbox_dlq_retention_hours', 'hours', '0', 'How long dead messages stay in an inbox that has no retention of its own. 0: indefinitely.'),
     ('inbox_dlq_alert_max_per_refresh', 'count', '10', 'How many newly dead messages within five minutes make the health of an inbox critical.'),
     ('dead_letter_retention_hours', 'hours', '0', 'How long dead letters of pipelines are kept. 0: indefinitely.'),
-    ('config_history_retention_hours', 'hours', '0', 'How long the history of configurations is kept. 0: indefinitely.')
+    ('config_history_retention_hours', 'hours', '0', 'How long the history of configurations is kept. 0: indefinitely.'),
+    ('stream_history_retention_hours', 'hours', '168', 'How long the history of refreshes is kept. 0: indefinitely.')
   ) as s (name, kind, value, description);
 
 -- Permissions ---------------------------------------------------------------------------------------------------------
@@ -775,7 +848,7 @@ select p.kind, 'function', unnest(p.names)
         'outbox_set_retention', 'outbox_retain', 'inbox_retain', 'dead_letter_retain', 'config_history_retain']),
     -- What tells how things are, and shows neither messages nor configurations.
     ('reader', array[
-        'outbox_status', 'outbox_last_id', 'outbox_horizon', 'outbox_oldest_publisher_seconds', 'outbox_holds',
+        'outbox_status', 'outbox_last_id', 'outbox_last_ids', 'outbox_horizon', 'outbox_oldest_publisher_seconds', 'outbox_holds',
         'consumer_lag', 'consumer_status', 'inbox_status', 'inbox_health', 'inbox_ordering_gaps',
         'relay_dlq_stats', 'relay_replays', 'table_outbox_status', 'setting_number', 'setting_is_on', 'outbox_of',
         'see_anything', 'database_identity', 'job_state', 'job_list', 'job_stats', 'job_unknown_handlers', 'job_queue_list', 'job_uuid', 'job_of_uuid']),
@@ -790,6 +863,16 @@ select p.kind, 'function', unnest(p.names)
     ('job_operator', array[
         'job_schedule_set', 'job_schedule_delete', 'job_schedule_enable', 'job_schedule_disable', 'job_schedule_list']),
     ('owner', array['find_job_schedule', 'job_schedule_switch']),
+    -- A query runs with the rights of who owns the schema: tide.stream_create refuses everybody else.
+    ('owner', array[
+        'stream_interval_ms', 'stream_tables_read',
+        'stream_trees', 'stream_always_reason', 'stream_capture', 'stream_capture_source', 'stream_capture_end', 'stream_captured',
+        'stream_guard', 'stream_check_columns', 'stream_sources_now', 'stream_cluster', 'stream_window', 'stream_full', 'find_stream',
+        'stream_configure', 'stream_day', 'stream_refreshed', 'stream_reason']),
+    ('admin', array['create_stream_table', 'stream_create', 'drop_stream_table', 'alter_stream_table', 'stream_forget']),
+    ('operator', array['refresh_stream_table', 'resume_stream_table']),
+    ('relay', array['stream_refresh', 'stream_prepare', 'stream_failed', 'stream_behind', 'stream_clean', 'stream_tables']),
+    ('reader', array['stream_tables', 'stream_behind']),
     ('publisher', array['outbox_publish', 'outbox_publish_many', 'outbox_limit', 'publish_anywhere']),
     ('consumer', array['consume_anywhere']),
     ('group_consumer', array[
@@ -801,7 +884,7 @@ select p.kind, 'function', unnest(p.names)
         'inbox_relation', 'inbox_claimable', 'inbox_waiting', 'inbox_is_next', 'inbox_heads', 'inbox_lock', 'inbox_lock_next',
         'inbox_lock_aggregates']),
     ('relay', array[
-        'outbox_horizon', 'outbox_last_id', 'outbox_needs_partition', 'outbox_extend', 'outbox_oldest_publisher_seconds',
+        'outbox_horizon', 'outbox_last_id', 'outbox_last_ids', 'outbox_needs_partition', 'outbox_extend', 'outbox_oldest_publisher_seconds',
         'outbox_retain', 'outbox_holds', 'inbox_retain', 'dead_letter_retain', 'config_history_retain', 'consumers_reap',
         'database_identity', 'job_state', 'job_list', 'job_stats', 'job_unknown_handlers', 'job_queue_list']),
     ('api', array['inbox_look']),
@@ -816,7 +899,7 @@ select p.kind, 'function', unnest(p.names)
     ('owner', array[
         'outbox_logs', 'outbox_twins', 'log_root', 'outbox_make', 'job_settle', 'job_lowest', 'job_forget', 'job_queue_check', 'find_message_outbox', 'find_job_queue', 'job_queue_is_idle', 'job_check', 'job_size',
         'job_key_take', 'job_waits', 'job_keys_take', 'job_debounce', 'job_check_lanes', 'job_fits', 'job_claim_in', 'job_claim_late_in', 'id_ranges', 'job_claim_keyed', 'job_claim_due',
-        'job_claim_lane_in', 'job_priorities', 'job_priorities_in', 'job_stored', 'job_stored_in', 'job_stored_of', 'job_finish_in', 'job_lease_end_in', 'job_copy', 'job_copies_drop', 'job_find', 'job_find_of', 'job_kind', 'job_cursor', 'job_gaps', 'job_state_of', 'job_ids',
+        'job_claim_lane_in', 'job_priorities', 'job_priorities_in', 'job_stored', 'job_stored_in', 'job_stored_of', 'job_attempts_in', 'job_attempts_of', 'job_finish_in', 'job_lease_end_in', 'job_copy', 'job_copies_drop', 'job_find', 'job_find_of', 'job_kind', 'job_cursor', 'job_gaps', 'job_state_of', 'job_ids',
         'job_listed', 'job_check_state', 'job_lane_numbers', 'job_named', 'job_cancel_one', 'job_take_turn', 'job_again', 'job_template_problem', 'job_templates_check',
         'job_enqueue_next', 'job_not_enqueued', 'job_follow_enqueue', 'job_cancel_dependent', 'job_followed', 'job_follows', 'job_followed_lease', 'job_follow_late',
         'job_follow_drop', 'job_follow_lock', 'job_batch_end', 'job_lease_end', 'job_end_skipped',
@@ -883,5 +966,7 @@ select p.kind, p.object_type, unnest(p.names), p.privileges
     ('owner', 'table', 'all', array['job_batch', 'job_follow', 'job_dependency', 'job_key', 'job_lane', 'job_running', 'job_skip', 'job_kept', 'job_wait']),
     ('relay', 'table', 'select', array['job_queue', 'job_lease', 'job_worker', 'job', 'job_attempt', 'job_dead', 'job_schedule']),
     ('reader', 'table', 'select', array['job_queue', 'job_lease', 'job_worker']),
+    ('owner', 'table', 'all', array['stream', 'stream_state', 'stream_source', 'stream_change']),
+    ('reader', 'table', 'select', array['stream_history']),
     ('owner', 'sequence', 'all', array['revisions'])
   ) as p (kind, object_type, privileges, names);

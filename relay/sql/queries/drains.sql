@@ -45,6 +45,34 @@ with ended as (
 )
 select pg_notify('tide_relay_drain', e.pipeline) from ended e
 
+-- Refreshing a stream table ----------------------------------------------------------------------------------------
+
+-- name: lease_renew
+-- Renews the lease from another session. No row: fenced.
+update tide.drain set lease_until = clock_timestamp() + make_interval(secs => %(lease_seconds)s)
+ where pipeline = %(pipeline)s and epoch = %(epoch)s and number = %(number)s
+returning pipeline
+
+-- name: stream_prepare
+-- Captures what was added to the sources of a stream table.
+select tide.stream_prepare(%(pipeline)s)
+
+-- name: stream_limits
+-- A refresh takes as long as its query: longer than what else a worker waits for.
+select set_config('statement_timeout', (%(seconds)s * 1000)::int::text, true)
+
+-- name: stream_refresh
+-- Makes the table equal to its query, as of the snapshot of this transaction. No row: fenced, nothing was written.
+select r.action, r.rows_inserted, r.rows_deleted
+  from tide.drain d cross join lateral tide.stream_refresh(d.pipeline) r
+ where d.pipeline = %(pipeline)s and d.epoch = %(epoch)s and d.number = %(number)s
+
+-- name: stream_failed
+-- Writes down that a refresh failed; true if the stream table is suspended now. No row: fenced.
+select tide.stream_failed(d.pipeline, %(error)s)
+  from tide.drain d
+ where d.pipeline = %(pipeline)s and d.epoch = %(epoch)s and d.number = %(number)s
+
 -- Settling an outbox -----------------------------------------------------------------------------------------------
 
 -- name: settle

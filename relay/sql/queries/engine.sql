@@ -12,9 +12,13 @@ select tide.job_worker_stop(%(worker)s::bigint)
 -- A sign of life; what of its jobs is to be cancelled.
 select alive, leases, jobs from tide.job_worker_beat(%(worker)s::bigint, %(stopping)s)
 
+-- name: engine_hear
+-- Bells of queues, on the session that claims: a job should not wait for another one. Anyone can ring.
+listen tide_outbox_notify
+
 -- name: engine_listen
--- What it hears: bells of queues, changes of them, and that a running job is to be cancelled. Anyone can send them.
-listen tide_outbox_notify; listen tide_relay_config; listen tide_job_cancel
+-- Changes of queues, and that a running job is to be cancelled. Anyone can send them.
+listen tide_relay_config; listen tide_job_cancel
 
 -- name: engine_claim
 -- The next jobs of a queue.
@@ -56,10 +60,12 @@ select coalesce(array_agg(q.outbox_id), '{}') from tide.job_queue q where q.outb
 select open_publishers, gaps, due_seconds, limited from tide.job_look(%(queue)s::int)
 
 -- name: engine_renew
--- Renews the lease of a drain that is held. No row: it was abandoned, and another is on its way.
+-- Renews the lease of a drain that is held, and reads the revision of its pipeline. No row: it was abandoned, and another is on
+-- its way.
 update tide.drain d set lease_until = clock_timestamp() + make_interval(secs => %(lease_seconds)s)
- where d.pipeline = %(pipeline)s and d.epoch = %(epoch)s and d.number = %(number)s
-returning d.pipeline
+  from tide.pipeline p
+ where d.pipeline = %(pipeline)s and d.epoch = %(epoch)s and d.number = %(number)s and p.name = d.pipeline
+returning p.revision
 
 -- name: engine_ring
 -- Jobs were handed back, and are due: if no process looks at their queue, its scheduler is told.

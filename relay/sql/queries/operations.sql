@@ -65,6 +65,14 @@ select p.name, p.direction, o.name as outbox, g.name as consumer_group, i.name a
  where %(names)s::text[] is null or p.name = any(%(names)s)
  order by p.name
 
+-- name: doctor_broken
+-- Enabled pipelines whose last drain failed in a way that does not recover automatically. As in tide.drain: a change of the pipeline
+-- takes the retry time away.
+select p.name, d.error_code, d.error
+  from tide.pipeline p join tide.drain d on d.pipeline = p.name
+ where p.enabled and p.invalid_reason is null and d.outcome = 'failed' and d.needs_operator and d.retry_at is not null
+ order by p.name
+
 -- name: pipeline_cautions
 -- What sinks found out about promises that do not hold.
 select s.pipeline, s.position as caution
@@ -400,14 +408,15 @@ select 'usage on sequence tide.epochs'
 select 'execute on ' || f.oid::regprocedure
   from pg_proc f
  where f.pronamespace = (select oid from tide)
-   and f.proname in ('outbox_horizon', 'outbox_last_id', 'outbox_needs_partition', 'outbox_extend',
+   and f.proname in ('outbox_horizon', 'outbox_last_id', 'outbox_last_ids', 'outbox_needs_partition', 'outbox_extend',
                      'outbox_oldest_publisher_seconds', 'inbox_write', 'inbox_look', 'outbox_retain', 'outbox_holds',
                      'inbox_retain', 'dead_letter_retain', 'config_history_retain', 'consumers_reap', 'database_identity',
                      'job_claim', 'job_finish', 'job_complete', 'job_release', 'job_rescue', 'job_worker_start', 'job_worker_beat',
                      'job_worker_stop', 'job_queue_create_if_not_exists', 'job_uuid', 'job_of_uuid', 'job_state', 'job_list', 'job_stats',
                      'job_unknown_handlers', 'job_queue_list', 'job_look', 'job_queue_behind', 'job_results', 'job_schedule_set', 'job_schedule_list',
                      'job_schedule_fire', 'outbox_highest_id', 'inbox_dead_numbers', 'see_anything', 'inbox_status',
-                     'inbox_health', 'outbox_status', 'dead_letters_now', 'process_beat', 'process_stop')
+                     'inbox_health', 'outbox_status', 'dead_letters_now', 'process_beat', 'process_stop',
+                     'stream_refresh', 'stream_prepare', 'stream_failed', 'stream_behind', 'stream_clean', 'stream_tables')
    and not has_function_privilege(f.oid, 'execute')
 
 -- name: retention_losses
@@ -418,3 +427,40 @@ select l.outbox, l.consumer_group, l.reason, sum(l.messages)::bigint as messages
  where l.lost_at > clock_timestamp() - interval '1 day'
  group by l.outbox, l.consumer_group, l.reason
  order by l.outbox, l.consumer_group, l.reason
+
+-- Stream tables ----------------------------------------------------------------------------------------------------
+
+-- name: stream_tables
+-- The stream tables, and why each is behind its query.
+select s.name, s.status, s.schedule, s.refresh_mode, s.effective_mode, s.tier, s.is_populated, s.behind, s.data_timestamp,
+       s.staleness_seconds, s.consecutive_errors, s.last_error
+  from tide.stream_tables() s
+
+-- name: stream_names
+-- Names in the query of a stream table are looked up as in a session of this role.
+set local search_path to default
+
+-- name: stream_create
+-- Creates a stream table.
+select tide.create_stream_table(%(name)s, %(query)s, schedule => %(schedule)s, refresh_mode => %(refresh_mode)s,
+                                initialize => %(initialize)s, tier => %(tier)s)
+
+-- name: stream_alter
+-- Changes a stream table; null keeps what is.
+select tide.alter_stream_table(%(name)s, schedule => %(schedule)s, refresh_mode => %(refresh_mode)s, tier => %(tier)s)
+
+-- name: stream_forget
+-- After a restore: what a stream table shows, and what was noted since, may be of different moments.
+select tide.stream_forget()
+
+-- name: stream_ask
+-- Has the fleet refresh a stream table now.
+select tide.refresh_stream_table(%(name)s)
+
+-- name: stream_resume
+-- Has a stream table refreshed again that was suspended.
+select tide.resume_stream_table(%(name)s)
+
+-- name: stream_drop
+-- Drops a stream table.
+select tide.drop_stream_table(%(name)s)

@@ -50,6 +50,29 @@ select p.name, p.direction, p.enabled, p.config::text as config, p.revision, p.i
   left join tide.outbox o on o.outbox_id = g.outbox_id
   left join tide.inbox i on i.inbox_id = p.inbox_id
 
+-- name: pipeline_buckets
+-- Of each bucket of pipelines: a number that is another one if any of them was created, changed or deleted. Compared within one
+-- session only. No cursor over revisions: a slow transaction commits one below it.
+select hashtext(p.name) & 255 as bucket, count(*) as pipelines,
+       bit_xor(hashint8extended(p.revision, (p.invalid_reason is null)::int::bigint)) as revisions
+  from tide.pipeline p
+ group by 1
+
+-- name: pipeline_revisions
+-- The pipelines in these buckets, without their configurations.
+select p.name, hashtext(p.name) & 255 as bucket, p.revision, p.invalid_reason is not null as is_invalid
+  from tide.pipeline p
+ where hashtext(p.name) & 255 = any(%(buckets)s)
+
+-- name: pipeline_configurations
+-- These pipelines, as configured; as text, because jsonb can hold what its reader cannot.
+select p.name, hashtext(p.name) & 255 as bucket, p.direction, p.enabled, p.config::text as config, p.revision, p.invalid_reason,
+       o.name as outbox
+  from tide.pipeline p
+  left join tide.consumer_group g on g.group_id = p.group_id
+  left join tide.outbox o on o.outbox_id = g.outbox_id
+ where p.name = any(%(names)s)
+
 -- name: pipeline_invalid
 -- Records why a configuration cannot be run (null: it can), unless it has changed since it was read.
 update tide.pipeline set invalid_reason = %(reason)s
@@ -76,24 +99,36 @@ select d.pipeline
   join tide.drain d on d.pipeline = w.pipeline
  where d.epoch <> w.epoch or d.number >= w.number
 
--- name: ownership_take
--- Tries the advisory locks of pipelines on this session; returns the names that it got.
-with tried as materialized (
-    select t.name, pg_try_advisory_lock(t.key) as taken
-      from unnest(%(names)s::text[], %(keys)b::bigint[]) as t (name, key)
-), owned as (
-    update tide.drain d set owner = %(scheduler_id)s from tried where d.pipeline = tried.name and tried.taken
+-- name: slots_take
+-- Tries the advisory locks of slots on this session, one after the other, until those that it got have so many pipelines; returns
+-- their keys. Each is tried once: the planner does not take a volatile function out of its subquery.
+with recursive tried (number, pipelines, key, taken) as (
+    select 0, 0, null::bigint, false
+     union all
+    select t.number + 1, t.pipelines + case when l.taken then (%(weights)b::int[])[t.number + 1] else 0 end, k.key, l.taken
+      from tried t
+      cross join lateral (select (%(keys)b::bigint[])[t.number + 1] as key offset 0) k
+      cross join lateral (select pg_try_advisory_lock(k.key) as taken offset 0) l
+     where t.number < cardinality(%(keys)b::bigint[]) and t.pipelines < %(pipelines)s
 )
-select name from tried where taken
+select key from tried where taken
 
--- name: ownership_release
--- Lets go of pipelines, so that another scheduler can take them.
-with released as (
-    update tide.drain d set owner = null
-      from unnest(%(names)s::text[]) as t (name)
-     where d.pipeline = t.name and d.owner = %(scheduler_id)s
-)
+-- name: slots_release
+-- Lets go of slots, so that other schedulers can take them.
 select pg_advisory_unlock(t.key) from unnest(%(keys)b::bigint[]) as t (key)
+
+-- name: pipelines_adopt
+-- Owns pipelines whose slot is held; returns the names. Not one that has changed since it was read: it may lie in another slot.
+update tide.drain d set owner = %(scheduler_id)s
+  from unnest(%(names)s::text[], %(revisions)b::bigint[]) as t (name, revision)
+  join tide.pipeline p on p.name = t.name and p.revision = t.revision
+ where d.pipeline = t.name
+returning d.pipeline
+
+-- name: pipelines_release
+-- No longer owns pipelines. Before their slots are released.
+update tide.drain d set owner = null
+ where d.pipeline = any(%(names)s) and d.owner = %(scheduler_id)s
 
 -- name: epoch_raise
 -- Starts a new epoch for each pipeline whose drain, if any, no longer holds a lease: whatever was queued is stale then.
@@ -127,20 +162,22 @@ update tide.bell b set armed = false
 
 -- name: pipelines_behind
 -- The timer's look, one for all: which of these pipelines have ids above their offset, or something to deliver once more;
--- or jobs that no process has claimed.
+-- jobs that no process has claimed; or a query whose result may have changed.
 -- Each outbox is asked once, however many pipelines read it: 1,000 pipelines of 100 outboxes cost 3 ms instead of 15.
 with looked_at as materialized (
     select p.name, g.outbox_id, g.offset_id
       from tide.pipeline p join tide.consumer_group g on g.group_id = p.group_id
      where p.name = any(%(names)s) and p.direction <> 'jobs'
 ), ends as materialized (
-    select outbox_id, tide.outbox_last_id(outbox_id) as last_id from looked_at group by outbox_id
+    select e.outbox_id, e.last_id from tide.outbox_last_ids(array(select distinct outbox_id from looked_at)) e
 )
 select l.name from looked_at l join ends e on e.outbox_id = l.outbox_id where e.last_id > l.offset_id
  union all
 select p.name
   from tide.pipeline p join tide.consumer_group g on g.group_id = p.group_id
  where p.name = any(%(names)s) and p.direction = 'jobs' and tide.job_queue_behind(g.outbox_id)
+ union all
+select s.pipeline from tide.stream_behind(%(names)s::text[]) s (pipeline)
  union all
 select n.name from unnest(%(names)s::text[]) as n (name)
  where exists (select from tide.dead_letter x where x.pipeline = n.name and x.retry_requested_at is not null)
@@ -156,20 +193,30 @@ with measured as materialized (
       from tide.pipeline p join tide.consumer_group g on g.group_id = p.group_id
      where p.name = any(%(names)s) and p.direction <> 'jobs'
 ), ends as materialized (
-    select outbox_id, tide.outbox_last_id(outbox_id) as last_id from measured group by outbox_id
+    select e.outbox_id, e.last_id from tide.outbox_last_ids(array(select distinct outbox_id from measured)) e
 )
 select m.name, m.outbox_id, m.offset_id, e.last_id
   from measured m join ends e on e.outbox_id = m.outbox_id
  where e.last_id > m.offset_id
 
--- name: offsets_ahead
--- Consumer groups whose offset lies above the last id of their outbox: they pass over new messages. Asks each outbox once.
-with ends as materialized (
-    select g.outbox_id, tide.outbox_last_id(g.outbox_id) as last_id from tide.consumer_group g group by g.outbox_id
+-- name: outbox_page_ahead
+-- The outboxes after one, so many of them: the last of them (null: there is none), how many, and those of which a group passes over
+-- new messages, because its offset lies above the last id.
+with page as materialized (
+    select o.outbox_id, o.name from tide.outbox o where o.outbox_id > %(after_id)s order by o.outbox_id limit %(max_outboxes)s
 )
-select o.name as outbox, g.name as consumer_group, g.offset_id, e.last_id
-  from ends e join tide.consumer_group g on g.outbox_id = e.outbox_id and g.offset_id > e.last_id
-  join tide.outbox o on o.outbox_id = g.outbox_id
+select max(p.outbox_id) as last_id, count(*) as outboxes,
+       coalesce(array_agg(p.name) filter (where exists (
+           select from tide.consumer_group g where g.outbox_id = p.outbox_id and g.offset_id > e.last_id)), '{}') as ahead
+  from page p
+  join tide.outbox_last_ids(array(select outbox_id from page)) e on e.outbox_id = p.outbox_id
+
+-- name: offsets_ahead
+-- Consumer groups of these outboxes that pass over new messages.
+select o.name as outbox, g.name as consumer_group, g.offset_id, tide.outbox_last_id(o.outbox_id) as last_id
+  from tide.outbox o
+  join tide.consumer_group g on g.outbox_id = o.outbox_id
+ where o.name = any(%(names)s) and g.offset_id > tide.outbox_last_id(o.outbox_id)
  order by 1, 2
 
 -- name: publisher_ages
@@ -192,6 +239,30 @@ select o.name as outbox, h.consumer_group, h.pipeline, h.state, h.messages, h.se
                        or exists (select from tide.pipeline p join tide.replay r on r.pipeline = p.name
                                    where p.group_id = g.group_id and r.ended_at is null)))
  order by h.seconds_left
+
+-- name: outbox_page_unsettled
+-- The outboxes after one, so many of them: the last of them (null: there is none), how many, and those in which a group may hold
+-- something.
+with page as materialized (
+    select o.outbox_id, o.name from tide.outbox o where o.outbox_id > %(after_id)s order by o.outbox_id limit %(max_outboxes)s
+)
+select max(p.outbox_id) as last_id, count(*) as outboxes,
+       coalesce(array_agg(p.name) filter (where exists (
+           select from tide.consumer_group g
+            where g.outbox_id = p.outbox_id
+              and (g.offset_id < e.last_id
+                   or exists (select from tide.pipeline i join tide.replay r on r.pipeline = i.name
+                               where i.group_id = g.group_id and r.ended_at is null)))), '{}') as unsettled
+  from page p
+  join tide.outbox_last_ids(array(select outbox_id from page)) e on e.outbox_id = p.outbox_id
+
+-- name: holds_of
+-- What consumer groups keep retention from removing in these outboxes, and only for some time yet.
+select u.name as outbox, h.consumer_group, h.pipeline, h.state, h.messages, h.seconds_left, h.ending
+  from unnest(%(names)s::text[]) u (name)
+  join tide.outbox o on o.name = u.name
+  cross join lateral tide.outbox_holds(o.name) h
+ where h.messages > 0 and h.seconds_left is not null
 
 -- name: job_numbers
 -- How many jobs of these queues are in which state. Counts no log.
@@ -229,11 +300,33 @@ select tide.job_schedule_fire(%(schedule)s, %(seen_at)s, %(next_at)s, %(ticks)s:
 
 -- name: outboxes
 -- The outboxes whose partitions need to be extended.
-select o.name from tide.outbox o where tide.outbox_needs_partition(o.outbox_id)
+select o.name
+  from tide.outbox o join tide.outbox_last_ids(array(select outbox_id from tide.outbox)) e on e.outbox_id = o.outbox_id
+ where o.partitions_end <= e.last_id + o.partition_size
+ order by 1
+
+-- name: outbox_page
+-- The outboxes after one, so many of them: the last of them (null: there is none), how many, and those whose partitions need to be
+-- extended.
+with page as materialized (
+    select o.outbox_id, o.name, o.partitions_end, o.partition_size
+      from tide.outbox o where o.outbox_id > %(after_id)s order by o.outbox_id limit %(max_outboxes)s
+)
+select max(p.outbox_id) as last_id, count(*) as outboxes,
+       coalesce(array_agg(p.name) filter (where p.partitions_end <= e.last_id + p.partition_size), '{}') as needing
+  from page p
+  join tide.outbox_last_ids(array(select outbox_id from page)) e on e.outbox_id = p.outbox_id
+
+-- name: outboxes_needing
+-- Those of these outboxes whose partitions need to be extended.
+select o.name
+  from tide.outbox o
+  join tide.outbox_last_ids(array(select outbox_id from tide.outbox where name = any(%(names)s))) e on e.outbox_id = o.outbox_id
+ where o.partitions_end <= e.last_id + o.partition_size
 
 -- name: outbox_extend
--- Makes the next partitions of an outbox.
-select tide.outbox_extend(%(name)s)
+-- Makes the next partitions of an outbox, if it is there still.
+select tide.outbox_extend(o.name) from tide.outbox o where o.name = %(name)s
 
 -- name: chore_take
 -- The turn to look after the database: of all schedulers that ask, one gets it, and then none for so long.

@@ -28,6 +28,10 @@ select tide.dead_letter_retain(%(max_rows)s)
 -- Removes old history of configurations, at most so many rows.
 select tide.config_history_retain(%(max_rows)s)
 
+-- name: stream_clean
+-- Removes what every stream table has seen of the changes of its sources, and the old history of refreshes.
+select tide.stream_clean(%(max_rows)s)
+
 -- name: consumers_reap
 -- Removes dead consumers; what they hold goes to others.
 select tide.consumers_reap()

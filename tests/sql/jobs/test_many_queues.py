@@ -3,8 +3,10 @@
 from collections.abc import Callable
 from typing import Any
 
+from psycopg.types.json import Jsonb
+
 from tests.services.postgres import Database
-from tests.sql.jobs.jobs import Session, Worker, enqueue, one
+from tests.sql.jobs.jobs import Session, Worker, enqueue, one, uuid_of
 
 OTHER_QUEUES = 6
 OFTEN = 8
@@ -65,6 +67,25 @@ def enqueued_many(session: Session, worker: Worker) -> None:
     session.execute("select tide.job_enqueue_many('mail', '{send}', array_fill('{}'::jsonb, array[3]))")
 
 
+def shown(session: Session, worker: Worker) -> None:
+    job = enqueue(session)
+    public = uuid_of(session, job)
+    assert worker.run(1, "r", "failed") == worker.run() == [job]
+    assert one(session, "select state from tide.job_get(%s)", public) == "succeeded"
+    assert one(session, "select array_agg(attempt) from tide.job_attempts(%s)", public) == [1, 2]
+    assert one(session, "select tide.job_state('mail', %s)", job) == "succeeded"
+
+
+def given_results(session: Session, worker: Worker) -> None:
+    needed = enqueue(session)
+    assert worker.run() == [needed]
+    # To enqueue it so would look at tide.job itself: whether what it needs is of this transaction.
+    options = Jsonb({"after": [uuid_of(session, needed)]})
+    session.execute("update tide.job_1 set options = %s where id = %s", [options, enqueue(session)])
+    ((lease, job, _),) = worker.claim()
+    session.execute("select * from tide.job_results(%s::bigint[], %s::bigint[])", [[lease], [job]])
+
+
 DONE = {
     "enqueued in bulk": enqueued_many,
     "claimed": claimed(),
@@ -77,6 +98,8 @@ DONE = {
     "to be retried": ended("r", "failed"),
     "dead": ended("d", "failed"),
     "completed in a transaction of its handler": completed,
+    "shown, with its attempts": shown,
+    "given the results of others": given_results,
     "handed back": handed_back,
     "rescued": rescued,
 }

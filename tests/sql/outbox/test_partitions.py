@@ -255,3 +255,30 @@ def test_nothing_is_lost_or_reordered_at_the_borders_while_partitions_are_made_u
             stop.set()
         assert follower.to_end() == sorted(writers.committed["orders"])
         assert extender.result() >= 3
+
+
+def test_where_the_partitions_end_is_remembered_whatever_makes_them(db):
+    def remembered() -> int:
+        [(end, upper)] = db.execute("select partitions_end, tide.outbox_upper(outbox_id) from tide.outbox").fetchall()
+        assert end == upper
+        return end
+
+    assert remembered() == 2 * SIZE
+    publish_many(db, SIZE)
+    extend(db)
+    assert remembered() == 3 * SIZE
+    publish_many(db, 5 * SIZE)
+    extend(db)
+    assert remembered() == 9 * SIZE
+    db.execute("select tide.outbox_skip_ids('orders', 100000)")
+    assert remembered() > 100_000
+
+
+def test_extending_makes_up_for_partitions_that_were_dropped_by_hand(db):
+    db.execute("drop table tide.message_1_1000")
+    publish_many(db, 10)
+    assert wanting(db) == [], "no one looks into the catalogs on a timer"
+    assert extend(db) == 1
+    db.execute("update tide.outbox set partitions_end = 99000")
+    assert extend(db) == 0
+    assert db.execute("select partitions_end from tide.outbox").fetchone() == (2 * SIZE,)

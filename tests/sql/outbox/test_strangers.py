@@ -3,7 +3,7 @@
 import psycopg
 import pytest
 
-from relay.operations.locks import lock_key
+from relay.operations.locks import lock_key, slot_of
 from relay.operations.status import read_status
 from tests.sql.security.logins import logins
 from tests.sql.support import horizon, make_outbox, make_pipeline, publish, publish_many, relay_session
@@ -148,7 +148,7 @@ def test_one_who_creates_waits_for_another_and_not_without_limit(database, watch
 
 def test_the_stranger_that_holds_the_lock_of_a_pipeline_is_named(database, watcher, stranger):
     make_pipeline(database)
-    stranger.execute("select pg_advisory_lock_shared(%s::bigint)", [lock_key("p")])
+    stranger.execute("select pg_advisory_lock_shared(%s::bigint)", [lock_key(slot_of("p", ""))])
     with relay_session(database.url) as reader:
         [status] = read_status(reader)
         assert status.state == "unowned"

@@ -20,6 +20,7 @@ PAGES = (
             "retention",
             "table-outboxes",
             "jobs-sql",
+            "stream-tables",
             "permissions",
         )
     ),

@@ -15,6 +15,7 @@ from relay.models import Drain, Failure
 from relay.settings import Settings
 from relay.sql import query, statements
 from scheduler.session import Session
+from tests.scheduler.owning import let_go, own
 from tests.sql.support import (
     LEASE_MS,
     begin,
@@ -35,13 +36,14 @@ OPERATORS = re.compile(
     r"dead_letter_|history$|replay_(ask|cancel|list|preview|span)|pipeline_(enable|disable|list)|status_"
     r"|^inbox_(list|dead_numbers|show_status|messages?|replay)|^outbox_(list|show)"
     r"|^job_(list|show|attempts|cancel|replay|purge|stats|workers|unknown_handlers|schedule_(list|delete|enable|disable))"
-    r"|^job_queue_(names|list|set|pause|resume)"
+    r"|^job_queue_(names|list|set|pause|resume)|^stream_(tables|ask|resume)$"
 )
 # Those that publish, configure or migrate, and those that work inboxes off, are for others still.
 OTHERS = re.compile(
     r"publish|outbox_limit|renew_identity|pipeline_(set|enable|disable|delete)|outbox_create|inbox_(create|claim|mark|release|messages?$|replay)|source_"
     r"|migration_(?!exists|applied|files)|dead_letter_|history$|replay_(ask|cancel|list|preview|span)|skip_|raise_|table_route$"
     r"|^job_(enqueue|is_new|show|attempts|cancel|replay|purge|queue_(create|set|pause|resume|drop)|schedule_(delete|enable|disable)|import_)"
+    r"|^stream_(create|alter|ask|resume|drop|forget)$"
 )
 DENIED = psycopg.errors.InsufficientPrivilege
 
@@ -175,17 +177,20 @@ def test_a_relay_runs_a_scheduler(database, role):
         session.heartbeat()
         assert session.evict(10) == []
         assert session.schedulers_alive() == 1
-        [row] = session.pipelines()
+        assert len(session.pipeline_buckets()) == 1
+        [row] = session.pipelines(["p"])
+        assert session.pipeline_revisions([row["bucket"]]) == [("p", row["bucket"], row["revision"], False)]
         session.mark_invalid("p", row["revision"], "bad")
         session.mark_invalid("p", row["revision"], None)
         assert session.unowned(["p"]) == ["p"]
-        assert session.take(["p"]) == ["p"]
+        assert own(session, "p") == ["p"]
         [raised] = session.raise_epochs(["p"])
         session.silence(Drain("p", raised.epoch, 1, LEASE_MS))
         assert session.behind(["p"]) == {"p"}
         assert [row.name for row in session.lag(["p"])] == ["p"]
-        session.extend_outboxes()
-        session.release(["p"])
+        assert session.outbox_page(0, 10).needing == session.outboxes_needing(["orders"]) == ["orders"]
+        session.extend_outbox("orders")
+        let_go(session, "p")
     finally:
         session.close()
 

@@ -129,6 +129,18 @@ def test_what_no_bell_tells_of_is_looked_for_again_sooner_and_then_later(queue):
     assert queue.look_at == math.inf
 
 
+def test_a_drain_whose_pipeline_was_changed_unheard_ends_when_its_lease_is_renewed(queue):
+    armed(queue).answered(queue.revision, 2.0)
+    assert (outcomes(queue), queue.renew_at) == ([], pytest.approx(2.0 + 5 / 3))
+    queue.answered(queue.revision + 1, 3.0)
+    assert (outcomes(queue), queue.drain, queue.follows_bell) == (["more"], None, False)
+
+
+def test_an_abandoned_drain_is_not_ended_here(queue):
+    queue.answered(None, 2.0)
+    assert (outcomes(queue), queue.drain) == ([], None)
+
+
 def test_publishers_do_not_ring_while_each_claim_finds_something(queue):
     armed(queue)
     for _ in range(DISARM_AFTER):

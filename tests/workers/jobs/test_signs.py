@@ -31,7 +31,8 @@ def ceilings(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 def signs(database: Database) -> Iterator[Signs]:
     made = Signs(
         Settings.load(postgres_url=database.url),
-        rang=lambda _: None, changed=lambda _: None, cancel=lambda _: None, late=lambda: None, lost=lambda _: None,
+        rang=lambda _: None, hears_bells=lambda: False, changed=lambda _: None,
+        cancel=lambda _: None, late=lambda: None, lost=lambda _: None,
     )  # fmt: skip
     yield made
     made.close()

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from psycopg.types.json import Jsonb
 
+from relay.models import Drain
 from relay.settings import Settings
 from tests.services.postgres import Database
 from tests.sql.jobs.jobs import Worker, enqueue, one, uuid_of
@@ -16,12 +17,34 @@ from workers.jobs.store import Store, Visit
 
 
 async def results_of_a_trip(database: Database, worker: int, visits: Sequence[Visit]) -> dict[int, str | None]:
-    made = Store(Settings(postgres_url=database.url))
+    made = Store(Settings(postgres_url=database.url), lambda _: None)
     try:
         trip = await made.trip(worker, [], [], [], visits)
     finally:
         await made.close()
     return {job.id: job.results for seen in trip.seen for job in seen.jobs}
+
+
+async def renewals(database: Database, *drains: Drain) -> list[int | None]:
+    made = Store(Settings(postgres_url=database.url))
+    try:
+        return [await made.renew(drain) for drain in drains]
+    finally:
+        await made.close()
+
+
+def test_a_renewal_reads_the_revision_of_the_pipeline(database: Database) -> None:
+    ours, abandoned = Drain("jobs.mail", 3, 2, 5000), Drain("jobs.mail", 3, 1, 5000)
+    with database.connect() as session:
+        session.execute("select tide.job_queue_create('mail')")
+        session.execute("update tide.drain set epoch = 3, number = 2")
+        before = asyncio.run(renewals(database, ours, abandoned))
+        assert before == [one(session, "select revision from tide.pipeline"), None]
+        assert one(session, "select lease_until > clock_timestamp() from tide.drain")
+        session.execute("select tide.job_queue_pause('mail')")
+        assert (
+            asyncio.run(renewals(database, ours)) == [one(session, "select revision from tide.pipeline")] != before[:1]
+        )
 
 
 def test_only_for_jobs_of_handlers_that_have_waited_it_asks_what_others_returned(

@@ -1,0 +1,37 @@
+"""The check of `relay doctor` that concerns stream tables."""
+
+from collections.abc import Iterator, Sequence
+
+from relay.database.connection import Connection
+from relay.masking import mask
+from relay.operations.base import counted
+from relay.operations.doctor.findings import Check, Finding, failed, ok, some, warning
+from relay.operations.stream_tables import StreamTable, list_stream_tables
+from relay.settings import Settings
+
+
+def streams(connection: Connection, _settings: Settings) -> Iterator[Finding]:
+    """Stream tables whose refresh fails, and those that are suspended for it."""
+    found = list_stream_tables(connection)
+    suspended = [one for one in found if one.status == "SUSPENDED" and one.last_error]
+    failing = [one for one in found if one.status == "ERROR"]
+    if suspended:
+        text = f"{_named(suspended)}: three refreshes in a row failed, so none is tried: {_why(suspended)}"
+        yield failed("stream tables", text, "remove the cause, then: relay stream resume NAME")
+    if failing:
+        yield warning(
+            "stream tables", f"{_named(failing)}: the last refresh failed: {_why(failing)}", "remove the cause"
+        )
+    if not (suspended or failing):
+        yield ok("stream tables", f"{counted(len(found), 'stream table')}, no refresh failed" if found else "none yet")
+
+
+def _named(found: Sequence[StreamTable]) -> str:
+    return some([one.name for one in found])
+
+
+def _why(found: Sequence[StreamTable]) -> str:
+    return mask(found[0].last_error or "")
+
+
+CHECKS: tuple[Check, ...] = (streams,)

@@ -1,0 +1,96 @@
+-- What PostgreSQL knows of the query of a stream table: what it reads, and whether its result depends on anything else.
+
+-- The stored trees of a view, and of the views that it reads. They name all that PostgreSQL comes with, which pg_depend does not.
+create or replace function tide.stream_trees(view regclass) returns setof text
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    with recursive views as (
+        select view::oid as relid
+         union
+        select c.oid
+          from views join pg_rewrite r on r.ev_class = views.relid
+         cross join lateral regexp_matches(r.ev_action::text, E' :relid (\\d+)', 'g') m
+          join pg_class c on c.oid = m[1]::oid and c.relkind = 'v'
+    )
+    select r.ev_action::text from views join pg_rewrite r on r.ev_class = views.relid
+$$;
+
+-- The relations that a view reads, also through other views. Captured: every change of it fires a trigger of ours.
+create or replace function tide.stream_tables_read(view regclass) returns table (source oid, captured boolean)
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    select c.oid,
+           c.relkind in ('r', 'p') and c.relpersistence <> 't' and n.nspname not in ('pg_catalog', 'information_schema')
+           and not (c.relkind = 'r' and exists (select from pg_inherits i where i.inhparent = c.oid))
+           and not exists (select from pg_partition_tree(c.oid) t join pg_class p on p.oid = t.relid
+                            where c.relkind = 'p' and p.relkind = 'f')
+           and not exists (select from pg_subscription_rel s where s.srrelid = c.oid)
+      from (select distinct m[1]::oid as relid
+              from tide.stream_trees(view) tree cross join lateral regexp_matches(tree, E' :relid (\\d+)', 'g') m) reads
+      join pg_class c on c.oid = reads.relid join pg_namespace n on n.oid = c.relnamespace
+     where c.relkind <> 'v'
+$$;
+
+-- Whether it reads current_date: SQLValueFunction 0.
+create or replace function tide.stream_day(view regclass) returns boolean
+language sql stable set search_path = pg_catalog, pg_temp
+begin atomic select exists (select from tide.stream_trees(view) t where t ~ 'SQLVALUEFUNCTION :op 0 '); end;
+
+-- Why changes of the tables that it reads do not tell whether its result changes; null if they do.
+--
+-- A stable function may read what it likes: so only those of PostgreSQL that depend on settings alone are taken for safe, for
+-- the settings of the creation are restored for each refresh. They stand behind operators and casts, or in this list.
+create or replace function tide.stream_always_reason(view regclass) returns text
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    with trees as materialized (select t as tree from tide.stream_trees(view) t),
+    used as (
+        select distinct m[1]::oid as oid
+          from trees cross join lateral regexp_matches(tree, E' :(?:funcid|opfuncid|aggfnoid|winfnoid) (\\d+)', 'g') m
+    ), reasons as (
+        select 1 as rank, format('it calls %s(), whose result may change at any time', p.proname) as reason
+          from used join pg_proc p on p.oid = used.oid
+         where p.provolatile = 'v'
+            or p.provolatile = 's' and (
+                   p.oid >= 16384
+                or not (exists (select from pg_operator o where o.oprcode = p.oid)
+                        or exists (select from pg_cast c where c.castfunc = p.oid)
+                        or p.proname in ('to_char', 'to_date', 'to_timestamp', 'date_trunc', 'date_part', 'extract', 'timezone', 'concat',
+                                         'concat_ws', 'format', 'quote_literal', 'quote_nullable', 'array_to_string', 'string_to_array',
+                                         'to_json', 'to_jsonb', 'row_to_json', 'array_to_json', 'json_build_object', 'json_build_array',
+                                         'jsonb_build_object', 'jsonb_build_array', 'json_agg', 'jsonb_agg', 'json_object_agg',
+                                         'jsonb_object_agg', 'to_tsvector', 'to_tsquery', 'plainto_tsquery', 'phraseto_tsquery',
+                                         'websearch_to_tsquery', 'make_timestamptz', 'generate_series', 'text', 'timestamptz', 'timestamp',
+                                         'date', 'time', 'timetz', 'interval', 'any_out', 'array_agg', 'string_agg')))
+         union all
+        select 2, 'it reads the time, a user or a schema of the session'
+          from trees where tree ~ 'SQLVALUEFUNCTION :op (?!0 )'
+         union all
+        select 3, 'it reads system columns' from trees where tree ~ E'\\{VAR :varno \\d+ :varattno -\\d+'
+         union all
+        select 4, 'it takes a random sample' from trees where tree ~ 'TABLESAMPLECLAUSE'
+         union all
+        select 5, format('changes of %s cannot be captured', t.source::regclass)
+          from tide.stream_tables_read(view) t where not t.captured
+    )
+    select reason from reasons order by rank, reason limit 1
+$$;
+
+-- Raises what a column of the query must not be: rows are compared, so every column has an equality.
+create or replace function tide.stream_check_columns(name text, view regclass) returns void
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+declare
+    col record;
+begin
+    for col in select a.attname, format_type(a.atttypid, a.atttypmod) as type from pg_attribute a
+                where a.attrelid = view and a.attnum > 0 order by a.attnum
+    loop
+        if col.attname like E'\\_\\_%' then
+            raise exception 'column "%" of stream table % begins with "__"', col.attname, name using
+                errcode = 'invalid_name', hint = 'Such names are used by the refresh: give it another one in the query.';
+        end if;
+        begin
+            execute format('select from %s group by %I limit 0', view, col.attname);
+        exception when undefined_function then
+            raise exception 'column "%" of stream table % is of type %, whose values cannot be compared', col.attname, name, col.type using
+                errcode = 'datatype_mismatch', hint = format('Cast it in the query, for example to %s.', case col.type when 'json' then 'jsonb' else 'text' end);
+        end;
+    end loop;
+end $$;

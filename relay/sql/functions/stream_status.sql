@@ -1,0 +1,41 @@
+-- How stream tables are, and refreshing one now.
+
+create or replace function tide.stream_tables() returns table (
+    name text, status text, schedule text, refresh_mode text, effective_mode text, tier text, is_populated boolean, behind text,
+    data_timestamp timestamptz, staleness_seconds float8, consecutive_errors int, last_error text, stream_id int
+)
+language sql stable security definer set search_path = pg_catalog, pg_temp as $$
+    select line.name,
+           case when line.suspended then 'SUSPENDED' when state.errors > 0 then 'ERROR' when state.data_timestamp is null then 'INITIALIZING'
+                else 'ACTIVE' end,
+           line.schedule, line.refresh_mode, 'FULL', line.tier, state.data_timestamp is not null, why.reason, state.data_timestamp,
+           case when why.reason is null then 0 else extract(epoch from clock_timestamp() - state.data_timestamp)::float8 end,
+           state.errors, state.last_error, line.stream_id
+      from tide.stream line join tide.stream_state state using (stream_id)
+     cross join lateral tide.stream_reason(line, state) why (reason)
+     order by line.name
+$$;
+comment on function tide.stream_tables is
+    'The stream tables, and why one is behind its query; null: it is equal to it. Staleness is 0 then.';
+
+-- Asks for a refresh: by the fleet, at once; or, in a REPEATABLE READ transaction, here and now.
+create or replace function tide.refresh_stream_table(name text) returns void
+language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '5s' as $$
+declare
+    line tide.stream := tide.find_stream(name);
+begin
+    if current_setting('transaction_isolation') in ('repeatable read', 'serializable') then
+        perform tide.stream_refresh(line.pipeline);
+    elsif line.suspended or line.tier = 'frozen' then
+        raise exception 'stream table "%" is %', line.name, case when line.suspended then 'suspended' else 'frozen' end using
+            errcode = 'object_not_in_prerequisite_state',
+            hint = case when line.suspended then format('Resume it: select tide.resume_stream_table(%L).', line.name)
+                        else 'Refresh it in a transaction: begin isolation level repeatable read.' end;
+    else
+        update tide.pipeline p set revision = nextval('tide.revisions'), updated_at = now() where p.name = line.pipeline;
+        update tide.drain d set retry_at = null where d.pipeline = line.pipeline;
+        perform pg_notify('tide_relay_config', line.pipeline);
+    end if;
+end $$;
+comment on function tide.refresh_stream_table is
+    'Has the fleet refresh a stream table now; in a transaction that is REPEATABLE READ it is refreshed within it.';

@@ -6,12 +6,10 @@ import pytest
 
 from relay.database.connection import Connection
 from relay.operations import libraries
-from relay.operations.doctor import database as checks
 from relay.operations.doctor import pipelines
 from relay.operations.doctor.findings import Finding, failed, ok, warning
 from relay.operations.doctor.run import FINDINGS_SHOWN, _Examination
 from relay.settings import Settings
-from relay.sql import query
 from tests.services.postgres import Database
 from tests.sql.support import make_pipeline, relay_session
 
@@ -58,20 +56,3 @@ def test_one_that_failed_among_those_that_are_not_shown_counts(database: Databas
     assert found_by(database, [*findings, warning("w", "odd", "fix it")])[-1].result == "warning"
     last = found_by(database, [*findings, failed("w", "bad", "fix it"), ok("w", "fine")])
     assert [finding.result for finding in last[FINDINGS_SHOWN:]] == ["ok", "failed"]
-
-
-def test_pipelines_that_leave_no_room_for_locks_are_a_warning(database: Database) -> None:
-    make_pipeline(database)
-    with relay_session(database.url) as session:
-        assert list(checks.lock_room(session, NONE)) == []
-    room = query("doctor_lock_room")
-    with database.connect() as owner:
-        [[slots, _]] = owner.execute(room).fetchall()
-        owner.execute(
-            "insert into tide.inbox (name, table_schema, table_name) values ('i', 'none', 'none');"
-            "insert into tide.pipeline (name, direction, inbox_id, config)"
-            f" select 'many' || n, 'reverse', 1, '{{}}' from generate_series(1, {slots} / 2 + 1) n"
-        )
-    with relay_session(database.url) as session:
-        [found] = checks.lock_room(session, NONE)
-    assert found.result == "warning" and "max_locks_per_transaction" in (found.fix or "")

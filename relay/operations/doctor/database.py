@@ -155,19 +155,6 @@ def locks(connection: Connection, _settings: Settings) -> Iterator[Finding]:
         yield ok("locks", "no session holds those of pipelines or publishers but schedulers and publishers")
 
 
-def lock_room(connection: Connection, _settings: Settings) -> Iterator[Finding]:
-    """Whether the locks by which schedulers own pipelines leave room for those of everyone else."""
-    [row] = rows(connection, "doctor_lock_room")
-    if row["pipelines"] * 2 > row["room"]:
-        needed = counted(row["pipelines"], "pipeline takes a lock", "pipelines take a lock each")
-        yield warning(
-            "lock room",
-            f"{needed}, and the server has room for some {row['room']} of all sessions: transactions may fail with "
-            '"out of shared memory"',
-            "raise max_locks_per_transaction of PostgreSQL, and restart it: see docs/operations/sizing.md",
-        )
-
-
 def schedulers(connection: Connection, _settings: Settings) -> Iterator[Finding]:
     """Whether schedulers are alive, which own the pipelines."""
     found = rows(connection, "status_schedulers")
@@ -266,5 +253,5 @@ def _release(state: str, pipeline: str | None) -> str:
     return f"{fix}; or relay pipeline delete {pipeline} if it is not needed"
 
 
-CHECKS: tuple[Check, ...] = (horizon, locks, lock_room, schedulers, partitions, ids, retention)
+CHECKS: tuple[Check, ...] = (horizon, locks, schedulers, partitions, ids, retention)
 """Those of tables. `server`, `rights` and `migrations` come before."""

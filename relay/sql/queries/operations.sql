@@ -374,12 +374,6 @@ select current_setting('server_version_num')::int as version_number, current_set
   from pg_database d, pg_roles r
  where d.datname = current_database() and r.rolname = current_user
 
--- name: doctor_lock_room
--- How many locks the server has room for, of all sessions together, and how many pipelines take one. The real room is a little larger.
-select current_setting('max_locks_per_transaction')::bigint
-           * (current_setting('max_connections')::int + current_setting('max_prepared_transactions')::int) as room,
-       (select count(*) from tide.pipeline p where p.enabled) as pipelines
-
 -- name: doctor_partitions
 -- Those of these outboxes whose partitions need to be extended.
 select o.name from tide.outbox o where o.outbox_id = any (%(outbox_ids)s::int[]) and tide.outbox_needs_partition(o.outbox_id) order by o.name

@@ -26,7 +26,7 @@ PIPELINES = 50
 POLLED = 250
 FOLLOWED = 1000
 # Where more sleep, their timers wait longer: the bell wakes them, and the timer is for what rang none. Not those of
-# queues: a job becomes due without a bell.
+# queues, where a job becomes due without a bell, and of stream tables, which have no other.
 POLLED_A_SECOND = 2000
 # Of one turn: some 10 ms; then it hears what happened meanwhile. A number, because all of a turn takes longer where the
 # processor is busy.
@@ -257,7 +257,7 @@ class Ownership:
         behind = self._session.behind(_names(pipelines))
         patience = max(1.0, len(self._owned) / POLLED_A_SECOND)
         for state in pipelines:
-            state.patience = 1.0 if state.spec.labels.direction == "jobs" else patience
+            state.patience = 1.0 if state.spec.labels.direction in ("jobs", "stream") else patience
             state.polled(state.spec.name in behind, now)
 
     def _emit(self, state: OwnedState) -> None:

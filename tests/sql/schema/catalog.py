@@ -5,7 +5,7 @@ import re
 import subprocess
 from urllib.parse import urlsplit
 
-ONE_OUTBOX = re.compile(r"\bmessage_\d")
+ONE_OUTBOX = re.compile(r"\bmessage_(hundred_)?\d")
 
 CATALOG = """
     select 'relation', c.oid::regclass::text, c.relkind::text, c.reloptions::text,

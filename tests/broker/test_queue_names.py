@@ -17,7 +17,8 @@ def test_every_queue_is_known():
 
 def test_an_unknown_queue_is_refused_by_name():
     with pytest.raises(
-        ConfigError, match=r"no queue tide\.revers; known: tide\.forward, tide\.reverse, tide\.jobs, tide\.streams, "
+        ConfigError,
+        match=r"no queue tide\.revers; known: tide\.forward, tide\.reverse, tide\.jobs, tide\.streams, "
         r"tide\.maintenance",
     ):
         check_queues([FORWARD, "tide.revers"])

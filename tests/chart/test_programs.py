@@ -167,6 +167,7 @@ def test_a_group_has_the_jobs_image_and_grace_of_its_own_and_others_have_none(he
     assert found == {
         "forward": (stock, None, None, None, None, 45),
         "reverse": (stock, None, None, None, None, 45),
+        "streams": (stock, None, None, None, None, 45),
         "maintenance": (stock, None, None, None, None, 45),
         "jobs": ("shop:42", "shop.jobs,shop.mail", "none", "100", "25s", 60),
         "reports": ("shop", "shop.reports", "reports", "4", "300s", 330),

@@ -14,6 +14,9 @@
 -- died after a poll and came back under its old name knows nothing of that poll: if its next commit settled everything
 -- below, those messages would be lost. So they come again when their lease runs out.
 --
+-- A consumer that polls before it has committed, and gets what it has in hand already, has lost that lease meanwhile, and another may
+-- have taken the part below. It drops the batch that it had: a commit says an id, not of which poll.
+--
 -- Poll reads the horizon first and the messages in a later statement, hence with a later snapshot: see publish.sql. A snapshot
 -- that outlives a statement would miss messages below the horizon, and their ids would be passed. So it must be READ
 -- COMMITTED, and so must a seek, which removes every range. The others do not have to: a transaction that sees a range began

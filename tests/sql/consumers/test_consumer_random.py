@@ -34,7 +34,7 @@ class Consumers(Crowd):
             if chance.random() < 0.1:
                 poll(session, name, 5)
                 raise psycopg.Rollback
-        batches = []
+        batches: list[list[int]] = []
         for _ in range(chance.choice([1, 1, 2])):
             ids = poll(session, name, chance.choice([1, 6, 30]))
             # What it has already and gets again had run out, and another may have the rest of that batch.

@@ -14,7 +14,7 @@ from tests.chart.values import DEFAULTS, leaves, merged, minimal, nested
 pytestmark = [pytest.mark.xdist_group("chart"), pytest.mark.timeout(900)]
 
 FULL = "tide-tide-relay"
-GROUPS = ("forward", "reverse", "maintenance")
+GROUPS = ("forward", "reverse", "streams", "maintenance")
 ALL = minimal(api__enabled=True, monitoring__serviceMonitor__enabled=True)
 
 
@@ -141,7 +141,7 @@ def test_pods_are_spread_as_chosen(helm: Helm, component: str) -> None:
 def test_workers_are_scaled_as_chosen_and_by_one_only(helm: Helm, kind: str) -> None:
     scaling = {"kind": kind, "keda": {"serverAddress": "http://prometheus"}}
     objects = helm.rendered(minimal(workers__autoscaling=scaling))
-    wanted = {"none": (0, 0), "hpa": (3, 0), "keda": (0, 3)}[kind]
+    wanted = {"none": (0, 0), "hpa": (4, 0), "keda": (0, 4)}[kind]
     assert (len(of_kind(objects, "HorizontalPodAutoscaler")), len(of_kind(objects, "ScaledObject"))) == wanted
     for group in GROUPS:
         spec = one_of(objects, "Deployment", f"workers-{group}")["spec"]

@@ -41,15 +41,6 @@ select count(*) from tide.scheduler where relay_group_id = %(relay_group_id)s
 
 -- Ownership --------------------------------------------------------------------------------------------------------
 
--- name: pipelines
--- Every pipeline, as configured; as text, because jsonb can hold what its reader cannot.
-select p.name, p.direction, p.enabled, p.config::text as config, p.revision, p.invalid_reason, g.group_id, o.outbox_id, o.name as outbox,
-       i.name as inbox
-  from tide.pipeline p
-  left join tide.consumer_group g on g.group_id = p.group_id
-  left join tide.outbox o on o.outbox_id = g.outbox_id
-  left join tide.inbox i on i.inbox_id = p.inbox_id
-
 -- name: pipeline_buckets
 -- Of each bucket of pipelines: a number that is another one if any of them was created, changed or deleted. Compared within one
 -- session only. No cursor over revisions: a slow transaction commits one below it.
@@ -284,13 +275,6 @@ select s.schedule, q.name as queue, s.cron, s.time_zone, s.missed, s.next_at, cl
 -- name: schedule_fire
 -- Enqueues what is due and sets the next time, if no one else has: see tide.job_schedule_fire.
 select tide.job_schedule_fire(%(schedule)s, %(seen_at)s, %(next_at)s, %(ticks)s::timestamptz[], %(reason)s)
-
--- name: outboxes
--- The outboxes whose partitions need to be extended.
-select o.name
-  from tide.outbox o join tide.outbox_last_ids(array(select outbox_id from tide.outbox)) e on e.outbox_id = o.outbox_id
- where o.partitions_end <= e.last_id + o.partition_size
- order by 1
 
 -- name: outbox_page
 -- The outboxes after one, so many of them: the last of them (null: there is none), how many, and those whose partitions need to be

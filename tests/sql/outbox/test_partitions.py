@@ -41,7 +41,8 @@ def extend(connection):
 
 def wanting(connection):
     """The outboxes that the scheduler would extend."""
-    return [name for (name,) in run(connection, "outboxes")]
+    [(_, _, needing)] = run(connection, "outbox_page", after_id=0, max_outboxes=100)
+    return sorted(needing)
 
 
 def rows(connection):

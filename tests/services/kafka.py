@@ -5,6 +5,7 @@ import signal
 import socket
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -157,7 +158,7 @@ class KafkaServer(ServerProcess):
             partitions = sorted(reader.list_topics(topic, timeout=10).topics[topic].partitions)
             starts = [TopicPartition(topic, number) for number in partitions]
             for start in starts:
-                start.offset = reader.get_watermark_offsets(start, timeout=10)[0]
+                start.offset = wait_until(partial(_first_offset, reader, start), 10, f"{topic} has its leaders")[0]
             reader.assign(starts)
             found: list[KafkaRecord] = []
             ended: set[int | None] = set()
@@ -173,6 +174,16 @@ class KafkaServer(ServerProcess):
             return sorted(found, key=lambda record: record[:2])
         finally:
             reader.close()
+
+
+def _first_offset(reader: Consumer, partition: TopicPartition) -> tuple[int] | None:
+    """None while the partition of a topic that was made a moment ago has no leader, as far as the client knows."""
+    try:
+        return (reader.get_watermark_offsets(partition, timeout=10)[0],)
+    except KafkaException as error:
+        if error.args[0].name() not in _NOT_YET:
+            raise
+        return None
 
 
 def _record(message: Any) -> KafkaRecord:

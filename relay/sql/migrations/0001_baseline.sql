@@ -770,13 +770,20 @@ create table tide.stream_history (
     refresh_id    bigint generated always as identity primary key,
     stream_id     int not null references tide.stream on delete cascade,
     started_at    timestamptz not null,
-    action        text not null check (action in ('NO_DATA', 'FULL', 'FAILED')),
+    action        text not null check (action in ('NO_DATA', 'DIFFERENTIAL', 'FULL', 'FAILED')),
+    strategy      text,
     reason        text,
+    source_rows   bigint,
     rows_inserted bigint not null default 0,
+    rows_updated  bigint not null default 0,
     rows_deleted  bigint not null default 0,
     milliseconds  float8 not null,
     error         text
 );
+comment on column tide.stream_history.strategy is 'How the refresh found what differs: linear, keyed, two states, groups, full.';
+comment on column tide.stream_history.reason is 'Why it was refreshed; for FULL, why it was not DIFFERENTIAL.';
+comment on column tide.stream_history.source_rows is 'Rows of its sources that changed since the last refresh, net; null: not counted.';
+comment on column tide.stream_history.rows_updated is 'Rows of which only columns outside the key changed. They are in neither of the other numbers.';
 create index on tide.stream_history (stream_id, refresh_id);
 
 -- Settings ------------------------------------------------------------------------------------------------------------

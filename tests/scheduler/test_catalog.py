@@ -245,6 +245,30 @@ def test_a_change_of_a_slow_transaction_is_seen_though_later_ones_were_seen_befo
     assert sorted(catalog.specs) == ["early", "late", "slow"]
 
 
+def test_a_change_of_a_slow_transaction_is_seen_though_a_later_one_of_its_bucket_was(session, make, names, database):
+    for name in names:
+        make(name)
+    catalog = Catalog("default")
+    with database.connect(autocommit=False) as slow:
+        config = '{"sink_type": "memory", "poll_interval_ms": 500}'
+        slow.execute("select tide.relay_set_outbox(%s, 'orders', %s)", [names[0], config])
+        make(names[1], poll_interval_ms=250)
+        read(catalog, session)
+        slow.commit()
+    read(catalog, session)
+    assert [catalog.specs[name].poll_seconds for name in names] == [0.5, 0.25, 1.0]
+
+
+def test_a_verdict_that_another_scheduler_wrote_is_seen_though_nothing_else_changed(session, make, database):
+    make("a")
+    catalog = Catalog("default")
+    read(catalog, session)
+    with database.connect() as connection:
+        connection.execute("update tide.pipeline set invalid_reason = 'an older version does not know it'")
+    read(catalog, session)
+    assert reason(database, "a") is None
+
+
 def test_what_is_created_while_it_reads_is_read_the_next_time(session, make, monkeypatch):
     monkeypatch.setattr(catalog_module, "BUCKETS", 1)
     for name in "abcdef":

@@ -1,4 +1,7 @@
-"""What a scheduler measures of the pipelines that it owns. Asks about those that moved: an idle one has no lag."""
+"""What a scheduler measures of the pipelines that it owns. Asks about those that moved: an idle one has no lag.
+
+Where thousands are at rest, most of them have no series: the answer to each scrape would be many megabytes of zeros.
+"""
 
 import time
 from collections import defaultdict
@@ -9,9 +12,16 @@ from relay.process.metrics import PipelineLabels, SchedulerMetrics
 from scheduler.chores import Pieces, pages
 from scheduler.session import Session, Waiting
 from scheduler.state import OwnedState
+from scheduler.statements import PipelineLag
 
 # Of one question. Each that is behind costs a look into its outbox.
 PIPELINES = 20
+# At rest, and with series all the same. Of more, those that have rested longest have none; but they must have been seen
+# at zero for so long that no alert holds an older value.
+AT_REST = 1000
+REST_SECONDS = 600.0
+# Of one piece.
+HIDDEN = 100
 
 
 class Measures:
@@ -23,16 +33,23 @@ class Measures:
         self._owned = owned
         self._at_rest: dict[str, PipelineLabels] = {}
         """Pipelines that were idle and not behind when they were last measured, and under which labels."""
+        self._shown: dict[str, float] = {}
+        """Those of them that have series, and since when they are at rest; the longest first."""
+        self._series: set[str] = set()
+        """All that have series."""
         self._untaken: set[str] = set()
 
     def lag(self) -> Pieces:
         """Sets the metrics of all that are not idle, or were not when they were last measured."""
         self._at_rest = {name: labels for name, labels in self._at_rest.items() if name in self._owned}
+        self._shown = {name: since for name, since in self._shown.items() if name in self._at_rest}
+        self._series &= self._owned.keys()
         moved = [name for name, state in self._owned.items() if not self._rests(name, state)]
         yield
         for names in pages(moved, PIPELINES):
             self._measure([name for name in names if name in self._owned])
             yield
+        yield from self._hide()
 
     def _rests(self, name: str, state: OwnedState) -> bool:
         return state.phase == "idle" and self._at_rest.get(name) == state.spec.labels
@@ -41,20 +58,41 @@ class Measures:
         idle = {name for name in names if self._owned[name].phase == "idle"}
         behind = {row.name: row for row in self._session.lag(list(names))} if names else {}
         for name in names:
-            state, row = self._owned[name], behind.get(name)
-            labels = state.spec.labels
-            self._metrics.pipeline_broken.labels(*labels).set(state.broken)
-            self._metrics.lag_messages.labels(*labels).set(row.messages if row else 0)
-            self._metrics.lag_seconds.labels(*labels).set((row and row.seconds) or 0)
-            self._metrics.oldest_publisher_seconds.labels(*labels).set(row.publisher_seconds if row else 0)
-            if name in idle and row is None:
-                self._at_rest[name] = labels
+            rests = name in idle and name not in behind
+            if not rests or name in self._series or len(self._shown) < AT_REST:
+                self._show(self._owned[name], behind.get(name))
+            self._shown.pop(name, None)
+            if rests:
+                self._at_rest[name] = self._owned[name].spec.labels
+                self._shown |= {name: time.monotonic()} if name in self._series else {}
             else:
                 self._at_rest.pop(name, None)
+
+    def _show(self, state: OwnedState, row: PipelineLag | None) -> None:
+        labels = state.spec.labels
+        self._series.add(state.spec.name)
+        self._metrics.pipeline_broken.labels(*labels).set(state.broken)
+        self._metrics.lag_messages.labels(*labels).set(row.messages if row else 0)
+        self._metrics.lag_seconds.labels(*labels).set((row and row.seconds) or 0)
+        self._metrics.oldest_publisher_seconds.labels(*labels).set(row.publisher_seconds if row else 0)
+
+    def _hide(self) -> Pieces:
+        """Removes the series of those that have been at rest for long, where many are."""
+        until = time.monotonic() - REST_SECONDS
+        for names in pages(list(self._shown)[: max(0, len(self._shown) - AT_REST)], HIDDEN):
+            for name in names:
+                if self._shown.get(name, until) < until and name in self._owned:
+                    del self._shown[name]
+                    self._series.discard(name)
+                    self._metrics.forget(self._at_rest[name])
+            yield
 
     def emitted(self, name: str) -> None:
         """A drain of this pipeline was emitted."""
         self._untaken.add(name)
+        self._series.add(name)
+        self._at_rest.pop(name, None)
+        self._shown.pop(name, None)
 
     def _waiting(self) -> list[OwnedState]:
         """Those of which no worker has taken a drain, as far as is known."""
@@ -87,5 +125,8 @@ class Measures:
     def forget(self) -> None:
         """The session is lost."""
         self._untaken.clear()
+        self._at_rest.clear()
+        self._shown.clear()
+        self._series.clear()
         for queue in DRAIN_QUEUES.values():
             self._metrics.drains_waiting.labels(queue).set(0)

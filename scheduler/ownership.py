@@ -129,7 +129,7 @@ class Ownership:
         state = self._owned[spec.name] = OwnedState(spec)
         self._follow_outbox(state)
         self._agenda.put(state)
-        self._metrics.epochs.labels(*spec.labels).inc()
+        self._metrics.epochs.inc()
         self._metrics.pipelines_owned.set(len(self._owned))
 
     def _release(self, names: Sequence[str]) -> Pieces:
@@ -246,9 +246,19 @@ class Ownership:
                 self._metrics.lost_drains.labels(*state.spec.labels).inc()
             state.claimed(row.epoch, row.retry_seconds, now)
         if len(self._owned) > STARTS:
-            behind = self._session.behind([state.spec.name for state in pipelines if state.starts])
-            for name in behind:
-                self._owned[name].precedes(now)
+            self._sort([state for state in pipelines if state.starts], now)
+
+    def _sort(self, starting: list[OwnedState], now: float) -> None:
+        """Where many start: those that have something to deliver are first, and those that sleep need no drain."""
+        names = _names(starting)
+        behind = self._session.behind(names) if names else set()
+        others = [name for name in names if name not in behind]
+        asleep = self._session.asleep(others) if others else set()
+        for state in starting:
+            if state.spec.name in behind:
+                state.precedes(now)
+            elif state.spec.name in asleep:
+                state.sleeps(now)
 
     def _poll(self, pipelines: list[OwnedState], now: float) -> None:
         """The timer: one question to the database for all that are due."""

@@ -1,7 +1,8 @@
 """One owned pipeline: what it waits for, and what follows from each event. No I/O, so every step can be tested.
 
 claiming --claimed--> waiting --emitted--> draining --ended--> idle | waiting
-   ^                     ^                    |                  |
+   ^  |                  ^                    |                  |    ^
+   |  +-- claimed, and asleep already -------------------------- | ---+
    |                     +------- bell, timer (rows seen) --------+
    +--- lost (silent longer than the lease), doubted (the broker may have it or not), reconfigured
 """
@@ -129,6 +130,11 @@ class OwnedState:
         """It has something to deliver: its first drain does not wait for those of others."""
         if self.starts and self.due_at <= now:
             self._wait(now, "timer")
+
+    def sleeps(self, now: float) -> None:
+        """The last drain of the owner before has left it asleep, and nothing has come since."""
+        if self.starts and self.due_at <= now:
+            self._sleep(now)
 
     def polled(self, behind: bool, now: float) -> None:
         """The timer found ids above the offset, or none."""

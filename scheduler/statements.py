@@ -135,6 +135,10 @@ class Statements:
     def behind(self, names: list[str]) -> set[str]:
         return {row[0] for row in self._run("pipelines_behind", names=names)}
 
+    def asleep(self, names: list[str]) -> set[str]:
+        """Those of these pipelines that their last drain left asleep, and for which nothing has come since."""
+        return {row[0] for row in self._run("pipelines_asleep", names=names)}
+
     def outbox_pages(
         self, statement: Literal["outbox_page_ahead", "outbox_page_unsettled"], most: int
     ) -> Iterator[Any]:

@@ -40,7 +40,7 @@ tide_relay_wakeups_total                  counter    P, cause   scheduler  why a
 tide_relay_horizon_stalls_total           counter    P          scheduler  drains that found only messages still open
 tide_relay_oldest_publisher_seconds       gauge      P          scheduler  age of the outbox's oldest open publisher
 tide_relay_lost_drains_total              counter    P          scheduler  drains that fell silent and were abandoned
-tide_relay_epochs_total                   counter    P          scheduler  times this scheduler became the owner
+tide_relay_epochs_total                   counter    (none)     scheduler  pipelines of which it became the owner
 tide_relay_broker_errors_total            counter    code       scheduler  drains that the broker did not take
 tide_relay_database_losses_total          counter    (none)     scheduler  times the session and all ownership was lost
 tide_relay_notifications_ignored_total    counter    channel    scheduler  notifications without a name, or false
@@ -266,7 +266,9 @@ class SchedulerMetrics:
         self.lost_drains = Counter(
             "tide_relay_lost_drains_total", "Drains that fell silent and were abandoned.", P, registry=registry
         )
-        self.epochs = Counter("tide_relay_epochs_total", "Times this scheduler became the owner.", P, registry=registry)
+        self.epochs = Counter(
+            "tide_relay_epochs_total", "Pipelines of which this scheduler became the owner.", registry=registry
+        )
         self.broker_errors = Counter(
             "tide_relay_broker_errors_total", "Drains that the broker did not take.", ("code",), registry=registry
         )
@@ -311,7 +313,9 @@ class SchedulerMetrics:
         )
 
     def forget(self, labels: PipelineLabels) -> None:
-        """Removes every series of a pipeline that is gone, or is owned by another now: a stale lag would be a lie."""
+        """Removes every series of a pipeline: it is gone, or is owned by another now, and a stale lag would be a lie;
+        or it is one of thousands, and has been at rest for long.
+        """
         for metric in vars(self).values():
             if isinstance(metric, MetricWrapperBase) and metric._labelnames[: len(P)] == P:
                 # Not by a part of the labels: that would look at the series of every pipeline.

@@ -209,6 +209,29 @@ def test_only_configurations_that_changed_are_read_and_those_in_pieces(counted, 
     assert read(catalog, counted) == 0
 
 
+@pytest.fixture
+def names(database):
+    """Of one bucket."""
+    with database.connect() as connection:
+        same = "select 'p' || n from generate_series(1, 5000) n where hashtext('p' || n) & 255 = 7 order by n limit 3"
+        return [row[0] for row in connection.execute(same)]
+
+
+def test_of_those_that_share_a_bucket_only_the_one_that_changed_is_read(counted, make, names):
+    for name in names:
+        make(name)
+    catalog = Catalog("default")
+    read(catalog, counted)
+    make(names[1], poll_interval_ms=500)
+    read(catalog, counted)
+    assert counted.read == 3 + 1
+    assert catalog.take_changed() == set(names) and [catalog.specs[name].poll_seconds for name in names] == [
+        1.0,
+        0.5,
+        1.0,
+    ]
+
+
 def test_a_change_of_a_slow_transaction_is_seen_though_later_ones_were_seen_before(session, make, database):
     make("early")
     catalog = Catalog("default")
@@ -222,6 +245,30 @@ def test_a_change_of_a_slow_transaction_is_seen_though_later_ones_were_seen_befo
     assert sorted(catalog.specs) == ["early", "late", "slow"]
 
 
+def test_a_change_of_a_slow_transaction_is_seen_though_a_later_one_of_its_bucket_was(session, make, names, database):
+    for name in names:
+        make(name)
+    catalog = Catalog("default")
+    with database.connect(autocommit=False) as slow:
+        config = '{"sink_type": "memory", "poll_interval_ms": 500}'
+        slow.execute("select tide.relay_set_outbox(%s, 'orders', %s)", [names[0], config])
+        make(names[1], poll_interval_ms=250)
+        read(catalog, session)
+        slow.commit()
+    read(catalog, session)
+    assert [catalog.specs[name].poll_seconds for name in names] == [0.5, 0.25, 1.0]
+
+
+def test_a_verdict_that_another_scheduler_wrote_is_seen_though_nothing_else_changed(session, make, database):
+    make("a")
+    catalog = Catalog("default")
+    read(catalog, session)
+    with database.connect() as connection:
+        connection.execute("update tide.pipeline set invalid_reason = 'an older version does not know it'")
+    read(catalog, session)
+    assert reason(database, "a") is None
+
+
 def test_what_is_created_while_it_reads_is_read_the_next_time(session, make, monkeypatch):
     monkeypatch.setattr(catalog_module, "BUCKETS", 1)
     for name in "abcdef":
@@ -232,6 +279,20 @@ def test_what_is_created_while_it_reads_is_read_the_next_time(session, make, mon
     created = {f"new{number}" for number in range(number + 1)}
     read(catalog, session)
     assert catalog.specs.keys() == {*"abcdef", *created}
+
+
+def test_what_changes_in_a_bucket_while_that_is_read_is_read_the_next_time(session, make, names):
+    make(names[0])
+    catalog = Catalog("default")
+    reading = catalog.read(session)
+    next(reading)  # it knows which there are
+    make(names[1])
+    make(names[0], poll_interval_ms=500)
+    next(reading)
+    make(names[0], poll_interval_ms=250)
+    list(reading)
+    read(catalog, session)
+    assert sorted(catalog.specs) == names[:2] and catalog.specs[names[0]].poll_seconds == 0.25
 
 
 def test_a_pipeline_made_again_under_its_name_is_another_one(session, make, database):

@@ -65,6 +65,12 @@ def test_a_pipeline_has_one_owner(session, other):
     assert own(other, "a", "b") == ["a"]
 
 
+def test_what_another_one_owns_is_not_released(session, other):
+    assert own(other, "a") == ["a"]
+    session.release(["a"])
+    assert session.unowned(["a"]) == []
+
+
 def test_slots_are_tried_until_there_is_enough_in_them(session, other):
     slots = [slot_of(name, "") for name in NAMES]
     assert session.take_slots(slots, [5, 5, 5], 0) == set()

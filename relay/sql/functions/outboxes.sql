@@ -78,6 +78,7 @@ end $$;
 
 -- The row of an outbox, its sequence and its tables. Those are made apart, with all their partitions, and attached last:
 -- CREATE ... PARTITION OF would have their parent, and so the publishers of other outboxes, wait until the caller commits.
+-- One range is enough until it is used: see tide.outbox_end_needed. PostgreSQL reads all of pg_constraint for each partition.
 create or replace function tide.outbox_make(
     name text, kind text, retention_hours int, max_payload_bytes int, partition_size bigint
 ) returns tide.outbox
@@ -86,8 +87,9 @@ declare
     box tide.outbox;
     log text;
 begin
-    insert into tide.outbox (name, kind, retention_hours, max_payload_bytes, partition_size, ids)
-    values (name, kind, coalesce(retention_hours, tide.setting_number('outbox_retention_hours')), max_payload_bytes, partition_size, 0::regclass)
+    insert into tide.outbox (name, kind, retention_hours, max_payload_bytes, partition_size, partitions_end, ids)
+    values (name, kind, coalesce(retention_hours, tide.setting_number('outbox_retention_hours')), max_payload_bytes, partition_size,
+            partition_size, 0::regclass)
     returning * into box;
     execute format('create sequence tide.%I cache 1', box.log || '_ids');
     update tide.outbox o set ids = format('tide.%I', o.log || '_ids')::regclass where o.outbox_id = box.outbox_id returning * into box;
@@ -95,9 +97,8 @@ begin
         execute format('create table tide.%I (like tide.%I including defaults including constraints including indexes) partition by range (id)',
                        log, tide.log_root(log));
         execute format('create table tide.%I partition of tide.%I default', log || '_rest', log);
+        execute format('create table tide.%I partition of tide.%I for values from (0) to (%s)', log || '_0', log, box.partition_size);
     end loop;
-    perform tide.attach_partition(box, 0);
-    perform tide.attach_partition(box, box.partition_size);
     perform tide.outbox_make_parents(box);
     foreach log in array tide.outbox_logs(box) loop
         execute format('alter table tide.%I attach partition tide.%I for values in (%s)', tide.log_parent(log), log, box.outbox_id);

@@ -6,53 +6,71 @@
 -- The sequence may be as far behind in a database that was copied without its sequences, as logical replication does: then ids
 -- that are stored here are not given again either.
 
--- The highest id of an outbox that anything stored here names, or that was taken. An id that came again would be swallowed: below
--- an offset, a settled range or a claimed cursor, or as the row of a job that is there.
-create or replace function tide.outbox_highest_id(outbox_id int) returns bigint
+-- The highest id of each of these outboxes that anything stored here names, or that was taken. An id that came again would be
+-- swallowed: below an offset, a settled range or a claimed cursor, or as the row of a job that is there.
+create or replace function tide.outbox_highest_ids(outbox_ids int[]) returns table (outbox_id int, highest_id bigint)
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
+#variable_conflict use_column
 declare
-    box     tide.outbox;
-    part    regclass;
-    stored  bigint;
-    highest bigint;
+    part   record;
+    stored bigint;
+    owners int[] := '{}';
+    maxima bigint[] := '{}';
 begin
-    select * into box from tide.outbox o where o.outbox_id = outbox_highest_id.outbox_id;
     -- Of thousands of outboxes most are empty: their tables are neither opened nor locked.
     for part in
-        select i.inhrelid from unnest(tide.outbox_logs(box)) l join pg_inherits i on i.inhparent = format('tide.%I', l)::regclass
-         where pg_relation_size(i.inhrelid) > 0
+        select o.outbox_id, i.inhrelid::regclass as log
+          from tide.outbox o cross join lateral unnest(tide.outbox_logs(o)) l
+          join pg_class c on c.relname = l and c.relnamespace = 'tide'::regnamespace
+          join pg_inherits i on i.inhparent = c.oid
+         where o.outbox_id = any (outbox_highest_ids.outbox_ids) and pg_relation_size(i.inhrelid) > 0
     loop
-        execute format('select max(m.id) from %s m where m.outbox_id = $1', part) into stored using box.outbox_id;
-        highest := greatest(highest, stored);
+        execute format('select max(m.id) from %s m where m.outbox_id = $1', part.log) into stored using part.outbox_id;
+        owners := owners || part.outbox_id;
+        maxima := maxima || stored;
     end loop;
-    select greatest(
-        highest,
-        (select max(g.offset_id) from tide.consumer_group g where g.outbox_id = box.outbox_id),
-        (select max(l.last_id) from tide.consumer_lease l join tide.consumer_group g using (group_id) where g.outbox_id = box.outbox_id),
-        (select max(d.message_id) from tide.dead_letter d where d.outbox = box.name),
-        (select max(r.to_id) from tide.replay r where r.outbox_id = box.outbox_id),
-        (select max(l.last_id) from tide.retention_loss l where l.outbox = box.name)) into highest;
-    if box.kind = 'jobs' then
-        select greatest(
-            highest,
-            (select max(greatest(l.cursor_id, l.horizon)) from tide.job_lane l where l.outbox_id = box.outbox_id),
-            (select max(upper(l.ids) - 1) from tide.job_lease l where l.outbox_id = box.outbox_id),
-            (select max(w.id) from tide.job_wait w where w.outbox_id = box.outbox_id),
-            (select max(r.id) from tide.job_running r where r.outbox_id = box.outbox_id),
-            (select max(greatest(d.id, d.replayed_as)) from tide.job_dead d where d.outbox_id = box.outbox_id),
-            (select max(k.id) from tide.job_key k where k.outbox_id = box.outbox_id),
-            (select max(s.id) from tide.job_skip s where s.outbox_id = box.outbox_id),
-            (select max(k.id) from tide.job_kept k where k.outbox_id = box.outbox_id),
-            (select max(f.id) from tide.job_follow f where f.outbox_id = box.outbox_id),
-            (select max(d.id) from tide.job_dependency d where d.outbox_id = box.outbox_id),
-            (select max(d.needs_id) from tide.job_dependency d where d.needs_outbox_id = box.outbox_id),
-            (select max(s.last_id) from tide.job_schedule s where s.outbox_id = box.outbox_id)) into highest;
-    end if;
-    -- Read last: it is not behind what was taken and stored meanwhile.
-    return greatest(highest, tide.outbox_last_id(box.outbox_id));
+    -- The last id is read after what is stored was looked up: it is not behind what was taken and stored meanwhile.
+    return query
+        select o.outbox_id,
+               greatest(
+                   (select max(m.id) from unnest(owners, maxima) m (owner, id) where m.owner = o.outbox_id),
+                   (select max(g.offset_id) from tide.consumer_group g where g.outbox_id = o.outbox_id),
+                   (select max(l.last_id) from tide.consumer_group g join tide.consumer_lease l on l.group_id = g.group_id
+                     where g.outbox_id = o.outbox_id),
+                   (select max(d.message_id) from tide.dead_letter d where d.outbox = o.name),
+                   (select max(r.to_id) from tide.replay r where r.outbox_id = o.outbox_id),
+                   (select max(l.last_id) from tide.retention_loss l where l.outbox = o.name),
+                   case o.kind when 'jobs' then tide.job_highest_id(o.outbox_id) end,
+                   pg_sequence_last_value(o.ids), 0)
+          from tide.outbox o
+         where o.outbox_id = any (outbox_highest_ids.outbox_ids);
 end $$;
+comment on function tide.outbox_highest_ids is 'The same as tide.outbox_highest_id of several outboxes at once. One that does not exist is left out.';
+
+create or replace function tide.outbox_highest_id(outbox_id int) returns bigint
+language sql volatile security definer set search_path = pg_catalog, pg_temp
+begin atomic select h.highest_id from tide.outbox_highest_ids(array[outbox_highest_id.outbox_id]) h; end;
 comment on function tide.outbox_highest_id is
     'The highest id taken or stored. Above tide.outbox_last_id, the sequence is behind what is stored: relay restored.';
+
+-- The highest id that the state of a queue names.
+create or replace function tide.job_highest_id(queue int) returns bigint
+language sql volatile set search_path = pg_catalog, pg_temp
+begin atomic
+    select greatest(
+        (select max(greatest(l.cursor_id, l.horizon)) from tide.job_lane l where l.outbox_id = queue),
+        (select max(upper(l.ids) - 1) from tide.job_lease l where l.outbox_id = queue),
+        (select max(w.id) from tide.job_wait w where w.outbox_id = queue),
+        (select max(r.id) from tide.job_running r where r.outbox_id = queue),
+        (select max(greatest(d.id, d.replayed_as)) from tide.job_dead d where d.outbox_id = queue),
+        (select max(k.id) from tide.job_key k where k.outbox_id = queue),
+        (select max(s.id) from tide.job_skip s where s.outbox_id = queue),
+        (select max(k.id) from tide.job_kept k where k.outbox_id = queue),
+        (select max(f.id) from tide.job_follow f where f.outbox_id = queue),
+        (select max(d.id) from tide.job_dependency d where d.outbox_id = queue),
+        (select max(d.needs_id) from tide.job_dependency d where d.needs_outbox_id = queue),
+        (select max(s.last_id) from tide.job_schedule s where s.outbox_id = queue));
+end;
 
 -- Where the ids of an outbox go on after a skip. Not in the default partition, which a quiet outbox would not leave for
 -- years: in a partition of which at least half is left, or in one that must be made.

@@ -143,15 +143,32 @@ exception when lock_not_available then
     outcome := 'busy';
 end $$;
 
--- Keeps in mind that nothing is stored, and no partition is left to drop: until it gives another id, an outbox is not looked at
--- again. `top` is a horizon read in an earlier statement: if it is the last id, no transaction can add a message below it.
+-- Keeps in mind that nothing is stored: until it gives another id, an outbox is not looked at again. Or when the oldest message was
+-- published that is stored: until that is old nothing may go. `top` is a horizon read in an earlier statement: if it is the last id,
+-- no transaction can add a message below it. Not where a partition is left to drop.
 create or replace function tide.outbox_retained(box tide.outbox, top bigint) returns void
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    part      regclass;
+    stored_at timestamptz;
+    first_at  timestamptz;
+    is_empty  boolean := true;
 begin
-    if box.kind = 'messages' and box.retained_id is distinct from top and tide.outbox_last_id(box.outbox_id) = top
-       and not exists (select from tide.outbox_partitions(box.outbox_id) p where p.end_id <= top + 1 or pg_relation_size(p.part) > 0) then
-        update tide.outbox o set retained_id = top where o.outbox_id = box.outbox_id;
+    if box.kind <> 'messages' or exists (select from tide.outbox_partitions(box.outbox_id) p
+                                          where p.end_id <= top + 1 and pg_relation_size(p.part) = 0) then
+        return;
     end if;
+    for part in select p.part from tide.outbox_partitions(box.outbox_id) p where pg_relation_size(p.part) > 0 loop
+        execute format('select m.created_at from %s m where m.outbox_id = $1 order by m.id limit 1', part) into stored_at using box.outbox_id;
+        first_at := least(first_at, stored_at);
+        is_empty := false;
+    end loop;
+    if is_empty and tide.outbox_last_id(box.outbox_id) <> top or not is_empty and box.retention_hours = 0 then
+        return;
+    end if;
+    update tide.outbox o set retained_id = case when is_empty then top else o.retained_id end, oldest_at = first_at
+     where o.outbox_id = box.outbox_id
+       and (o.oldest_at is distinct from first_at or is_empty and o.retained_id <> top);
 end $$;
 
 -- Removes what may go of one outbox. Calls may overlap: the second finds the outbox's row locked and does nothing.

@@ -23,8 +23,10 @@ create table tide.outbox (
     ids               regclass not null,
     created_at        timestamptz not null default now(),
     guarded           boolean not null default false,
-    -- Up to this id there is nothing for retention: while it is the last one, retention does not look. See tide.outbox_retained.
-    retained_id       bigint,
+    -- Up to this id nothing is stored: while it is the last one, retention does not look. See tide.outbox_retained.
+    retained_id       bigint not null default 0,
+    -- When the oldest message that is stored was published, as far as retention knows: until that is old it does not look. Null: not known.
+    oldest_at         timestamptz,
     -- What the mark of a publisher needs, made once: see functions/publish.sql.
     mark_class        int not null generated always as (1952670720 + outbox_id % 1000000) stored,
     mark_setting      text not null generated always as ('tide.inflight_' || outbox_id::text) stored,
@@ -40,16 +42,19 @@ comment on column tide.outbox.guarded is 'Whether a publish asks for the right t
 
 -- Three levels: a hundred outboxes (tide.log_parent), one outbox, partition_size ids of it. Who opens a partitioned table sets up all
 -- its partitions: of 10,000 outboxes in one list, each new session would set up 10,000 tables for its first message.
+--
+-- No primary key and no column that is NOT NULL: since PostgreSQL 18 each is a row of pg_constraint for each table, and PostgreSQL reads
+-- all of pg_constraint for each partition that is attached. The functions that write here write no null. The same for jobs.
 create table tide.message (
-    outbox_id  int not null,
-    id         bigint not null,
-    created_at timestamptz not null default clock_timestamp(),
-    size       int not null,
+    outbox_id  int,
+    id         bigint,
+    created_at timestamptz default clock_timestamp(),
+    size       int,
     key        text,
-    headers    jsonb not null,
-    payload    jsonb not null,
-    primary key (outbox_id, id)
+    headers    jsonb,
+    payload    jsonb
 ) partition by range (outbox_id);
+create unique index message_id on tide.message (outbox_id, id);
 comment on column tide.message.size is 'Bytes of payload and headers as text, and of the key: readers bound their memory by it.';
 
 -- The locks in the classes of marks, and whether they are marks. Any role that may connect can take an advisory lock, but only
@@ -349,16 +354,16 @@ comment on view tide.redelivery_waiting is 'The pipelines that have something to
 -- functions/job_claim.sql.
 
 create table tide.job (
-    outbox_id       int not null,
-    id              bigint not null,
-    created_at      timestamptz not null default clock_timestamp(),
-    size            int not null,
-    kind            "char" not null default 'p',
-    priority        smallint not null default 0,
-    max_attempts    smallint not null default 10,
-    timeout_seconds int not null default 30,
+    outbox_id       int,
+    id              bigint,
+    created_at      timestamptz default clock_timestamp(),
+    size            int,
+    kind            "char" default 'p',
+    priority        smallint default 0,
+    max_attempts    smallint default 10,
+    timeout_seconds int default 30,
     available_at    timestamptz,
-    name            text not null,
+    name            text,
     run_key         text,
     idempotency_key text,
     dedupe_key      text,
@@ -366,30 +371,32 @@ create table tide.job (
     headers         jsonb,
     metadata        jsonb,
     options         jsonb,
-    payload         jsonb not null,
-    primary key (outbox_id, id)
+    payload         jsonb
 ) partition by range (outbox_id);
+create unique index job_id on tide.job (outbox_id, id);
 create index job_priority on tide.job (outbox_id, priority desc, id)
     where priority <> 0 and available_at is null and run_key is null;
 comment on column tide.job.kind is 'p: a Python handler, h: an HTTP request, d: a Dramatiq message, c: a Celery message.';
 comment on column tide.job.available_at is 'Null: at once.';
 comment on column tide.job.options is 'Backoff, what follows, what it waits for; null for most.';
 
+-- Workers say what they write here, so it is checked; by one constraint instead of seven.
 create table tide.job_attempt (
-    outbox_id       int not null,
-    id              bigint not null,
-    attempt         smallint not null,
-    worker_id       bigint not null,
-    ended_at        timestamptz not null default clock_timestamp(),
-    ms              int not null,
-    outcome         "char" not null,
+    outbox_id       int,
+    id              bigint,
+    attempt         smallint,
+    worker_id       bigint,
+    ended_at        timestamptz default clock_timestamp(),
+    ms              int,
+    outcome         "char",
     code            text,
     error           text,
     response_status smallint,
     preview         text,
     result          jsonb,
-    primary key (outbox_id, id, attempt)
+    constraint job_attempt_is_whole check (num_nulls(outbox_id, id, attempt, worker_id, ended_at, ms, outcome) = 0)
 ) partition by range (outbox_id);
+create unique index job_attempt_id on tide.job_attempt (outbox_id, id, attempt);
 create index job_attempt_cancelled on tide.job_attempt (outbox_id, id) where outcome = 'c';
 comment on column tide.job_attempt.outcome is 's: succeeded, r: to be retried, d: dead, c: cancelled, l: the lease ran out.';
 
@@ -866,8 +873,8 @@ select p.kind, 'function', unnest(p.names)
         'consumer_lag', 'consumer_status', 'inbox_status', 'inbox_health', 'inbox_ordering_gaps',
         'relay_dlq_stats', 'relay_replays', 'table_outbox_status', 'setting_number', 'setting_is_on', 'outbox_of',
         'see_anything', 'database_identity', 'job_state', 'job_list', 'job_stats', 'job_unknown_handlers', 'job_queue_list', 'job_uuid', 'job_of_uuid']),
-    ('reader', array['job_schedule_list', 'outbox_highest_id', 'inbox_dead_numbers', 'dead_letters_now']),
-    ('relay', array['job_schedule_list', 'job_schedule_fire', 'outbox_highest_id', 'inbox_dead_numbers', 'dead_letters_now', 'see_anything', 'inbox_status',
+    ('reader', array['job_schedule_list', 'outbox_highest_id', 'outbox_highest_ids', 'inbox_dead_numbers', 'dead_letters_now']),
+    ('relay', array['job_schedule_list', 'job_schedule_fire', 'outbox_highest_id', 'outbox_highest_ids', 'inbox_dead_numbers', 'dead_letters_now', 'see_anything', 'inbox_status',
         'inbox_health', 'outbox_status']),
     ('operator', array['dead_letters_now', 'relay_replay_span', 'operate_inboxes', 'inbox_messages', 'inbox_replay', 'inbox_replay_dead']),
     ('inbox_worker', array['inbox_dead_numbers', 'inbox_messages', 'inbox_replay', 'inbox_replay_dead']),
@@ -920,7 +927,7 @@ select p.kind, 'function', unnest(p.names)
         'grant_admin', 'grant_operator', 'grant_reader', 'grant_publisher', 'grant_consumer', 'grant_relay', 'grant_api',
         'grant_inbox_writer', 'grant_job_publisher', 'grant_job_worker', 'grant_rights', 'apply_permissions', 'kinds_of', 'may_publish', 'guard_publishing', 'new_outbox_guarded',
         'require_role', 'inbox_rights', 'find_outbox', 'find_pipeline', 'find_setting', 'lock_class', 'attach_partition', 'outbox_keep_partitions', 'see_partitions',
-        'outbox_upper', 'outbox_set_enabled', 'outbox_mark', 'outbox_mark_again', 'outbox_measure', 'far_too_large', 'outbox_asleep', 'outbox_refuse', 'refuse_pipeline',
+        'outbox_upper', 'outbox_end_needed', 'job_highest_id', 'outbox_set_enabled', 'outbox_mark', 'outbox_mark_again', 'outbox_measure', 'far_too_large', 'outbox_asleep', 'outbox_refuse', 'refuse_pipeline',
         'relay_set_enabled', 'inbox_notify', 'keep_direction', 'redelivery_floor', 'redelivery_wake', 'forget_requests',
         'end_replays', 'caller', 'refuse_dead_letter', 'direction_of', 'replay_range', 'pipeline_described', 'keep_history',
         'check_consumer_name', 'check_isolation', 'check_seconds', 'consumer_alive_since', 'consumer_group_lock',

@@ -376,7 +376,11 @@ select current_setting('server_version_num')::int as version_number, current_set
 
 -- name: doctor_partitions
 -- Those of these outboxes whose partitions need to be extended.
-select o.name from tide.outbox o where o.outbox_id = any (%(outbox_ids)s::int[]) and tide.outbox_needs_partition(o.outbox_id) order by o.name
+select o.name
+  from tide.outbox o
+  join tide.outbox_last_ids(%(outbox_ids)s::int[]) e on e.outbox_id = o.outbox_id
+ where o.partitions_end <= e.last_id + o.partition_size and e.last_id >= o.partition_size / 4
+ order by o.name
 
 -- name: doctor_holds
 -- What retention is about to remove from these outboxes though a consumer group has not settled it. Jobs are kept until they end.
@@ -393,13 +397,14 @@ select o.name as outbox, h.consumer_group, h.pipeline, h.state, h.messages, h.se
 
 -- name: doctor_ids
 -- Those of these outboxes whose next ids come again: something stored names ids above the last one that was taken.
-select o.name as outbox, s.last_id, s.highest_id, g.name as consumer_group, g.offset_id
-  from tide.outbox o
-  -- In this order: what publishers take meanwhile is not ahead of anything.
-  cross join lateral (select tide.outbox_highest_id(o.outbox_id) as highest_id, tide.outbox_last_id(o.outbox_id) as last_id) s
+with highest as materialized (select h.outbox_id, h.highest_id from tide.outbox_highest_ids(%(outbox_ids)s::int[]) h)
+select o.name as outbox, e.last_id, h.highest_id, g.name as consumer_group, g.offset_id
+  from highest h
+  -- Read after all of those: what publishers take meanwhile is not ahead of anything.
+  join tide.outbox_last_ids(array(select outbox_id from highest)) e on e.outbox_id = h.outbox_id and e.last_id < h.highest_id
+  join tide.outbox o on o.outbox_id = h.outbox_id
   left join lateral (select g.name, g.offset_id from tide.consumer_group g
-                      where g.outbox_id = o.outbox_id and g.offset_id > s.last_id order by g.offset_id desc limit 1) g on true
- where o.outbox_id = any (%(outbox_ids)s::int[]) and s.highest_id > s.last_id
+                      where g.outbox_id = h.outbox_id and g.offset_id > e.last_id order by g.offset_id desc limit 1) g on true
  order by o.name
 
 -- name: doctor_rights
@@ -439,7 +444,7 @@ select 'execute on ' || f.oid::regprocedure
                      'job_claim', 'job_finish', 'job_complete', 'job_release', 'job_rescue', 'job_worker_start', 'job_worker_beat',
                      'job_worker_stop', 'job_queue_create_if_not_exists', 'job_uuid', 'job_of_uuid', 'job_state', 'job_list', 'job_stats',
                      'job_unknown_handlers', 'job_queue_list', 'job_look', 'job_queue_behind', 'job_results', 'job_schedule_set', 'job_schedule_list',
-                     'job_schedule_fire', 'outbox_highest_id', 'inbox_dead_numbers', 'see_anything', 'inbox_status',
+                     'job_schedule_fire', 'outbox_highest_id', 'outbox_highest_ids', 'inbox_dead_numbers', 'see_anything', 'inbox_status',
                      'inbox_health', 'outbox_status', 'dead_letters_now', 'process_beat', 'process_stop',
                      'stream_refresh', 'stream_prepare', 'stream_failed', 'stream_behind', 'stream_clean', 'stream_tables')
    and not has_function_privilege(f.oid, 'execute')

@@ -174,6 +174,25 @@ select n.name from unnest(%(names)s::text[]) as n (name)
  where exists (select from tide.dead_letter x where x.pipeline = n.name and x.retry_requested_at is not null)
     or exists (select from tide.replay r where r.pipeline = n.name and r.ended_at is null)
 
+-- name: pipelines_asleep
+-- Which of these pipelines sleep already: their last drain had this configuration and found nothing, their bell is armed, and
+-- there is nothing to deliver. A publisher who saw the bell silent, or no scheduler, has had its mark since before: either the
+-- mark is there still, or the last id, which is read after the marks, is above the offset. All others ring.
+with calm as materialized (
+    select p.name, g.outbox_id, g.offset_id
+      from tide.pipeline p
+      join tide.drain d on d.pipeline = p.name
+      join tide.consumer_group g on g.group_id = p.group_id
+      join tide.bell b on b.group_id = g.group_id
+      join tide.outbox o on o.outbox_id = g.outbox_id
+     where p.name = any(%(names)s) and p.direction = 'forward' and d.outcome = 'idle' and d.ended_at > p.updated_at and b.armed
+       and o.mark_class not in (select m.class from tide.mark m)
+       and not exists (select from tide.redelivery_waiting r where r.pipeline = p.name)
+), ends as materialized (
+    select e.outbox_id, e.last_id from tide.outbox_last_ids(array(select distinct outbox_id from calm)) e
+)
+select c.name from calm c join ends e on e.outbox_id = c.outbox_id where e.last_id <= c.offset_id
+
 -- Measuring --------------------------------------------------------------------------------------------------------
 
 -- name: pipelines_lag
@@ -284,7 +303,8 @@ with page as materialized (
       from tide.outbox o where o.outbox_id > %(after_id)s order by o.outbox_id limit %(max_outboxes)s
 )
 select max(p.outbox_id) as last_id, count(*) as outboxes,
-       coalesce(array_agg(p.name) filter (where p.partitions_end <= e.last_id + p.partition_size), '{}') as needing
+       coalesce(array_agg(p.name) filter (
+           where p.partitions_end <= e.last_id + p.partition_size and e.last_id >= p.partition_size / 4), '{}') as needing
   from page p
   join tide.outbox_last_ids(array(select outbox_id from page)) e on e.outbox_id = p.outbox_id
 
@@ -293,7 +313,7 @@ select max(p.outbox_id) as last_id, count(*) as outboxes,
 select o.name
   from tide.outbox o
   join tide.outbox_last_ids(array(select outbox_id from tide.outbox where name = any(%(names)s))) e on e.outbox_id = o.outbox_id
- where o.partitions_end <= e.last_id + o.partition_size
+ where o.partitions_end <= e.last_id + o.partition_size and e.last_id >= o.partition_size / 4
 
 -- name: outbox_extend
 -- Makes the next partitions of an outbox, if it is there still.

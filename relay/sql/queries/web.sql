@@ -12,11 +12,13 @@ select set_config('lock_timeout', '1s', true)
 -- After writing rows of which some were there already: which of them are new, and which are what is stored.
 select is_new, is_same from tide.inbox_look(%(inbox)s, %(event_ids)b::text[], %(payloads)b::text[])
 
--- name: pipelines
--- Every pipeline, as configured; as text, because jsonb can hold what its reader cannot.
-select p.name, p.direction, p.enabled, p.config::text as config, p.revision, p.invalid_reason, g.group_id, o.outbox_id, o.name as outbox,
-       i.name as inbox
-  from tide.pipeline p
-  left join tide.consumer_group g on g.group_id = p.group_id
-  left join tide.outbox o on o.outbox_id = g.outbox_id
-  left join tide.inbox i on i.inbox_id = p.inbox_id
+-- name: hooks
+-- The pipelines that receive webhooks, without their configurations.
+select p.name, p.revision, p.enabled, i.name as inbox
+  from tide.pipeline p join tide.inbox i on i.inbox_id = p.inbox_id
+ where p.direction = 'reverse' and p.config ->> 'source_type' = 'webhook'
+ order by p.name collate "C"
+
+-- name: hook_configurations
+-- These pipelines, as configured; as text, because jsonb can hold what its reader cannot.
+select p.name, p.revision, p.config::text as config from tide.pipeline p where p.name = any(%(names)s)

@@ -9,12 +9,18 @@ update tide.chore set asked = false where name = 'maintenance' and asked returni
 select o.outbox_id from tide.outbox o
 
 -- name: maintenance_outboxes
--- Those of these outboxes that retention has something to do with: where nothing is stored, no id was given since that was seen,
--- and no group is held back, there is nothing. To see that costs a hundredth of looking.
-select o.name from tide.outbox o
- where o.outbox_id = any (%(outbox_ids)s::int[])
-   and (o.kind <> 'messages' or o.retained_id is null or o.retained_id <> tide.outbox_last_id(o.outbox_id)
-        or exists (select from tide.consumer_group g join tide.hold h on h.group_id = g.group_id where g.outbox_id = o.outbox_id))
+-- Those of these outboxes that retention has something to do with. Not where nothing is stored, and no id was given since that was
+-- seen; nor where the oldest message is younger than four fifths of what it is kept for, from when retention warns. But always
+-- where a group is stopped, or was held back. To see that costs a hundredth of looking.
+select o.name
+  from tide.outbox o
+  join tide.outbox_last_ids(%(outbox_ids)s::int[]) e on e.outbox_id = o.outbox_id
+ where o.kind <> 'messages'
+    or o.retained_id <> e.last_id
+       and (coalesce(o.oldest_at + 0.8 * make_interval(hours => o.retention_hours) <= clock_timestamp(), true)
+            or exists (select from tide.consumer_group g left join tide.pipeline p on p.group_id = g.group_id
+                        where g.outbox_id = o.outbox_id and (g.polled or not p.enabled or p.invalid_reason is not null)))
+    or exists (select from tide.consumer_group g join tide.hold h on h.group_id = g.group_id where g.outbox_id = o.outbox_id)
 
 -- name: maintenance_inboxes
 -- Every inbox.

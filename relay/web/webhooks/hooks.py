@@ -7,7 +7,7 @@ lost, also every so often. While PostgreSQL is away, what was read last holds.
 import threading
 import time
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import structlog
 from psycopg.rows import dict_row
@@ -74,6 +74,7 @@ class Hooks:
         self._settings = settings
         self._stop = stop
         self._hooks: dict[str, Hook | Unavailable] = {}
+        self._configs: dict[str, _Config] = {}
         self._made: dict[tuple[str, int], _Made] = {}
         self._presence = Presence("api")
         self._beats_at = 0.0
@@ -111,6 +112,7 @@ class Hooks:
     def _follow(self, connection: Connection) -> None:
         changed = threading.Event()
         listener = Listener(connection, lambda _, name: None if name is None else changed.set())
+        self._configs = {}  # revisions are compared within one session only: the database may have been restored
         with database_errors():
             connection.execute(query("api_listen"))
             while not self._stop.is_set():
@@ -140,14 +142,21 @@ class Hooks:
                 self._presence.tell(error)
 
     def _read(self, connection: Connection) -> None:
-        with connection.cursor(row_factory=dict_row) as cursor:
-            rows = cursor.execute(query("pipelines")).fetchall()
+        """Reads the configurations that have changed; secrets are resolved each time, since a file may have changed."""
+        rows = _rows(connection, "hooks")
+        self._configs = {row["name"]: self._configs[row["name"]] for row in rows if row["name"] in self._configs}
+        known = {name: config.revision for name, config in self._configs.items()}
+        changed = [row["name"] for row in rows if known.get(row["name"]) != row["revision"]]
+        for row in _rows(connection, "hook_configurations", names=changed) if changed else ():
+            self._configs[row["name"]] = _Config(row["revision"], _read_config(row["config"]))
         made: dict[tuple[str, int], _Made] = {}
         hooks: dict[str, Hook | Unavailable] = {}
-        for row in sorted(rows, key=lambda row: str(row["name"])):
-            if row["direction"] != "reverse" or not _is_hook(row):
-                continue
-            key = (row["name"], row["revision"])
+        for row in rows:
+            config = self._configs.get(row["name"])
+            if config is None or config.values is None:
+                continue  # gone since the statement before; or a scheduler reports that it cannot be read
+            row["config"] = config.values
+            key = (row["name"], config.revision)
             made[key] = _make(row, self._made.get(key))
             hook = made[key].hook
             path = hook.config.path or hook.pipeline if isinstance(hook, Hook) else _path_of(row)
@@ -160,13 +169,24 @@ class Hooks:
         self._hooks, self._made = hooks, made
 
 
-def _is_hook(row: dict[str, Any]) -> bool:
-    """Whether it receives webhooks; if so, reads its configuration. A scheduler reports what cannot be read."""
+class _Config(NamedTuple):
+    """A revision of a pipeline that was read before."""
+
+    revision: int
+    values: dict[str, Any] | None
+    """None: they cannot be read."""
+
+
+def _rows(connection: Connection, statement: str, **parameters: object) -> list[dict[str, Any]]:
+    with connection.cursor(row_factory=dict_row) as cursor:
+        return cursor.execute(query(statement), parameters).fetchall()
+
+
+def _read_config(text: str) -> dict[str, Any] | None:
     try:
-        row["config"] = read_config(row["config"])
+        return read_config(text)
     except ConfigError:
-        return False
-    return bool(row["config"].get("source_type") == "webhook")
+        return None
 
 
 def _path_of(row: dict[str, Any]) -> str:

@@ -11,7 +11,7 @@ from relay.errors import NotConnected
 from relay.settings import Settings
 from scheduler.session import Session
 from tests.sql.retention.retention import SIZE, age, fill, parts, settle, stand_for
-from tests.sql.support import make_outbox, make_pipeline, publish, relay_session, run
+from tests.sql.support import make_outbox, make_pipeline, publish, publish_many, relay_session, run
 from tests.waiting import wait_until
 from workers import maintenance
 from workers.resources import Resources
@@ -100,6 +100,7 @@ def test_what_is_about_to_go_and_what_has_gone_is_said_aloud(db, relay):
 
 def test_one_step_that_fails_keeps_no_other_from_being_taken(db, relay):
     make_outbox(db, "broken", partition_size=SIZE)
+    publish(db, "broken")
     db.execute("drop table tide.message_2 cascade")
     fill(db, 1)
     settle(db)
@@ -170,9 +171,7 @@ def looked_at(relay) -> list[str]:
 
 def test_an_outbox_that_stores_nothing_is_looked_at_again_only_when_it_has_moved(db, relay):
     make_outbox(db, "idle", partition_size=SIZE)
-    assert sorted(looked_at(relay)) == ["idle", "orders"]
-    maintenance.run_once(relay)
-    assert looked_at(relay) == []
+    assert looked_at(relay) == [], "they are new"
     fill(db, 1)
     maintenance.run_once(relay)
     assert looked_at(relay) == ["orders"], "it stores what is not settled"
@@ -195,18 +194,66 @@ def test_an_outbox_is_looked_at_while_a_publisher_is_open(database, db, relay):
     assert looked_at(relay) == ["orders"]
 
 
+def test_an_outbox_is_looked_at_again_when_its_oldest_message_is_old(db, relay):
+    """Four fifths of the retention: from then on there are warnings."""
+    make_old = "update tide.message set created_at = now() - %s * interval '1 hour' where id = 1"
+    make_outbox(db, "kept", partition_size=SIZE, retention_hours=10)
+    publish_many(db, 3, "kept")
+    db.execute(make_old, [7.9])
+    assert looked_at(relay) == ["kept"]
+    maintenance.run_once(relay)
+    assert looked_at(relay) == []
+    publish(db, "kept")
+    assert looked_at(relay) == [], "it is younger"
+    db.execute("select tide.outbox_set_retention('kept', 9)")
+    assert looked_at(relay) == ["kept"]
+    db.execute("select tide.outbox_set_retention('kept', 10)")
+    db.execute("update tide.outbox set oldest_at = oldest_at - interval '8 minutes' where name = 'kept'")
+    assert looked_at(relay) == ["kept"]
+
+
+@pytest.mark.parametrize("stop", ["select tide.relay_disable('k')", "update tide.pipeline set invalid_reason = 'why'",
+                                  "update tide.consumer_group set polled = true where name = 'k'"])  # fmt: skip
+def test_an_outbox_of_young_messages_is_looked_at_while_a_group_is_stopped(db, relay, stop):
+    """What it holds is counted from when retention has seen that."""
+    make_outbox(db, "kept", partition_size=SIZE, retention_hours=10)
+    db.execute("select tide.relay_set_outbox('k', 'kept', '{\"sink_type\": \"memory\"}')")
+    publish(db, "kept")
+    maintenance.run_once(relay)
+    assert looked_at(relay) == []
+    db.execute(stop)
+    assert looked_at(relay) == ["kept"]
+
+
+def test_an_outbox_of_young_messages_with_a_partition_to_drop_is_looked_at(db, relay):
+    make_outbox(db, "kept", partition_size=SIZE, retention_hours=10)
+    publish_many(db, SIZE + 10, "kept")
+    db.execute("truncate tide.message_2_0")
+    with db.transaction():
+        db.execute("lock table tide.message_2 in row exclusive mode")
+        assert maintenance.run_once(relay).busy == 1
+    assert looked_at(relay) == ["kept"]
+    maintenance.run_once(relay)
+    maintenance.run_once(relay)
+    assert looked_at(relay) == []
+    assert db.execute("select to_regclass('tide.message_2_0')").fetchone() == (None,)
+
+
 def test_an_outbox_is_looked_at_while_a_group_is_held(db, relay):
+    publish(db)
     db.execute("select tide.relay_disable('p')")
     maintenance.run_once(relay)
     assert looked_at(relay) == ["orders"]
-    db.execute("select tide.relay_enable('p')")
+    db.execute("select tide.outbox_set_retention('orders', 10), tide.relay_enable('p')")
+    assert looked_at(relay) == ["orders"]
     maintenance.run_once(relay)
-    assert looked_at(relay) == []
+    assert looked_at(relay) == [], "and that is noted"
 
 
 def test_inboxes_have_their_turn_where_outboxes_take_all_the_time(db, relay, monkeypatch):
     """Outboxes and inboxes come in one random order, and dead letters and history before them."""
     db.execute("select tide.inbox_create('letters')")
+    publish(db)
     order: list[str] = []
     monkeypatch.setattr(random, "shuffle", lambda steps: steps.reverse())
     monkeypatch.setattr(maintenance._Turn, "outbox", lambda self, name: order.append(name))

@@ -10,15 +10,23 @@ begin atomic
     select c.system_identifier || '/' || d.oid from pg_control_system() c, pg_database d where d.datname = current_database();
 end;
 
--- Whether a source has changed since a frontier.
-create or replace function tide.stream_window(stream_id int, frontier pg_snapshot) returns boolean
+-- Whether a source was changed since a frontier in a way that no captured row tells.
+create or replace function tide.stream_noted(stream_id int, frontier pg_snapshot) returns boolean
 language sql stable set search_path = pg_catalog, pg_temp
 begin atomic
     select exists (select from tide.stream_source s
                     cross join lateral (select from tide.stream_change c
                                          where c.source = s.source and c.xid >= pg_snapshot_xmin(frontier)
                                            and not pg_visible_in_snapshot(c.xid, frontier) limit 1) c
-                    where s.stream_id = stream_window.stream_id);
+                    where s.stream_id = stream_noted.stream_id);
+end;
+
+-- Whether a source was changed since a frontier.
+create or replace function tide.stream_window(stream_id int, frontier pg_snapshot) returns boolean
+language sql stable set search_path = pg_catalog, pg_temp
+begin atomic
+    select tide.stream_noted(stream_id, frontier)
+           or exists (select from tide.stream_source s where s.stream_id = stream_window.stream_id and tide.stream_rows_waiting(s.source, frontier));
 end;
 
 -- Why the next refresh has to compute the result; null if what is there is the result.
@@ -44,14 +52,18 @@ language sql stable security definer set search_path = pg_catalog, pg_temp as $$
      where line.pipeline = any (pipelines) and tide.stream_reason(line, state) is not null
 $$;
 
--- Before a refresh, in a transaction of its own: captures partitions that were added, if no one is in the way.
+-- Before a refresh, in a transaction of its own: captures partitions that were added and columns that were renamed, if no one is in
+-- the way.
 create or replace function tide.stream_prepare(pipeline text) returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '100ms' as $$
 declare
     line tide.stream;
 begin
     select * into line from tide.stream s where s.pipeline = stream_prepare.pipeline;
-    if tide.stream_sources_now(line.stream_id) is null then
+    perform tide.stream_sources_read(line.stream_id);
+    if tide.stream_sources_now(line.stream_id) is null
+       or exists (select from tide.stream_source s cross join lateral tide.stream_buffer_columns(s.source) c
+                   where s.stream_id = line.stream_id and (not c.same or c.name <> c.named)) then
         perform tide.stream_capture_source(s.source) from tide.stream_source s where s.stream_id = line.stream_id;
     end if;
 exception when lock_not_available then
@@ -152,28 +164,3 @@ end $$;
 create or replace function tide.stream_forget() returns void
 language sql security definer set search_path = pg_catalog, pg_temp
 begin atomic update tide.stream_state set frontier = null where frontier is not null; end;
-
--- Removes what every stream table has seen, and old history. What is visible at a frontier stays so at later ones: a refresh that
--- runs meanwhile does not miss it.
-create or replace function tide.stream_clean(max_rows int default 10000) returns int
-language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
-declare
-    removed int;
-    hours   int := tide.setting_number('stream_history_retention_hours');
-begin
-    delete from tide.stream_change c
-     using (select o.source, o.xid from tide.stream_change o
-             where not exists (select from tide.stream_source s join tide.stream line using (stream_id) join tide.stream_state f using (stream_id)
-                                where s.source = o.source and not line.suspended and line.tier <> 'frozen'
-                                  and not coalesce(pg_visible_in_snapshot(o.xid, f.frontier), false))
-             limit max_rows) old
-     where c.source = old.source and c.xid = old.xid;
-    get diagnostics removed = row_count;
-    if hours > 0 then
-        delete from tide.stream_history h
-         using (select o.refresh_id from tide.stream_history o
-                 where o.started_at < clock_timestamp() - make_interval(hours => hours) order by o.refresh_id limit max_rows) old
-         where h.refresh_id = old.refresh_id;
-    end if;
-    return removed;
-end $$;

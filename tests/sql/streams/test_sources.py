@@ -100,6 +100,7 @@ def test_a_table_is_captured_once_whatever_reads_it(connection):
 
 
 def test_a_transaction_of_many_statements_is_noted_once(connection):
+    connection.execute("select tide.alter_stream_table('amounts', refresh_mode => 'FULL')")
     with connection.transaction():
         for number in range(20):
             connection.execute("insert into orders values (%s, 'x', 1, '')", [number])

@@ -63,42 +63,56 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
      group by s.source
 $$;
 
--- Why the changes of its sources cannot be told row by row, or what it yields cannot be computed from rows; null if they can.
-create or replace function tide.stream_full_reason(view regclass) returns text
+-- What the query looks up by the search_path while it runs; null: nothing, so that any path will do.
+create or replace function tide.stream_path_reason(view regclass) returns text
 language sql stable set search_path = pg_catalog, pg_temp as $$
     with trees as materialized (select t as tree from tide.stream_trees(view) t),
-    used as (
-        select distinct m[1]::oid as oid
+    reasons as (
+        select 1 as rank, format('it calls %s(), which has no search_path of its own', p.proname) as reason
           from trees cross join lateral regexp_matches(tree, E' :(?:funcid|opfuncid|aggfnoid|winfnoid) (\\d+)', 'g') m
-    ), columns as (
-        select a.*, s.source, t.oid as base, t.typtype, t.typcategory
-          from tide.stream_columns(view) s cross join lateral unnest(s.columns) n (number)
-          join pg_attribute a on a.attrelid = s.source and a.attnum = n.number
-          join pg_type d on d.oid = a.atttypid join pg_type t on t.oid = case when d.typtype = 'd' then d.typbasetype else d.oid end
-    ), reasons as (
-        select 1 as rank, 'it reads whole rows of a table' as reason from trees where tree ~ E'\\{VAR :varno \\d+ :varattno 0 '
-         union all
-        select 2, format('it reads column %I of %s, which is generated when it is read', c.attname, c.source::regclass)
-          from columns c where c.attgenerated = 'v'
-         union all
-        select 3, format('it reads column %I of %s, whose type %s is not of PostgreSQL itself', c.attname, c.source::regclass, format_type(c.base, -1))
-          from columns c where c.base >= 16384 and c.typtype in ('b', 'd') and c.typcategory <> 'A'
-         union all
-        select 4, format('%s has row security', s.source::regclass)
-          from tide.stream_columns(view) s join pg_class c on c.oid = s.source where c.relrowsecurity
-         union all
-        -- A refresh reads its own statements with a search_path that holds nothing of others.
-        select 5, format('it calls %s(), which has no search_path of its own', p.proname)
-          from used join pg_proc p on p.oid = used.oid join pg_language l on l.oid = p.prolang
+          join pg_proc p on p.oid = m[1]::oid join pg_language l on l.oid = p.prolang
          where p.oid >= 16384 and (p.prokind = 'a' or l.lanname not in ('internal', 'c') and p.prosqlbody is null)
            and not exists (select from unnest(p.proconfig) c (text) where starts_with(c.text, 'search_path='))
          union all
-        select 6, 'it reads names by the search_path'
+        select 2, 'it reads names by the search_path'
           from trees cross join lateral regexp_matches(tree, E' :(?:resulttype|funcresulttype|vartype) (\\d+)', 'g') m
          where m[1]::oid in ('regclass'::regtype, 'regproc'::regtype, 'regprocedure'::regtype, 'regoper'::regtype, 'regoperator'::regtype,
                              'regtype'::regtype, 'regcollation'::regtype)
     )
     select reason from reasons order by rank, reason limit 1
+$$;
+
+-- Why the changes of its sources cannot be told row by row, or its statements not be run by any search_path; null if they can.
+create or replace function tide.stream_full_reason(view regclass) returns text
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    with columns as (
+        select a.*, s.source, t.oid as base, t.typtype, t.typcategory, t.typelem
+          from tide.stream_columns(view) s cross join lateral unnest(s.columns) n (number)
+          join pg_attribute a on a.attrelid = s.source and a.attnum = n.number
+          join pg_type d on d.oid = a.atttypid join pg_type t on t.oid = case when d.typtype = 'd' then d.typbasetype else d.oid end
+    ), reasons as (
+        select 1 as rank, 'it reads whole rows of a table' as reason from tide.stream_trees(view) tree where tree ~ E'\\{VAR :varno \\d+ :varattno 0 '
+         union all
+        select 2, format('it reads column %I of %s, which is generated when it is read', c.attname, c.source::regclass)
+          from columns c where c.attgenerated = 'v'
+         union all
+        -- Statements name operators, which are looked up in pg_catalog.
+        select 3, format('it reads column %I of %s, whose type %s is not of PostgreSQL itself', c.attname, c.source::regclass, format_type(c.base, -1))
+          from columns c
+         where c.base >= 16384 and c.typtype in ('b', 'd') and c.typcategory <> 'A'
+            or c.typcategory = 'A' and c.typelem in (select o.oid from pg_type o where o.oid >= 16384 and o.typtype in ('b', 'd'))
+         union all
+        select 4, format('it reads column %I of %s, whose values cannot be compared', c.attname, c.source::regclass)
+          from columns c
+         where c.typcategory = 'A' and c.typelem < 16384
+           and not exists (select from pg_opclass o where o.opcintype in (c.typelem, case when c.typelem = 'varchar'::regtype then 25 end) and o.opcdefault)
+         union all
+        select 5, format('%s has row security', s.source::regclass)
+          from tide.stream_columns(view) s join pg_class c on c.oid = s.source where c.relrowsecurity
+         union all
+        select 6, tide.stream_path_reason(view)
+    )
+    select reason from reasons where reason is not null order by rank, reason limit 1
 $$;
 
 -- Whether it reads current_date: SQLValueFunction 0.

@@ -804,6 +804,16 @@ create table tide.stream_statement (
 comment on column tide.stream_statement.sources is 'In ascending order.';
 comment on column tide.stream_statement.reason is 'Why such a change is refreshed with strategy full.';
 
+-- What a refresh does and why: see tide.stream_choose. Own: its transaction changed its sources itself.
+create type tide.stream_choice as (
+    action text, strategy text, reason text, number int, deltas text[], source_rows bigint, missing oid[], planned boolean, own boolean
+);
+
+-- What a refresh did: rows that went and came, net, and how they were written.
+create type tide.stream_done as (
+    gone bigint, came bigint, inserted bigint, updated bigint, deleted bigint, unsound boolean
+);
+
 -- That a transaction changed a source, in a way that no row tells: one row for each of the two, written by the transaction itself.
 -- Where rows are captured, it means: look at everything.
 create table tide.stream_change (

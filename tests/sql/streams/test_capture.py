@@ -92,7 +92,7 @@ def test_a_renamed_column_fails_no_writer_and_is_followed(connection):
     connection.execute("update orders set price = 2 where id = 4")
     connection.execute("delete from orders where id = 1")
     assert captured(connection) == [(1, "north", 10, -1), (4, "west", 2, 1)]
-    connection.execute("select tide.stream_prepare(pipeline) from tide.stream")
+    connection.execute("select tide.stream_prepare(pipeline, 1) from tide.stream")
     assert behind(connection, "sums") == "the capture of its sources was changed"
     assert refresh(connection, "sums")[0] == "FULL"
     connection.execute("insert into orders values (5, 'west', 1, 'n')")
@@ -105,7 +105,7 @@ def test_names_that_were_exchanged_are_followed(connection):
     connection.execute("alter table orders rename column note to region")
     connection.execute("alter table orders rename column between to note")
     connection.execute("insert into orders (id, note, region) values (4, 'is region', 'is note')")
-    connection.execute("select tide.stream_prepare(pipeline) from tide.stream")
+    connection.execute("select tide.stream_prepare(pipeline, 1) from tide.stream")
     connection.execute("insert into orders (id, note, region) values (5, 'is region', 'is note')")
     assert captured(connection, columns="id, note, region") == [
         (4, "is region", "is note", 1),
@@ -120,7 +120,7 @@ def test_a_key_that_becomes_another_type_fails_no_writer(connection):
     connection.execute("insert into orders values ('four', 'west')")
     assert connection.execute("select count(*) from tide.stream_change").fetchone() == (1,)
     assert refresh(connection, "regions")[0] == "FULL"
-    connection.execute("select tide.stream_prepare(pipeline) from tide.stream")
+    connection.execute("select tide.stream_prepare(pipeline, 1) from tide.stream")
     connection.execute("insert into orders values ('five', 'west')")
     assert captured(connection, columns="id, region") == [("five", "west", 1)]
 
@@ -129,7 +129,7 @@ def test_a_key_that_is_dropped_fails_no_writer(connection):
     create(connection, "regions", "select region from orders")
     connection.execute("alter table orders drop column id")
     connection.execute("insert into orders values ('west')")
-    connection.execute("select tide.stream_prepare(pipeline) from tide.stream")
+    connection.execute("select tide.stream_prepare(pipeline, 1) from tide.stream")
     connection.execute("insert into orders values ('east')")
     assert buffered(connection) == [(["__xid", "__w", "region"],)]
     assert captured(connection, columns="region") == [("east", 1)]

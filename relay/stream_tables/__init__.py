@@ -4,6 +4,7 @@ changes in its result.
 Nothing here reads or writes a table. What is not proven is `Unsupported`, and computed as a whole.
 """
 
+from relay.stream_tables.analysis import analyse
 from relay.stream_tables.plan import (
     VERSION,
     Change,
@@ -30,4 +31,5 @@ __all__ = [
     "Reader",
     "Source",
     "Unsupported",
+    "analyse",
 ]

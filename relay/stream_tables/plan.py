@@ -25,12 +25,16 @@ class Unsupported(Exception):
 
 @dataclass(frozen=True)
 class Column:
-    """A column; `type` as `format_type` writes it, with its modifiers."""
+    """A column; `type` as `format_type` writes it, with its modifiers.
+
+    `deterministic` is false of a collation by which texts that differ can be equal.
+    """
 
     name: str
     type: str
     not_null: bool = False
     hashable: bool = True
+    deterministic: bool = True
 
 
 @dataclass(frozen=True)
@@ -162,7 +166,7 @@ class Plan:
     _change: Callable[[frozenset[int]], Change] = field(repr=False, compare=False)
 
     def change(self, changed: frozenset[int]) -> Change:
-        """What a refresh does if these sources changed, and no others. Of strategy `full` if nothing better is proven."""
+        """What a refresh does if these sources changed, and no others; `full` if nothing better is proven."""
         return self._change(changed)
 
     def changes(self) -> dict[frozenset[int], Change]:

@@ -45,11 +45,11 @@ def output_of(shape: Shape, found: EqualClass) -> str | None:
     return next((each.alias for each in select.expressions if _is_of(shape, found, each)), None)
 
 
-def _one_of(shape: Shape, found: EqualClass, values: list[exp.Expression]) -> bool:
+def _one_of(shape: Shape, found: EqualClass, values: list[exp.Expr]) -> bool:
     return any(_is_of(shape, found, value) for value in values)
 
 
-def _is_of(shape: Shape, found: EqualClass, value: exp.Expression) -> bool:
+def _is_of(shape: Shape, found: EqualClass, value: exp.Expr) -> bool:
     return isinstance(bare(value), exp.Column) and shape.trace(value) in found.columns
 
 

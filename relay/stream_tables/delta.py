@@ -15,7 +15,19 @@ from relay.stream_tables.dialect import parse_table
 from relay.stream_tables.plan import Source
 from relay.stream_tables.shape import Instance, Shape
 from relay.stream_tables.trees import (
-    QUERIES, also_where, call, column, identifier, items, named, number, our_table, queries_in, under, union_all, where,
+    QUERIES,
+    also_where,
+    call,
+    column,
+    identifier,
+    items,
+    named,
+    number,
+    our_table,
+    queries_in,
+    under,
+    union_all,
+    where,
 )  # fmt: skip
 
 WEIGHT = "__w"
@@ -38,7 +50,7 @@ def linear(rows: exp.Select, changed: list[Instance]) -> list[exp.Select]:
     return terms
 
 
-def weighted(rows: exp.Select, weight: exp.Expression) -> exp.Select:
+def weighted(rows: exp.Select, weight: exp.Expr) -> exp.Select:
     """The rows with a weight."""
     return rows.select(named(weight, WEIGHT), copy=False)
 
@@ -80,7 +92,7 @@ def restricted(rows: exp.Select, shape: Shape, found: EqualClass, past: frozense
     return made
 
 
-def of_values(rows: exp.Select, value: exp.Expression, *, nulls: bool) -> list[exp.Select]:
+def of_values(rows: exp.Select, value: exp.Expr, *, nulls: bool) -> list[exp.Select]:
     """The rows with affected values. Null is asked for by itself: no index finds it by `in`."""
     values = exp.Select(expressions=[column(VALUES, VALUES)]).from_(exp.Table(this=identifier(VALUES)))
     found = [also_where(rows.copy(), exp.In(this=value.copy(), query=exp.Subquery(this=values)))]
@@ -116,7 +128,7 @@ def _has_no_new_row(source: Source) -> exp.Not:
 def _repeated(source: Source, columns: list[exp.Column], *, sign: int) -> exp.Select:
     """The rows of a delta with one sign, as often as their weight says."""
     weight = column(WEIGHT, TABLE)
-    times: exp.Expression = weight if sign > 0 else exp.Neg(this=weight)
+    times: exp.Expr = weight if sign > 0 else exp.Neg(this=weight)
     series = call("generate_series", number(1), times)
     numbers = exp.Table(this=series, alias=exp.TableAlias(this=identifier("g"), columns=[identifier("g")]))
     rows = exp.Select(expressions=[each.copy() for each in columns]).from_(our_table(f"d_{source.oid}", TABLE))
@@ -130,20 +142,22 @@ def _read(source: Source) -> exp.Select:
     return exp.Select(expressions=[column(name, TABLE) for name in source.captured]).from_(table)
 
 
-def _delta(instance: Instance, table: exp.Expression) -> exp.Table:
+def _delta(instance: Instance, table: exp.Expr) -> exp.Table:
     delta = our_table(f"d_{instance.source.oid}", instance.alias)
     delta.set("joins", table.args.get("joins"))
     return delta
 
 
-def _table(tree: exp.Expression, alias: str) -> exp.Expression:
+def _table(tree: exp.Expr, alias: str) -> exp.Expr:
     return next(node for node in tree.find_all(exp.Table) if node.alias == alias)
 
 
-def _weigh(select: exp.Select, deltas: set[str]) -> exp.Expression:
+def _weigh(select: exp.Select, deltas: set[str]) -> exp.Expr:
     """The product of the weights in a SELECT; plain subqueries show theirs."""
-    weights = list(_weights(select, deltas))
-    return reduce(lambda one, other: exp.Mul(this=one, expression=other), weights)
+    product: exp.Expr | None = None
+    for weight in _weights(select, deltas):
+        product = exp.Mul(this=product, expression=weight) if product else weight
+    return product or number(1)
 
 
 def _weights(select: exp.Select, deltas: set[str]) -> Iterator[exp.Column]:
@@ -156,18 +170,18 @@ def _weights(select: exp.Select, deltas: set[str]) -> Iterator[exp.Column]:
             yield column(WEIGHT, alias)
 
 
-def _tables_in_from(query: exp.Expression) -> Iterable[exp.Table]:
+def _tables_in_from(query: exp.Expr) -> Iterable[exp.Table]:
     return query.find_all(exp.Table)
 
 
-def _local(shape: Shape, instance: Instance) -> list[exp.Expression]:
+def _local(shape: Shape, instance: Instance) -> list[exp.Expr]:
     """Conditions on the table of an instance alone."""
     if not instance.top:
         return []
     return [each for each in where(shape.owner(instance.alias)) if _is_local(each, instance.alias)]
 
 
-def _is_local(condition: exp.Expression, alias: str) -> bool:
+def _is_local(condition: exp.Expr, alias: str) -> bool:
     columns = list(condition.find_all(exp.Column))
     return (
         not queries_in(condition)

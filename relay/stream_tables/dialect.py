@@ -10,6 +10,7 @@ import sqlglot
 from sqlglot import exp
 from sqlglot.dialects.postgres import Postgres
 from sqlglot.errors import SqlglotError
+from sqlglot.parsers.postgres import PostgresParser
 
 from relay.stream_tables.plan import Unsupported
 
@@ -21,12 +22,12 @@ SYNTAX = ("CAST", "EXTRACT", "POSITION", "SUBSTRING", "TRIM")
 class PostgreSQL(Postgres):
     """PostgreSQL, in which a function is what it is called."""
 
-    class Parser(Postgres.Parser):
-        FUNCTIONS: ClassVar = {name: Postgres.Parser.FUNCTIONS[name] for name in KNOWN}
-        FUNCTION_PARSERS: ClassVar = {name: Postgres.Parser.FUNCTION_PARSERS[name] for name in SYNTAX}
+    class Parser(PostgresParser):
+        FUNCTIONS: ClassVar = {name: PostgresParser.FUNCTIONS[name] for name in KNOWN}
+        FUNCTION_PARSERS: ClassVar = {name: PostgresParser.FUNCTION_PARSERS[name] for name in SYNTAX}
 
 
-def parse(text: str) -> exp.Expression:
+def parse(text: str) -> exp.Expr:
     """One statement. Raises Unsupported."""
     try:
         return sqlglot.parse_one(text, dialect=PostgreSQL)
@@ -39,7 +40,7 @@ def parse_table(name: str) -> exp.Table:
     return exp.to_table(name, dialect=PostgreSQL)
 
 
-def write(tree: exp.Expression) -> str:
+def write(tree: exp.Expr) -> str:
     """The text of a tree. Raises Unsupported for one with a semicolon, which would not be seen to be one statement."""
     text = tree.sql(dialect=PostgreSQL, normalize_functions=False)
     if ";" in text:

@@ -19,7 +19,7 @@ KEEPS = (exp.Paren, exp.Sum, exp.Min, exp.Max, exp.Coalesce, exp.Filter, exp.Cas
 ARITHMETIC = (exp.Add, exp.Sub, exp.Mul, exp.Neg)
 
 
-def shows_form(node: exp.Expression, top: exp.Select, *, numeric: bool) -> bool:
+def shows_form(node: exp.Expr, top: exp.Select, *, numeric: bool) -> bool:
     """Whether two equal values in this place can yield results that are not equal. `numeric`: the value is a number
     without floating point, whose sums, differences and products are equal if the numbers are."""
     parent = node.parent
@@ -36,7 +36,7 @@ def shows_form(node: exp.Expression, top: exp.Select, *, numeric: bool) -> bool:
     return True
 
 
-def _is_seen_further(output: exp.Expression, top: exp.Select) -> bool:
+def _is_seen_further(output: exp.Expr, top: exp.Select) -> bool:
     """Whether it is an output of the query, or a column of a subquery in FROM, which is looked at where it is read."""
     select = output.find_ancestor(exp.Select)
     holder = select.parent if select else None
@@ -45,7 +45,7 @@ def _is_seen_further(output: exp.Expression, top: exp.Select) -> bool:
     )
 
 
-def _is_number_cast(node: exp.Expression) -> bool:
+def _is_number_cast(node: exp.Expr) -> bool:
     return isinstance(node, exp.Cast) and node.to.this in {
         exp.DataType.Type.DECIMAL, exp.DataType.Type.INT, exp.DataType.Type.BIGINT, exp.DataType.Type.SMALLINT,
     }  # fmt: skip
@@ -64,26 +64,31 @@ def exact_columns(shape: Shape) -> dict[int, set[str]]:
     return found
 
 
-def digits(shape: Shape, value: exp.Expression) -> int | None:
+def digits(shape: Shape, value: exp.Expr) -> int | None:
     """How many fractional digits every value of a numeric expression has; None if that is not known."""
     value = bare(value)
+    found = None
     if isinstance(value, exp.Column):
         place = shape.origin(value)
-        return scale(shape.column(place).type) if place else None
-    if isinstance(value, exp.Literal):
-        return len(value.name.partition(".")[2]) if "e" not in value.name.lower() else None
-    if isinstance(value, exp.Cast):
-        return _digits_of_cast(shape, value)
-    if isinstance(value, exp.Neg):
-        return digits(shape, value.this)
-    if isinstance(value, exp.Add | exp.Sub | exp.Mul):
-        one, other = digits(shape, value.this), digits(shape, value.expression)
-        if one is None or other is None:
-            return None
-        return one + other if isinstance(value, exp.Mul) else max(one, other)
-    if isinstance(value, exp.Coalesce | exp.Case):
-        return _digits_of_branches(shape, value)
-    return None
+        found = scale(shape.column(place).type) if place else None
+    elif isinstance(value, exp.Literal) and "e" not in value.name.lower():
+        found = len(value.name.partition(".")[2])
+    elif isinstance(value, exp.Cast):
+        found = _digits_of_cast(shape, value)
+    elif isinstance(value, exp.Neg):
+        found = digits(shape, value.this)
+    elif isinstance(value, exp.Add | exp.Sub | exp.Mul):
+        found = _digits_of_pair(shape, value)
+    elif isinstance(value, exp.Coalesce | exp.Case):
+        found = _digits_of_branches(shape, value)
+    return found
+
+
+def _digits_of_pair(shape: Shape, value: exp.Add | exp.Sub | exp.Mul) -> int | None:
+    one, other = digits(shape, value.this), digits(shape, value.expression)
+    if one is None or other is None:
+        return None
+    return one + other if isinstance(value, exp.Mul) else max(one, other)
 
 
 def _digits_of_cast(shape: Shape, value: exp.Cast) -> int | None:
@@ -107,6 +112,6 @@ def _digits_of_branches(shape: Shape, value: exp.Coalesce | exp.Case) -> int | N
     return found.pop() if len(found) == 1 else None
 
 
-def _is_null(value: exp.Expression) -> bool:
+def _is_null(value: exp.Expr) -> bool:
     value = bare(value)
     return isinstance(value, exp.Null) or (isinstance(value, exp.Cast) and isinstance(bare(value.this), exp.Null))

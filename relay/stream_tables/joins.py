@@ -9,9 +9,9 @@ from relay.stream_tables.trees import conjuncts, is_group
 
 @dataclass(frozen=True)
 class Condition:
-    """One condition of ON: it joins `items`, and where it fails those of `nullable` are null (none: the row is gone)."""
+    """One condition of ON. It joins `items`; where it fails, those of `nullable` are null, or the row is gone."""
 
-    value: exp.Expression
+    value: exp.Expr
     items: frozenset[str]
     nullable: frozenset[str]
 
@@ -39,7 +39,7 @@ def joins_of(select: exp.Select) -> Joins:
 
 
 def _chain(
-    first: exp.Expression, joins: list[exp.Join], conditions: list[Condition], outer: list[frozenset[str]]
+    first: exp.Expr, joins: list[exp.Join], conditions: list[Condition], outer: list[frozenset[str]]
 ) -> frozenset[str]:
     left = _chain(first.this, [], conditions, outer) if is_group(first) else frozenset({first.alias_or_name})
     for join in [*(first.args.get("joins") or []), *joins]:

@@ -20,7 +20,7 @@ def unique_key(shape: Shape, select: exp.Select) -> tuple[str, ...] | None:
     return _Determined(shape, select).key(outputs)
 
 
-def _named(outputs: dict[str, exp.Expression], values: list[exp.Expression]) -> tuple[str, ...] | None:
+def _named(outputs: dict[str, exp.Expr], values: list[exp.Expr]) -> tuple[str, ...] | None:
     names = [next((name for name, output in outputs.items() if output == value), None) for value in values]
     return tuple(dict.fromkeys(name for name in names if name)) if all(names) else None
 
@@ -45,7 +45,7 @@ class _Determined:
         for condition in joins.conditions:
             self._compare(condition.value, both=joins.holds(condition), nullable=condition.nullable)
 
-    def _compare(self, value: exp.Expression, *, both: bool, nullable: frozenset[str]) -> None:
+    def _compare(self, value: exp.Expr, *, both: bool, nullable: frozenset[str]) -> None:
         """What is known of one side is known of the other; in an outer join, only of the side that may be missing."""
         if not isinstance(value, exp.EQ):
             return
@@ -69,7 +69,7 @@ class _Determined:
             }
         return whole == set(self._keys)
 
-    def key(self, outputs: dict[str, exp.Expression]) -> tuple[str, ...] | None:
+    def key(self, outputs: dict[str, exp.Expr]) -> tuple[str, ...] | None:
         columns = {name: (value.table, value.name) for name, value in outputs.items() if isinstance(value, exp.Column)}
         names = list(columns)
         if not self._are_all(set(columns.values())):

@@ -67,7 +67,7 @@ class Names:
                 name = value.name if isinstance(value, exp.Column) else "?column?"
                 value.replace(named(value.copy(), name))
 
-    def _item(self, item: exp.Expression) -> Item:
+    def _item(self, item: exp.Expr) -> Item:
         alias = item.args.get("alias")
         given = [name.name for name in (alias.args.get("columns") or ())] if alias else []
         if is_table(item):
@@ -89,7 +89,7 @@ class Names:
             raise Unsupported(f"{type(item).__name__} in FROM is not understood yet")
         return Item(new, dict(zip(given + real[len(given) :], real, strict=True)))
 
-    def _rename(self, item: exp.Expression, to: Item) -> None:
+    def _rename(self, item: exp.Expr, to: Item) -> None:
         alias = item.args.get("alias") or exp.TableAlias()
         alias.set("this", identifier(to.alias))
         if isinstance(item, exp.Subquery) or is_table(item):
@@ -120,7 +120,7 @@ def _write_out_using(select: exp.Select, scope: Scope) -> None:
         _using(clause.this, select.args.get("joins") or [], scope)
 
 
-def _using(first: exp.Expression, joins: list[exp.Join], scope: Scope) -> list[str]:
+def _using(first: exp.Expr, joins: list[exp.Join], scope: Scope) -> list[str]:
     """Writes out USING in a chain of joins; the names of all that it joins."""
     left = _using(first.this, [], scope) if is_group(first) else [first.alias_or_name]
     for join in [*(first.args.get("joins") or []), *joins]:
@@ -136,7 +136,7 @@ def _using(first: exp.Expression, joins: list[exp.Join], scope: Scope) -> list[s
     return left
 
 
-def _one(names: list[str], wanted: exp.Expression, scope: Scope) -> exp.Column:
+def _one(names: list[str], wanted: exp.Expr, scope: Scope) -> exp.Column:
     """The column that USING means: of several that an earlier USING made one, the first."""
     owner = next((name for name in names if wanted.name in scope[name].columns), None)
     if owner is None:

@@ -14,8 +14,13 @@ from relay.stream_tables.trees import QUERIES, distinct_on, identifier, is_table
 SELECT_ARGS = {
     "expressions", "from_", "joins", "where", "group", "having", "distinct", "order", "limit", "offset", "windows"
 }  # fmt: skip
-TABLE_ARGS = {"this", "db", "alias", "joins", "ordinality"}
-JOIN_ARGS = {"this", "side", "kind", "on", "using"}
+ARGS: dict[type[exp.Expr], set[str]] = {
+    exp.Select: SELECT_ARGS,
+    exp.Table: {"this", "db", "alias", "joins", "ordinality"},
+    exp.Join: {"this", "side", "kind", "on", "using"},
+    exp.Group: {"expressions"},
+}
+"""The clauses that are understood."""
 
 RELATIONAL = (
     exp.Select, exp.Union, exp.From, exp.Join, exp.Where, exp.Group, exp.Having, exp.Distinct, exp.Order, exp.Ordered,
@@ -63,7 +68,7 @@ def read_query(described: Described, read: Reader) -> exp.Query:
     return query
 
 
-def guard(tree: exp.Expression, text: str, read: Reader) -> None:
+def guard(tree: exp.Expr, text: str, read: Reader) -> None:
     """Raises Unsupported unless the tree, written back, reads to PostgreSQL like the text that it was parsed from."""
     if read(write(tree)).text != text:
         raise Unsupported("its text was not understood: written back, it reads differently")
@@ -106,7 +111,7 @@ def in_place(query: exp.Query, known: Bodies, views: Bodies) -> exp.Query:
     return query
 
 
-def _query(tree: exp.Expression) -> exp.Query:
+def _query(tree: exp.Expr) -> exp.Query:
     if not isinstance(tree, QUERIES):
         raise Unsupported("it is no SELECT")
     return tree
@@ -135,25 +140,19 @@ def _renamed(query: exp.Query, alias: exp.TableAlias) -> exp.Query:
     return query
 
 
-def _accept(node: exp.Expression, described: Described) -> None:
+def _accept(node: exp.Expr, described: Described) -> None:
     if type(node) not in ACCEPTED:
         raise Unsupported(f"{type(node).__name__} is not understood yet")
     args = {name for name, value in node.args.items() if value}
-    if isinstance(node, exp.Select) and args - SELECT_ARGS:
-        raise Unsupported(f"{', '.join(sorted(args - SELECT_ARGS))} of a SELECT is not understood yet")
+    unknown = args - next((known for kind, known in ARGS.items() if isinstance(node, kind)), args)
+    if unknown:
+        raise Unsupported(f"{', '.join(sorted(unknown))} of {type(node).__name__.upper()} is not understood yet")
     if isinstance(node, exp.Select):
         _accept_from(node)
-    elif isinstance(node, exp.Table) and args - TABLE_ARGS:
-        raise Unsupported(f"{', '.join(sorted(args - TABLE_ARGS))} of a table is not understood yet")
-    elif isinstance(node, exp.Join):
-        if args - JOIN_ARGS:
-            raise Unsupported("it has a NATURAL JOIN")
-        if node.side == "FULL":
-            raise Unsupported("it has a FULL JOIN")
+    elif isinstance(node, exp.Join) and node.side == "FULL":
+        raise Unsupported("it has a FULL JOIN")
     elif isinstance(node, exp.Star) and not isinstance(node.parent, exp.Count):
         raise Unsupported("it reads whole rows")
-    elif isinstance(node, exp.Group) and args - {"expressions"}:
-        raise Unsupported("it has GROUPING SETS, CUBE or ROLLUP")
     elif isinstance(node, exp.Anonymous) and node.name not in described.functions and node.name.lower() not in KEYWORDS:
         raise Unsupported(f"{node.name}() is not understood yet")
     elif isinstance(node, exp.Column) and node.args.get("db"):

@@ -54,7 +54,7 @@ class Shape:
         self._sources = sources
         self._selects: dict[int, tuple[Joins, bool]] = {}
         self._owner: dict[str, exp.Select] = {}
-        self._node: dict[str, exp.Expression] = {}
+        self._node: dict[str, exp.Expr] = {}
         self.instances: dict[str, Instance] = {}
         self._read(select, top=True)
 
@@ -89,7 +89,7 @@ class Shape:
     def column(self, place: Place) -> Column:
         return next(each for each in self.instances[place[0]].source.columns if each.name == place[1])
 
-    def is_aggregate(self, node: exp.Expression) -> bool:
+    def is_aggregate(self, node: exp.Expr) -> bool:
         """Whether it aggregates the rows of its SELECT."""
         if isinstance(node.parent, exp.Window) or (
             isinstance(node.parent, exp.Filter | exp.WithinGroup) and isinstance(node.parent.parent, exp.Window)
@@ -100,7 +100,7 @@ class Shape:
             return bool(function and function.aggregate)
         return isinstance(node, exp.AggFunc) and not isinstance(node, exp.Filter | exp.WithinGroup)
 
-    def aggregates(self, select: exp.Select) -> list[exp.Expression]:
+    def aggregates(self, select: exp.Select) -> list[exp.Expr]:
         """The aggregates of a SELECT, but not those of queries inside it."""
         clause = select.args.get("having")
         roots = [*select.expressions, *([clause.this] if clause else [])]
@@ -114,7 +114,7 @@ class Shape:
         calls = (node for value in select.expressions for node in own(value) if isinstance(node, exp.Anonymous))
         return any(self.described.functions[c.name].set_returning for c in calls if c.name in self.described.functions)
 
-    def trace(self, value: exp.Expression, within: exp.Select | None = None) -> Place | None:
+    def trace(self, value: exp.Expr, within: exp.Select | None = None) -> Place | None:
         """The column of a table that a column is, if a condition on one is a condition on the other. `within` says of
         which SELECT it has to be."""
         value = bare(value)
@@ -138,7 +138,7 @@ class Shape:
         output = next((bare(each) for each in node.this.expressions if each.alias == value.name), None)
         return self.origin(output) if isinstance(output, exp.Column) else None
 
-    def through(self, select: exp.Select, output: exp.Expression) -> Place | None:
+    def through(self, select: exp.Select, output: exp.Expr) -> Place | None:
         """The column of a table that an output column of a subquery is, if a condition on the output may be moved into
         the subquery: it may not past LIMIT, and of groups, DISTINCT ON and windows only if they are made by it."""
         value = bare(output)
@@ -166,25 +166,23 @@ class Shape:
         for query in _selects_below(select):
             yield from self._equalities(query)
 
-    def _of_condition(self, value: exp.Expression, hanging: frozenset[str], *, holds: bool) -> Iterator[Equality]:
+    def _of_condition(self, value: exp.Expr, hanging: frozenset[str], *, holds: bool) -> Iterator[Equality]:
         """`hanging` are the items that matter only where the condition is true."""
         if isinstance(value, exp.EQ):
             one, other = _uncast(value.this), _uncast(value.expression)
             yield from self._pair(one, other, hanging, holds=holds)
         elif isinstance(value, exp.In):
             yield from self._of_in(value)
-        elif isinstance(value, exp.Not) and isinstance(bare(value.this), exp.In):
+        elif isinstance(value, exp.Not):
             # Without nulls on either side, what is not in the list is not equal to any.
-            for each in self._of_in(bare(value.this)):
-                if self._never_null(each.one) and self._never_null(each.other):
+            for each in self._of_condition(bare(value.this), hanging, holds=False):
+                if isinstance(bare(value.this), exp.In) and self._never_null(each.one) and self._never_null(each.other):
                     yield each
 
-    def _pair(
-        self, one: exp.Expression, other: exp.Expression, hanging: frozenset[str], *, holds: bool
-    ) -> Iterator[Equality]:
+    def _pair(self, one: exp.Expr, other: exp.Expr, hanging: frozenset[str], *, holds: bool) -> Iterator[Equality]:
         first, second = self.trace(one), self.trace(other)
         if first and second and self._one_equality(first, second):
-            hangs = tuple(place for place, side in ((first, one), (second, other)) if bare(side).table in hanging)
+            hangs = tuple(place for place, side in ((first, one), (second, other)) if _table(side) in hanging)
             yield Equality(first, second, holds, hangs)
 
     def _of_in(self, value: exp.In) -> Iterator[Equality]:
@@ -222,7 +220,7 @@ def has_windows(select: exp.Select) -> bool:
     return any(isinstance(node, exp.Window) for value in select.expressions for node in own(value))
 
 
-def partitions(select: exp.Select) -> list[list[exp.Expression]]:
+def partitions(select: exp.Select) -> list[list[exp.Expr]]:
     """By which values each of its windows is partitioned."""
     windows = [node for value in select.expressions for node in own(value) if isinstance(node, exp.Window)]
     return [[bare(value) for value in window.args.get("partition_by") or ()] for window in windows]
@@ -234,7 +232,11 @@ def _selects_below(select: exp.Select) -> Iterator[exp.Select]:
         yield from (each for each in inner if isinstance(each, exp.Select))
 
 
-def _uncast(value: exp.Expression) -> exp.Expression:
+def _table(value: exp.Expr) -> str:
+    return value.table if isinstance(value, exp.Column) else ""
+
+
+def _uncast(value: exp.Expr) -> exp.Expr:
     """A varchar is compared as text: what is cast is the column all the same."""
     value = bare(value)
     if isinstance(value, exp.Cast) and value.to.sql() == "TEXT" and isinstance(bare(value.this), exp.Column):

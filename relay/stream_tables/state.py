@@ -13,7 +13,16 @@ from relay.stream_tables.forms import digits, shows_form
 from relay.stream_tables.plan import Column, Field, Reader, Unsupported
 from relay.stream_tables.shape import Shape, has_windows
 from relay.stream_tables.trees import (
-    QUERIES, also_where, bare, column, distinct_on, groups, named, our_table, own, under,
+    QUERIES,
+    also_where,
+    bare,
+    column,
+    distinct_on,
+    groups,
+    named,
+    our_table,
+    own,
+    under,
 )  # fmt: skip
 from relay.stream_tables.types import INTEGERS, base, one_form
 
@@ -27,7 +36,7 @@ class Argument:
     """What an aggregate counts or sums; null where its FILTER fails."""
 
     kind: str
-    value: exp.Expression
+    value: exp.Expr
 
 
 class State:
@@ -61,7 +70,7 @@ class State:
         if self._shape.multiplies(select):
             raise Unsupported("a function makes several rows of one")
 
-    def _keep(self, aggregate: exp.Expression) -> None:
+    def _keep(self, aggregate: exp.Expr) -> None:
         if not isinstance(aggregate, exp.Count | exp.Sum | exp.Avg):
             raise Unsupported(f"changes cannot be added to {_name(aggregate)}")
         if aggregate.expressions or isinstance(aggregate.this, exp.Distinct | exp.Order):
@@ -75,7 +84,7 @@ class State:
         kind = "count" if isinstance(aggregate, exp.Count) else "sum"
         self._arguments.setdefault(_key(aggregate), Argument(kind, value))
 
-    def _following(self, value: exp.Expression) -> list[exp.Column]:
+    def _following(self, value: exp.Expr) -> list[exp.Column]:
         """Columns that follow from the key of a group: they are of it, though it is not grouped by them."""
         stop = (*QUERIES, exp.Filter)
         nodes = value.walk(
@@ -93,8 +102,8 @@ class State:
             raise Unsupported(f"sums of {kind} are not exact")
         return Field("sum" if argument.kind == "sum" else "count", kind)
 
-    def _refuse_forms(self, shown: list[exp.Expression]) -> None:
-        """Sums and groups are equal to those of the query, but of numerics may have other digits after the last zero."""
+    def _refuse_forms(self, shown: list[exp.Expr]) -> None:
+        """Sums and groups are equal to those of the query, but those of numerics may have more zeros at the end."""
         for number, group in enumerate(self.groups):
             kept = self._types[f"k{number}"]
             if not kept.hashable:
@@ -112,27 +121,27 @@ class State:
             if isinstance(aggregate, exp.Avg) or shows_form(place, self._select, numeric=True):
                 raise Unsupported("the digits of a quotient depend on numerics whose scale is not declared")
 
-    def _type(self, aggregate: exp.Expression) -> str | None:
+    def _type(self, aggregate: exp.Expr) -> str | None:
         """Of the argument of a sum or an average."""
         if isinstance(aggregate, exp.Count):
             return None
         return self.fields[list(self._arguments).index(_key(aggregate))].type
 
-    def _over_state(self, value: exp.Expression) -> exp.Expression:
+    def _over_state(self, value: exp.Expr) -> exp.Expr:
         """The same over the columns of the state."""
         over = exp.Paren(this=value.copy()).transform(self._column_for)
         if over.find(*QUERIES):
             raise Unsupported("it has a subquery beside aggregates")
         return over
 
-    def _column_for(self, node: exp.Expression) -> exp.Expression:
+    def _column_for(self, node: exp.Expr) -> exp.Expr:
         if node in self.groups:
             return column(f"k{self.groups.index(node)}", STATE)
         if isinstance(node, exp.Filter):
             return self._value_of(node.this)
         return self._value_of(node) if self._shape.is_aggregate(node) else node
 
-    def _value_of(self, aggregate: exp.Expression) -> exp.Expression:
+    def _value_of(self, aggregate: exp.Expr) -> exp.Expr:
         if _key(aggregate) not in self._arguments:
             return column("n", STATE)
         number = list(self._arguments).index(_key(aggregate))
@@ -140,7 +149,9 @@ class State:
         if isinstance(aggregate, exp.Count):
             return counted
         whole = isinstance(aggregate, exp.Sum) and self._type(aggregate) in {"smallint", "integer"}
-        value = exp.Div(this=summed, expression=counted.copy(), typed=True) if isinstance(aggregate, exp.Avg) else summed
+        value = (
+            exp.Div(this=summed, expression=counted.copy(), typed=True) if isinstance(aggregate, exp.Avg) else summed
+        )
         some = exp.GT(this=counted, expression=exp.Literal.number(0))
         return exp.cast(exp.Case(ifs=[exp.If(this=some, true=value)]), "bigint" if whole else "numeric")
 
@@ -189,20 +200,20 @@ class State:
         return also_where(select, self._having) if self._having else select
 
 
-def _filter(aggregate: exp.Expression) -> exp.Expression | None:
+def _filter(aggregate: exp.Expr) -> exp.Expr | None:
     parent = aggregate.parent
     return parent.expression.this if isinstance(parent, exp.Filter) else None
 
 
-def _key(aggregate: exp.Expression) -> tuple[str, str, str]:
+def _key(aggregate: exp.Expr) -> tuple[str, str, str]:
     condition = _filter(aggregate)
     kind = "count" if isinstance(aggregate, exp.Count) else "sum"
     return kind, write(aggregate.this), write(condition) if condition is not None else ""
 
 
-def _zero(value: exp.Expression) -> exp.Coalesce:
+def _zero(value: exp.Expr) -> exp.Coalesce:
     return exp.Coalesce(this=value, expressions=[exp.Literal.number(0)])
 
 
-def _name(aggregate: exp.Expression) -> str:
-    return f"{aggregate.name if isinstance(aggregate, exp.Anonymous) else aggregate.sql_name().lower()}()"
+def _name(aggregate: exp.Expr) -> str:
+    return f"{aggregate.name if isinstance(aggregate, exp.Anonymous) else aggregate.key}()"

@@ -13,7 +13,17 @@ from relay.stream_tables.plan import Change, Described, Strategy, Unsupported
 from relay.stream_tables.shape import Instance, Shape, has_windows, is_plain
 from relay.stream_tables.state import State
 from relay.stream_tables.trees import (
-    QUERIES, also_where, bare, column, distinct_on, identifier, named, number, row_hash, under, union_all,
+    QUERIES,
+    also_where,
+    bare,
+    column,
+    distinct_on,
+    identifier,
+    named,
+    number,
+    row_hash,
+    under,
+    union_all,
 )  # fmt: skip
 
 MOST_INSTANCES = 4
@@ -107,11 +117,12 @@ class Select:
         stored = also_where(self._stored(), _has_group([column(name, "t") for name in key]))
         return text_of(Signed("groups", [self._made(made), stored], found))
 
-    def _hint(self, made: exp.Select, values: list[exp.Expression]) -> None:
+    def _hint(self, made: exp.Select, values: list[exp.Expr]) -> None:
         """A column that is never null is compared by itself too: it may have an index."""
         for place, value in enumerate(values):
-            instance = self.shape.instances.get(value.table) if isinstance(value, exp.Column) else None
-            if instance and instance.top and self.shape.column((value.table, value.name)).not_null:
+            if not isinstance(value, exp.Column) or value.table not in self.shape.instances:
+                continue
+            if self.shape.instances[value.table].top and self.shape.column((value.table, value.name)).not_null:
                 keys = exp.Select(expressions=[column(f"k{place}", VALUES)]).from_(exp.Table(this=identifier(VALUES)))
                 also_where(made, exp.In(this=value.copy(), query=exp.Subquery(this=keys)))
 
@@ -169,7 +180,7 @@ def state_change(select: Select, state: State, sources: Changed) -> Change:
     return Change(signed.strategy, "state", write(query))
 
 
-def _has_group(values: list[exp.Expression]) -> exp.In:
+def _has_group(values: list[exp.Expr]) -> exp.In:
     keys = [column(f"k{place}", VALUES) for place in range(len(values))]
     hashes = exp.Select(expressions=[row_hash(keys)]).from_(exp.Table(this=identifier(VALUES)))
     return exp.In(this=row_hash(value.copy() for value in values), query=exp.Subquery(this=hashes))

@@ -1,7 +1,7 @@
 """Small helpers for trees: what is in a SELECT, and pieces to build one from."""
 
-from collections.abc import Iterable, Iterator
-from functools import reduce
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TypeGuard
 
 from sqlglot import exp
 
@@ -16,7 +16,7 @@ def column(name: str, table: str | None = None) -> exp.Column:
     return exp.Column(this=identifier(name), table=identifier(table) if table else None)
 
 
-def named(value: exp.Expression, name: str) -> exp.Alias:
+def named(value: exp.Expr, name: str) -> exp.Alias:
     """The value as an output column."""
     return exp.Alias(this=value, alias=identifier(name))
 
@@ -26,11 +26,11 @@ def number(value: int) -> exp.Cast:
     return exp.cast(exp.Literal.number(value) if value >= 0 else exp.Neg(this=exp.Literal.number(-value)), "bigint")
 
 
-def call(name: str, *values: exp.Expression) -> exp.Anonymous:
+def call(name: str, *values: exp.Expr) -> exp.Anonymous:
     return exp.Anonymous(this=name, expressions=list(values))
 
 
-def row_hash(values: Iterable[exp.Expression]) -> exp.Anonymous:
+def row_hash(values: Iterable[exp.Expr]) -> exp.Anonymous:
     """Equal rows have equal hashes, nulls too."""
     return call("hash_record_extended", call("ROW", *values), exp.Literal.number(0))
 
@@ -45,14 +45,14 @@ def under(query: exp.Query, alias: str) -> exp.Subquery:
     return exp.Subquery(this=query, alias=exp.TableAlias(this=identifier(alias)))
 
 
-def bare(value: exp.Expression) -> exp.Expression:
+def bare(value: exp.Expr) -> exp.Expr:
     """Without parentheses and without a name."""
     while isinstance(value, exp.Paren | exp.Alias):
         value = value.this
     return value
 
 
-def conjuncts(condition: exp.Expression | None) -> list[exp.Expression]:
+def conjuncts(condition: exp.Expr | None) -> list[exp.Expr]:
     """The conditions that AND joins."""
     if condition is None:
         return []
@@ -62,35 +62,38 @@ def conjuncts(condition: exp.Expression | None) -> list[exp.Expression]:
     return [condition]
 
 
-def where(select: exp.Select) -> list[exp.Expression]:
+def where(select: exp.Select) -> list[exp.Expr]:
     clause = select.args.get("where")
     return conjuncts(clause.this) if clause else []
 
 
-def also_where(select: exp.Select, *conditions: exp.Expression) -> exp.Select:
+def also_where(select: exp.Select, *conditions: exp.Expr) -> exp.Select:
     """The same SELECT with more conditions."""
     clause = select.args.get("where")
-    every = ([exp.Paren(this=clause.this)] if clause else []) + [exp.Paren(this=each) for each in conditions]
+    every = ([clause.this] if clause else []) + list(conditions)
     if every:
-        select.set("where", exp.Where(this=reduce(lambda one, other: exp.And(this=one, expression=other), every)))
+        select.set("where", exp.Where(this=exp.and_(*every, copy=False)))
     return select
 
 
-def union_all(queries: list[exp.Query]) -> exp.Query:
-    return reduce(lambda one, other: exp.Union(this=one, expression=other, distinct=False), queries)
+def union_all(queries: Sequence[exp.Query]) -> exp.Query:
+    first, *others = queries
+    for other in others:
+        first = exp.Union(this=first, expression=other, distinct=False)
+    return first
 
 
-def own(root: exp.Expression) -> Iterator[exp.Expression]:
+def own(root: exp.Expr) -> Iterator[exp.Expr]:
     """The nodes of a tree; of a query inside it, the query alone."""
     return root.walk(prune=lambda node: node is not root and isinstance(node, QUERIES))
 
 
-def queries_in(root: exp.Expression) -> list[exp.Query]:
+def queries_in(root: exp.Expr) -> list[exp.Query]:
     """The queries directly inside a tree: in FROM and in expressions."""
     return [node for node in own(root) if node is not root and isinstance(node, QUERIES)]
 
 
-def items(select: exp.Select) -> Iterator[exp.Expression]:
+def items(select: exp.Select) -> Iterator[exp.Expr]:
     """Everything in FROM: tables, subqueries, functions. Parentheses are taken apart."""
     clause = select.args.get("from_")
     if clause:
@@ -99,7 +102,7 @@ def items(select: exp.Select) -> Iterator[exp.Expression]:
             yield from _items(join.this)
 
 
-def _items(node: exp.Expression) -> Iterator[exp.Expression]:
+def _items(node: exp.Expr) -> Iterator[exp.Expr]:
     if is_group(node):
         yield from _items(node.this)
     else:
@@ -108,23 +111,23 @@ def _items(node: exp.Expression) -> Iterator[exp.Expression]:
         yield from _items(join.this)
 
 
-def is_group(node: exp.Expression) -> bool:
+def is_group(node: exp.Expr) -> bool:
     """Whether it is a pair of parentheses around joins."""
     return isinstance(node, exp.Subquery) and not isinstance(node.this, QUERIES)
 
 
-def is_table(node: exp.Expression) -> bool:
+def is_table(node: exp.Expr) -> TypeGuard[exp.Table]:
     """Whether it is a table or view, and no function."""
     return isinstance(node, exp.Table) and isinstance(node.this, exp.Identifier)
 
 
-def groups(select: exp.Select) -> list[exp.Expression]:
+def groups(select: exp.Select) -> list[exp.Expr]:
     """What it groups by."""
     clause = select.args.get("group")
     return [bare(value) for value in clause.expressions] if clause else []
 
 
-def distinct_on(select: exp.Select) -> list[exp.Expression] | None:
+def distinct_on(select: exp.Select) -> list[exp.Expr] | None:
     """What DISTINCT ON names; [] of a plain DISTINCT, None of none."""
     clause = select.args.get("distinct")
     if clause is None:

@@ -175,7 +175,9 @@ class Oracle:
         odd = " or ".join(f"{name} in ('NaN', 'Infinity', '-Infinity')" for name in sums)
         self._run(f"create temp table changes_ as {changes}")
         try:
-            if odd and self._one(f"select exists (select from changes_ where {odd}) or exists (select from {stream.state} where {odd})"):
+            if odd and self._one(
+                f"select exists (select from changes_ where {odd}) or exists (select from {stream.state} where {odd})"
+            ):
                 stream.seen["not a number"] = stream.seen.get("not a number", 0) + 1
                 self._fill(stream)
                 return self._out_differs(stream)
@@ -185,7 +187,7 @@ class Oracle:
                 return ["a group occurs twice"]
             by = f"group by {', '.join(keys)}" if keys else ""
             kept = f" having sum(n) <> 0" if keys else ""
-            self._run(f"""create temp table new_ as select {', '.join([*keys, *(f'sum({name}) as {name}' for name in numbers)])}
+            self._run(f"""create temp table new_ as select {", ".join([*keys, *(f"sum({name}) as {name}" for name in numbers)])}
                             from (select * from {stream.state} union all select * from changes_) r {by} {kept}""")
             names = ", ".join([*keys, *numbers])
             wrong = self.connection.execute(f"""

@@ -71,7 +71,9 @@ class Changes:
 
     def _renumber_person(self) -> None:
         one, other = self._person(), self._person()
-        self._run("update people set id = %s where id = %s and not exists (select from people where id = %s)", one, other, one)
+        self._run(
+            "update people set id = %s where id = %s and not exists (select from people where id = %s)", one, other, one
+        )
 
     def _put_sale(self) -> None:
         self._run(
@@ -82,13 +84,17 @@ class Changes:
         )  # fmt: skip
 
     def _drop_sales(self) -> None:
-        self._run("delete from sales where team = %s and id %% 2 = %s", self.random.randrange(5), self.random.randrange(2))
+        self._run(
+            "delete from sales where team = %s and id %% 2 = %s", self.random.randrange(5), self.random.randrange(2)
+        )
 
     def _raise_sales(self) -> None:
         self._run("update sales set amount = amount + 1, team = (team + 1) %% 5 where person_id = %s", self._person())
 
     def _rename_notes(self) -> None:
-        self._run("update sales set note = %s where person_id = %s", self.random.choice([None, "Rome", "x"]), self._person())
+        self._run(
+            "update sales set note = %s where person_id = %s", self.random.choice([None, "Rome", "x"]), self._person()
+        )
 
     def _add_visits(self) -> None:
         pages, times = self.random.randrange(3), self.random.randrange(1, 4)
@@ -96,7 +102,8 @@ class Changes:
 
     def _drop_visit(self) -> None:
         self._run(
-            "delete from visits where ctid = (select ctid from visits where team is not distinct from %s limit 1)", self._team()
+            "delete from visits where ctid = (select ctid from visits where team is not distinct from %s limit 1)",
+            self._team(),
         )
 
     def _put_reading(self) -> None:
@@ -124,7 +131,7 @@ class Changes:
 
     def _reform_price(self) -> None:
         """Another form of an equal value."""
-        self._run("update prices set price = price + 0.000, spec = replace(spec::text, '1', '1.0')::jsonb where price < 2")
+        self._run("update prices set price = price + 0.000, spec = %s where price < 2", '{"size": 1.00}')
 
     def _drop_price(self) -> None:
         self._run("delete from prices where ctid = (select ctid from prices order by ctid limit 1)")

@@ -37,7 +37,7 @@ end;
 -- Writes down which columns of which tables a stream table reads: a view below it may have been replaced, and a key dropped.
 create or replace function tide.stream_sources_read(stream_id int) returns void
 language sql set search_path = pg_catalog, pg_temp as $$
-    with read_now as materialized (select c.source, c.columns from tide.stream_columns(format('tide_stream.q_%s', stream_id)::regclass) c),
+    with read_now as materialized (select c.source, c.columns from tide.stream_reads(format('tide_stream.q_%s', stream_id)::regclass) c),
     gone as (delete from tide.stream_source s where s.stream_id = stream_sources_read.stream_id
                 and not exists (select from read_now n where n.source = s.source))
     insert into tide.stream_source as s (stream_id, source, columns)

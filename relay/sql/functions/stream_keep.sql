@@ -82,7 +82,7 @@ declare
 begin
     perform tide.stream_forget_plan(line.stream_id);
     insert into tide.stream_plan (stream_id, version, facts, reason, kind, key, groups, fields, exact, filled)
-    values (line.stream_id, (plan ->> 'version')::int, tide.stream_facts(line.stream_id), plan ->> 'reason',
+    values (line.stream_id, (plan ->> 'version')::int, coalesce(plan ->> 'facts', tide.stream_facts(line.stream_id)), plan ->> 'reason',
             case when plan ->> 'reason' is null then plan ->> 'kind' end,
             case when jsonb_typeof(plan -> 'key') = 'array' then array(select jsonb_array_elements_text(plan -> 'key')) end,
             (plan ->> 'groups')::int, plan -> 'fields', coalesce(plan -> 'exact', '{}'), plan ->> 'kind' is distinct from 'state');

@@ -23,31 +23,12 @@ $$;
 
 -- A unique key of a table that is never null: the primary key, if there is one.
 create or replace function tide.stream_key(source oid) returns name[]
-language sql stable set search_path = pg_catalog, pg_temp as $$
-    select keys.names
-      from pg_index i
-     cross join lateral (select array_agg(a.attname order by k.place) as names, bool_and(a.attnotnull) as never_null
-                           from unnest(i.indkey::int2[]) with ordinality k (number, place)
-                           join pg_attribute a on a.attrelid = i.indrelid and a.attnum = k.number
-                          where k.place <= i.indnkeyatts) keys
-     where i.indrelid = source and i.indisunique and i.indisvalid and i.indpred is null and i.indexprs is null and keys.never_null
-     order by i.indisprimary desc, cardinality(keys.names), i.indexrelid
-     limit 1
-$$;
-
--- The views that a view reads, also through other views, and itself.
-create or replace function tide.stream_views(view regclass) returns setof regclass
-language sql stable set search_path = pg_catalog, pg_temp as $$
-    with recursive views as (
-        select view::oid as relid
-         union
-        select c.oid
-          from views join pg_rewrite r on r.ev_class = views.relid
-         cross join lateral regexp_matches(r.ev_action::text, E' :relid (\\d+)', 'g') m
-          join pg_class c on c.oid = m[1]::oid and c.relkind = 'v'
-    )
-    select v.relid::regclass from views v
-$$;
+language sql stable set search_path = pg_catalog, pg_temp
+begin atomic
+    select array_agg(a.attname order by k.place)
+      from unnest(tide.stream_key_numbers(source)) with ordinality k (number, place)
+      join pg_attribute a on a.attrelid = source and a.attnum = k.number;
+end;
 
 -- The columns of a source that a query reads, itself or through views, and the key of the source: in the order of the table.
 create or replace function tide.stream_columns_read(view regclass, source oid) returns name[]
@@ -72,6 +53,7 @@ begin
     view := format('tide_stream.q_%s', line.stream_id)::regclass;
     return jsonb_build_object(
         'stream_id', line.stream_id,
+        'facts', tide.stream_facts(line.stream_id),
         'table', line.relation::text,
         'reason', line.always_reason,
         'columns', tide.stream_columns(view),

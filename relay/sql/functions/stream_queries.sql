@@ -1,7 +1,7 @@
 -- What PostgreSQL knows of the query of a stream table: what it reads, and whether its result depends on anything else.
 
 -- A view, and the views that it reads.
-create or replace function tide.stream_views(view regclass) returns setof oid
+create or replace function tide.stream_views(view regclass) returns setof regclass
 language sql stable set search_path = pg_catalog, pg_temp as $$
     with recursive views as (
         select view::oid as relid
@@ -11,7 +11,7 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
          cross join lateral regexp_matches(r.ev_action::text, E' :relid (\\d+)', 'g') m
           join pg_class c on c.oid = m[1]::oid and c.relkind = 'v'
     )
-    select v.relid from views v
+    select v.relid::regclass from views v
 $$;
 
 -- Their stored trees. They name all that PostgreSQL comes with, which pg_depend does not.
@@ -35,19 +35,19 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
 $$;
 
 -- The columns of the primary key of a table, or else of a unique index without nulls; null if there is none.
-create or replace function tide.stream_key(source oid) returns smallint[]
+create or replace function tide.stream_key_numbers(source oid) returns smallint[]
 language sql stable set search_path = pg_catalog, pg_temp as $$
     select (i.indkey::smallint[])[0:i.indnkeyatts - 1]
       from pg_index i
-     where i.indrelid = stream_key.source and i.indisunique and i.indisvalid and i.indislive and i.indpred is null and i.indexprs is null
+     where i.indrelid = source and i.indisunique and i.indisvalid and i.indislive and i.indpred is null and i.indexprs is null
        and not exists (select from unnest((i.indkey::smallint[])[0:i.indnkeyatts - 1]) k (number)
                          join pg_attribute a on a.attrelid = i.indrelid and a.attnum = k.number where not a.attnotnull)
-     order by i.indisprimary desc, i.indexrelid limit 1
+     order by i.indisprimary desc, i.indnkeyatts, i.indexrelid limit 1
 $$;
 
 -- The columns of its sources that a view reads, also through other views. Columns of a key are read too: they tell rows of a table
 -- from each other.
-create or replace function tide.stream_columns(view regclass) returns table (source oid, columns smallint[])
+create or replace function tide.stream_reads(view regclass) returns table (source oid, columns smallint[])
 language sql stable set search_path = pg_catalog, pg_temp as $$
     with sources as materialized (select t.source from tide.stream_tables_read(view) t where t.captured)
     select s.source, coalesce(array_agg(distinct c.number order by c.number) filter (where c.number is not null), '{}')
@@ -58,7 +58,7 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
             join pg_depend d on d.classid = 'pg_rewrite'::regclass and d.objid = r.oid
                             and d.refclassid = 'pg_class'::regclass and d.refobjid = s.source and d.refobjsubid > 0
            union
-          select k.number from unnest(tide.stream_key(s.source)) k (number)
+          select k.number from unnest(tide.stream_key_numbers(s.source)) k (number)
       ) c on true
      group by s.source
 $$;
@@ -87,7 +87,7 @@ create or replace function tide.stream_full_reason(view regclass) returns text
 language sql stable set search_path = pg_catalog, pg_temp as $$
     with columns as (
         select a.*, s.source, t.oid as base, t.typtype, t.typcategory, t.typelem
-          from tide.stream_columns(view) s cross join lateral unnest(s.columns) n (number)
+          from tide.stream_reads(view) s cross join lateral unnest(s.columns) n (number)
           join pg_attribute a on a.attrelid = s.source and a.attnum = n.number
           join pg_type d on d.oid = a.atttypid join pg_type t on t.oid = case when d.typtype = 'd' then d.typbasetype else d.oid end
     ), reasons as (
@@ -108,7 +108,7 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
            and not exists (select from pg_opclass o where o.opcintype in (c.typelem, case when c.typelem = 'varchar'::regtype then 25 end) and o.opcdefault)
          union all
         select 5, format('%s has row security', s.source::regclass)
-          from tide.stream_columns(view) s join pg_class c on c.oid = s.source where c.relrowsecurity
+          from tide.stream_reads(view) s join pg_class c on c.oid = s.source where c.relrowsecurity
          union all
         select 6, tide.stream_path_reason(view)
     )

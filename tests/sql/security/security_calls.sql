@@ -228,6 +228,8 @@ select tide.resume_stream_table('public.totals')
 select tide.stream_tables()
 select tide.stream_behind(array['streams.public.totals'])
 select tide.stream_prepare('streams.public.totals')
+select tide.stream_describe('streams.public.totals')
+select tide.stream_read('streams.public.totals', 'select 1 as one')
 set session characteristics as transaction isolation level repeatable read
 select tide.stream_refresh('streams.public.totals')
 set session characteristics as transaction isolation level read committed

@@ -64,7 +64,10 @@ def test_the_fleet_follows_changes_one_by_one_and_says_what_it_did(streams):
         streams.run("delete from customers where name = %s", f"c{chance.randint(1, 30)}")
     wait_equal(streams)
     wait_equal(streams, "joined", joined)
-    done = "select s.name, h.action, count(*) from tide.stream_history h join tide.stream s using (stream_id) group by 1, 2"
+    done = (
+        "select s.name, h.action, count(*) from tide.stream_history h join tide.stream s"
+        " using (stream_id) group by 1, 2"
+    )
     counts = {(name, action): number for name, action, number in streams.run(done)}
     assert counts[("public.sums", "DIFFERENTIAL")] >= 1
     assert counts[("public.joined", "DIFFERENTIAL")] >= 1

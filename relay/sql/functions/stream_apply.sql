@@ -2,7 +2,7 @@
 -- aggregates, rows that have gone and come, and the writes. No two of them are joined to each other: their sizes are not known to the
 -- planner, and a nested loop over two is quadratic.
 --
--- It is read with a search_path that holds nothing of others, whoever made functions or operators where.
+-- It is read with a search_path that holds nothing of others: their functions and operators are never taken for PostgreSQL's.
 
 -- The columns that tell rows from each other.
 create or replace function tide.stream_key_names(line tide.stream, plan tide.stream_plan) returns text[]

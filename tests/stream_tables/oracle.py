@@ -84,11 +84,11 @@ class Oracle:
 
     def check(self) -> list[str]:
         """Judges all stream tables after changes, and brings them up to date. What was wrong, in words."""
-        for source in self._sources.values():
-            self._find_delta(source)
-        wrong = [each for stream in self.streams for each in self._check(stream)]
-        for source in self._sources.values():
-            self._run(f"truncate old_{source.oid}; insert into old_{source.oid} select * from {source.name}")
+        written = {oid for oid, source in self._sources.items() if self._find_delta(source)}
+        read = [stream for stream in self.streams if any(source.oid in written for source in stream.described.sources)]
+        wrong = [each for stream in read for each in self._check(stream)]
+        for oid in written:
+            self._run(f"truncate old_{oid}; insert into old_{oid} select * from {self._sources[oid].name}")
         return wrong
 
     def _copy(self, source: Source) -> None:
@@ -97,7 +97,8 @@ class Oracle:
             self._run(f"create temp table old_{source.oid} as select * from {source.name}")
             self._run(f"create temp table delta_{source.oid} as select *, 0::bigint as __w from {source.name} limit 0")
 
-    def _find_delta(self, source: Source) -> None:
+    def _find_delta(self, source: Source) -> bool:
+        """Whether any row differs, if only in the form of its values."""
         columns = ", ".join(quoted(column.name) for column in source.columns)
         self._run(f"""
             truncate delta_{source.oid};
@@ -105,6 +106,7 @@ class Oracle:
             select {columns}, sum(__w) from (select {columns}, o::text as __form, -1 as __w from old_{source.oid} o
                                               union all select {columns}, n::text, 1 from {source.name} n) both_
              group by {columns}, __form having sum(__w) <> 0""")
+        return bool(self._one(f"select exists (select from delta_{source.oid})"))
 
     def net(self, stream: Stream, source: Source) -> str:
         """The net delta of a source as this stream table sees it: a SELECT."""

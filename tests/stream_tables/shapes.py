@@ -18,7 +18,8 @@ class Shape:
 
 def shapes() -> list[Shape]:
     """A query is followed by its line, behind `-->`. Other comments are for the reader."""
-    found, lines = [], []
+    found: list[Shape] = []
+    lines: list[str] = []
     for line in FILE.read_text().splitlines():
         if line.startswith("--> "):
             found.append(Shape(" ".join(lines), line.removeprefix("--> ")))

@@ -20,7 +20,8 @@ def connection(database):
 
 def published(connection, outbox="public.found"):
     return connection.execute(
-        "select m.payload, m.headers from tide.message m join tide.outbox o using (outbox_id) where o.name = %s order by m.id",
+        """select m.payload, m.headers from tide.message m join tide.outbox o using (outbox_id)
+            where o.name = %s order by m.id""",
         [outbox],
     ).fetchall()
 
@@ -76,7 +77,8 @@ def test_what_is_published_rebuilds_the_table(connection, query):
     chance = random.Random(5)
     for number in range(12):
         connection.execute(
-            "insert into orders select %s + n, (array['north', 'south', null])[1 + n %% 3], n, 1 + n %% 2 from generate_series(1, %s) n",
+            """insert into orders select %s + n, (array['north', 'south', null])[1 + n %% 3], n, 1 + n %% 2
+                 from generate_series(1, %s) n""",
             [100 + number * 1000, chance.choice([1, 2, 400])],
         )
         connection.execute("update orders set region = 'west' where order_id %% 5 = %s", [chance.randint(0, 4)])
@@ -133,7 +135,7 @@ def test_a_disabled_outbox_stops_the_refresh_and_loses_nothing(connection):
     publishing(connection, FIRST)
     connection.execute("select tide.outbox_disable('public.found')")
     connection.execute("insert into orders values (9, 'west', 1, 1)")
-    with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match='its outbox "public.found" is disabled'):
+    with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match=r'its outbox "public\.found" is disabled'):
         refresh(connection, "found")
     connection.execute("select tide.outbox_enable('public.found')")
     refresh(connection, "found")
@@ -156,7 +158,7 @@ def test_an_outbox_of_a_stream_table_is_named_kept_and_let_go(connection):
     assert connection.execute("select pgtrickle.outbox_of('public.found')").fetchone() == ("sums",)
     with pytest.raises(psycopg.errors.DuplicateObject, match='has an outbox already: "sums"'):
         connection.execute("select tide.stream_outbox_enable('found', 'others')")
-    with pytest.raises(psycopg.errors.DependentObjectsStillExist, match="is that of stream tables: public.found"):
+    with pytest.raises(psycopg.errors.DependentObjectsStillExist, match=r"is that of stream tables: public\.found"):
         connection.execute("select tide.outbox_drop('sums')")
     refresh(connection, "found")
     connection.execute("select pgtrickle.disable_outbox('found')")

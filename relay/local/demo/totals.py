@@ -1,4 +1,4 @@
-"""The stream table of `relay demo`: what each customer has bought, kept equal to its query; its changes are delivered."""
+"""The stream table of `relay demo`: what each customer has bought, kept equal to its query, with changes delivered."""
 
 import json
 from collections import Counter

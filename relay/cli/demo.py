@@ -8,12 +8,13 @@ import click
 from rich.console import Console
 
 from relay.cli.base import FAILED, INTERRUPTED, Verb, output, say, shown
+from relay.local.demo import totals
 from relay.local.demo.orders import OUTBOX
 from relay.local.demo.receipts import QUEUE, Receipt
 from relay.local.demo.run import Demo, Stopped
-from relay.local.demo.view import View, receipts_table, table
-from relay.operations import job_queues, jobs, outboxes, pipelines
-from relay.operations.base import Connection
+from relay.local.demo.view import View, receipts_table, table, totals_table
+from relay.operations import job_queues, jobs, outboxes, pipelines, stream_tables
+from relay.operations.base import Connection, execute
 from relay.operations.status import read_status
 from relay.process.stop import Stop
 
@@ -32,12 +33,14 @@ def demo(ctx: click.Context, events: int, seconds: float) -> None:
 
     Starts PostgreSQL and Redis in a temporary folder, a real relay-scheduler and a real dramatiq relay.workers. Eight
     writers publish orders in transactions of every kind, and roll some back. One pipeline delivers them to a file, one
-    to the terminal. Some orders enqueue a job in the same transaction; some of those fail twice first. At the end,
-    everything is stopped and removed. Touches nothing else; needs tide-relay[embedded].
+    to the terminal. Some orders enqueue a job in the same transaction; some of those fail twice first. A stream table
+    sums up what each customer has bought, and a third pipeline delivers its changes. At the end, everything is stopped
+    and removed. Touches nothing else; needs tide-relay[embedded].
 
     \b
-    Exit codes: 0 nothing is missing, out of order or altered, nothing that was rolled back arrived, each job ended;
-    1 something is not right; 2 wrong usage; 130 interrupted.
+    Exit codes: 0 nothing is missing, out of order or altered, nothing that was rolled back arrived, each job ended, and
+    the stream table equals its query and what was delivered of it; 1 something is not right; 2 wrong usage;
+    130 interrupted.
 
     \b
     Example:
@@ -47,14 +50,18 @@ def demo(ctx: click.Context, events: int, seconds: float) -> None:
     with Stop() as stop:
         stop.on_signals()
         try:
-            verdicts, receipts = _demo(console, stop, events, seconds).run()
+            verdicts, receipts, sums = _demo(console, stop, events, seconds).run()
         except Stopped:
             console.print("interrupted; everything is stopped and removed")
             ctx.exit(INTERRUPTED)
     console.print(table(verdicts))
     console.print(receipts_table(receipts))
-    if receipts.right and all(verdict.right for verdict in verdicts):
-        arrived = shown(" every committed order arrived at least once, in order, every job ran, and no other.")
+    console.print(totals_table(sums))
+    if receipts.right and sums.right and all(verdict.right for verdict in verdicts):
+        arrived = shown(
+            " every committed order arrived at least once, in order, every job ran, and no other;"
+            " the stream table equals its query."
+        )
         console.print(shown("All is right:", "green") + arrived)
         return
     console.print(shown("Not right:", "bold red"), "see the red figures above.")
@@ -77,8 +84,20 @@ def _demo(console: Console, stop: Stop, events: int, seconds: float) -> Demo:
 
 def _set_up(connection: Connection, configs: dict[str, dict[str, str]]) -> None:
     outboxes.create(connection, OUTBOX)
+    execute(connection, "demo_table")
+    stream_tables.create(
+        connection,
+        totals.TABLE,
+        totals.QUERY,
+        schedule=totals.SCHEDULE,
+        refresh_mode="AUTO",
+        tier="hot",
+        initialize=True,
+    )
+    stream_tables.enable_outbox(connection, totals.TABLE)
     for name, config in configs.items():
-        pipelines.set_pipeline(connection, name, OUTBOX, pipelines.define(json.dumps(config)))
+        outbox = totals.OUTBOX if name == totals.PIPELINE else OUTBOX
+        pipelines.set_pipeline(connection, name, outbox, pipelines.define(json.dumps(config)))
     job_queues.create(connection, QUEUE)
 
 

@@ -160,6 +160,45 @@ def resume(name: str, postgres_url: str | None) -> None:
     say(f"resumed stream table {name}")
 
 
+@stream.command("enable-outbox")
+@_name
+@click.option("--outbox", metavar="NAME", help="The outbox; default: schema and table. Created if it does not exist.")
+@click.option("--retention-hours", type=click.IntRange(0), help="How long messages are kept; default: of the setting.")
+@postgres_option
+def enable_outbox(name: str, outbox: str | None, retention_hours: int | None, postgres_url: str | None) -> None:
+    """Has each refresh of a stream table publish what it changed.
+
+    \b
+    Exit codes: 0 enabled; 1 no such stream table, or it has another outbox; 2 wrong usage.
+
+    \b
+    Example:
+      relay stream enable-outbox region_totals
+    """
+    with database(load_settings(postgres_url=postgres_url), "stream") as connection:
+        enabled = operations.enable_outbox(connection, name, outbox=outbox, retention_hours=retention_hours)
+    say(f"stream table {name} publishes to outbox {enabled}")
+
+
+@stream.command("disable-outbox")
+@_name
+@click.option("--drop", "drop_outbox", is_flag=True, help="Drop the outbox and its messages too.")
+@postgres_option
+def disable_outbox(name: str, drop_outbox: bool, postgres_url: str | None) -> None:
+    """A stream table publishes no more. What was published is still delivered.
+
+    \b
+    Exit codes: 0 disabled; 1 no such stream table, or something reads the outbox; 2 wrong usage.
+
+    \b
+    Example:
+      relay stream disable-outbox region_totals
+    """
+    with database(load_settings(postgres_url=postgres_url), "stream") as connection:
+        operations.disable_outbox(connection, name, drop_outbox=drop_outbox)
+    say(f"stream table {name} publishes no more")
+
+
 @stream.command()
 @_name
 @click.option("--yes", is_flag=True, help="Do not ask.")

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from relay.errors import ConfigError, MigrationError
-from relay.operations.base import Connection, execute, rows, transaction
+from relay.operations.base import Connection, execute, one, rows, transaction
 from relay.reasons import reason_of
 
 
@@ -75,6 +75,18 @@ def refresh(connection: Connection, name: str) -> None:
 def resume(connection: Connection, name: str) -> None:
     """Raises ConfigError if there is no such stream table."""
     execute(connection, "stream_resume", name=name)
+
+
+def enable_outbox(
+    connection: Connection, name: str, *, outbox: str | None = None, retention_hours: int | None = None
+) -> str:
+    """Has each refresh publish what it changed; the name of the outbox. Raises ConfigError if it has another one."""
+    return str(one(connection, "stream_outbox_enable", name=name, outbox=outbox, retention_hours=retention_hours))
+
+
+def disable_outbox(connection: Connection, name: str, *, drop_outbox: bool = False) -> None:
+    """Raises ConfigError if there is no such stream table, or something reads the outbox that is to be dropped."""
+    execute(connection, "stream_outbox_disable", name=name, drop_outbox=drop_outbox)
 
 
 def drop(connection: Connection, name: str) -> None:

@@ -7,7 +7,9 @@ import signal
 import subprocess
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ import pytest
 from relay.local.demo.check import Arrivals, judge, percentile
 from relay.local.demo.orders import Ledger
 from relay.local.demo.receipts import Receipt, judge_receipts
+from relay.local.demo.totals import judge_totals
 from tests.cli.command import RELAY, environment, run, start
 from tests.cli.test_up import children, is_running
 from tests.waiting import wait_until
@@ -50,6 +53,10 @@ def test_it_delivers_everything_in_order_and_leaves_nothing(folder: Path) -> Non
     assert enqueued == succeeded > failed_first > 0
     for name in ("lost", "wrong number of attempts", "undone but there"):
         assert figures(done.stdout, name) == [0]
+    for name in ("orders miscounted", "rows unlike the query", "rows not rebuilt from changes"):
+        assert figures(done.stdout, name) == [0]
+    assert figures(done.stdout, "orders counted") == [400]
+    assert figures(done.stdout, "changes delivered")[0] > 1
     assert "  published " in done.stdout and "\x1b" not in done.stdout
     assert list(folder.glob("tide-demo-*")) == []
 
@@ -192,3 +199,26 @@ def test_a_job_that_is_lost_or_undone_or_ran_too_often_is_noticed() -> None:
     assert judge_receipts(ledger, right | {"order:5": Receipt("order:5", "dead_letter", 1)}).missing == 1
     assert judge_receipts(ledger, right | {"order:25": Receipt("order:25", "succeeded", 1)}).wrong_attempts == 1
     assert not judge_receipts(Ledger(), {}).right
+
+
+def change(message_id: int, inserted: list[tuple[str, int, str]], deleted: list[tuple[str, int, str]]) -> str:
+    """A line as the file has it."""
+
+    def rows(given: list[tuple[str, int, str]]) -> str:
+        return ", ".join(f'{{"customer": "{c}", "orders": {n}, "total": {total}}}' for c, n, total in given)
+
+    payload = f'{{"inserted": [{rows(inserted)}], "deleted": [{rows(deleted)}]}}'
+    return f'{{"message_id": {message_id}, "payload": {payload}}}\n'
+
+
+def test_a_stream_table_that_is_wrong_or_was_delivered_wrongly_is_noticed(ledger: Ledger) -> None:
+    ada, ada_before, bo = ("Ada", 2, Decimal("3.50")), ("Ada", 1, Decimal("1.25")), ("Bo", 1, Decimal(2))
+    table = Counter([ada, bo])
+    first = change(7, [("Ada", 1, "1.25"), ("Bo", 1, "2")], [])
+    second = change(9, [("Ada", 2, "3.50")], [("Ada", 1, "1.25")])
+    verdict = judge_totals(ledger, table, table, [first, second, first])
+    assert verdict.right and (verdict.orders, verdict.rows, verdict.changes) == (3, 2, 2)
+    assert judge_totals(ledger, table, Counter([ada_before, bo]), [first, second]).different == 2
+    assert judge_totals(ledger, table, table, [first]).not_rebuilt == 2
+    assert judge_totals(ledger, Counter([ada]), Counter([ada]), [first, second]).uncounted == 1
+    assert not judge_totals(Ledger(), Counter(), Counter(), []).right

@@ -1,5 +1,5 @@
-"""The system that `relay demo` runs: PostgreSQL, Redis, a scheduler, and workers that drain `orders` into two sinks and
-run the jobs."""
+"""The system that `relay demo` runs: PostgreSQL, Redis, a scheduler, and workers that drain `orders` into two sinks,
+refresh a stream table and deliver its changes, and run the jobs."""
 
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from relay.errors import NotConnected
-from relay.local.demo import receipts
+from relay.local.demo import receipts, totals
 from relay.local.demo.check import Arrivals, FileTail
 from relay.local.own_folder import private
 from relay.local.programs import Program, make_scheduler, make_workers
@@ -53,9 +53,17 @@ def fleet_settings(postgres_url: str, broker_url: str, folder: Path) -> Settings
     )  # fmt: skip
 
 
-def pipelines(out: Path) -> dict[str, dict[str, str]]:
+def pipelines(out: Path, totals_out: Path) -> dict[str, dict[str, str]]:
     """The configurations, by name."""
-    return {FILE_PIPELINE: {"sink_type": "file", "path": str(out)}, TERMINAL_PIPELINE: {"sink_type": "stdout"}}
+    return {
+        FILE_PIPELINE: {"sink_type": "file", "path": str(out)},
+        TERMINAL_PIPELINE: {"sink_type": "stdout"},
+        totals.PIPELINE: {"sink_type": "file", "path": str(totals_out)},
+    }
+
+
+def totals_file(folder: Path) -> Path:
+    return folder / "totals.jsonl"
 
 
 def logs(folder: Path) -> tuple[Path, Path]:

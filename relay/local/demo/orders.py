@@ -1,4 +1,7 @@
-"""What `relay demo` publishes: orders, by several writers, in every kind of transaction; some are rolled back."""
+"""What `relay demo` publishes: orders, by several writers, in every kind of transaction; some are rolled back.
+
+Each order is also a row of a table of the application's, of which a stream table is made.
+"""
 
 import json
 import random
@@ -78,6 +81,20 @@ class Ledger:
             self.undone.update(published.values())
 
 
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What a customer buys."""
+
+    number: int
+    customer: str
+    items: list[str]
+    total: float
+
+    @property
+    def payload(self) -> str:
+        return json.dumps({"order": self.number, "customer": self.customer, "items": self.items, "total": self.total})
+
+
 Enqueue = Callable[[Connection, list[int]], None]
 """Enqueues what is to be done for these orders, in the transaction of the connection."""
 
@@ -130,13 +147,13 @@ class Writer:
             query("publish_many"),
             {
                 "outbox": OUTBOX,
-                "payloads": [payload for payload, _ in orders],
-                "keys": [key for _, key in orders],
+                "payloads": [order.payload for order in orders],
+                "keys": [order.customer for order in orders],
                 "headers": ['{"type": "order.imported"}'] * len(orders),
             },
         ).fetchone()
         assert row is not None
-        self._enqueue(connection, numbers)
+        self._keep(connection, orders)
         return dict(zip(row[0], numbers, strict=True))
 
     def _with_savepoint(self, connection: Connection, numbers: list[int]) -> dict[int, int]:
@@ -152,19 +169,25 @@ class Writer:
             raise psycopg.Rollback(savepoint)
 
     def _publish(self, connection: Connection, number: int) -> int:
-        payload, key = self._order(number)
+        order = self._order(number)
         headers = '{"type": "order.created"}'
-        parameters = {"outbox": OUTBOX, "payload": payload, "headers": headers, "key": key}
+        parameters = {"outbox": OUTBOX, "payload": order.payload, "headers": headers, "key": order.customer}
         row = connection.execute(query("publish"), parameters).fetchone()
         assert row is not None
-        self._enqueue(connection, [number])
+        self._keep(connection, [order])
         return int(row[0])
 
-    def _order(self, number: int) -> tuple[str, str]:
+    def _keep(self, connection: Connection, orders: list[Order]) -> None:
+        """What the application does besides, in the same transaction."""
+        numbers = [order.number for order in orders]
+        customers, totals = [order.customer for order in orders], [order.total for order in orders]
+        connection.execute(query("demo_sold"), {"numbers": numbers, "customers": customers, "totals": totals})
+        self._enqueue(connection, numbers)
+
+    def _order(self, number: int) -> Order:
         customer = self._random.choice(CUSTOMERS)
         items = self._random.sample(GOODS, self._random.randint(1, 3))
-        total = self._random.randint(100, 99_999) / 100
-        return json.dumps({"order": number, "customer": customer, "items": items, "total": total}), customer
+        return Order(number, customer, items, self._random.randint(100, 99_999) / 100)
 
     def _pause(self) -> None:
         """Transactions end in a different order than they began; a few are slow."""

@@ -19,6 +19,7 @@ from relay.local.demo.check import Arrivals, Verdict, judge
 from relay.local.demo.fleet import Fleet
 from relay.local.demo.orders import WRITERS, Budget, Ledger, Writer
 from relay.local.demo.receipts import Receipt, ReceiptVerdict, enqueue, judge_receipts
+from relay.local.demo.totals import TotalsVerdict, delivered_lines, judge_totals, read_totals
 from relay.local.servers import EmbeddedPostgres, EmbeddedRedis, postgres_group
 from relay.process.stop import Stop
 from relay.settings import Settings
@@ -27,6 +28,7 @@ START_SECONDS = 60.0
 # After the last commit, everything must have arrived within this time.
 ARRIVAL_SECONDS = 30.0
 POLL_SECONDS = 0.02
+SLOW_POLL_SECONDS = 0.2
 
 
 class Stopped(Exception):
@@ -47,7 +49,7 @@ class Demo:
     seconds: float
     stop: Stop
     set_up: Callable[[Connection, dict[str, dict[str, str]]], None]
-    """Creates the outbox, and these pipelines by name and configuration."""
+    """Creates the outbox and the stream table, and these pipelines by name and configuration."""
     is_idle: Callable[[Connection], bool]
     """Whether each pipeline was drained once."""
     tell: Callable[[str], None]
@@ -58,13 +60,17 @@ class Demo:
     show_log: Callable[[Path], None]
     """Gets the log of a program when something is not right."""
 
-    def run(self) -> tuple[list[Verdict], ReceiptVerdict]:
-        """How each pipeline did, and the jobs. Raises Stopped, or RelayError if a part does not start or dies."""
+    def run(self) -> tuple[list[Verdict], ReceiptVerdict, TotalsVerdict]:
+        """How each pipeline did, the jobs, and the stream table.
+
+        Raises Stopped, or RelayError if a part does not start or dies.
+        """
         with _folder() as folder, ExitStack() as stack:
             try:
                 settings, fleet = self._start(stack, folder)
                 ledger = self._publish(settings, fleet)
                 receipts = self._judge_receipts(settings, ledger)
+                totals = self._judge_totals(settings, ledger, fleets.totals_file(folder))
                 fleet.stop()
                 verdicts = [judge(ledger, arrivals) for arrivals in fleet.arrivals]
             except RelayError:
@@ -72,20 +78,22 @@ class Demo:
                     raise Stopped from None
                 self._show_logs(folder)
                 raise
-            if not (receipts.right and all(verdict.right for verdict in verdicts)):
+            if not (receipts.right and totals.right and all(verdict.right for verdict in verdicts)):
                 self._show_logs(folder)
-            return verdicts, receipts
+            return verdicts, receipts, totals
 
     def _start(self, stack: ExitStack, folder: Path) -> tuple[Settings, Fleet]:
         self._step("starting PostgreSQL and Redis in a temporary folder")
         postgres = stack.enter_context(EmbeddedPostgres(folder / "postgres"))
         redis = stack.enter_context(EmbeddedRedis(folder / "redis"))
-        self._step("applying the schema, creating the outbox orders, two pipelines and a queue of jobs")
+        self._step(
+            "applying the schema, creating the outbox orders, a stream table, three pipelines and a queue of jobs"
+        )
         migrate(postgres.url)
         out = folder / "orders.jsonl"
         settings = fleets.fleet_settings(postgres.url, redis.url, folder)
         with closing(connect(settings, "tide-relay demo")) as connection:
-            self.set_up(connection, fleets.pipelines(out))
+            self.set_up(connection, fleets.pipelines(out, fleets.totals_file(folder)))
             self._step("starting relay-scheduler and dramatiq relay.workers")
             fleet = fleets.make_fleet(settings, stack, folder, out)
             stack.callback(fleet.stop)
@@ -138,6 +146,17 @@ class Demo:
                 if late or all(receipt.state not in ("pending", "leased") for receipt in found):
                     return judge_receipts(ledger, {receipt.label: receipt for receipt in found})
                 if self.stop.wait(POLL_SECONDS):
+                    raise Stopped
+
+    def _judge_totals(self, settings: Settings, ledger: Ledger, file: Path) -> TotalsVerdict:
+        """Waits until the last refresh has arrived, or should have."""
+        with closing(connect(settings, "tide-relay demo")) as connection:
+            while True:
+                late = time.monotonic() > ledger.last_commit_at + ARRIVAL_SECONDS
+                verdict = judge_totals(ledger, *read_totals(connection), delivered_lines(file))
+                if late or verdict.right:
+                    return verdict
+                if self.stop.wait(SLOW_POLL_SECONDS):
                     raise Stopped
 
     def _show_logs(self, folder: Path) -> None:

@@ -15,6 +15,7 @@ from rich.text import Text
 from relay.local.demo.check import Arrivals, Verdict, recent_p50_ms
 from relay.local.demo.orders import Budget, Ledger
 from relay.local.demo.receipts import QUEUE, ReceiptVerdict
+from relay.local.demo.totals import TABLE, TotalsVerdict
 
 BARS = " ▁▂▃▄▅▆▇█"
 SAMPLE_SECONDS = 0.25
@@ -131,9 +132,6 @@ def table(verdicts: Sequence[Verdict]) -> Table:
 
 def receipts_table(verdict: ReceiptVerdict) -> Table:
     """What was measured of the jobs."""
-    shown = Table(title="What was enqueued in the same transactions, and what ran", title_justify="left")
-    shown.add_column("")
-    shown.add_column(QUEUE, justify="right")
     lines = {
         "enqueued": (verdict.enqueued, False),
         "undone": (verdict.rolled_back, False),
@@ -143,8 +141,29 @@ def receipts_table(verdict: ReceiptVerdict) -> Table:
         "wrong number of attempts": (verdict.wrong_attempts, True),
         "undone but there": (verdict.uncommitted, True),
     }
-    for name, (value, must_be_zero) in lines.items():
-        shown.add_row(name, Text(str(value), style=_style(value, must_be_zero)))
+    return _figures("What was enqueued in the same transactions, and what ran", QUEUE, lines)
+
+
+def totals_table(verdict: TotalsVerdict) -> Table:
+    """What was measured of the stream table."""
+    lines = {
+        "orders counted": (verdict.orders, False),
+        "rows": (verdict.rows, False),
+        "changes delivered": (verdict.changes, False),
+        "orders miscounted": (verdict.uncounted, True),
+        "rows unlike the query": (verdict.different, True),
+        "rows not rebuilt from changes": (verdict.not_rebuilt, True),
+    }
+    return _figures("What was kept equal to its query, and delivered as it changed", TABLE, lines)
+
+
+def _figures(title: str, name: str, lines: dict[str, tuple[int, bool]]) -> Table:
+    """Figures of one thing, and whether each must be 0."""
+    shown = Table(title=title, title_justify="left")
+    shown.add_column("")
+    shown.add_column(name, justify="right")
+    for label, (value, must_be_zero) in lines.items():
+        shown.add_row(label, Text(str(value), style=_style(value, must_be_zero)))
     return shown
 
 

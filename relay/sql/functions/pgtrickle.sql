@@ -12,6 +12,7 @@ begin atomic
     select coalesce((select o.name from tide.outbox o where o.name = outbox_of.name),
                     (select o.name from tide.table_outbox t join tide.outbox o on o.outbox_id = t.outbox_id
                       where t.source = outbox_of.source),
+                    (select o.name from tide.stream s join tide.outbox o on o.outbox_id = s.outbox_id where s.relation = outbox_of.source),
                     outbox_of.name);
 end;
 comment on function tide.outbox_of is 'The outbox of that name, else that of the table, else the name, which is of no outbox.';
@@ -23,12 +24,19 @@ comment on function pgtrickle.outbox_of is 'The outbox of that name, or of the t
 
 create or replace function pgtrickle.enable_outbox(table_name text, retention_hours int default null) returns text
 language sql
-begin atomic select tide.table_outbox_enable(table_name::regclass, retention_hours => retention_hours); end;
-comment on function pgtrickle.enable_outbox is 'Makes a table an outbox: each statement that changes it is published. Returns the name of the outbox.';
+begin atomic
+    select case when tide.is_stream_table(table_name::regclass) then tide.stream_outbox_enable(table_name, retention_hours => retention_hours)
+                else tide.table_outbox_enable(table_name::regclass, retention_hours => retention_hours) end;
+end;
+comment on function pgtrickle.enable_outbox is
+    'Has each refresh of a stream table, or each statement that changes another table, publish what it changed. Returns the name of the outbox.';
 
 create or replace function pgtrickle.disable_outbox(table_name text) returns void
 language sql
-begin atomic select tide.table_outbox_disable(table_name::regclass); end;
+begin atomic
+    select tide.stream_outbox_disable(table_name) where tide.is_stream_table(table_name::regclass);
+    select tide.table_outbox_disable(table_name::regclass) where not tide.is_stream_table(table_name::regclass);
+end;
 comment on function pgtrickle.disable_outbox is 'The table publishes no more. What was published is still delivered.';
 
 create or replace function pgtrickle.outbox_status(

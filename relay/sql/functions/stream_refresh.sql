@@ -93,12 +93,13 @@ create or replace function tide.stream_refresh(
 )
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
-    line    tide.stream;
-    state   tide.stream_state;
-    plan    tide.stream_plan;
-    choice  tide.stream_choice;
-    done    tide.stream_done;
-    started timestamptz := clock_timestamp();
+    line      tide.stream;
+    state     tide.stream_state;
+    plan      tide.stream_plan;
+    choice    tide.stream_choice;
+    done      tide.stream_done;
+    started   timestamptz := clock_timestamp();
+    refreshed bigint;
 begin
     if current_setting('transaction_isolation') not in ('repeatable read', 'serializable') then
         raise exception 'a stream table is refreshed in a transaction that is REPEATABLE READ' using
@@ -109,6 +110,9 @@ begin
     select * into state from tide.stream_state s where s.stream_id = line.stream_id for update;
     select * into plan from tide.stream_plan p where p.stream_id = line.stream_id and p.kind is not null;
     choice := tide.stream_choose(line, state, plan);
+    if choice.action <> 'NO_DATA' then
+        perform tide.stream_told_make(line);
+    end if;
     if choice.action = 'DIFFERENTIAL' then
         begin
             done := tide.stream_differential(line, plan, choice);
@@ -133,13 +137,19 @@ begin
     rows_updated := done.updated;
     rows_deleted := done.deleted;
     missing := choice.missing;
-    perform tide.stream_refreshed(line, choice, coalesce(rows_inserted, 0), coalesce(rows_updated, 0), coalesce(rows_deleted, 0), started);
+    refreshed := tide.stream_refreshed(line, choice, coalesce(rows_inserted, 0), coalesce(rows_updated, 0), coalesce(rows_deleted, 0), started);
+    if line.outbox_id is not null and action <> 'NO_DATA' then
+        perform tide.stream_publish(line, refreshed);
+    end if;
 end $$;
 
+-- Writes down what a refresh did; its number in the history, if it did anything.
 create or replace function tide.stream_refreshed(
     line tide.stream, choice tide.stream_choice, rows_inserted bigint, rows_updated bigint, rows_deleted bigint, started timestamptz
-) returns void
+) returns bigint
 language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+    refreshed bigint;
 begin
     -- What this transaction itself changed in the sources is not visible in its snapshot, but was read: no frontier tells that.
     update tide.stream_state s
@@ -151,8 +161,10 @@ begin
         insert into tide.stream_history (stream_id, started_at, action, strategy, reason, source_rows, rows_inserted, rows_updated, rows_deleted,
                                          milliseconds)
         values (line.stream_id, started, choice.action, choice.strategy, choice.reason, choice.source_rows, rows_inserted, rows_updated, rows_deleted,
-                extract(epoch from clock_timestamp() - started) * 1000);
+                extract(epoch from clock_timestamp() - started) * 1000)
+        returning refresh_id into refreshed;
     end if;
+    return refreshed;
 end $$;
 
 -- A refresh failed. After three in a row nothing is tried any more until someone resumes it: true then.

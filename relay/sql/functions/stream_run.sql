@@ -44,7 +44,8 @@ begin
         source := 'new_';
     end if;
     done := tide.stream_run(line, tide.stream_counted(array[before, tide.stream_write_text(line, plan, format(
-        'select %1$s, 1::bigint as "__w" from %2$s union all select %1$s, -1 from %3$s', names, source, line.relation))], 'false'));
+        'select %1$s, 1::bigint as "__w" from %2$s union all select %1$s, -1 from %3$s', names, source, line.relation)), tide.stream_told_text(line)],
+        'false'));
     if starts_with(source, 'pg_temp.') then
         execute format('drop table %s', source);
     end if;
@@ -59,11 +60,11 @@ declare
     names text := (select string_agg(format('%I', n), ', ') from unnest(tide.stream_key_names(line, null)) n);
 begin
     if plan.kind = 'rows' then
-        return tide.stream_run(line, tide.stream_counted(choice.deltas || tide.stream_write_text(line, plan, kept), 'false'));
+        return tide.stream_run(line, tide.stream_counted(choice.deltas || tide.stream_write_text(line, plan, kept) || tide.stream_told_text(line), 'false'));
     end if;
     return tide.stream_run(line, tide.stream_counted(
         choice.deltas || tide.stream_state_text(line.stream_id, plan, kept) || tide.stream_write_text(line, plan, format(
-            'select %1$s, 1::bigint as "__w" from new_ union all select %1$s, -1 from old_', names)),
+            'select %1$s, 1::bigint as "__w" from new_ union all select %1$s, -1 from old_', names)) || tide.stream_told_text(line),
         tide.stream_unsound_text(line.stream_id, plan.groups)));
 end $$;
 

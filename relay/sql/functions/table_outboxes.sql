@@ -34,6 +34,10 @@ begin
         refusal := 'part of a tree of inheritance';
         advice := 'Statements on one of its tables change rows of others. Use declarative partitioning.';
     end if;
+    if refusal is null and tide.is_stream_table(source) then
+        refusal := 'a stream table';
+        advice := format('Have each of its refreshes publish what it changed: select tide.stream_outbox_enable(%L);', source::regclass::text);
+    end if;
     if refusal is null and exists (select from pg_partition_tree(source) p join pg_class c on c.oid = p.relid where c.relkind = 'f') then
         refusal := 'partitioned, with a foreign table as a partition';
     end if;
@@ -227,6 +231,11 @@ begin
     if sources is not null then
         raise exception 'outbox "%" is that of tables: %', old.name, sources using
             errcode = 'dependent_objects_still_exist', hint = 'Let them be no outboxes first: select tide.table_outbox_disable(...);';
+    end if;
+    select string_agg(s.name, ', ' order by s.name) into sources from tide.stream s where s.outbox_id = old.outbox_id;
+    if sources is not null then
+        raise exception 'outbox "%" is that of stream tables: %', old.name, sources using
+            errcode = 'dependent_objects_still_exist', hint = 'Let them have no outbox first: select tide.stream_outbox_disable(...);';
     end if;
     return old;
 end $$;

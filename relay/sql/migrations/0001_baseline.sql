@@ -736,6 +736,7 @@ create table tide.stream (
     always_reason text,
     full_reason   text,
     settings      jsonb not null,
+    outbox_id     int references tide.outbox,
     created_at    timestamptz not null default now()
 );
 comment on column tide.stream.name is 'Schema and table, as PostgreSQL quotes them.';
@@ -743,6 +744,7 @@ comment on column tide.stream.daily is 'Whether the query reads current_date, so
 comment on column tide.stream.always_reason is 'Why changes of its sources do not tell whether its result changed, so that it is computed each time.';
 comment on column tide.stream.full_reason is 'Why changes of its sources are not captured row by row, so that a refresh computes it all.';
 comment on column tide.stream.settings is 'The settings of the session that created it by which functions read and write values.';
+comment on column tide.stream.outbox_id is 'Where each refresh publishes what it changed; null: nowhere.';
 
 -- Where each stands: written by each refresh.
 create table tide.stream_state (
@@ -958,8 +960,9 @@ select p.kind, 'function', unnest(p.names)
         'stream_rows_waiting', 'stream_run', 'stream_same_text', 'stream_source_reason', 'stream_sources_read', 'stream_state_text', 'stream_to_plan',
         'stream_tree_ids', 'stream_trigger_text', 'stream_triggers', 'stream_unplanned', 'stream_unsound_text', 'stream_view',
         'stream_views', 'stream_waiting', 'stream_waits_for_more', 'stream_wanted', 'stream_wants_rows', 'stream_why_full',
-        'stream_write_text']),
-    ('admin', array['create_stream_table', 'stream_create', 'drop_stream_table', 'alter_stream_table', 'stream_forget']),
+        'stream_write_text', 'stream_told_make', 'stream_told_text', 'stream_publish', 'stream_publish_chunk']),
+    ('admin', array['create_stream_table', 'stream_create', 'drop_stream_table', 'alter_stream_table', 'stream_forget', 'is_stream_table',
+        'stream_outbox_enable', 'stream_outbox_disable']),
     ('operator', array['refresh_stream_table', 'resume_stream_table']),
     ('relay', array['stream_refresh', 'stream_prepare', 'stream_describe', 'stream_read', 'stream_keep', 'stream_keep_change',
         'stream_failed', 'stream_behind', 'stream_clean', 'stream_tables']),

@@ -491,6 +491,14 @@ select tide.refresh_stream_table(%(name)s)
 -- Has a stream table refreshed again that was suspended.
 select tide.resume_stream_table(%(name)s)
 
+-- name: stream_outbox_enable
+-- Has each refresh of a stream table publish what it changed; the name of the outbox.
+select tide.stream_outbox_enable(%(name)s, %(outbox)s, %(retention_hours)s)
+
+-- name: stream_outbox_disable
+-- A stream table publishes no more.
+select tide.stream_outbox_disable(%(name)s, %(drop_outbox)s)
+
 -- name: stream_drop
 -- Drops a stream table.
 select tide.drop_stream_table(%(name)s)

@@ -21,6 +21,7 @@ PAGES = (
             "table-outboxes",
             "jobs-sql",
             "stream-tables",
+            "stream-outboxes",
             "permissions",
         )
     ),

@@ -265,3 +265,13 @@ def test_a_pipeline_that_names_another_group_is_released_and_not_taken_back(db, 
     one.discover()
     one.share()
     assert NAMES[0] not in one.owned
+
+
+def test_a_pipeline_that_lies_in_another_slot_now_is_released_until_the_lock_of_that_is_taken(db, one):
+    config = '{"sink_type": "memory", "relay_group_id": "default"}'
+    db.execute("select tide.relay_set_outbox(%s, 'orders', %s::jsonb)", [NAMES[0], config])
+    one.discover()
+    assert NAMES[0] not in one.owned and one.session.unowned(NAMES) == [NAMES[0]]
+    one.share()  # lets go of the slot that is empty now
+    one.share()
+    assert NAMES[0] in one.owned and one.session.unowned(NAMES) == []

@@ -30,7 +30,7 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
                            from unnest(i.indkey::int2[]) with ordinality k (number, place)
                            join pg_attribute a on a.attrelid = i.indrelid and a.attnum = k.number
                           where k.place <= i.indnkeyatts) keys
-     where i.indrelid = source and i.indisunique and i.indisvalid and i.indpred is null and i.indexprs is null and keys.never_null
+     where i.indrelid = source and i.indisunique and i.indisvalid and i.indimmediate and i.indpred is null and i.indexprs is null and keys.never_null
      order by i.indisprimary desc, cardinality(keys.names), i.indexrelid
      limit 1
 $$;

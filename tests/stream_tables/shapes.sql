@@ -483,3 +483,16 @@ select p.id, array(select s.note::text from sales s where s.person_id = p.id) as
 
 select id, team from people where score > 5 union all select id, team from sales order by 1, 2
 --> rows, rows may repeat: linear
+
+select p.id, q.m from people p join (select item, max(price) as m from prices group by item) q on q.item = p.city
+--> rows, by id: people linear, prices full, people+prices full; by form of price
+
+select p.id, q.m::text as m from people p join (select item, max(price) as m from prices group by item) q
+  on q.item = p.city
+--> full: it has a subquery with more than one right answer, such as LIMIT without a total order
+
+select p.id, (select max(r.price) from prices r where r.item = p.city)::text as m from people p
+--> full: it has a subquery with more than one right answer, such as LIMIT without a total order
+
+select p.id from people p where 2 < (select max(r.price) from prices r where r.item = p.city)
+--> rows, by id: people linear, prices full, people+prices full; by form of price

@@ -44,6 +44,9 @@ def _refuse(described: Described) -> None:
         raise Unsupported(described.reason)
     if not described.sources:
         raise Unsupported("it reads no table")
+    for each in described.columns:
+        if not each.deterministic:
+            raise Unsupported(f"column {each.name} has a collation by which texts that differ are equal")
     for source in described.sources:
         for each in source.columns:
             if each.name not in source.captured:

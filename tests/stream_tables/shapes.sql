@@ -1,3 +1,5 @@
+-- Queries over the tables of tables.py, each with its line: see shapes.py. A query has as many lines as it needs.
+
 select id, team, city from people where score > 3
 --> rows, by id: linear
 
@@ -51,6 +53,8 @@ select s.amount from people p left join sales s on s.person_id = p.id
 
 select p.city, count(s.id) as n from people p left join sales s on s.person_id = p.id and s.team > 3 group by p.city
 --> state, by city: people linear, sales two states, people+sales two states
+
+-- Subqueries in conditions.
 
 select id, team from people p where exists (select 1 from sales s where s.person_id = p.id and s.amount > 5)
 --> rows, by id: people linear, sales keyed, people+sales keyed
@@ -120,6 +124,8 @@ select id, team, score from people order by score desc, id limit 5
 select team, sum(score) as s from people group by team order by s desc, team limit 3
 --> full: it has LIMIT or OFFSET
 
+-- Subqueries in FROM.
+
 select q.city, count(*) as n from (select p.city, s.amount from people p join sales s on p.team = s.team where
   s.amount > 2) q group by q.city
 --> state, by city: linear
@@ -148,6 +154,8 @@ select team from people union all select team from sales
 
 select team from people except select team from sales
 --> full: Except is not understood yet
+
+-- WITH and views.
 
 with q as (select team, count(*) as n from people group by team) select n from q
 --> full: public.people is read in a subquery or an outer join, and no column joins all of it to a column outside
@@ -293,6 +301,8 @@ select p.city, sum(amount) as s from people p full join sales s on p.id = s.pers
 select exists (select 1 from sales s where s.person_id = p.id) as e, count(*) as n from people p group by 1
 --> full: it has a subquery beside aggregates
 
+-- Numerics of any scale, floats, JSON.
+
 select item, sum(price) as s, count(price) as n from prices group by item
 --> state, by item: linear
 
@@ -388,7 +398,7 @@ select p.id, q.top from people p left join (select distinct on (person_id) perso
 
 select q.team, q.place from (select team, row_number() over (partition by team order by id) as place from people) q
   where q.place <= 2
---> full: public.people is read in a subquery or an outer join, and no column joins all of it to a column outside
+--> full: it has a subquery with more than one right answer, such as LIMIT without a total order
 
 select v.x, count(*) as n from (values (1), (2), (3)) v(x) join people p on p.team = v.x group by v.x
 --> state, by x: linear
@@ -444,3 +454,45 @@ select v.pages, count(*) as n from visits v where exists (select 1 from sales s 
 
 select pages from visits v where not exists (select 1 from visits w where w.team = v.team and w.pages > v.pages)
 --> rows, rows may repeat: two states
+
+-- Subqueries that may have several answers.
+
+select p.id, (select string_agg(s.note, ',') from sales s where s.person_id = p.id) as l from people p
+--> rows, by id: keyed
+
+select p.id, (select string_agg(s.note, ',' order by s.id) from sales s where s.person_id = p.id) as l from people p
+--> rows, by id: people linear, sales keyed, people+sales keyed
+
+select p.city, (select string_agg(s.note, ',') from sales s where s.person_id = p.id) as l from people p
+--> full: it has a subquery with more than one right answer, such as LIMIT without a total order
+
+select p.id, q.team from people p join (select team from sales order by amount limit 3) q on q.team = p.team
+--> full: it has a subquery with more than one right answer, such as LIMIT without a total order
+
+select p.id, q.team from people p join (select team from sales order by amount, id limit 3) q on q.team = p.team
+--> rows, rows may repeat: people linear, sales full, people+sales full
+
+select p.id, (select sum(v.pages * 0.1::float8) from visits v where v.team = p.team) as s from people p
+--> full: it has a subquery with more than one right answer, such as LIMIT without a total order
+
+select p.id, array(select s.id from sales s where s.person_id = p.id order by s.id) as l from people p
+--> rows, by id: people linear, sales keyed, people+sales keyed
+
+select p.id, array(select s.note::text from sales s where s.person_id = p.id) as l from people p
+--> rows, by id: keyed
+
+select id, team from people where score > 5 union all select id, team from sales order by 1, 2
+--> rows, rows may repeat: linear
+
+select p.id, q.m from people p join (select item, max(price) as m from prices group by item) q on q.item = p.city
+--> rows, by id: people linear, prices full, people+prices full; by form of price
+
+select p.id, q.m::text as m from people p join (select item, max(price) as m from prices group by item) q
+  on q.item = p.city
+--> full: it has a subquery with more than one right answer, such as LIMIT without a total order
+
+select p.id, (select max(r.price) from prices r where r.item = p.city)::text as m from people p
+--> full: it has a subquery with more than one right answer, such as LIMIT without a total order
+
+select p.id from people p where 2 < (select max(r.price) from prices r where r.item = p.city)
+--> rows, by id: people linear, prices full, people+prices full; by form of price

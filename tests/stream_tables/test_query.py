@@ -12,7 +12,7 @@ REFUSED = {
     "select id from people order by id limit 3": "it has LIMIT or OFFSET",
     "select id from people offset 3": "it has LIMIT or OFFSET",
     "select id from people union select id from sales": "it has a set operation other than UNION ALL",
-    "select id from people union all select id from sales order by 1": "it sorts or limits a UNION ALL",
+    "select id from people union all select id from sales limit 1": "it has LIMIT or OFFSET",
     "with recursive r(n) as (select 1 union all select n + 1 from r where n < 3) select r.n, p.id from r, people p":
         "it has WITH RECURSIVE",
     "select p.id, s.id as sale from people p full join sales s on s.person_id = p.id": "it has a FULL JOIN",

@@ -3,6 +3,7 @@
 import json
 import random
 
+import psycopg
 import pytest
 
 from tests.cli.command import invoke
@@ -150,6 +151,36 @@ def test_a_worker_that_is_killed_within_a_refresh_costs_nothing(fleet, pipelines
     pipelines.run("insert into orders values ('south', 1)")
     workers.start()
     wait_until(lambda: pipelines.run("select count(*) from sums") == [(2,)], 40, "both rows are there")
+
+
+def test_a_worker_that_is_killed_while_it_follows_changes_leaves_nothing_half_done(fleet, pipelines):
+    pipelines.run("create table orders (order_id int primary key, amount int)")
+    pipelines.run("insert into orders values (1, 1)")
+    pipelines.run("""
+        create function slow(n int) returns int language plpgsql immutable set search_path = pg_catalog as
+        $$ begin if n = 7 then perform pg_advisory_xact_lock(7); end if; return n; end $$
+    """)
+    fleet.scheduler()
+    workers = fleet.workers()
+    fleet.wait_ready()
+    pipelines.run(
+        "select tide.create_stream_table('found', %s, schedule => '100ms')",
+        "select order_id, public.slow(amount) as amount from orders",
+    )
+    wait_until(lambda: pipelines.run("select count(*) from found") == [(1,)], 20, "it is filled")
+    assert pipelines.run("select effective_mode from tide.stream_tables()") == [("DIFFERENTIAL",)]
+    with psycopg.connect(pipelines.url) as holder:
+        holder.execute("select pg_advisory_lock(7)")
+        pipelines.run("insert into orders select n, 7 from generate_series(2, 3) n")
+        waiting = "select count(*) from pg_locks where locktype = 'advisory' and objid = 7 and not granted"
+        wait_until(lambda: pipelines.run(waiting) == [(1,)], 20, "a refresh is under way")
+        workers.kill()
+        pipelines.run("update orders set amount = 5 where order_id = 1")
+    assert pipelines.run("select * from found") == [(1, 1)]
+    workers.start()
+    wait_until(lambda: pipelines.run("select count(*) from found where amount in (5, 7)") == [(3,)], 40, "all is there")
+    actions = pipelines.run("select action, count(*) from tide.stream_history group by 1 order by 1")
+    assert actions == [("DIFFERENTIAL", 1), ("FULL", 1)]
 
 
 def test_the_command_line_creates_shows_and_drops(streams):

@@ -36,7 +36,11 @@ def write(url, seed):
                         with connection.transaction(force_rollback=chance.random() < 0.2):
                             _change(connection, chance, seed * 1000 + number)
                         connection.execute("select pg_sleep(%s)", [chance.choice([0, 0, 0.002, 0.03])])
-            except (psycopg.errors.SerializationFailure, psycopg.errors.DeadlockDetected):
+            except (
+                psycopg.errors.SerializationFailure,
+                psycopg.errors.DeadlockDetected,
+                psycopg.errors.UniqueViolation,
+            ):
                 pass  # another writer was faster: nothing of this one is there
 
 

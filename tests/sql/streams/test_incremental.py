@@ -119,12 +119,12 @@ def test_changes_that_come_to_nothing_are_no_refresh(connection):
     assert behind(connection, "found") is None
 
 
-def test_triggers_of_the_table_see_updates_as_updates(connection):
+def test_triggers_of_the_table_see_updates_as_updates_and_their_own_names(connection):
     planned(connection, SUMS)
     connection.execute("""
         create table seen (what text, region text);
         create function see() returns trigger language plpgsql as
-        'begin insert into public.seen values (tg_op, new.region); return null; end';
+        'begin insert into seen values (tg_op, new.region); return null; end';
         create trigger see after insert or update or delete on found for each row execute function see();
     """)
     connection.execute("insert into orders values (9, 'north', 1), (10, 'west', 1)")

@@ -2,6 +2,8 @@
 
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
+# What one program has compiled, the next hundred do not compile again, wherever that is off.
+unexport PYTHONDONTWRITEBYTECODE
 
 UV_VERSION := 0.13.8
 # uv lives apart from .venv, which holds what the lock names and nothing else.

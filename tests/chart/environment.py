@@ -32,6 +32,7 @@ def _make(home: Path) -> None:
     _run(sys.executable, "-m", "venv", str(new))
     _run(
         str(new / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps",
+        "--no-compile",  # only a small part of it is ever imported
         # helm-sdkpy asks for 3.12 and works from 3.11 on: it is a library in Go and a thin front of plain Python.
         "--ignore-requires-python", "--requirement", str(_REQUIREMENTS),
     )  # fmt: skip

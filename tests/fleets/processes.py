@@ -17,6 +17,7 @@ from typing import TypeVar
 
 from relay.local.server_process import free_port
 from tests.faults.audit import FOREVER_NS, Span
+from tests.fleets.forked import Forked, can_be_forked, fork
 from tests.paths import REACH, ROOT
 from tests.waiting import wait_until
 
@@ -34,13 +35,16 @@ class RelayProcess:
         self.fleet, self.name, self.port = fleet, name, port
         self._command, self._environment = command, environment
         self.log = fleet.folder / f"{name}.log"
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[bytes] | Forked | None = None
         self._log_start = 0
 
     def start(self) -> None:
         """Does not wait: see `wait_ready`."""
         with self.log.open("ab") as output:
             self._log_start = output.tell()
+            if can_be_forked(self._command, self._environment, self.fleet.root):
+                self._process = fork(self._command, self._environment, output)
+                return
             self._process = subprocess.Popen(
                 self._command,
                 env=self._environment,

@@ -11,7 +11,9 @@ from tests.sql.support import make_outbox, make_pipeline, publish_many, relay_se
 
 pytestmark = pytest.mark.each_postgres
 
-NEEDED_MANY = "select tide.outbox_publish('orders', to_jsonb(repeat('x', 50))) from generate_series(1, %s)"
+NEEDED_MANY = """
+    select tide.outbox_publish_many(
+        'orders', (select array_agg(to_jsonb(repeat('x', 50))) from generate_series(1, %s)))"""
 
 
 @pytest.fixture
@@ -26,9 +28,7 @@ def stale(database):
         owner.execute("analyze tide.message")
         owner.execute("alter table tide.message_1_40000 set (autovacuum_enabled = off)")
         owner.execute("select setval(ids, 40030) from tide.outbox")
-        owner.execute("begin")
-        owner.execute("select count(*) from (" + NEEDED_MANY + ") x", [19_000])
-        owner.execute("commit")
+        owner.execute(NEEDED_MANY, [19_000])
         owner.execute("select setval(ids, 100030) from tide.outbox")
     with relay_session(database.url) as session:
         session.execute("select set_config('tide.horizon', '100030', false)")

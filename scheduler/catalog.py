@@ -17,7 +17,7 @@ from relay.pipelines.streams import parse_stream
 from relay.process.metrics import PipelineLabels
 from relay.process.unforeseen import described, log_bug
 from scheduler.chores import Pieces, pages
-from scheduler.state import Spec
+from scheduler.state import Refreshes, Spec
 from scheduler.statements import Statements
 
 log = structlog.get_logger(__name__)
@@ -138,13 +138,16 @@ def _jobs(row: dict[str, Any], values: dict[str, Any]) -> Spec:
 
 
 def _stream(row: dict[str, Any], values: dict[str, Any]) -> Spec:
-    return _spec(row, parse_stream(values), "stream", drained=True)
+    config = parse_stream(values)
+    return _spec(row, config, "stream", drained=True, refreshes=Refreshes(config.poll_interval_ms / 1000))
 
 
 _READERS = {"forward": _forward, "reverse": _reverse, "jobs": _jobs, "stream": _stream}
 
 
-def _spec(row: dict[str, Any], pipeline: Pipeline, backend: str, *, drained: bool) -> Spec:
+def _spec(
+    row: dict[str, Any], pipeline: Pipeline, backend: str, *, drained: bool, refreshes: Refreshes | None = None
+) -> Spec:
     return Spec(
         name=row["name"],
         outbox=row["outbox"] or "",
@@ -154,4 +157,5 @@ def _spec(row: dict[str, Any], pipeline: Pipeline, backend: str, *, drained: boo
         labels=PipelineLabels(row["name"], row["direction"], backend),
         group=pipeline.relay_group_id or "",
         drained=drained,
+        refreshes=refreshes,
     )

@@ -26,7 +26,7 @@ PIPELINES = 50
 POLLED = 250
 FOLLOWED = 1000
 # Where more sleep, their timers wait longer: the bell wakes them, and the timer is for what rang none. Not those of
-# queues, where a job becomes due without a bell, and of stream tables, which have no other.
+# queues, where a job becomes due without a bell. Stream tables have a schedule instead.
 POLLED_A_SECOND = 2000
 # Of one turn: some 10 ms; then it hears what happened meanwhile. A number, because all of a turn takes longer where the
 # processor is busy.
@@ -234,6 +234,7 @@ class Ownership:
             self._session.release(lost)
             for name in lost:
                 self._drop(name)
+        begun = self._begun([state for state in pipelines if state.spec.name in found])
         for state in pipelines:
             row = found.get(state.spec.name)
             if row is None:
@@ -244,11 +245,16 @@ class Ownership:
             if state.phase == "draining":
                 log.warning("drain lost", pipeline=state.spec.name, epoch=state.epoch, drain=state.number)
                 self._metrics.lost_drains.labels(*state.spec.labels).inc()
-            state.claimed(row.epoch, row.retry_seconds, now)
+            state.claimed(row.epoch, row.retry_seconds, now, begun.get(state.spec.name))
         if len(self._owned) > STARTS:
             behind = self._session.behind([state.spec.name for state in pipelines if state.starts])
             for name in behind:
                 self._owned[name].precedes(now)
+
+    def _begun(self, pipelines: list[OwnedState]) -> dict[str, float]:
+        """How long ago the last refresh began, of those that are stream tables and wait for their schedule."""
+        streams = [state for state in pipelines if state.spec.refreshes]
+        return self._session.refreshes_begun(_names(streams)) if streams else {}
 
     def _poll(self, pipelines: list[OwnedState], now: float) -> None:
         """The timer: one question to the database for all that are due."""
@@ -257,7 +263,7 @@ class Ownership:
         behind = self._session.behind(_names(pipelines))
         patience = max(1.0, len(self._owned) / POLLED_A_SECOND)
         for state in pipelines:
-            state.patience = 1.0 if state.spec.labels.direction in ("jobs", "stream") else patience
+            state.patience = 1.0 if state.spec.labels.direction == "jobs" else patience
             state.polled(state.spec.name in behind, now)
 
     def _emit(self, state: OwnedState) -> None:

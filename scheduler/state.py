@@ -30,6 +30,19 @@ a drain ran that this scheduler did not emit; nothing new."""
 
 
 @dataclass(frozen=True, slots=True)
+class Refreshes:
+    """When a stream table is refreshed."""
+
+    seconds: float
+    """From the start of one refresh to that of the next, at least."""
+
+    def next_at(self, began_at: float, now: float) -> float:
+        """When the refresh after the one that began then is due; not before now."""
+        due_at = began_at + self.seconds
+        return now if due_at <= now else _on_grid(due_at, self.seconds)
+
+
+@dataclass(frozen=True, slots=True)
 class Spec:
     """What a scheduler needs to know of a pipeline's configuration."""
 
@@ -44,6 +57,8 @@ class Spec:
     """The group of schedulers that it names; empty if it names none."""
     drained: bool = True
     """False: another process brings its messages, so that no scheduler owns it."""
+    refreshes: Refreshes | None = None
+    """Of a stream table."""
 
 
 @dataclass(slots=True)
@@ -73,24 +88,33 @@ class OwnedState:
     """How many times its poll interval it sleeps."""
     broken: bool = False
     """Whether the last drain failed in a way that does not recover automatically."""
+    began_at: float = -math.inf
+    """When the last drain was emitted; or, of a stream table, when it was seen that there was none to emit."""
 
     @property
     def starts(self) -> bool:
         """Whether it waits for its first drain under this owner and configuration, or is in it."""
         return self.cause == "config" and self.phase in ("waiting", "draining")
 
-    def claimed(self, epoch: int, retry_seconds: float | None, now: float) -> None:
-        """The epoch is ours: whatever was queued or in flight before is stale."""
+    def claimed(self, epoch: int, retry_seconds: float | None, now: float, begun_seconds: float | None = None) -> None:
+        """The epoch is ours: whatever was queued or in flight before is stale.
+
+        `begun_seconds`: how long ago the last refresh began, of a stream table that is to wait for its schedule.
+        """
         self.epoch, self.number = epoch, 0
         cause = "lost" if self.phase == "draining" else "bell" if self.rings else "config"
-        self._wait(now + max(0.0, retry_seconds or 0.0), cause)
+        if begun_seconds is not None and not (retry_seconds and retry_seconds > 0):
+            self.began_at = now - begun_seconds
+            self._sleep(now)
+        else:
+            self._wait(now + max(0.0, retry_seconds or 0.0), cause)
 
     def held(self, lease_seconds: float, now: float) -> None:
         """A drain, ours or of the owner before, still has its lease: claim again when that has run out."""
         self.due_at = now + max(0.01, lease_seconds + 0.01)
 
     def emitted(self, now: float) -> None:
-        self.phase, self.rings, self.started = "draining", 0, False
+        self.phase, self.rings, self.started, self.began_at = "draining", 0, False, now
         self.due_at = now + self.spec.lease_ms / 1000
         self.untaken_since = now if self.untaken_since is None else self.untaken_since
 
@@ -135,6 +159,7 @@ class OwnedState:
         if behind:
             self._wait(now, "timer")
         else:
+            self.began_at = now
             self._sleep(now)
 
     def reconfigured(self, spec: Spec, now: float) -> None:
@@ -207,6 +232,14 @@ class OwnedState:
 
     def _sleep(self, now: float) -> None:
         self.phase = "idle"
-        pause = self.spec.poll_seconds * self.patience
-        grid = min(TIMER_GRID_SECONDS, pause)
-        self.due_at = math.ceil((now + pause) / grid) * grid
+        if self.spec.refreshes is None:
+            pause = self.spec.poll_seconds * self.patience
+            self.due_at = _on_grid(now + pause, pause)
+        else:
+            self.due_at = self.spec.refreshes.next_at(self.began_at, now)
+
+
+def _on_grid(at: float, pause: float) -> float:
+    """The next time of the common grid, or of one as fine as the pause."""
+    grid = min(TIMER_GRID_SECONDS, pause)
+    return math.ceil(at / grid) * grid

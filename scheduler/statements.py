@@ -135,6 +135,10 @@ class Statements:
     def behind(self, names: list[str]) -> set[str]:
         return {row[0] for row in self._run("pipelines_behind", names=names)}
 
+    def refreshes_begun(self, names: Sequence[str]) -> dict[str, float]:
+        """How many seconds ago the last refresh began. Not of those that are to be refreshed at once."""
+        return {row.pipeline: row.seconds for row in self._run("refreshes_begun", names=list(names))}
+
     def outbox_pages(
         self, statement: Literal["outbox_page_ahead", "outbox_page_unsettled"], most: int
     ) -> Iterator[Any]:

@@ -12,7 +12,7 @@ class StreamPipeline(Pipeline):
     """Of a stream table."""
 
     poll_interval_ms: Annotated[int, Field(ge=100, le=315_360_000_000)] = 1_000
-    """Its schedule: how long after a refresh the next one may begin."""
+    """Its schedule: how long after the start of a refresh the next one may begin."""
     visibility_timeout_ms: Annotated[int, Field(ge=1_000, le=3_600_000)] = 10_000
     """How long a worker that was killed keeps others from it. Renewed while a refresh goes on."""
 

@@ -32,6 +32,7 @@ begin
             hint = case when line.suspended then format('Resume it: select tide.resume_stream_table(%L).', line.name)
                         else 'Refresh it in a transaction: begin isolation level repeatable read.' end;
     else
+        update tide.stream s set asked = pg_current_xact_id() where s.stream_id = line.stream_id;
         update tide.pipeline p set revision = nextval('tide.revisions'), updated_at = now() where p.name = line.pipeline;
         update tide.drain d set retry_at = null where d.pipeline = line.pipeline;
         perform pg_notify('tide_relay_config', line.pipeline);

@@ -728,8 +728,10 @@ create table tide.stream (
     daily         boolean not null,
     always_reason text,
     settings      jsonb not null,
+    asked         xid8,
     created_at    timestamptz not null default now()
 );
+comment on column tide.stream.asked is 'The last transaction that asked for a refresh: there was one when it is visible in the frontier.';
 comment on column tide.stream.name is 'Schema and table, as PostgreSQL quotes them.';
 comment on column tide.stream.daily is 'Whether the query reads current_date, so that each day has another result.';
 comment on column tide.stream.always_reason is 'Why changes of its sources do not tell whether its result changed, so that it is computed each time.';
@@ -885,7 +887,7 @@ select p.kind, 'function', unnest(p.names)
         'stream_configure', 'stream_day', 'stream_refreshed', 'stream_reason']),
     ('admin', array['create_stream_table', 'stream_create', 'drop_stream_table', 'alter_stream_table', 'stream_forget']),
     ('operator', array['refresh_stream_table', 'resume_stream_table']),
-    ('relay', array['stream_refresh', 'stream_prepare', 'stream_failed', 'stream_behind', 'stream_clean', 'stream_tables']),
+    ('relay', array['stream_refresh', 'stream_prepare', 'stream_failed', 'stream_behind', 'stream_begun', 'stream_clean', 'stream_tables']),
     ('reader', array['stream_tables', 'stream_behind']),
     ('publisher', array['outbox_publish', 'outbox_publish_many', 'outbox_limit', 'publish_anywhere']),
     ('consumer', array['consume_anywhere']),

@@ -174,6 +174,10 @@ select n.name from unnest(%(names)s::text[]) as n (name)
  where exists (select from tide.dead_letter x where x.pipeline = n.name and x.retry_requested_at is not null)
     or exists (select from tide.replay r where r.pipeline = n.name and r.ended_at is null)
 
+-- name: refreshes_begun
+-- Stream tables that wait for their schedule, and how long ago their last refresh began.
+select b.pipeline, b.seconds from tide.stream_begun(%(names)s::text[]) b
+
 -- Measuring --------------------------------------------------------------------------------------------------------
 
 -- name: pipelines_lag

@@ -1,0 +1,62 @@
+"""When a stream table is due: counted from the start of its last refresh. Times are seconds from zero."""
+
+import pytest
+
+from relay.process.metrics import PipelineLabels
+from scheduler.state import TIMER_GRID_SECONDS, OwnedState, Refreshes, Spec
+
+LABELS = PipelineLabels("streams.public.sums", "stream", "stream")
+
+
+def stream(seconds: float = 10.0) -> OwnedState:
+    """One that a worker refreshes since second 100."""
+    refreshes = Refreshes(seconds)
+    state = OwnedState(Spec("streams.public.sums", "", 1, 10_000, seconds, LABELS, refreshes=refreshes))
+    state.claimed(7, None, 90.0)
+    state.next_drain()
+    state.emitted(100.0)
+    return state
+
+
+def test_the_next_refresh_is_due_an_interval_after_the_start_of_the_last():
+    state = stream()
+    state.ended("idle", None, True, 107.0)
+    assert (state.phase, state.due_at) == ("idle", 110.0)
+
+
+def test_one_that_took_longer_than_its_interval_is_followed_at_once():
+    state = stream()
+    assert (state.phase, state.due_at) == ("draining", 110.0), "not before it has ended, or its lease"
+    state.ended("idle", None, True, 131.3)
+    assert (state.phase, state.due_at) == ("idle", 131.3)
+
+
+def test_a_look_that_finds_nothing_to_refresh_counts_as_a_refresh():
+    state = stream()
+    state.ended("idle", None, True, 101.0)
+    state.polled(False, 110.0)
+    assert (state.phase, state.due_at) == ("idle", 120.0)
+
+
+def test_short_intervals_have_a_grid_of_their_own():
+    state = stream(0.1)
+    state.ended("idle", None, True, 100.02)
+    assert state.due_at == pytest.approx(100.1)
+    state = stream(0.9)
+    state.ended("idle", None, True, 100.02)
+    assert state.due_at == 101.0 and state.due_at % TIMER_GRID_SECONDS == 0
+
+
+@pytest.mark.parametrize(("begun_seconds", "due_at"), [(4.0, 206.0), (25.0, 200.0)])
+def test_a_new_owner_keeps_to_the_schedule(begun_seconds, due_at):
+    state = stream()
+    state.claimed(8, -3.0, 200.0, begun_seconds)
+    assert (state.phase, state.due_at) == ("idle", due_at)
+
+
+def test_a_new_owner_refreshes_at_once_what_was_never_refreshed_and_honours_the_pause_after_a_failure():
+    state = stream()
+    state.claimed(8, None, 200.0, None)
+    assert (state.phase, state.due_at) == ("waiting", 200.0)
+    state.claimed(9, 30.0, 200.0, 4.0)
+    assert (state.phase, state.due_at) == ("waiting", 230.0)

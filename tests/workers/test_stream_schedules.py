@@ -1,0 +1,73 @@
+"""When a fleet refreshes stream tables."""
+
+import pytest
+
+from tests.waiting import wait_until
+
+COUNT = "select count(*) as orders from orders"
+
+
+@pytest.fixture
+def streams(fleet, pipelines):
+    """A table, and a fleet that waits for stream tables."""
+    pipelines.run("create table orders (order_id int generated always as identity primary key, amount int)")
+    pipelines.run("insert into orders (amount) values (1)")
+    pipelines.scheduler = fleet.scheduler()
+    fleet.workers()
+    fleet.wait_ready()
+    return pipelines
+
+
+def create(streams, name, query=COUNT, **options):
+    named = "".join(f", {option} => %s" for option in options)
+    streams.run(f"select tide.create_stream_table(%s, %s{named})", name, query, *options.values())
+
+
+def wait_rows(streams, name, expected, seconds=20):
+    wait_until(lambda: streams.run(f"select * from {name}") == expected, seconds, f"{name} shows {expected}")
+
+
+def refreshes(streams, name):
+    [(number,)] = streams.run(
+        "select count(*) from tide.stream_history join tide.stream using (stream_id) where name = %s", f"public.{name}"
+    )
+    return number
+
+
+def test_a_new_owner_keeps_to_the_schedule_and_a_shorter_one_counts_at_once(fleet, streams):
+    create(streams, "daily", schedule="1d")
+    create(streams, "pulse", "select clock_timestamp() as at", schedule="100ms")
+    wait_rows(streams, "daily", [(1,)])
+    streams.run("insert into orders (amount) values (2)")
+    streams.scheduler.kill()
+    second = fleet.scheduler()
+    wait_until(lambda: second.owned() == 2, 30, "another one owns both")
+    before = refreshes(streams, "pulse")
+    wait_until(lambda: refreshes(streams, "pulse") > before + 3, 20, "it refreshes what is due")
+    assert streams.run("select * from daily") == [(1,)]
+    streams.run("select tide.alter_stream_table('daily', schedule => '200ms')")
+    wait_rows(streams, "daily", [(2,)])
+
+
+def test_someone_asks_for_a_refresh_before_its_time(streams):
+    create(streams, "daily", schedule="1d")
+    wait_rows(streams, "daily", [(1,)])
+    streams.run("insert into orders (amount) values (2)")
+    streams.run("select tide.refresh_stream_table('daily')")
+    wait_rows(streams, "daily", [(2,)])
+
+
+def test_a_refresh_that_takes_longer_than_its_interval_is_followed_by_the_next_and_never_overlapped(streams):
+    streams.run(
+        "create function slow() returns timestamptz language plpgsql as "
+        "'begin perform pg_sleep(0.3); return clock_timestamp(); end'"
+    )
+    create(streams, "slow_one", "select public.slow() as at", schedule="100ms")
+    wait_until(lambda: refreshes(streams, "slow_one") >= 5, 30, "some refreshes")
+    overlaps = """
+        select count(*) from (
+            select started_at,
+                   lag(started_at + make_interval(secs => milliseconds / 1000)) over (order by refresh_id) as ended
+              from tide.stream_history) h
+         where started_at < ended"""
+    assert streams.run(overlaps) == [(0,)]

@@ -13,7 +13,7 @@ from relay.database.connection import storable
 from relay.errors import ConfigError
 from relay.pipelines.config import Pipeline, parse_forward, parse_reverse, read_config
 from relay.pipelines.jobs import parse_jobs
-from relay.pipelines.streams import parse_stream
+from relay.pipelines.streams import StreamPipeline, parse_stream
 from relay.process.metrics import PipelineLabels
 from relay.process.unforeseen import described, log_bug
 from scheduler.chores import Pieces, pages
@@ -139,7 +139,11 @@ def _jobs(row: dict[str, Any], values: dict[str, Any]) -> Spec:
 
 def _stream(row: dict[str, Any], values: dict[str, Any]) -> Spec:
     config = parse_stream(values)
-    return _spec(row, config, "stream", drained=True, refreshes=Refreshes(config.poll_interval_ms / 1000))
+    return _spec(row, config, "stream", drained=True, refreshes=_refreshes(config))
+
+
+def _refreshes(config: StreamPipeline) -> Refreshes:
+    return Refreshes(config.poll_interval_ms / 1000, config.follows)
 
 
 _READERS = {"forward": _forward, "reverse": _reverse, "jobs": _jobs, "stream": _stream}

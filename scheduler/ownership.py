@@ -10,6 +10,7 @@ from relay.process.metrics import SchedulerMetrics
 from scheduler.agenda import Agenda
 from scheduler.chores import Pieces, pages
 from scheduler.dispatch import Dispatch
+from scheduler.followers import Followers
 from scheduler.heard import ENDS, Heard
 from scheduler.measures import Measures
 from scheduler.session import Session
@@ -42,11 +43,13 @@ class Ownership:
         self._metrics = metrics
         self._owned: dict[str, OwnedState] = {}
         self._by_outbox: dict[str, set[str]] = {}
+        self._followers = Followers()
         self._queues: set[str] = set()
         self._slots = Slots()
         self._agenda = Agenda(self._owned)
         self.measures = Measures(session, metrics, self._owned)
         session.heard.outboxes, session.heard.pipelines = self._by_outbox, self._owned
+        session.heard.followed = self._followers
 
     def __len__(self) -> int:
         return len(self._owned)
@@ -151,12 +154,14 @@ class Ownership:
         self._metrics.forget(state.spec.labels)
 
     def _follow_outbox(self, state: OwnedState) -> None:
+        self._followers.put(state.spec)
         if state.spec.outbox:
             self._by_outbox.setdefault(state.spec.outbox, set()).add(state.spec.name)
         if state.spec.labels.direction == "jobs":
             self._queues.add(_queue(state.spec))
 
     def _forget_outbox(self, state: OwnedState) -> None:
+        self._followers.remove(state.spec)
         readers = self._by_outbox.get(state.spec.outbox, set())
         readers.discard(state.spec.name)
         if not readers:
@@ -171,6 +176,9 @@ class Ownership:
         for outbox, rings in heard.rings.items():
             for name in self._by_outbox.get(outbox, ()):
                 self._bell(self._owned[name], rings, now)
+        for name in self._followers.of(heard.refreshed):
+            if self._owned[name].stir(now):
+                self._agenda.put(self._owned[name])
         for name in heard.ended:
             if name in self._owned and name not in self._agenda.looks:
                 self._agenda.looks.set(name, self._owned[name].look_at(now))

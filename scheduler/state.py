@@ -22,6 +22,8 @@ VAIN_BELLS = 5
 LONGEST_BELL_SECONDS = 1.0
 LONGEST_LOOK_SECONDS = 0.25
 LOOK_GRID_SECONDS = 0.05
+# A stream table that follows others is told when they change. This look is for what went untold.
+FOLLOWED_SECONDS = 5.0
 
 Phase = Literal["claiming", "waiting", "draining", "idle"]
 Seen = Literal["ended", "free", "foreign", "nothing"]
@@ -35,9 +37,13 @@ class Refreshes:
 
     seconds: float
     """From the start of one refresh to that of the next, at least."""
+    follows: tuple[str, ...] = ()
+    """The pipelines whose ends make it due: of the stream tables that it reads, and that those read."""
 
     def next_at(self, began_at: float, now: float) -> float:
-        """When the refresh after the one that began then is due; not before now."""
+        """When to look whether a refresh is due, after the one that began then; not before now."""
+        if self.follows:
+            return _on_grid(now + max(self.seconds, FOLLOWED_SECONDS), TIMER_GRID_SECONDS)
         due_at = began_at + self.seconds
         return now if due_at <= now else _on_grid(due_at, self.seconds)
 
@@ -90,6 +96,10 @@ class OwnedState:
     """Whether the last drain failed in a way that does not recover automatically."""
     began_at: float = -math.inf
     """When the last drain was emitted; or, of a stream table, when it was seen that there was none to emit."""
+    stirred: bool = False
+    """Whether what it follows has ended a refresh, and nothing has looked since."""
+    vain_stirs: int = 0
+    """Looks in a row that such an end caused, and that found nothing to do."""
 
     @property
     def starts(self) -> bool:
@@ -104,7 +114,7 @@ class OwnedState:
         self.epoch, self.number = epoch, 0
         cause = "lost" if self.phase == "draining" else "bell" if self.rings else "config"
         if begun_seconds is not None and not (retry_seconds and retry_seconds > 0):
-            self.began_at = now - begun_seconds
+            self.began_at, self.stirred = now - begun_seconds, True
             self._sleep(now)
         else:
             self._wait(now + max(0.0, retry_seconds or 0.0), cause)
@@ -114,7 +124,8 @@ class OwnedState:
         self.due_at = now + max(0.01, lease_seconds + 0.01)
 
     def emitted(self, now: float) -> None:
-        self.phase, self.rings, self.started, self.began_at = "draining", 0, False, now
+        self.phase, self.rings, self.started = "draining", 0, False
+        self.began_at, self.stirred = now, False
         self.due_at = now + self.spec.lease_ms / 1000
         self.untaken_since = now if self.untaken_since is None else self.untaken_since
 
@@ -156,11 +167,21 @@ class OwnedState:
 
     def polled(self, behind: bool, now: float) -> None:
         """The timer found ids above the offset, or none."""
+        refreshes, stirred, self.stirred = self.spec.refreshes, self.stirred, False
         if behind:
-            self._wait(now, "timer")
-        else:
+            self._wait(now, "schedule" if refreshes else "timer")
+            return
+        if refreshes and not refreshes.follows:
             self.began_at = now
-            self._sleep(now)
+        self.vain_stirs += stirred
+        self._sleep(now)
+
+    def stir(self, now: float) -> bool:
+        """A stream table that it follows has ended a refresh, it is said. True if that makes it due sooner."""
+        self.stirred = True
+        if self.phase == "idle":
+            self.due_at = min(self.due_at, self._stirred_at(now))
+        return self.phase == "idle"
 
     def reconfigured(self, spec: Spec, now: float) -> None:
         """Claimed again: it may be another pipeline of the same name. A drain in flight ends at its next batch."""
@@ -170,8 +191,7 @@ class OwnedState:
         """When to look at the row of the last drain, since a notification says that it is over."""
         if not self.vain_looks:
             return now
-        pause: float = min(LONGEST_LOOK_SECONDS, LOOK_GRID_SECONDS * 2 ** min(self.vain_looks - 1, 8))
-        return math.ceil((now + pause) / LOOK_GRID_SECONDS) * LOOK_GRID_SECONDS
+        return _look_at(now, self.vain_looks)
 
     def looked(self, row: Any, now: float) -> Seen:
         """What the row says, of the statement `drains_look`; None if there is none."""
@@ -202,6 +222,7 @@ class OwnedState:
     def ended(self, outcome: str, retry_seconds: float | None, progressed: bool, now: float) -> None:
         """The drain in flight has ended."""
         self.untaken_since = None
+        self.vain_stirs = 0 if progressed else self.vain_stirs
         if progressed or self.cause != "bell":
             self.vain_bells = 0
         elif outcome == "idle":
@@ -237,6 +258,20 @@ class OwnedState:
             self.due_at = _on_grid(now + pause, pause)
         else:
             self.due_at = self.spec.refreshes.next_at(self.began_at, now)
+            if self.spec.refreshes.follows and self.stirred:
+                self.due_at = min(self.due_at, self._stirred_at(now))
+
+    def _stirred_at(self, now: float) -> float:
+        """When to look, since what it follows has changed: at once after a time without refreshes."""
+        refreshes = self.spec.refreshes
+        at = self.began_at + refreshes.seconds if refreshes else now
+        return max(now, at, _look_at(now, self.vain_stirs) if self.vain_stirs else now)
+
+
+def _look_at(now: float, vain: int) -> float:
+    """When to look once more after so many looks that showed nothing new."""
+    pause: float = min(LONGEST_LOOK_SECONDS, LOOK_GRID_SECONDS * 2 ** min(vain - 1, 8))
+    return math.ceil((now + pause) / LOOK_GRID_SECONDS) * LOOK_GRID_SECONDS
 
 
 def _on_grid(at: float, pause: float) -> float:

@@ -13,6 +13,8 @@ class StreamPipeline(Pipeline):
 
     poll_interval_ms: Annotated[int, Field(ge=100, le=315_360_000_000)] = 1_000
     """Its schedule: how long after the start of a refresh the next one may begin."""
+    follows: tuple[str, ...] = ()
+    """The pipelines of the stream tables whose refreshes make it due."""
     visibility_timeout_ms: Annotated[int, Field(ge=1_000, le=3_600_000)] = 10_000
     """How long a worker that was killed keeps others from it. Renewed while a refresh goes on."""
 

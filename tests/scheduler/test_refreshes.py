@@ -60,3 +60,66 @@ def test_a_new_owner_refreshes_at_once_what_was_never_refreshed_and_honours_the_
     assert (state.phase, state.due_at) == ("waiting", 200.0)
     state.claimed(9, 30.0, 200.0, 4.0)
     assert (state.phase, state.due_at) == ("waiting", 230.0)
+
+
+def follower() -> OwnedState:
+    """One that follows another, with a second between its refreshes; its last began at second 100."""
+    refreshes = Refreshes(1.0, follows=("streams.public.sums",))
+    state = OwnedState(Spec("streams.public.total", "", 1, 10_000, 1.0, LABELS, refreshes=refreshes))
+    state.claimed(7, None, 90.0)
+    state.emitted(100.0)
+    state.ended("idle", None, True, 100.2)
+    return state
+
+
+def test_one_that_follows_another_looks_at_once_when_that_was_refreshed_and_else_rarely():
+    state = follower()
+    assert state.due_at >= 105.0
+    assert state.stir(103.0)
+    assert (state.phase, state.due_at) == ("idle", 103.0)
+    state.polled(True, 103.0)
+    assert (state.phase, state.due_at, state.cause) == ("waiting", 103.0, "schedule")
+
+
+def test_its_own_refreshes_keep_their_pause():
+    state = follower()
+    assert state.stir(100.3)
+    assert state.due_at == 101.0
+
+
+def test_what_ends_while_it_is_refreshed_is_looked_at_after_that():
+    state = follower()
+    state.emitted(110.0)
+    assert not state.stir(110.5)
+    state.ended("idle", None, True, 112.0)
+    assert (state.phase, state.due_at) == ("idle", 112.0)
+    state.emitted(113.0)
+    state.ended("idle", None, True, 114.0)
+    assert state.due_at >= 119.0, "once"
+
+
+def test_forged_ends_cost_ever_fewer_looks_and_a_true_one_is_soon_looked_at():
+    state = follower()
+    now, looks = 102.0, 0
+    while now < 112.0:
+        state.stir(now)
+        if state.due_at <= now:
+            state.polled(False, now)
+            looks += 1
+        now += 0.001
+    assert looks < 60
+    state.stir(now)
+    assert state.due_at - now < 0.5
+    state.polled(True, state.due_at)
+    state.emitted(now)
+    state.ended("idle", None, True, now)
+    state.stir(now + 2.0)
+    assert state.due_at == now + 2.0
+
+
+def test_a_new_owner_of_one_that_follows_looks_at_once():
+    state = follower()
+    state.claimed(8, None, 200.0, 50.0)
+    assert (state.phase, state.due_at) == ("idle", 200.0)
+    state.claimed(9, None, 200.0, 0.4)
+    assert state.due_at == pytest.approx(200.6)

@@ -71,3 +71,42 @@ def test_a_refresh_that_takes_longer_than_its_interval_is_followed_by_the_next_a
               from tide.stream_history) h
          where started_at < ended"""
     assert streams.run(overlaps) == [(0,)]
+
+
+def chain(streams, *names):
+    """Each reads the one before; the first reads the orders."""
+    below = "orders"
+    for name in names:
+        query = COUNT if below == "orders" else f"select orders from {below}"
+        create(streams, name, query, **({"schedule": "200ms"} if below == "orders" else {}))
+        below = name
+
+
+def test_a_chain_that_several_schedulers_own_is_refreshed_from_end_to_end_at_once(fleet, streams):
+    """By the slow look alone each step would take seconds."""
+    fleet.scheduler()
+    names = ["one", "two", "three", "four", "five", "six"]
+    chain(streams, *names)
+    wait_rows(streams, "six", [(1,)], 60)
+    wait_until(lambda: streams.run("select count(distinct owner) from tide.drain") == [(2,)], 20, "both own some")
+    for orders in range(2, 7):
+        streams.run("insert into orders (amount) values (1)")
+        wait_rows(streams, "six", [(orders,)], 12)
+
+
+def test_one_that_reads_two_waits_for_both(streams):
+    streams.run(
+        "create function slow(n int) returns int language plpgsql immutable as "
+        "'begin perform pg_sleep(0.3); return n; end'"
+    )
+    streams.run("select tide.setting_set('stream_calculated_min_interval_ms', '100')")
+    create(streams, "base", "select order_id from orders", schedule="100ms")
+    create(streams, "lowest", "select min(order_id) - 1 as n, count(*) as orders from base")
+    create(streams, "highest", "select public.slow(max(order_id)) as n from base")
+    create(streams, "pair", "select l.orders, h.n from lowest l, highest h")
+    wait_rows(streams, "pair", [(1, 1)])
+    before = refreshes(streams, "pair")
+    for orders in range(2, 8):
+        streams.run("insert into orders (amount) values (1)")
+        wait_rows(streams, "pair", [(orders, orders)])
+    assert refreshes(streams, "pair") == before + 6

@@ -1,4 +1,64 @@
--- When stream tables are due, as schedulers ask.
+-- When stream tables are due: what is chosen, and what schedulers ask.
+
+-- The schedule that was given, or what a stream table over these sources has without one.
+create or replace function tide.stream_schedule(schedule text, view regclass) returns text
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+declare
+    follows boolean := exists (select from tide.stream_tables_read(view) t join tide.stream s on s.relation = t.source);
+begin
+    if schedule is null then
+        schedule := case when follows then 'calculated' else (tide.find_setting('stream_default_schedule')).value end;
+    end if;
+    schedule := lower(btrim(schedule));
+    perform tide.stream_interval_ms(schedule);
+    if schedule = 'calculated' and not follows then
+        raise exception 'a stream table that reads no other has no calculated schedule' using
+            errcode = 'invalid_parameter_value', hint = 'Give a duration, such as ''1s''; or no schedule at all.';
+    end if;
+    return schedule;
+end $$;
+
+-- The stream tables that one reads, and those that they read.
+create or replace function tide.stream_above(stream_id int) returns setof tide.stream
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    with recursive above as (
+        select s.source from tide.stream_source s where s.stream_id = stream_above.stream_id
+         union
+        select n.source from above a join tide.stream line on line.relation = a.source join tide.stream_source n on n.stream_id = line.stream_id
+    )
+    select line.* from tide.stream line where line.relation in (select a.source from above a)
+$$;
+
+create or replace function tide.stream_is_due(line tide.stream, state tide.stream_state) returns boolean
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    select tide.stream_reason(line, state) is not null
+           and coalesce(state.data_timestamp + make_interval(secs => (p.config ->> 'poll_interval_ms')::float8 / 1000) <= clock_timestamp()
+                        or line.schedule = 'calculated', true)
+      from tide.pipeline p where p.name = line.pipeline
+$$;
+
+-- Whether one that follows others waits for the refresh of one of them: it is under way, or due. It waits once for each, so that none
+-- that is always under way keeps it waiting; and for none that fails, or is not refreshed.
+create or replace function tide.stream_waits(line tide.stream, state tide.stream_state) returns boolean
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    select line.schedule = 'calculated' and exists (
+        select from tide.stream_above(line.stream_id) other
+          join tide.stream_state its on its.stream_id = other.stream_id
+          join tide.drain d on d.pipeline = other.pipeline
+         where not other.suspended and other.tier <> 'frozen' and its.errors = 0
+           and coalesce(its.refreshed_at <= state.data_timestamp, true)
+           and (d.lease_until > clock_timestamp() or tide.stream_is_due(other, its)))
+$$;
+
+-- Of these pipelines of stream tables, those that have something to do, and wait for no other.
+create or replace function tide.stream_ready(pipelines text[]) returns setof text
+language sql stable security definer set search_path = pg_catalog, pg_temp as $$
+    select line.pipeline
+      from tide.stream_behind(pipelines) b (pipeline)
+      join tide.stream line on line.pipeline = b.pipeline
+      join tide.stream_state state using (stream_id)
+     where not tide.stream_waits(line, state)
+$$;
 
 -- Of these pipelines, the stream tables that wait for their schedule, and how long ago their last refresh began. Not those of which
 -- nothing is known, nor those that someone asked for: they are refreshed at once.

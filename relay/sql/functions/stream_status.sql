@@ -26,6 +26,8 @@ declare
 begin
     if current_setting('transaction_isolation') in ('repeatable read', 'serializable') then
         perform tide.stream_refresh(line.pipeline);
+        -- As the end of a drain does: others follow it.
+        perform pg_notify('tide_relay_drain', line.pipeline);
     elsif line.suspended or line.tier = 'frozen' then
         raise exception 'stream table "%" is %', line.name, case when line.suspended then 'suspended' else 'frozen' end using
             errcode = 'object_not_in_prerequisite_state',

@@ -33,6 +33,9 @@ declare
 begin
     if wanted = 'calculated' then
         return null;
+    elsif wanted = 'immediate' then
+        raise exception 'stream tables are not kept equal within the transactions that write' using
+            errcode = 'feature_not_supported', hint = 'Give a short schedule, such as ''100ms'': writers do not wait for it.';
     elsif wanted ~ E'^(\\d{1,9}(ms|s|m|h|d) *)+$' then
         select sum(m[1]::numeric * case m[2] when 'ms' then 1 when 's' then 1000 when 'm' then 60000 when 'h' then 3600000 else 86400000 end)
           into found_ms
@@ -41,7 +44,7 @@ begin
     if found_ms is null or found_ms < 100 or found_ms > 31536000000 then
         raise exception '% is no schedule of a stream table', coalesce(quote_literal(schedule), 'NULL') using
             errcode = 'invalid_parameter_value',
-            hint = 'Give a duration from 100ms to 365d, such as ''5s'' or ''1m30s''; or ''calculated'', to follow its sources at once.';
+            hint = 'Give a duration from 100ms to 365d, such as ''5s'' or ''1m30s''; or ''calculated'', to follow the stream tables that it reads.';
     end if;
     return found_ms;
 end $$;
@@ -50,11 +53,12 @@ end $$;
 create or replace function tide.stream_configure(stream tide.stream) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
-    interval_ms bigint := coalesce(tide.stream_interval_ms(stream.schedule), 1000)
+    interval_ms bigint := coalesce(tide.stream_interval_ms(stream.schedule), greatest(100, tide.setting_number('stream_calculated_min_interval_ms')))
                           * case stream.tier when 'warm' then 2 when 'cold' then 10 else 1 end;
+    follows     text[] := case when stream.schedule = 'calculated' then array(select a.pipeline from tide.stream_above(stream.stream_id) a order by 1) end;
 begin
     update tide.pipeline p
-       set config = p.config || jsonb_build_object('poll_interval_ms', interval_ms), enabled = stream.tier <> 'frozen' and not stream.suspended,
+       set config = jsonb_strip_nulls(jsonb_build_object('poll_interval_ms', interval_ms, 'follows', follows)), enabled = stream.tier <> 'frozen' and not stream.suspended,
            revision = nextval('tide.revisions'), updated_at = now()
      where p.name = stream.pipeline;
     -- Retention does not wait for one that is not refreshed: what it would need may be gone.
@@ -86,7 +90,6 @@ begin
             errcode = 'insufficient_privilege',
             hint = format('Become it first: set role %s;', (select n.nspowner::regrole from pg_namespace n where n.nspname = 'tide'));
     end if;
-    perform tide.stream_interval_ms(schedule);
     if refresh_mode is null or upper(refresh_mode) <> all (array['AUTO', 'DIFFERENTIAL', 'FULL']) then
         raise exception 'refresh_mode % does not exist', coalesce(quote_literal(refresh_mode), 'NULL') using
             errcode = 'invalid_parameter_value', hint = 'It is AUTO, DIFFERENTIAL or FULL.';
@@ -120,6 +123,7 @@ begin
     end if;
     target := format('%I.%I', parts[1], parts[2]);
     perform tide.stream_check_columns(target, view_name::regclass);
+    schedule := tide.stream_schedule(schedule, view_name::regclass);
     execute format('create table %s as select * from %s with no data', target, view_name);
     line_name := 'streams.' || case when target ~ '^[A-Za-z0-9_.-]{1,92}$'
                                      and not exists (select from tide.pipeline p where p.name = 'streams.' || target) then target
@@ -128,7 +132,7 @@ begin
     insert into tide.drain (pipeline) values (line_name);
     insert into tide.stream (stream_id, name, relation, pipeline, query, schedule, refresh_mode, tier, suspended, daily, always_reason, settings)
     overriding system value
-    values (next_id, target, target::regclass, line_name, query, lower(btrim(schedule)), upper(refresh_mode), tier, not initialize,
+    values (next_id, target, target::regclass, line_name, query, schedule, upper(refresh_mode), tier, not initialize,
             tide.stream_day(view_name::regclass), tide.stream_always_reason(view_name::regclass),
             jsonb_build_object('search_path', path, 'timezone', current_setting('timezone'), 'datestyle', current_setting('datestyle'),
                                'intervalstyle', current_setting('intervalstyle'), 'bytea_output', current_setting('bytea_output'),
@@ -147,7 +151,7 @@ end $$;
 
 -- The query is read with the search_path of the caller: which is another one inside.
 create or replace function tide.create_stream_table(
-    name text, query text, schedule text default 'calculated', refresh_mode text default 'AUTO', initialize boolean default true,
+    name text, query text, schedule text default null, refresh_mode text default 'AUTO', initialize boolean default true,
     tier text default 'hot', schedule_seconds int default null
 ) returns void
 language sql
@@ -190,9 +194,9 @@ language plpgsql security definer set search_path = pg_catalog, pg_temp set lock
 declare
     line tide.stream := tide.find_stream(name);
 begin
-    schedule := lower(btrim(coalesce(schedule_seconds || 's', schedule)));
+    schedule := coalesce(schedule_seconds || 's', schedule);
     if schedule is not null then
-        perform tide.stream_interval_ms(schedule);
+        schedule := tide.stream_schedule(schedule, format('tide_stream.q_%s', line.stream_id)::regclass);
     end if;
     if upper(refresh_mode) <> all (array['AUTO', 'DIFFERENTIAL', 'FULL']) then
         raise exception 'refresh_mode % does not exist', quote_literal(refresh_mode) using

@@ -793,11 +793,11 @@ create index on tide.stream_history (stream_id, refresh_id);
 -- One row each, read whenever it is needed, so that a change counts at once.
 create table tide.setting (
     name          text primary key,
-    kind          text not null check (kind in ('boolean', 'hours', 'count')),
+    kind          text not null check (kind in ('boolean', 'hours', 'count', 'duration')),
     value         text not null,
     default_value text not null,
     description   text not null,
-    check (case kind when 'boolean' then value in ('true', 'false') else value ~ '^\d{1,9}$' end)
+    check (case kind when 'boolean' then value in ('true', 'false') when 'duration' then value ~ '^(\d{1,9}(ms|s|m|h|d) *)+$' else value ~ '^\d{1,9}$' end)
 );
 comment on table tide.setting is 'Change a value with tide.setting_set; the names are fixed.';
 
@@ -820,7 +820,10 @@ select s.name, s.kind, s.value, s.value, s.description
     ('inbox_dlq_alert_max_per_refresh', 'count', '10', 'How many newly dead messages within five minutes make the health of an inbox critical.'),
     ('dead_letter_retention_hours', 'hours', '0', 'How long dead letters of pipelines are kept. 0: indefinitely.'),
     ('config_history_retention_hours', 'hours', '0', 'How long the history of configurations is kept. 0: indefinitely.'),
-    ('stream_history_retention_hours', 'hours', '168', 'How long the history of refreshes is kept. 0: indefinitely.')
+    ('stream_history_retention_hours', 'hours', '168', 'How long the history of refreshes is kept. 0: indefinitely.'),
+    ('stream_default_schedule', 'duration', '1s', 'The schedule of a stream table that is created without one and reads no other.'),
+    ('stream_calculated_min_interval_ms', 'count', '1000',
+     'How many milliseconds at least from one refresh to the next of a stream table that follows others. Its tier multiplies it.')
   ) as s (name, kind, value, description);
 
 -- Permissions ---------------------------------------------------------------------------------------------------------
@@ -884,11 +887,12 @@ select p.kind, 'function', unnest(p.names)
         'stream_interval_ms', 'stream_tables_read',
         'stream_trees', 'stream_always_reason', 'stream_capture', 'stream_capture_source', 'stream_capture_end', 'stream_captured',
         'stream_guard', 'stream_check_columns', 'stream_sources_now', 'stream_cluster', 'stream_window', 'stream_full', 'find_stream',
-        'stream_configure', 'stream_day', 'stream_refreshed', 'stream_reason']),
+        'stream_configure', 'stream_day', 'stream_refreshed', 'stream_reason', 'stream_schedule', 'stream_above', 'stream_waits',
+        'stream_is_due']),
     ('admin', array['create_stream_table', 'stream_create', 'drop_stream_table', 'alter_stream_table', 'stream_forget']),
     ('operator', array['refresh_stream_table', 'resume_stream_table']),
-    ('relay', array['stream_refresh', 'stream_prepare', 'stream_failed', 'stream_behind', 'stream_begun', 'stream_clean', 'stream_tables']),
-    ('reader', array['stream_tables', 'stream_behind']),
+    ('relay', array['stream_refresh', 'stream_prepare', 'stream_failed', 'stream_behind', 'stream_begun', 'stream_ready', 'stream_clean', 'stream_tables']),
+    ('reader', array['stream_tables', 'stream_behind', 'stream_ready']),
     ('publisher', array['outbox_publish', 'outbox_publish_many', 'outbox_limit', 'publish_anywhere']),
     ('consumer', array['consume_anywhere']),
     ('group_consumer', array[

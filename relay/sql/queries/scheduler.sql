@@ -168,7 +168,7 @@ select p.name
   from tide.pipeline p join tide.consumer_group g on g.group_id = p.group_id
  where p.name = any(%(names)s) and p.direction = 'jobs' and tide.job_queue_behind(g.outbox_id)
  union all
-select s.pipeline from tide.stream_behind(%(names)s::text[]) s (pipeline)
+select s.pipeline from tide.stream_ready(%(names)s::text[]) s (pipeline)
  union all
 select n.name from unnest(%(names)s::text[]) as n (name)
  where exists (select from tide.dead_letter x where x.pipeline = n.name and x.retry_requested_at is not null)

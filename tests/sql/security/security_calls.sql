@@ -228,6 +228,7 @@ select tide.resume_stream_table('public.totals')
 select tide.stream_tables()
 select tide.stream_behind(array['streams.public.totals'])
 select tide.stream_begun(array['streams.public.totals'])
+select tide.stream_ready(array['streams.public.totals'])
 select tide.stream_prepare('streams.public.totals')
 set session characteristics as transaction isolation level repeatable read
 select tide.stream_refresh('streams.public.totals')

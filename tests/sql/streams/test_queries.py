@@ -133,7 +133,6 @@ def test_an_option_that_there_is_not_is_named(connection, options):
         ("5s", "hot", 5_000),
         ("1m30s", "warm", 180_000),
         ("250ms", "cold", 2_500),
-        ("calculated", "hot", 1_000),
         ("1D", "hot", 86_400_000),
     ],
 )

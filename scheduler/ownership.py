@@ -268,7 +268,11 @@ class Ownership:
         """The timer: one question to the database for all that are due."""
         if not pipelines:
             return
-        behind = self._session.behind(_names(pipelines))
+        # A tick is a refresh, also where nothing has changed: what is shown then is known to be of that time.
+        ticked = {state.spec.name for state in pipelines if state.spec.refreshes and state.spec.refreshes.cron}
+        behind = ticked | self._session.behind(
+            [state.spec.name for state in pipelines if state.spec.name not in ticked]
+        )
         patience = max(1.0, len(self._owned) / POLLED_A_SECOND)
         for state in pipelines:
             state.patience = 1.0 if state.spec.labels.direction == "jobs" else patience

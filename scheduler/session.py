@@ -6,6 +6,7 @@ All ownership hangs on it: when it is lost, every lock is gone, and another sche
 import json
 import os
 import socket
+import time
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import NamedTuple, Self
@@ -21,6 +22,7 @@ from relay.process.stop import Stop
 from relay.settings import Settings
 from relay.sql import query
 from scheduler.heard import Heard
+from scheduler.refreshes import Clock
 from scheduler.statements import Statements
 
 _SHARED = (
@@ -48,6 +50,8 @@ class Session(Statements):
         self._group = settings.relay_group_id
         self.heard = Heard()
         """What notifications said since the last turn."""
+        self.clock = Clock()
+        """Set by each heartbeat."""
         self._listener = Listener(self._connection, self.heard.hear)
         try:
             migrate.require_current(self._connection)
@@ -104,6 +108,7 @@ class Session(Statements):
         beat = self._run("scheduler_heartbeat", waiting=facts, trouble=trouble)
         if not beat:
             raise NotConnected("another scheduler ended this one, which had been silent for too long", code="evicted")
+        self.clock.set(beat[0].now, time.monotonic())
         if beat[0].backend_pid != self._server_process:
             raise NotConnected(f"its session was given to others: {_SHARED}", code="session")
 

@@ -8,44 +8,25 @@ claiming --claimed--> waiting --emitted--> draining --ended--> idle | waiting
 
 import math
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Literal
 
 from relay.models import Drain
 from relay.process.metrics import PipelineLabels
+from scheduler.refreshes import NEVER_SECONDS, Refreshes, on_grid
 
 FIRST_AGAIN_SECONDS = 0.002
-# Timers fall on a common grid, so that one question to the database serves many pipelines.
-TIMER_GRID_SECONDS = 0.25
 # Anyone can ring a bell, or say that a drain is over. What leads to nothing is followed at once a few times, and then
 # less often; the looks of many pipelines fall on a common grid then.
 VAIN_BELLS = 5
 LONGEST_BELL_SECONDS = 1.0
 LONGEST_LOOK_SECONDS = 0.25
 LOOK_GRID_SECONDS = 0.05
-# A stream table that follows others is told when they change. This look is for what went untold.
-FOLLOWED_SECONDS = 5.0
 
 Phase = Literal["claiming", "waiting", "draining", "idle"]
 Seen = Literal["ended", "free", "foreign", "nothing"]
 """What a look at the row of the last drain shows: the drain in flight has ended; the lease of the owner before is free;
 a drain ran that this scheduler did not emit; nothing new."""
-
-
-@dataclass(frozen=True, slots=True)
-class Refreshes:
-    """When a stream table is refreshed."""
-
-    seconds: float
-    """From the start of one refresh to that of the next, at least."""
-    follows: tuple[str, ...] = ()
-    """The pipelines whose ends make it due: of the stream tables that it reads, and that those read."""
-
-    def next_at(self, began_at: float, now: float) -> float:
-        """When to look whether a refresh is due, after the one that began then; not before now."""
-        if self.follows:
-            return _on_grid(now + max(self.seconds, FOLLOWED_SECONDS), TIMER_GRID_SECONDS)
-        due_at = began_at + self.seconds
-        return now if due_at <= now else _on_grid(due_at, self.seconds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +81,10 @@ class OwnedState:
     """Whether what it follows has ended a refresh, and nothing has looked since."""
     vain_stirs: int = 0
     """Looks in a row that such an end caused, and that found nothing to do."""
+    tick: datetime | None = None
+    """Of a cron expression: the one that it waits for, or waited for last."""
+    served: datetime | None = None
+    """The last tick for which a refresh was wanted."""
 
     @property
     def starts(self) -> bool:
@@ -169,6 +154,7 @@ class OwnedState:
         """The timer found ids above the offset, or none."""
         refreshes, stirred, self.stirred = self.spec.refreshes, self.stirred, False
         if behind:
+            self.served = self.tick
             self._wait(now, "schedule" if refreshes else "timer")
             return
         if refreshes and not refreshes.follows:
@@ -186,6 +172,7 @@ class OwnedState:
     def reconfigured(self, spec: Spec, now: float) -> None:
         """Claimed again: it may be another pipeline of the same name. A drain in flight ends at its next batch."""
         self.spec, self.phase, self.due_at = spec, "claiming", now
+        self.tick = self.served = None
 
     def look_at(self, now: float) -> float:
         """When to look at the row of the last drain, since a notification says that it is over."""
@@ -255,7 +242,10 @@ class OwnedState:
         self.phase = "idle"
         if self.spec.refreshes is None:
             pause = self.spec.poll_seconds * self.patience
-            self.due_at = _on_grid(now + pause, pause)
+            self.due_at = on_grid(now + pause, pause)
+        elif cron := self.spec.refreshes.cron:
+            self.tick = cron.next(self.began_at, self.served, now)
+            self.due_at = max(now, cron.clock.when(self.tick)) if self.tick else now + NEVER_SECONDS
         else:
             self.due_at = self.spec.refreshes.next_at(self.began_at, now)
             if self.spec.refreshes.follows and self.stirred:
@@ -272,9 +262,3 @@ def _look_at(now: float, vain: int) -> float:
     """When to look once more after so many looks that showed nothing new."""
     pause: float = min(LONGEST_LOOK_SECONDS, LOOK_GRID_SECONDS * 2 ** min(vain - 1, 8))
     return math.ceil((now + pause) / LOOK_GRID_SECONDS) * LOOK_GRID_SECONDS
-
-
-def _on_grid(at: float, pause: float) -> float:
-    """The next time of the common grid, or of one as fine as the pause."""
-    grid = min(TIMER_GRID_SECONDS, pause)
-    return math.ceil(at / grid) * grid

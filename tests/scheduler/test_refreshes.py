@@ -1,9 +1,12 @@
 """When a stream table is due: counted from the start of its last refresh. Times are seconds from zero."""
 
+from datetime import UTC, datetime, timedelta
+
 import pytest
 
 from relay.process.metrics import PipelineLabels
-from scheduler.state import TIMER_GRID_SECONDS, OwnedState, Refreshes, Spec
+from scheduler.refreshes import TIMER_GRID_SECONDS, Clock, Cron, Refreshes
+from scheduler.state import OwnedState, Spec
 
 LABELS = PipelineLabels("streams.public.sums", "stream", "stream")
 
@@ -123,3 +126,57 @@ def test_a_new_owner_of_one_that_follows_looks_at_once():
     assert (state.phase, state.due_at) == ("idle", 200.0)
     state.claimed(9, None, 200.0, 0.4)
     assert state.due_at == pytest.approx(200.6)
+
+
+NOON = datetime(2026, 6, 1, 12, tzinfo=UTC)
+
+
+def cron(expression: str, zone: str = "UTC") -> tuple[OwnedState, Clock]:
+    """Its last refresh began at second 100, when PostgreSQL showed noon."""
+    clock = Clock()
+    clock.set(NOON, 100.0)
+    refreshes = Refreshes(1.0, cron=Cron(expression, zone, clock))
+    state = OwnedState(Spec("streams.public.sums", "", 1, 10_000, 1.0, LABELS, refreshes=refreshes))
+    state.claimed(7, None, 90.0)
+    state.emitted(100.0)
+    state.ended("idle", None, True, 100.2)
+    return state, clock
+
+
+def test_a_cron_expression_is_due_at_its_next_tick_by_the_clock_of_postgresql():
+    state, _ = cron("30 14 * * *", "Europe/Berlin")
+    assert (state.phase, state.due_at) == ("idle", 100.0 + 30 * 60)
+    state, _ = cron("*/10 * * * * *")
+    assert state.due_at == 110.0
+
+
+def test_a_tick_is_served_once_and_one_that_is_to_come_in_spite_of_a_refresh_before():
+    state, clock = cron("0 13 * * *")
+    noon_and_one = 100.0 + 3600
+    state.emitted(noon_and_one - 0.1)
+    state.ended("idle", None, True, noon_and_one - 0.05)
+    assert state.due_at == noon_and_one
+    state.polled(True, noon_and_one)
+    state.emitted(noon_and_one)
+    clock.set(NOON + timedelta(seconds=3598), noon_and_one)  # it was set back
+    state.ended("idle", None, True, noon_and_one + 0.2)
+    assert state.due_at == pytest.approx(noon_and_one + 2 + 86_400)
+
+
+def test_a_tick_at_which_no_scheduler_ran_is_made_up_once():
+    state, _ = cron("0 13 * * *")
+    two = 100.0 + 7200
+    state.claimed(8, None, two, 7200.0)
+    assert (state.phase, state.due_at) == ("idle", two)
+    state.claimed(8, None, two, 3000.0)
+    assert state.due_at == 100.0 + 25 * 3600
+
+
+def test_the_clock_of_postgresql_is_never_taken_to_be_further_than_it_is():
+    clock = Clock()
+    clock.set(NOON, 100.3)  # the answer took 0.3 seconds
+    clock.set(NOON + timedelta(seconds=1), 101.1)
+    clock.set(NOON + timedelta(seconds=2), 102.2)
+    assert clock.shown(102.1) == NOON + timedelta(seconds=2)
+    clock.set(NOON - timedelta(hours=1), 103.0)
+    assert clock.when(NOON - timedelta(hours=1)) == 103.0

@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests.cli.command import invoke
 from tests.waiting import wait_until
 
 COUNT = "select count(*) as orders from orders"
@@ -110,3 +111,32 @@ def test_one_that_reads_two_waits_for_both(streams):
         streams.run("insert into orders (amount) values (1)")
         wait_rows(streams, "pair", [(orders, orders)])
     assert refreshes(streams, "pair") == before + 6
+
+
+def test_a_cron_expression_refreshes_at_its_ticks_and_not_between(streams):
+    create(streams, "ticks", schedule="* * * * * *")
+    create(streams, "yearly", schedule="0 0 1 1 *")
+    wait_rows(streams, "yearly", [(1,)])
+    for orders in (2, 3):
+        streams.run("insert into orders (amount) values (1)")
+        wait_rows(streams, "ticks", [(orders,)])
+    early = """
+        select count(*) from (
+            select count(*) from tide.stream_history join tide.stream using (stream_id)
+             where name = 'public.ticks' and reason = 'its sources changed'
+             group by date_trunc('second', started_at) having count(*) > 1) h"""
+    assert streams.run(early) == [(0,)]
+    assert streams.run("select * from yearly") == [(1,)]
+
+
+def test_a_cron_expression_that_only_the_scheduler_can_judge_is_named(streams):
+    create(streams, "never", schedule="0 0 31 2 *")
+    status = "select status, left(last_error, 67) from tide.stream_tables()"
+    reason = "schedule: '0 0 31 2 *' is not a cron expression: bad day-of-month."
+    wait_until(lambda: streams.run(status) == [("ERROR", f"{reason} ")], 20, "it is judged")
+    found = invoke("doctor", "--json", url=streams.url).output
+    assert f"public.never: {reason}" in found
+    assert "relay stream set NAME --schedule" in found
+    streams.run("select tide.alter_stream_table('never', schedule => '1s')")
+    wait_rows(streams, "never", [(1,)])
+    assert streams.run(status) == [("ACTIVE", None)]

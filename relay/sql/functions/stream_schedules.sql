@@ -1,13 +1,57 @@
 -- When stream tables are due: what is chosen, and what schedulers ask.
 
+-- Whether a schedule is meant as a cron expression.
+create or replace function tide.stream_is_cron(schedule text) returns boolean
+language sql immutable set search_path = pg_catalog, pg_temp
+begin atomic
+    select btrim(schedule) ~ '^@' or btrim(schedule) ~ E'^(\\S+\\s+){4,5}\\S+$' and lower(schedule) !~ E'^\\s*(\\d+(ms|s|m|h|d)\\s*)+$';
+end;
+
+-- Refuses what is certainly none. A scheduler reads the rest, and says on the pipeline what is wrong.
+create or replace function tide.stream_check_cron(schedule text, time_zone text) returns void
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+declare
+    fields text[] := regexp_split_to_array(btrim(schedule), E'\\s+');
+    shift  int := 6 - cardinality(fields);
+    wrong  text;
+begin
+    if schedule ~ '@' then
+        wrong := case when lower(btrim(schedule)) <> all (array['@hourly', '@daily', '@midnight', '@weekly', '@monthly', '@yearly', '@annually'])
+                      then 'there is no ' || btrim(schedule) end;
+    else
+        select format('%s cannot be %s', kind.name, quote_literal(f.field)) into wrong
+          from unnest(fields) with ordinality f (field, number)
+          join (values (1, 'the second', 0, 59), (2, 'the minute', 0, 59), (3, 'the hour', 0, 23), (4, 'the day of the month', 1, 31),
+                       (5, 'the month', 1, 12), (6, 'the day of the week', 0, 7)) kind (number, name, lowest, highest)
+            on kind.number = f.number + shift
+         where f.field !~ '^[0-9A-Za-z*/,#-]{1,100}$'
+            or exists (select from regexp_matches(f.field, E'(?<![/#\\d])\\d+', 'g') m
+                        where m[1]::numeric not between kind.lowest and kind.highest)
+         order by f.number limit 1;
+    end if;
+    if wrong is not null or length(schedule) > 200 then
+        raise exception '% is no cron expression: %', quote_literal(left(schedule, 100)), coalesce(wrong, 'it is longer than 200 characters') using
+            errcode = 'invalid_parameter_value',
+            hint = 'Give minute, hour, day of month, month and day of week, such as ''30 6 * * MON-FRI'', with the second before them if you like; '
+                   'or @hourly, @daily, @weekly, @monthly, @yearly.';
+    elsif not exists (select from pg_timezone_names z where z.name = time_zone) then
+        raise exception 'a cron expression needs a time zone that has a name, and that of this stream table is %', quote_literal(time_zone) using
+            errcode = 'invalid_parameter_value', hint = 'Create it in a session with a named one: set time zone ''Europe/Berlin'';';
+    end if;
+end $$;
+
 -- The schedule that was given, or what a stream table over these sources has without one.
-create or replace function tide.stream_schedule(schedule text, view regclass) returns text
+create or replace function tide.stream_schedule(schedule text, view regclass, time_zone text) returns text
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare
     follows boolean := exists (select from tide.stream_tables_read(view) t join tide.stream s on s.relation = t.source);
 begin
     if schedule is null then
         schedule := case when follows then 'calculated' else (tide.find_setting('stream_default_schedule')).value end;
+    end if;
+    if tide.stream_is_cron(schedule) then
+        perform tide.stream_check_cron(schedule, time_zone);
+        return btrim(schedule);
     end if;
     schedule := lower(btrim(schedule));
     perform tide.stream_interval_ms(schedule);
@@ -32,8 +76,8 @@ $$;
 create or replace function tide.stream_is_due(line tide.stream, state tide.stream_state) returns boolean
 language sql stable set search_path = pg_catalog, pg_temp as $$
     select tide.stream_reason(line, state) is not null
-           and coalesce(state.data_timestamp + make_interval(secs => (p.config ->> 'poll_interval_ms')::float8 / 1000) <= clock_timestamp()
-                        or line.schedule = 'calculated', true)
+           and (state.data_timestamp is null or line.schedule = 'calculated'
+                or coalesce(state.data_timestamp + make_interval(secs => (p.config ->> 'poll_interval_ms')::float8 / 1000) <= clock_timestamp(), false))
       from tide.pipeline p where p.name = line.pipeline
 $$;
 

@@ -6,12 +6,12 @@ create or replace function tide.stream_tables() returns table (
 )
 language sql stable security definer set search_path = pg_catalog, pg_temp as $$
     select line.name,
-           case when line.suspended then 'SUSPENDED' when state.errors > 0 then 'ERROR' when state.data_timestamp is null then 'INITIALIZING'
+           case when line.suspended then 'SUSPENDED' when state.errors > 0 or p.invalid_reason is not null then 'ERROR' when state.data_timestamp is null then 'INITIALIZING'
                 else 'ACTIVE' end,
            line.schedule, line.refresh_mode, 'FULL', line.tier, state.data_timestamp is not null, why.reason, state.data_timestamp,
            case when why.reason is null then 0 else extract(epoch from clock_timestamp() - state.data_timestamp)::float8 end,
-           state.errors, state.last_error, line.stream_id
-      from tide.stream line join tide.stream_state state using (stream_id)
+           state.errors, coalesce(p.invalid_reason, state.last_error), line.stream_id
+      from tide.stream line join tide.stream_state state using (stream_id) join tide.pipeline p on p.name = line.pipeline
      cross join lateral tide.stream_reason(line, state) why (reason)
      order by line.name
 $$;

@@ -44,7 +44,8 @@ begin
     if found_ms is null or found_ms < 100 or found_ms > 31536000000 then
         raise exception '% is no schedule of a stream table', coalesce(quote_literal(schedule), 'NULL') using
             errcode = 'invalid_parameter_value',
-            hint = 'Give a duration from 100ms to 365d, such as ''5s'' or ''1m30s''; or ''calculated'', to follow the stream tables that it reads.';
+            hint = 'Give a duration from 100ms to 365d, such as ''5s'' or ''1m30s''; a cron expression, such as ''*/15 9-17 * * MON-FRI'' '
+                   'or ''@hourly''; or ''calculated'', to follow the stream tables that it reads.';
     end if;
     return found_ms;
 end $$;
@@ -53,12 +54,16 @@ end $$;
 create or replace function tide.stream_configure(stream tide.stream) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
-    interval_ms bigint := coalesce(tide.stream_interval_ms(stream.schedule), greatest(100, tide.setting_number('stream_calculated_min_interval_ms')))
+    is_cron     boolean := tide.stream_is_cron(stream.schedule);
+    interval_ms bigint := coalesce(case when not is_cron then tide.stream_interval_ms(stream.schedule) end,
+                                   greatest(100, tide.setting_number('stream_calculated_min_interval_ms')))
                           * case stream.tier when 'warm' then 2 when 'cold' then 10 else 1 end;
     follows     text[] := case when stream.schedule = 'calculated' then array(select a.pipeline from tide.stream_above(stream.stream_id) a order by 1) end;
 begin
     update tide.pipeline p
-       set config = jsonb_strip_nulls(jsonb_build_object('poll_interval_ms', interval_ms, 'follows', follows)), enabled = stream.tier <> 'frozen' and not stream.suspended,
+       set config = case when is_cron then jsonb_build_object('cron', stream.schedule, 'time_zone', stream.settings ->> 'timezone')
+                         else jsonb_strip_nulls(jsonb_build_object('poll_interval_ms', interval_ms, 'follows', follows)) end,
+           enabled = stream.tier <> 'frozen' and not stream.suspended,
            revision = nextval('tide.revisions'), updated_at = now()
      where p.name = stream.pipeline;
     -- Retention does not wait for one that is not refreshed: what it would need may be gone.
@@ -123,7 +128,7 @@ begin
     end if;
     target := format('%I.%I', parts[1], parts[2]);
     perform tide.stream_check_columns(target, view_name::regclass);
-    schedule := tide.stream_schedule(schedule, view_name::regclass);
+    schedule := tide.stream_schedule(schedule, view_name::regclass, current_setting('timezone'));
     execute format('create table %s as select * from %s with no data', target, view_name);
     line_name := 'streams.' || case when target ~ '^[A-Za-z0-9_.-]{1,92}$'
                                      and not exists (select from tide.pipeline p where p.name = 'streams.' || target) then target
@@ -196,7 +201,7 @@ declare
 begin
     schedule := coalesce(schedule_seconds || 's', schedule);
     if schedule is not null then
-        schedule := tide.stream_schedule(schedule, format('tide_stream.q_%s', line.stream_id)::regclass);
+        schedule := tide.stream_schedule(schedule, format('tide_stream.q_%s', line.stream_id)::regclass, line.settings ->> 'timezone');
     end if;
     if upper(refresh_mode) <> all (array['AUTO', 'DIFFERENTIAL', 'FULL']) then
         raise exception 'refresh_mode % does not exist', quote_literal(refresh_mode) using

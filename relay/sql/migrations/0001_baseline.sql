@@ -888,7 +888,7 @@ select p.kind, 'function', unnest(p.names)
         'stream_trees', 'stream_always_reason', 'stream_capture', 'stream_capture_source', 'stream_capture_end', 'stream_captured',
         'stream_guard', 'stream_check_columns', 'stream_sources_now', 'stream_cluster', 'stream_window', 'stream_full', 'find_stream',
         'stream_configure', 'stream_day', 'stream_refreshed', 'stream_reason', 'stream_schedule', 'stream_above', 'stream_waits',
-        'stream_is_due']),
+        'stream_is_due', 'stream_is_cron', 'stream_check_cron']),
     ('admin', array['create_stream_table', 'stream_create', 'drop_stream_table', 'alter_stream_table', 'stream_forget']),
     ('operator', array['refresh_stream_table', 'resume_stream_table']),
     ('relay', array['stream_refresh', 'stream_prepare', 'stream_failed', 'stream_behind', 'stream_begun', 'stream_ready', 'stream_clean', 'stream_tables']),

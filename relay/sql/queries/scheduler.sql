@@ -20,7 +20,7 @@ delete from tide.scheduler where scheduler_id = %(scheduler_id)s
 -- This scheduler is still here, in this process of the server. No row: another one took it for dead, so its session must
 -- end.
 update tide.scheduler set seen_at = clock_timestamp(), waiting = %(waiting)s::jsonb, broker_trouble = %(trouble)s
- where scheduler_id = %(scheduler_id)s returning pg_backend_pid() as backend_pid
+ where scheduler_id = %(scheduler_id)s returning pg_backend_pid() as backend_pid, clock_timestamp() as now
 
 -- name: scheduler_evict
 -- Ends the sessions of schedulers that are frozen, so that others can own their pipelines, and forgets dead ones.

@@ -125,3 +125,45 @@ def test_it_waits_for_a_refresh_that_is_under_way_but_once(diamond):
     assert ready(diamond, "pair") == []
     refresh(diamond, "right_one")
     assert ready(diamond, "pair") == ["pair"]
+
+
+@pytest.mark.parametrize("given", ["*/15 9-17 * * MON-FRI", "30 0 3 * * *", " @daily ", "0 0 L * 5#2"])
+def test_a_cron_expression_counts_in_the_time_zone_of_the_session_that_created_it(connection, given):
+    connection.execute("set time zone 'europe/berlin'")
+    create(connection, "base", ALL, schedule=given, tier="cold")
+    assert config(connection, "base") == {"cron": given.strip(), "time_zone": "Europe/Berlin"}
+    connection.execute("set time zone 'UTC'")
+    connection.execute("select tide.alter_stream_table('base', schedule => '@hourly')")
+    assert config(connection, "base") == {"cron": "@hourly", "time_zone": "Europe/Berlin"}
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        ("60 * * * *", "the minute cannot be '60'"),
+        ("0-61 * * * * *", "the second cannot be '0-61'"),
+        ("0 25 * * *", "the hour cannot be '25'"),
+        ("0 0 0 1 *", "the day of the month cannot be '0'"),
+        ("0 0 1 1,13 *", r"the month cannot be '1,13'"),
+        ("0 0 * * 8", "the day of the week cannot be '8'"),
+        ("0 0 * * ;", "the day of the week cannot be ';'"),
+        ("@often", "there is no @often"),
+        ("* * * *", "is no schedule"),
+    ],
+)
+def test_what_is_no_cron_expression_is_refused_with_what_is_wrong(connection, given, reason):
+    with pytest.raises(psycopg.errors.InvalidParameterValue, match=reason) as told:
+        create(connection, "base", ALL, schedule=given)
+    assert "MON-FRI" in str(told.value.diag.message_hint)
+
+
+def test_a_cron_expression_needs_a_time_zone_with_a_name(connection):
+    connection.execute("set time zone interval '+02:30' hour to minute")
+    with pytest.raises(psycopg.errors.InvalidParameterValue, match="needs a time zone that has a name"):
+        create(connection, "base", ALL, schedule="@daily")
+    create(connection, "base", ALL)
+
+
+def test_a_duration_of_five_parts_is_a_duration(connection):
+    create(connection, "base", ALL, schedule="1d 2h 3m 4s 5ms")
+    assert config(connection, "base") == {"poll_interval_ms": 93_784_005}

@@ -22,9 +22,15 @@ def drain(resources: Resources, session: FencedSession) -> DrainResult:
     """Refreshes once. Raises Fenced, NotConnected, ConfigError; a query that PostgreSQL refused is in the value."""
     config = parse_stream(session.start.config)
     session.lease.seconds = config.visibility_timeout_ms / 1000
+    # sqlglot is large: only a worker that refreshes stream tables reads it.
+    from relay.drains.stream_plans import prepare, prepare_change
+
     try:
         with kept(session, lambda: pooled(resources.pool, RENEW_SECONDS)):
+            prepare(session)
             done = refresh(session)
+            if done.missing:
+                prepare_change(session, done.missing)
     except Overtaken:
         return DrainResult("again")
     except psycopg.OperationalError as error:
@@ -34,7 +40,13 @@ def drain(resources: Resources, session: FencedSession) -> DrainResult:
     except psycopg.Error as error:
         return _refused(session, error)
     if done.action != "NO_DATA":
-        log.debug("stream table refreshed", inserted=done.rows_inserted, deleted=done.rows_deleted)
+        log.debug(
+            "stream table refreshed",
+            action=done.action,
+            inserted=done.rows_inserted,
+            updated=done.rows_updated,
+            deleted=done.rows_deleted,
+        )
     return DrainResult("idle", progressed=done.action != "NO_DATA")
 
 

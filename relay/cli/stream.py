@@ -58,7 +58,7 @@ def create(
 @postgres_option
 @json_option
 def list_stream_tables(postgres_url: str | None, as_json: bool) -> None:
-    """Lists the stream tables, and why one is behind its query.
+    """Lists the stream tables, and why one is behind its query, or computed as a whole.
 
     \b
     Exit codes: 0 listed, also if there are none; 1 an error; 2 wrong usage.
@@ -82,15 +82,21 @@ def _table(found: Sequence[StreamTable]) -> Table:
         Column("mode"),
         Column("tier"),
         Column("stale", number=True),
-        Column("behind, or error", long=True),
+        Column("error, behind, or why full", long=True),
     )
     for one in found:
         stale = "" if one.staleness_seconds is None else seconds_text(one.staleness_seconds)
         status = shown(one.status, _STATES.get(one.status, ""))
-        table.add_row(
-            one.name, status, one.schedule, one.refresh_mode, one.tier, stale, one.last_error or one.behind or ""
+        mode = (
+            one.refresh_mode if one.refresh_mode == one.effective_mode else f"{one.refresh_mode}: {one.effective_mode}"
         )
+        table.add_row(one.name, status, one.schedule, mode, one.tier, stale, _why(one))
     return table
+
+
+def _why(one: StreamTable) -> str:
+    """What went wrong, or why it is behind, or why its refreshes compute the whole query."""
+    return one.last_error or one.behind or (f"FULL: {one.why_full}" if one.why_full else "")
 
 
 @stream.command("set")

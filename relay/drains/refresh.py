@@ -27,9 +27,12 @@ class Refreshed(NamedTuple):
     """What a refresh did."""
 
     action: str
-    """`NO_DATA` or `FULL`."""
+    """`NO_DATA`, `DIFFERENTIAL` or `FULL`."""
     rows_inserted: int | None
+    rows_updated: int | None
     rows_deleted: int | None
+    missing: list[int] | None
+    """Sources that changed together, if it has not been analysed yet what they change."""
 
 
 class Overtaken(Exception):
@@ -39,8 +42,6 @@ class Overtaken(Exception):
 def refresh(session: FencedSession) -> Refreshed:
     """Refreshes once. Raises Overtaken, NotConnected; and psycopg.Error for what PostgreSQL says against the query."""
     connection = session.connection
-    with database_errors():
-        session.execute("stream_prepare")
     before = connection.isolation_level
     connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
     try:

@@ -18,6 +18,7 @@ class StreamTable:
     schedule: str
     refresh_mode: str
     effective_mode: str
+    """DIFFERENTIAL or FULL."""
     tier: str
     is_populated: bool
     behind: str | None
@@ -28,6 +29,8 @@ class StreamTable:
     """0 while it is equal to its query; None before its first refresh."""
     consecutive_errors: int
     last_error: str | None
+    why_full: str | None
+    """Why a refresh computes the whole query; None: it does not have to."""
 
 
 def list_stream_tables(connection: Connection) -> list[StreamTable]:

@@ -47,6 +47,60 @@ def test_the_fleet_fills_a_table_and_keeps_it_equal_to_its_query(streams):
     assert inserted >= 4
 
 
+def test_the_fleet_follows_changes_one_by_one_and_says_what_it_did(streams):
+    joined = (
+        "select o.region, c.name, sum(o.amount) as amount from orders o join customers c using (region) group by 1, 2"
+    )
+    streams.run("create table customers (region text primary key, name text)")
+    for name, query in (("sums", SUMS), ("joined", joined.replace("using (region)", "on c.region = o.region"))):
+        streams.run("select tide.create_stream_table(%s, %s, schedule => '200ms')", name, query)
+    mode = "select effective_mode, why_full from tide.stream_tables()"
+    wait_until(lambda: streams.run(mode) == [("DIFFERENTIAL", None)] * 2, 20, "the queries are analysed")
+    chance = random.Random(5)
+    for number in range(30):
+        streams.run("insert into orders (region, amount) values (%s, %s)", chance.choice("nswe"), chance.randint(1, 9))
+        streams.run("update orders set region = %s where order_id = %s", chance.choice("nswe"), chance.randint(1, 20))
+        streams.run("insert into customers values (%s, %s) on conflict do nothing", chance.choice("nswe"), f"c{number}")
+        streams.run("delete from customers where name = %s", f"c{chance.randint(1, 30)}")
+    wait_equal(streams)
+    wait_equal(streams, "joined", joined)
+    done = "select s.name, h.action, count(*) from tide.stream_history h join tide.stream s using (stream_id) group by 1, 2"
+    counts = {(name, action): number for name, action, number in streams.run(done)}
+    assert counts[("public.sums", "DIFFERENTIAL")] >= 1
+    assert counts[("public.joined", "DIFFERENTIAL")] >= 1
+    assert counts[("public.sums", "FULL")] == 1
+
+
+def test_a_query_that_cannot_be_followed_is_computed_and_says_why(streams):
+    streams.run("select tide.create_stream_table('top', 'select max(amount) as most from orders', schedule => '200ms')")
+    wait_equal(streams, "top", "select max(amount) as most from orders")
+    mode = "select effective_mode, why_full from tide.stream_tables()"
+    assert streams.run(mode) == [("FULL", "changes cannot be added to max()")]
+    [shown] = json.loads(invoke("stream", "list", "--json", url=streams.url).output)
+    assert (shown["effective_mode"], shown["why_full"]) == ("FULL", "changes cannot be added to max()")
+    assert "FULL: changes cannot be added to max()" in invoke("stream", "list", url=streams.url).output
+    streams.run("insert into orders (region, amount) values ('west', 40)")
+    wait_equal(streams, "top", "select max(amount) as most from orders")
+
+
+def test_sources_that_first_change_together_are_analysed_then(streams):
+    tables = [f"t{number}" for number in range(5)]
+    for table in tables:
+        streams.run(f"create table {table} (id int primary key, value int)")
+        streams.run(f"insert into {table} select n, n from generate_series(1, 3) n")
+    joins = " ".join(f"join {table} on {table}.id = t0.id" for table in tables[1:])
+    query = f"select t0.id, {', '.join(f'{table}.value as {table}' for table in tables)} from t0 {joins}"
+    streams.run("select tide.create_stream_table('wide', %s, schedule => '100ms')", query)
+    wait_equal(streams, "wide", query)
+    done = "select action, reason from tide.stream_history order by refresh_id desc limit 1"
+    for action in ("FULL", "DIFFERENTIAL"):
+        with streams.connection.transaction():
+            streams.run("update t1 set value = value + 1 where id = 1")
+            streams.run("update t2 set value = value + 1 where id = 2")
+        wait_equal(streams, "wide", query)
+        assert streams.run(done)[0][0] == action
+
+
 def test_a_stream_table_over_another_follows_it(streams):
     streams.run("select tide.create_stream_table('sums', %s, schedule => '200ms')", SUMS)
     total = "select sum(amount) as amount from sums"

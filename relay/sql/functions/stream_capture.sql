@@ -1,5 +1,16 @@
--- Capture: that a transaction changed a source of a stream table. One row for each transaction and source, written by a trigger in
--- that transaction: so it is visible exactly where the change is. Writers notify no one.
+-- Capture: what transactions change in the sources of stream tables, written by triggers in these transactions: so it is visible
+-- exactly where the change is. Writers notify no one.
+--
+-- If a stream table can be refreshed by rows, each row that was added or removed is stored (stream_buffers.sql). For the others one
+-- note for each transaction and source is enough; a note beside captured rows means: something changed that no row tells.
+
+create or replace function tide.stream_note(source oid) returns void
+language sql set search_path = pg_catalog, pg_temp
+begin atomic
+    insert into tide.stream_change (source, xid)
+    select stream_note.source, pg_current_xact_id()
+     where not exists (select from tide.stream_change c where c.source = stream_note.source and c.xid = pg_current_xact_id());
+end;
 
 create or replace function tide.stream_capture() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
@@ -10,9 +21,7 @@ begin
             return null;
         end if;
     end if;
-    insert into tide.stream_change (source, xid)
-    select tg_argv[0]::oid, pg_current_xact_id()
-     where not exists (select from tide.stream_change c where c.source = tg_argv[0]::oid and c.xid = pg_current_xact_id());
+    perform tide.stream_note(tg_argv[0]::oid);
     return null;
 end $$;
 
@@ -25,32 +34,101 @@ begin atomic
     select c.oid::regclass from pg_class c where c.oid = source;
 end;
 
--- Makes the triggers that are missing. Writers that have begun are waited for, and others wait behind.
+-- Writes down which columns of which tables a stream table reads: a view below it may have been replaced, and a key dropped.
+create or replace function tide.stream_sources_read(stream_id int) returns void
+language sql set search_path = pg_catalog, pg_temp as $$
+    with read_now as materialized (select c.source, c.columns from tide.stream_reads(format('tide_stream.q_%s', stream_id)::regclass) c),
+    gone as (delete from tide.stream_source s where s.stream_id = stream_sources_read.stream_id
+                and not exists (select from read_now n where n.source = s.source))
+    insert into tide.stream_source as s (stream_id, source, columns)
+    select stream_sources_read.stream_id, n.source, n.columns from read_now n
+        on conflict on constraint stream_source_pkey do update set columns = excluded.columns where s.columns <> excluded.columns
+$$;
+
+-- The triggers of a source: their function is tide.stream_capture, or one of tide_stream that stores rows.
+create or replace function tide.stream_triggers(source oid) returns table (oid oid, tgname name, tgrelid oid, tgenabled "char", version text)
+language sql stable set search_path = pg_catalog, pg_temp
+begin atomic
+    select t.oid, t.tgname, t.tgrelid, t.tgenabled, t.xmin::text
+      from tide.stream_captured(source) c (part) join pg_trigger t on t.tgrelid = c.part join pg_proc p on p.oid = t.tgfoid
+     where t.tgname in (format('tide_stream_insert_%s', source), format('tide_stream_update_%s', source),
+                        format('tide_stream_delete_%s', source), format('tide_stream_truncate_%s', source))
+       and (p.oid = 'tide.stream_capture'::regproc or p.pronamespace = 'tide_stream'::regnamespace)
+       and (t.tgtype & 32 = 32 or (p.pronamespace = 'tide_stream'::regnamespace) = exists (select from tide.stream_buffer b where b.source = stream_triggers.source));
+end;
+
+-- Whether a stream table needs the rows of its sources.
+create or replace function tide.stream_wants_rows(line tide.stream) returns boolean
+language sql stable set search_path = pg_catalog, pg_temp
+begin atomic
+    select line.refresh_mode <> 'FULL' and line.always_reason is null and line.full_reason is null
+           and not exists (select from tide.stream_plan p where p.stream_id = line.stream_id and p.reason is not null);
+end;
+
+-- The columns of a source that stream tables need row by row; null if none does.
+create or replace function tide.stream_wanted(source oid) returns smallint[]
+language sql stable set search_path = pg_catalog, pg_temp
+begin atomic
+    select case when count(*) > 0 then
+               array(select distinct c.number
+                       from tide.stream_source s join tide.stream line using (stream_id) cross join lateral unnest(s.columns) c (number)
+                      where s.source = stream_wanted.source and tide.stream_wants_rows(line) order by c.number) end
+      from tide.stream_source s join tide.stream line using (stream_id)
+     where s.source = stream_wanted.source and tide.stream_wants_rows(line);
+end;
+
+-- Makes the capture of a source what its stream tables need. Writers that have begun are waited for, and others wait behind.
 create or replace function tide.stream_capture_source(source oid) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
-    part    regclass;
-    event   record;
+    wanted smallint[] := tide.stream_wanted(source);
+    part   regclass;
+    event  text;
+    firing name[];
 begin
+    if wanted is null then
+        perform tide.stream_buffer_drop(source);
+    else
+        perform tide.stream_buffer_make(source, wanted);
+    end if;
     for part in select c from tide.stream_captured(source) c order by c loop
-        for event in select * from (values ('insert', 'referencing new table as changed_rows'), ('update', 'referencing new table as changed_rows'),
-                                           ('delete', 'referencing old table as changed_rows'), ('truncate', '')) e (name, rows)
-        loop
-            if not exists (select from pg_trigger t where t.tgrelid = part and t.tgname = format('tide_stream_%s_%s', event.name, source)) then
-                execute format('create trigger %I after %s on %s %s for each statement execute function tide.stream_capture(%L)',
-                               format('tide_stream_%s_%s', event.name, source), event.name, part, event.rows, source);
+        firing := array(select t.tgname from tide.stream_triggers(source) t where t.tgrelid = part);
+        -- As a new trigger does. No writer may go on with the old function once the stream table is computed.
+        if cardinality(firing) = 4 and wanted is not null then
+            execute format('lock table only %s in share row exclusive mode', part);
+        end if;
+        foreach event in array array['insert', 'update', 'delete', 'truncate'] loop
+            if wanted is not null and event <> 'truncate' then
+                perform tide.stream_buffer_function(source, part, event);
+            end if;
+            if format('tide_stream_%s_%s', event, source) <> all (firing) then
+                execute tide.stream_trigger_text(source, part, event, wanted is not null and event <> 'truncate');
             end if;
         end loop;
     end loop;
 end $$;
 
--- Removes the triggers of a source, unless a stream table reads it.
+create or replace function tide.stream_trigger_text(source oid, part regclass, event text, by_row boolean) returns text
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    select format('create or replace trigger %I after %s on %s %s for each statement execute function %s(%L)',
+                  format('tide_stream_%s_%s', event, source), event, part,
+                  case when event = 'truncate' then ''
+                       when not by_row then format('referencing %s table as changed_rows', case event when 'delete' then 'old' else 'new' end)
+                       else 'referencing ' || concat_ws(' ', case when event <> 'insert' then 'old table as old_rows' end,
+                                                             case when event <> 'delete' then 'new table as new_rows' end) end,
+                  case when by_row then format('tide_stream.c_%s_%s_%s', source, part::oid, event) else 'tide.stream_capture' end, source)
+$$;
+
+-- After a stream table no longer reads a source: its capture is that of those which do, or it ends.
 create or replace function tide.stream_capture_end(source oid) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
     line record;
 begin
     if exists (select from tide.stream_source s where s.source = stream_capture_end.source) then
+        if tide.stream_wanted(source) is null and exists (select from tide.stream_buffer b where b.source = stream_capture_end.source) then
+            perform tide.stream_capture_source(source);
+        end if;
         return;
     end if;
     for line in select t.tgname, t.tgrelid::regclass as part from pg_trigger t
@@ -58,21 +136,26 @@ begin
     loop
         execute format('drop trigger %I on %s', line.tgname, line.part);
     end loop;
+    perform tide.stream_buffer_drop(source);
     delete from tide.stream_change c where c.source = stream_capture_end.source;
 end $$;
 
--- What the capture of the sources of a stream table is like: which tables, which triggers, and whether they fire. xmin tells of a
--- trigger that was off for a while. Null if some change may go unseen.
+-- What the capture of the sources of a stream table is like: which tables, which triggers, which columns, and whether all fire. xmin
+-- tells of what was changed and changed back. Null if some change may go unseen.
 create or replace function tide.stream_sources_now(stream_id int) returns text
 language sql stable security definer set search_path = pg_catalog, pg_temp as $$
-    select case when coalesce(bool_and(found.firing = 4), true) then
-               coalesce(md5(string_agg(format('%s %s %s', found.source, found.part, found.triggers), ',' order by found.source, found.part)), '') end
-      from (select s.source, c.part, count(t.oid) filter (where t.tgenabled in ('O', 'A')) as firing,
-                   string_agg(t.oid || ' ' || t.xmin::text || t.tgenabled::text, ' ' order by t.oid) as triggers
-              from tide.stream_source s
+    select case when coalesce(bool_and(found.firing = 4 and (found.captured or not found.wants)), true) then
+               coalesce(md5(string_agg(format('%s %s %s %s', found.source, found.part, found.triggers, case when found.wants then found.columns end),
+                                       ',' order by found.source, found.part)), '') end
+      from (select s.source, c.part, t.firing, t.triggers, a.columns, tide.stream_wants_rows(line) as wants,
+                   exists (select from tide.stream_buffer b where b.source = s.source) as captured
+              from tide.stream_source s join tide.stream line using (stream_id)
              cross join lateral tide.stream_captured(s.source) c (part)
-              left join pg_trigger t on t.tgrelid = c.part and t.tgfoid = 'tide.stream_capture'::regproc
-                                    and t.tgargs = convert_to(s.source::text, 'UTF8') || E'\\x00'::bytea
-             where s.stream_id = stream_sources_now.stream_id
-             group by s.source, c.part) found
+             cross join lateral (select count(*) filter (where t.tgenabled in ('O', 'A')) as firing,
+                                        string_agg(t.oid || ' ' || t.version || t.tgenabled::text, ' ' order by t.oid) as triggers
+                                   from tide.stream_triggers(s.source) t where t.tgrelid = c.part) t
+             cross join lateral (select string_agg(format('%s %s %s', p.attname, p.atttypid, p.xmin), ' ' order by p.attnum) as columns
+                                   from pg_attribute o join pg_attribute p on p.attrelid = c.part and p.attname = o.attname
+                                  where o.attrelid = s.source and o.attnum = any (s.columns) and not o.attisdropped) a
+             where s.stream_id = stream_sources_now.stream_id) found
 $$;

@@ -1,7 +1,7 @@
 -- What PostgreSQL knows of the query of a stream table: what it reads, and whether its result depends on anything else.
 
--- The stored trees of a view, and of the views that it reads. They name all that PostgreSQL comes with, which pg_depend does not.
-create or replace function tide.stream_trees(view regclass) returns setof text
+-- A view, and the views that it reads.
+create or replace function tide.stream_views(view regclass) returns setof regclass
 language sql stable set search_path = pg_catalog, pg_temp as $$
     with recursive views as (
         select view::oid as relid
@@ -11,8 +11,13 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
          cross join lateral regexp_matches(r.ev_action::text, E' :relid (\\d+)', 'g') m
           join pg_class c on c.oid = m[1]::oid and c.relkind = 'v'
     )
-    select r.ev_action::text from views join pg_rewrite r on r.ev_class = views.relid
+    select v.relid::regclass from views v
 $$;
+
+-- Their stored trees. They name all that PostgreSQL comes with, which pg_depend does not.
+create or replace function tide.stream_trees(view regclass) returns setof text
+language sql stable set search_path = pg_catalog, pg_temp
+begin atomic select r.ev_action::text from tide.stream_views(view) v (relid) join pg_rewrite r on r.ev_class = v.relid; end;
 
 -- The relations that a view reads, also through other views. Captured: every change of it fires a trigger of ours.
 create or replace function tide.stream_tables_read(view regclass) returns table (source oid, captured boolean)
@@ -27,6 +32,87 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
               from tide.stream_trees(view) tree cross join lateral regexp_matches(tree, E' :relid (\\d+)', 'g') m) reads
       join pg_class c on c.oid = reads.relid join pg_namespace n on n.oid = c.relnamespace
      where c.relkind <> 'v'
+$$;
+
+-- The columns of the primary key of a table, or else of a unique index without nulls; null if there is none.
+create or replace function tide.stream_key_numbers(source oid) returns smallint[]
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    select (i.indkey::smallint[])[0:i.indnkeyatts - 1]
+      from pg_index i
+     where i.indrelid = source and i.indisunique and i.indisvalid and i.indislive and i.indpred is null and i.indexprs is null
+       and not exists (select from unnest((i.indkey::smallint[])[0:i.indnkeyatts - 1]) k (number)
+                         join pg_attribute a on a.attrelid = i.indrelid and a.attnum = k.number where not a.attnotnull)
+     order by i.indisprimary desc, i.indnkeyatts, i.indexrelid limit 1
+$$;
+
+-- The columns of its sources that a view reads, also through other views. Columns of a key are read too: they tell rows of a table
+-- from each other.
+create or replace function tide.stream_reads(view regclass) returns table (source oid, columns smallint[])
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    with sources as materialized (select t.source from tide.stream_tables_read(view) t where t.captured)
+    select s.source, coalesce(array_agg(distinct c.number order by c.number) filter (where c.number is not null), '{}')
+      from sources s
+      left join lateral (
+          select d.refobjsubid::smallint as number
+            from tide.stream_views(view) v (relid) join pg_rewrite r on r.ev_class = v.relid
+            join pg_depend d on d.classid = 'pg_rewrite'::regclass and d.objid = r.oid
+                            and d.refclassid = 'pg_class'::regclass and d.refobjid = s.source and d.refobjsubid > 0
+           union
+          select k.number from unnest(tide.stream_key_numbers(s.source)) k (number)
+      ) c on true
+     group by s.source
+$$;
+
+-- What the query looks up by the search_path while it runs; null: nothing, so that any path will do.
+create or replace function tide.stream_path_reason(view regclass) returns text
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    with trees as materialized (select t as tree from tide.stream_trees(view) t),
+    reasons as (
+        select 1 as rank, format('it calls %s(), which has no search_path of its own', p.proname) as reason
+          from trees cross join lateral regexp_matches(tree, E' :(?:funcid|opfuncid|aggfnoid|winfnoid) (\\d+)', 'g') m
+          join pg_proc p on p.oid = m[1]::oid join pg_language l on l.oid = p.prolang
+         where p.oid >= 16384 and (p.prokind = 'a' or l.lanname not in ('internal', 'c') and p.prosqlbody is null)
+           and not exists (select from unnest(p.proconfig) c (text) where starts_with(c.text, 'search_path='))
+         union all
+        select 2, 'it reads names by the search_path'
+          from trees cross join lateral regexp_matches(tree, E' :(?:resulttype|funcresulttype|vartype) (\\d+)', 'g') m
+         where m[1]::oid in ('regclass'::regtype, 'regproc'::regtype, 'regprocedure'::regtype, 'regoper'::regtype, 'regoperator'::regtype,
+                             'regtype'::regtype, 'regcollation'::regtype)
+    )
+    select reason from reasons order by rank, reason limit 1
+$$;
+
+-- Why the changes of its sources cannot be told row by row, or its statements not be run by any search_path; null if they can.
+create or replace function tide.stream_full_reason(view regclass) returns text
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    with columns as (
+        select a.*, s.source, t.oid as base, t.typtype, t.typcategory, t.typelem
+          from tide.stream_reads(view) s cross join lateral unnest(s.columns) n (number)
+          join pg_attribute a on a.attrelid = s.source and a.attnum = n.number
+          join pg_type d on d.oid = a.atttypid join pg_type t on t.oid = case when d.typtype = 'd' then d.typbasetype else d.oid end
+    ), reasons as (
+        select 1 as rank, 'it reads whole rows of a table' as reason from tide.stream_trees(view) tree where tree ~ E'\\{VAR :varno \\d+ :varattno 0 '
+         union all
+        select 2, format('it reads column %I of %s, which is generated when it is read', c.attname, c.source::regclass)
+          from columns c where c.attgenerated = 'v'
+         union all
+        -- Statements name operators, which are looked up in pg_catalog.
+        select 3, format('it reads column %I of %s, whose type %s is not of PostgreSQL itself', c.attname, c.source::regclass, format_type(c.base, -1))
+          from columns c
+         where c.base >= 16384 and c.typtype in ('b', 'd') and c.typcategory <> 'A'
+            or c.typcategory = 'A' and c.typelem in (select o.oid from pg_type o where o.oid >= 16384 and o.typtype in ('b', 'd'))
+         union all
+        select 4, format('it reads column %I of %s, whose values cannot be compared', c.attname, c.source::regclass)
+          from columns c
+         where c.typcategory = 'A' and c.typelem < 16384
+           and not exists (select from pg_opclass o where o.opcintype in (c.typelem, case when c.typelem = 'varchar'::regtype then 25 end) and o.opcdefault)
+         union all
+        select 5, format('%s has row security', s.source::regclass)
+          from tide.stream_reads(view) s join pg_class c on c.oid = s.source where c.relrowsecurity
+         union all
+        select 6, tide.stream_path_reason(view)
+    )
+    select reason from reasons where reason is not null order by rank, reason limit 1
 $$;
 
 -- Whether it reads current_date: SQLValueFunction 0.

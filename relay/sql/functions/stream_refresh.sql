@@ -10,15 +10,23 @@ begin atomic
     select c.system_identifier || '/' || d.oid from pg_control_system() c, pg_database d where d.datname = current_database();
 end;
 
--- Whether a source has changed since a frontier.
-create or replace function tide.stream_window(stream_id int, frontier pg_snapshot) returns boolean
+-- Whether a source was changed since a frontier in a way that no captured row tells.
+create or replace function tide.stream_noted(stream_id int, frontier pg_snapshot) returns boolean
 language sql stable set search_path = pg_catalog, pg_temp
 begin atomic
     select exists (select from tide.stream_source s
                     cross join lateral (select from tide.stream_change c
                                          where c.source = s.source and c.xid >= pg_snapshot_xmin(frontier)
                                            and not pg_visible_in_snapshot(c.xid, frontier) limit 1) c
-                    where s.stream_id = stream_window.stream_id);
+                    where s.stream_id = stream_noted.stream_id);
+end;
+
+-- Whether a source was changed since a frontier.
+create or replace function tide.stream_window(stream_id int, frontier pg_snapshot) returns boolean
+language sql stable set search_path = pg_catalog, pg_temp
+begin atomic
+    select tide.stream_noted(stream_id, frontier)
+           or exists (select from tide.stream_source s where s.stream_id = stream_window.stream_id and tide.stream_rows_waiting(s.source, frontier));
 end;
 
 -- Why the next refresh has to compute the result; null if what is there is the result.
@@ -44,58 +52,52 @@ language sql stable security definer set search_path = pg_catalog, pg_temp as $$
      where line.pipeline = any (pipelines) and tide.stream_reason(line, state) is not null
 $$;
 
--- Before a refresh, in a transaction of its own: captures partitions that were added, if no one is in the way.
-create or replace function tide.stream_prepare(pipeline text) returns void
+-- Before a refresh, in a transaction of its own: makes the capture of its sources what is needed, if no one is in the way. Whether the
+-- query has to be analysed first, by this version.
+create or replace function tide.stream_prepare(pipeline text, version int) returns boolean
 language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '100ms' as $$
 declare
-    line tide.stream;
+    line      tide.stream;
+    unplanned boolean;
 begin
     select * into line from tide.stream s where s.pipeline = stream_prepare.pipeline;
-    if tide.stream_sources_now(line.stream_id) is null then
+    perform tide.stream_sources_read(line.stream_id);
+    unplanned := tide.stream_unplanned(line, version);
+    if unplanned then
+        -- Rows that were not worth capturing may be, for another version.
+        delete from tide.stream_plan p where p.stream_id = line.stream_id and p.reason is not null;
+    end if;
+    if tide.stream_sources_now(line.stream_id) is null or tide.stream_capture_differs(line.stream_id) then
         perform tide.stream_capture_source(s.source) from tide.stream_source s where s.stream_id = line.stream_id;
     end if;
+    return tide.stream_unplanned(line, version);
 exception when lock_not_available then
-    null;  -- the refresh computes everything, and the next one retries
+    return false;  -- the refresh computes everything, and the next one retries
 end $$;
 
--- Writes what differs, and nothing else. Equal rows are numbered, so that each is one of its kind: what occurs once in both
--- together has come or gone.
---
--- The search_path of the creation is for functions that the query calls. Nothing of ours is looked up by it.
-create or replace function tide.stream_full(line tide.stream, out inserted bigint, out deleted bigint)
-language plpgsql set search_path = pg_catalog, pg_temp as $$
-declare
-    columns   text := (select string_agg(quote_ident(a.attname), ', ' order by a.attnum) from pg_attribute a
-                        where a.attrelid = format('tide_stream.q_%s', line.stream_id)::regclass and a.attnum > 0);
-    statement text;
-begin
-    statement := format(
-        'with both_ as materialized (
-             select %1$s, pg_catalog.min(__ctid) as __ctid, pg_catalog.count(__ctid) as __old
-               from (select %1$s, ctid as __ctid, pg_catalog.row_number() over (partition by %1$s) as __n from %2$s
-                      union all
-                     select %1$s, null, pg_catalog.row_number() over (partition by %1$s) from tide_stream.q_%3$s) r
-              group by %1$s, __n having pg_catalog.count(*) operator(pg_catalog.=) 1),
-         gone as (delete from %2$s t using both_ b
-                   where b.__old operator(pg_catalog.=) 1 and t.ctid operator(pg_catalog.=) b.__ctid returning 1),
-         come as (insert into %2$s (%1$s) select %1$s from both_ where __old operator(pg_catalog.=) 0 returning 1)
-         select (select pg_catalog.count(*) from come), (select pg_catalog.count(*) from gone)',
-        columns, line.relation, line.stream_id);
-    perform set_config('tide.refreshing', line.relation::oid::text, true);
-    perform set_config(s.key, s.value, true) from jsonb_each_text(line.settings - 'search_path') s;
-    perform set_config('search_path', line.settings ->> 'search_path', true);
-    execute statement into inserted, deleted;
-    perform pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
-    perform set_config('tide.refreshing', '', true);
-end $$;
+-- Whether the capture of the sources of a stream table is not what their stream tables need.
+create or replace function tide.stream_capture_differs(id int) returns boolean
+language sql stable set search_path = pg_catalog, pg_temp
+begin atomic
+    select exists (select from tide.stream_source s join tide.stream line using (stream_id) left join tide.stream_buffer b using (source)
+                    where s.stream_id = id
+                      and (tide.stream_wants_rows(line) and not s.columns <@ coalesce(b.columns, '{}')
+                           or b.source is not null and tide.stream_wanted(s.source) is null
+                           or exists (select from tide.stream_buffer_columns(s.source) c where not c.same or c.name <> c.named)));
+end;
 
--- One refresh, in the transaction of the caller, which must be REPEATABLE READ: each statement has to see the same.
-create or replace function tide.stream_refresh(pipeline text, out action text, out rows_inserted bigint, out rows_deleted bigint)
+-- One refresh, in the transaction of the caller, which must be REPEATABLE READ: each statement has to see the same. Missing: the
+-- sources that changed together, if no statement is kept for them.
+create or replace function tide.stream_refresh(
+    pipeline text, out action text, out rows_inserted bigint, out rows_updated bigint, out rows_deleted bigint, out missing oid[]
+)
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
     line    tide.stream;
     state   tide.stream_state;
-    why     text;
+    plan    tide.stream_plan;
+    choice  tide.stream_choice;
+    done    tide.stream_done;
     started timestamptz := clock_timestamp();
 begin
     if current_setting('transaction_isolation') not in ('repeatable read', 'serializable') then
@@ -105,27 +107,51 @@ begin
     select * into line from tide.stream s where s.pipeline = stream_refresh.pipeline;
     -- Two refreshes at once: the second fails here, and does nothing.
     select * into state from tide.stream_state s where s.stream_id = line.stream_id for update;
-    why := tide.stream_reason(line, state);
-    action := case when why is null then 'NO_DATA' else 'FULL' end;
-    if why is not null then
-        select f.inserted, f.deleted into rows_inserted, rows_deleted from tide.stream_full(line) f;
+    select * into plan from tide.stream_plan p where p.stream_id = line.stream_id and p.kind is not null;
+    choice := tide.stream_choose(line, state, plan);
+    if choice.action = 'DIFFERENTIAL' then
+        begin
+            done := tide.stream_differential(line, plan, choice);
+            if done.unsound then
+                raise data_exception using message = 'a sum is NaN or infinite, or a count is below zero';
+            elsif done.gone <> done.updated + done.deleted or done.came <> done.updated + done.inserted then
+                raise data_exception using message = 'the table did not hold the rows that were to be changed';
+            end if;
+        exception when data_exception or undefined_function then
+            -- What is computed as a whole never was in the way of these rows, or is no longer.
+            choice.action := 'FULL';
+            choice.strategy := 'full';
+            choice.reason := 'the incremental refresh failed: ' || sqlerrm;
+        end;
     end if;
-    perform tide.stream_refreshed(line, action, why, coalesce(rows_inserted, 0), coalesce(rows_deleted, 0), started);
+    if choice.action = 'FULL' then
+        done := tide.stream_full_checked(line, case when choice.planned then plan end);
+    end if;
+    perform tide.stream_deltas_drop(line.stream_id);
+    action := choice.action;
+    rows_inserted := done.inserted;
+    rows_updated := done.updated;
+    rows_deleted := done.deleted;
+    missing := choice.missing;
+    perform tide.stream_refreshed(line, choice, coalesce(rows_inserted, 0), coalesce(rows_updated, 0), coalesce(rows_deleted, 0), started);
 end $$;
 
 create or replace function tide.stream_refreshed(
-    line tide.stream, action text, why text, rows_inserted bigint, rows_deleted bigint, started timestamptz
+    line tide.stream, choice tide.stream_choice, rows_inserted bigint, rows_updated bigint, rows_deleted bigint, started timestamptz
 ) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
+    -- What this transaction itself changed in the sources is not visible in its snapshot, but was read: no frontier tells that.
     update tide.stream_state s
-       set frontier = case when not line.suspended and line.tier <> 'frozen' then pg_current_snapshot() end, cluster = tide.stream_cluster(),
-           sources = tide.stream_sources_now(line.stream_id), data_timestamp = transaction_timestamp(), errors = 0, last_error = null,
-           refreshed_at = clock_timestamp()
+       set frontier = case when not line.suspended and line.tier <> 'frozen' and not choice.own then pg_current_snapshot() end,
+           cluster = tide.stream_cluster(), sources = tide.stream_sources_now(line.stream_id), data_timestamp = transaction_timestamp(),
+           errors = 0, last_error = null, refreshed_at = clock_timestamp()
      where s.stream_id = line.stream_id;
-    if action <> 'NO_DATA' then
-        insert into tide.stream_history (stream_id, started_at, action, reason, rows_inserted, rows_deleted, milliseconds)
-        values (line.stream_id, started, action, why, rows_inserted, rows_deleted, extract(epoch from clock_timestamp() - started) * 1000);
+    if choice.action <> 'NO_DATA' then
+        insert into tide.stream_history (stream_id, started_at, action, strategy, reason, source_rows, rows_inserted, rows_updated, rows_deleted,
+                                         milliseconds)
+        values (line.stream_id, started, choice.action, choice.strategy, choice.reason, choice.source_rows, rows_inserted, rows_updated, rows_deleted,
+                extract(epoch from clock_timestamp() - started) * 1000);
     end if;
 end $$;
 
@@ -152,28 +178,3 @@ end $$;
 create or replace function tide.stream_forget() returns void
 language sql security definer set search_path = pg_catalog, pg_temp
 begin atomic update tide.stream_state set frontier = null where frontier is not null; end;
-
--- Removes what every stream table has seen, and old history. What is visible at a frontier stays so at later ones: a refresh that
--- runs meanwhile does not miss it.
-create or replace function tide.stream_clean(max_rows int default 10000) returns int
-language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
-declare
-    removed int;
-    hours   int := tide.setting_number('stream_history_retention_hours');
-begin
-    delete from tide.stream_change c
-     using (select o.source, o.xid from tide.stream_change o
-             where not exists (select from tide.stream_source s join tide.stream line using (stream_id) join tide.stream_state f using (stream_id)
-                                where s.source = o.source and not line.suspended and line.tier <> 'frozen'
-                                  and not coalesce(pg_visible_in_snapshot(o.xid, f.frontier), false))
-             limit max_rows) old
-     where c.source = old.source and c.xid = old.xid;
-    get diagnostics removed = row_count;
-    if hours > 0 then
-        delete from tide.stream_history h
-         using (select o.refresh_id from tide.stream_history o
-                 where o.started_at < clock_timestamp() - make_interval(hours => hours) order by o.refresh_id limit max_rows) old
-         where h.refresh_id = old.refresh_id;
-    end if;
-    return removed;
-end $$;

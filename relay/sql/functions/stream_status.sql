@@ -2,21 +2,22 @@
 
 create or replace function tide.stream_tables() returns table (
     name text, status text, schedule text, refresh_mode text, effective_mode text, tier text, is_populated boolean, behind text,
-    data_timestamp timestamptz, staleness_seconds float8, consecutive_errors int, last_error text, stream_id int
+    data_timestamp timestamptz, staleness_seconds float8, consecutive_errors int, last_error text, stream_id int, why_full text
 )
 language sql stable security definer set search_path = pg_catalog, pg_temp as $$
     select line.name,
            case when line.suspended then 'SUSPENDED' when state.errors > 0 or p.invalid_reason is not null then 'ERROR' when state.data_timestamp is null then 'INITIALIZING'
                 else 'ACTIVE' end,
-           line.schedule, line.refresh_mode, 'FULL', line.tier, state.data_timestamp is not null, why.reason, state.data_timestamp,
+           line.schedule, line.refresh_mode, case when whole.reason is null then 'DIFFERENTIAL' else 'FULL' end, line.tier, state.data_timestamp is not null, why.reason, state.data_timestamp,
            case when why.reason is null then 0 else extract(epoch from clock_timestamp() - state.data_timestamp)::float8 end,
-           state.errors, coalesce(p.invalid_reason, state.last_error), line.stream_id
+           state.errors, coalesce(p.invalid_reason, state.last_error), line.stream_id, whole.reason
       from tide.stream line join tide.stream_state state using (stream_id) join tide.pipeline p on p.name = line.pipeline
      cross join lateral tide.stream_reason(line, state) why (reason)
+     cross join lateral nullif(tide.stream_why_full(line), '') whole (reason)
      order by line.name
 $$;
 comment on function tide.stream_tables is
-    'The stream tables, and why one is behind its query; null: it is equal to it. Staleness is 0 then.';
+    'The stream tables, and why one is behind its query; null: it is equal to it. Staleness is 0 then. Why_full: why a refresh computes it all; null: it does not have to.';
 
 -- Asks for a refresh: by the fleet, at once; or, in a REPEATABLE READ transaction, here and now.
 create or replace function tide.refresh_stream_table(name text) returns void

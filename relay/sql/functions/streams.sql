@@ -83,7 +83,6 @@ declare
     next_id   int := nextval(pg_get_serial_sequence('tide.stream', 'stream_id'));
     view_name text := format('tide_stream.q_%s', next_id);
     line_name text;
-    source    oid;
     probe     refcursor;
     probe_text text;
     view_text text;
@@ -135,20 +134,20 @@ begin
                                 else next_id::text end;
     insert into tide.pipeline (name, direction, config) values (line_name, 'stream', '{}');
     insert into tide.drain (pipeline) values (line_name);
-    insert into tide.stream (stream_id, name, relation, pipeline, query, schedule, refresh_mode, tier, suspended, daily, always_reason, settings)
+    insert into tide.stream (stream_id, name, relation, pipeline, query, schedule, refresh_mode, tier, suspended, daily, always_reason, full_reason,
+                             settings)
     overriding system value
     values (next_id, target, target::regclass, line_name, query, schedule, upper(refresh_mode), tier, not initialize,
             tide.stream_day(view_name::regclass), tide.stream_always_reason(view_name::regclass),
+            tide.stream_full_reason(view_name::regclass),
             jsonb_build_object('search_path', path, 'timezone', current_setting('timezone'), 'datestyle', current_setting('datestyle'),
                                'intervalstyle', current_setting('intervalstyle'), 'bytea_output', current_setting('bytea_output'),
                                'extra_float_digits', current_setting('extra_float_digits'), 'lc_monetary', current_setting('lc_monetary'),
                                'lc_numeric', current_setting('lc_numeric'), 'lc_time', current_setting('lc_time')))
     returning * into made;
     insert into tide.stream_state (stream_id) values (next_id);
-    for source in select t.source from tide.stream_tables_read(view_name::regclass) t where t.captured loop
-        insert into tide.stream_source (stream_id, source) values (next_id, source);
-        perform tide.stream_capture_source(source);
-    end loop;
+    perform tide.stream_sources_read(next_id);
+    perform tide.stream_capture_source(s.source) from tide.stream_source s where s.stream_id = next_id;
     execute format('create trigger tide_stream_guard before insert or update or delete or truncate on %s
                     for each statement execute function tide.stream_guard()', target);
     perform tide.stream_configure(made);
@@ -170,8 +169,8 @@ comment on function tide.create_stream_table is
 create or replace function tide.drop_stream_table(name text, if_exists boolean default false) returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '5s' as $$
 declare
-    line   tide.stream;
-    source oid;
+    line    tide.stream;
+    sources oid[];
 begin
     begin
         line := tide.find_stream(name);
@@ -181,11 +180,11 @@ begin
         end if;
         raise;
     end;
+    sources := array(select s.source from tide.stream_source s where s.stream_id = line.stream_id);
+    perform tide.stream_forget_plan(line.stream_id);
     delete from tide.stream s where s.stream_id = line.stream_id;
     delete from tide.pipeline p where p.name = line.pipeline;
-    for source in select t.source from tide.stream_tables_read(format('tide_stream.q_%s', line.stream_id)::regclass) t where t.captured loop
-        perform tide.stream_capture_end(source);
-    end loop;
+    perform tide.stream_capture_end(s) from unnest(sources) s;
     execute format('drop view tide_stream.q_%s', line.stream_id);
     execute format('drop table %s', line.relation);
     perform pg_notify('tide_relay_config', line.pipeline);
@@ -215,6 +214,13 @@ begin
            tier = coalesce(alter_stream_table.tier, s.tier)
      where s.stream_id = line.stream_id
     returning * into line;
+    -- Its sources are captured row by row, or no longer.
+    if upper(alter_stream_table.refresh_mode) is not null then
+        if line.refresh_mode = 'FULL' then
+            perform tide.stream_forget_plan(line.stream_id);
+        end if;
+        perform tide.stream_capture_source(s.source) from tide.stream_source s where s.stream_id = line.stream_id;
+    end if;
     perform tide.stream_configure(line);
 end $$;
 comment on function tide.alter_stream_table is 'Changes the schedule, the mode or the tier; null keeps what is.';

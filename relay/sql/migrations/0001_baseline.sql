@@ -727,6 +727,7 @@ create table tide.stream (
     suspended     boolean not null default false,
     daily         boolean not null,
     always_reason text,
+    full_reason   text,
     settings      jsonb not null,
     asked         xid8,
     created_at    timestamptz not null default now()
@@ -735,6 +736,7 @@ comment on column tide.stream.asked is 'The last transaction that asked for a re
 comment on column tide.stream.name is 'Schema and table, as PostgreSQL quotes them.';
 comment on column tide.stream.daily is 'Whether the query reads current_date, so that each day has another result.';
 comment on column tide.stream.always_reason is 'Why changes of its sources do not tell whether its result changed, so that it is computed each time.';
+comment on column tide.stream.full_reason is 'Why changes of its sources are not captured row by row, so that a refresh computes it all.';
 comment on column tide.stream.settings is 'The settings of the session that created it by which functions read and write values.';
 
 -- Where each stands: written by each refresh.
@@ -757,11 +759,65 @@ comment on column tide.stream_state.errors is 'Refreshes that failed in a row.';
 create table tide.stream_source (
     stream_id int not null references tide.stream on delete cascade,
     source    oid not null,
+    columns   smallint[] not null,
     primary key (stream_id, source)
 );
+comment on column tide.stream_source.columns is 'Numbers of the columns that it reads, and of the key.';
 create index on tide.stream_source (source);
 
--- That a transaction changed a source: one row for each of the two, written by the transaction itself.
+-- Sources whose rows are captured, in tide_stream.b_<source>: after __xid and __w, its columns are these of the source.
+create table tide.stream_buffer (
+    source  oid primary key,
+    columns smallint[] not null
+);
+
+-- How a stream table is refreshed incrementally, or why it cannot be. Made by a worker, judged by tide.stream_keep.
+create table tide.stream_plan (
+    stream_id int primary key references tide.stream on delete cascade,
+    version   int not null,
+    facts     text not null,
+    reason    text,
+    kind      text check (kind in ('rows', 'state')),
+    key       text[],
+    groups    int,
+    fields    jsonb,
+    exact     jsonb,
+    filled    boolean not null default false,
+    made_at   timestamptz not null default clock_timestamp(),
+    check ((reason is null) = (kind is not null))
+);
+comment on column tide.stream_plan.version is 'Of the analysis that made it: another one makes it again.';
+comment on column tide.stream_plan.facts is 'What the analysis relied on: see tide.stream_facts.';
+comment on column tide.stream_plan.key is 'Output columns by which rows are unique; null: none are, so equal rows are counted.';
+comment on column tide.stream_plan.exact is 'By source, columns whose equal values may show differently (1.5, 1.50).';
+comment on column tide.stream_plan.filled is 'Whether the state in tide_stream.s_<stream_id> is that of the frontier.';
+
+-- The view tide_stream.w_<stream_id>_<number> says what a change of exactly these sources changes.
+create table tide.stream_statement (
+    stream_id int not null references tide.stream_plan on delete cascade,
+    number    int not null,
+    sources   oid[] not null,
+    strategy  text not null check (strategy in ('linear', 'keyed', 'two states', 'groups', 'full')),
+    form      text not null check (form in ('rows', 'state')),
+    reason    text,
+    primary key (stream_id, number),
+    unique (stream_id, sources)
+);
+comment on column tide.stream_statement.sources is 'In ascending order.';
+comment on column tide.stream_statement.reason is 'Why such a change is refreshed with strategy full.';
+
+-- What a refresh does and why: see tide.stream_choose. Own: its transaction changed its sources itself.
+create type tide.stream_choice as (
+    action text, strategy text, reason text, number int, deltas text[], source_rows bigint, missing oid[], planned boolean, own boolean
+);
+
+-- What a refresh did: rows that went and came, net, and how they were written.
+create type tide.stream_done as (
+    gone bigint, came bigint, inserted bigint, updated bigint, deleted bigint, unsound boolean
+);
+
+-- That a transaction changed a source, in a way that no row tells: one row for each of the two, written by the transaction itself.
+-- Where rows are captured, it means: look at everything.
 create table tide.stream_change (
     source oid not null,
     xid    xid8 not null,
@@ -823,7 +879,9 @@ select s.name, s.kind, s.value, s.value, s.description
     ('stream_history_retention_hours', 'hours', '168', 'How long the history of refreshes is kept. 0: indefinitely.'),
     ('stream_default_schedule', 'duration', '1s', 'The schedule of a stream table that is created without one and reads no other.'),
     ('stream_calculated_min_interval_ms', 'count', '1000',
-     'How many milliseconds at least from one refresh to the next of a stream table that follows others. Its tier multiplies it.')
+     'How many milliseconds at least from one refresh to the next of a stream table that follows others. Its tier multiplies it.'),
+    ('stream_max_buffer_rows', 'count', '10000000',
+     'How many changed rows may wait for a stream table; with more it is computed as a whole. 0: no limit.')
   ) as s (name, kind, value, description);
 
 -- Permissions ---------------------------------------------------------------------------------------------------------
@@ -887,12 +945,26 @@ select p.kind, 'function', unnest(p.names)
         'stream_interval_ms', 'stream_tables_read',
         'stream_trees', 'stream_always_reason', 'stream_capture', 'stream_capture_source', 'stream_capture_end', 'stream_captured',
         'stream_guard', 'stream_check_columns', 'stream_sources_now', 'stream_cluster', 'stream_window', 'stream_full', 'find_stream',
-        'stream_configure', 'stream_day', 'stream_refreshed', 'stream_reason', 'stream_schedule', 'stream_above', 'stream_waits',
-        'stream_is_due', 'stream_is_cron', 'stream_check_cron']),
+        'stream_configure', 'stream_day', 'stream_refreshed', 'stream_reason',
+        'stream_buffer_clean', 'stream_buffer_columns', 'stream_buffer_drop', 'stream_buffer_function', 'stream_buffer_make',
+        'stream_buffer_names', 'stream_capture_differs', 'stream_choose', 'stream_columns', 'stream_columns_of', 'stream_columns_read',
+        'stream_counted', 'stream_dearer', 'stream_deltas_drop', 'stream_differential', 'stream_facts', 'stream_forget_plan',
+        'stream_full_checked', 'stream_full_reason', 'stream_harmless', 'stream_hash_text', 'stream_hashable', 'stream_judge',
+        'stream_judge_columns', 'stream_keep_indexes', 'stream_keep_state', 'stream_keep_statement', 'stream_kept_text', 'stream_key',
+        'stream_key_names', 'stream_key_numbers', 'stream_limit_waiting', 'stream_measure', 'stream_net_text', 'stream_note',
+        'stream_noted', 'stream_own', 'stream_path_reason', 'stream_reads', 'stream_require_select', 'stream_rows_of',
+        'stream_rows_waiting', 'stream_run', 'stream_same_text', 'stream_sources_read', 'stream_state_text', 'stream_to_plan',
+        'stream_tree_ids', 'stream_trigger_text', 'stream_triggers', 'stream_unplanned', 'stream_unsound_text', 'stream_view',
+        'stream_views', 'stream_waiting', 'stream_waits_for_more', 'stream_wanted', 'stream_wants_rows', 'stream_why_full',
+        'stream_write_text']),
     ('admin', array['create_stream_table', 'stream_create', 'drop_stream_table', 'alter_stream_table', 'stream_forget']),
     ('operator', array['refresh_stream_table', 'resume_stream_table']),
-    ('relay', array['stream_refresh', 'stream_prepare', 'stream_failed', 'stream_behind', 'stream_begun', 'stream_ready', 'stream_clean', 'stream_tables']),
-    ('reader', array['stream_tables', 'stream_behind', 'stream_ready']),
+    ('relay', array['stream_refresh', 'stream_prepare', 'stream_describe', 'stream_read', 'stream_keep', 'stream_keep_change',
+        'stream_failed', 'stream_behind', 'stream_clean', 'stream_tables']),
+    ('reader', array['stream_tables', 'stream_behind']),
+    ('owner', array['stream_schedule', 'stream_above', 'stream_waits', 'stream_is_due', 'stream_is_cron', 'stream_check_cron']),
+    ('relay', array['stream_begun', 'stream_ready']),
+    ('reader', array['stream_ready']),
     ('publisher', array['outbox_publish', 'outbox_publish_many', 'outbox_limit', 'publish_anywhere']),
     ('consumer', array['consume_anywhere']),
     ('group_consumer', array[
@@ -986,7 +1058,7 @@ select p.kind, p.object_type, unnest(p.names), p.privileges
     ('owner', 'table', 'all', array['job_batch', 'job_follow', 'job_dependency', 'job_key', 'job_lane', 'job_running', 'job_skip', 'job_kept', 'job_wait']),
     ('relay', 'table', 'select', array['job_queue', 'job_lease', 'job_worker', 'job', 'job_attempt', 'job_dead', 'job_schedule']),
     ('reader', 'table', 'select', array['job_queue', 'job_lease', 'job_worker']),
-    ('owner', 'table', 'all', array['stream', 'stream_state', 'stream_source', 'stream_change']),
+    ('owner', 'table', 'all', array['stream', 'stream_state', 'stream_source', 'stream_change', 'stream_buffer', 'stream_plan', 'stream_statement']),
     ('reader', 'table', 'select', array['stream_history']),
     ('owner', 'sequence', 'all', array['revisions'])
   ) as p (kind, object_type, privileges, names);

@@ -54,8 +54,28 @@ update tide.drain set lease_until = clock_timestamp() + make_interval(secs => %(
 returning pipeline
 
 -- name: stream_prepare
--- Captures what was added to the sources of a stream table.
-select tide.stream_prepare(%(pipeline)s)
+-- Makes the capture of the sources of a stream table what is needed. Whether its query has to be analysed by this version.
+select tide.stream_prepare(%(pipeline)s, %(version)s)
+
+-- name: stream_describe
+-- What PostgreSQL knows of a stream table and its query.
+select tide.stream_describe(%(pipeline)s)
+
+-- name: stream_read
+-- How PostgreSQL reads a SELECT. Nothing is run.
+select tide.stream_read(%(pipeline)s, %(text)s)
+
+-- name: stream_keep
+-- Keeps how a stream table is refreshed. No row: fenced.
+select tide.stream_keep(d.pipeline, %(plan)s::jsonb)
+  from tide.drain d
+ where d.pipeline = %(pipeline)s and d.epoch = %(epoch)s and d.number = %(number)s
+
+-- name: stream_keep_change
+-- Keeps how it is refreshed after these sources changed together. No row: fenced.
+select tide.stream_keep_change(d.pipeline, %(sources)s::oid[], %(strategy)s, %(form)s, %(text)s, %(reason)s)
+  from tide.drain d
+ where d.pipeline = %(pipeline)s and d.epoch = %(epoch)s and d.number = %(number)s
 
 -- name: stream_limits
 -- A refresh takes as long as its query: longer than what else a worker waits for.
@@ -63,7 +83,7 @@ select set_config('statement_timeout', (%(seconds)s * 1000)::int::text, true)
 
 -- name: stream_refresh
 -- Makes the table equal to its query, as of the snapshot of this transaction. No row: fenced, nothing was written.
-select r.action, r.rows_inserted, r.rows_deleted
+select r.action, r.rows_inserted, r.rows_updated, r.rows_deleted, r.missing
   from tide.drain d cross join lateral tide.stream_refresh(d.pipeline) r
  where d.pipeline = %(pipeline)s and d.epoch = %(epoch)s and d.number = %(number)s
 

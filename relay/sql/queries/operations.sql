@@ -441,8 +441,8 @@ select 'execute on ' || f.oid::regprocedure
                      'job_unknown_handlers', 'job_queue_list', 'job_look', 'job_queue_behind', 'job_results', 'job_schedule_set', 'job_schedule_list',
                      'job_schedule_fire', 'outbox_highest_id', 'inbox_dead_numbers', 'see_anything', 'inbox_status',
                      'inbox_health', 'outbox_status', 'dead_letters_now', 'process_beat', 'process_stop',
-                     'stream_refresh', 'stream_prepare', 'stream_failed', 'stream_behind', 'stream_begun', 'stream_ready', 'stream_clean',
-                     'stream_tables')
+                     'stream_refresh', 'stream_prepare', 'stream_describe', 'stream_read', 'stream_keep', 'stream_keep_change', 'stream_failed', 'stream_behind', 'stream_clean', 'stream_tables',
+                     'stream_begun', 'stream_ready')
    and not has_function_privilege(f.oid, 'execute')
 
 -- name: retention_losses
@@ -459,7 +459,7 @@ select l.outbox, l.consumer_group, l.reason, sum(l.messages)::bigint as messages
 -- name: stream_tables
 -- The stream tables, and why each is behind its query.
 select s.name, s.status, s.schedule, s.refresh_mode, s.effective_mode, s.tier, s.is_populated, s.behind, s.data_timestamp,
-       s.staleness_seconds, s.consecutive_errors, s.last_error
+       s.staleness_seconds, s.consecutive_errors, s.last_error, s.why_full
   from tide.stream_tables() s
 
 -- name: stream_names

@@ -229,7 +229,11 @@ select tide.stream_tables()
 select tide.stream_behind(array['streams.public.totals'])
 select tide.stream_begun(array['streams.public.totals'])
 select tide.stream_ready(array['streams.public.totals'])
-select tide.stream_prepare('streams.public.totals')
+select tide.stream_prepare('streams.public.totals', 1)
+select tide.stream_describe('streams.public.totals')
+select tide.stream_read('streams.public.totals', 'select 1 as one')
+select tide.stream_keep('streams.public.totals', '{"version": 1, "reason": "no"}')
+select tide.stream_keep_change('streams.public.totals', '{}', 'full', 'rows', null, 'no')
 set session characteristics as transaction isolation level repeatable read
 select tide.stream_refresh('streams.public.totals')
 set session characteristics as transaction isolation level read committed

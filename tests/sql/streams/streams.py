@@ -34,7 +34,9 @@ def refresh(connection: Connection, name: str) -> tuple[str, int | None, int | N
     connection.isolation_level = IsolationLevel.REPEATABLE_READ
     try:
         with connection.transaction():
-            row = connection.execute("select * from tide.stream_refresh(%s)", [line]).fetchone()
+            row = connection.execute(
+                "select action, rows_inserted, rows_deleted from tide.stream_refresh(%s)", [line]
+            ).fetchone()
             assert_equal(connection, name)
     finally:
         connection.isolation_level = None

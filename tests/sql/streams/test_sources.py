@@ -33,7 +33,7 @@ def test_writes_that_name_a_partition_are_seen(connection, table):
 def test_a_partition_that_is_added_or_removed_is_seen(connection):
     connection.execute("create table orders_3 partition of orders for values from (200) to (300)")
     assert behind(connection, "amounts") == "a trigger that captures changes is missing or disabled"
-    connection.execute("select tide.stream_prepare((select pipeline from tide.stream))")
+    connection.execute("select tide.stream_prepare((select pipeline from tide.stream), 1)")
     refresh(connection, "amounts")
     assert behind(connection, "amounts") is None
     connection.execute("insert into orders_3 values (201, 'east', 3, '')")
@@ -100,6 +100,7 @@ def test_a_table_is_captured_once_whatever_reads_it(connection):
 
 
 def test_a_transaction_of_many_statements_is_noted_once(connection):
+    connection.execute("select tide.alter_stream_table('amounts', refresh_mode => 'FULL')")
     with connection.transaction():
         for number in range(20):
             connection.execute("insert into orders values (%s, 'x', 1, '')", [number])

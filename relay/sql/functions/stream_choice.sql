@@ -1,0 +1,145 @@
+-- What a refresh does: nothing, write what the changes change, or compute it all; and why.
+
+create or replace function tide.stream_choose(line tide.stream, state tide.stream_state, plan tide.stream_plan) returns tide.stream_choice
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+    choice tide.stream_choice;
+    why    text := tide.stream_reason(line, state);
+begin
+    choice.action := case when why is null then 'NO_DATA' else 'FULL' end;
+    choice.own := tide.stream_own(line.stream_id);
+    choice.planned := plan.kind is not null and plan.facts = tide.stream_facts(line.stream_id);
+    if why is null then
+        return choice;
+    end if;
+    choice.strategy := 'full';
+    choice.reason := case
+        when why <> 'its sources changed' then why
+        when choice.own then 'its transaction had changed its sources'
+        when tide.stream_why_full(line) <> '' then tide.stream_why_full(line)
+        when not choice.planned then 'its sources are not what they were when its query was analysed'
+        when not plan.filled then 'the state of its aggregates has to be computed first'
+        when tide.stream_noted(line.stream_id, state.frontier) then 'a source was truncated, or changed in another way that no row tells' end;
+    return case when choice.reason is not null then choice else tide.stream_measure(line, state, plan, choice) end;
+end $$;
+
+-- Whether this transaction itself has changed a source.
+create or replace function tide.stream_own(id int) returns boolean
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+declare
+    source oid;
+    own    boolean := false;
+begin
+    for source in select b.source from tide.stream_source s join tide.stream_buffer b using (source)
+                   where s.stream_id = id and pg_current_xact_id_if_assigned() is not null
+    loop
+        execute format('select exists (select from tide_stream.b_%s where __xid = pg_current_xact_id_if_assigned())', source) into own;
+        exit when own;
+    end loop;
+    return own;
+end $$;
+
+-- Looks at the changes themselves. Large ones go into temporary tables with statistics, without which plans explode; small ones stay
+-- part of the statement.
+create or replace function tide.stream_measure(line tide.stream, state tide.stream_state, plan tide.stream_plan, choice tide.stream_choice)
+returns tide.stream_choice
+language plpgsql set search_path = pg_catalog, pg_temp set default_statistics_target = 10 as $$
+declare
+    found_changes record;
+    changed       oid[] := '{}';
+    kept          tide.stream_statement;
+    large         boolean;
+    net           text;
+    net_rows      bigint;
+begin
+    perform tide.stream_deltas_drop(line.stream_id);
+    choice.source_rows := 0;
+    for found_changes in select s.source, w.waiting, w.both_signs, sum(w.waiting) over () as together
+                           from tide.stream_source s cross join lateral tide.stream_waiting(s.source, state.frontier) w
+                          where s.stream_id = line.stream_id and w.waiting > 0 order by s.source
+    loop
+        large := found_changes.together > 300;
+        net := tide.stream_net_text(line.stream_id, found_changes.source, state.frontier, plan.exact);
+        net_rows := found_changes.waiting;
+        if large then
+            execute format('create temporary table tide_delta_%s on commit drop as %s', found_changes.source, net);
+            get diagnostics net_rows = row_count;
+            execute format('analyze pg_temp.tide_delta_%s', found_changes.source);
+            net := format('select * from pg_temp.tide_delta_%s', found_changes.source);
+        elsif found_changes.both_signs then
+            execute format('select count(*) from (%s) n', net) into net_rows;
+        end if;
+        if net_rows > 0 then
+            changed := changed || found_changes.source;
+            choice.deltas := choice.deltas || format('d_%s as %s (%s)', found_changes.source, case when large then 'not materialized' else 'materialized' end, net);
+            choice.source_rows := choice.source_rows + net_rows;
+        end if;
+    end loop;
+    if cardinality(changed) = 0 then
+        choice.action := 'NO_DATA';
+        return choice;
+    end if;
+    select * into kept from tide.stream_statement s where s.stream_id = line.stream_id and s.sources = changed;
+    choice.missing := case when not found then changed end;
+    choice.reason := case
+        when not found then 'how these sources change it together has not been analysed yet'
+        when kept.strategy = 'full' then coalesce(kept.reason, 'no better way is proven')
+        when line.refresh_mode = 'AUTO' then tide.stream_dearer(line.stream_id, kept.strategy, choice.source_rows) end;
+    if choice.reason is null then
+        choice.action := 'DIFFERENTIAL';
+        choice.strategy := kept.strategy;
+        choice.number := kept.number;
+        choice.reason := 'its sources changed';
+    end if;
+    return choice;
+end $$;
+
+create or replace function tide.stream_deltas_drop(id int) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+    source oid;
+begin
+    for source in select s.source from tide.stream_source s
+                   where s.stream_id = id and to_regclass(format('pg_temp.tide_delta_%s', s.source)) is not null
+    loop
+        execute format('drop table pg_temp.tide_delta_%s', source);
+    end loop;
+end $$;
+
+-- How many rows a table has, as of its statistics; null: unknown.
+create or replace function tide.stream_rows_of(relation oid) returns float8
+language sql stable set search_path = pg_catalog, pg_temp
+begin atomic
+    select case when bool_and(c.reltuples >= 0) then sum(c.reltuples::float8) end
+      from tide.stream_captured(relation) t (part) join pg_class c on c.oid = t.part where c.relkind = 'r';
+end;
+
+-- Why mode AUTO computes it all although this many changed rows could be followed; null if it does not.
+--
+-- Refreshes of the past say what each way takes: the same strategy, for a number of rows of the same order. Few changes are never
+-- worth computing it all, whatever a stale average says; and after twenty times the other way is tried.
+create or replace function tide.stream_dearer(id int, strategy text, changed_rows bigint) returns text
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+declare
+    all_rows float8 := (select case when bool_and(tide.stream_rows_of(s.source) is not null) then sum(tide.stream_rows_of(s.source)) end
+                          from tide.stream_source s where s.stream_id = id);
+    known    int;
+    expected float8;
+    whole    float8;
+begin
+    if changed_rows <= 300 or changed_rows < all_rows / 1000
+       or (select count(*) filter (where l.action = 'FULL') = 20
+             from (select h.action from tide.stream_history h where h.stream_id = id and h.action <> 'FAILED' order by h.refresh_id desc limit 20) l) then
+        return null;
+    end if;
+    select count(*), percentile_cont(0.5) within group (order by l.milliseconds * changed_rows / l.source_rows) into known, expected
+      from (select h.milliseconds, h.source_rows from tide.stream_history h
+             where h.stream_id = id and h.action = 'DIFFERENTIAL' and h.strategy = stream_dearer.strategy
+               and h.source_rows between changed_rows / 10 and changed_rows * 10 order by h.refresh_id desc limit 20) l;
+    select percentile_cont(0.5) within group (order by l.milliseconds) into whole
+      from (select h.milliseconds from tide.stream_history h where h.stream_id = id and h.action = 'FULL' order by h.refresh_id desc limit 5) l;
+    return case
+        when known >= 3 and whole is not null then
+            case when expected >= 1.2 * whole then format('%s changed rows were expected to take %s ms, and all %s ms', changed_rows, round(expected), round(whole)) end
+        when changed_rows >= 0.3 * all_rows then format('%s of about %s rows of its sources changed', changed_rows, all_rows) end;
+end $$;

@@ -1,0 +1,83 @@
+-- Retention of what stream tables read: notes, captured rows, history.
+
+-- Takes the frontier from stream tables for which too many rows wait: they are computed as a whole then, and keep nothing. One that
+-- is refreshed meanwhile keeps its claim: its row is locked. One that has begun, but has not locked it yet, fails, since its
+-- snapshot does not show this update.
+create or replace function tide.stream_limit_waiting(source oid, max_waiting int) returns setof int
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+    reader record;
+begin
+    for reader in select f.stream_id, f.frontier
+                    from tide.stream_source s join tide.stream line using (stream_id) join tide.stream_state f using (stream_id)
+                   where s.source = stream_limit_waiting.source and not line.suspended and line.tier <> 'frozen' and tide.stream_wants_rows(line)
+                     for update of f skip locked
+    loop
+        if tide.stream_waits_for_more(source, reader.frontier, max_waiting) then
+            update tide.stream_state f set frontier = null where f.stream_id = reader.stream_id;
+            return next reader.stream_id;
+        end if;
+    end loop;
+end $$;
+
+create or replace function tide.stream_waits_for_more(source oid, frontier pg_snapshot, max_waiting int) returns boolean
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+declare
+    found_more boolean;
+begin
+    execute format('select exists (select from tide_stream.b_%s
+                            where frontier is null or __xid >= pg_snapshot_xmin(frontier) and not pg_visible_in_snapshot(__xid, frontier) offset $2)
+                      from (select $1) f (frontier)', source)
+       into found_more using frontier, max_waiting;
+    return found_more;
+end $$;
+
+-- Removes from a buffer what every stream table that reads it has seen.
+create or replace function tide.stream_buffer_clean(source oid, max_rows int) returns int
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+    max_waiting int := tide.setting_number('stream_max_buffer_rows');
+    forgotten   int[] := case when max_waiting > 0 then array(select l from tide.stream_limit_waiting(source, max_waiting) l) else '{}' end;
+    frontiers   pg_snapshot[];
+    removed     int := 0;
+begin
+    select array_agg(f.frontier) into frontiers
+      from tide.stream_source s join tide.stream line using (stream_id) join tide.stream_state f using (stream_id)
+     where s.source = stream_buffer_clean.source and not line.suspended and line.tier <> 'frozen' and tide.stream_wants_rows(line)
+       and line.stream_id <> all (forgotten);
+    -- Null: it is computed now or soon, by a snapshot that is not known yet.
+    if not exists (select from unnest(frontiers) f where f is null) then
+        execute format('delete from tide_stream.b_%1$s where ctid = any (array(
+                            select b.ctid from tide_stream.b_%1$s b
+                             where not exists (select from unnest($1) f (frontier) where not pg_visible_in_snapshot(b.__xid, f.frontier)) limit $2))', source)
+          using coalesce(frontiers, '{}'), max_rows;
+        get diagnostics removed = row_count;
+    end if;
+    return removed;
+end $$;
+
+-- Removes what every stream table has seen, and old history. What is visible at a frontier stays so at later ones: a refresh that
+-- runs meanwhile does not miss it.
+create or replace function tide.stream_clean(max_rows int default 10000) returns int
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    removed int;
+    hours   int := tide.setting_number('stream_history_retention_hours');
+begin
+    delete from tide.stream_change c
+     using (select o.source, o.xid from tide.stream_change o
+             where not exists (select from tide.stream_source s join tide.stream line using (stream_id) join tide.stream_state f using (stream_id)
+                                where s.source = o.source and not line.suspended and line.tier <> 'frozen'
+                                  and not coalesce(pg_visible_in_snapshot(o.xid, f.frontier), false))
+             limit max_rows) old
+     where c.source = old.source and c.xid = old.xid;
+    get diagnostics removed = row_count;
+    removed := removed + (select coalesce(sum(tide.stream_buffer_clean(b.source, max_rows)), 0) from tide.stream_buffer b);
+    if hours > 0 then
+        delete from tide.stream_history h
+         using (select o.refresh_id from tide.stream_history o
+                 where o.started_at < clock_timestamp() - make_interval(hours => hours) order by o.refresh_id limit max_rows) old
+         where h.refresh_id = old.refresh_id;
+    end if;
+    return removed;
+end $$;

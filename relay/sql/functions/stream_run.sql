@@ -1,0 +1,88 @@
+-- Running what a refresh is: by changes, or as a whole.
+
+-- Has a statement of ours run as a refresh: with the settings of the creation, and as the one that may write the table.
+create or replace function tide.stream_run(line tide.stream, statement text) returns tide.stream_done
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+    done tide.stream_done;
+begin
+    perform set_config('tide.refreshing', line.relation::oid::text, true);
+    perform set_config(s.key, s.value, true) from jsonb_each_text(line.settings - 'search_path') s;
+    perform set_config('search_path', 'pg_catalog, tide_stream, pg_temp', true);
+    execute statement into done;
+    perform set_config('search_path', 'pg_catalog, pg_temp', true);
+    perform set_config('tide.refreshing', '', true);
+    return done;
+end $$;
+
+-- What is counted when all is written. gone and came are there for what else has to know them.
+create or replace function tide.stream_counted(parts text[], unsound text) returns text
+language sql immutable set search_path = pg_catalog, pg_temp
+begin atomic
+    select format('with %s select (select coalesce(sum(__times), 0) from gone), (select coalesce(sum(__times), 0) from came),
+                   (select count(*) from inserted_), (select count(*) from updated_), (select count(*) from deleted_), %s',
+                  array_to_string(array_remove(parts, null), ', '), unsound);
+end;
+
+-- Computes the whole result, and writes what differs. With a plan, the state of aggregates is computed too.
+create or replace function tide.stream_full(line tide.stream, plan tide.stream_plan) returns tide.stream_done
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+    names  text := (select string_agg(format('%I', n), ', ') from unnest(tide.stream_key_names(line, null)) n);
+    before text;
+    source text := format('tide_stream.q_%s', line.stream_id);
+    done   tide.stream_done;
+begin
+    if line.always_reason is not null or tide.stream_path_reason(source::regclass) is not null then
+        -- Functions that the query calls look names up as the session did that created it. Nothing of ours is looked up so.
+        perform set_config(s.key, s.value, true) from jsonb_each_text(line.settings) s;
+        execute format('create temporary table tide_full_%1$s on commit drop as select * from tide_stream.q_%1$s', line.stream_id);
+        perform pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
+        source := format('pg_temp.tide_full_%s', line.stream_id);
+    elsif plan.kind = 'state' then
+        before := tide.stream_state_text(line.stream_id, plan, null);
+        source := 'new_';
+    end if;
+    done := tide.stream_run(line, tide.stream_counted(array[before, tide.stream_write_text(line, plan, format(
+        'select %1$s, 1::bigint as "__w" from %2$s union all select %1$s, -1 from %3$s', names, source, line.relation))], 'false'));
+    execute format('drop table if exists pg_temp.tide_full_%s', line.stream_id);
+    return done;
+end $$;
+
+-- Writes what the changes of these sources change.
+create or replace function tide.stream_differential(line tide.stream, plan tide.stream_plan, choice tide.stream_choice) returns tide.stream_done
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+    kept  text := tide.stream_kept_text(format('w_%s_%s', line.stream_id, choice.number));
+    names text := (select string_agg(format('%I', n), ', ') from unnest(tide.stream_key_names(line, null)) n);
+begin
+    if plan.kind = 'rows' then
+        return tide.stream_run(line, tide.stream_counted(choice.deltas || tide.stream_write_text(line, plan, kept), 'false'));
+    end if;
+    return tide.stream_run(line, tide.stream_counted(
+        choice.deltas || tide.stream_state_text(line.stream_id, plan, kept) || tide.stream_write_text(line, plan, format(
+            'select %1$s, 1::bigint as "__w" from new_ union all select %1$s, -1 from old_', names)),
+        tide.stream_unsound_text(line.stream_id, plan.groups)));
+end $$;
+
+-- Computes the whole result by the plan, and without it if the plan has a wrong idea of what is unique.
+create or replace function tide.stream_full_checked(line tide.stream, plan tide.stream_plan) returns tide.stream_done
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+    done tide.stream_done;
+begin
+    if plan.kind is not null then
+        begin
+            done := tide.stream_full(line, plan);
+            if done.gone = done.updated + done.deleted and done.came = done.updated + done.inserted then
+                update tide.stream_plan p set filled = true where p.stream_id = line.stream_id and not p.filled;
+                return done;
+            end if;
+            raise data_exception;
+        exception when data_exception or undefined_function then
+            null;
+        end;
+    end if;
+    update tide.stream_plan p set filled = false where p.stream_id = line.stream_id and p.kind = 'state' and p.filled;
+    return tide.stream_full(line, null);
+end $$;

@@ -1,0 +1,117 @@
+"""Where a query can show the difference between equal values: 1.5 and 1.50 as texts, or in the digits of a quotient.
+
+Sums of changes, groups and keys go by equality. So a value may be kept in a state, and a change of its form alone may
+be left out, only where no more than equality is seen of it.
+"""
+
+from sqlglot import exp
+
+from relay.stream_tables.shape import Shape
+from relay.stream_tables.trees import bare
+from relay.stream_tables.types import base, one_form, scale
+
+COMPARISONS = (
+    exp.EQ, exp.NEQ, exp.GT, exp.GTE, exp.LT, exp.LTE, exp.Between, exp.In, exp.Is, exp.NullSafeEQ, exp.NullSafeNEQ,
+    exp.Any,
+)  # fmt: skip
+BY_EQUALITY = (exp.Group, exp.Ordered, exp.Order, exp.Distinct, exp.Count)
+KEEPS = (exp.Paren, exp.Sum, exp.Min, exp.Max, exp.Coalesce, exp.Filter, exp.Case, exp.If)
+ARITHMETIC = (exp.Add, exp.Sub, exp.Mul, exp.Neg)
+
+
+def shows_form(node: exp.Expr, top: exp.Select, *, numeric: bool) -> bool:
+    """Whether two equal values in this place can yield results that are not equal. `numeric`: the value is a number
+    without floating point, whose sums, differences and products are equal if the numbers are."""
+    parent = node.parent
+    if parent is None:
+        return False
+    if isinstance(parent, COMPARISONS + BY_EQUALITY):
+        return False
+    if isinstance(parent, exp.Window) and node.arg_key == "partition_by":
+        return False
+    if isinstance(parent, exp.Alias):
+        return not _is_seen_further(node, top)
+    if isinstance(parent, KEEPS) or (numeric and (isinstance(parent, ARITHMETIC) or _is_number_cast(parent))):
+        return shows_form(parent, top, numeric=numeric)
+    return True
+
+
+def _is_seen_further(output: exp.Expr, top: exp.Select) -> bool:
+    """Whether it is an output of the query, or a column of a subquery in FROM, which is looked at where it is read."""
+    select = output.find_ancestor(exp.Select)
+    holder = select.parent if select else None
+    return select is top or (
+        isinstance(bare(output), exp.Column) and isinstance(holder, exp.Subquery) and bool(holder.alias)
+    )
+
+
+def _is_number_cast(node: exp.Expr) -> bool:
+    return isinstance(node, exp.Cast) and node.to.this in {
+        exp.DataType.Type.DECIMAL, exp.DataType.Type.INT, exp.DataType.Type.BIGINT, exp.DataType.Type.SMALLINT,
+    }  # fmt: skip
+
+
+def exact_columns(shape: Shape) -> dict[int, set[str]]:
+    """By source, the columns whose changes of form alone can change the result."""
+    found: dict[int, set[str]] = {}
+    for node in shape.select.find_all(exp.Column):
+        place = shape.origin(node)
+        if place is None:
+            continue
+        column = shape.column(place)
+        if not one_form(column) and shows_form(node, shape.select, numeric=base(column.type) == "numeric"):
+            found.setdefault(shape.instances[place[0]].source.oid, set()).add(column.name)
+    return found
+
+
+def digits(shape: Shape, value: exp.Expr) -> int | None:
+    """How many fractional digits every value of a numeric expression has; None if that is not known."""
+    value = bare(value)
+    found = None
+    if isinstance(value, exp.Column):
+        place = shape.origin(value)
+        found = scale(shape.column(place).type) if place else None
+    elif isinstance(value, exp.Literal) and "e" not in value.name.lower():
+        found = len(value.name.partition(".")[2])
+    elif isinstance(value, exp.Cast):
+        found = _digits_of_cast(shape, value)
+    elif isinstance(value, exp.Neg):
+        found = digits(shape, value.this)
+    elif isinstance(value, exp.Add | exp.Sub | exp.Mul):
+        found = _digits_of_pair(shape, value)
+    elif isinstance(value, exp.Coalesce | exp.Case):
+        found = _digits_of_branches(shape, value)
+    return found
+
+
+def _digits_of_pair(shape: Shape, value: exp.Add | exp.Sub | exp.Mul) -> int | None:
+    one, other = digits(shape, value.this), digits(shape, value.expression)
+    if one is None or other is None:
+        return None
+    return one + other if isinstance(value, exp.Mul) else max(one, other)
+
+
+def _digits_of_cast(shape: Shape, value: exp.Cast) -> int | None:
+    to = value.to
+    if to.this in {exp.DataType.Type.INT, exp.DataType.Type.BIGINT, exp.DataType.Type.SMALLINT}:
+        return 0
+    if to.this != exp.DataType.Type.DECIMAL:
+        return None
+    if to.expressions:
+        return int(to.expressions[1].name) if len(to.expressions) == 2 else 0
+    return digits(shape, value.this)
+
+
+def _digits_of_branches(shape: Shape, value: exp.Coalesce | exp.Case) -> int | None:
+    if isinstance(value, exp.Coalesce):
+        branches = [value.this, *value.expressions]
+    else:
+        default = value.args.get("default")
+        branches = [each.args["true"] for each in value.args["ifs"]] + ([default] if default else [])
+    found = {digits(shape, each) for each in branches if not _is_null(each)}
+    return found.pop() if len(found) == 1 else None
+
+
+def _is_null(value: exp.Expr) -> bool:
+    value = bare(value)
+    return isinstance(value, exp.Null) or (isinstance(value, exp.Cast) and isinstance(bare(value.this), exp.Null))

@@ -1,0 +1,167 @@
+"""The text of a view to a tree of which every node is known, with WITH and views put in place.
+
+PostgreSQL is the judge of what was understood: written back unchanged, the text must read to it exactly as before.
+"""
+
+from collections.abc import Mapping
+
+from sqlglot import exp
+
+from relay.stream_tables.dialect import parse, parse_table, write
+from relay.stream_tables.plan import Described, Reader, Unsupported
+from relay.stream_tables.trees import QUERIES, distinct_on, identifier, is_table, items, own, queries_in
+
+SELECT_ARGS = {
+    "expressions", "from_", "joins", "where", "group", "having", "distinct", "order", "limit", "offset", "windows"
+}  # fmt: skip
+ARGS: dict[type[exp.Expr], set[str]] = {
+    exp.Select: SELECT_ARGS,
+    exp.Table: {"this", "db", "alias", "joins", "ordinality"},
+    exp.Join: {"this", "side", "kind", "on", "using"},
+    exp.Group: {"expressions"},
+}
+"""The clauses that are understood."""
+
+RELATIONAL = (
+    exp.Select, exp.Union, exp.From, exp.Join, exp.Where, exp.Group, exp.Having, exp.Distinct, exp.Order, exp.Ordered,
+    exp.Limit, exp.Offset, exp.Fetch, exp.Table, exp.TableAlias, exp.Subquery, exp.Lateral, exp.Unnest, exp.Values,
+    exp.Tuple, exp.Alias, exp.Identifier,
+)  # fmt: skip
+SCALAR = (
+    exp.Column, exp.Star, exp.Literal, exp.Boolean, exp.Null, exp.Cast, exp.DataType, exp.DataTypeParam, exp.Interval,
+    exp.Paren, exp.Dot, exp.Anonymous, exp.Coalesce, exp.Case, exp.If, exp.And, exp.Or, exp.Not, exp.EQ, exp.NEQ,
+    exp.GT, exp.GTE, exp.LT, exp.LTE, exp.Is, exp.NullSafeEQ, exp.NullSafeNEQ, exp.Between, exp.In, exp.Any, exp.All,
+    exp.Exists, exp.Add, exp.Sub, exp.Mul, exp.Div, exp.Mod, exp.Pow, exp.Neg, exp.DPipe, exp.Like, exp.ILike,
+    exp.RegexpLike, exp.RegexpILike, exp.SimilarTo, exp.Escape, exp.Array, exp.Bracket, exp.Slice, exp.Collate,
+    exp.AtTimeZone, exp.Extract, exp.Var, exp.Substring, exp.Trim, exp.StrPosition, exp.CurrentDate, exp.JSONExtract,
+    exp.JSONExtractScalar, exp.JSONBExtract, exp.JSONBExtractScalar, exp.JSONBContains, exp.JSONPath, exp.JSONPathRoot,
+    exp.JSONPathKey, exp.JSONPathSubscript, exp.ArrayContainsAll, exp.ArrayContainedBy, exp.ArrayOverlaps,
+    exp.BitwiseAnd, exp.BitwiseOr, exp.BitwiseXor, exp.BitwiseNot, exp.BitwiseLeftShift, exp.BitwiseRightShift,
+    exp.ByteString,
+)  # fmt: skip
+AGGREGATES = (exp.Count, exp.Sum, exp.Avg, exp.Min, exp.Max, exp.Filter, exp.WithinGroup)
+WINDOWS = (exp.Window, exp.WindowSpec)
+ACCEPTED = frozenset(RELATIONAL + SCALAR + AGGREGATES + WINDOWS)
+KEYWORDS = {"greatest", "least", "nullif", "row", "array"}
+"""What looks like a call, and is none: it is not among the functions that PostgreSQL names."""
+
+Bodies = Mapping[str, exp.Query]
+
+
+def read_query(described: Described, read: Reader) -> exp.Query:
+    """The query of a stream table. Raises Unsupported."""
+    tree = parse(described.query)
+    guard(tree, described.query, read)
+    views = {}
+    for name, text in described.views.items():
+        view = parse(text)
+        guard(view, text, read)
+        views[_qualified(parse_table(name))] = _query(view)
+    query = in_place(_query(tree), {}, views)
+    for node in query.walk():
+        _accept(node, described)
+    for part in arms(query):
+        if part.args.get("limit") or part.args.get("offset"):
+            raise Unsupported("it has LIMIT or OFFSET")
+        if not distinct_on(part):
+            part.set("order", None)
+    return query
+
+
+def guard(tree: exp.Expr, text: str, read: Reader) -> None:
+    """Raises Unsupported unless the tree, written back, reads to PostgreSQL like the text that it was parsed from."""
+    if read(write(tree)).text != text:
+        raise Unsupported("its text was not understood: written back, it reads differently")
+
+
+def arms(query: exp.Query) -> list[exp.Select]:
+    """The SELECTs that UNION ALL joins, or the one that it is. Raises Unsupported."""
+    if isinstance(query, exp.Select):
+        return [query]
+    if isinstance(query, exp.Subquery) and isinstance(query.this, QUERIES):
+        return arms(query.this)
+    if not isinstance(query, exp.Union) or query.args.get("distinct"):
+        raise Unsupported("it has a set operation other than UNION ALL")
+    if any(query.args.get(clause) for clause in ("order", "limit", "offset")):
+        raise Unsupported("it sorts or limits a UNION ALL")
+    return arms(query.left) + arms(query.right)
+
+
+def in_place(query: exp.Query, known: Bodies, views: Bodies) -> exp.Query:
+    """The query with each WITH and each view as a subquery where it is read. Raises Unsupported."""
+    bodies = dict(known)
+    clause = query.args.get("with_")
+    if clause is not None:
+        if clause.args.get("recursive"):
+            raise Unsupported("it has WITH RECURSIVE")
+        query.set("with_", None)
+        for each in clause.expressions:
+            bodies[each.alias] = _renamed(in_place(_query(each.this), bodies, views), each.args["alias"])
+    tables, inner = [node for node in own(query) if is_table(node)], queries_in(query)
+    for one in inner:
+        in_place(one, bodies, views)
+    for table in tables:
+        body = bodies.get(table.name) if not table.db else None
+        if body is None and _qualified(table) in views:
+            body = in_place(views[_qualified(table)].copy(), {}, views)
+        if body is not None:
+            table.replace(_as_subquery(table, body.copy()))
+        elif not table.db:
+            raise Unsupported(f"the schema of {table.name} is not known")
+    return query
+
+
+def _query(tree: exp.Expr) -> exp.Query:
+    if not isinstance(tree, QUERIES):
+        raise Unsupported("it is no SELECT")
+    return tree
+
+
+def _qualified(table: exp.Table) -> str:
+    return f"{identifier(table.db).sql()}.{identifier(table.name).sql()}"
+
+
+def _as_subquery(table: exp.Table, body: exp.Query) -> exp.Subquery:
+    alias = exp.TableAlias(this=identifier(table.alias_or_name))
+    if table.args.get("alias"):
+        alias.set("columns", table.args["alias"].args.get("columns"))
+    return exp.Subquery(this=body, alias=alias, joins=table.args.get("joins"))
+
+
+def _renamed(query: exp.Query, alias: exp.TableAlias) -> exp.Query:
+    """Its output columns named as WITH names them."""
+    columns = alias.args.get("columns")
+    if columns:
+        first = query
+        while isinstance(first, exp.SetOperation):
+            first = first.this
+        for value, name in zip(list(first.selects), columns, strict=False):
+            value.replace(exp.Alias(this=value.unalias().copy(), alias=identifier(name.name)))
+    return query
+
+
+def _accept(node: exp.Expr, described: Described) -> None:
+    if type(node) not in ACCEPTED:
+        raise Unsupported(f"{type(node).__name__} is not understood yet")
+    args = {name for name, value in node.args.items() if value}
+    unknown = args - next((known for kind, known in ARGS.items() if isinstance(node, kind)), args)
+    if unknown:
+        raise Unsupported(f"{', '.join(sorted(unknown))} of {type(node).__name__.upper()} is not understood yet")
+    if isinstance(node, exp.Select):
+        _accept_from(node)
+    elif isinstance(node, exp.Join) and node.side == "FULL":
+        raise Unsupported("it has a FULL JOIN")
+    elif isinstance(node, exp.Star) and not isinstance(node.parent, exp.Count):
+        raise Unsupported("it reads whole rows")
+    elif isinstance(node, exp.Anonymous) and node.name not in described.functions and node.name.lower() not in KEYWORDS:
+        raise Unsupported(f"{node.name}() is not understood yet")
+    elif isinstance(node, exp.Column) and node.args.get("db"):
+        raise Unsupported("a column names its schema")
+
+
+def _accept_from(select: exp.Select) -> None:
+    for item in items(select):
+        if isinstance(item, exp.Lateral) and item.find(*QUERIES):
+            raise Unsupported("it has a lateral subquery")
+        if isinstance(item, exp.Table) and not is_table(item) and item.find(*QUERIES):
+            raise Unsupported("a function in FROM reads a subquery")

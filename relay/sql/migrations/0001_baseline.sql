@@ -730,6 +730,9 @@ create table tide.stream (
     full_reason   text,
     settings      jsonb not null,
     asked         xid8,
+    append_only   boolean not null default false,
+    diamond_consistency       text not null default 'atomic' check (diamond_consistency in ('atomic', 'none')),
+    pooler_compatibility_mode boolean not null default false,
     created_at    timestamptz not null default now()
 );
 comment on column tide.stream.asked is 'The last transaction that asked for a refresh: there was one when it is visible in the frontier.';
@@ -962,7 +965,12 @@ select p.kind, 'function', unnest(p.names)
     ('relay', array['stream_refresh', 'stream_prepare', 'stream_describe', 'stream_read', 'stream_keep', 'stream_keep_change',
         'stream_failed', 'stream_behind', 'stream_clean', 'stream_tables']),
     ('reader', array['stream_tables', 'stream_behind']),
-    ('owner', array['stream_schedule', 'stream_above', 'stream_waits', 'stream_is_due', 'stream_is_cron', 'stream_check_cron']),
+    ('owner', array['stream_schedule', 'stream_above', 'stream_waits', 'stream_is_due', 'stream_is_cron', 'stream_check_cron', 'stream_define',
+        'stream_target', 'stream_check_options', 'stream_add_columns', 'stream_covers', 'stream_shows']),
+    ('admin', array['create_stream_table_if_not_exists', 'create_or_replace_stream_table', 'stream_create_if', 'stream_requery', 'stream_set',
+        'stream_require_owner']),
+    ('operator', array['wait_for_stream_table']),
+    ('reader', array['wait_for_stream_table']),
     ('relay', array['stream_begun', 'stream_ready']),
     ('reader', array['stream_ready']),
     ('publisher', array['outbox_publish', 'outbox_publish_many', 'outbox_limit', 'publish_anywhere']),

@@ -171,13 +171,9 @@ class Shape:
         if isinstance(value, exp.EQ):
             one, other = _uncast(value.this), _uncast(value.expression)
             yield from self._pair(one, other, hanging, holds=holds)
-        elif isinstance(value, exp.In):
-            yield from self._of_in(value)
-        elif isinstance(value, exp.Not):
-            # Without nulls on either side, what is not in the list is not equal to any.
-            for each in self._of_condition(bare(value.this), hanging, holds=False):
-                if isinstance(bare(value.this), exp.In) and self._never_null(each.one) and self._never_null(each.other):
-                    yield each
+        inside = bare(value.this) if isinstance(value, exp.Not) else value
+        if isinstance(inside, exp.In):
+            yield from self._of_in(inside, negated=inside is not value)
 
     def _pair(self, one: exp.Expr, other: exp.Expr, hanging: frozenset[str], *, holds: bool) -> Iterator[Equality]:
         first, second = self.trace(one), self.trace(other)
@@ -185,7 +181,8 @@ class Shape:
             hangs = tuple(place for place, side in ((first, one), (second, other)) if _table(side) in hanging)
             yield Equality(first, second, holds, hangs)
 
-    def _of_in(self, value: exp.In) -> Iterator[Equality]:
+    def _of_in(self, value: exp.In, *, negated: bool) -> Iterator[Equality]:
+        """Of NOT IN, only columns that are never null: one null in the list, or beside it, says something of all."""
         query = value.args.get("query")
         select = query.this if isinstance(query, exp.Subquery) else query
         if not isinstance(select, exp.Select):
@@ -194,16 +191,20 @@ class Shape:
         values = left.expressions if isinstance(left, exp.Tuple) else [left]
         for one, output in zip(values, select.expressions, strict=False):
             first, second = self.trace(_uncast(one)), self.through(select, _uncast(output))
-            if first and second and self._one_equality(first, second):
+            if not (first and second and self._one_equality(first, second)):
+                continue
+            if not negated or (self._is_never_null(first) and self._is_never_null(second, alone_in=select)):
                 yield Equality(first, second, holds=False, hangs=(second,))
 
     def _one_equality(self, one: Place, other: Place) -> bool:
         first, second = self.column(one), self.column(other)
         return first.hashable and second.hashable and comparable(first.type, second.type)
 
-    def _never_null(self, place: Place) -> bool:
-        joins, _ = self._selects[id(self._owner[place[0]])]
-        return self.column(place).not_null and place[0] not in joins.nullable
+    def _is_never_null(self, place: Place, alone_in: exp.Select | None = None) -> bool:
+        """Of a column of the query's FROM, or of the one table of a subquery."""
+        alias = place[0]
+        alone = alone_in is not None and [item.alias_or_name for item in items(alone_in)] == [alias]
+        return self.column(place).not_null and (self.instances[alias].top or alone)
 
 
 def is_plain(query: exp.Query, shape: Shape) -> bool:

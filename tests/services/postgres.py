@@ -23,7 +23,12 @@ TEMPLATE = "tide_template"
 # Those that tests/services/install-postgres brings; 16 and 18 come from a wheel.
 NPM_VERSIONS = (14, 15, 17)
 # Commits do not have to survive a power cut here; a killed server loses nothing even so.
-TEST_SETTINGS: dict[str, str | int] = {"fsync": "off", "shared_buffers": "64MB", "log_min_duration_statement": 5000}
+TEST_SETTINGS: dict[str, str | int] = {
+    "fsync": "off",
+    "shared_buffers": "64MB",
+    "log_min_duration_statement": 5000,
+    "max_prepared_transactions": 20,
+}
 
 
 @dataclass(frozen=True)

@@ -94,9 +94,10 @@ def test_sources_that_first_change_together_are_analysed_then(streams):
     wait_equal(streams, "wide", query)
     done = "select action, reason from tide.stream_history order by refresh_id desc limit 1"
     for action in ("FULL", "DIFFERENTIAL"):
-        with streams.connection.transaction():
-            streams.run("update t1 set value = value + 1 where id = 1")
-            streams.run("update t2 set value = value + 1 where id = 2")
+        streams.run(
+            "with one as (update t1 set value = value + 1 where id = 1 returning 1),"
+            " other as (update t2 set value = value + 1 where id = 2 returning 1) select from one, other"
+        )
         wait_equal(streams, "wide", query)
         assert streams.run(done)[0][0] == action
 

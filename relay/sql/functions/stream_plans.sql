@@ -42,6 +42,19 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
                         where d.refclassid = 'pg_class'::regclass and d.refobjid = source and d.refobjsubid = a.attnum))
 $$;
 
+-- Why the changes of a source may not be applied to a query by themselves; null if they may. The query sees what its owner may see,
+-- and a change buffer all that was written.
+create or replace function tide.stream_source_reason(view regclass, source oid) returns text
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    select case
+        when c.relrowsecurity then format('%s has row security', source::regclass)
+        when not has_table_privilege(source, 'select') then format('the owner of the schema tide may not read %s itself', source::regclass)
+        when exists (select from pg_attribute a where a.attrelid = source and a.attgenerated = 'v' and a.attname = any (tide.stream_columns_read(view, source)))
+            then format('it reads a virtual column of %s', source::regclass)
+      end
+      from pg_class c where c.oid = source
+$$;
+
 -- All that is known of a stream table and its query.
 create or replace function tide.stream_describe(pipeline text) returns jsonb
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $$
@@ -55,7 +68,7 @@ begin
         'stream_id', line.stream_id,
         'facts', tide.stream_facts(line.stream_id),
         'table', line.relation::text,
-        'reason', line.always_reason,
+        'reason', coalesce(line.always_reason, (select min(tide.stream_source_reason(view, s.source)) from tide.stream_tables_read(view) s)),
         'columns', tide.stream_columns(view),
         'query', rtrim(pg_get_viewdef(view), ';'),
         'views', (select coalesce(jsonb_object_agg(v::text, rtrim(pg_get_viewdef(v), ';')), '{}') from tide.stream_views(view) v where v <> view),

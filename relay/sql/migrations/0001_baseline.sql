@@ -956,7 +956,7 @@ select p.kind, 'function', unnest(p.names)
         'stream_judge_columns', 'stream_keep_indexes', 'stream_keep_state', 'stream_keep_statement', 'stream_kept_text', 'stream_key',
         'stream_key_names', 'stream_key_numbers', 'stream_limit_waiting', 'stream_measure', 'stream_net_text', 'stream_note',
         'stream_noted', 'stream_own', 'stream_path_reason', 'stream_reads', 'stream_require_select', 'stream_rows_of',
-        'stream_rows_waiting', 'stream_run', 'stream_same_text', 'stream_sources_read', 'stream_state_text', 'stream_to_plan',
+        'stream_rows_waiting', 'stream_run', 'stream_same_text', 'stream_source_reason', 'stream_sources_read', 'stream_state_text', 'stream_to_plan',
         'stream_tree_ids', 'stream_trigger_text', 'stream_triggers', 'stream_unplanned', 'stream_unsound_text', 'stream_view',
         'stream_views', 'stream_waiting', 'stream_waits_for_more', 'stream_wanted', 'stream_wants_rows', 'stream_why_full',
         'stream_write_text']),

@@ -55,10 +55,10 @@ def test_those_that_it_reads_are_waited_for_too(connection):
     refresh(connection, "found")
     refresh(connection, "above")
     connection.execute("insert into orders values (1)")
-    with pytest.raises(psycopg.errors.QueryCanceled, match="public.found"):
+    with pytest.raises(psycopg.errors.QueryCanceled, match="found"):
         wait(connection, "above")
     refresh(connection, "found")
-    with pytest.raises(psycopg.errors.QueryCanceled, match="public.above"):
+    with pytest.raises(psycopg.errors.QueryCanceled, match="above"):
         wait(connection, "above")
     refresh(connection, "above")
     wait(connection, "above")
@@ -73,13 +73,10 @@ def test_one_that_is_not_refreshed_is_not_waited_for(connection, option, reason)
 
 
 def test_it_waits_in_no_transaction_that_would_not_see_it(connection):
-    with (
-        connection.transaction(),
-        pytest.raises(psycopg.errors.InvalidTransactionState, match="has written") as told,
-        connection.transaction(),
-    ):
+    with connection.transaction(force_rollback=True):
         connection.execute("insert into orders values (1)")
-        wait(connection)
+        with pytest.raises(psycopg.errors.InvalidTransactionState, match="has written") as told:
+            wait(connection)
     assert "Commit first" in str(told.value.diag.message_hint)
     connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
     with (

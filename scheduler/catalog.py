@@ -148,7 +148,7 @@ def _stream(row: dict[str, Any], values: dict[str, Any], clock: Clock) -> Spec:
 
 def _refreshes(config: StreamPipeline, clock: Clock) -> Refreshes:
     cron = Cron(config.cron, config.time_zone, clock) if config.cron else None
-    return Refreshes(config.poll_interval_ms / 1000, config.follows, cron)
+    return Refreshes(config.poll_interval_ms / 1000, config.follows, cron, config.tier)
 
 
 _READERS = {"forward": _forward, "reverse": _reverse, "jobs": _jobs}

@@ -13,6 +13,7 @@ from scheduler.dispatch import Dispatch
 from scheduler.followers import Followers
 from scheduler.heard import ENDS, Heard
 from scheduler.measures import Measures
+from scheduler.refreshing import Refreshing
 from scheduler.session import Session
 from scheduler.slots import Slots
 from scheduler.starts import STARTS
@@ -47,6 +48,7 @@ class Ownership:
         self._queues: set[str] = set()
         self._slots = Slots()
         self._agenda = Agenda(self._owned)
+        self._refreshing = Refreshing(session, self._owned, self._agenda.refreshes)
         self.measures = Measures(session, metrics, self._owned)
         session.heard.outboxes, session.heard.pipelines = self._by_outbox, self._owned
         session.heard.followed = self._followers
@@ -67,7 +69,8 @@ class Ownership:
 
     def next_at(self) -> float | None:
         """When something is due, in `time.monotonic()` seconds; None if nothing is."""
-        return self._agenda.next_at(time.monotonic(), self._dispatch.paused_until)
+        now = time.monotonic()
+        return self._agenda.next_at(now, self._dispatch.paused_until, self._refreshing.next_at())
 
     def forget(self) -> None:
         """The session is lost: another scheduler may own all this already."""
@@ -102,6 +105,7 @@ class Ownership:
 
     def share(self, specs: Mapping[str, Spec], schedulers: int) -> Pieces:
         """Releases slots above a fair share, busy ones last; takes free ones up to it, and owns what lies there."""
+        self._refreshing.schedulers = schedulers
         surplus = self._slots.surplus(schedulers, self._draining) + self._slots.empty()
         for slot in surplus:
             yield from self._release([name for name in self._slots.members(slot) if name in self._owned])
@@ -226,9 +230,10 @@ class Ownership:
         claiming = [state for state in (*due, *calm) if state.phase in ("claiming", "draining")]
         self._claim(claiming[:PIPELINES], now)
         waiting = [state for state in (*due, *starts) if state.phase == "waiting" and state.due_at <= now]
-        for state in waiting[:EMITTED]:
+        refreshes = [self._owned[name] for name in self._refreshing.take(now, EMITTED)]
+        for state in (*waiting[:EMITTED], *refreshes):
             self._emit(state)
-        for state in (*due, *calm, *starts):
+        for state in (*due, *calm, *starts, *refreshes):
             if state.spec.name in self._owned:
                 self._agenda.put(state)
 
@@ -242,7 +247,8 @@ class Ownership:
             self._session.release(lost)
             for name in lost:
                 self._drop(name)
-        begun = self._begun([state for state in pipelines if state.spec.name in found])
+        streams = [state for state in pipelines if state.spec.refreshes and state.spec.name in found]
+        begun = self._session.refreshes_begun(_names(streams)) if streams else {}
         for state in pipelines:
             row = found.get(state.spec.name)
             if row is None:
@@ -259,20 +265,13 @@ class Ownership:
             for name in behind:
                 self._owned[name].precedes(now)
 
-    def _begun(self, pipelines: list[OwnedState]) -> dict[str, float]:
-        """How long ago the last refresh began, of those that are stream tables and wait for their schedule."""
-        streams = [state for state in pipelines if state.spec.refreshes]
-        return self._session.refreshes_begun(_names(streams)) if streams else {}
-
     def _poll(self, pipelines: list[OwnedState], now: float) -> None:
         """The timer: one question to the database for all that are due."""
         if not pipelines:
             return
         # A tick is a refresh, also where nothing has changed: what is shown then is known to be of that time.
         ticked = {state.spec.name for state in pipelines if state.spec.refreshes and state.spec.refreshes.cron}
-        behind = ticked | self._session.behind(
-            [state.spec.name for state in pipelines if state.spec.name not in ticked]
-        )
+        behind = ticked | self._session.behind(_names(pipelines))
         patience = max(1.0, len(self._owned) / POLLED_A_SECOND)
         for state in pipelines:
             state.patience = 1.0 if state.spec.labels.direction == "jobs" else patience

@@ -68,6 +68,7 @@ class Refreshes:
     follows: tuple[str, ...] = ()
     """The pipelines whose ends make it due: of the stream tables that it reads, and that those read."""
     cron: Cron | None = None
+    tier: str = "hot"
 
     def next_at(self, began_at: float, now: float) -> float:
         """When to look whether a refresh is due, after the one that began then; not before now. Not of a cron."""

@@ -7,7 +7,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple, Self
 from uuid import UUID, uuid4
@@ -122,6 +122,14 @@ class Session(Statements):
     def evict(self, silent_seconds: float) -> list[UUID]:
         """Ends the sessions of frozen schedulers, forgets dead ones; returns the ids of the frozen."""
         return [row[0] for row in self._run("scheduler_evict", silent_seconds=silent_seconds)]
+
+    def take_refresh_slots(self, most: int, held: Sequence[int]) -> tuple[int, list[int | None]]:
+        """The limit of the group, and slots for refreshes that are ours now, beside those held; None: no limit."""
+        rows = self._run("refresh_slots_take", group=self._group, most=most, held=list(held))
+        return rows[0].refreshes, [row.key for row in rows if row.taken]
+
+    def release_refresh_slots(self, keys: Sequence[int]) -> None:
+        self._run("slots_release", keys=list(keys))
 
     def schedulers_alive(self) -> int:
         return int(self._run("scheduler_alive", relay_group_id=self._group)[0][0])

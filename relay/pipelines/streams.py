@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -23,6 +23,8 @@ class StreamPipeline(Pipeline):
     """Of the times of `cron`."""
     follows: tuple[str, ...] = ()
     """The pipelines of the stream tables whose refreshes make it due."""
+    tier: Literal["hot", "warm", "cold"] = "hot"
+    """Which goes first, of those that are as much overdue."""
     visibility_timeout_ms: Annotated[int, Field(ge=1_000, le=3_600_000)] = 10_000
     """How long a worker that was killed keeps others from it. Renewed while a refresh goes on."""
 

@@ -134,3 +134,21 @@ def test_a_cron_expression_that_only_the_scheduler_can_judge_is_named(streams):
     streams.run("select tide.alter_stream_table('never', schedule => '1s')")
     wait_rows(streams, "never", [(1,)])
     assert streams.run(status) == [("ACTIVE", None)]
+
+
+def test_no_more_are_refreshed_at_once_than_the_setting_says_whoever_owns_them(fleet, streams):
+    fleet.scheduler()
+    streams.run("select tide.setting_set('stream_max_concurrent_refreshes', '1')")
+    streams.run(
+        "create function slow() returns timestamptz language plpgsql as "
+        "'begin perform pg_sleep(0.1); return clock_timestamp(); end'"
+    )
+    names = [f"slow_{number}" for number in range(6)]
+    for name in names:
+        create(streams, name, "select public.slow() as at", schedule="100ms")
+    wait_until(lambda: all(refreshes(streams, name) >= 3 for name in names), 60, "each has its turn")
+    overlaps = """
+        select count(*) from tide.stream_history a join tide.stream_history b on a.refresh_id < b.refresh_id
+         where a.started_at < b.started_at + make_interval(secs => b.milliseconds / 1000)
+           and b.started_at < a.started_at + make_interval(secs => a.milliseconds / 1000)"""
+    assert streams.run(overlaps) == [(0,)]

@@ -61,8 +61,10 @@ declare
     follows     text[] := case when stream.schedule = 'calculated' then array(select a.pipeline from tide.stream_above(stream.stream_id) a order by 1) end;
 begin
     update tide.pipeline p
-       set config = case when is_cron then jsonb_build_object('cron', stream.schedule, 'time_zone', stream.settings ->> 'timezone')
-                         else jsonb_strip_nulls(jsonb_build_object('poll_interval_ms', interval_ms, 'follows', follows)) end,
+       set config = jsonb_strip_nulls(
+               jsonb_build_object('tier', case when stream.tier in ('warm', 'cold') then stream.tier end)
+               || case when is_cron then jsonb_build_object('cron', stream.schedule, 'time_zone', stream.settings ->> 'timezone')
+                       else jsonb_build_object('poll_interval_ms', interval_ms, 'follows', follows) end),
            enabled = stream.tier <> 'frozen' and not stream.suspended,
            revision = nextval('tide.revisions'), updated_at = now()
      where p.name = stream.pipeline;

@@ -881,6 +881,7 @@ select s.name, s.kind, s.value, s.value, s.description
     ('config_history_retention_hours', 'hours', '0', 'How long the history of configurations is kept. 0: indefinitely.'),
     ('stream_history_retention_hours', 'hours', '168', 'How long the history of refreshes is kept. 0: indefinitely.'),
     ('stream_default_schedule', 'duration', '1s', 'The schedule of a stream table that is created without one and reads no other.'),
+    ('stream_max_concurrent_refreshes', 'count', '4', 'How many stream tables the schedulers of one group have refreshed at once. 0: no limit.'),
     ('stream_calculated_min_interval_ms', 'count', '1000',
      'How many milliseconds at least from one refresh to the next of a stream table that follows others. Its tier multiplies it.'),
     ('stream_max_buffer_rows', 'count', '10000000',

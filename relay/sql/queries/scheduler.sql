@@ -104,6 +104,27 @@ with recursive tried (number, pipelines, key, taken) as (
 )
 select key from tried where taken
 
+-- name: refresh_slots_take
+-- Tries advisory locks on this session until it got so many: the slots for refreshes at once of the schedulers of a group. First a
+-- row with the limit alone. Without a limit (0) the slots have no lock.
+with recursive limited as (
+    select s.value::int as refreshes from tide.setting s where s.name = 'stream_max_concurrent_refreshes'
+), free as materialized (
+    select row_number() over () as number, k.key
+      from limited l
+     cross join lateral generate_series(1, case when l.refreshes = 0 then %(most)s else l.refreshes end) i
+     cross join lateral (select case when l.refreshes > 0 then hashtextextended(format('tide-relay refresh %%s %%s', %(group)s::text, i), 0) end) k (key)
+     where k.key is null or k.key <> all (%(held)b::bigint[])
+), tried (number, got, key, taken) as (
+    select 0::bigint, 0, null::bigint, false
+     union all
+    select f.number, t.got + l.taken::int, f.key, l.taken
+      from tried t join free f on f.number = t.number + 1
+     cross join lateral (select f.key is null or pg_try_advisory_lock(f.key) as taken offset 0) l
+     where t.got < %(most)s
+)
+select l.refreshes, t.key, t.taken from tried t cross join limited l where t.taken or t.number = 0 order by t.number
+
 -- name: slots_release
 -- Lets go of slots, so that other schedulers can take them.
 select pg_advisory_unlock(t.key) from unnest(%(keys)b::bigint[]) as t (key)

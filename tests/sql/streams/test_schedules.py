@@ -76,7 +76,8 @@ def test_the_least_pause_of_those_that_follow_is_a_setting_and_the_tier_multipli
     assert config(connection, "total") == {"poll_interval_ms": 1_000, "follows": follows}
     connection.execute("select tide.setting_set('stream_calculated_min_interval_ms', '300')")
     assert config(connection, "total") == {"poll_interval_ms": 300, "follows": follows}
-    assert config(connection, "cold") == {"poll_interval_ms": 3_000, "follows": [*follows, "streams.public.total"]}
+    follows_both = [*follows, "streams.public.total"]
+    assert config(connection, "cold") == {"poll_interval_ms": 3_000, "follows": follows_both, "tier": "cold"}
     connection.execute("select tide.alter_stream_table('total', schedule => '5s')")
     assert config(connection, "total") == {"poll_interval_ms": 5_000}
 
@@ -131,10 +132,10 @@ def test_it_waits_for_a_refresh_that_is_under_way_but_once(diamond):
 def test_a_cron_expression_counts_in_the_time_zone_of_the_session_that_created_it(connection, given):
     connection.execute("set time zone 'europe/berlin'")
     create(connection, "base", ALL, schedule=given, tier="cold")
-    assert config(connection, "base") == {"cron": given.strip(), "time_zone": "Europe/Berlin"}
+    assert config(connection, "base") == {"cron": given.strip(), "time_zone": "Europe/Berlin", "tier": "cold"}
     connection.execute("set time zone 'UTC'")
     connection.execute("select tide.alter_stream_table('base', schedule => '@hourly')")
-    assert config(connection, "base") == {"cron": "@hourly", "time_zone": "Europe/Berlin"}
+    assert config(connection, "base") == {"cron": "@hourly", "time_zone": "Europe/Berlin", "tier": "cold"}
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Which of the stream tables that a scheduler owns follow which others, whoever owns those."""
+"""Which of the stream tables that a scheduler owns follow which others, of any owner."""
 
 from collections.abc import Iterable
 

@@ -19,7 +19,7 @@ class Heard:
     pipelines: Container[str] = ()
     """Whose drains it emitted."""
     followed: Container[str] = ()
-    """Of the stream tables that those it owns follow, whoever owns them."""
+    """Of the stream tables that those it owns follow, of any owner."""
     rings: Counter[str] = field(default_factory=Counter)
     """By outbox."""
     ended: set[str] = field(default_factory=set)

@@ -1,7 +1,7 @@
 """How many stream tables are refreshed at once: so many of all that the schedulers of a group own.
 
 Each refresh has a slot, an advisory lock of this session, from when it is emitted until its end is seen. So the limit
-holds whoever owns what, and a scheduler that is killed leaves no slot taken.
+holds whatever each of them owns, and a scheduler that is killed leaves no slot taken.
 """
 
 import math

@@ -20,11 +20,17 @@ log = structlog.get_logger(__name__)
 
 
 def prepare(session: FencedSession) -> None:
-    """Before a refresh: captures the sources as needed, and analyses a query that is new. Raises Fenced, NotConnected."""
+    """Before a refresh: captures the sources as needed, and analyses a query that is new.
+
+    Raises Fenced, NotConnected.
+    """
     with database_errors():
         [unplanned] = session.check(session.execute("stream_prepare", version=VERSION))
     if unplanned:
         _keep(session, lambda facts: _plan(session, facts))
+        # What is computed as a whole needs no rows of its sources.
+        with database_errors():
+            session.execute("stream_prepare", version=VERSION)
 
 
 def prepare_change(session: FencedSession, sources: list[int]) -> None:

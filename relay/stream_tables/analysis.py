@@ -44,6 +44,9 @@ def _refuse(described: Described) -> None:
         raise Unsupported(described.reason)
     if not described.sources:
         raise Unsupported("it reads no table")
+    for each in described.columns:
+        if not each.deterministic:
+            raise Unsupported(f"column {each.name} has a collation by which texts that differ are equal")
     for source in described.sources:
         for each in source.columns:
             if each.name not in source.captured:
@@ -56,15 +59,19 @@ def _refuse(described: Described) -> None:
 
 def _single(part: Select, described: Described, exact: dict[int, set[str]], read: Reader) -> Plan:
     select = part.shape.select
-    rows = _plan("rows", described, exact, _remembered(lambda changed: rows_change(part, changed), "rows"), part)
-    if not part.shape.is_grouped(select) and distinct_on(select) != []:
-        return _some(rows)
-    try:
-        state = State(part.shape, read)
-    except Unsupported as reason:
-        return _some(rows, str(reason))
-    kept = _remembered(lambda changed: state_change(part, state, changed), "state")
-    return _some(max(_plan("state", described, exact, kept, part, state), rows, key=_worth))
+    plans, why = [], None
+    if part.shape.is_grouped(select) or distinct_on(select) == []:
+        try:
+            state = State(part.shape, read)
+        except Unsupported as reason:
+            why = str(reason)
+        else:
+            kept = _remembered(lambda changed: state_change(part, state, changed), "state")
+            plans.append(_plan("state", described, exact, kept, part, state))
+    if not plans or any(change.strategy != "linear" for change in plans[0].changes().values()):
+        found = _remembered(lambda changed: rows_change(part, changed), "rows")
+        plans.append(_plan("rows", described, exact, found, part))
+    return _some(max(plans, key=_worth), why)
 
 
 def _plan(

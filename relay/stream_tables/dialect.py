@@ -4,10 +4,10 @@ The parser knows no function but the few that the analysis reasons about. One th
 meaning: `strpos` became `position`, and a quoted `"left"` lost its quotes.
 """
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import sqlglot
-from sqlglot import exp
+from sqlglot import TokenType, exp
 from sqlglot.dialects.postgres import Postgres
 from sqlglot.errors import SqlglotError
 from sqlglot.parsers.postgres import PostgresParser
@@ -25,6 +25,17 @@ class PostgreSQL(Postgres):
     class Parser(PostgresParser):
         FUNCTIONS: ClassVar = {name: PostgresParser.FUNCTIONS[name] for name in KNOWN}
         FUNCTION_PARSERS: ClassVar = {name: PostgresParser.FUNCTION_PARSERS[name] for name in SYNTAX}
+
+        def _parse_function_call(
+            self,
+            functions: Any = None,
+            anonymous: bool = False,
+            optional_parens: bool = True,
+            any_token: bool = False,
+        ) -> exp.Expr | None:
+            # A name in quotes is a function as any other: "substring"(x, 1) is not written with FROM.
+            quoted = self._curr.token_type == TokenType.IDENTIFIER
+            return super()._parse_function_call(functions, anonymous or quoted, optional_parens, any_token)
 
 
 def parse(text: str) -> exp.Expr:

@@ -122,21 +122,22 @@ class Shape:
             return None
         if value.table in self.instances:
             return value.table, value.name
-        node = self._node.get(value.table)
-        if not isinstance(node, exp.Subquery) or not isinstance(node.this, exp.Select):
-            return None
-        output = next((each for each in node.this.expressions if each.alias == value.name), None)
-        return self.through(node.this, output) if output else None
+        output = self.output(value)
+        return self.through(self._node[value.table].this, output) if output else None
 
     def origin(self, value: exp.Column) -> Place | None:
         """The column of a table that a column shows, through any subqueries in FROM."""
         if value.table in self.instances:
             return value.table, value.name
+        output = self.output(value)
+        return self.origin(output) if isinstance(output, exp.Column) else None
+
+    def output(self, value: exp.Column) -> exp.Expr | None:
+        """What a column of a subquery in FROM is, in the subquery."""
         node = self._node.get(value.table)
         if not isinstance(node, exp.Subquery) or not isinstance(node.this, exp.Select):
             return None
-        output = next((bare(each) for each in node.this.expressions if each.alias == value.name), None)
-        return self.origin(output) if isinstance(output, exp.Column) else None
+        return next((bare(each) for each in node.this.expressions if each.alias == value.name), None)
 
     def through(self, select: exp.Select, output: exp.Expr) -> Place | None:
         """The column of a table that an output column of a subquery is, if a condition on the output may be moved into

@@ -12,6 +12,7 @@ from relay.stream_tables.keys import unique_key
 from relay.stream_tables.plan import Change, Described, Strategy, Unsupported
 from relay.stream_tables.shape import Instance, Shape, has_windows, is_plain
 from relay.stream_tables.state import State
+from relay.stream_tables.steady import unsteady
 from relay.stream_tables.trees import (
     QUERIES,
     also_where,
@@ -54,6 +55,10 @@ class Select:
         return unique_key(self.shape, self.shape.select)
 
     @cached_property
+    def _unsteady(self) -> list[frozenset[str]]:
+        return unsteady(self.shape)
+
+    @cached_property
     def _classes(self) -> list[EqualClass]:
         return classes(self.shape)
 
@@ -63,14 +68,14 @@ class Select:
     def is_linear(self, sources: Changed) -> bool:
         """Whether all that changed is joined, so that each row of FROM has one row of it."""
         instances = self.changed(sources)
-        return len(instances) <= MOST_INSTANCES and all(each.top for each in instances)
+        return len(instances) <= MOST_INSTANCES and all(each.top for each in instances) and not self._unsteady
 
     def signed(self, rows: exp.Select, sources: Changed) -> Signed:
         """The change of these rows, which are made one by one. Raises Unsupported."""
         if self.is_linear(sources):
             return Signed("linear", list(linear(rows, self.changed(sources))))
         found = next((each for each in self._classes if self._covers(each, sources)), None)
-        if found is None:
+        if found is None or self._unsteady:
             raise Unsupported(self.why_not(sources))
         for instance in self.changed(sources):
             if instance.source.key is None and self._exact.get(instance.source.oid):
@@ -127,7 +132,12 @@ class Select:
                 also_where(made, exp.In(this=value.copy(), query=exp.Subquery(this=keys)))
 
     def _covers(self, found: EqualClass, sources: Changed) -> bool:
-        return all(each.alias in found.members for each in self.changed(sources))
+        """Whether a value's part of the result depends on what changed by the rows with that value alone.
+
+        Of a subquery with several answers, all tables have to follow the value: it has an answer for each value.
+        """
+        needed = {each.alias for each in self.changed(sources)}.union(*self._unsteady)
+        return needed <= set(found.members)
 
     def _made(self, select: exp.Select) -> exp.Select:
         names = [column(each.name, "n") for each in self._described.columns]
@@ -143,6 +153,8 @@ class Select:
     def why_not(self, sources: Changed) -> str:
         """Why a set of changed sources has no strategy, to a person."""
         instances = self.changed(sources)
+        if self._unsteady:
+            return "it has a subquery with more than one right answer, such as LIMIT without a total order"
         hidden = [each for each in instances if not each.top]
         if not hidden and len(instances) > MOST_INSTANCES:
             return f"tables that changed are read {len(instances)} times: {MOST_INSTANCES} at most"

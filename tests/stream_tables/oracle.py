@@ -4,6 +4,7 @@ No engine takes part. What an engine does is done here in the plainest way: the 
 from a copy of the table, and stands as a CTE in the place of `tide_stream.d_<oid>`.
 """
 
+import itertools
 from dataclasses import dataclass, field
 
 import psycopg
@@ -61,10 +62,11 @@ class Oracle:
         self.connection = connection
         self.streams: list[Stream] = []
         self._sources: dict[int, Source] = {}
+        self._numbers = itertools.count()
 
     def add(self, query: str) -> Stream:
         """A stream table with this query, filled."""
-        name = f"stream_{len(self.streams)}"
+        name = f"stream_{next(self._numbers)}"
         self._run("select tide.create_stream_table(%s, %s, initialize => false)", name, query)
         pipeline = self._one("select (tide.find_stream(%s)).pipeline", name)
         described = describe(self.connection, pipeline)
@@ -84,11 +86,11 @@ class Oracle:
 
     def check(self) -> list[str]:
         """Judges all stream tables after changes, and brings them up to date. What was wrong, in words."""
-        for source in self._sources.values():
-            self._find_delta(source)
-        wrong = [each for stream in self.streams for each in self._check(stream)]
-        for source in self._sources.values():
-            self._run(f"truncate old_{source.oid}; insert into old_{source.oid} select * from {source.name}")
+        written = {oid for oid, source in self._sources.items() if self._find_delta(source)}
+        read = [stream for stream in self.streams if any(source.oid in written for source in stream.described.sources)]
+        wrong = [each for stream in read for each in self._check(stream)]
+        for oid in written:
+            self._run(f"truncate old_{oid}; insert into old_{oid} select * from {self._sources[oid].name}")
         return wrong
 
     def _copy(self, source: Source) -> None:
@@ -97,7 +99,8 @@ class Oracle:
             self._run(f"create temp table old_{source.oid} as select * from {source.name}")
             self._run(f"create temp table delta_{source.oid} as select *, 0::bigint as __w from {source.name} limit 0")
 
-    def _find_delta(self, source: Source) -> None:
+    def _find_delta(self, source: Source) -> bool:
+        """Whether any row differs, if only in the form of its values."""
         columns = ", ".join(quoted(column.name) for column in source.columns)
         self._run(f"""
             truncate delta_{source.oid};
@@ -105,6 +108,7 @@ class Oracle:
             select {columns}, sum(__w) from (select {columns}, o::text as __form, -1 as __w from old_{source.oid} o
                                               union all select {columns}, n::text, 1 from {source.name} n) both_
              group by {columns}, __form having sum(__w) <> 0""")
+        return bool(self._one(f"select exists (select from delta_{source.oid})"))
 
     def net(self, stream: Stream, source: Source) -> str:
         """The net delta of a source as this stream table sees it: a SELECT."""
@@ -153,62 +157,58 @@ class Oracle:
 
     def _differs(self, stream: Stream, changes: str | None = None) -> list[str]:
         """Old rows + changes against the query."""
-        columns, table = stream.columns, stream.described.table
-        more = f"union all select {columns}, __w from ({changes}) changes_" if changes else ""
-        rows = self.connection.execute(f"""
-            with new_ as materialized (select {columns}, sum(__w) as __w from (select {columns}, 1::bigint as __w from {table} {more}) r
-                                        group by {columns} having sum(__w) <> 0),
-                 right_ as materialized (select {columns}, count(*)::numeric as __w from {stream.view} group by {columns})
-            (select 'wrong', x_::text from (select * from new_ except select * from right_) x_)
-             union all (select 'missing', x_::text from (select * from right_ except select * from new_) x_) limit 5""").fetchall()  # type: ignore[arg-type]
-        return [f"{kind} {row}" for kind, row in rows]
+        columns = stream.columns
+        rows = f"select {columns}, 1::bigint as __w from {stream.described.table}"
+        if changes:
+            rows += f" union all select {columns}, __w from ({changes}) changes_"
+        new = f"select {columns}, sum(__w)::bigint as __w from ({rows}) r group by {columns} having sum(__w) <> 0"
+        return self._differences(new, f"select {columns}, count(*) from {stream.view} group by {columns}")
 
     def _state_differs(self, stream: Stream, changes: str) -> list[str]:
         """Old state + changes against the state as computed, and the rows made of it against the query."""
-        plan = stream.plan
-        assert plan and plan.whole and plan.out
-        keys = [f"k{number}" for number in range(plan.groups)]
-        numbers = ["n"]
-        for number, each in enumerate(plan.fields):
-            numbers += [f"c{number}"] + ([f"s{number}"] if each.kind == "sum" else [])
-        sums = [name for name in numbers if name.startswith("s")]
-        odd = " or ".join(f"{name} in ('NaN', 'Infinity', '-Infinity')" for name in sums)
+        assert stream.plan and stream.plan.whole
+        keys, numbers = state_columns(stream.plan)
         self._run(f"create temp table changes_ as {changes}")
         try:
-            if odd and self._one(
-                f"select exists (select from changes_ where {odd}) or exists (select from {stream.state} where {odd})"
-            ):
+            if self._has_odd_sum(stream, numbers):
+                # It cannot be added to: an engine computes the whole state.
                 stream.seen["not a number"] = stream.seen.get("not a number", 0) + 1
                 self._fill(stream)
                 return self._out_differs(stream)
-            if self._one(f"select count(*) from changes_") != self._one(
-                f"select count(*) from (select {', '.join(keys) or '1'} from changes_ group by {', '.join(keys) or '()'}) g"
-            ):
+            groups = f"select {', '.join(keys) or '1'} from changes_ group by {', '.join(keys) or '()'}"
+            if self._one("select count(*) from changes_") != self._one(f"select count(*) from ({groups}) g"):
                 return ["a group occurs twice"]
-            by = f"group by {', '.join(keys)}" if keys else ""
-            kept = f" having sum(n) <> 0" if keys else ""
-            self._run(f"""create temp table new_ as select {", ".join([*keys, *(f"sum({name}) as {name}" for name in numbers)])}
-                            from (select * from {stream.state} union all select * from changes_) r {by} {kept}""")
+            sums = ", ".join([*keys, *(f"sum({name}) as {name}" for name in numbers)])
+            by = f"group by {', '.join(keys)} having sum(n) <> 0" if keys else ""
+            both = f"select * from {stream.state} union all select * from changes_"
+            self._run(f"create temp table new_ as select {sums} from ({both}) r {by}")
             names = ", ".join([*keys, *numbers])
-            wrong = self.connection.execute(f"""
-                (select 'wrong state', x_::text from (select {names} from new_ except all select {names} from ({plan.whole}) w) x_)
-                 union all
-                (select 'missing state', x_::text from (select {names} from ({plan.whole}) w except all select {names} from new_) x_)
-                 limit 5""").fetchall()  # type: ignore[arg-type]
+            wrong = self._differences(f"select {names} from new_", f"select {names} from ({stream.plan.whole}) w")
             self._run(f"truncate {stream.state}; insert into {stream.state} select * from new_")
-            return [f"{kind} {row}" for kind, row in wrong] + self._out_differs(stream)
+            return [f"state: {each}" for each in wrong] + self._out_differs(stream)
         finally:
             self._run("drop table if exists changes_, new_")
 
+    def _has_odd_sum(self, stream: Stream, numbers: list[str]) -> bool:
+        odd = " or ".join(f"{name} in ('NaN', 'Infinity', '-Infinity')" for name in numbers if name.startswith("s"))
+        return bool(odd) and any(
+            self._one(f"select exists (select from {table} where {odd})") for table in ("changes_", stream.state)
+        )
+
     def _out_differs(self, stream: Stream) -> list[str]:
         assert stream.plan and stream.plan.out
-        columns = stream.columns
-        rows = self.connection.execute(f"""
-            (select 'wrong', x_::text from (select {columns} from ({stream.plan.out}) o except all select {columns} from {stream.view}) x_)
+        rows = f"select {stream.columns} from ({stream.plan.out}) o"
+        return self._differences(rows, f"select {stream.columns} from {stream.view}")
+
+    def _differences(self, rows: str, right: str) -> list[str]:
+        """Of two queries, as multisets."""
+        found = self.connection.execute(f"""
+            with is_ as materialized ({rows}), right_ as materialized ({right})
+            (select 'wrong ' || x_::text from (select * from is_ except all select * from right_) x_)
              union all
-            (select 'missing', x_::text from (select {columns} from {stream.view} except all select {columns} from ({stream.plan.out}) o) x_)
+            (select 'missing ' || x_::text from (select * from right_ except all select * from is_) x_)
              limit 5""").fetchall()  # type: ignore[arg-type]
-        return [f"{kind} {row}" for kind, row in rows]
+        return [row for (row,) in found]
 
     def _fill(self, stream: Stream) -> None:
         """The stream table, and its state, as they have to be."""
@@ -223,6 +223,14 @@ class Oracle:
     def _one(self, statement: str, *values: object):
         with self.connection.cursor(row_factory=scalar_row) as cursor:
             return cursor.execute(statement, values or None).fetchone()  # type: ignore[arg-type]
+
+
+def state_columns(plan: Plan) -> tuple[list[str], list[str]]:
+    """The columns of the group, and the numbers."""
+    numbers = ["n"]
+    for number, each in enumerate(plan.fields):
+        numbers += [f"c{number}"] + ([f"s{number}"] if each.kind == "sum" else [])
+    return [f"k{number}" for number in range(plan.groups)], numbers
 
 
 def quoted(name: str) -> str:

@@ -1,4 +1,4 @@
-"""Tables with all that makes changes hard: null keys, duplicates, no key, partitions, numerics of any scale, floats, JSON.
+"""Tables with what makes changes hard: null keys, duplicates, no key, partitions, numerics of any scale, floats, JSON.
 
 And random changes of them: inserts, updates (of keys too), deletes, upserts, several rows at once.
 """
@@ -20,7 +20,8 @@ TABLES = """
     create table readings_late partition of readings for values from (5) to (100);
     create table prices (item text, price numeric, rate float8, spec jsonb);
     create table tags (person_id int not null, tag varchar(10) not null, weight bigint, unique (tag, person_id));
-    create view team_sales as select p.city, s.amount, p.id from people p join sales s on p.team = s.team where s.amount > 1;
+    create view team_sales as
+        select p.city, s.amount, p.id from people p join sales s on p.team = s.team where s.amount > 1;
     create view big_sales as with big as (select * from sales where amount > 2) select id, team, amount from big;
 """
 
@@ -33,9 +34,9 @@ class Changes:
         self.random = random.Random(seed)
         self._kinds: list[Callable[[], None]] = [
             self._put_person, self._put_person, self._put_person, self._drop_person, self._move_people,
-            self._renumber_person, self._put_sale, self._put_sale, self._drop_sales, self._raise_sales, self._rename_notes,
-            self._add_visits, self._drop_visit, self._put_reading, self._move_readings, self._put_price, self._reform_price,
-            self._drop_price, self._put_tag, self._drop_tags,
+            self._renumber_person, self._put_sale, self._put_sale, self._drop_sales, self._raise_sales,
+            self._rename_notes, self._add_visits, self._drop_visit, self._put_reading, self._move_readings,
+            self._put_price, self._reform_price, self._drop_price, self._put_tag, self._drop_tags,
         ]  # fmt: skip
 
     def make(self, number: int) -> None:

@@ -64,7 +64,10 @@ def test_the_fleet_follows_changes_one_by_one_and_says_what_it_did(streams):
         streams.run("delete from customers where name = %s", f"c{chance.randint(1, 30)}")
     wait_equal(streams)
     wait_equal(streams, "joined", joined)
-    done = "select s.name, h.action, count(*) from tide.stream_history h join tide.stream s using (stream_id) group by 1, 2"
+    done = (
+        "select s.name, h.action, count(*) from tide.stream_history h join tide.stream s"
+        " using (stream_id) group by 1, 2"
+    )
     counts = {(name, action): number for name, action, number in streams.run(done)}
     assert counts[("public.sums", "DIFFERENTIAL")] >= 1
     assert counts[("public.joined", "DIFFERENTIAL")] >= 1
@@ -147,6 +150,34 @@ def test_a_worker_that_is_killed_within_a_refresh_costs_nothing(fleet, pipelines
     pipelines.run("insert into orders values ('south', 1)")
     workers.start()
     wait_until(lambda: pipelines.run("select count(*) from sums") == [(2,)], 40, "both rows are there")
+
+
+def test_a_worker_that_is_killed_while_it_follows_changes_leaves_nothing_half_done(fleet, pipelines):
+    pipelines.run("create table orders (order_id int primary key, amount int)")
+    pipelines.run("insert into orders values (1, 1)")
+    pipelines.run("""
+        create function slow(n int) returns int language plpgsql immutable set search_path = pg_catalog as
+        $$ begin if n = 7 then perform pg_sleep(1); end if; return n; end $$
+    """)
+    fleet.scheduler()
+    workers = fleet.workers()
+    fleet.wait_ready()
+    pipelines.run(
+        "select tide.create_stream_table('found', %s, schedule => '100ms')",
+        "select order_id, public.slow(amount) as amount from orders",
+    )
+    wait_until(lambda: pipelines.run("select count(*) from found") == [(1,)], 20, "it is filled")
+    assert pipelines.run("select effective_mode from tide.stream_tables()") == [("DIFFERENTIAL",)]
+    pipelines.run("insert into orders select n, 7 from generate_series(2, 3) n")
+    running = "select count(*) from pg_stat_activity where wait_event = 'PgSleep'"
+    wait_until(lambda: pipelines.run(running) == [(1,)], 20, "a refresh is under way")
+    workers.kill()
+    pipelines.run("update orders set amount = 5 where order_id = 1")
+    assert pipelines.run("select * from found") == [(1, 1)]
+    workers.start()
+    wait_until(lambda: pipelines.run("select count(*) from found where amount in (5, 7)") == [(3,)], 40, "all is there")
+    actions = pipelines.run("select action, count(*) from tide.stream_history group by 1 order by 1")
+    assert actions == [("DIFFERENTIAL", 1), ("FULL", 1)]
 
 
 def test_the_command_line_creates_shows_and_drops(streams):

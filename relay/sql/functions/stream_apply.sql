@@ -2,7 +2,7 @@
 -- aggregates, rows that have gone and come, and the writes. No two of them are joined to each other: their sizes are not known to the
 -- planner, and a nested loop over two is quadratic.
 --
--- It is read with a search_path that holds nothing of others, whoever made functions or operators where.
+-- It is read with a search_path that holds nothing of others: their functions and operators are never taken for PostgreSQL's.
 
 -- The columns that tell rows from each other.
 create or replace function tide.stream_key_names(line tide.stream, plan tide.stream_plan) returns text[]
@@ -52,9 +52,11 @@ end;
 
 -- The text of a kept view, in which the changes of sources and the state have names without a schema.
 create or replace function tide.stream_kept_text(name text) returns text
-language sql stable set search_path = pg_catalog, tide_stream, pg_temp as $$
-    select rtrim(pg_get_viewdef(format('tide_stream.%I', name)::regclass), ';')
-$$;
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+    perform set_config('search_path', 'pg_catalog, tide_stream, pg_temp', true);
+    return rtrim(pg_get_viewdef(format('tide_stream.%I', name)::regclass), ';');
+end $$;
 
 -- The net change of a source since a frontier. Rows are summed if they are the same, not only equal: of 1.5 and 1.50 a query may show
 -- the difference.
@@ -80,7 +82,7 @@ $$;
 
 -- What the state was and becomes: both_ has a row for each group. Whole: as computed from the sources; else the kept statement says what changes.
 create or replace function tide.stream_state_text(id int, plan tide.stream_plan, changes text) returns text
-language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
     state    regclass := format('tide_stream.s_%s', id);
     ks       text[] := array(select format('k%s', k) from generate_series(0, plan.groups - 1) k);

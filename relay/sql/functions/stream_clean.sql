@@ -10,7 +10,7 @@ declare
 begin
     for reader in select f.stream_id, f.frontier
                     from tide.stream_source s join tide.stream line using (stream_id) join tide.stream_state f using (stream_id)
-                   where s.source = stream_limit_waiting.source and not line.suspended and line.tier <> 'frozen' and tide.stream_wants_rows(line)
+                   where s.source = stream_limit_waiting.source and not line.suspended and line.tier <> 'frozen'
                      for update of f skip locked
     loop
         if tide.stream_waits_for_more(source, reader.frontier, max_waiting) then
@@ -32,7 +32,7 @@ begin
     return found_more;
 end $$;
 
--- Removes from a buffer what every stream table that reads it has seen.
+-- Removes from a buffer what every stream table that reads its source has seen: also one that is computed as a whole looks there.
 create or replace function tide.stream_buffer_clean(source oid, max_rows int) returns int
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -43,7 +43,7 @@ declare
 begin
     select array_agg(f.frontier) into frontiers
       from tide.stream_source s join tide.stream line using (stream_id) join tide.stream_state f using (stream_id)
-     where s.source = stream_buffer_clean.source and not line.suspended and line.tier <> 'frozen' and tide.stream_wants_rows(line)
+     where s.source = stream_buffer_clean.source and not line.suspended and line.tier <> 'frozen'
        and line.stream_id <> all (forgotten);
     -- Null: it is computed now or soon, by a snapshot that is not known yet.
     if not exists (select from unnest(frontiers) f where f is null) then

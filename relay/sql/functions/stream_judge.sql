@@ -6,11 +6,13 @@
 -- A view in tide_stream. The text is one statement: a cursor refuses more than one, and refuses CREATE VIEW by its name. Neither
 -- plans anything, for planning runs functions.
 create or replace function tide.stream_view(name text, text text) returns regclass
-language plpgsql set search_path = pg_catalog, tide_stream, pg_temp as $$
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
     probe     refcursor;
     statement text := format(E'create view tide_stream.%I as %s\n', name, text);
 begin
+    -- The changes of sources and the state have names without a schema. It holds until this function ends.
+    perform set_config('search_path', 'pg_catalog, tide_stream, pg_temp', true);
     begin
         open probe for execute statement;
     exception when invalid_cursor_definition then

@@ -14,7 +14,9 @@ begin
     loop
         execute format('drop view tide_stream.%I', relation.relname);
     end loop;
-    execute format('drop table if exists tide_stream.s_%s', id);
+    if to_regclass(format('tide_stream.s_%s', id)) is not null then
+        execute format('drop table tide_stream.s_%s', id);
+    end if;
     for relation in select c.oid::regclass as name from pg_index i join pg_class c on c.oid = i.indexrelid join tide.stream line on line.relation = i.indrelid
                      where line.stream_id = id and c.relname ~ format('^tide_stream_%s_', id)
     loop

@@ -39,7 +39,7 @@ create or replace function tide.stream_key_numbers(source oid) returns smallint[
 language sql stable set search_path = pg_catalog, pg_temp as $$
     select (i.indkey::smallint[])[0:i.indnkeyatts - 1]
       from pg_index i
-     where i.indrelid = source and i.indisunique and i.indisvalid and i.indislive and i.indpred is null and i.indexprs is null
+     where i.indrelid = source and i.indisunique and i.indisvalid and i.indimmediate and i.indpred is null and i.indexprs is null
        and not exists (select from unnest((i.indkey::smallint[])[0:i.indnkeyatts - 1]) k (number)
                          join pg_attribute a on a.attrelid = i.indrelid and a.attnum = k.number where not a.attnotnull)
      order by i.indisprimary desc, i.indnkeyatts, i.indexrelid limit 1

@@ -117,8 +117,8 @@ begin
             elsif done.gone <> done.updated + done.deleted or done.came <> done.updated + done.inserted then
                 raise data_exception using message = 'the table did not hold the rows that were to be changed';
             end if;
-        exception when data_exception or undefined_function then
-            -- What is computed as a whole never was in the way of these rows, or is no longer.
+        exception when data_exception or undefined_function or undefined_table or undefined_column then
+            -- It met a value that the query does not, or what is kept was replaced since this snapshot.
             choice.action := 'FULL';
             choice.strategy := 'full';
             choice.reason := 'the incremental refresh failed: ' || sqlerrm;

@@ -45,7 +45,9 @@ begin
     end if;
     done := tide.stream_run(line, tide.stream_counted(array[before, tide.stream_write_text(line, plan, format(
         'select %1$s, 1::bigint as "__w" from %2$s union all select %1$s, -1 from %3$s', names, source, line.relation))], 'false'));
-    execute format('drop table if exists pg_temp.tide_full_%s', line.stream_id);
+    if starts_with(source, 'pg_temp.') then
+        execute format('drop table %s', source);
+    end if;
     return done;
 end $$;
 

@@ -15,7 +15,10 @@ TABLES = """
 SUMS = "select region, count(*) as orders, sum(amount) as amount from orders group by region"
 TOTAL = "select count(*) as orders, sum(amount) as amount from orders"
 JOINED = "select o.region, c.name from orders o join customers c on c.customer_id = o.customer_id"
-LEFT = "select c.customer_id, c.name, o.order_id, o.amount from customers c left join orders o on o.customer_id = c.customer_id"
+LEFT = (
+    "select c.customer_id, c.name, o.order_id, o.amount from customers c left join orders o"
+    " on o.customer_id = c.customer_id"
+)
 FIRST = "select distinct on (region) region, amount, order_id from orders order by region, order_id"
 
 
@@ -62,7 +65,9 @@ def sums_plan(ids: Ids) -> dict[str, Any]:
         "key": ["region"],
         "groups": 1,
         "fields": [{"kind": "sum", "type": "numeric"}],
-        "out": f"select k0 as region, n as orders, case when c0 > 0 then s0 end as amount from tide_stream.s_{ids.stream}",
+        "out": (
+            f"select k0 as region, n as orders, case when c0 > 0 then s0 end as amount from tide_stream.s_{ids.stream}"
+        ),
         "whole": state.format(n="count(*)", c="count(amount)", s="sum(amount)", table="public.orders"),
         "changes": [
             change(
@@ -132,11 +137,14 @@ def left_plan(ids: Ids) -> dict[str, Any]:
         return f"""
             with k as materialized ({keys})
             select c.customer_id, c.name, o.order_id, o.amount, 1::bigint as "__w"
-              from (select t.customer_id, t.name from public.customers t where t.customer_id in (select customer_id from k)) c
-              left join (select t.order_id, t.customer_id, t.amount from public.orders t where t.customer_id in (select customer_id from k)) o
+              from (select t.customer_id, t.name from public.customers t
+                     where t.customer_id in (select customer_id from k)) c
+              left join (select t.order_id, t.customer_id, t.amount from public.orders t
+                          where t.customer_id in (select customer_id from k)) o
                 on o.customer_id = c.customer_id
              union all
-            select t.customer_id, t.name, t.order_id, t.amount, -1 from public.found t where t.customer_id in (select customer_id from k)"""
+            select t.customer_id, t.name, t.order_id, t.amount, -1 from public.found t
+             where t.customer_id in (select customer_id from k)"""
 
     changes = [
         change(list(some), "keyed", "rows", text(*some))
@@ -148,10 +156,14 @@ def left_plan(ids: Ids) -> dict[str, Any]:
 def first_plan(ids: Ids) -> dict[str, Any]:
     """Keyed: DISTINCT ON, with a null among the keys."""
     keys = f"(select region from tide_stream.d_{ids.orders})"
-    among = f"(region in {keys} or region is null and exists (select from tide_stream.d_{ids.orders} d where d.region is null))"
+    among = (
+        f"(region in {keys} or region is null and exists (select from"
+        f" tide_stream.d_{ids.orders} d where d.region is null))"
+    )
     text = f"""
         select f.region, f.amount, f.order_id, 1::bigint as "__w"
-          from (select distinct on (region) region, amount, order_id from public.orders where {among} order by region, order_id) f
+          from (select distinct on (region) region, amount, order_id from public.orders
+                 where {among} order by region, order_id) f
          union all
         select region, amount, order_id, -1 from public.found where {among}"""
     return rows_plan(["region"], [change([ids.orders], "keyed", "rows", text)], indexes=[["region"]])

@@ -1,4 +1,4 @@
-"""Rows that are captured: what transactions added to a source and removed from it, whatever becomes of the source meanwhile."""
+"""Rows that are captured: what transactions added to a source and removed from it, whatever becomes of the source."""
 
 import psycopg
 import pytest
@@ -7,7 +7,8 @@ from tests.sql.streams.streams import behind, create, refresh
 
 NET = """
     select coalesce(json_agg(row_to_json(net) order by net), '[]')
-      from (select {columns}, sum(d."__w")::int as "__w" from tide_stream.d_{source} d group by {columns} having sum(d."__w") <> 0) net
+      from (select {columns}, sum(d."__w")::int as "__w" from tide_stream.d_{source} d
+             group by {columns} having sum(d."__w") <> 0) net
 """
 
 
@@ -179,7 +180,9 @@ FULL = {
     "select o as whole from orders o": "it reads whole rows of a table",
     "select count(o) as n from orders o": "it reads whole rows of a table",
     "select loud(region) as loud from orders": "it calls loud(), which has no search_path of its own",
-    "select place from kinds": "it reads column place of public.kinds, whose type public.citext is not of PostgreSQL itself",
+    "select place from kinds": (
+        "it reads column place of public.kinds, whose type public.citext is not of PostgreSQL itself"
+    ),
     "select region from guarded": "public.guarded has row security",
     "select region from orders where region::regclass is not null": "it reads names by the search_path",
 }
@@ -228,6 +231,19 @@ def test_rows_that_every_stream_table_has_seen_are_removed(connection):
     connection.execute("insert into orders values (5, 'west')")
     connection.execute("select tide.alter_stream_table('notes', tier => 'frozen')")
     refresh(connection, "regions")
+    assert connection.execute("select tide.stream_clean()").fetchone() == (1,)
+
+
+def test_rows_are_kept_for_a_stream_table_that_only_has_to_know_of_them(connection):
+    create(connection, "regions", "select region from orders")
+    create(connection, "whole", "select region from orders", refresh_mode="FULL")
+    refresh(connection, "regions")
+    refresh(connection, "whole")
+    connection.execute("insert into orders values (4, 'west')")
+    refresh(connection, "regions")
+    assert connection.execute("select tide.stream_clean()").fetchone() == (0,)
+    assert behind(connection, "whole") == "its sources changed"
+    refresh(connection, "whole")
     assert connection.execute("select tide.stream_clean()").fetchone() == (1,)
 
 

@@ -13,7 +13,9 @@ STREAMS = {
     "sums": "select region, count(*) as orders, sum(order_id) as ids from orders group by region",
     "total": "select sum(orders) as orders from sums",
     "joined": "select o.order_id, c.name from orders o join customers c on c.customer_id = o.customer_id",
-    "everyone": "select c.customer_id, c.name, o.order_id from customers c left join orders o on o.customer_id = c.customer_id",
+    "everyone": (
+        "select c.customer_id, c.name, o.order_id from customers c left join orders o on o.customer_id = c.customer_id"
+    ),
     "first": "select distinct on (region) region, order_id from orders order by region, order_id",
     "names": "select name from customers",
     "most": "select max(order_id) as most from orders",
@@ -34,7 +36,11 @@ def write(url, seed):
                         with connection.transaction(force_rollback=chance.random() < 0.2):
                             _change(connection, chance, seed * 1000 + number)
                         connection.execute("select pg_sleep(%s)", [chance.choice([0, 0, 0.002, 0.03])])
-            except (psycopg.errors.SerializationFailure, psycopg.errors.DeadlockDetected):
+            except (
+                psycopg.errors.SerializationFailure,
+                psycopg.errors.DeadlockDetected,
+                psycopg.errors.UniqueViolation,
+            ):
                 pass  # another writer was faster: nothing of this one is there
 
 

@@ -92,11 +92,16 @@ def _change(chance, rows):
     number = chance.randint(1, 30) * 1000
     return chance.choice(
         [
-            f"insert into orders select {number} + n, {region}, {chance.randint(0, 3)}.50, {customer}"
-            f" from generate_series(1, {rows}) n on conflict (order_id) do update set region = excluded.region",
+            (
+                f"insert into orders select {number} + n, {region}, {chance.randint(0, 3)}.50, {customer}"
+                f" from generate_series(1, {rows}) n on conflict (order_id) do update set region = excluded.region"
+            ),
             f"update orders set region = {region} where order_id % 5 = {chance.randint(0, 4)}",
             f"update orders set customer_id = {customer}, amount = null where order_id % 5 = {chance.randint(0, 4)}",
-            f"update orders set order_id = order_id + 100000 where order_id % 7 = {chance.randint(0, 6)} and order_id < 100000",
+            (
+                "update orders set order_id = order_id + 100000 where order_id % 7 ="
+                f" {chance.randint(0, 6)} and order_id < 100000"
+            ),
             f"delete from orders where order_id % 9 = {chance.randint(0, 8)}",
             f"insert into customers values ({chance.randint(1, 4)}, 'n{chance.randint(1, 3)}') on conflict do nothing",
             f"update customers set name = 'x' where customer_id = {chance.randint(1, 4)}",

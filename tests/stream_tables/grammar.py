@@ -1,0 +1,190 @@
+"""Random queries over the tables of `tables.py`: joins of every kind, subqueries everywhere, groups, windows."""
+
+import random
+from dataclasses import dataclass
+
+COLUMNS = {
+    "people": {"id": "int", "team": "int", "city": "text", "score": "int"},
+    "sales": {"id": "int", "team": "int", "amount": "numeric", "person_id": "int", "note": "text"},
+    "visits": {"team": "int", "pages": "int"},
+    "readings": {"id": "int", "day": "int", "value": "int"},
+    "tags": {"person_id": "int", "tag": "text", "weight": "int"},
+    "prices": {"item": "text", "price": "free"},
+}
+VALUES = {
+    "int": ["0", "1", "2", "3", "5"],
+    "text": ["'Bern'", "'Oslo'", "'x'"],
+    "numeric": ["2", "7.00"],
+    "free": ["1.5", "2"],
+}
+Columns = list[tuple[str, str]]
+"""Expressions and their types."""
+
+
+@dataclass
+class Queries:
+    """A generator of queries. Not all are valid: PostgreSQL refuses the others."""
+
+    random: random.Random
+    number: int = 0
+
+    def query(self) -> str:
+        kind = self.random.random()
+        if kind < 0.08:
+            return f"{self._numbers()} union all {self._numbers()}"
+        return self.random.choice([self._rows, self._rows, self._groups, self._groups, self._distinct, self._window])(
+            [], 2
+        )
+
+    def _name(self) -> str:
+        self.number += 1
+        return f"t{self.number}"
+
+    def _rows(self, outer: Columns, depth: int) -> str:
+        body, columns = self._from(outer, depth)
+        shown = self._some(columns, 4)
+        values = [expression for expression, _ in shown]
+        if self.random.random() < 0.25:
+            values.append(self._value(columns, depth))
+        return f"select {self._named(values)} {body}"
+
+    def _numbers(self) -> str:
+        body, columns = self._from([], 2)
+        numbers = [expression for expression, kind in columns if kind != "text"] or ["1"]
+        return f"select {self._named([self.random.choice(numbers), self.random.choice(numbers)])} {body}"
+
+    def _distinct(self, outer: Columns, depth: int) -> str:
+        body, columns = self._from(outer, depth)
+        shown = [expression for expression, _ in self._some(columns, 3)]
+        if self.random.random() < 0.5:
+            return f"select distinct {self._named(shown)} {body}"
+        every = [expression for expression, _ in columns]
+        return f"select distinct on ({shown[0]}) {self._named(every)} {body} order by {', '.join([shown[0], *every])}"
+
+    def _window(self, outer: Columns, depth: int) -> str:
+        body, columns = self._from(outer, depth)
+        shown = [expression for expression, _ in self._some(columns, 4)]
+        over = f"partition by {self.random.choice(shown)} order by {', '.join(expression for expression, _ in columns)}"
+        call = self.random.choice(["row_number()", "rank()", f"count({shown[0]})", f"max({shown[-1]})"])
+        return f"select {self._named([*shown, f'{call} over ({over})'])} {body}"
+
+    def _groups(self, outer: Columns, depth: int) -> str:
+        body, columns = self._from(outer, depth)
+        keys = [expression for expression, _ in self._some(columns, 2)]
+        if self.random.random() < 0.15:
+            keys = []
+        calls = [self._aggregate(columns) for _ in range(self.random.randrange(1, 4))]
+        shown = [key for key in keys if self.random.random() < 0.9] + calls
+        group = f" group by {', '.join(keys)}" if keys else ""
+        having = (
+            f" having {self.random.choice(['count(*) > 1', f'{calls[0]} is not null'])}"
+            if self.random.random() < 0.2
+            else ""
+        )
+        return f"select {self._named(shown)} {body}{group}{having}"
+
+    def _aggregate(self, columns: Columns) -> str:
+        expression, kind = self.random.choice(columns)
+        calls = ["count(*)", f"count({expression})", f"max({expression})"]
+        if kind != "text":
+            calls += [
+                f"sum({expression})",
+                f"avg({expression})",
+                f"sum({expression} + 1)",
+                f"coalesce(sum({expression}), 0)",
+            ]
+        call = self.random.choice(
+            [
+                *calls,
+                *calls,
+                f"count(distinct {expression})",
+                f"string_agg({expression}::text, ',' order by {expression})",
+            ]
+        )
+        if self.random.random() < 0.2 and "coalesce" not in call:
+            call += f" filter (where {self._comparison(columns)})"
+        return call
+
+    def _from(self, outer: Columns, depth: int) -> tuple[str, Columns]:
+        """FROM and WHERE, and the columns to choose from."""
+        first, columns = self._item(depth)
+        text = f"from {first}"
+        for _ in range(self.random.choice([0, 0, 1, 1, 2])):
+            item, more = self._item(depth)
+            kind = self.random.choice(["join", "join", "left join", "left join", "right join"])
+            conditions = [self._equality(columns, more)]
+            if self.random.random() < 0.3:
+                conditions.append(self._comparison(columns + more))
+            text += f" {kind} {item} on {' and '.join(conditions)}"
+            columns = columns + more
+        conditions = [self._equality(columns, outer)] if outer and self.random.random() < 0.85 else []
+        while self.random.random() < 0.45:
+            conditions.append(self._condition(columns, outer, depth))
+        return text + (f" where {' and '.join(conditions)}" if conditions else ""), columns
+
+    def _item(self, depth: int) -> tuple[str, Columns]:
+        name = self._name()
+        if depth == 0 or self.random.random() < 0.75:
+            table = self.random.choice([*COLUMNS, "people", "people", "sales", "sales"])
+            return f"{table} {name}", [(f"{name}.{column}", kind) for column, kind in COLUMNS[table].items()]
+        body, columns = self._from([], depth - 1)
+        shown = self._some(columns, 3)
+        names = [(f"{name}.c{place}", kind) for place, (_, kind) in enumerate(shown)]
+        expressions = [expression for expression, _ in shown]
+        kind = self.random.random()
+        if kind < 0.45:
+            text = f"select {self._named(expressions)} {body}"
+        elif kind < 0.6:
+            text = f"select distinct {self._named(expressions)} {body}"
+        else:
+            calls = ["count(*)", f"max({self.random.choice(columns)[0]})"]
+            keys = expressions[: self.random.randrange(1, len(expressions) + 1)]
+            names = [*names[: len(keys)], (f"{name}.c{len(keys)}", "int")]
+            text = f"select {self._named([*keys, calls[0]])} {body} group by {', '.join(keys)}"
+        return f"({text}) {name}", names
+
+    def _condition(self, columns: Columns, outer: Columns, depth: int) -> str:
+        kinds = [lambda: self._comparison(columns), lambda: self._equality(columns, columns + outer)]
+        if depth:
+            kinds += [lambda: self._exists(columns + outer, depth), lambda: self._in(columns, depth)]
+            kinds.append(lambda: f"({self._exists(columns, depth)} or {self._comparison(columns)})")
+        return self.random.choice(kinds)()
+
+    def _exists(self, columns: Columns, depth: int) -> str:
+        body, _ = self._from(columns, depth - 1)
+        return f"{self.random.choice(['', 'not '])}exists (select 1 {body})"
+
+    def _in(self, columns: Columns, depth: int) -> str:
+        expression, kind = self.random.choice(columns)
+        body, inner = self._from(columns if self.random.random() < 0.2 else [], depth - 1)
+        of_kind = [each for each, other in inner if other == kind] or [inner[0][0]]
+        value = self.random.choice(of_kind)
+        more = self.random.choice(["", "", f" group by {value}", f" order by {value} limit 2"])
+        return f"{expression} {self.random.choice(['in', 'in', 'not in'])} (select {value} {body}{more})"
+
+    def _value(self, columns: Columns, depth: int) -> str:
+        expression, kind = self.random.choice(columns)
+        if depth and self.random.random() < 0.5:
+            body, inner = self._from(columns, depth - 1)
+            return f"(select {self.random.choice(['max', 'count', 'min'])}({self.random.choice(inner)[0]}) {body})"
+        return f"{expression}::text" if kind == "text" or self.random.random() < 0.5 else f"{expression} + 1"
+
+    def _comparison(self, columns: Columns) -> str:
+        expression, kind = self.random.choice(columns)
+        if self.random.random() < 0.2:
+            return f"{expression} is {self.random.choice(['', 'not '])}null"
+        return f"{expression} {self.random.choice(['>', '<', '=', '<>'])} {self.random.choice(VALUES[kind])}"
+
+    def _equality(self, one: Columns, other: Columns) -> str:
+        """Between columns of one kind, if there are any."""
+        pairs = [(first, second) for first, kind in one for second, also in other if kind == also and first != second]
+        if not pairs:
+            return "true"
+        first, second = self.random.choice(pairs)
+        return f"{first} = {second}"
+
+    def _some(self, columns: Columns, most: int) -> Columns:
+        return self.random.sample(columns, self.random.randrange(1, min(most, len(columns)) + 1))
+
+    def _named(self, expressions: list[str]) -> str:
+        return ", ".join(f"{expression} as c{place}" for place, expression in enumerate(expressions))

@@ -1,0 +1,485 @@
+-- Queries over the tables of tables.py, each with its line: see shapes.py. A query has as many lines as it needs.
+
+select id, team, city from people where score > 3
+--> rows, by id: linear
+
+select team, count(*) as n, sum(score) as s, avg(score) as m from people group by team
+--> state, by team: linear
+
+select team, city, count(city) as n, sum(score) filter (where score > 4) as s from people group by team, city having
+  count(*) > 1
+--> state, by team, city: linear
+
+select count(*) as n, sum(score) as s, avg(score) as m from people
+--> state, one row: linear
+
+select sum(pages) as s from visits
+--> state, one row: linear
+
+select team, pages from visits
+--> rows, rows may repeat: linear
+
+select distinct team, pages from visits
+--> state, by team, pages: linear
+
+select distinct city from people
+--> state, by city: linear
+
+select p.id, s.id as sale, p.city, s.amount from people p join sales s on p.team = s.team
+--> rows, by id, sale: linear
+
+select p.city, sum(s.amount) as s, count(*) as n from people p join sales s on p.team = s.team group by p.city
+--> state, by city: linear
+
+select p.city, v.pages from people p join visits v on v.team = p.team
+--> rows, rows may repeat: linear
+
+select one.id, other.id as other from people one join people other on one.team = other.team and one.id < other.id
+--> rows, by id, other: linear
+
+select one.city, count(*) as n from people one join people other on one.team = other.team join sales s on s.team =
+  one.team group by one.city
+--> state, by city: linear
+
+select p.id, p.city, count(s.id) as n, coalesce(sum(s.amount), 0) as s from people p left join sales s on s.person_id
+  = p.id group by p.id, p.city
+--> rows, by id, city: keyed; index on id
+
+select p.id, s.amount from people p left join sales s on s.person_id = p.id
+--> rows, rows may repeat: people linear, sales keyed, people+sales keyed; index on id
+
+select s.amount from people p left join sales s on s.person_id = p.id
+--> rows, rows may repeat: people linear, sales two states, people+sales two states
+
+select p.city, count(s.id) as n from people p left join sales s on s.person_id = p.id and s.team > 3 group by p.city
+--> state, by city: people linear, sales two states, people+sales two states
+
+-- Subqueries in conditions.
+
+select id, team from people p where exists (select 1 from sales s where s.person_id = p.id and s.amount > 5)
+--> rows, by id: people linear, sales keyed, people+sales keyed
+
+select id, team from people p where not exists (select 1 from sales s where s.person_id = p.id)
+--> rows, by id: people linear, sales keyed, people+sales keyed
+
+select p.city, count(*) as n from people p where not exists (select 1 from sales s where s.person_id = p.id and s.team
+  <> p.score) group by p.city
+--> state, by city: people linear, sales two states, people+sales two states
+
+select p.id from people p where p.id in (select s.person_id from sales s where s.amount > 5)
+--> rows, by id: people linear, sales keyed, people+sales keyed
+
+select p.id from people p where p.id in (select s.person_id from sales s group by s.person_id having sum(s.amount) >
+  10)
+--> rows, by id: people linear, sales keyed, people+sales keyed
+
+select p.id from people p where p.id not in (select s.person_id from sales s where s.amount > 5)
+--> rows, by id: people linear, sales full, people+sales full
+
+select p.id from people p where p.id not in (select s.person_id from sales s where s.person_id is not null)
+--> rows, by id: people linear, sales full, people+sales full
+
+select p.id from people p where p.id not in (select t.person_id from tags t where t.weight is null)
+--> rows, by id: people linear, tags keyed, people+tags keyed
+
+select p.id, (select max(s.amount) from sales s where s.person_id = p.id) as m from people p
+--> rows, by id: people linear, sales keyed, people+sales keyed
+
+select p.city, sum(p.score) as s from people p where p.score > (select 0.5 * avg(o.score) from people o where o.team =
+  p.team) group by p.city
+--> state, by city: two states
+
+select id from people where score > (select avg(score) from people)
+--> full: public.people is read in a subquery or an outer join, and no column joins all of it to a column outside
+
+select distinct on (team) team, id, score from people order by team, score desc, id
+--> rows, by team: keyed
+
+select distinct on (p.id) p.id, s.amount from people p join sales s on s.person_id = p.id order by p.id, s.amount
+  desc, s.id
+--> rows, by id: keyed
+
+select id, team, score, row_number() over (partition by id order by score) as place from people
+--> rows, by id: keyed
+
+select id, day, sum(value) over (partition by id order by day) as running from readings
+--> rows, by id, day: keyed; index on id
+
+select id, day, value, rank() over (order by value desc) as place from readings
+--> full: its result depends on all rows of public.readings at once
+
+select id, sum(value) as s, count(*) as n from readings group by id
+--> state, by id: linear
+
+select id, max(value) as top, min(value) as low, string_agg(value::text, ',' order by day) as list from readings group
+  by id
+--> rows, by id: keyed
+
+select team, max(score) as top from people group by team
+--> rows, by team: keyed
+
+select id, team, score from people order by score desc, id limit 5
+--> full: it has LIMIT or OFFSET
+
+select team, sum(score) as s from people group by team order by s desc, team limit 3
+--> full: it has LIMIT or OFFSET
+
+-- Subqueries in FROM.
+
+select q.city, count(*) as n from (select p.city, s.amount from people p join sales s on p.team = s.team where
+  s.amount > 2) q group by q.city
+--> state, by city: linear
+
+select q.n, count(*) as c from (select team, count(*) as n from people group by team) q group by q.n
+--> full: public.people is read in a subquery or an outer join, and no column joins all of it to a column outside
+
+select p.id, q.s from people p join (select person_id, sum(amount) as s from sales group by person_id) q on
+  q.person_id = p.id
+--> rows, by id: people linear, sales keyed, people+sales keyed
+
+select p.id, q.s from people p left join (select person_id, sum(amount) as s from sales group by person_id) q on
+  q.person_id = p.id
+--> rows, by id: people linear, sales keyed, people+sales keyed
+
+select p.id, q.amount from people p left join (select s.person_id, s.amount, v.pages from sales s join visits v on
+  v.team = s.team) q on q.person_id = p.id
+--> rows, rows may repeat: people linear, sales keyed, visits full, people+sales keyed, people+visits full, sales+visits full, people+sales+visits full; index on id
+
+select p.id from people p left join sales s on p.team = s.team left join visits v on s.person_id = p.id and v.team =
+  p.team
+--> rows, rows may repeat: people linear, sales two states, visits two states, people+sales two states, people+visits two states, sales+visits two states, people+sales+visits two states
+
+select team from people union all select team from sales
+--> rows, rows may repeat: linear
+
+select team from people except select team from sales
+--> full: Except is not understood yet
+
+-- WITH and views.
+
+with q as (select team, count(*) as n from people group by team) select n from q
+--> full: public.people is read in a subquery or an outer join, and no column joins all of it to a column outside
+
+with q as (select team, score from people where score > 2), r as (select team, sum(score) as s from q group by team)
+  select r.team, r.s, q.score from r join q on q.team = r.team
+--> rows, rows may repeat: two states
+
+select v.city, sum(v.amount) as s from team_sales v group by v.city
+--> state, by city: linear
+
+select p.city, max(s.amount) as m, string_agg(s.id::text, ',' order by s.id) as l from people p join sales s on p.team
+  = s.team group by p.city
+--> rows, by city: people keyed, sales groups, people+sales groups
+
+select city, sum(score::float8) as s from people group by city
+--> rows, by city: keyed
+
+select p.id, (select count(*) from sales s where s.person_id = p.id) as n from people p
+--> rows, by id: people linear, sales keyed, people+sales keyed
+
+select p.id from people p where exists (select 1 from sales s where s.person_id = p.id and exists (select 1 from
+  visits v where v.team = s.team and v.pages > 0))
+--> rows, by id: people linear, sales keyed, visits full, people+sales keyed, people+visits full, sales+visits full, people+sales+visits full
+
+select p.id from people p where not exists (select 1 from sales s where s.person_id = p.id and not exists (select 1
+  from visits v where v.team = p.id))
+--> rows, by id: people linear, sales keyed, visits keyed, people+sales keyed, people+visits keyed, sales+visits keyed, people+sales+visits keyed
+
+select p.id, s.amount, v.pages from people p left join sales s on s.person_id = p.id left join visits v on v.team =
+  p.team
+--> rows, rows may repeat: people linear, sales keyed, visits two states, people+sales keyed, people+visits two states, sales+visits full, people+sales+visits full; index on id
+
+select p.id, s.amount, v.pages from people p left join sales s on s.person_id = p.id left join visits v on v.team =
+  s.person_id
+--> rows, rows may repeat: people linear, sales keyed, visits keyed, people+sales keyed, people+visits keyed, sales+visits keyed, people+sales+visits keyed; index on id
+
+select p.id, s.amount, v.pages from people p left join (sales s join visits v on v.team = s.team) on s.person_id =
+  p.id
+--> rows, rows may repeat: people linear, sales keyed, visits full, people+sales keyed, people+visits full, sales+visits full, people+sales+visits full; index on id
+
+select p.id, s.amount, v.pages from people p left join (sales s join visits v on v.team = s.person_id) on s.person_id
+  = p.id
+--> rows, rows may repeat: people linear, sales keyed, visits keyed, people+sales keyed, people+visits keyed, sales+visits keyed, people+sales+visits keyed; index on id
+
+select p.id, p.score from people p where exists (select 1 from sales s where s.person_id = p.id) or p.score > 5
+--> rows, by id: people linear, sales keyed, people+sales keyed
+
+select p.id, p.city, sum(s.amount) filter (where s.team > 2) as s, count(s.id) as c from people p left join sales s on
+  s.person_id = p.id group by p.id, p.city having count(s.id) <> 1
+--> rows, by id, city: keyed; index on id
+
+select p.id from people p where (p.id, p.team) in (select s.person_id, s.team from sales s)
+--> rows, by id: people linear, sales keyed, people+sales keyed
+
+select p.id, s.amount from people p left join sales s on s.person_id = p.id and p.score > 3 where s.amount is null or
+  s.amount > 2
+--> rows, rows may repeat: people linear, sales keyed, people+sales keyed; index on id
+
+select p.id, (select s.amount from sales s where s.person_id = p.id order by s.id limit 1) as first from people p
+--> rows, by id: people linear, sales keyed, people+sales keyed
+
+select p.city, count(*) as n from people p where p.team in (select s.team from sales s where s.amount > 3) group by
+  p.city
+--> state, by city: people linear, sales two states, people+sales two states
+
+select p.id from people p where p.team in (select s.team from sales s order by s.id limit 2)
+--> rows, by id: people linear, sales full, people+sales full
+
+select p.id from people p where exists (select 1 from people o where o.team = p.team and o.id <> p.id)
+--> rows, by id: two states
+
+select p.city, count(*) as n, sum(p.score) as s from people p where exists (select 1 from people o where o.team =
+  p.team and o.id <> p.id) group by p.city
+--> state, by city: two states
+
+select p.id, boss.city from people p left join people boss on boss.id = p.team
+--> rows, by id: two states
+
+select boss.id, boss.city, count(p.id) as n from people boss left join people p on p.team = boss.id group by boss.id,
+  boss.city
+--> rows, by id, city: keyed; index on id
+
+select boss.city, count(p.id) as n from people boss left join people p on p.team = boss.id group by boss.city
+--> state, by city: two states
+
+select p.id, s.team from people p left join sales s on p.team = s.team and s.person_id = p.id where p.score > 1
+--> rows, rows may repeat: people linear, sales keyed, people+sales keyed; index on id
+
+select s.person_id, count(*) as n from sales s where s.person_id in (select p.id from people p where p.score > 4)
+  group by s.person_id
+--> rows, by person_id: keyed
+
+select team, sum(n) as s from (select team, count(*) as n from people group by team union all select team, count(*)
+  from visits group by team) u group by team
+--> full: public.people is read in a subquery or an outer join, and no column joins all of it to a column outside
+
+select p.id, l.amount from people p cross join lateral (select s.amount from sales s where s.person_id = p.id order by
+  s.amount desc limit 1) l
+--> full: it has a lateral subquery
+
+select p.city, count(*) as n from people p left join sales s on s.person_id = p.id where s.id is null group by p.city
+--> state, by city: people linear, sales two states, people+sales two states
+
+select distinct p.city, s.team from people p join sales s on p.id = s.person_id
+--> state, by city, team: linear
+
+select count(distinct p.city) as c, max(s.amount) as m from people p join sales s on p.id = s.person_id
+--> full: changes cannot be added to count() of distinct or sorted values
+
+select p.city, array_agg(s.id order by s.id) as l from people p join sales s on p.team = s.team group by p.city
+--> rows, by city: people keyed, sales groups, people+sales groups
+
+select team, count(distinct score) as n from people group by team
+--> rows, by team: keyed
+
+select date_trunc('hour', joined) as h, count(*) as n from people group by 1
+--> state, by h: linear
+
+select case when score > 4 then 'hi' else 'lo' end as c, sum(score) + count(*) as z, avg(score) / 2 as h from people
+  group by 1
+--> state, by c: linear
+
+select s.team, s.amount from sales s where s.team = any (select v.team from visits v)
+--> rows, rows may repeat: sales linear, visits keyed, sales+visits keyed; index on team
+
+select p.id, u.n from people p, unnest(array[p.score, p.score + 1]) u(n)
+--> rows, rows may repeat: linear
+
+select p.id, unnest(array[p.score, p.team]) as z from people p
+--> rows, rows may repeat: linear
+
+select p.id, s.id as sale, v.pages from people p join sales s on p.team = s.team join visits v on v.team = s.team
+  where p.score < 8
+--> rows, rows may repeat: linear
+
+select r.id, p.city, sum(r.value) as s from readings r join people p on p.id = r.id group by r.id, p.city
+--> state, by id, city: linear
+
+select p.city, sum(amount) as s from people p full join sales s on p.id = s.person_id group by p.city
+--> full: it has a FULL JOIN
+
+select exists (select 1 from sales s where s.person_id = p.id) as e, count(*) as n from people p group by 1
+--> full: it has a subquery beside aggregates
+
+-- Numerics of any scale, floats, JSON.
+
+select item, sum(price) as s, count(price) as n from prices group by item
+--> state, by item: linear
+
+select item, avg(price) as m from prices group by item
+--> rows, by item: keyed; by form of price
+
+select item, sum(price) / 3 as third from prices group by item
+--> rows, by item: keyed; by form of price
+
+select price, count(*) as n from prices group by price
+--> state, by price: linear
+
+select price::text as shown, count(*) as n from prices group by price
+--> full: it shows the form of a numeric by which it groups
+
+select item, price::text as shown from prices
+--> rows, rows may repeat: linear; by form of price
+
+select price::text as shown, count(*) as n from prices group by price::text
+--> state, by shown: linear; by form of price
+
+select item, rate, spec from prices
+--> rows, rows may repeat: linear
+
+select spec ->> 'size' as size, count(*) as n from prices group by 1
+--> state, by size: linear; by form of spec
+
+select item, sum(rate) as s from prices group by item
+--> rows, by item: keyed
+
+select sum(rate) as s from prices
+--> full: sums of double precision are not exact
+
+select max(price) as m from prices
+--> full: changes cannot be added to max()
+
+select team, avg(amount) as m, sum(amount * 2) as twice, sum(amount) / count(*) as mean from sales group by team
+--> state, by team: linear
+
+select avg(amount * 1.5) as m, sum(coalesce(amount, 0.00)) as s from sales
+--> state, one row: linear
+
+select sum(weight) as s, avg(weight) as m from tags
+--> state, one row: linear
+
+select p.city, t.tag, sum(t.weight) as w from people p join tags t on t.person_id = p.id group by p.city, t.tag
+--> state, by city, tag: linear
+
+select p.id, t.tag from people p join tags t on t.tag = p.city
+--> rows, rows may repeat: linear
+
+select p.city, count(*) as n from people p where exists (select 1 from tags t where t.tag = p.city) group by p.city
+--> rows, by city: keyed
+
+select id, team from people where score > 5 union all select id, team from sales where amount > 5
+--> rows, rows may repeat: linear
+
+select id, amount from sales union all select id, score from people where exists (select 1 from sales s where
+  s.person_id = people.id)
+--> rows, rows may repeat: people linear, sales two states, people+sales two states
+
+select id, amount from big_sales
+--> rows, by id: linear
+
+select b.team, count(*) as n from big_sales b join people p on p.team = b.team group by b.team
+--> state, by team: linear
+
+select p.id, s.amount from people p join sales s using (team)
+--> rows, rows may repeat: linear
+
+select team, count(*) as n from people p join sales s using (team) join visits v using (team) group by team
+--> state, by team: linear
+
+select p.id, s.amount from people p left join sales s on s.person_id = p.id join visits v on v.team = s.team
+--> rows, rows may repeat: people linear, sales keyed, visits linear, people+sales keyed, people+visits linear, sales+visits two states, people+sales+visits full; index on id
+
+select p.id, s.id as sale from sales s right join people p on s.person_id = p.id
+--> rows, by id, sale: people linear, sales keyed, people+sales keyed; index on id
+
+select a.id, b.id as b, c.id as c from people a, people b, people c where a.team = b.team and b.score = c.score
+--> rows, by id, b, c: linear
+
+select a.id from people a, people b, people c, people d, people e where a.team = b.team and b.id = c.id and c.id =
+  d.id and d.score = e.score
+--> full: tables that changed are read 5 times: 4 at most
+
+select p.id, q.n from people p join (select team, count(*) as n from people group by team) q on q.team = p.team
+--> rows, by id: two states
+
+select p.id, q.top from people p left join (select distinct on (person_id) person_id, amount as top from sales order
+  by person_id, amount desc, id) q on q.person_id = p.id
+--> rows, by id: people linear, sales keyed, people+sales keyed
+
+select q.team, q.place from (select team, row_number() over (partition by team order by id) as place from people) q
+  where q.place <= 2
+--> full: it has a subquery with more than one right answer, such as LIMIT without a total order
+
+select v.x, count(*) as n from (values (1), (2), (3)) v(x) join people p on p.team = v.x group by v.x
+--> state, by x: linear
+
+select p.id, g.n from people p cross join lateral generate_series(1, p.team) g(n)
+--> rows, rows may repeat: linear
+
+select p.id, p.city from people p where p.city = 'Bern' or p.city is null
+--> rows, by id: linear
+
+select count(*) as n from people having count(*) > 5
+--> state, one row: linear
+
+select 'all' as label, count(*) as n from sales where team = 2
+--> state, one row: linear
+
+select city, bool_or(score > 5) as any, every(score > 1) as every from people group by city
+--> rows, by city: keyed
+
+select p.id, p.city, count(*) as n from people p join sales s on s.person_id = p.id group by p.id
+--> state, by id: linear
+
+select city from people group by city
+--> state, by city: linear
+
+select s.person_id, s.note, p.city from sales s join people p on p.city = s.note
+--> rows, rows may repeat: linear
+
+select id, joined, joined::date as day from people where joined >= '2026-01-01 01:00+00'
+--> rows, by id: linear
+
+select team, sum(score) over (partition by team) as s, id from people where score > 2
+--> rows, by id: keyed; index on team
+
+select team, id, rank() over w as place from people window w as (partition by team order by score desc, id)
+--> full: its result depends on all rows of public.people at once
+
+select v.team, s.id from visits v left join sales s on s.team = v.team
+--> rows, rows may repeat: sales keyed, visits linear, sales+visits keyed; index on team
+
+select v.team, v.pages, count(*) as n from visits v left join sales s on s.team = v.team group by v.team, v.pages
+--> rows, by team, pages: keyed; index on team
+
+select p.city, v.pages from people p left join visits v on v.team = p.team
+--> rows, rows may repeat: people linear, visits two states, people+visits two states
+
+select count(*) as n from people p where exists (select 1 from visits v where v.team = p.team)
+--> state, one row: people linear, visits two states, people+visits two states
+
+select v.pages, count(*) as n from visits v where exists (select 1 from sales s where s.team = v.team) group by
+  v.pages
+--> state, by pages: sales two states, visits linear, sales+visits two states
+
+select pages from visits v where not exists (select 1 from visits w where w.team = v.team and w.pages > v.pages)
+--> rows, rows may repeat: two states
+
+-- Subqueries that may have several answers.
+
+select p.id, (select string_agg(s.note, ',') from sales s where s.person_id = p.id) as l from people p
+--> rows, by id: keyed
+
+select p.id, (select string_agg(s.note, ',' order by s.id) from sales s where s.person_id = p.id) as l from people p
+--> rows, by id: people linear, sales keyed, people+sales keyed
+
+select p.city, (select string_agg(s.note, ',') from sales s where s.person_id = p.id) as l from people p
+--> full: it has a subquery with more than one right answer, such as LIMIT without a total order
+
+select p.id, q.team from people p join (select team from sales order by amount limit 3) q on q.team = p.team
+--> full: it has a subquery with more than one right answer, such as LIMIT without a total order
+
+select p.id, q.team from people p join (select team from sales order by amount, id limit 3) q on q.team = p.team
+--> rows, rows may repeat: people linear, sales full, people+sales full
+
+select p.id, (select sum(v.pages * 0.1::float8) from visits v where v.team = p.team) as s from people p
+--> full: it has a subquery with more than one right answer, such as LIMIT without a total order
+
+select p.id, array(select s.id from sales s where s.person_id = p.id order by s.id) as l from people p
+--> rows, by id: people linear, sales keyed, people+sales keyed
+
+select p.id, array(select s.note::text from sales s where s.person_id = p.id) as l from people p
+--> rows, by id: keyed
+
+select id, team from people where score > 5 union all select id, team from sales order by 1, 2
+--> rows, rows may repeat: linear

@@ -13,10 +13,11 @@ from relay.database.connection import storable
 from relay.errors import ConfigError
 from relay.pipelines.config import Pipeline, parse_forward, parse_reverse, read_config
 from relay.pipelines.jobs import parse_jobs
-from relay.pipelines.streams import parse_stream
+from relay.pipelines.streams import StreamPipeline, parse_stream
 from relay.process.metrics import PipelineLabels
 from relay.process.unforeseen import described, log_bug
 from scheduler.chores import Pieces, pages
+from scheduler.refreshes import Clock, Cron, Refreshes
 from scheduler.state import Spec
 from scheduler.statements import Statements
 
@@ -30,8 +31,9 @@ CONFIGURATIONS = 25
 class Catalog:
     """The pipelines that this scheduler may own: enabled, valid, and of its group or of none."""
 
-    def __init__(self, relay_group_id: str) -> None:
+    def __init__(self, relay_group_id: str, clock: Clock | None = None) -> None:
         self._group = relay_group_id
+        self._clock = clock or Clock()
         self._fingerprints: dict[int, Any] = {}
         self._buckets: defaultdict[int, dict[str, tuple[int, Spec | str]]] = defaultdict(dict)
         """The revision of each pipeline, and the verdict on it."""
@@ -87,7 +89,7 @@ class Catalog:
     def _take(self, session: Statements, row: dict[str, Any]) -> None:
         name, revision = row["name"], row["revision"]
         known = self._buckets[row["bucket"]].get(name)
-        verdict = known[1] if known and known[0] == revision else _judge(row)
+        verdict = known[1] if known and known[0] == revision else _judge(row, self._clock)
         self._buckets[row["bucket"]][name] = (revision, verdict)
         reason = storable(verdict) if isinstance(verdict, str) else None
         if reason != row["invalid_reason"]:
@@ -111,10 +113,12 @@ class Catalog:
         self.groups.pop(name, None)
 
 
-def _judge(row: dict[str, Any]) -> Spec | str:
+def _judge(row: dict[str, Any], clock: Clock) -> Spec | str:
     """The pipeline's spec, or why its configuration is bad."""
     try:
         values = read_config(row["config"])
+        if row["direction"] == "stream":
+            return _stream(row, values, clock)
         return _READERS[row["direction"]](row, values)
     except ConfigError as error:
         return str(error)
@@ -137,14 +141,22 @@ def _jobs(row: dict[str, Any], values: dict[str, Any]) -> Spec:
     return _spec(row, parse_jobs(values).pipeline, "jobs", drained=True)
 
 
-def _stream(row: dict[str, Any], values: dict[str, Any]) -> Spec:
-    return _spec(row, parse_stream(values), "stream", drained=True)
+def _stream(row: dict[str, Any], values: dict[str, Any], clock: Clock) -> Spec:
+    config = parse_stream(values)
+    return _spec(row, config, "stream", drained=True, refreshes=_refreshes(config, clock))
 
 
-_READERS = {"forward": _forward, "reverse": _reverse, "jobs": _jobs, "stream": _stream}
+def _refreshes(config: StreamPipeline, clock: Clock) -> Refreshes:
+    cron = Cron(config.cron, config.time_zone, clock) if config.cron else None
+    return Refreshes(config.poll_interval_ms / 1000, config.follows, cron, config.tier)
 
 
-def _spec(row: dict[str, Any], pipeline: Pipeline, backend: str, *, drained: bool) -> Spec:
+_READERS = {"forward": _forward, "reverse": _reverse, "jobs": _jobs}
+
+
+def _spec(
+    row: dict[str, Any], pipeline: Pipeline, backend: str, *, drained: bool, refreshes: Refreshes | None = None
+) -> Spec:
     return Spec(
         name=row["name"],
         outbox=row["outbox"] or "",
@@ -154,4 +166,5 @@ def _spec(row: dict[str, Any], pipeline: Pipeline, backend: str, *, drained: boo
         labels=PipelineLabels(row["name"], row["direction"], backend),
         group=pipeline.relay_group_id or "",
         drained=drained,
+        refreshes=refreshes,
     )

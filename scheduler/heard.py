@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Container
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Self
 
 BELLS = "tide_outbox_notify"
@@ -18,16 +18,20 @@ class Heard:
     """Whose bells it answers."""
     pipelines: Container[str] = ()
     """Whose drains it emitted."""
+    followed: Container[str] = ()
+    """Of the stream tables that those it owns follow, of any owner."""
     rings: Counter[str] = field(default_factory=Counter)
     """By outbox."""
     ended: set[str] = field(default_factory=set)
     """Pipelines of which a drain is said to be over."""
+    refreshed: set[str] = field(default_factory=set)
+    """Those that are followed of which one is said to be over."""
     reconfigured: bool = False
     refused: Counter[str] = field(default_factory=Counter)
     """By channel: notifications that name nothing."""
 
     def __bool__(self) -> bool:
-        return bool(self.rings or self.ended or self.reconfigured or self.refused)
+        return bool(self.rings or self.ended or self.refreshed or self.reconfigured or self.refused)
 
     def hear(self, channel: str, name: str | None) -> None:
         if name is None:
@@ -38,11 +42,14 @@ class Heard:
         elif channel == ENDS:
             if name in self.pipelines:
                 self.ended.add(name)
+            if name in self.followed:
+                self.refreshed.add(name)
         elif channel == CONFIGURATIONS:
             self.reconfigured = True
 
     def take(self) -> Self:
         """What was heard; from now on it is forgotten here."""
-        taken = type(self)(self.outboxes, self.pipelines, self.rings, self.ended, self.reconfigured, self.refused)
-        self.rings, self.ended, self.reconfigured, self.refused = Counter(), set(), False, Counter()
+        taken = replace(self)
+        self.rings, self.refused, self.ended, self.refreshed = Counter(), Counter(), set(), set()
+        self.reconfigured = False
         return taken

@@ -93,7 +93,7 @@ class Scheduler:
         self._session = session
         self._dispatch.join(str(session.scheduler_id))
         self._groups_measured: set[str] = set()
-        self._catalog = Catalog(self._settings.relay_group_id)
+        self._catalog = Catalog(self._settings.relay_group_id, session.clock)
         self._ownership = Ownership(session, self._dispatch, self._metrics)
         self._schedules = Schedules(session)
         self._jobs = JobChores(session, self._metrics, self._settings.job_lease_seconds)

@@ -10,8 +10,10 @@ from relay.process.metrics import SchedulerMetrics
 from scheduler.agenda import Agenda
 from scheduler.chores import Pieces, pages
 from scheduler.dispatch import Dispatch
+from scheduler.followers import Followers
 from scheduler.heard import ENDS, Heard
 from scheduler.measures import Measures
+from scheduler.refreshing import Refreshing
 from scheduler.session import Session
 from scheduler.slots import Slots
 from scheduler.starts import STARTS
@@ -26,7 +28,7 @@ PIPELINES = 50
 POLLED = 250
 FOLLOWED = 1000
 # Where more sleep, their timers wait longer: the bell wakes them, and the timer is for what rang none. Not those of
-# queues, where a job becomes due without a bell, and of stream tables, which have no other.
+# queues, where a job becomes due without a bell. Stream tables have a schedule instead.
 POLLED_A_SECOND = 2000
 # Of one turn: some 10 ms; then it hears what happened meanwhile. A number, because all of a turn takes longer where the
 # processor is busy.
@@ -42,11 +44,14 @@ class Ownership:
         self._metrics = metrics
         self._owned: dict[str, OwnedState] = {}
         self._by_outbox: dict[str, set[str]] = {}
+        self._followers = Followers()
         self._queues: set[str] = set()
         self._slots = Slots()
         self._agenda = Agenda(self._owned)
+        self._refreshing = Refreshing(session, self._owned, self._agenda.refreshes)
         self.measures = Measures(session, metrics, self._owned)
         session.heard.outboxes, session.heard.pipelines = self._by_outbox, self._owned
+        session.heard.followed = self._followers
 
     def __len__(self) -> int:
         return len(self._owned)
@@ -64,7 +69,8 @@ class Ownership:
 
     def next_at(self) -> float | None:
         """When something is due, in `time.monotonic()` seconds; None if nothing is."""
-        return self._agenda.next_at(time.monotonic(), self._dispatch.paused_until)
+        now = time.monotonic()
+        return self._agenda.next_at(now, self._dispatch.paused_until, self._refreshing.next_at())
 
     def forget(self) -> None:
         """The session is lost: another scheduler may own all this already."""
@@ -99,6 +105,7 @@ class Ownership:
 
     def share(self, specs: Mapping[str, Spec], schedulers: int) -> Pieces:
         """Releases slots above a fair share, busy ones last; takes free ones up to it, and owns what lies there."""
+        self._refreshing.schedulers = schedulers
         surplus = self._slots.surplus(schedulers, self._draining) + self._slots.empty()
         for slot in surplus:
             yield from self._release([name for name in self._slots.members(slot) if name in self._owned])
@@ -151,12 +158,14 @@ class Ownership:
         self._metrics.forget(state.spec.labels)
 
     def _follow_outbox(self, state: OwnedState) -> None:
+        self._followers.put(state.spec)
         if state.spec.outbox:
             self._by_outbox.setdefault(state.spec.outbox, set()).add(state.spec.name)
         if state.spec.labels.direction == "jobs":
             self._queues.add(_queue(state.spec))
 
     def _forget_outbox(self, state: OwnedState) -> None:
+        self._followers.remove(state.spec)
         readers = self._by_outbox.get(state.spec.outbox, set())
         readers.discard(state.spec.name)
         if not readers:
@@ -171,6 +180,9 @@ class Ownership:
         for outbox, rings in heard.rings.items():
             for name in self._by_outbox.get(outbox, ()):
                 self._bell(self._owned[name], rings, now)
+        for name in self._followers.of(heard.refreshed):
+            if self._owned[name].stir(now):
+                self._agenda.put(self._owned[name])
         for name in heard.ended:
             if name in self._owned and name not in self._agenda.looks:
                 self._agenda.looks.set(name, self._owned[name].look_at(now))
@@ -218,9 +230,10 @@ class Ownership:
         claiming = [state for state in (*due, *calm) if state.phase in ("claiming", "draining")]
         self._claim(claiming[:PIPELINES], now)
         waiting = [state for state in (*due, *starts) if state.phase == "waiting" and state.due_at <= now]
-        for state in waiting[:EMITTED]:
+        refreshes = [self._owned[name] for name in self._refreshing.take(now, EMITTED)]
+        for state in (*waiting[:EMITTED], *refreshes):
             self._emit(state)
-        for state in (*due, *calm, *starts):
+        for state in (*due, *calm, *starts, *refreshes):
             if state.spec.name in self._owned:
                 self._agenda.put(state)
 
@@ -234,6 +247,8 @@ class Ownership:
             self._session.release(lost)
             for name in lost:
                 self._drop(name)
+        streams = [state for state in pipelines if state.spec.refreshes and state.spec.name in found]
+        begun = self._session.refreshes_begun(_names(streams)) if streams else {}
         for state in pipelines:
             row = found.get(state.spec.name)
             if row is None:
@@ -244,7 +259,7 @@ class Ownership:
             if state.phase == "draining":
                 log.warning("drain lost", pipeline=state.spec.name, epoch=state.epoch, drain=state.number)
                 self._metrics.lost_drains.labels(*state.spec.labels).inc()
-            state.claimed(row.epoch, row.retry_seconds, now)
+            state.claimed(row.epoch, row.retry_seconds, now, begun.get(state.spec.name))
         if len(self._owned) > STARTS:
             self._sort([state for state in pipelines if state.starts], now)
 
@@ -264,10 +279,12 @@ class Ownership:
         """The timer: one question to the database for all that are due."""
         if not pipelines:
             return
-        behind = self._session.behind(_names(pipelines))
+        # A tick is a refresh, also where nothing has changed: what is shown then is known to be of that time.
+        ticked = {state.spec.name for state in pipelines if state.spec.refreshes and state.spec.refreshes.cron}
+        behind = ticked | self._session.behind(_names(pipelines))
         patience = max(1.0, len(self._owned) / POLLED_A_SECOND)
         for state in pipelines:
-            state.patience = 1.0 if state.spec.labels.direction in ("jobs", "stream") else patience
+            state.patience = 1.0 if state.spec.labels.direction == "jobs" else patience
             state.polled(state.spec.name in behind, now)
 
     def _emit(self, state: OwnedState) -> None:

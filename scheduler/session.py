@@ -6,7 +6,8 @@ All ownership hangs on it: when it is lost, every lock is gone, and another sche
 import json
 import os
 import socket
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple, Self
 from uuid import UUID, uuid4
@@ -21,6 +22,7 @@ from relay.process.stop import Stop
 from relay.settings import Settings
 from relay.sql import query
 from scheduler.heard import Heard
+from scheduler.refreshes import Clock
 from scheduler.statements import Statements
 
 _SHARED = (
@@ -48,6 +50,8 @@ class Session(Statements):
         self._group = settings.relay_group_id
         self.heard = Heard()
         """What notifications said since the last turn."""
+        self.clock = Clock()
+        """Set by each heartbeat."""
         self._listener = Listener(self._connection, self.heard.hear)
         try:
             migrate.require_current(self._connection)
@@ -104,6 +108,7 @@ class Session(Statements):
         beat = self._run("scheduler_heartbeat", waiting=facts, trouble=trouble)
         if not beat:
             raise NotConnected("another scheduler ended this one, which had been silent for too long", code="evicted")
+        self.clock.set(beat[0].now, time.monotonic())
         if beat[0].backend_pid != self._server_process:
             raise NotConnected(f"its session was given to others: {_SHARED}", code="session")
 
@@ -117,6 +122,14 @@ class Session(Statements):
     def evict(self, silent_seconds: float) -> list[UUID]:
         """Ends the sessions of frozen schedulers, forgets dead ones; returns the ids of the frozen."""
         return [row[0] for row in self._run("scheduler_evict", silent_seconds=silent_seconds)]
+
+    def take_refresh_slots(self, most: int, held: Sequence[int]) -> tuple[int, list[int | None]]:
+        """The limit of the group, and slots for refreshes that are ours now, beside those held; None: no limit."""
+        rows = self._run("refresh_slots_take", group=self._group, most=most, held=list(held))
+        return rows[0].refreshes, [row.key for row in rows if row.taken]
+
+    def release_refresh_slots(self, keys: Sequence[int]) -> None:
+        self._run("slots_release", keys=list(keys))
 
     def schedulers_alive(self) -> int:
         return int(self._run("scheduler_alive", relay_group_id=self._group)[0][0])

@@ -9,14 +9,14 @@ claiming --claimed--> waiting --emitted--> draining --ended--> idle | waiting
 
 import math
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Literal
 
 from relay.models import Drain
 from relay.process.metrics import PipelineLabels
+from scheduler.refreshes import NEVER_SECONDS, Refreshes, on_grid
 
 FIRST_AGAIN_SECONDS = 0.002
-# Timers fall on a common grid, so that one question to the database serves many pipelines.
-TIMER_GRID_SECONDS = 0.25
 # Anyone can ring a bell, or say that a drain is over. What leads to nothing is followed at once a few times, and then
 # less often; the looks of many pipelines fall on a common grid then.
 VAIN_BELLS = 5
@@ -45,6 +45,8 @@ class Spec:
     """The group of schedulers that it names; empty if it names none."""
     drained: bool = True
     """False: another process brings its messages, so that no scheduler owns it."""
+    refreshes: Refreshes | None = None
+    """Of a stream table."""
 
 
 @dataclass(slots=True)
@@ -74,17 +76,34 @@ class OwnedState:
     """How many times its poll interval it sleeps."""
     broken: bool = False
     """Whether the last drain failed in a way that does not recover automatically."""
+    began_at: float = -math.inf
+    """When the last drain was emitted; or, of a stream table, when it was seen that there was none to emit."""
+    stirred: bool = False
+    """Whether what it follows has ended a refresh, and nothing has looked since."""
+    vain_stirs: int = 0
+    """Looks in a row that such an end caused, and that found nothing to do."""
+    tick: datetime | None = None
+    """Of a cron expression: the one that it waits for, or waited for last."""
+    served: datetime | None = None
+    """The last tick for which a refresh was wanted."""
 
     @property
     def starts(self) -> bool:
         """Whether it waits for its first drain under this owner and configuration, or is in it."""
         return self.cause == "config" and self.phase in ("waiting", "draining")
 
-    def claimed(self, epoch: int, retry_seconds: float | None, now: float) -> None:
-        """The epoch is ours: whatever was queued or in flight before is stale."""
+    def claimed(self, epoch: int, retry_seconds: float | None, now: float, begun_seconds: float | None = None) -> None:
+        """The epoch is ours: whatever was queued or in flight before is stale.
+
+        `begun_seconds`: how long ago the last refresh began, of a stream table that is to wait for its schedule.
+        """
         self.epoch, self.number = epoch, 0
         cause = "lost" if self.phase == "draining" else "bell" if self.rings else "config"
-        self._wait(now + max(0.0, retry_seconds or 0.0), cause)
+        if begun_seconds is not None and not (retry_seconds and retry_seconds > 0):
+            self.began_at, self.stirred = now - begun_seconds, True
+            self._sleep(now)
+        else:
+            self._wait(now + max(0.0, retry_seconds or 0.0), cause)
 
     def held(self, lease_seconds: float, now: float) -> None:
         """A drain, ours or of the owner before, still has its lease: claim again when that has run out."""
@@ -92,6 +111,7 @@ class OwnedState:
 
     def emitted(self, now: float) -> None:
         self.phase, self.rings, self.started = "draining", 0, False
+        self.began_at, self.stirred = now, False
         self.due_at = now + self.spec.lease_ms / 1000
         self.untaken_since = now if self.untaken_since is None else self.untaken_since
 
@@ -138,21 +158,33 @@ class OwnedState:
 
     def polled(self, behind: bool, now: float) -> None:
         """The timer found ids above the offset, or none."""
+        refreshes, stirred, self.stirred = self.spec.refreshes, self.stirred, False
         if behind:
-            self._wait(now, "timer")
-        else:
-            self._sleep(now)
+            self.served = self.tick
+            self._wait(now, "schedule" if refreshes else "timer")
+            return
+        if refreshes and not refreshes.follows:
+            self.began_at = now
+        self.vain_stirs += stirred
+        self._sleep(now)
+
+    def stir(self, now: float) -> bool:
+        """A stream table that it follows has ended a refresh, it is said. True if that makes it due sooner."""
+        self.stirred = True
+        if self.phase == "idle":
+            self.due_at = min(self.due_at, self._stirred_at(now))
+        return self.phase == "idle"
 
     def reconfigured(self, spec: Spec, now: float) -> None:
         """Claimed again: it may be another pipeline of the same name. A drain in flight ends at its next batch."""
         self.spec, self.phase, self.due_at = spec, "claiming", now
+        self.tick = self.served = None
 
     def look_at(self, now: float) -> float:
         """When to look at the row of the last drain, since a notification says that it is over."""
         if not self.vain_looks:
             return now
-        pause: float = min(LONGEST_LOOK_SECONDS, LOOK_GRID_SECONDS * 2 ** min(self.vain_looks - 1, 8))
-        return math.ceil((now + pause) / LOOK_GRID_SECONDS) * LOOK_GRID_SECONDS
+        return _look_at(now, self.vain_looks)
 
     def looked(self, row: Any, now: float) -> Seen:
         """What the row says, of the statement `drains_look`; None if there is none."""
@@ -183,6 +215,7 @@ class OwnedState:
     def ended(self, outcome: str, retry_seconds: float | None, progressed: bool, now: float) -> None:
         """The drain in flight has ended."""
         self.untaken_since = None
+        self.vain_stirs = 0 if progressed else self.vain_stirs
         if progressed or self.cause != "bell":
             self.vain_bells = 0
         elif outcome == "idle":
@@ -213,6 +246,25 @@ class OwnedState:
 
     def _sleep(self, now: float) -> None:
         self.phase = "idle"
-        pause = self.spec.poll_seconds * self.patience
-        grid = min(TIMER_GRID_SECONDS, pause)
-        self.due_at = math.ceil((now + pause) / grid) * grid
+        if self.spec.refreshes is None:
+            pause = self.spec.poll_seconds * self.patience
+            self.due_at = on_grid(now + pause, pause)
+        elif cron := self.spec.refreshes.cron:
+            self.tick = cron.next(self.began_at, self.served, now)
+            self.due_at = max(now, cron.clock.when(self.tick)) if self.tick else now + NEVER_SECONDS
+        else:
+            self.due_at = self.spec.refreshes.next_at(self.began_at, now)
+            if self.spec.refreshes.follows and self.stirred:
+                self.due_at = min(self.due_at, self._stirred_at(now))
+
+    def _stirred_at(self, now: float) -> float:
+        """When to look, since what it follows has changed: at once after a time without refreshes."""
+        refreshes = self.spec.refreshes
+        at = self.began_at + refreshes.seconds if refreshes else now
+        return max(now, at, _look_at(now, self.vain_stirs) if self.vain_stirs else now)
+
+
+def _look_at(now: float, vain: int) -> float:
+    """When to look once more after so many looks that showed nothing new."""
+    pause: float = min(LONGEST_LOOK_SECONDS, LOOK_GRID_SECONDS * 2 ** min(vain - 1, 8))
+    return math.ceil((now + pause) / LOOK_GRID_SECONDS) * LOOK_GRID_SECONDS

@@ -139,6 +139,10 @@ class Statements:
         """Those of these pipelines that their last drain left asleep, and for which nothing has come since."""
         return {row[0] for row in self._run("pipelines_asleep", names=names)}
 
+    def refreshes_begun(self, names: Sequence[str]) -> dict[str, float]:
+        """How many seconds ago the last refresh began. Not of those that are to be refreshed at once."""
+        return {row.pipeline: row.seconds for row in self._run("refreshes_begun", names=list(names))}
+
     def outbox_pages(
         self, statement: Literal["outbox_page_ahead", "outbox_page_unsettled"], most: int
     ) -> Iterator[Any]:

@@ -24,19 +24,28 @@ stream = Verbs("stream", _HELP)
 _name = click.argument("name")
 _modes = click.Choice(["AUTO", "DIFFERENTIAL", "FULL"], case_sensitive=False)
 _tiers = click.Choice(["hot", "warm", "cold", "frozen"])
+_SCHEDULE = "Such as 5s or 1m30s; a cron expression; calculated: when the stream tables that it reads have changed."
 _STATES = {"ACTIVE": "green", "INITIALIZING": "yellow", "ERROR": "red", "SUSPENDED": "red"}
 
 
 @stream.command()
 @_name
 @click.argument("query")
-@click.option("--schedule", default="calculated", show_default=True, help="Such as 5s or 1m30s; calculated: at once.")
+@click.option("--schedule", help=f"{_SCHEDULE} Default: calculated if it reads another stream table, else 1s.")
 @click.option("--refresh-mode", type=_modes, default="AUTO", show_default=True, help="How it is refreshed.")
 @click.option("--tier", type=_tiers, default="hot", show_default=True, help="Multiplies the schedule by 1, 2 or 10.")
 @click.option("--suspended", is_flag=True, help="Not refreshed until it is resumed.")
+@click.option("--replace", is_flag=True, help="If it exists: it gets this query and these options, and keeps its rows.")
 @postgres_option
 def create(
-    name: str, query: str, schedule: str, refresh_mode: str, tier: str, suspended: bool, postgres_url: str | None
+    name: str,
+    query: str,
+    schedule: str | None,
+    refresh_mode: str,
+    tier: str,
+    suspended: bool,
+    replace: bool,
+    postgres_url: str | None,
 ) -> None:
     """Creates a table that is kept equal to a query. The fleet fills it.
 
@@ -49,9 +58,16 @@ def create(
     """
     with database(load_settings(postgres_url=postgres_url), "stream") as connection:
         operations.create(
-            connection, name, query, schedule=schedule, refresh_mode=refresh_mode, tier=tier, initialize=not suspended
+            connection,
+            name,
+            query,
+            schedule=schedule,
+            refresh_mode=refresh_mode,
+            tier=tier,
+            initialize=not suspended,
+            replace=replace,
         )
-    say(f"created stream table {name}")
+    say(f"{'created or replaced' if replace else 'created'} stream table {name}")
 
 
 @stream.command("list")
@@ -101,12 +117,22 @@ def _why(one: StreamTable) -> str:
 
 @stream.command("set")
 @_name
-@click.option("--schedule", help="Such as 5s or 1m30s; calculated: at once.")
+@click.option("--query", help="Another query, of the same columns; new ones at the end.")
+@click.option("--schedule", help=_SCHEDULE)
 @click.option("--refresh-mode", type=_modes, help="How it is refreshed.")
 @click.option("--tier", type=_tiers, help="Multiplies the schedule by 1, 2 or 10; frozen: no refresh.")
+@click.option(
+    "--status", type=click.Choice(["ACTIVE", "SUSPENDED"], case_sensitive=False), help="SUSPENDED: no refresh."
+)
 @postgres_option
 def change(
-    name: str, schedule: str | None, refresh_mode: str | None, tier: str | None, postgres_url: str | None
+    name: str,
+    query: str | None,
+    schedule: str | None,
+    refresh_mode: str | None,
+    tier: str | None,
+    status: str | None,
+    postgres_url: str | None,
 ) -> None:
     """Changes a stream table. What is not given stays as it is.
 
@@ -117,10 +143,12 @@ def change(
     Example:
       relay stream set region_totals --tier cold
     """
-    if schedule is refresh_mode is tier is None:
+    if query is schedule is refresh_mode is tier is status is None:
         raise click.UsageError("give what to change, such as --schedule 10s")
     with database(load_settings(postgres_url=postgres_url), "stream") as connection:
-        operations.change(connection, name, schedule=schedule, refresh_mode=refresh_mode, tier=tier)
+        operations.change(
+            connection, name, query=query, schedule=schedule, refresh_mode=refresh_mode, tier=tier, status=status
+        )
     say(f"changed stream table {name}")
 
 
@@ -140,6 +168,25 @@ def refresh(name: str, postgres_url: str | None) -> None:
     with database(load_settings(postgres_url=postgres_url), "stream") as connection:
         operations.refresh(connection, name)
     say(f"refresh of stream table {name} asked for")
+
+
+@stream.command()
+@_name
+@click.option("--timeout", type=click.FloatRange(min=0), default=60.0, show_default=True, help="Seconds.")
+@postgres_option
+def wait(name: str, timeout: float, postgres_url: str | None) -> None:
+    """Waits until a stream table shows everything that was committed before, and so do those that it reads.
+
+    \b
+    Exit codes: 0 it does; 1 it does not yet, is not refreshed, or there is no such stream table; 2 wrong usage.
+
+    \b
+    Example:
+      relay stream wait region_totals --timeout 10
+    """
+    with database(load_settings(postgres_url=postgres_url), "stream") as connection:
+        operations.wait(connection, name, timeout)
+    say(f"stream table {name} shows what was committed before")
 
 
 @stream.command()

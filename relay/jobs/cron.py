@@ -49,9 +49,12 @@ def check(expression: str, time_zone: str = "UTC") -> None:
     next_tick(expression, time_zone, datetime.now(UTC))
 
 
-def next_tick(expression: str, time_zone: str, after: datetime) -> datetime | None:
-    """The first tick later than `after`; None if there will never be one. Raises BadOptions."""
-    return next(_ticks(expression, time_zone, after), None)
+def next_tick(expression: str, time_zone: str, after: datetime, *, seconds: bool = False) -> datetime | None:
+    """The first tick later than `after`; None if there will never be one. Raises BadOptions.
+
+    `seconds`: whether it may have a sixth field, of seconds, before the others.
+    """
+    return next(_ticks(expression, time_zone, after, seconds=seconds), None)
 
 
 def missed_ticks(
@@ -79,11 +82,11 @@ def due(expression: str, time_zone: str, next_at: datetime | None, now: datetime
     return Due(ticks, next_tick(expression, time_zone, ticks[-1] if behind else now))
 
 
-def _ticks(expression: str, time_zone: str, after: datetime) -> Iterator[datetime]:
+def _ticks(expression: str, time_zone: str, after: datetime, *, seconds: bool = False) -> Iterator[datetime]:
     """Later than `after`, each later than the one before."""
     last = after.astimezone(UTC)
     # A fixed time of an hour that comes twice is counted by the clock on the wall, which has shown it before.
-    for tick in _simulated(expression, time_zone, after):
+    for tick in _simulated(expression, time_zone, after, seconds=seconds):
         if tick > last:
             last = tick
             yield tick
@@ -96,13 +99,16 @@ def _last_tick(expression: str, time_zone: str, until: datetime) -> datetime | N
     return next((tick for tick in ticks if tick <= until), None)
 
 
-def _simulated(expression: str, time_zone: str, start: datetime, *, reverse: bool = False) -> Iterator[datetime]:
+def _simulated(
+    expression: str, time_zone: str, start: datetime, *, reverse: bool = False, seconds: bool = False
+) -> Iterator[datetime]:
     try:
         zone = ZoneInfo(time_zone)
     except (ValueError, OSError, LookupError):
         raise BadOptions(f"time zone {time_zone[:80]!r} is not known; name one such as UTC or Europe/Berlin") from None
     fields = _MACROS.get(expression.strip().lower(), expression)
-    problem = "" if len(fields.split()) == _FIELDS else f"it has {len(fields.split())} of {_FIELDS} fields"
+    count = len(fields.split())
+    problem = "" if count == _FIELDS or (seconds and count == _FIELDS + 1) else f"it has {count} of {_FIELDS} fields"
     if len(expression) > _LONGEST_CHARACTERS:
         problem = f"it has {len(expression)} characters, and may have {_LONGEST_CHARACTERS}"
     try:

@@ -1,5 +1,7 @@
 """Stream tables: create, change, refresh and drop them; how they are."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -39,32 +41,77 @@ def list_stream_tables(connection: Connection) -> list[StreamTable]:
 
 
 def create(
-    connection: Connection, name: str, query: str, *, schedule: str, refresh_mode: str, tier: str, initialize: bool
+    connection: Connection,
+    name: str,
+    query: str,
+    *,
+    schedule: str | None,
+    refresh_mode: str,
+    tier: str,
+    initialize: bool,
+    replace: bool = False,
 ) -> None:
-    """Raises ConfigError if PostgreSQL or we refuse the query, or the table exists."""
+    """Creates one; `replace`: or gives the one of that name this query and these options.
+
+    Raises ConfigError if PostgreSQL or we refuse the query, or the table exists.
+    """
+    with _query(connection):
+        execute(
+            connection,
+            "stream_replace" if replace else "stream_create",
+            name=name,
+            query=query,
+            schedule=schedule,
+            refresh_mode=refresh_mode,
+            tier=tier,
+            initialize=initialize,
+        )
+
+
+@contextmanager
+def _query(connection: Connection) -> Iterator[None]:
+    """Around a statement that has a query, whose names are looked up as in a session of this role."""
     with transaction(connection):
         execute(connection, "stream_names")
         try:
-            execute(
-                connection,
-                "stream_create",
-                name=name,
-                query=query,
-                schedule=schedule,
-                refresh_mode=refresh_mode,
-                tier=tier,
-                initialize=initialize,
-            )
+            yield
         except MigrationError as error:
             # What is missing is named by the query.
             raise ConfigError(f"PostgreSQL: {reason_of(error.__cause__ or error)}") from error
 
 
 def change(
-    connection: Connection, name: str, *, schedule: str | None, refresh_mode: str | None, tier: str | None
+    connection: Connection,
+    name: str,
+    *,
+    query: str | None,
+    schedule: str | None,
+    refresh_mode: str | None,
+    tier: str | None,
+    status: str | None,
 ) -> None:
     """None keeps what is. Raises ConfigError if there is no such stream table, or the value is refused."""
-    execute(connection, "stream_alter", name=name, schedule=schedule, refresh_mode=refresh_mode, tier=tier)
+    with _query(connection):
+        execute(
+            connection,
+            "stream_alter",
+            name=name,
+            query=query,
+            schedule=schedule,
+            refresh_mode=refresh_mode,
+            tier=tier,
+            status=status,
+        )
+
+
+def wait(connection: Connection, name: str, timeout_seconds: float) -> None:
+    """Returns when it, and those that it reads, show everything that was committed before.
+
+    Raises ConfigError if there is no such stream table, or it is not refreshed; NotConnected if that took too long.
+    """
+    with transaction(connection):
+        execute(connection, "stream_wait_limits")
+        execute(connection, "stream_wait", name=name, seconds=timeout_seconds)
 
 
 def refresh(connection: Connection, name: str) -> None:

@@ -80,7 +80,7 @@ class PipelineLabels(NamedTuple):
 
 P = PipelineLabels._fields
 
-WAKEUP_CAUSES = ("config", "lost", "bell", "timer", "retry", "more", "again", "later")
+WAKEUP_CAUSES = ("config", "lost", "bell", "timer", "schedule", "retry", "more", "again", "later")
 
 # From a local file to a slow webhook.
 PUBLISH_BUCKETS_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)

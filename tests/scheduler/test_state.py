@@ -6,7 +6,8 @@ from typing import NamedTuple
 import pytest
 
 from relay.process.metrics import PipelineLabels
-from scheduler.state import FIRST_AGAIN_SECONDS, TIMER_GRID_SECONDS, OwnedState, Spec
+from scheduler.refreshes import TIMER_GRID_SECONDS
+from scheduler.state import FIRST_AGAIN_SECONDS, OwnedState, Spec
 
 SPEC = Spec("orders", "orders", 1, 30_000, 1.0, PipelineLabels("orders", "forward", "file"))
 

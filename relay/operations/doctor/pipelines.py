@@ -45,12 +45,12 @@ def _pipeline(name: str, direction: str, config: dict[str, object], lacks: Lacks
     try:
         parse_stored(direction, config)
     except ConfigError as error:
-        verb = (
-            f"jobs queue set {name.removeprefix('jobs.')} --config"
-            if direction == "jobs"
-            else f"pipeline set {name} ..."
-        )
-        yield failed(check, mask(f"invalid: {error}"), f"relay {verb} with a valid configuration")
+        verbs = {
+            "jobs": f"jobs queue set {name.removeprefix('jobs.')} --config with a valid configuration",
+            "stream": f"stream set {name.removeprefix('streams.')} --schedule ...",
+        }
+        verb = verbs.get(direction, f"pipeline set {name} ... with a valid configuration")
+        yield failed(check, mask(f"invalid: {error}"), f"relay {verb}")
         return
     if direction not in ("jobs", "stream"):
         yield from _libraries(check, config, lacks)

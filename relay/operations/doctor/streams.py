@@ -14,15 +14,18 @@ def streams(connection: Connection, _settings: Settings) -> Iterator[Finding]:
     """Stream tables whose refresh fails, and those that are suspended for it."""
     found = list_stream_tables(connection)
     suspended = [one for one in found if one.status == "SUSPENDED" and one.last_error]
-    failing = [one for one in found if one.status == "ERROR"]
+    failing = [one for one in found if one.status == "ERROR" and one.consecutive_errors]
+    unread = [one for one in found if one.status == "ERROR" and not one.consecutive_errors]
     if suspended:
         text = f"{_named(suspended)}: three refreshes in a row failed, so none is tried: {_why(suspended)}"
         yield failed("stream tables", text, "remove the cause, then: relay stream resume NAME")
+    if unread:
+        yield failed("stream tables", f"{_named(unread)}: {_why(unread)}", "relay stream set NAME --schedule ...")
     if failing:
         yield warning(
             "stream tables", f"{_named(failing)}: the last refresh failed: {_why(failing)}", "remove the cause"
         )
-    if not (suspended or failing):
+    if not (suspended or unread or failing):
         yield ok("stream tables", f"{counted(len(found), 'stream table')}, no refresh failed" if found else "none yet")
 
 

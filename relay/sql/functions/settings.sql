@@ -33,12 +33,17 @@ begin
     wanted := case when present.kind <> 'boolean' then wanted
                    when wanted in ('true', 'on', 'yes', '1') then 'true'
                    when wanted in ('false', 'off', 'no', '0') then 'false' end;
-    if wanted is null or present.kind <> 'boolean' and wanted !~ E'^\\d{1,9}$' then
+    if present.kind = 'duration' then
+        wanted := nullif(wanted, 'calculated');
+        perform tide.stream_interval_ms(wanted);
+    elsif wanted is null or present.kind <> 'boolean' and wanted !~ E'^\\d{1,9}$' then
         raise exception '% is no value for setting %', coalesce(quote_literal(value), 'NULL'), present.name using
             errcode = 'invalid_parameter_value',
             hint = case present.kind when 'boolean' then 'It is true or false.' else 'It is a whole number, 0 or more.' end;
     end if;
     update tide.setting s set value = wanted where s.name = present.name;
+    perform tide.stream_configure(s) from tide.stream s
+      where s.schedule = 'calculated' and present.name = 'stream_calculated_min_interval_ms';
 end $$;
 comment on function tide.setting_set is 'Changes a setting, for everything that reads it from now on.';
 

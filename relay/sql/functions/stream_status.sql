@@ -6,12 +6,12 @@ create or replace function tide.stream_tables() returns table (
 )
 language sql stable security definer set search_path = pg_catalog, pg_temp as $$
     select line.name,
-           case when line.suspended then 'SUSPENDED' when state.errors > 0 then 'ERROR' when state.data_timestamp is null then 'INITIALIZING'
+           case when line.suspended then 'SUSPENDED' when state.errors > 0 or p.invalid_reason is not null then 'ERROR' when state.data_timestamp is null then 'INITIALIZING'
                 else 'ACTIVE' end,
            line.schedule, line.refresh_mode, case when whole.reason is null then 'DIFFERENTIAL' else 'FULL' end, line.tier, state.data_timestamp is not null, why.reason, state.data_timestamp,
            case when why.reason is null then 0 else extract(epoch from clock_timestamp() - state.data_timestamp)::float8 end,
-           state.errors, state.last_error, line.stream_id, whole.reason
-      from tide.stream line join tide.stream_state state using (stream_id)
+           state.errors, coalesce(p.invalid_reason, state.last_error), line.stream_id, whole.reason
+      from tide.stream line join tide.stream_state state using (stream_id) join tide.pipeline p on p.name = line.pipeline
      cross join lateral tide.stream_reason(line, state) why (reason)
      cross join lateral nullif(tide.stream_why_full(line), '') whole (reason)
      order by line.name
@@ -27,12 +27,15 @@ declare
 begin
     if current_setting('transaction_isolation') in ('repeatable read', 'serializable') then
         perform tide.stream_refresh(line.pipeline);
+        -- As the end of a drain does: others follow it.
+        perform pg_notify('tide_relay_drain', line.pipeline);
     elsif line.suspended or line.tier = 'frozen' then
         raise exception 'stream table "%" is %', line.name, case when line.suspended then 'suspended' else 'frozen' end using
             errcode = 'object_not_in_prerequisite_state',
             hint = case when line.suspended then format('Resume it: select tide.resume_stream_table(%L).', line.name)
                         else 'Refresh it in a transaction: begin isolation level repeatable read.' end;
     else
+        update tide.stream s set asked = pg_current_xact_id() where s.stream_id = line.stream_id;
         update tide.pipeline p set revision = nextval('tide.revisions'), updated_at = now() where p.name = line.pipeline;
         update tide.drain d set retry_at = null where d.pipeline = line.pipeline;
         perform pg_notify('tide_relay_config', line.pipeline);

@@ -33,6 +33,9 @@ declare
 begin
     if wanted = 'calculated' then
         return null;
+    elsif wanted = 'immediate' then
+        raise exception 'stream tables are not kept equal within the transactions that write' using
+            errcode = 'feature_not_supported', hint = 'Give a short schedule, such as ''100ms'': writers do not wait for it.';
     elsif wanted ~ E'^(\\d{1,9}(ms|s|m|h|d) *)+$' then
         select sum(m[1]::numeric * case m[2] when 'ms' then 1 when 's' then 1000 when 'm' then 60000 when 'h' then 3600000 else 86400000 end)
           into found_ms
@@ -41,7 +44,8 @@ begin
     if found_ms is null or found_ms < 100 or found_ms > 31536000000 then
         raise exception '% is no schedule of a stream table', coalesce(quote_literal(schedule), 'NULL') using
             errcode = 'invalid_parameter_value',
-            hint = 'Give a duration from 100ms to 365d, such as ''5s'' or ''1m30s''; or ''calculated'', to follow its sources at once.';
+            hint = 'Give a duration from 100ms to 365d, such as ''5s'' or ''1m30s''; a cron expression, such as ''*/15 9-17 * * MON-FRI'' '
+                   'or ''@hourly''; or ''calculated'', to follow the stream tables that it reads.';
     end if;
     return found_ms;
 end $$;
@@ -50,11 +54,18 @@ end $$;
 create or replace function tide.stream_configure(stream tide.stream) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
-    interval_ms bigint := coalesce(tide.stream_interval_ms(stream.schedule), 1000)
+    is_cron     boolean := tide.stream_is_cron(stream.schedule);
+    interval_ms bigint := coalesce(case when not is_cron then tide.stream_interval_ms(stream.schedule) end,
+                                   greatest(100, tide.setting_number('stream_calculated_min_interval_ms')))
                           * case stream.tier when 'warm' then 2 when 'cold' then 10 else 1 end;
+    follows     text[] := case when stream.schedule = 'calculated' then array(select a.pipeline from tide.stream_above(stream.stream_id) a order by 1) end;
 begin
     update tide.pipeline p
-       set config = p.config || jsonb_build_object('poll_interval_ms', interval_ms), enabled = stream.tier <> 'frozen' and not stream.suspended,
+       set config = jsonb_strip_nulls(
+               jsonb_build_object('tier', case when stream.tier in ('warm', 'cold') then stream.tier end)
+               || case when is_cron then jsonb_build_object('cron', stream.schedule, 'time_zone', stream.settings ->> 'timezone')
+                       else jsonb_build_object('poll_interval_ms', interval_ms, 'follows', follows) end),
+           enabled = stream.tier <> 'frozen' and not stream.suspended,
            revision = nextval('tide.revisions'), updated_at = now()
      where p.name = stream.pipeline;
     -- Retention does not wait for one that is not refreshed: what it would need may be gone.
@@ -63,44 +74,69 @@ begin
     perform pg_notify('tide_relay_config', stream.pipeline);
 end $$;
 
-create or replace function tide.stream_create(
-    name text, query text, schedule text, refresh_mode text, initialize boolean, tier text, path text
-) returns void
-language plpgsql set search_path = pg_catalog, pg_temp set lock_timeout = '5s' as $$
-declare
-    parts     text[];
-    target    text;
-    made      tide.stream;
-    next_id   int := nextval(pg_get_serial_sequence('tide.stream', 'stream_id'));
-    view_name text := format('tide_stream.q_%s', next_id);
-    line_name text;
-    probe     refcursor;
-    probe_text text;
-    view_text text;
-    here      text;
+-- Its query runs with the rights of who owns our functions: only who has them may say what it is.
+create or replace function tide.stream_require_owner() returns void
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 begin
-    -- Its query runs with the rights of who owns our functions: only who has them may say what it is.
     if current_user <> (select n.nspowner::regrole::text from pg_namespace n where n.nspname = 'tide') then
-        raise exception 'stream tables are created by the role that owns the schema tide, not by %', current_user using
+        raise exception 'the queries of stream tables are given by the role that owns the schema tide, not by %', current_user using
             errcode = 'insufficient_privilege',
             hint = format('Become it first: set role %s;', (select n.nspowner::regrole from pg_namespace n where n.nspname = 'tide'));
     end if;
-    perform tide.stream_interval_ms(schedule);
-    if refresh_mode is null or upper(refresh_mode) <> all (array['AUTO', 'DIFFERENTIAL', 'FULL']) then
-        raise exception 'refresh_mode % does not exist', coalesce(quote_literal(refresh_mode), 'NULL') using
-            errcode = 'invalid_parameter_value', hint = 'It is AUTO, DIFFERENTIAL or FULL.';
-    elsif tier is null or tier <> all (array['hot', 'warm', 'cold', 'frozen']) then
-        raise exception 'tier % does not exist', coalesce(quote_literal(tier), 'NULL') using
-            errcode = 'invalid_parameter_value', hint = 'It is hot, warm, cold or frozen.';
-    elsif coalesce(btrim(query), '') = '' then
+end $$;
+
+create or replace function tide.stream_check_options(refresh_mode text, tier text, diamond_consistency text) returns void
+language plpgsql immutable set search_path = pg_catalog, pg_temp as $$
+declare
+    wrong record;
+begin
+    for wrong in
+        select o.* from (values ('refresh_mode', refresh_mode, upper(refresh_mode), array['AUTO', 'DIFFERENTIAL', 'FULL']),
+                                ('tier', tier, tier, array['hot', 'warm', 'cold', 'frozen']),
+                                ('diamond_consistency', diamond_consistency, lower(diamond_consistency), array['atomic', 'none'])
+                   ) o (name, given, value, known)
+         where o.value <> all (o.known)
+    loop
+        raise exception '% % does not exist', wrong.name, quote_literal(wrong.given) using
+            errcode = 'invalid_parameter_value', hint = format('It is one of %s.', array_to_string(wrong.known, ', '));
+    end loop;
+end $$;
+
+-- Schema and table of a name, as the path of the caller has it.
+create or replace function tide.stream_target(name text, path text) returns text
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+declare
+    parts text[] := parse_ident(name);
+    here  text;
+begin
+    perform set_config('search_path', path, true);
+    here := pg_catalog.current_schema();
+    perform pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
+    if cardinality(parts) = 1 then
+        parts := here || parts;
+    end if;
+    if cardinality(parts) <> 2 or parts[1] is null then
+        raise exception '"%" is no name of a stream table', name using errcode = 'invalid_name', hint = 'Give schema.table, or a table alone.';
+    end if;
+    return format('%I.%I', parts[1], parts[2]);
+end $$;
+
+-- Makes the view of a query, which is read with the path of the caller; or puts another query into it. Returns the query.
+create or replace function tide.stream_define(view_name text, name text, query text, path text) returns text
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+    probe      refcursor;
+    probe_text text;
+    view_text  text;
+begin
+    if coalesce(btrim(query), '') = '' then
         raise exception 'the query of stream table "%" is empty', name using errcode = 'invalid_parameter_value';
     end if;
     query := regexp_replace(query, E';\\s*$', '');
     probe_text := format(E'select from (%s\n) query', query);
-    view_text := format(E'create view %s as %s', view_name, query);
+    view_text := format(E'create or replace view %s as %s', view_name, query);
     -- Nothing of ours is looked up by the path of the caller.
     perform set_config('search_path', path, true);
-    here := pg_catalog.current_schema();
     begin
         -- A cursor is of one statement, and this one runs nothing.
         open probe for execute probe_text;
@@ -109,26 +145,41 @@ begin
         raise exception 'the query of stream table "%" is more than one statement', name using errcode = 'invalid_parameter_value';
     end;
     execute view_text;
-    perform pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
-    parts := parse_ident(name);
-    if cardinality(parts) = 1 then
-        parts := here || parts;
-    end if;
-    if cardinality(parts) <> 2 or parts[1] is null then
-        raise exception '"%" is no name of a stream table', name using errcode = 'invalid_name', hint = 'Give schema.table, or a table alone.';
-    end if;
-    target := format('%I.%I', parts[1], parts[2]);
+    return stream_define.query;
+end $$;
+
+create or replace function tide.stream_create(
+    name text, query text, schedule text, refresh_mode text, initialize boolean, diamond_consistency text, append_only boolean,
+    pooler_compatibility_mode boolean, tier text, path text
+) returns void
+language plpgsql set search_path = pg_catalog, pg_temp set lock_timeout = '5s' as $$
+declare
+    target    text;
+    made      tide.stream;
+    next_id   int;
+    view_name text;
+    line_name text;
+begin
+    perform tide.stream_require_owner();
+    perform tide.stream_check_options(refresh_mode, tier, diamond_consistency);
+    next_id := nextval(pg_get_serial_sequence('tide.stream', 'stream_id'));
+    view_name := format('tide_stream.q_%s', next_id);
+    query := tide.stream_define(view_name, name, query, path);
+    target := tide.stream_target(name, path);
     perform tide.stream_check_columns(target, view_name::regclass);
+    schedule := tide.stream_schedule(schedule, view_name::regclass, current_setting('timezone'));
     execute format('create table %s as select * from %s with no data', target, view_name);
     line_name := 'streams.' || case when target ~ '^[A-Za-z0-9_.-]{1,92}$'
                                      and not exists (select from tide.pipeline p where p.name = 'streams.' || target) then target
                                 else next_id::text end;
     insert into tide.pipeline (name, direction, config) values (line_name, 'stream', '{}');
     insert into tide.drain (pipeline) values (line_name);
-    insert into tide.stream (stream_id, name, relation, pipeline, query, schedule, refresh_mode, tier, suspended, daily, always_reason, full_reason,
-                             settings)
+    insert into tide.stream (stream_id, name, relation, pipeline, query, schedule, refresh_mode, tier, suspended, diamond_consistency, append_only,
+                             pooler_compatibility_mode, daily, always_reason, full_reason, settings)
     overriding system value
-    values (next_id, target, target::regclass, line_name, query, lower(btrim(schedule)), upper(refresh_mode), tier, not initialize,
+    values (next_id, target, target::regclass, line_name, query, schedule, upper(coalesce(refresh_mode, 'AUTO')), coalesce(tier, 'hot'),
+            not coalesce(initialize, true), lower(coalesce(diamond_consistency, 'atomic')), coalesce(append_only, false),
+            coalesce(pooler_compatibility_mode, false),
             tide.stream_day(view_name::regclass), tide.stream_always_reason(view_name::regclass),
             tide.stream_full_reason(view_name::regclass),
             jsonb_build_object('search_path', path, 'timezone', current_setting('timezone'), 'datestyle', current_setting('datestyle'),
@@ -146,13 +197,14 @@ end $$;
 
 -- The query is read with the search_path of the caller: which is another one inside.
 create or replace function tide.create_stream_table(
-    name text, query text, schedule text default 'calculated', refresh_mode text default 'AUTO', initialize boolean default true,
+    name text, query text, schedule text default null, refresh_mode text default 'AUTO', initialize boolean default true,
+    diamond_consistency text default 'atomic', append_only boolean default false, pooler_compatibility_mode boolean default false,
     tier text default 'hot', schedule_seconds int default null
 ) returns void
 language sql
 begin atomic
-    select tide.stream_create(name, query, coalesce(schedule_seconds || 's', schedule), refresh_mode, initialize, tier,
-                              pg_catalog.current_setting('search_path') || ', pg_temp');
+    select tide.stream_create(name, query, coalesce(schedule_seconds || 's', schedule), refresh_mode, initialize, diamond_consistency, append_only,
+                              pooler_compatibility_mode, tier, pg_catalog.current_setting('search_path') || ', pg_temp');
 end;
 comment on function tide.create_stream_table is
     'Creates a table that is kept equal to a query. It is filled, and refreshed on its schedule, by the fleet.';
@@ -181,40 +233,6 @@ begin
     perform pg_notify('tide_relay_config', line.pipeline);
 end $$;
 comment on function tide.drop_stream_table is 'Drops the table, and the capture of those sources that no other stream table reads.';
-
-create or replace function tide.alter_stream_table(
-    name text, schedule text default null, refresh_mode text default null, tier text default null, schedule_seconds int default null
-) returns void
-language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '5s' as $$
-declare
-    line tide.stream := tide.find_stream(name);
-begin
-    schedule := lower(btrim(coalesce(schedule_seconds || 's', schedule)));
-    if schedule is not null then
-        perform tide.stream_interval_ms(schedule);
-    end if;
-    if upper(refresh_mode) <> all (array['AUTO', 'DIFFERENTIAL', 'FULL']) then
-        raise exception 'refresh_mode % does not exist', quote_literal(refresh_mode) using
-            errcode = 'invalid_parameter_value', hint = 'It is AUTO, DIFFERENTIAL or FULL.';
-    elsif tier <> all (array['hot', 'warm', 'cold', 'frozen']) then
-        raise exception 'tier % does not exist', quote_literal(tier) using
-            errcode = 'invalid_parameter_value', hint = 'It is hot, warm, cold or frozen.';
-    end if;
-    update tide.stream s
-       set schedule = coalesce(alter_stream_table.schedule, s.schedule), refresh_mode = coalesce(upper(alter_stream_table.refresh_mode), s.refresh_mode),
-           tier = coalesce(alter_stream_table.tier, s.tier)
-     where s.stream_id = line.stream_id
-    returning * into line;
-    -- Its sources are captured row by row, or no longer.
-    if upper(alter_stream_table.refresh_mode) is not null then
-        if line.refresh_mode = 'FULL' then
-            perform tide.stream_forget_plan(line.stream_id);
-        end if;
-        perform tide.stream_capture_source(s.source) from tide.stream_source s where s.stream_id = line.stream_id;
-    end if;
-    perform tide.stream_configure(line);
-end $$;
-comment on function tide.alter_stream_table is 'Changes the schedule, the mode or the tier; null keeps what is.';
 
 create or replace function tide.resume_stream_table(name text) returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '5s' as $$

@@ -737,8 +737,13 @@ create table tide.stream (
     full_reason   text,
     settings      jsonb not null,
     outbox_id     int references tide.outbox,
+    asked         xid8,
+    append_only   boolean not null default false,
+    diamond_consistency       text not null default 'atomic' check (diamond_consistency in ('atomic', 'none')),
+    pooler_compatibility_mode boolean not null default false,
     created_at    timestamptz not null default now()
 );
+comment on column tide.stream.asked is 'The last transaction that asked for a refresh: there was one when it is visible in the frontier.';
 comment on column tide.stream.name is 'Schema and table, as PostgreSQL quotes them.';
 comment on column tide.stream.daily is 'Whether the query reads current_date, so that each day has another result.';
 comment on column tide.stream.always_reason is 'Why changes of its sources do not tell whether its result changed, so that it is computed each time.';
@@ -856,11 +861,11 @@ create index on tide.stream_history (stream_id, refresh_id);
 -- One row each, read whenever it is needed, so that a change counts at once.
 create table tide.setting (
     name          text primary key,
-    kind          text not null check (kind in ('boolean', 'hours', 'count')),
+    kind          text not null check (kind in ('boolean', 'hours', 'count', 'duration')),
     value         text not null,
     default_value text not null,
     description   text not null,
-    check (case kind when 'boolean' then value in ('true', 'false') else value ~ '^\d{1,9}$' end)
+    check (case kind when 'boolean' then value in ('true', 'false') when 'duration' then value ~ '^(\d{1,9}(ms|s|m|h|d) *)+$' else value ~ '^\d{1,9}$' end)
 );
 comment on table tide.setting is 'Change a value with tide.setting_set; the names are fixed.';
 
@@ -884,6 +889,10 @@ select s.name, s.kind, s.value, s.value, s.description
     ('dead_letter_retention_hours', 'hours', '0', 'How long dead letters of pipelines are kept. 0: indefinitely.'),
     ('config_history_retention_hours', 'hours', '0', 'How long the history of configurations is kept. 0: indefinitely.'),
     ('stream_history_retention_hours', 'hours', '168', 'How long the history of refreshes is kept. 0: indefinitely.'),
+    ('stream_default_schedule', 'duration', '1s', 'The schedule of a stream table that is created without one and reads no other.'),
+    ('stream_max_concurrent_refreshes', 'count', '4', 'How many stream tables the schedulers of one group have refreshed at once. 0: no limit.'),
+    ('stream_calculated_min_interval_ms', 'count', '1000',
+     'How many milliseconds at least from one refresh to the next of a stream table that follows others. Its tier multiplies it.'),
     ('stream_max_buffer_rows', 'count', '10000000',
      'How many changed rows may wait for a stream table; with more it is computed as a whole. 0: no limit.')
   ) as s (name, kind, value, description);
@@ -967,6 +976,14 @@ select p.kind, 'function', unnest(p.names)
     ('relay', array['stream_refresh', 'stream_prepare', 'stream_describe', 'stream_read', 'stream_keep', 'stream_keep_change',
         'stream_failed', 'stream_behind', 'stream_clean', 'stream_tables']),
     ('reader', array['stream_tables', 'stream_behind']),
+    ('owner', array['stream_schedule', 'stream_above', 'stream_waits', 'stream_is_due', 'stream_is_cron', 'stream_check_cron', 'stream_define',
+        'stream_target', 'stream_check_options', 'stream_add_columns', 'stream_covers', 'stream_shows']),
+    ('admin', array['create_stream_table_if_not_exists', 'create_or_replace_stream_table', 'stream_create_if', 'stream_requery', 'stream_set',
+        'stream_require_owner']),
+    ('operator', array['wait_for_stream_table']),
+    ('reader', array['wait_for_stream_table']),
+    ('relay', array['stream_begun', 'stream_ready']),
+    ('reader', array['stream_ready']),
     ('publisher', array['outbox_publish', 'outbox_publish_many', 'outbox_limit', 'publish_anywhere']),
     ('consumer', array['consume_anywhere']),
     ('group_consumer', array[

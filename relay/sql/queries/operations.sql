@@ -446,7 +446,8 @@ select 'execute on ' || f.oid::regprocedure
                      'job_unknown_handlers', 'job_queue_list', 'job_look', 'job_queue_behind', 'job_results', 'job_schedule_set', 'job_schedule_list',
                      'job_schedule_fire', 'outbox_highest_id', 'outbox_highest_ids', 'inbox_dead_numbers', 'see_anything', 'inbox_status',
                      'inbox_health', 'outbox_status', 'dead_letters_now', 'process_beat', 'process_stop',
-                     'stream_refresh', 'stream_prepare', 'stream_describe', 'stream_read', 'stream_keep', 'stream_keep_change', 'stream_failed', 'stream_behind', 'stream_clean', 'stream_tables')
+                     'stream_refresh', 'stream_prepare', 'stream_describe', 'stream_read', 'stream_keep', 'stream_keep_change', 'stream_failed', 'stream_behind', 'stream_clean', 'stream_tables',
+                     'stream_begun', 'stream_ready')
    and not has_function_privilege(f.oid, 'execute')
 
 -- name: retention_losses
@@ -475,9 +476,23 @@ set local search_path to default
 select tide.create_stream_table(%(name)s, %(query)s, schedule => %(schedule)s, refresh_mode => %(refresh_mode)s,
                                 initialize => %(initialize)s, tier => %(tier)s)
 
+-- name: stream_replace
+-- Creates a stream table, or gives the one of that name this query and these options.
+select tide.create_or_replace_stream_table(%(name)s, %(query)s, schedule => %(schedule)s, refresh_mode => %(refresh_mode)s,
+                                           initialize => %(initialize)s, tier => %(tier)s)
+
 -- name: stream_alter
 -- Changes a stream table; null keeps what is.
-select tide.alter_stream_table(%(name)s, schedule => %(schedule)s, refresh_mode => %(refresh_mode)s, tier => %(tier)s)
+select tide.alter_stream_table(%(name)s, query => %(query)s, schedule => %(schedule)s, refresh_mode => %(refresh_mode)s, tier => %(tier)s,
+                               status => %(status)s)
+
+-- name: stream_wait_limits
+-- A wait takes as long as it says, and not what other statements may take.
+select set_config('statement_timeout', '0', true)
+
+-- name: stream_wait
+-- Waits until a stream table shows what was committed before.
+select tide.wait_for_stream_table(%(name)s, make_interval(secs => %(seconds)s))
 
 -- name: stream_forget
 -- After a restore: what a stream table shows, and what was noted since, may be of different moments.

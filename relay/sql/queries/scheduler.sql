@@ -20,7 +20,7 @@ delete from tide.scheduler where scheduler_id = %(scheduler_id)s
 -- This scheduler is still here, in this process of the server. No row: another one took it for dead, so its session must
 -- end.
 update tide.scheduler set seen_at = clock_timestamp(), waiting = %(waiting)s::jsonb, broker_trouble = %(trouble)s
- where scheduler_id = %(scheduler_id)s returning pg_backend_pid() as backend_pid
+ where scheduler_id = %(scheduler_id)s returning pg_backend_pid() as backend_pid, clock_timestamp() as now
 
 -- name: scheduler_evict
 -- Ends the sessions of schedulers that are frozen, so that others can own their pipelines, and forgets dead ones.
@@ -104,6 +104,27 @@ with recursive tried (number, pipelines, key, taken) as (
 )
 select key from tried where taken
 
+-- name: refresh_slots_take
+-- Tries advisory locks on this session until it got so many: the slots for refreshes at once of the schedulers of a group. First a
+-- row with the limit alone. Without a limit (0) the slots have no lock.
+with recursive limited as (
+    select s.value::int as refreshes from tide.setting s where s.name = 'stream_max_concurrent_refreshes'
+), free as materialized (
+    select row_number() over () as number, k.key
+      from limited l
+     cross join lateral generate_series(1, case when l.refreshes = 0 then %(most)s else l.refreshes end) i
+     cross join lateral (select case when l.refreshes > 0 then hashtextextended(format('tide-relay refresh %%s %%s', %(group)s::text, i), 0) end) k (key)
+     where k.key is null or k.key <> all (%(held)b::bigint[])
+), tried (number, got, key, taken) as (
+    select 0::bigint, 0, null::bigint, false
+     union all
+    select f.number, t.got + l.taken::int, f.key, l.taken
+      from tried t join free f on f.number = t.number + 1
+     cross join lateral (select f.key is null or pg_try_advisory_lock(f.key) as taken offset 0) l
+     where t.got < %(most)s
+)
+select l.refreshes, t.key, t.taken from tried t cross join limited l where t.taken or t.number = 0 order by t.number
+
 -- name: slots_release
 -- Lets go of slots, so that other schedulers can take them.
 select pg_advisory_unlock(t.key) from unnest(%(keys)b::bigint[]) as t (key)
@@ -168,7 +189,7 @@ select p.name
   from tide.pipeline p join tide.consumer_group g on g.group_id = p.group_id
  where p.name = any(%(names)s) and p.direction = 'jobs' and tide.job_queue_behind(g.outbox_id)
  union all
-select s.pipeline from tide.stream_behind(%(names)s::text[]) s (pipeline)
+select s.pipeline from tide.stream_ready(%(names)s::text[]) s (pipeline)
  union all
 select n.name from unnest(%(names)s::text[]) as n (name)
  where exists (select from tide.dead_letter x where x.pipeline = n.name and x.retry_requested_at is not null)
@@ -192,6 +213,10 @@ with calm as materialized (
     select e.outbox_id, e.last_id from tide.outbox_last_ids(array(select distinct outbox_id from calm)) e
 )
 select c.name from calm c join ends e on e.outbox_id = c.outbox_id where e.last_id <= c.offset_id
+
+-- name: refreshes_begun
+-- Stream tables that wait for their schedule, and how long ago their last refresh began.
+select b.pipeline, b.seconds from tide.stream_begun(%(names)s::text[]) b
 
 -- Measuring --------------------------------------------------------------------------------------------------------
 

@@ -133,13 +133,13 @@ def test_an_option_that_there_is_not_is_named(connection, options):
         ("5s", "hot", 5_000),
         ("1m30s", "warm", 180_000),
         ("250ms", "cold", 2_500),
-        ("calculated", "hot", 1_000),
         ("1D", "hot", 86_400_000),
     ],
 )
 def test_a_schedule_and_a_tier_are_the_timer_of_its_pipeline(connection, schedule, tier, interval_ms):
     create(connection, "found", "select region from orders", schedule=schedule, tier=tier)
-    assert connection.execute("select config from tide.pipeline").fetchone() == ({"poll_interval_ms": interval_ms},)
+    config = {"poll_interval_ms": interval_ms} | ({} if tier == "hot" else {"tier": tier})
+    assert connection.execute("select config from tide.pipeline").fetchone() == (config,)
 
 
 def test_a_superuser_is_told_who_creates_them(database):

@@ -887,6 +887,9 @@ select p.kind, 'function', unnest(p.names)
     ('operator', array['refresh_stream_table', 'resume_stream_table']),
     ('relay', array['stream_refresh', 'stream_prepare', 'stream_failed', 'stream_behind', 'stream_clean', 'stream_tables']),
     ('reader', array['stream_tables', 'stream_behind']),
+    ('reader', array['pgt_status', 'refresh_history', 'latency_percentiles', 'change_buffer_sizes', 'health_check', 'refresh_efficiency',
+        'recommend_refresh_mode', 'explain_refresh_mode', 'dependency_tree', 'export_definition']),
+    ('owner', array['streams_named', 'stream_measured', 'stream_verdict']),
     ('publisher', array['outbox_publish', 'outbox_publish_many', 'outbox_limit', 'publish_anywhere']),
     ('consumer', array['consume_anywhere']),
     ('group_consumer', array[
@@ -949,6 +952,10 @@ select p.kind, 'function', 'pgtrickle', unnest(p.names)
     ('operator', array[
         'enable_relay', 'disable_relay', 'list_relay_configs', 'get_relay_config', 'seek_offset', 'relay_changed']),
     ('reader', array['consumer_lag', 'inbox_status', 'outbox_status', 'outbox_of']),
+    ('reader', array['pgt_status', 'refresh_history', 'get_refresh_history', 'latency_percentiles', 'change_buffer_sizes', 'health_check',
+        'refresh_efficiency', 'recommend_refresh_mode', 'explain_refresh_mode', 'dependency_tree', 'export_definition']),
+    ('admin', array['create_stream_table', 'alter_stream_table', 'drop_stream_table', 'stream_options']),
+    ('operator', array['refresh_stream_table', 'resume_stream_table']),
     ('group_consumer', array['poll_outbox', 'commit_offset', 'extend_lease', 'consumer_heartbeat', 'consumer_lag']),
     ('inbox_worker', array[
         'inbox_health', 'inbox_status', 'replay_inbox_messages', 'inbox_ordering_gaps', 'inbox_is_my_partition'])
@@ -981,6 +988,9 @@ select p.kind, p.object_type, unnest(p.names), p.privileges
     ('relay', 'table', 'select', array['job_queue', 'job_lease', 'job_worker', 'job', 'job_attempt', 'job_dead', 'job_schedule']),
     ('reader', 'table', 'select', array['job_queue', 'job_lease', 'job_worker']),
     ('owner', 'table', 'all', array['stream', 'stream_state', 'stream_source', 'stream_change']),
-    ('reader', 'table', 'select', array['stream_history']),
+    ('reader', 'table', 'select', array['stream_history', 'pgt_stream_tables', 'stream_tables_info']),
     ('owner', 'sequence', 'all', array['revisions'])
   ) as p (kind, object_type, privileges, names);
+
+insert into tide.permission (kind, object_type, schema, object, privileges)
+select 'reader', 'table', 'pgtrickle', unnest(array['pgt_stream_tables', 'stream_tables_info']), 'select';

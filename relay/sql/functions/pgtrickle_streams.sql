@@ -124,3 +124,23 @@ begin atomic select tide.refresh_stream_table(name); end;
 create or replace function pgtrickle.resume_stream_table(name text) returns void
 language sql
 begin atomic select tide.resume_stream_table(name); end;
+
+-- Snapshots -----------------------------------------------------------------------------------------------------------
+
+create or replace function pgtrickle.snapshot_stream_table(name text, target text) returns text
+language sql
+begin atomic select tide.snapshot_stream_table(name, target); end;
+
+create or replace function pgtrickle.restore_from_snapshot(name text, source text) returns text
+language sql
+begin atomic select tide.restore_from_snapshot(name, source); end;
+
+create or replace function pgtrickle.list_snapshots(name text default null) returns table (
+    snapshot_table text, created_at timestamptz, row_count bigint, frontier text, size_bytes bigint, stream_table text, data_timestamp timestamptz
+)
+language sql stable
+begin atomic select * from tide.list_snapshots(name); end;
+
+create or replace function pgtrickle.drop_snapshot(snapshot_table text) returns void
+language sql
+begin atomic select tide.drop_snapshot(snapshot_table); end;

@@ -62,7 +62,7 @@ begin
                            || E';\n', '' order by i.indexrelid)
            from pg_index i join pg_class x on x.oid = i.indexrelid
            left join pg_constraint c on c.conindid = i.indexrelid and c.conrelid = i.indrelid and c.contype in ('p', 'u', 'x')
-          where i.indrelid = line.relation and x.relname not like E'tide\\_%'), '');
+          where i.indrelid = line.relation and x.relname not like E'tide\\_stream\\_%'), '');
     return script || coalesce(format(E'comment on table %s is %L;\n', line.relation, obj_description(line.relation, 'pg_class')), '') || E'commit;\n';
 end $$;
 comment on function tide.export_definition is

@@ -766,6 +766,22 @@ create table tide.stream_change (
     primary key (source, xid)
 ) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 10000, autovacuum_vacuum_cost_delay = 0);
 
+-- What was removed of the changes of a source: all of it was visible in this snapshot. See tide.stream_note_cleaned.
+create table tide.stream_cleaned (
+    source  oid primary key,
+    cleaned pg_snapshot not null
+) with (fillfactor = 20, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
+
+-- Snapshots of stream tables from whose frontier they can go on. The table with the rows names this row in its comment.
+create table tide.stream_snapshot (
+    snapshot_id uuid primary key,
+    stream_id   int not null references tide.stream on delete cascade,
+    frontier    pg_snapshot not null,
+    cluster     text not null,
+    sources     text not null,
+    query_hash  text not null
+);
+
 create table tide.stream_history (
     refresh_id    bigint generated always as identity primary key,
     stream_id     int not null references tide.stream on delete cascade,
@@ -890,6 +906,10 @@ select p.kind, 'function', unnest(p.names)
     ('reader', array['pgt_status', 'refresh_history', 'latency_percentiles', 'change_buffer_sizes', 'health_check', 'refresh_efficiency',
         'recommend_refresh_mode', 'explain_refresh_mode', 'dependency_tree', 'export_definition']),
     ('owner', array['streams_named', 'stream_measured', 'stream_verdict']),
+    ('admin', array['snapshot_stream_table', 'restore_from_snapshot', 'drop_snapshot']),
+    ('reader', array['list_snapshots']),
+    ('owner', array['snapshot_within', 'stream_note_cleaned', 'stream_query_hash', 'snapshot_facts', 'find_snapshot', 'stream_column_list',
+        'snapshot_check', 'snapshot_unusable', 'snapshot_write']),
     ('publisher', array['outbox_publish', 'outbox_publish_many', 'outbox_limit', 'publish_anywhere']),
     ('consumer', array['consume_anywhere']),
     ('group_consumer', array[
@@ -954,7 +974,9 @@ select p.kind, 'function', 'pgtrickle', unnest(p.names)
     ('reader', array['consumer_lag', 'inbox_status', 'outbox_status', 'outbox_of']),
     ('reader', array['pgt_status', 'refresh_history', 'get_refresh_history', 'latency_percentiles', 'change_buffer_sizes', 'health_check',
         'refresh_efficiency', 'recommend_refresh_mode', 'explain_refresh_mode', 'dependency_tree', 'export_definition']),
-    ('admin', array['create_stream_table', 'alter_stream_table', 'drop_stream_table', 'stream_options']),
+    ('admin', array['create_stream_table', 'alter_stream_table', 'drop_stream_table', 'stream_options', 'snapshot_stream_table',
+        'restore_from_snapshot', 'drop_snapshot']),
+    ('reader', array['list_snapshots']),
     ('operator', array['refresh_stream_table', 'resume_stream_table']),
     ('group_consumer', array['poll_outbox', 'commit_offset', 'extend_lease', 'consumer_heartbeat', 'consumer_lag']),
     ('inbox_worker', array[
@@ -988,6 +1010,7 @@ select p.kind, p.object_type, unnest(p.names), p.privileges
     ('relay', 'table', 'select', array['job_queue', 'job_lease', 'job_worker', 'job', 'job_attempt', 'job_dead', 'job_schedule']),
     ('reader', 'table', 'select', array['job_queue', 'job_lease', 'job_worker']),
     ('owner', 'table', 'all', array['stream', 'stream_state', 'stream_source', 'stream_change']),
+    ('owner', 'table', 'all', array['stream_cleaned', 'stream_snapshot']),
     ('reader', 'table', 'select', array['stream_history', 'pgt_stream_tables', 'stream_tables_info']),
     ('owner', 'sequence', 'all', array['revisions'])
   ) as p (kind, object_type, privileges, names);

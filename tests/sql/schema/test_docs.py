@@ -22,6 +22,7 @@ PAGES = (
             "jobs-sql",
             "stream-tables",
             "stream-monitoring",
+            "stream-snapshots",
             "permissions",
         )
     ),

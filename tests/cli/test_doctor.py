@@ -231,6 +231,17 @@ def test_too_few_connections_are_found(database: Database) -> None:
     assert found["result"] == "warning" and "may open" in found["found"]
 
 
+def test_settings_of_pg_trickle_are_named_as_without_effect(database: Database) -> None:
+    assert "settings" not in findings(database.url)[1]
+    with database.admin() as admin:
+        admin.execute(f"alter database {database.name} set pg_trickle.max_concurrent_refreshes = 8")
+        admin.execute(f"alter role tide_owner in database {database.name} set pg_trickle.outbox_enabled = off")
+    found = findings(database.url)[1]["settings"]
+    assert found["result"] == "warning"
+    assert "pg_trickle.max_concurrent_refreshes, pg_trickle.outbox_enabled: " in found["found"]
+    assert "tide.setting_set" in found["fix"]
+
+
 def test_a_pooler_between_is_found(database: Database) -> None:
     with pooler(database) as url:
         found = findings(url)[1]["pooler"]

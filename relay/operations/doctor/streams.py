@@ -1,10 +1,10 @@
-"""The check of `relay doctor` that concerns stream tables."""
+"""The checks of `relay doctor` that concern stream tables."""
 
 from collections.abc import Iterator, Sequence
 
 from relay.database.connection import Connection
 from relay.masking import mask
-from relay.operations.base import counted
+from relay.operations.base import counted, rows
 from relay.operations.doctor.findings import Check, Finding, failed, ok, some, warning
 from relay.operations.stream_tables import StreamTable, list_stream_tables
 from relay.settings import Settings
@@ -29,6 +29,17 @@ def streams(connection: Connection, _settings: Settings) -> Iterator[Finding]:
         yield ok("stream tables", f"{counted(len(found), 'stream table')}, no refresh failed" if found else "none yet")
 
 
+def settings(connection: Connection, _settings: Settings) -> Iterator[Finding]:
+    """Settings of pg_trickle: nothing reads them. No finding where there are none."""
+    if names := [row["name"] for row in rows(connection, "doctor_other_settings")]:
+        yield warning(
+            "settings",
+            f"{some(names)}: set on the database or on roles, and without effect",
+            "set what stands for them, as docs/migrating-from/pgtrickle-relay.md says (select tide.setting_set(...)), "
+            "then: alter database ... reset NAME, or alter role ... reset NAME",
+        )
+
+
 def _named(found: Sequence[StreamTable]) -> str:
     return some([one.name for one in found])
 
@@ -37,4 +48,4 @@ def _why(found: Sequence[StreamTable]) -> str:
     return mask(found[0].last_error or "")
 
 
-CHECKS: tuple[Check, ...] = (streams,)
+CHECKS: tuple[Check, ...] = (streams, settings)

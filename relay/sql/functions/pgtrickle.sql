@@ -175,11 +175,28 @@ begin
     return box;
 end $$;
 
+-- The outbox that a configuration names. What is there is taken; a table that is named as stream_table becomes one; else it is made.
+create or replace function pgtrickle.relay_outbox(name text, config jsonb) returns text
+language plpgsql as $$
+declare
+    named pg_catalog.text := pgtrickle.relay_box(name, config, '{stream_table,outbox}');
+    box   pg_catalog.text := pgtrickle.outbox_of(named);
+begin
+    if exists (select from tide.outbox o where o.name operator(pg_catalog.=) box) then
+        return box;
+    elsif pg_catalog.jsonb_typeof(config operator(pg_catalog.->) 'stream_table') operator(pg_catalog.=) 'string'
+          and named operator(pg_catalog.~) E'^[^.]+(\\.[^.]+)?$' and pg_catalog.to_regclass(named) is not null then
+        return pgtrickle.enable_outbox(named);
+    end if;
+    perform tide.outbox_create(named);
+    return named;
+end $$;
+
 -- What is new does not run until it is enabled; what is there goes on as it was.
 create or replace function pgtrickle.set_relay_outbox(name text, config jsonb) returns void
 language plpgsql as $$
 declare
-    box    pg_catalog.text := pgtrickle.outbox_of(pgtrickle.relay_box(name, config, '{stream_table,outbox}'));
+    box    pg_catalog.text := pgtrickle.relay_outbox(name, config);
     is_new boolean := not exists (select from tide.relay_list_configs() c where c.name operator(pg_catalog.=) set_relay_outbox.name);
     rest   pg_catalog.jsonb := config operator(pg_catalog.-) '{stream_table,outbox,consumer_group}'::pg_catalog.text[];
 begin
@@ -194,7 +211,7 @@ begin
     perform pgtrickle.relay_changed(name);
 end $$;
 comment on function pgtrickle.set_relay_outbox is
-    'Creates or changes a forward pipeline; stream_table names the outbox. A new one is disabled: enable it with enable_relay.';
+    'Creates or changes a forward pipeline; stream_table names the outbox, which is made if need be. A new pipeline is disabled: enable it with enable_relay.';
 
 create or replace function pgtrickle.set_relay_inbox(name text, config jsonb) returns void
 language plpgsql as $$
@@ -202,6 +219,9 @@ declare
     box    pg_catalog.text := pgtrickle.relay_box(name, config, '{inbox_table,inbox}');
     is_new boolean := not exists (select from tide.relay_list_configs() c where c.name operator(pg_catalog.=) set_relay_inbox.name);
 begin
+    if not exists (select from tide.inbox i where i.name operator(pg_catalog.=) box) then
+        perform pgtrickle.create_inbox(box);
+    end if;
     perform tide.relay_set_inbox(name, box, config operator(pg_catalog.-) '{inbox_table,inbox}'::pg_catalog.text[]);
     if is_new then
         perform tide.relay_disable(name);
@@ -209,7 +229,7 @@ begin
     perform pgtrickle.relay_changed(name);
 end $$;
 comment on function pgtrickle.set_relay_inbox is
-    'Creates or changes a reverse pipeline; inbox_table names the inbox. A new one is disabled: enable it with enable_relay.';
+    'Creates or changes a reverse pipeline; inbox_table names the inbox, which is made if need be. A new pipeline is disabled: enable it with enable_relay.';
 
 create or replace function pgtrickle.enable_relay(name text) returns void
 language sql

@@ -61,18 +61,27 @@ end $$;
 create or replace function tide.stream_clean(max_rows int default 10000) returns int
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
-    removed int;
-    hours   int := tide.setting_number('stream_history_retention_hours');
+    removed  int;
+    buffered int;
+    sources  oid[];
+    hours    int := tide.setting_number('stream_history_retention_hours');
 begin
-    delete from tide.stream_change c
-     using (select o.source, o.xid from tide.stream_change o
-             where not exists (select from tide.stream_source s join tide.stream line using (stream_id) join tide.stream_state f using (stream_id)
-                                where s.source = o.source and not line.suspended and line.tier <> 'frozen'
-                                  and not coalesce(pg_visible_in_snapshot(o.xid, f.frontier), false))
-             limit max_rows) old
-     where c.source = old.source and c.xid = old.xid;
-    get diagnostics removed = row_count;
-    removed := removed + (select coalesce(sum(tide.stream_buffer_clean(b.source, max_rows)), 0) from tide.stream_buffer b);
+    -- A stream table that is restored from a snapshot goes back meanwhile, or sees what we removed.
+    lock table tide.stream_cleaned in row exclusive mode;
+    with gone as (
+        delete from tide.stream_change c
+         using (select o.source, o.xid from tide.stream_change o
+                 where not exists (select from tide.stream_source s join tide.stream line using (stream_id) join tide.stream_state f using (stream_id)
+                                    where s.source = o.source and not line.suspended and line.tier <> 'frozen'
+                                      and not coalesce(pg_visible_in_snapshot(o.xid, f.frontier), false))
+                 limit max_rows) old
+         where c.source = old.source and c.xid = old.xid returning c.source
+    )
+    select count(*), array_agg(distinct g.source) into removed, sources from gone g;
+    with cleaned as materialized (select b.source, tide.stream_buffer_clean(b.source, max_rows) as removed from tide.stream_buffer b)
+    select coalesce(sum(c.removed), 0), sources || array_agg(c.source) filter (where c.removed > 0) into buffered, sources from cleaned c;
+    removed := removed + buffered;
+    perform tide.stream_note_cleaned(sources);
     if hours > 0 then
         delete from tide.stream_history h
          using (select o.refresh_id from tide.stream_history o

@@ -6,19 +6,19 @@ language plpgsql stable security definer set search_path = pg_catalog, pg_temp a
 declare
     found_stream tide.stream;
 begin
-    -- In a name without schema, the schema is whichever has a stream table of that name, if one alone has.
+    -- In a name without schema, the schema is whichever has a stream table of that name, if one alone has. Quotes may be missing.
     select s.* into found_stream
-      from tide.stream s
-     where s.name = find_stream.name
-        or s.relation in (select c.oid from pg_class c where quote_ident(c.relname) = find_stream.name or c.relname = find_stream.name)
-     order by s.name <> find_stream.name
+      from tide.stream s left join pg_class c on c.oid = s.relation left join pg_namespace n on n.oid = c.relnamespace
+     where find_stream.name in (s.name, n.nspname || '.' || c.relname, quote_ident(c.relname), c.relname)
+     order by s.name <> find_stream.name, n.nspname || '.' || c.relname <> find_stream.name
      limit 1;
     if not found then
         raise exception 'stream table % does not exist', coalesce('"' || name || '"', 'NULL') using
             errcode = 'undefined_object', hint = 'List them: select * from tide.stream_tables(); or: relay stream list.';
     end if;
-    if found_stream.name <> name and (select count(*) from tide.stream s join pg_class c on c.oid = s.relation
-                                       where c.relname = (select relname from pg_class where oid = found_stream.relation)) > 1 then
+    if (select count(*) > 1 and bool_and(find_stream.name in (quote_ident(c.relname), c.relname))
+          from tide.stream s join pg_class c on c.oid = s.relation
+         where c.relname = (select relname from pg_class where oid = found_stream.relation)) then
         raise exception 'there are several stream tables "%"', name using errcode = 'undefined_object', hint = 'Name the schema as well.';
     end if;
     return found_stream;

@@ -836,6 +836,22 @@ create table tide.stream_change (
     primary key (source, xid)
 ) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 10000, autovacuum_vacuum_cost_delay = 0);
 
+-- What was removed of the changes of a source: all of it was visible in this snapshot. See tide.stream_note_cleaned.
+create table tide.stream_cleaned (
+    source  oid primary key,
+    cleaned pg_snapshot not null
+) with (fillfactor = 20, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
+
+-- Snapshots of stream tables from whose frontier they can go on. The table with the rows names this row in its comment.
+create table tide.stream_snapshot (
+    snapshot_id uuid primary key,
+    stream_id   int not null references tide.stream on delete cascade,
+    frontier    pg_snapshot not null,
+    cluster     text not null,
+    sources     text not null,
+    query_hash  text not null
+);
+
 create table tide.stream_history (
     refresh_id    bigint generated always as identity primary key,
     stream_id     int not null references tide.stream on delete cascade,
@@ -984,6 +1000,13 @@ select p.kind, 'function', unnest(p.names)
     ('reader', array['wait_for_stream_table']),
     ('relay', array['stream_begun', 'stream_ready']),
     ('reader', array['stream_ready']),
+    ('reader', array['pgt_status', 'refresh_history', 'latency_percentiles', 'change_buffer_sizes', 'health_check', 'refresh_efficiency',
+        'recommend_refresh_mode', 'explain_refresh_mode', 'dependency_tree', 'export_definition']),
+    ('owner', array['streams_named', 'stream_measured', 'stream_verdict', 'stream_pending']),
+    ('admin', array['snapshot_stream_table', 'restore_from_snapshot', 'drop_snapshot']),
+    ('reader', array['list_snapshots']),
+    ('owner', array['snapshot_within', 'stream_note_cleaned', 'stream_query_hash', 'snapshot_facts', 'find_snapshot', 'stream_column_list',
+        'snapshot_check', 'snapshot_unusable', 'snapshot_write']),
     ('publisher', array['outbox_publish', 'outbox_publish_many', 'outbox_limit', 'publish_anywhere']),
     ('consumer', array['consume_anywhere']),
     ('group_consumer', array[
@@ -1042,10 +1065,17 @@ select p.kind, 'function', 'pgtrickle', unnest(p.names)
     ('admin', array[
         'enable_outbox', 'disable_outbox', 'create_consumer_group', 'drop_consumer_group', 'create_inbox', 'drop_inbox',
         'enable_inbox_ordering', 'disable_inbox_ordering', 'enable_inbox_priority', 'disable_inbox_priority',
-        'enable_inbox_tracking', 'set_relay_outbox', 'set_relay_inbox', 'delete_relay', 'relay_box']),
+        'enable_inbox_tracking', 'set_relay_outbox', 'set_relay_inbox', 'delete_relay', 'relay_box', 'relay_outbox']),
     ('operator', array[
         'enable_relay', 'disable_relay', 'list_relay_configs', 'get_relay_config', 'seek_offset', 'relay_changed']),
     ('reader', array['consumer_lag', 'inbox_status', 'outbox_status', 'outbox_of']),
+    ('reader', array['pgt_status', 'refresh_history', 'get_refresh_history', 'latency_percentiles', 'change_buffer_sizes', 'health_check',
+        'refresh_efficiency', 'recommend_refresh_mode', 'explain_refresh_mode', 'dependency_tree', 'export_definition']),
+    ('admin', array['create_stream_table', 'create_stream_table_if_not_exists', 'create_or_replace_stream_table', 'alter_stream_table',
+        'drop_stream_table', 'stream_options', 'snapshot_stream_table',
+        'restore_from_snapshot', 'drop_snapshot']),
+    ('reader', array['list_snapshots']),
+    ('operator', array['refresh_stream_table', 'resume_stream_table']),
     ('group_consumer', array['poll_outbox', 'commit_offset', 'extend_lease', 'consumer_heartbeat', 'consumer_lag']),
     ('inbox_worker', array[
         'inbox_health', 'inbox_status', 'replay_inbox_messages', 'inbox_ordering_gaps', 'inbox_is_my_partition'])
@@ -1078,6 +1108,10 @@ select p.kind, p.object_type, unnest(p.names), p.privileges
     ('relay', 'table', 'select', array['job_queue', 'job_lease', 'job_worker', 'job', 'job_attempt', 'job_dead', 'job_schedule']),
     ('reader', 'table', 'select', array['job_queue', 'job_lease', 'job_worker']),
     ('owner', 'table', 'all', array['stream', 'stream_state', 'stream_source', 'stream_change', 'stream_buffer', 'stream_plan', 'stream_statement']),
-    ('reader', 'table', 'select', array['stream_history']),
+    ('owner', 'table', 'all', array['stream_cleaned', 'stream_snapshot']),
+    ('reader', 'table', 'select', array['stream_history', 'pgt_stream_tables', 'stream_tables_info']),
     ('owner', 'sequence', 'all', array['revisions'])
   ) as p (kind, object_type, privileges, names);
+
+insert into tide.permission (kind, object_type, schema, object, privileges)
+select 'reader', 'table', 'pgtrickle', unnest(array['pgt_stream_tables', 'stream_tables_info']), 'select';

@@ -467,6 +467,13 @@ select s.name, s.status, s.schedule, s.refresh_mode, s.effective_mode, s.tier, s
        s.staleness_seconds, s.consecutive_errors, s.last_error, s.why_full
   from tide.stream_tables() s
 
+-- name: doctor_other_settings
+-- Settings of pg_trickle that this database or roles in it have.
+select distinct split_part(c.setting, '=', 1) as name
+  from pg_db_role_setting s cross join lateral unnest(s.setconfig) c (setting)
+ where s.setdatabase in (0, (select d.oid from pg_database d where d.datname = current_database())) and c.setting ^@ 'pg_trickle.'
+ order by 1
+
 -- name: stream_names
 -- Names in the query of a stream table are looked up as in a session of this role.
 set local search_path to default

@@ -6,6 +6,7 @@ import pytest
 
 from relay.pipelines.config import ForwardConfig, ReverseConfig, parse
 from tests.sql.reference.reference import rows, value
+from tests.sql.security.logins import logins
 
 SET_RELAY_OUTBOX = """
 SELECT pgtrickle.set_relay_outbox(
@@ -109,6 +110,53 @@ def test_a_reverse_pipeline_is_registered_and_runs_once_it_is_enabled(db):
     config = parse(found["config"])
     assert isinstance(config, ReverseConfig)
     assert (config.source.stream, config.source.consumer) == ("commands", "relay-consumer")
+
+
+def test_an_outbox_that_is_named_and_not_there_is_made(db):
+    db.execute(SET_RELAY_OUTBOX)
+    db.execute(ENABLE_RELAY_OUTBOX)
+    assert relay(db, "orders-to-nats")["outbox"] == "orders_stream"
+    db.execute("select tide.outbox_publish('orders_stream', '{}')")
+    assert value(db, "select last_id from pgtrickle.outbox_status('orders_stream')") == 1
+
+
+def test_a_table_that_is_named_as_stream_table_becomes_an_outbox(db):
+    db.execute("create schema shop; create table shop.orders_stream (id int primary key); set search_path = shop")
+    db.execute(SET_RELAY_OUTBOX)
+    assert relay(db, "orders-to-nats")["outbox"] == "shop.orders_stream"
+    db.execute("insert into orders_stream values (1)")
+    assert value(db, "select payload ->> 'op' from tide.message") == "insert"
+    db.execute(SET_RELAY_OUTBOX)
+    assert len(rows(db, "select from tide.outbox")) == 1
+
+
+def test_what_is_named_as_an_outbox_is_no_table(db):
+    db.execute("create table orders_stream (id int primary key)")
+    db.execute(SET_RELAY_OUTBOX.replace('stream_table"', 'outbox"'))
+    assert relay(db, "orders-to-nats")["outbox"] == "orders_stream"
+    assert rows(db, "select from tide.table_outbox") == []
+
+
+def test_an_inbox_that_is_named_and_not_there_is_made(db):
+    db.execute(SET_RELAY_INBOX)
+    db.execute(ENABLE_RELAY_INBOX)
+    db.execute(SET_RELAY_INBOX)
+    assert relay(db, "nats-to-orders-inbox")["inbox"] == "orders_inbox"
+    assert rows(db, "select * from pgtrickle.orders_inbox_pending") == []
+
+
+def test_nothing_is_made_for_a_pipeline_that_is_refused_or_by_who_may_not(database, db):
+    with pytest.raises(psycopg.Error):
+        db.execute(SET_RELAY_OUTBOX.replace("'orders-to-nats'", "'no name'"))
+    with logins(database) as login:
+        db.execute("create table orders_stream (id int primary key)")
+        for grant in ("grant_operator", "grant_admin"):  # an admin is not the owner of the table
+            with (
+                psycopg.connect(login(grant)[1], autocommit=True) as other,
+                pytest.raises(psycopg.errors.InsufficientPrivilege),
+            ):
+                other.execute(SET_RELAY_OUTBOX)
+    assert rows(db, "select from tide.outbox") == rows(db, "select from tide.pipeline") == []
 
 
 def test_pipelines_are_listed_disabled_and_deleted(db, orders_stream):

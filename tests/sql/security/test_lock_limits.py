@@ -2,6 +2,7 @@
 
 # They call one that has a limit.
 THROUGH_ANOTHER = {
+    "pgtrickle.relay_outbox(text,jsonb)",
     "pgtrickle.set_relay_inbox(text,jsonb)",
     "pgtrickle.set_relay_outbox(text,jsonb)",
     "tide.job_queue_pause(text)",

@@ -83,6 +83,7 @@ NOT_CALLED = {
     ("tide", "table_outbox_changed"),
     ("tide", "table_routed"),
     ("tide", "create_stream_table"),  # refuses who is not the owner
+    ("pgtrickle", "create_stream_table"),
     ("tide", "stream_create"),
 }
 

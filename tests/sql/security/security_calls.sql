@@ -237,9 +237,10 @@ select tide.stream_keep_change('streams.public.totals', '{}', 'full', 'rows', nu
 set session characteristics as transaction isolation level repeatable read
 select tide.stream_refresh('streams.public.totals')
 set session characteristics as transaction isolation level read committed
+select tide.wait_for_stream_table('public.totals', '5 s')
 select tide.stream_failed('streams.public.totals', 'no')
 select tide.stream_clean()
 select tide.stream_forget()
 select tide.alter_stream_table('public.totals', tier => 'cold')
-select tide.wait_for_stream_table('public.totals')
+select tide.stream_set('public.totals', null, null, 'warm', null, null, null, null)
 select tide.drop_stream_table('public.totals')

@@ -83,7 +83,12 @@ NOT_CALLED = {
     ("tide", "table_outbox_changed"),
     ("tide", "table_routed"),
     ("tide", "create_stream_table"),  # refuses who is not the owner
+    ("tide", "create_stream_table_if_not_exists"),
+    ("tide", "create_or_replace_stream_table"),
     ("tide", "stream_create"),
+    ("tide", "stream_create_if"),
+    ("tide", "stream_requery"),
+    ("tide", "stream_require_owner"),
 }
 
 

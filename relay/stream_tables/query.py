@@ -148,10 +148,15 @@ def _accept(node: exp.Expr, described: Described) -> None:
         raise Unsupported("it has a FULL JOIN")
     elif isinstance(node, exp.Star) and not isinstance(node.parent, exp.Count):
         raise Unsupported("it reads whole rows")
-    elif isinstance(node, exp.Anonymous) and node.name not in described.functions and node.name.lower() not in KEYWORDS:
+    elif isinstance(node, exp.Anonymous) and node.name not in described.functions and not _is_keyword(node):
         raise Unsupported(f"{node.name}() is not understood yet")
     elif isinstance(node, exp.Column) and node.args.get("db"):
         raise Unsupported("a column names its schema")
+
+
+def _is_keyword(call: exp.Anonymous) -> bool:
+    """NOT IN of a list is <> ALL of an array; of a subquery it is something else."""
+    return call.name.lower() in KEYWORDS or (call.name.lower() == "all" and call.find(*QUERIES) is None)
 
 
 def _accept_from(select: exp.Select) -> None:

@@ -84,7 +84,14 @@ NOT_CALLED = {
     ("tide", "table_routed"),
     ("tide", "create_stream_table"),  # refuses who is not the owner
     ("pgtrickle", "create_stream_table"),
+    ("pgtrickle", "create_stream_table_if_not_exists"),
+    ("pgtrickle", "create_or_replace_stream_table"),
+    ("tide", "create_stream_table_if_not_exists"),
+    ("tide", "create_or_replace_stream_table"),
     ("tide", "stream_create"),
+    ("tide", "stream_create_if"),
+    ("tide", "stream_requery"),
+    ("tide", "stream_require_owner"),
 }
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from relay.local.own_folder import MARKER
 from relay.local.servers import EmbeddedRedis
-from tests.cli.command import environment, run, start
+from tests.cli.command import environment, invoke, run, start
 from tests.paths import DATA, REACH
 from tests.services.nats import NatsServer
 from tests.services.postgres import Database
@@ -55,8 +55,9 @@ class Up:
 
     @property
     def status(self) -> Any:
-        done = self.verb("status", "--json")
-        return {pipeline["name"]: pipeline for pipeline in json.loads(done.stdout)} if done.returncode == 0 else None
+        """Asked in this process, because it is asked again and again, and each start of a command takes a second."""
+        done = invoke("status", "--json", url=self.url)
+        return {pipeline["name"]: pipeline for pipeline in json.loads(done.stdout)} if done.exit_code == 0 else None
 
     @property
     def url(self) -> str:

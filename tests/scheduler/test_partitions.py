@@ -8,7 +8,7 @@ from relay.settings import Settings
 from scheduler import partitions as partitions_module
 from scheduler.partitions import Partitions
 from scheduler.session import Session
-from tests.sql.support import make_outbox, publish_many
+from tests.sql.support import publish_many
 from tests.waiting import wait_until
 
 NAMES = [f"o{number}" for number in range(7)]
@@ -34,7 +34,7 @@ class Counted(Session):
 def db(database):
     with database.connect() as connection:
         for name in NAMES:
-            make_outbox(connection, name, partition_size=1000)
+            connection.execute("select tide.outbox_create(%s, partition_size => 1000)", [name])
         yield connection
 
 

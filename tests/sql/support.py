@@ -68,26 +68,15 @@ def make_pipeline(database: Database, name: str = "p", outbox: str = "orders", *
 
 
 def make_outbox(connection: "psycopg.Connection[Any]", name: str = "orders", **options: object) -> int:
-    """An outbox, made where it is missing; its number. With a partition size it has two partitions, as one in use."""
+    """An outbox, made where it is missing; its number."""
     named = ["%s", *(f"{option} => %s" for option in options)]
     connection.execute(
         f"select tide.outbox_create_if_not_exists({', '.join(named)})",  # type: ignore[arg-type]
         [name, *options.values()],
     )
-    if "partition_size" in options:
-        make_second_partition(connection, name)
     row = connection.execute("select outbox_id from tide.outbox where name = %s", [name]).fetchone()
     assert row
     return int(row[0])
-
-
-def make_second_partition(connection: "psycopg.Connection[Any]", outbox: str) -> None:
-    """What schedulers make of an outbox, or of a queue of jobs, once a quarter of the first partition is used."""
-    connection.execute(
-        "select tide.attach_partition(o, o.partition_size) from tide.outbox o"
-        " where o.name = %s and o.partitions_end = o.partition_size",
-        [outbox],
-    )
 
 
 def begin(connection: Connection, pipeline: str = "p", number: int = 1, epoch: int = 0) -> FencedSession:

@@ -78,7 +78,7 @@ end $$;
 
 -- The row of an outbox, its sequence and its tables. Those are made apart, with all their partitions, and attached last:
 -- CREATE ... PARTITION OF would have their parent, and so the publishers of other outboxes, wait until the caller commits.
--- One range is enough until it is used: see tide.outbox_end_needed. PostgreSQL reads all of pg_constraint for each partition.
+-- To make a partition costs less than to make a table and attach it. For each, PostgreSQL reads all of pg_constraint.
 create or replace function tide.outbox_make(
     name text, kind text, retention_hours int, max_payload_bytes int, partition_size bigint
 ) returns tide.outbox
@@ -89,7 +89,7 @@ declare
 begin
     insert into tide.outbox (name, kind, retention_hours, max_payload_bytes, partition_size, partitions_end, ids)
     values (name, kind, coalesce(retention_hours, tide.setting_number('outbox_retention_hours')), max_payload_bytes, partition_size,
-            partition_size, 0::regclass)
+            2 * partition_size, 0::regclass)
     returning * into box;
     execute format('create sequence tide.%I cache 1', box.log || '_ids');
     update tide.outbox o set ids = format('tide.%I', o.log || '_ids')::regclass where o.outbox_id = box.outbox_id returning * into box;
@@ -97,7 +97,10 @@ begin
         execute format('create table tide.%I (like tide.%I including defaults including constraints including indexes) partition by range (id)',
                        log, tide.log_root(log));
         execute format('create table tide.%I partition of tide.%I default', log || '_rest', log);
-        execute format('create table tide.%I partition of tide.%I for values from (0) to (%s)', log || '_0', log, box.partition_size);
+        for n in 0 .. 1 loop
+            execute format('create table tide.%I partition of tide.%I for values from (%s) to (%s)',
+                           log || '_' || n * box.partition_size, log, n * box.partition_size, (n + 1) * box.partition_size);
+        end loop;
     end loop;
     perform tide.outbox_make_parents(box);
     foreach log in array tide.outbox_logs(box) loop

@@ -10,19 +10,11 @@ begin atomic
      where i.inhparent = (select format('tide.%I', o.log)::regclass from tide.outbox o where o.outbox_id = outbox_upper.outbox_id);
 end;
 
--- Beyond this id there has to be a range still. A new outbox has one range, which is enough until a quarter of it is used: most
--- outboxes of thousands never use more.
-create or replace function tide.outbox_end_needed(box tide.outbox) returns bigint
-language sql stable security definer set search_path = pg_catalog, pg_temp
-begin atomic
-    select l.id + case when l.id < box.partition_size / 4 then box.partition_size / 2 else box.partition_size end
-      from tide.outbox_last_id(box.outbox_id) l (id);
-end;
-
 create or replace function tide.outbox_needs_partition(outbox_id int) returns boolean
 language sql stable security definer set search_path = pg_catalog, pg_temp
 begin atomic
-    select o.partitions_end <= tide.outbox_end_needed(o) from tide.outbox o where o.outbox_id = outbox_needs_partition.outbox_id;
+    select o.partitions_end <= tide.outbox_last_id(o.outbox_id) + o.partition_size
+      from tide.outbox o where o.outbox_id = outbox_needs_partition.outbox_id;
 end;
 
 -- The tables of an outbox whose partitions come and go together: its log, and for jobs their attempts, of the same ids.
@@ -57,8 +49,7 @@ begin
     update tide.outbox o set partitions_end = tide.outbox_upper(o.outbox_id) where o.outbox_id = box.outbox_id;
 end $$;
 
--- Makes sure that at least one whole unused partition lies above the highest id, once a quarter of the first one is used. The
--- scheduler calls it on a timer.
+-- Makes sure that at least one whole unused partition lies above the highest id. The scheduler calls it on a timer.
 -- Ids beyond the last partition fall into the default partition, so that publishing never depends on it.
 -- Returns the number of partitions made. Stops after lock_timeout, or when publishers are faster: it is called again
 -- soon.
@@ -81,12 +72,12 @@ declare
 begin
     -- By the catalogs: whatever someone did to the partitions by hand, this makes up for it.
     upper := tide.outbox_upper(box.outbox_id);
-    if upper = box.partitions_end and upper > tide.outbox_end_needed(box) then
+    if upper = box.partitions_end and upper > tide.outbox_last_id(box.outbox_id) + box.partition_size then
         return 0;
     end if;
     perform from tide.outbox o where o.outbox_id = box.outbox_id for no key update;
     upper := tide.outbox_upper(box.outbox_id);
-    if upper > tide.outbox_end_needed(box) then
+    if upper > tide.outbox_last_id(box.outbox_id) + box.partition_size then
         update tide.outbox o set partitions_end = upper where o.outbox_id = box.outbox_id and o.partitions_end <> upper;
         return 0;
     end if;

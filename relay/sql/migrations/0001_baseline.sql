@@ -1040,7 +1040,7 @@ select p.kind, 'function', unnest(p.names)
         'grant_admin', 'grant_operator', 'grant_reader', 'grant_publisher', 'grant_consumer', 'grant_relay', 'grant_api',
         'grant_inbox_writer', 'grant_job_publisher', 'grant_job_worker', 'grant_rights', 'apply_permissions', 'kinds_of', 'may_publish', 'guard_publishing', 'new_outbox_guarded',
         'require_role', 'inbox_rights', 'find_outbox', 'find_pipeline', 'find_setting', 'lock_class', 'attach_partition', 'outbox_keep_partitions', 'see_partitions',
-        'outbox_upper', 'outbox_end_needed', 'job_highest_id', 'outbox_set_enabled', 'outbox_mark', 'outbox_mark_again', 'outbox_measure', 'far_too_large', 'outbox_asleep', 'outbox_refuse', 'refuse_pipeline',
+        'outbox_upper', 'job_highest_id', 'outbox_set_enabled', 'outbox_mark', 'outbox_mark_again', 'outbox_measure', 'far_too_large', 'outbox_asleep', 'outbox_refuse', 'refuse_pipeline',
         'relay_set_enabled', 'inbox_notify', 'keep_direction', 'redelivery_floor', 'redelivery_wake', 'forget_requests',
         'end_replays', 'caller', 'refuse_dead_letter', 'direction_of', 'replay_range', 'pipeline_described', 'keep_history',
         'check_consumer_name', 'check_isolation', 'check_seconds', 'consumer_alive_since', 'consumer_group_lock',

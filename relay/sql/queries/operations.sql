@@ -379,7 +379,7 @@ select current_setting('server_version_num')::int as version_number, current_set
 select o.name
   from tide.outbox o
   join tide.outbox_last_ids(%(outbox_ids)s::int[]) e on e.outbox_id = o.outbox_id
- where o.partitions_end <= e.last_id + o.partition_size and e.last_id >= o.partition_size / 4
+ where o.partitions_end <= e.last_id + o.partition_size
  order by o.name
 
 -- name: doctor_holds

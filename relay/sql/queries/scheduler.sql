@@ -328,8 +328,7 @@ with page as materialized (
       from tide.outbox o where o.outbox_id > %(after_id)s order by o.outbox_id limit %(max_outboxes)s
 )
 select max(p.outbox_id) as last_id, count(*) as outboxes,
-       coalesce(array_agg(p.name) filter (
-           where p.partitions_end <= e.last_id + p.partition_size and e.last_id >= p.partition_size / 4), '{}') as needing
+       coalesce(array_agg(p.name) filter (where p.partitions_end <= e.last_id + p.partition_size), '{}') as needing
   from page p
   join tide.outbox_last_ids(array(select outbox_id from page)) e on e.outbox_id = p.outbox_id
 
@@ -338,7 +337,7 @@ select max(p.outbox_id) as last_id, count(*) as outboxes,
 select o.name
   from tide.outbox o
   join tide.outbox_last_ids(array(select outbox_id from tide.outbox where name = any(%(names)s))) e on e.outbox_id = o.outbox_id
- where o.partitions_end <= e.last_id + o.partition_size and e.last_id >= o.partition_size / 4
+ where o.partitions_end <= e.last_id + o.partition_size
 
 -- name: outbox_extend
 -- Makes the next partitions of an outbox, if it is there still.

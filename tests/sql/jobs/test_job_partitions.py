@@ -8,7 +8,6 @@ import pytest
 
 from tests.services.postgres import Database
 from tests.sql.jobs.jobs import Session, enqueue, one
-from tests.sql.support import make_second_partition
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.each_postgres
@@ -20,7 +19,6 @@ SIZE = 1000
 def session(database: Database) -> Iterator[Session]:
     with database.connect() as session:
         session.execute("select tide.job_queue_create('mail', partition_size => %s)", [SIZE])
-        make_second_partition(session, "jobs/mail")
         session.execute("select setval((select ids from tide.outbox), 1200)")
         yield session
 

@@ -9,7 +9,6 @@ from psycopg.types.json import Jsonb
 
 from tests.services.postgres import Database
 from tests.sql.jobs.jobs import Session, Worker, enqueue, one
-from tests.sql.support import make_second_partition
 
 pytestmark = pytest.mark.each_postgres
 
@@ -20,7 +19,6 @@ SIZE = 1000
 def session(database: Database) -> Any:
     with database.connect() as session:
         session.execute("select tide.job_queue_create('mail', partition_size => %s)", [SIZE])
-        make_second_partition(session, "jobs/mail")
         yield session
 
 

@@ -214,7 +214,7 @@ def test_status_of_an_outbox_that_nobody_reads(db):
         "last_id": 0,
         "horizon": 0,
         "open_publishers": 0,
-        "partitions": 2,
+        "partitions": 3,
         "consumer_groups": 0,
         "slowest_group": None,
         "lag": None,

@@ -51,6 +51,13 @@ def rows(connection):
     return {name.removeprefix("tide.message_1_"): number for name, number in found}
 
 
+def test_a_new_outbox_has_two_partitions_and_the_default_and_wants_no_more(db):
+    parts = db.execute("select relid::text from pg_partition_tree('tide.message') where isleaf order by 1").fetchall()
+    assert parts == [("tide.message_1_0",), ("tide.message_1_1000",), ("tide.message_1_rest",)]
+    assert wanting(db) == []
+    assert extend(db) == 0
+
+
 def test_the_next_partition_is_made_while_a_whole_one_is_unused(db):
     publish_many(db, SIZE - 1)
     assert wanting(db) == []
@@ -270,7 +277,7 @@ def test_where_the_partitions_end_is_remembered_whatever_makes_them(db):
 
 def test_extending_makes_up_for_partitions_that_were_dropped_by_hand(db):
     db.execute("drop table tide.message_1_1000")
-    publish_many(db, SIZE // 4)
+    publish_many(db, 10)
     assert wanting(db) == [], "no one looks into the catalogs on a timer"
     assert extend(db) == 1
     db.execute("update tide.outbox set partitions_end = 99000")

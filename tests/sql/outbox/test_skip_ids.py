@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from tests.services.postgres import Database
-from tests.sql.support import Follower, horizon, make_outbox, make_pipeline, publish, publish_many, reader_of, refused
+from tests.sql.support import Follower, horizon, make_pipeline, publish, publish_many, reader_of, refused
 from tests.waiting import wait_until
 
 Db = psycopg.Connection[Any]
@@ -100,7 +100,7 @@ def test_where_a_partition_must_be_made_nobody_may_have_the_others_open(db: Db, 
 def test_no_skip_leaves_an_open_publisher_so_far_behind_that_its_mark_means_something_else(
     db: Db, database: Database
 ) -> None:
-    make_outbox(db, "clicks", partition_size=1_000_000_000)
+    db.execute("select tide.outbox_create('clicks', partition_size => 1000000000)")
     with database.connect() as slow, slow.transaction():
         publish(slow, "clicks")
         skip(db, 1_000_000_000, "clicks")

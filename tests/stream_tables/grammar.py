@@ -98,7 +98,7 @@ class Queries:
                 *calls,
                 *calls,
                 f"count(distinct {expression})",
-                f"string_agg({expression}::text, ',' order by {expression})",
+                f"string_agg({expression}::text, ',' order by {expression}::text)",
             ]
         )
         if self.random.random() < 0.2 and "coalesce" not in call:

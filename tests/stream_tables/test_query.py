@@ -5,8 +5,7 @@ import pytest
 from relay.stream_tables import Unsupported
 from relay.stream_tables.dialect import parse, write
 from relay.stream_tables.query import guard
-from tests.stream_tables.oracle import Oracle, describe, reader
-from tests.stream_tables.tables import TABLES
+from tests.stream_tables.oracle import describe, reader
 
 REFUSED = {
     "select id from people order by id limit 3": "it has LIMIT or OFFSET",
@@ -49,16 +48,10 @@ MISREAD = [
 
 
 @pytest.fixture(scope="module")
-def oracle(_postgres_servers):
-    server = _postgres_servers(18)
-    server.start()
-    database = server.take_database()
-    with database.connect() as connection:
-        connection.execute(TABLES)
-        connection.execute("create table hidden (secret text); alter table hidden enable row level security")
-        connection.execute("create table documents (doc json)")
-        yield Oracle(connection)
-    server.give_back_database(database)
+def oracle(oracle):
+    oracle.connection.execute("create table hidden (secret text); alter table hidden enable row level security")
+    oracle.connection.execute("create table documents (doc json)")
+    return oracle
 
 
 @pytest.mark.parametrize("query", REFUSED)

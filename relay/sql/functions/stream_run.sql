@@ -41,9 +41,12 @@ declare
 begin
     if line.always_reason is not null or tide.stream_path_reason(source::regclass) is not null then
         -- Functions that the query calls look names up as the session did that created it. Nothing of ours is looked up so.
-        perform set_config(s.key, s.value, true) from jsonb_each_text(line.settings) s;
-        execute format('create temporary table tide_full_%1$s on commit drop as select * from tide_stream.q_%1$s', line.stream_id);
+        before := format('create temporary table tide_full_%1$s on commit drop as select * from tide_stream.q_%1$s', line.stream_id);
+        perform set_config(s.key, s.value, true) from jsonb_each_text(line.settings - 'search_path') s;
+        perform set_config('search_path', line.settings ->> 'search_path', true);
+        execute before;
         perform pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
+        before := null;
         source := format('pg_temp.tide_full_%s', line.stream_id);
     elsif plan.kind = 'state' then
         before := tide.stream_state_text(line.stream_id, plan, null);

@@ -172,3 +172,14 @@ def test_functions_of_others_that_come_first_are_not_called_by_a_refresh(connect
     connection.execute("insert into words values (1, 'four')")
     refresh(connection, "lengths")
     assert connection.execute("select n, to_regclass('traces') is null from lengths").fetchone() == (4, True)
+
+
+def test_nor_are_they_while_a_query_runs_by_the_search_path_of_its_creation(connection):
+    connection.execute("""
+        set search_path = public, pg_catalog;
+        create function format(text, int) returns text language plpgsql immutable as
+        $$ begin perform public.ran(); return 'select 1'; end $$
+    """)
+    create(connection, "times", "select order_id, now() as at from orders")
+    refresh(connection, "times")
+    assert connection.execute("select count(*), to_regclass('traces') is null from times").fetchone() == (4, True)

@@ -2,6 +2,11 @@
 changes in its result.
 
 Nothing here reads or writes a table. What is not proven is `Unsupported`, and computed as a whole.
+
+`plan` is the interface. A text becomes a tree of known nodes (`query`, by `dialect`) in which everything has a name of
+its own (`names`); `shape` and `joins` say what it is made of, `classes` and `keys` what its tables have in common, by
+what its rows are unique, `forms`, `types` and `steady` what equality does not say. `delta` makes the trees of a change,
+`state` those of groups; `strategies` chooses among them, and `analysis` puts the plan together.
 """
 
 from relay.stream_tables.analysis import analyse

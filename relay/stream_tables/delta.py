@@ -4,7 +4,7 @@ A table that changed is there in two forms: as it is now, and as its net delta, 
 what is now, less the delta.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from functools import reduce
 from itertools import combinations
 
@@ -24,7 +24,6 @@ from relay.stream_tables.trees import (
     named,
     number,
     our_table,
-    queries_in,
     under,
     union_all,
     where,
@@ -130,9 +129,9 @@ def _repeated(source: Source, columns: list[exp.Column], *, sign: int) -> exp.Se
     weight = column(WEIGHT, TABLE)
     times: exp.Expr = weight if sign > 0 else exp.Neg(this=weight)
     series = call("generate_series", number(1), times)
-    numbers = exp.Table(this=series, alias=exp.TableAlias(this=identifier("g"), columns=[identifier("g")]))
+    numbers = exp.Lateral(this=series, alias=exp.TableAlias(this=identifier("g"), columns=[identifier("g")]))
     rows = exp.Select(expressions=[each.copy() for each in columns]).from_(our_table(f"d_{source.oid}", TABLE))
-    return rows.join(exp.Lateral(this=numbers.this, alias=numbers.args["alias"]), join_type="cross", copy=False)
+    return rows.join(numbers, join_type="cross", copy=False)
 
 
 def _read(source: Source) -> exp.Select:
@@ -165,13 +164,9 @@ def _weights(select: exp.Select, deltas: set[str]) -> Iterator[exp.Column]:
         alias = item.alias_or_name
         if alias in deltas:
             yield column(WEIGHT, alias)
-        elif isinstance(item, exp.Subquery) and any(table.alias in deltas for table in _tables_in_from(item.this)):
+        elif isinstance(item, exp.Subquery) and any(table.alias in deltas for table in item.this.find_all(exp.Table)):
             weighted(item.this, _weigh(item.this, deltas))
             yield column(WEIGHT, alias)
-
-
-def _tables_in_from(query: exp.Expr) -> Iterable[exp.Table]:
-    return query.find_all(exp.Table)
 
 
 def _local(shape: Shape, instance: Instance) -> list[exp.Expr]:
@@ -183,9 +178,4 @@ def _local(shape: Shape, instance: Instance) -> list[exp.Expr]:
 
 def _is_local(condition: exp.Expr, alias: str) -> bool:
     columns = list(condition.find_all(exp.Column))
-    return (
-        not queries_in(condition)
-        and not condition.find(*QUERIES)
-        and bool(columns)
-        and all(each.table == alias for each in columns)
-    )
+    return bool(columns) and all(each.table == alias for each in columns) and not condition.find(*QUERIES)

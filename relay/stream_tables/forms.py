@@ -23,7 +23,7 @@ def shows_form(node: exp.Expr, top: exp.Select, *, numeric: bool) -> bool:
     """Whether two equal values in this place can yield results that are not equal. `numeric`: the value is a number
     without floating point, whose sums, differences and products are equal if the numbers are."""
     parent = node.parent
-    if parent is None:
+    if parent is None or isinstance(parent, exp.Exists):
         return False
     if isinstance(parent, COMPARISONS + BY_EQUALITY):
         return False

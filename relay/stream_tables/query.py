@@ -70,7 +70,7 @@ def guard(tree: exp.Expr, text: str, read: Reader) -> None:
 
 
 def arms(query: exp.Query) -> list[exp.Select]:
-    """The SELECTs that UNION ALL joins, or the one that it is. Raises Unsupported."""
+    """What UNION ALL joins, or the one SELECT that it is. Raises Unsupported."""
     if isinstance(query, exp.Select):
         return [query]
     if isinstance(query, exp.Subquery) and isinstance(query.this, QUERIES):

@@ -8,9 +8,10 @@ from collections.abc import Iterator
 
 from sqlglot import exp
 
+from relay.stream_tables.forms import shows_form
 from relay.stream_tables.shape import Shape, has_windows
 from relay.stream_tables.trees import QUERIES, bare, distinct_on, items, own
-from relay.stream_tables.types import base
+from relay.stream_tables.types import base, one_form
 
 ORDERLESS = {"bool_and", "bool_or", "every", "bit_and", "bit_or"}
 """Aggregates to which it is all the same in which order the rows come."""
@@ -35,7 +36,8 @@ def _has_one_answer(shape: Shape, query: exp.Expr) -> bool:
     chooses = cuts or bool(distinct_on(query)) or (isinstance(query.parent, exp.Anonymous) and not cuts)
     if chooses and not _is_total(shape, query, ordered):
         return False
-    return not has_windows(query) and all(_is_steady(shape, query, each) for each in shape.aggregates(query))
+    steady = all(_is_steady(shape, query, each) for each in shape.aggregates(query))
+    return steady and not has_windows(query) and not _shows_choice(shape, query)
 
 
 def _is_steady(shape: Shape, select: exp.Select, aggregate: exp.Expr) -> bool:
@@ -61,6 +63,35 @@ def _sorted_by(order: exp.Expr) -> Iterator[exp.Column]:
         value = bare(each.this)
         if isinstance(value, exp.Column):
             yield value
+
+
+def _shows_choice(shape: Shape, select: exp.Select) -> bool:
+    """Whether it takes one of several equal values, such as 1.5 and 1.50, and the query shows which."""
+    if not shape.is_grouped(select) and distinct_on(select) is None:
+        return False
+    for output in select.expressions:
+        places = [shape.origin(node) for node in own(output) if isinstance(node, exp.Column)]
+        kinds = [shape.column(place) for place in places if place and not one_form(shape.column(place))]
+        numeric = all(base(kind.type) == "numeric" for kind in kinds)
+        if kinds and any(shows_form(use, shape.select, numeric=numeric) for use in _uses(shape, select, output)):
+            return True
+    return False
+
+
+def _uses(shape: Shape, select: exp.Select, output: exp.Expr) -> Iterator[exp.Expr]:
+    """Where an output of a subquery is read, through further subqueries too."""
+    holder = select.parent
+    if not isinstance(holder, exp.Subquery) or not holder.alias:
+        yield holder if isinstance(holder, exp.Subquery) else select
+        return
+    for column in shape.select.find_all(exp.Column):
+        if (column.table, column.name) != (holder.alias, output.alias):
+            continue
+        further = column.find_ancestor(exp.Select)
+        if isinstance(column.parent, exp.Alias) and further is not None and further is not shape.select:
+            yield from _uses(shape, further, column.parent)
+        else:
+            yield column
 
 
 def _is_exact(shape: Shape, value: exp.Expr) -> bool:

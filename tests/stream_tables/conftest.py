@@ -29,5 +29,5 @@ def oracle(_postgres_servers):
 def changes(oracle):
     """Random changes of the tables, which have rows already. STREAM_SEED chooses them."""
     made = Changes(oracle.connection, SEED)
-    made.make(80)
+    made.fill()
     return made

@@ -483,3 +483,30 @@ select p.id, array(select s.note::text from sales s where s.person_id = p.id) as
 
 select id, team from people where score > 5 union all select id, team from sales order by 1, 2
 --> rows, rows may repeat: linear
+
+select p.id, q.m from people p join (select item, max(price) as m from prices group by item) q on q.item = p.city
+--> rows, by id: people linear, prices full, people+prices full; by form of price
+
+select p.id, q.m::text as m from people p join (select item, max(price) as m from prices group by item) q
+  on q.item = p.city
+--> full: it has a subquery with more than one right answer, such as LIMIT without a total order
+
+select p.id, (select max(r.price) from prices r where r.item = p.city)::text as m from people p
+--> full: it has a subquery with more than one right answer, such as LIMIT without a total order
+
+select p.id from people p where 2 < (select max(r.price) from prices r where r.item = p.city)
+--> rows, by id: people linear, prices full, people+prices full; by form of price
+
+-- What an outer join compares says nothing of the side that is kept.
+
+select p.id, p.team, s.id as sale, v.pages from people p cross join sales s
+  left join visits v on v.team = p.team and v.team = s.team
+--> rows, rows may repeat: people linear, sales linear, visits keyed, people+sales linear, people+visits keyed, sales+visits two states, people+sales+visits full; index on team
+
+select p.id, p.team, s.id as sale, v.pages from people p cross join sales s
+  left join visits v on v.pages = s.team and p.team = s.team
+--> rows, rows may repeat: people linear, sales linear, visits two states, people+sales linear, people+visits full, sales+visits two states, people+sales+visits full
+
+select p.team, s.team as other, t.tag from people p join sales s on s.person_id = p.id
+  left join tags t on p.team = s.team and t.person_id = p.id
+--> rows, rows may repeat: people linear, sales linear, tags two states, people+sales linear, people+tags two states, sales+tags two states, people+sales+tags two states

@@ -32,16 +32,26 @@ class Changes:
     def __init__(self, connection: Connection, seed: int) -> None:
         self._connection = connection
         self.random = random.Random(seed)
-        self._kinds: list[Callable[[], None]] = [
-            self._put_person, self._put_person, self._put_person, self._drop_person, self._move_people,
-            self._renumber_person, self._put_sale, self._put_sale, self._drop_sales, self._raise_sales,
-            self._rename_notes, self._add_visits, self._drop_visit, self._put_reading, self._move_readings,
-            self._put_price, self._reform_price, self._drop_price, self._put_tag, self._drop_tags,
-        ]  # fmt: skip
+        self._kinds: list[list[Callable[[], None]]] = [
+            [self._put_person, self._put_person, self._drop_person, self._move_people, self._renumber_person],
+            [self._put_sale, self._put_sale, self._drop_sales, self._raise_sales, self._rename_notes],
+            [self._add_visits, self._drop_visit],
+            [self._put_reading, self._move_readings],
+            [self._put_price, self._reform_price, self._drop_price],
+            [self._put_tag, self._put_tag, self._drop_tags],
+        ]
 
     def make(self, number: int) -> None:
+        """So many changes, of one table, of two, or of any."""
+        tables = self.random.sample(self._kinds, self.random.choice([1, 1, 2, 2, len(self._kinds)]))
         for _ in range(number):
-            self.random.choice(self._kinds)()
+            self.random.choice(self.random.choice(tables))()
+
+    def fill(self) -> None:
+        """Rows in every table."""
+        for _ in range(15):
+            for kinds in self._kinds:
+                kinds[0]()
 
     def _run(self, statement: str, *values: object) -> None:
         self._connection.execute(statement, values)  # type: ignore[arg-type]
@@ -50,7 +60,7 @@ class Changes:
         return self.random.randrange(12)
 
     def _team(self) -> int | None:
-        return self.random.choice([None, 0, 1, 2, 3, 4])
+        return self.random.choice([None, None, 0, 1, 2, 3, 4])
 
     def _put_person(self) -> None:
         score = self.random.randrange(10)

@@ -3,6 +3,7 @@
 import json
 import random
 
+import psycopg
 import pytest
 
 from tests.cli.command import invoke
@@ -157,7 +158,7 @@ def test_a_worker_that_is_killed_while_it_follows_changes_leaves_nothing_half_do
     pipelines.run("insert into orders values (1, 1)")
     pipelines.run("""
         create function slow(n int) returns int language plpgsql immutable set search_path = pg_catalog as
-        $$ begin if n = 7 then perform pg_sleep(1); end if; return n; end $$
+        $$ begin if n = 7 then perform pg_advisory_xact_lock(7); end if; return n; end $$
     """)
     fleet.scheduler()
     workers = fleet.workers()
@@ -168,11 +169,13 @@ def test_a_worker_that_is_killed_while_it_follows_changes_leaves_nothing_half_do
     )
     wait_until(lambda: pipelines.run("select count(*) from found") == [(1,)], 20, "it is filled")
     assert pipelines.run("select effective_mode from tide.stream_tables()") == [("DIFFERENTIAL",)]
-    pipelines.run("insert into orders select n, 7 from generate_series(2, 3) n")
-    running = "select count(*) from pg_stat_activity where wait_event = 'PgSleep'"
-    wait_until(lambda: pipelines.run(running) == [(1,)], 20, "a refresh is under way")
-    workers.kill()
-    pipelines.run("update orders set amount = 5 where order_id = 1")
+    with psycopg.connect(pipelines.url) as holder:
+        holder.execute("select pg_advisory_lock(7)")
+        pipelines.run("insert into orders select n, 7 from generate_series(2, 3) n")
+        waiting = "select count(*) from pg_locks where locktype = 'advisory' and objid = 7 and not granted"
+        wait_until(lambda: pipelines.run(waiting) == [(1,)], 20, "a refresh is under way")
+        workers.kill()
+        pipelines.run("update orders set amount = 5 where order_id = 1")
     assert pipelines.run("select * from found") == [(1, 1)]
     workers.start()
     wait_until(lambda: pipelines.run("select count(*) from found where amount in (5, 7)") == [(3,)], 40, "all is there")

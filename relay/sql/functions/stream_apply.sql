@@ -66,8 +66,9 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
                     where __xid >= pg_snapshot_xmin(%L) and not pg_visible_in_snapshot(__xid, %L) %s having sum(__w) <> 0',
                   string_agg(case when c.comparable then format('%I,', c.name) else format('(array_agg(%1$I))[1] as %1$I,', c.name) end, ' ' order by c.place),
                   source, frontier, frontier,
-                  'group by ' || concat_ws(', ', string_agg(format('%I', c.name), ', ' order by c.place) filter (where c.comparable),
-                                                 'record_send(row(' || string_agg(format('%I', c.name), ', ' order by c.place) filter (where not c.plain) || '))'))
+                  'group by ' || coalesce(nullif(concat_ws(', ',
+                      string_agg(format('%I', c.name), ', ' order by c.place) filter (where c.comparable),
+                      'record_send(row(' || string_agg(format('%I', c.name), ', ' order by c.place) filter (where not c.plain) || '))'), ''), '()'))
       from (select b.place, b.name,
                    t.typname in ('int2', 'int4', 'int8', 'oid', 'bool', 'uuid', 'date', 'time', 'timestamp', 'timestamptz', 'bytea', 'name')
                    or t.typtype = 'e' or t.typname in ('text', 'varchar') and coalesce(l.collisdeterministic, true)

@@ -1,16 +1,22 @@
 -- Running what a refresh is: by changes, or as a whole.
 
 -- Has a statement of ours run as a refresh: with the settings of the creation, and as the one that may write the table.
+--
+-- A cursor reads and plans it by our search_path, and runs it by that of the creation: triggers of the table look names up by it.
 create or replace function tide.stream_run(line tide.stream, statement text) returns tide.stream_done
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
+    run  refcursor;
     done tide.stream_done;
 begin
     perform set_config('tide.refreshing', line.relation::oid::text, true);
     perform set_config(s.key, s.value, true) from jsonb_each_text(line.settings - 'search_path') s;
     perform set_config('search_path', 'pg_catalog, tide_stream, pg_temp', true);
-    execute statement into done;
-    perform set_config('search_path', 'pg_catalog, pg_temp', true);
+    open run for execute statement;
+    perform set_config('search_path', line.settings ->> 'search_path', true);
+    fetch run into done;
+    close run;
+    perform pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
     perform set_config('tide.refreshing', '', true);
     return done;
 end $$;

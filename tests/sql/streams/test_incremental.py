@@ -5,7 +5,7 @@ import random
 import psycopg
 import pytest
 
-from tests.sql.streams.plans import FIRST, JOINED, LEFT, PLANS, SUMS, TABLES, TOTAL, Ids, keep
+from tests.sql.streams.plans import FIRST, JOINED, LEFT, PLANS, SUMS, TABLES, TOTAL, Ids, change, keep
 from tests.sql.streams.streams import behind, create, refresh
 
 
@@ -119,12 +119,30 @@ def test_changes_that_come_to_nothing_are_no_refresh(connection):
     assert behind(connection, "found") is None
 
 
-def test_triggers_of_the_table_see_updates_as_updates(connection):
+def test_a_table_of_which_only_the_number_of_rows_is_read(connection):
+    connection.execute("create table ticks (at timestamptz)")
+    create(connection, "found", "select count(*) as n from ticks")
+    [(source, number)] = connection.execute("select 'ticks'::regclass::oid, stream_id from tide.stream").fetchall()
+    linear = change(
+        [source], "linear", "state", f'select coalesce(sum("__w"), 0)::bigint as n from tide_stream.d_{source}'
+    )
+    whole = "select count(*) as n from public.ticks"
+    plan = {"version": 1, "kind": "state", "key": [], "groups": 0, "fields": [], "whole": whole, "changes": [linear]}
+    keep(connection, "found", {**plan, "out": f"select n from tide_stream.s_{number}", "indexes": []})
+    refresh(connection, "found")
+    connection.execute("insert into ticks select now() from generate_series(1, 3)")
+    refresh(connection, "found")
+    connection.execute("update ticks set at = now()")
+    assert refresh(connection, "found")[0] == "NO_DATA"
+    assert connection.execute("select n from found").fetchone() == (3,)
+
+
+def test_triggers_of_the_table_see_updates_as_updates_and_their_own_names(connection):
     planned(connection, SUMS)
     connection.execute("""
         create table seen (what text, region text);
         create function see() returns trigger language plpgsql as
-        'begin insert into public.seen values (tg_op, new.region); return null; end';
+        'begin insert into seen values (tg_op, new.region); return null; end';
         create trigger see after insert or update or delete on found for each row execute function see();
     """)
     connection.execute("insert into orders values (9, 'north', 1), (10, 'west', 1)")

@@ -155,13 +155,14 @@ def test_what_the_query_does_is_kept_and_run(connection, ids):
     )
 
 
-def test_functions_of_others_that_fit_better_are_not_called_by_a_refresh(connection, ids):
-    """Who may create in public can make a function that fits the types of a statement better than PostgreSQL's own."""
+def test_functions_of_others_that_come_first_are_not_called_by_a_refresh(connection, ids):
+    """A session may look into public first: its search_path is that of the query, but not of the statements."""
     connection.execute("""
-        create function length(varchar) returns int language plpgsql immutable as
+        set search_path = public, pg_catalog;
+        create function length(text) returns int language plpgsql immutable as
         $$ begin perform public.ran(); return 1; end $$
     """)
-    connection.execute("create table words (id int primary key, word varchar)")
+    connection.execute("create table words (id int primary key, word text)")
     create(connection, "lengths", "select id, pg_catalog.length(word) as n from words")
     [(source,)] = connection.execute("select 'words'::regclass::oid").fetchall()
     text = f'select id, pg_catalog.length(word) as n, "__w" from tide_stream.d_{source}'

@@ -122,7 +122,7 @@ create or replace function tide.stream_create_if(
     name text, query text, schedule text, refresh_mode text, initialize boolean, diamond_consistency text, append_only boolean,
     pooler_compatibility_mode boolean, tier text, path text, or_replace boolean
 ) returns void
-language plpgsql set search_path = pg_catalog, pg_temp as $$
+language plpgsql set search_path = pg_catalog, pg_temp set lock_timeout = '5s' as $$
 declare
     target text;
 begin

@@ -35,7 +35,7 @@ end $$;
 
 -- Those that it reads first: what they show must be there before it can show it.
 create or replace function tide.wait_for_stream_table(name text, timeout interval default '1 minute') returns void
-language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '5s' as $$
 declare
     line       tide.stream := tide.find_stream(name);
     one        int;

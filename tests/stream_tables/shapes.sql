@@ -510,3 +510,8 @@ select p.id, p.team, s.id as sale, v.pages from people p cross join sales s
 select p.team, s.team as other, t.tag from people p join sales s on s.person_id = p.id
   left join tags t on p.team = s.team and t.person_id = p.id
 --> rows, rows may repeat: people linear, sales linear, tags two states, people+sales linear, people+tags two states, sales+tags two states, people+sales+tags two states
+
+-- A list that a column is not in.
+
+select p.id, p.city from people p where p.city not in ('york', 'bath')
+--> rows, by id: linear

@@ -148,6 +148,10 @@ create or replace function pgtrickle.resume_stream_table(name text) returns void
 language sql
 begin atomic select tide.resume_stream_table(name); end;
 
+create or replace function pgtrickle.wait_for_stream_table(name text, timeout interval default '1 minute') returns void
+language sql
+begin atomic select tide.wait_for_stream_table(name, timeout); end;
+
 -- Snapshots -----------------------------------------------------------------------------------------------------------
 
 create or replace function pgtrickle.snapshot_stream_table(name text, target text) returns text

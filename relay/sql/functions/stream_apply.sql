@@ -14,24 +14,11 @@ end;
 
 -- Columns of a relation whose values can be hashed: of the others no row is found by hash, but by comparing.
 create or replace function tide.stream_hashable(relation regclass, names text[]) returns text[]
-language plpgsql stable set search_path = pg_catalog, pg_temp as $$
-declare
-    col      record;
-    hashable text[] := '{}';
-begin
-    for col in select a.attname::text as name, format_type(a.atttypid, a.atttypmod) as type
-                 from unnest(names) with ordinality n (name, place) join pg_attribute a on a.attrelid = relation and a.attname = n.name
-                order by n.place
-    loop
-        begin
-            execute format('select hash_record_extended(row(null::%s), 0)', col.type);
-            hashable := hashable || col.name;
-        exception when undefined_function then
-            null;
-        end;
-    end loop;
-    return hashable;
-end $$;
+language sql stable set search_path = pg_catalog, pg_temp
+begin atomic
+    select array(select n.name from unnest(names) with ordinality n (name, place) join pg_attribute a on a.attrelid = relation and a.attname = n.name
+                  where tide.stream_type_hashable(format_type(a.atttypid, a.atttypmod)) order by n.place);
+end;
 
 create or replace function tide.stream_hash_text(relation regclass, alias text, names text[]) returns text
 language sql stable set search_path = pg_catalog, pg_temp as $$

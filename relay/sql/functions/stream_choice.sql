@@ -8,10 +8,10 @@ declare
 begin
     choice.action := case when why is null then 'NO_DATA' else 'FULL' end;
     choice.own := tide.stream_own(line.stream_id);
-    choice.planned := plan.kind is not null and plan.facts = tide.stream_facts(line.stream_id);
     if why is null then
         return choice;
     end if;
+    choice.planned := plan.kind is not null and plan.facts = tide.stream_facts(line.stream_id);
     choice.strategy := 'full';
     choice.reason := case
         when why <> 'its sources changed' then why

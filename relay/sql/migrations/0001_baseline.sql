@@ -978,7 +978,7 @@ select p.kind, 'function', unnest(p.names)
         'stream_buffer_clean', 'stream_buffer_columns', 'stream_buffer_drop', 'stream_buffer_function', 'stream_buffer_make',
         'stream_buffer_names', 'stream_capture_differs', 'stream_choose', 'stream_columns', 'stream_columns_of', 'stream_columns_read',
         'stream_counted', 'stream_dearer', 'stream_deltas_drop', 'stream_differential', 'stream_facts', 'stream_forget_plan',
-        'stream_full_checked', 'stream_full_reason', 'stream_harmless', 'stream_hash_text', 'stream_hashable', 'stream_judge',
+        'stream_full_checked', 'stream_full_reason', 'stream_harmless', 'stream_hash_text', 'stream_hashable', 'stream_type_hashable', 'stream_judge',
         'stream_judge_columns', 'stream_keep_indexes', 'stream_keep_state', 'stream_keep_statement', 'stream_kept_text', 'stream_key',
         'stream_key_names', 'stream_key_numbers', 'stream_limit_waiting', 'stream_measure', 'stream_net_text', 'stream_note',
         'stream_noted', 'stream_own', 'stream_path_reason', 'stream_reads', 'stream_require_select', 'stream_rows_of',
@@ -1075,7 +1075,8 @@ select p.kind, 'function', 'pgtrickle', unnest(p.names)
         'drop_stream_table', 'stream_options', 'snapshot_stream_table',
         'restore_from_snapshot', 'drop_snapshot']),
     ('reader', array['list_snapshots']),
-    ('operator', array['refresh_stream_table', 'resume_stream_table']),
+    ('operator', array['refresh_stream_table', 'resume_stream_table', 'wait_for_stream_table']),
+    ('reader', array['wait_for_stream_table']),
     ('group_consumer', array['poll_outbox', 'commit_offset', 'extend_lease', 'consumer_heartbeat', 'consumer_lag']),
     ('inbox_worker', array[
         'inbox_health', 'inbox_status', 'replay_inbox_messages', 'inbox_ordering_gaps', 'inbox_is_my_partition'])

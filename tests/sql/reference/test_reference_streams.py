@@ -246,7 +246,7 @@ def test_schedules_modes_and_tiers_are_those_of_the_calls(db):
         ("sensor_summary", "calculated", "DIFFERENTIAL", "hot"),
         ("client_360", "30s", "DIFFERENTIAL", "hot"),
         ("clients_now", "10s", "DIFFERENTIAL", "hot"),
-        ("live", "calculated", "AUTO", "frozen"),
+        ("live", "1s", "AUTO", "frozen"),
         ("report", "1m", "AUTO", "warm"),
         ("analytics", "5m", "AUTO", "cold"),
     ]

@@ -249,6 +249,7 @@ set session characteristics as transaction isolation level repeatable read
 select tide.stream_refresh('streams.public.totals')
 set session characteristics as transaction isolation level read committed
 select tide.wait_for_stream_table('public.totals', '5 s')
+select pgtrickle.wait_for_stream_table('public.totals', '5 s')
 select tide.pgt_status()
 select tide.refresh_history('public.totals')
 select tide.latency_percentiles('public.totals')

@@ -28,9 +28,9 @@ from tests.paths import ROOT
 
 # None of them imports prometheus_client, which decides by the environment, when it is imported, where numbers are kept.
 LIBRARIES = (
-    "asyncio", "concurrent.futures", "psycopg", "psycopg_pool", "rich.console", "rich.traceback",
-    "h11", "dramatiq.cli", "relay.backends.registry", "relay.broker.factory", "relay.broker.redis",
-    "relay.database.connection", "relay.database.migrate", "relay.drains.redelivery", "relay.inbox",
+    "asyncio", "concurrent.futures", "dramatiq.cli", "fastapi", "h11", "psycopg", "psycopg_pool", "rich.console",
+    "rich.traceback", "uvicorn", "relay.backends.registry", "relay.broker.factory", "relay.broker.redis",
+    "relay.cli.api", "relay.database.connection", "relay.database.migrate", "relay.drains.redelivery", "relay.inbox",
     "relay.jobs.registry", "relay.pipelines.jobs", "relay.process.logs", "relay.process.worker_health",
     "relay.process.worker_metrics", "relay.process.worker_presence", "relay.wire.decode",
 )  # fmt: skip
@@ -45,6 +45,10 @@ class Forked:
         self._exit_code: int | None = None
         self.pid = int(answers.readline())
 
+    def terminate(self) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, signal.SIGTERM)
+
     def poll(self) -> int | None:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.wait(0)
@@ -58,6 +62,18 @@ class Forked:
             self._exit_code = int(self._answers.readline() or ENDED_UNSEEN)
             self._answers.close()
         return self._exit_code
+
+
+def launch(
+    command: Sequence[str], environment: Mapping[str, str], output: IO[bytes], folder: Path = ROOT
+) -> "Forked | subprocess.Popen[bytes]":
+    """A program in a session of its own, forked where it can be; both its outputs go to `output`."""
+    if can_be_forked(command, environment, folder):
+        return fork(command, environment, output)
+    return subprocess.Popen(
+        command, env=environment, cwd=folder, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
+        start_new_session=True,
+    )  # fmt: skip
 
 
 def can_be_forked(command: Sequence[str], environment: Mapping[str, str], folder: Path) -> bool:
@@ -128,8 +144,15 @@ def _become(arguments: list[str], environment: dict[str, str], output: int, answ
     if program:
         os.close(output)
         os.write(answers, b"%d\n" % program)
-        _, status = os.waitpid(program, 0)
-        os.write(answers, b"%d\n" % os.waitstatus_to_exitcode(status))
+        ended = os.waitid(os.P_PID, program, os.WEXITED | os.WNOWAIT)
+        assert ended
+        code = ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
+        os.write(answers, b"%d\n" % code)
+        # As with any child, its number is its own until its exit code was read: a signal to it is no error.
+        read = select.poll()
+        read.register(answers, 0)
+        read.poll()
+        os.waitpid(program, 0)
         os._exit(0)
     os.setsid()
     for number in (1, 2):

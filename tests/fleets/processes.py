@@ -17,7 +17,7 @@ from typing import TypeVar
 
 from relay.local.server_process import free_port
 from tests.faults.audit import FOREVER_NS, Span
-from tests.fleets.forked import Forked, can_be_forked, fork
+from tests.fleets.forked import Forked, launch
 from tests.paths import REACH, ROOT
 from tests.waiting import wait_until
 
@@ -42,18 +42,7 @@ class RelayProcess:
         """Does not wait: see `wait_ready`."""
         with self.log.open("ab") as output:
             self._log_start = output.tell()
-            if can_be_forked(self._command, self._environment, self.fleet.root):
-                self._process = fork(self._command, self._environment, output)
-                return
-            self._process = subprocess.Popen(
-                self._command,
-                env=self._environment,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                cwd=self.fleet.root,
-                start_new_session=True,
-            )
+            self._process = launch(self._command, self._environment, output, self.fleet.root)
 
     @property
     def pid(self) -> int:

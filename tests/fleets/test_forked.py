@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.fleets.forked import Forked, can_be_forked, fork
+from tests.fleets.processes import is_alive
 from tests.paths import ROOT
 from tests.waiting import wait_until
 
@@ -64,6 +65,8 @@ def test_its_end_by_a_signal_is_seen(environment, tmp_path):
     with pytest.raises(subprocess.TimeoutExpired):
         program.wait(0.01)
     os.killpg(program.pid, signal.SIGKILL)
+    wait_until(lambda: not is_alive(program.pid), 30, "it is gone")
+    os.kill(program.pid, signal.SIGTERM)  # its number is its own until then
     assert program.wait(30) == -signal.SIGKILL
 
 

@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import socket
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -13,7 +14,9 @@ from typing import Any, NamedTuple
 
 from relay.backends.webhook.signatures import sign_standard, standard_key
 from relay.local.server_process import free_port
-from tests.cli.command import environment, start
+from tests.cli.command import environment
+from tests.fleets.forked import launch
+from tests.paths import ROOT
 from tests.services.postgres import Database
 from tests.waiting import wait_until
 
@@ -34,11 +37,10 @@ class ApiProcess:
         self.port, self.metrics_port = free_port(), free_port()
         self.log = folder / "api.log"
         given = {"RELAY_POSTGRES_URL": url, "RELAY_API_METRICS_ADDR": f"127.0.0.1:{self.metrics_port}"} | variables
+        python = {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+        command = [sys.executable, "-m", "relay.cli", "api", "--host", "127.0.0.1", "--port", str(self.port)]
         with self.log.open("ab") as log:
-            self.process = start(
-                "api", "--host", "127.0.0.1", "--port", str(self.port),
-                cwd=folder, env=environment(**given), stdout=log, stderr=log,
-            )  # fmt: skip
+            self.process = launch(command, environment(**given, **python), log)
 
     def wait_until_ready(self) -> None:
         def ready() -> bool:

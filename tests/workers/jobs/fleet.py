@@ -32,11 +32,19 @@ class Jobs:
             self._connection.close()
         self._connection = self.database.connect()
 
-    def workers(self, name: str = "workers", *arguments: str, processes: int = 1, **variables: str) -> Any:
-        """`relay workers --jobs ...`; not waited for."""
-        command = [sys.executable, "-m", "relay.cli", "workers", "--jobs", MODULE, "--processes", str(processes)]
-        ours = {"RELAY_WORKER_THREADS": "2", "RELAY_JOB_LEASE": "2s", "TEST_JOBS_SEEN": str(self.seen_at)}
-        return self.fleet.group(name, [*command, *arguments], ours | variables, processes=processes)
+    def workers(self, name: str = "workers", *, processes: int = 1, **variables: str) -> Any:
+        """Workers that know the handlers; not waited for."""
+        ours = {"RELAY_JOB_MODULES": MODULE} | self._settings | variables
+        return self.fleet.workers(name, threads=2, processes=processes, **ours)
+
+    def relay_workers(self) -> Any:
+        """The same by the command that people use, `relay workers --jobs ...`, which takes longer to start."""
+        command = [sys.executable, "-m", "relay.cli", "workers", "--jobs", MODULE, "--processes", "1"]
+        return self.fleet.group("workers", command, {"RELAY_WORKER_THREADS": "2"} | self._settings, processes=1)
+
+    @property
+    def _settings(self) -> dict[str, str]:
+        return {"RELAY_JOB_LEASE": "2s", "TEST_JOBS_SEEN": str(self.seen_at)}
 
     def enqueue(self, name: str, queue: str = "quick", after: Sequence[str] = (), **arguments: Any) -> str:
         handler = getattr(job_handlers, name, None)
@@ -88,6 +96,6 @@ def jobs(database, fleet, tmp_path) -> Iterator[Jobs]:
 def running(jobs) -> Jobs:
     """A scheduler and a worker, whose leases are short."""
     jobs.fleet.scheduler(RELAY_JOB_LEASE="2s", TEST_RESCUE_SECONDS="0.2")
-    jobs.workers()
+    jobs.relay_workers()
     jobs.wait_ready()
     return jobs

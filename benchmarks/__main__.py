@@ -27,6 +27,7 @@ from benchmarks import (
     scaling,
     status,
     storage,
+    streams,
     table_outboxes,
 )
 from benchmarks.figures import FULL, QUICK, Figure
@@ -55,6 +56,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "memory": memory.run,
     "status": status.run,
     "many": many.run,
+    "streams": streams.run,
     "scaling": scaling.run,
 }
 

@@ -113,7 +113,7 @@ def _past(source: Source, present: list[exp.Select], value: exp.Column, *, nulls
         new = union_all(of_values(_repeated(source, columns, sign=1), value, nulls=nulls))
         new = new if isinstance(new, exp.Select) else exp.Select(expressions=[exp.Star()]).from_(under(new, TABLE))
         parts = exp.Except(this=union_all(present), expression=new, distinct=False)
-    return union_all([parts, *of_values(_repeated(source, columns, sign=-1), value, nulls=nulls)])
+    return union_all([parts, *of_values(_gone(source, columns), value, nulls=nulls)])
 
 
 def _has_no_new_row(source: Source) -> exp.Not:
@@ -122,6 +122,14 @@ def _has_no_new_row(source: Source) -> exp.Not:
     new = exp.Select(expressions=[exp.Literal.number(1)]).from_(our_table(f"d_{source.oid}", delta))
     positive = exp.GT(this=column(WEIGHT, delta), expression=exp.Literal.number(0))
     return exp.Not(this=exp.Exists(this=also_where(new, positive, *same)))
+
+
+def _gone(source: Source, columns: list[exp.Column]) -> exp.Select:
+    """The rows of the past that are no longer there; with a key each was there once."""
+    if not source.key:
+        return _repeated(source, columns, sign=-1)
+    rows = exp.Select(expressions=[each.copy() for each in columns]).from_(our_table(f"d_{source.oid}", TABLE))
+    return also_where(rows, exp.LT(this=column(WEIGHT, TABLE), expression=exp.Literal.number(0)))
 
 
 def _repeated(source: Source, columns: list[exp.Column], *, sign: int) -> exp.Select:

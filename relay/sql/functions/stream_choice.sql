@@ -116,30 +116,40 @@ end;
 
 -- Why mode AUTO computes it all although this many changed rows could be followed; null if it does not.
 --
--- Refreshes of the past say what each way takes: the same strategy, for a number of rows of the same order. Few changes are never
--- worth computing it all, whatever a stale average says; and after twenty times the other way is tried.
+-- Refreshes of the past say what each way takes. What following takes is a floor and a slope, where the same strategy has followed numbers of
+-- rows that differ, and else what it took for about as many. A thousandth of the rows is never worth computing it all, whatever an old
+-- average says; and after twenty times the other way is tried.
 create or replace function tide.stream_dearer(id int, strategy text, changed_rows bigint) returns text
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare
-    all_rows float8 := (select case when bool_and(tide.stream_rows_of(s.source) is not null) then sum(tide.stream_rows_of(s.source)) end
-                          from tide.stream_source s where s.stream_id = id);
-    known    int;
+    past     record;
     expected float8;
-    whole    float8;
+    whole    float8 := (select percentile_cont(0.5) within group (order by l.milliseconds)
+                          from (select h.milliseconds from tide.stream_history h
+                                 where h.stream_id = id and h.action = 'FULL' order by h.refresh_id desc limit 5) l);
+    all_rows float8;
 begin
-    if changed_rows <= 300 or changed_rows < all_rows / 1000
-       or (select count(*) filter (where l.action = 'FULL') = 20
-             from (select h.action from tide.stream_history h where h.stream_id = id and h.action <> 'FAILED' order by h.refresh_id desc limit 20) l) then
+    select count(*) filter (where r.place <= 20 and r.action = 'FULL') as wholes, count(*) filter (where r.followed) as known,
+           regr_intercept(r.milliseconds, r.source_rows) filter (where r.followed) as base,
+           regr_slope(r.milliseconds, r.source_rows) filter (where r.followed) as slope,
+           count(*) filter (where r.followed and r.source_rows between changed_rows / 2 and changed_rows * 2) as similar,
+           percentile_cont(0.5) within group (order by r.milliseconds)
+               filter (where r.followed and r.source_rows between changed_rows / 2 and changed_rows * 2) as similar_ms
+      into past
+      from (select h.action, h.milliseconds, h.source_rows, row_number() over (order by h.refresh_id desc) as place,
+                   h.action = 'DIFFERENTIAL' and h.strategy = stream_dearer.strategy
+                   and h.source_rows between changed_rows / 10 and changed_rows * 10 as followed
+              from tide.stream_history h where h.stream_id = id and h.action <> 'FAILED' order by h.refresh_id desc limit 100) r;
+    expected := case when past.known >= 3 and past.base >= 0 and past.slope >= 0 then past.base + past.slope * changed_rows
+                     when past.similar >= 3 then past.similar_ms end;
+    if past.wholes = 20 or expected < 1.2 * whole or expected is null and changed_rows <= 300 then
         return null;
     end if;
-    select count(*), percentile_cont(0.5) within group (order by l.milliseconds * changed_rows / l.source_rows) into known, expected
-      from (select h.milliseconds, h.source_rows from tide.stream_history h
-             where h.stream_id = id and h.action = 'DIFFERENTIAL' and h.strategy = stream_dearer.strategy
-               and h.source_rows between changed_rows / 10 and changed_rows * 10 order by h.refresh_id desc limit 20) l;
-    select percentile_cont(0.5) within group (order by l.milliseconds) into whole
-      from (select h.milliseconds from tide.stream_history h where h.stream_id = id and h.action = 'FULL' order by h.refresh_id desc limit 5) l;
+    select case when bool_and(s.rows is not null) then sum(s.rows) end into all_rows
+      from (select tide.stream_rows_of(s.source) as rows from tide.stream_source s where s.stream_id = id) s;
     return case
-        when known >= 3 and whole is not null then
-            case when expected >= 1.2 * whole then format('%s changed rows were expected to take %s ms, and all %s ms', changed_rows, round(expected), round(whole)) end
+        when changed_rows < all_rows / 1000 then null
+        when expected >= 1.2 * whole then
+            format('%s changed rows were expected to take %s ms, and all %s ms', changed_rows, round(expected), round(whole))
         when changed_rows >= 0.3 * all_rows then format('%s of about %s rows of its sources changed', changed_rows, all_rows) end;
 end $$;

@@ -871,6 +871,7 @@ comment on column tide.stream_history.reason is 'Why it was refreshed; for FULL,
 comment on column tide.stream_history.source_rows is 'Rows of its sources that changed since the last refresh, net; null: not counted.';
 comment on column tide.stream_history.rows_updated is 'Rows of which only columns outside the key changed. They are in neither of the other numbers.';
 create index on tide.stream_history (stream_id, refresh_id);
+create index on tide.stream_history (stream_id, refresh_id) where action = 'FULL';
 
 -- Settings ------------------------------------------------------------------------------------------------------------
 

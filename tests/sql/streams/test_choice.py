@@ -62,8 +62,27 @@ def test_what_took_hardly_longer_is_followed(connection):
 
 def test_few_changes_are_followed_whatever_was(connection):
     remember(connection, "FULL", 1)
-    remember(connection, "DIFFERENTIAL", 5000, rows=100)
-    assert chosen(connection, 100)[0] == "DIFFERENTIAL"
+    remember(connection, "DIFFERENTIAL", 5000, rows=9)
+    assert chosen(connection, 9)[0] == "DIFFERENTIAL"
+
+
+def test_small_tables_are_computed_where_that_takes_less(connection):
+    remember(connection, "FULL", 11)
+    remember(connection, "DIFFERENTIAL", 62, rows=270)
+    assert chosen(connection, 270)[0] == "FULL"
+
+
+def test_what_fewer_rows_took_is_not_multiplied(connection):
+    remember(connection, "FULL", 173)
+    remember(connection, "DIFFERENTIAL", 72, rows=170, times=20)
+    assert chosen(connection, 1600)[0] == "DIFFERENTIAL"
+
+
+def test_numbers_of_rows_that_differ_tell_a_floor_and_a_slope(connection):
+    remember(connection, "FULL", 50)
+    remember(connection, "DIFFERENTIAL", 20, rows=100)
+    remember(connection, "DIFFERENTIAL", 35, rows=400)
+    assert chosen(connection) == ("FULL", "1000 changed rows were expected to take 65 ms, and all 50 ms")
 
 
 @pytest.mark.parametrize("other", [{"rows": 50_000}, {"strategy": "keyed"}, {"times": 2}])

@@ -13,7 +13,7 @@ begin atomic
 end;
 
 -- Columns of a relation whose values can be hashed: of the others no row is found by hash, but by comparing.
-create or replace function tide.stream_hashable(relation regclass, names text[]) returns text[]
+create or replace function tide.stream_hashed(relation regclass, names text[]) returns text[]
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare
     col      record;
@@ -37,7 +37,7 @@ create or replace function tide.stream_hash_text(relation regclass, alias text, 
 language sql stable set search_path = pg_catalog, pg_temp as $$
     select case when count(*) = 0 then '0::bigint'
                 else format('hash_record_extended(row(%s), 0)', string_agg(format('%s%I', alias, n.name), ', ' order by n.place)) end
-      from unnest(tide.stream_hashable(relation, names)) with ordinality n (name, place)
+      from unnest(tide.stream_hashed(relation, names)) with ordinality n (name, place)
 $$;
 
 -- That two rows have equal values in these columns: nulls are equal, and every type is compared as GROUP BY does.

@@ -13,18 +13,18 @@ begin atomic
 end;
 
 -- Columns of a relation whose values can be hashed: of the others no row is found by hash, but by comparing.
-create or replace function tide.stream_hashable(relation regclass, names text[]) returns text[]
+create or replace function tide.stream_hashed(relation regclass, names text[]) returns text[]
 language sql stable set search_path = pg_catalog, pg_temp
 begin atomic
     select array(select n.name from unnest(names) with ordinality n (name, place) join pg_attribute a on a.attrelid = relation and a.attname = n.name
-                  where tide.stream_type_hashable(format_type(a.atttypid, a.atttypmod)) order by n.place);
+                  where tide.stream_hashable(format_type(a.atttypid, a.atttypmod)) order by n.place);
 end;
 
 create or replace function tide.stream_hash_text(relation regclass, alias text, names text[]) returns text
 language sql stable set search_path = pg_catalog, pg_temp as $$
     select case when count(*) = 0 then '0::bigint'
                 else format('hash_record_extended(row(%s), 0)', string_agg(format('%s%I', alias, n.name), ', ' order by n.place)) end
-      from unnest(tide.stream_hashable(relation, names)) with ordinality n (name, place)
+      from unnest(tide.stream_hashed(relation, names)) with ordinality n (name, place)
 $$;
 
 -- That two rows have equal values in these columns: nulls are equal, and every type is compared as GROUP BY does.

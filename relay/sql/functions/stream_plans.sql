@@ -2,7 +2,7 @@
 -- database, and judged here. Nothing in this file reads a row of a user's table.
 
 -- Whether values of a type have a hash, as hash_record_extended needs it, and so an equality too.
-create or replace function tide.stream_type_hashable(type text) returns boolean
+create or replace function tide.stream_hashable(type text) returns boolean
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 begin
     execute format('select hash_record_extended(row(null::%s), 0)', type);
@@ -15,7 +15,7 @@ end $$;
 create or replace function tide.stream_columns(relation regclass) returns jsonb
 language sql stable set search_path = pg_catalog, pg_temp as $$
     select coalesce(jsonb_agg(jsonb_build_object('name', a.attname, 'type', format_type(a.atttypid, a.atttypmod), 'not_null', a.attnotnull,
-                                                 'hashable', tide.stream_type_hashable(format_type(a.atttypid, null)),
+                                                 'hashable', tide.stream_hashable(format_type(a.atttypid, null)),
                                                  'deterministic', coalesce(c.collisdeterministic, true)) order by a.attnum), '[]')
       from pg_attribute a left join pg_collation c on c.oid = a.attcollation
      where a.attrelid = relation and a.attnum > 0 and not a.attisdropped

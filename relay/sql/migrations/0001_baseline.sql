@@ -979,7 +979,7 @@ select p.kind, 'function', unnest(p.names)
         'stream_buffer_clean', 'stream_buffer_columns', 'stream_buffer_drop', 'stream_buffer_function', 'stream_buffer_make',
         'stream_buffer_names', 'stream_capture_differs', 'stream_choose', 'stream_columns', 'stream_columns_of', 'stream_columns_read',
         'stream_counted', 'stream_dearer', 'stream_deltas_drop', 'stream_differential', 'stream_facts', 'stream_forget_plan',
-        'stream_full_checked', 'stream_full_reason', 'stream_harmless', 'stream_hash_text', 'stream_hashable', 'stream_type_hashable', 'stream_judge',
+        'stream_full_checked', 'stream_full_reason', 'stream_harmless', 'stream_hash_text', 'stream_hashable', 'stream_hashed', 'stream_judge',
         'stream_judge_columns', 'stream_keep_indexes', 'stream_keep_state', 'stream_keep_statement', 'stream_kept_text', 'stream_key',
         'stream_key_names', 'stream_key_numbers', 'stream_limit_waiting', 'stream_measure', 'stream_net_text', 'stream_note',
         'stream_noted', 'stream_own', 'stream_path_reason', 'stream_reads', 'stream_require_select', 'stream_rows_of',

@@ -56,7 +56,7 @@ def figures(result: Result, few: int) -> Iterator[Figure]:
         for name, each in spent.items():
             note = "; ".join(_notes(each))
             what = f"{result.name} {name}, {size} changed: refresh / query"
-            yield Figure(what, f"{ratio(each.refresh, each.query):.2f}" if each.refresh else "failed", note=note)
+            yield Figure(what, f"{ratio(each.refresh, each.query):.2f}", note=note)
     yield Figure(
         f"{result.name}: refreshes that were wrong or failed",
         str(len(result.faults)),
@@ -67,7 +67,7 @@ def figures(result: Result, few: int) -> Iterator[Figure]:
 
 
 def _notes(each: Spent) -> Iterator[str]:
-    yield " / ".join(each.ways) or "failed"
+    yield " / ".join(each.ways)
     named = {"refresh": each.refresh, "query": each.query, "as a whole": each.whole, "CONCURRENTLY": each.concurrently}
     yield ", ".join(f"{name} {statistics.median(found) * 1000:.1f} ms" for name, found in named.items() if found)
 
@@ -77,7 +77,7 @@ def summary(result: Result, fast: int | None = None) -> Iterator[Figure]:
     number = len(result.few)
     reasons = "; ".join(f"{name}: {why}" for name, why in result.why_full.items())
     yield Figure(f"{result.name}: incremental, of {number}", str(number - len(result.why_full)), note=reasons)
-    slower = [name for name, each in result.few.items() if not each.refresh or ratio(each.refresh, each.query) >= 1]
+    slower = [name for name, each in result.few.items() if ratio(each.refresh, each.query) >= 1]
     faster = number - len(slower)
     yield Figure(
         f"{result.name}: faster than the query with few changes, of {number}",
@@ -90,7 +90,6 @@ def summary(result: Result, fast: int | None = None) -> Iterator[Figure]:
         f"{name}, {size}": ratio(each.refresh, each.whole)
         for size, spent in (("few", result.few), ("1 %", result.many))
         for name, each in spent.items()
-        if each.refresh
     }
     worst = max(against, key=lambda name: against[name])
     note = f"{worst}; {sum(value > 1 for value in against.values())} of {len(against)} above 1"

@@ -1,5 +1,6 @@
 """A stream table that is refreshed as a worker does it, in one session, whose CPU is measured."""
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -75,6 +76,9 @@ class StreamTable:
                 missing = self._fenced.check(self._fenced.execute("stream_refresh"))[-1]
         except psycopg.Error as error:
             self.faults.append(f"{self.name}: {error}")
+            if spent:
+                spent.refresh.append(math.inf)
+                spent.ways["failed"] = None
             return
         way = self._way(before)
         if spent:

@@ -38,6 +38,7 @@ def test_every_text_can_be_kept_as_a_view(oracle, streams):
     connection = oracle.connection
     sources = {source.oid: source for stream in streams for source in stream.described.sources}
     for oid, source in sources.items():
+        connection.execute(f"drop view if exists tide_stream.d_{oid} cascade")
         connection.execute(f"create view tide_stream.d_{oid} as select *, 1::bigint as __w from {source.name}")
     connection.execute("set search_path = pg_catalog, pg_temp, tide_stream")
     for stream in filter(lambda stream: stream.plan, streams):

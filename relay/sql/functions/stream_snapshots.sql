@@ -25,7 +25,7 @@ begin atomic
                                 where r.source = s.source and not line.suspended and line.tier <> 'frozen' and f.frontier is not null
                                 order by pg_snapshot_xmax(f.frontier), (select count(*) from pg_snapshot_xip(f.frontier)) desc limit 1),
                               pg_current_snapshot())
-      from unnest(sources) s (source)
+      from (select distinct unnest(sources) as source) s
     on conflict (source) do update set cleaned = excluded.cleaned where tide.snapshot_within(c.cleaned, excluded.cleaned);
 end;
 

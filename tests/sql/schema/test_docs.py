@@ -163,7 +163,7 @@ def test_the_calls_of_earlier_systems_are_listed_with_their_signatures(database)
         real = {plain(f"{name}({arguments})") for name, arguments, *_ in signatures(connection, "pgtrickle")}
     listed = set(re.findall(r"`(\w+\([^`]*\)) →", page("migrating-from/pgtrickle-relay")))
     parts = {"outbox_of(name text)", "relay_box(name text, config jsonb, keys text[])", "relay_changed(name text)"}
-    parts |= {"stream_options(diamond_consistency text, cdc_mode text)", "relay_outbox(name text, config jsonb)"}
+    parts |= {"stream_options(cdc_mode text)", "relay_outbox(name text, config jsonb)"}
     assert real - parts == listed
 
 

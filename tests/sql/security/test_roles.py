@@ -43,7 +43,7 @@ OTHERS = re.compile(
     r"publish|outbox_limit|renew_identity|pipeline_(set|enable|disable|delete)|outbox_create|inbox_(create|claim|mark|release|messages?$|replay)|source_"
     r"|migration_(?!exists|applied|files)|dead_letter_|history$|replay_(ask|cancel|list|preview|span)|skip_|raise_|table_route$"
     r"|^job_(enqueue|is_new|show|attempts|cancel|replay|purge|queue_(create|set|pause|resume|drop)|schedule_(delete|enable|disable)|import_)"
-    r"|^stream_(create|replace|alter|ask|resume|drop|forget|wait|wait_limits)$"
+    r"|^stream_(create|replace|alter|ask|resume|drop|forget|wait|wait_limits|outbox_enable|outbox_disable)$|^demo_"
 )
 DENIED = psycopg.errors.InsufficientPrivilege
 

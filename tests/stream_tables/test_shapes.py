@@ -37,17 +37,17 @@ def test_every_text_can_be_kept_as_a_view(oracle, streams):
     """What stands for a net delta and for the state is found in `tide_stream`, so that it may be replaced."""
     connection = oracle.connection
     sources = {source.oid: source for stream in streams for source in stream.described.sources}
-    for oid, source in sources.items():
-        connection.execute(f"drop view if exists tide_stream.d_{oid} cascade")
-        connection.execute(f"create view tide_stream.d_{oid} as select *, 1::bigint as __w from {source.name}")
-    connection.execute("set search_path = pg_catalog, pg_temp, tide_stream")
-    for stream in filter(lambda stream: stream.plan, streams):
-        for text in texts(stream.plan):
-            connection.execute(f"create temp view kept as {text}")
-            [(kept,)] = connection.execute("select pg_get_viewdef('kept'::regclass)").fetchall()
-            assert "tide_stream." not in kept
-            connection.execute("drop view kept")
-    connection.execute("reset search_path")
+    with connection.transaction(force_rollback=True):
+        for oid, source in sources.items():
+            connection.execute(f"drop view if exists tide_stream.d_{oid} cascade")
+            connection.execute(f"create view tide_stream.d_{oid} as select *, 1::bigint as __w from {source.name}")
+        connection.execute("set local search_path = pg_catalog, pg_temp, tide_stream")
+        for stream in filter(lambda stream: stream.plan, streams):
+            for text in texts(stream.plan):
+                connection.execute(f"create temp view kept as {text}")
+                [(kept,)] = connection.execute("select pg_get_viewdef('kept'::regclass)").fetchall()
+                assert "tide_stream." not in kept
+                connection.execute("drop view kept")
 
 
 def texts(plan):

@@ -54,7 +54,8 @@ def test_the_fleet_follows_changes_one_by_one_and_says_what_it_did(streams):
     )
     streams.run("create table customers (region text primary key, name text)")
     for name, query in (("sums", SUMS), ("joined", joined.replace("using (region)", "on c.region = o.region"))):
-        streams.run("select tide.create_stream_table(%s, %s, schedule => '200ms')", name, query)
+        options = "schedule => '200ms', refresh_mode => 'DIFFERENTIAL'"
+        streams.run(f"select tide.create_stream_table(%s, %s, {options})", name, query)
     mode = "select effective_mode, why_full from tide.stream_tables()"
     wait_until(lambda: streams.run(mode) == [("DIFFERENTIAL", None)] * 2, 20, "the queries are analysed")
     chance = random.Random(5)

@@ -45,7 +45,8 @@ language sql set search_path = pg_catalog, pg_temp as $$
         on conflict on constraint stream_source_pkey do update set columns = excluded.columns where s.columns <> excluded.columns
 $$;
 
--- The triggers of a source: their function is tide.stream_capture, or one of tide_stream that stores rows.
+-- The triggers of a source: their function is tide.stream_capture, or one of tide_stream that stores rows. A dump of the schema tide alone
+-- has no tide_stream, so it is looked up by name.
 create or replace function tide.stream_triggers(source oid) returns table (oid oid, tgname name, tgrelid oid, tgenabled "char", version text)
 language sql stable set search_path = pg_catalog, pg_temp
 begin atomic
@@ -53,8 +54,8 @@ begin atomic
       from tide.stream_captured(source) c (part) join pg_trigger t on t.tgrelid = c.part join pg_proc p on p.oid = t.tgfoid
      where t.tgname in (format('tide_stream_insert_%s', source), format('tide_stream_update_%s', source),
                         format('tide_stream_delete_%s', source), format('tide_stream_truncate_%s', source))
-       and (p.oid = 'tide.stream_capture'::regproc or p.pronamespace = 'tide_stream'::regnamespace)
-       and (t.tgtype & 32 = 32 or (p.pronamespace = 'tide_stream'::regnamespace) = exists (select from tide.stream_buffer b where b.source = stream_triggers.source));
+       and (p.oid = 'tide.stream_capture'::regproc or p.pronamespace = to_regnamespace('tide_stream'))
+       and (t.tgtype & 32 = 32 or (p.pronamespace = to_regnamespace('tide_stream')) = exists (select from tide.stream_buffer b where b.source = stream_triggers.source));
 end;
 
 -- Whether a stream table needs the rows of its sources.

@@ -1,5 +1,6 @@
 """Settings of the database."""
 
+from relay.sql import statements
 from tests.sql.support import refused
 
 
@@ -17,7 +18,8 @@ def test_every_setting_is_read_by_something(database):
                                   and f.proname !~ '^setting_'
                                   and position(quote_literal(s.name) in pg_get_functiondef(f.oid)) > 0)
              order by 1""").fetchall()
-    assert unread == []
+    ours = "".join(statements().values())
+    assert [name for (name,) in unread if f"'{name}'" not in ours] == []
 
 
 def test_a_setting_is_changed_and_reset(database):

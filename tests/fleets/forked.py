@@ -8,6 +8,7 @@ interpreter. Its parent is a small process that waits for its end.
 
 import atexit
 import contextlib
+import faulthandler
 import functools
 import gc
 import importlib
@@ -35,6 +36,8 @@ LIBRARIES = (
     "relay.process.worker_metrics", "relay.process.worker_presence", "relay.wire.decode",
 )  # fmt: skip
 ENDED_UNSEEN = -signal.SIGKILL
+SHOW_STACKS = signal.SIGUSR2
+"""Has a forked program, and what it forks, write to its output where its threads are."""
 
 
 class Forked:
@@ -161,6 +164,7 @@ def _become(arguments: list[str], environment: dict[str, str], output: int, answ
     os.close(answers)
     os.environ.clear()
     os.environ.update(environment)
+    faulthandler.register(SHOW_STACKS)
     # By it the processes of one group of workers know each other.
     multiprocessing.current_process().authkey = os.urandom(32)
     sys.argv = arguments

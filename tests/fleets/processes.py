@@ -11,13 +11,13 @@ import time
 import urllib.error
 import urllib.request
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
 from relay.local.server_process import free_port
 from tests.faults.audit import FOREVER_NS, Span
-from tests.fleets.forked import Forked, launch
+from tests.fleets.forked import SHOW_STACKS, Forked, launch
 from tests.paths import REACH, ROOT
 from tests.waiting import wait_until
 
@@ -112,9 +112,21 @@ class RelayProcess:
             return self._process.wait(timeout_seconds)
         except subprocess.TimeoutExpired:
             left = {pid: _waits_in(pid) for pid in self.pids() if is_alive(pid)}
+            if isinstance(self._process, Forked):
+                self._show_stacks(left)
             raise AssertionError(
-                f"{self.name} did not end in {timeout_seconds} s; its processes wait in {left}:\n{self.text()[-3000:]}"
+                f"{self.name} did not end in {timeout_seconds} s; its processes wait in {left}:\n{self.text()[-9000:]}"
             ) from None
+
+    def _show_stacks(self, pids: Iterable[int]) -> None:
+        """Has these processes write to the log where their threads are; one that cannot is not waited for long."""
+        for pid in pids:
+            before = len(self.text())
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, SHOW_STACKS)
+            deadline = time.monotonic() + 5
+            while len(self.text()) == before and time.monotonic() < deadline:
+                time.sleep(0.01)
 
     def get(self, path: str) -> tuple[int, str]:
         """Status and body; status 0 if nothing listens."""

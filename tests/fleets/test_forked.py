@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fleets.forked import Forked, can_be_forked, fork
+from tests.fleets.forked import SHOW_STACKS, Forked, can_be_forked, fork
 from tests.fleets.processes import is_alive
 from tests.paths import ROOT
 from tests.waiting import wait_until
@@ -67,6 +67,17 @@ def test_its_end_by_a_signal_is_seen(environment, tmp_path):
     os.killpg(program.pid, signal.SIGKILL)
     wait_until(lambda: not is_alive(program.pid), 30, "it is gone")
     os.kill(program.pid, signal.SIGTERM)  # its number is its own until then
+    assert program.wait(30) == -signal.SIGKILL
+
+
+def test_it_shows_where_it_is_and_goes_on(environment, tmp_path):
+    log = tmp_path / "log"
+    program = forked("never", environment, log)
+    wait_until(log.read_text, 30, "it runs")
+    os.kill(program.pid, SHOW_STACKS)
+    wait_until(lambda: "shows_itself.py" in log.read_text(), 30, "it says in which line it waits")
+    assert program.poll() is None
+    os.killpg(program.pid, signal.SIGKILL)
     assert program.wait(30) == -signal.SIGKILL
 
 

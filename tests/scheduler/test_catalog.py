@@ -16,17 +16,6 @@ def session(database):
         yield session
 
 
-@pytest.fixture
-def make(database):
-    def make(name: str, **config):
-        with database.connect() as connection:
-            connection.execute("select tide.outbox_create_if_not_exists('orders')")
-            given = Jsonb({"sink_type": "memory"} | config)
-            connection.execute("select tide.relay_set_outbox(%s, 'orders', %s)", [name, given])
-
-    return make
-
-
 def read(catalog: Catalog, session: Session) -> int:
     """How many pieces it took."""
     return sum(1 for _ in catalog.read(session))

@@ -1,7 +1,6 @@
 """A catalog reads what has changed since it was read last, and misses no change."""
 
 import pytest
-from psycopg.types.json import Jsonb
 
 from relay.settings import Settings
 from scheduler import catalog as catalog_module
@@ -25,17 +24,6 @@ class Counted(Session):
 def session(database):
     with Counted(Settings.load(postgres_url=database.url)) as session:
         yield session
-
-
-@pytest.fixture
-def make(database):
-    def make(name: str, **config):
-        with database.connect() as connection:
-            connection.execute("select tide.outbox_create_if_not_exists('orders')")
-            given = Jsonb({"sink_type": "memory"} | config)
-            connection.execute("select tide.relay_set_outbox(%s, 'orders', %s)", [name, given])
-
-    return make
 
 
 def test_only_configurations_that_changed_are_read_and_those_in_pieces(session, make, database, monkeypatch):

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from relay.jobs import enqueue
+from tests.fleets.processes import WorkersProcess
 from tests.waiting import wait_until
 from tests.workers.jobs import job_handlers
 
@@ -67,8 +68,10 @@ class Jobs:
 
     def wait_ready(self) -> None:
         self.fleet.wait_ready()
-        groups = sum(process.name.startswith("workers") for process in self.fleet.processes if process.is_running)
-        wait_until(lambda: self.one("select count(*) from tide.job_worker") >= groups, 30, "workers run jobs")
+        running = [process for process in self.fleet.processes if process.is_running]
+        groups = [process for process in running if isinstance(process, WorkersProcess)]
+        wanted = sum(group.processes for group in groups if group.name.startswith("workers"))
+        wait_until(lambda: self.one("select count(*) from tide.job_worker") >= wanted, 30, "workers run jobs")
 
     def one(self, statement: str, *parameters: Any) -> Any:
         return self.connection.execute(statement, parameters).fetchone()[0]

@@ -9,30 +9,33 @@ import difflib
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 
-from pydantic import (
-    AfterValidator,
-    AliasChoices,
-    AliasGenerator,
-    BeforeValidator,
-    Field,
-    ValidationError,
-    ValidationInfo,
-    field_validator,
-)
+from pydantic import AliasChoices, AliasGenerator, Field, ValidationError, ValidationInfo, field_validator
 from pydantic_core import ErrorDetails
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from relay import reach
 from relay.errors import ConfigError
-from relay.hosts import ascii_conninfo, ascii_hosts
 from relay.known_secrets import remember
 from relay.masking import MASKED, mask, remember_url
+from relay.setting_values import (
+    Address,
+    BrokerUrl,
+    Folders,
+    HostNames,
+    LogFormat,
+    LogLevel,
+    Modules,
+    PostgresUrl,
+    Prefixes,
+    QueueNames,
+    Seconds,
+    Tokens,
+)
 from relay.wording import worded
 
 PREFIXES = reach.NEVER_VARIABLES
-SHORTEST_TOKEN = 16
 
 PGRELAY = {
     "postgres_url": "PGRELAY_DATABASE_URL",
@@ -51,101 +54,9 @@ _PREFIX_ADVICE = (
     "another program, give it another prefix. docs/reference/settings.md lists them"
 )
 _REACH = reach.Reach()
-_UNITS_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
-_ADDRESS = re.compile(r"(\[[\w:.%]+\]|[^\s:\[\]]*):([0-9]+)")
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h)?")
 
 # Kubernetes sets such variables for every service of the namespace; those of a service "relay-..." look like ours.
 _SERVICE_LINK = re.compile(r"_SERVICE_HOST$|_SERVICE_PORT(_\w+)?$|_PORT(_\d+_(TCP|UDP|SCTP)(_\w+)?)?$")
-
-
-def parse_duration_seconds(value: object) -> object:
-    """`500ms`, `10s`, `1m`, `1h`, or a number of seconds, as a number of seconds.
-
-    Returns anything that is not text unchanged, for pydantic to check. Raises ValueError.
-    """
-    if not isinstance(value, str):
-        return value
-    match = _DURATION.fullmatch(value.strip())
-    if not match:
-        raise ValueError("give a duration such as 500ms, 10s or 1m, or a number of seconds")
-    return float(match[1]) * _UNITS_SECONDS[match[2] or "s"]
-
-
-def parse_address(value: str) -> tuple[str, int]:
-    """`host:port` as (host, port); an IPv6 host is in brackets, an empty one means every interface.
-
-    Port 0 lets the system choose. Raises ValueError.
-    """
-    match = _ADDRESS.fullmatch(value)
-    if not match or int(match[2]) > 65535:
-        raise ValueError("give host:port, such as 0.0.0.0:9090 or [::]:9090")
-    return match[1].strip("[]"), int(match[2])
-
-
-def _without_driver(url: object) -> object:
-    """A URL of SQLAlchemy as one of libpq."""
-    return re.sub(r"^(postgres(?:ql)?)\+\w+://", r"\1://", url) if isinstance(url, str) else url
-
-
-def _checked_address(value: str) -> str:
-    parse_address(value)
-    return value
-
-
-def _lower(value: object) -> object:
-    return value.strip().lower() if isinstance(value, str) else value
-
-
-def _level(value: object) -> object:
-    # pgtrickle-relay names two levels differently.
-    lowered = _lower(value)
-    return {"warn": "warning", "trace": "debug"}.get(lowered, lowered) if isinstance(lowered, str) else lowered
-
-
-def _listed(value: object) -> object:
-    """What is between commas; `none` is an empty list, because an empty variable counts as not set."""
-    if not isinstance(value, str):
-        return value
-    return () if value.strip().lower() == "none" else tuple(part.strip() for part in value.split(","))
-
-
-def _checked_prefixes(prefixes: tuple[str, ...]) -> tuple[str, ...]:
-    if not all(re.fullmatch(r"[A-Za-z_]\w*", prefix, re.ASCII) for prefix in prefixes):
-        raise ValueError("give prefixes of variables with commas between them, such as TIDE_SECRET_,SHOP_; or none")
-    if any(prefix.upper().startswith(PREFIXES) for prefix in prefixes):
-        raise ValueError("variables that begin with RELAY_ are never for pipelines; choose another prefix")
-    return prefixes
-
-
-def _checked_folders(folders: tuple[str, ...]) -> tuple[str, ...]:
-    if not all(os.path.isabs(folder) and ".." not in folder.split("/") for folder in folders):
-        raise ValueError("give absolute paths of folders with commas between them, without '..'; or none")
-    return tuple(os.path.normpath(folder) for folder in folders)
-
-
-def _checked_tokens(tokens: tuple[str, ...]) -> tuple[str, ...]:
-    if not all(len(token) >= SHORTEST_TOKEN and token.isascii() and token.isprintable() for token in tokens):
-        raise ValueError(f"give tokens of {SHORTEST_TOKEN} characters at least, with commas between them")
-    return tokens
-
-
-def _checked_hosts(hosts: tuple[str, ...]) -> tuple[str, ...]:
-    if not all(re.fullmatch(r"(\*\.)?[A-Za-z0-9_.:-]+", host) for host in hosts):
-        raise ValueError("give hosts with commas between them, such as api.example.com,*.example.org; or none")
-    return hosts
-
-
-def _checked_modules(modules: tuple[str, ...]) -> tuple[str, ...]:
-    if not all(all(part.isidentifier() for part in module.split(".")) for module in modules):
-        raise ValueError("give names of Python modules with commas between them, such as shop.jobs; or none")
-    return modules
-
-
-def _checked_queues(queues: tuple[str, ...]) -> tuple[str, ...]:
-    if queues != ("*",) and not all(re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,94}", queue) for queue in queues):
-        raise ValueError("give names of job queues with commas between them, or * for all; or none")
-    return queues
 
 
 def _available_cpus() -> int:
@@ -164,16 +75,6 @@ def option(field: str) -> str:
     return "--" + field.removesuffix("_seconds").replace("_", "-")
 
 
-Seconds = Annotated[float, BeforeValidator(parse_duration_seconds), Field(gt=0, le=86_400, allow_inf_nan=False)]
-Prefixes = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed), AfterValidator(_checked_prefixes)]
-Folders = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed), AfterValidator(_checked_folders)]
-Tokens = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed), AfterValidator(_checked_tokens)]
-Modules = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed), AfterValidator(_checked_modules)]
-QueueNames = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed), AfterValidator(_checked_queues)]
-HostNames = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed), AfterValidator(_checked_hosts)]
-Address = Annotated[str, BeforeValidator(lambda value: _checked_address(value) if isinstance(value, str) else value)]
-
-
 class Settings(BaseSettings):
     """What a scheduler, a worker process or a command needs to know before it reads the database."""
 
@@ -187,9 +88,9 @@ class Settings(BaseSettings):
         alias_generator=AliasGenerator(validation_alias=lambda field: AliasChoices(*variables(field))),
     )
 
-    postgres_url: Annotated[str, BeforeValidator(_without_driver), Field(min_length=1), AfterValidator(ascii_conninfo)]
+    postgres_url: PostgresUrl
     """Where the schema `tide` lives: a URL or a libpq string."""
-    broker_url: Annotated[str, AfterValidator(ascii_hosts)] = "redis://127.0.0.1:6379/0"
+    broker_url: BrokerUrl = "redis://127.0.0.1:6379/0"
     """`redis://`, `rediss://`, `unix://`, `amqp://` or `amqps://`."""
     metrics_addr: Address = "0.0.0.0:9090"
     """The address where the scheduler serves `/metrics`, `/health` and `/ready`."""
@@ -205,8 +106,8 @@ class Settings(BaseSettings):
     """Bearer tokens of the admin API. Without any it is not served."""
     api_read_only_auth_tokens: Tokens = ()
     """Bearer tokens of the admin API that only read."""
-    log_format: Annotated[Literal["text", "json"], BeforeValidator(_lower)] = "text"
-    log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_level)] = "info"
+    log_format: LogFormat = "text"
+    log_level: LogLevel = "info"
     relay_group_id: Annotated[str, Field(min_length=1, max_length=200)] = "default"
     """A scheduler owns pipelines of its group, and those without a group; the schedulers of a group share them."""
     discovery_interval_seconds: Seconds = 10.0

@@ -11,7 +11,8 @@ from relay.errors import RelayError
 from relay.process.logs import cannot_start, configure_logging
 from relay.process.metrics import SchedulerMetrics
 from relay.process.stop import Stop
-from relay.settings import Settings, option, parse_address, variables
+from relay.setting_values import parse_address
+from relay.settings import Settings, option, variables
 from scheduler.http import SchedulerHttp
 from scheduler.main import Scheduler
 

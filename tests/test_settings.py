@@ -9,7 +9,8 @@ from pydantic import ValidationError
 from relay.cli.api import api
 from relay.cli.workers import workers
 from relay.errors import ConfigError
-from relay.settings import Settings, known_variables, option, parse_address, variables
+from relay.setting_values import parse_address
+from relay.settings import Settings, known_variables, option, variables
 from scheduler.cli import main as scheduler
 from tests.paths import ROOT
 

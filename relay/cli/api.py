@@ -6,7 +6,8 @@ from relay.cli.base import Verb, load_settings, postgres_option
 from relay.errors import ConfigError, MissingExtra, RelayError
 from relay.process.logs import cannot_start, configure_logging
 from relay.process.stop import Stop
-from relay.settings import Settings, parse_address, variables
+from relay.setting_values import parse_address
+from relay.settings import Settings, variables
 
 
 @click.command(cls=Verb, short_help="Receives webhooks.")

@@ -15,7 +15,6 @@ another worker has the message now, the mark fails and the handler does not star
 """
 
 import inspect
-import json
 import logging
 import os
 import random
@@ -23,23 +22,19 @@ import secrets
 import socket
 import time
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
 import psycopg
-from psycopg import errors as pg
-from psycopg.adapt import Buffer
-from psycopg.rows import tuple_row
-from psycopg.types.string import TextBinaryLoader
 
 from relay.database.connection import VALUES, database_errors, storable, values
 from relay.database.notifications import PACE_SECONDS, Listener
-from relay.database.values import MomentBinaryLoader
 from relay.errors import ConfigError, NotConnected
 from relay.hosts import ascii_conninfo
+from relay.inbox.calls import call, parsed
 from relay.inbox.message import Connection, Handler, InboxMessage, Stop
 from relay.inbox.transactions import Abandoned, Handling, Holder, NotBegun, in_transactions, on_own_connection
 from relay.masking import mask
@@ -223,11 +218,9 @@ class Work:
         while not messages and (rows := self._call(connection, "inbox_claim", **limits)):
             for message in (InboxMessage(*row) for row in rows):
                 try:
-                    payload, headers = _parsed(message.payload), _parsed(message.headers)
+                    messages.append(parsed(message))
                 except (RecursionError, ValueError) as error:
                     self._failed(connection, message, error)
-                else:
-                    messages.append(_with_values(message, payload, headers))
         return messages
 
     def _handle(self, connection: Connection, message: InboxMessage) -> bool:
@@ -259,33 +252,9 @@ class Work:
         return self.rung
 
     def _call(self, connection: Connection, statement: str, **parameters: object) -> list[tuple[Any, ...]]:
-        names = {"inbox": self.holder.inbox, "worker": self.holder.worker}
-        # The connection may be the application's, with any DateStyle: in binary a moment is a number.
-        with self._text_errors(), database_errors(), connection.cursor(row_factory=tuple_row, binary=True) as cursor:
-            # As text: one value that Python cannot parse would cost the whole answer.
-            cursor.adapters.register_loader("jsonb", _JsonText)
-            cursor.adapters.register_loader("timestamptz", MomentBinaryLoader)
-            answer = cursor.execute(query(statement), {**names, **parameters}).fetchall()
+        answer = call(connection, self.holder, statement, **parameters)
         self.answers += 1
         return answer
-
-    @contextmanager
-    def _text_errors(self) -> Iterator[None]:
-        """Of a connection of the application, whose encoding is not ours to change."""
-        try:
-            yield
-        except (pg.UntranslatableCharacter, UnicodeError) as error:
-            raise ConfigError(
-                f"inbox {self.holder.inbox}: a message has a character that client_encoding of this connection "
-                f"lacks: connect with client_encoding='UTF8' ({mask(' '.join(str(error).split()))})"
-            ) from error
-
-
-class _JsonText(TextBinaryLoader):
-    """Of jsonb, which begins with the number of its format."""
-
-    def load(self, data: Buffer) -> str | bytes:
-        return super().load(bytes(data)[1:])
 
 
 def _place(error: Exception) -> str:
@@ -298,13 +267,3 @@ def _place(error: Exception) -> str:
         return ""
     file = "/".join(Path(frame.f_code.co_filename).parts[-2:])
     return f" ({file}:{line} in {frame.f_code.co_name})"
-
-
-def _with_values(message: InboxMessage, payload: Any, headers: Any) -> InboxMessage:
-    """A claim has JSON as text in their place."""
-    payload_text, headers_text = str(message.payload or "null"), str(message.headers or "{}")
-    return replace(message, payload=payload, headers=headers, payload_text=payload_text, headers_text=headers_text)
-
-
-def _parsed(text: Any) -> Any:
-    return None if text is None else json.loads(text)

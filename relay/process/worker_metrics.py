@@ -24,7 +24,8 @@ from relay.process.logs import configure_logging
 from relay.process.multiprocess import is_alive, prepare_multiprocess
 from relay.process.stop import wait_for_end_of_parent
 from relay.process.worker_health import WorkerHealth
-from relay.settings import Settings, parse_address, variables
+from relay.setting_values import parse_address
+from relay.settings import Settings, variables
 
 REBIND_SECONDS = 5.0
 

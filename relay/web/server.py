@@ -17,7 +17,8 @@ from starlette.responses import Response
 
 from relay.process import http_server
 from relay.process.stop import Stop
-from relay.settings import Settings, parse_address
+from relay.setting_values import parse_address
+from relay.settings import Settings
 from relay.web import framing
 from relay.web.admin.server import Admin
 from relay.web.connections import connections_limit

@@ -9,7 +9,8 @@ from dramatiq.cli import make_argument_parser
 
 from relay.broker.queues import check_queues
 from relay.cli import main as relay_command
-from relay.settings import Settings, known_variables, parse_address, parse_duration_seconds, variables
+from relay.setting_values import parse_address, parse_duration_seconds
+from relay.settings import Settings, known_variables, variables
 from scheduler.cli import main as scheduler_command
 from tests.chart.discovery import Object
 from tests.chart.helm import Helm, Refused

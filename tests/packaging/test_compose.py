@@ -17,7 +17,8 @@ import yaml
 
 from relay.database.migrate import migrate
 from relay.local.servers import _postgres_programs
-from relay.settings import Settings, known_variables, parse_duration_seconds
+from relay.setting_values import parse_duration_seconds
+from relay.settings import Settings, known_variables
 from tests.observe.prometheus import promtool
 from tests.packaging.dockerfile import CHECKOUT
 from tests.packaging.test_image import COMMANDS

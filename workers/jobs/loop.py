@@ -7,7 +7,6 @@ gives, but the task of looking: it is given to the engine, and its thread is fre
 import asyncio
 import contextlib
 import math
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -23,6 +22,7 @@ from relay.process.unforeseen import log_bug
 from relay.settings import Settings
 from workers.jobs.connections import Connections
 from workers.jobs.enrolment import Enrolment
+from workers.jobs.held import Held
 from workers.jobs.http import KEPT_BYTES
 from workers.jobs.measures import Measures
 from workers.jobs.queues import Queue
@@ -46,8 +46,7 @@ class Loop:
         self._settings = settings
         self._loop = asyncio.get_running_loop()
         self._awake = asyncio.Event()
-        self._queues: dict[str, Queue] = {}
-        self._by_outbox: dict[str, Queue] = {}
+        self._queues = Held()
         self._measures = Measures()
         self._worker: int | None = None
         self._doubtful = False
@@ -108,28 +107,23 @@ class Loop:
             now = time.monotonic()
             if self._stopping and self._may_end(now):
                 await self._trip([])
-                await self._enrolment.end(self._worker, list(self._queues))
+                await self._enrolment.end(self._worker, self._queues.names())
                 return
             visits = self._visits(now)
-            if (
-                visits
-                or self.runner.finish_now(now)
-                or any(queue.ended or queue.bell for queue in self._queues.values())
-            ):
+            if visits or self.runner.finish_now(now) or self._queues.have_news():
                 await self._trip(visits)
                 await asyncio.sleep(0)
-            elif late := [q for q in self._queues.values() if q.drain is not None and now >= q.renew_at]:
+            elif late := self._queues.late(now):
                 await self._renew(late)
             else:
                 await self._sleep(now)
 
     async def _sleep(self, now: float) -> None:
         """Until something may have to be done."""
-        next_at = min((queue.next_at() for queue in self._queues.values()), default=math.inf)
-        if any(queue.hungry for queue in self._queues.values()):
-            next_at = min(
-                next_at, max(now, self._tripped_at) + PACE_SECONDS if self._has_room() else now + SWEEP_SECONDS
-            )
+        next_at = self._queues.next_at()
+        if hungry := self._queues.hungry():
+            has_room = any(self.runner.room(queue) > 0 for queue in hungry)
+            next_at = min(next_at, max(now, self._tripped_at) + PACE_SECONDS if has_room else now + SWEEP_SECONDS)
         # Not wait_for: it makes a task, and a job that has just come waits for that.
         timer = self._loop.call_later(min(LONGEST_WAIT_SECONDS, max(0.0, next_at - now)), self._awake.set)
         try:
@@ -144,20 +138,17 @@ class Loop:
         """Whether bells are heard: on the session that claims, or by signs."""
         return self._store.hears_bells or self.signs.is_listening
 
-    def _has_room(self) -> bool:
-        return any(queue.hungry and self.runner.room(queue) > 0 for queue in self._queues.values())
-
     # What is claimed ---------------------------------------------------------------------------------------------
 
     def _visits(self, now: float) -> list[Visit]:
         """The claims of the next trip, in the order of the queues' numbers, as locks must be taken."""
         self.runner.measure(now)
         listens = self._listens
-        for queue in self._queues.values():
+        for queue in self._queues:
             queue.ticked(now, listens=listens)
         if self._stopping:
             return []
-        hungry = [queue for queue in self._queues.values() if queue.hungry and not queue.bell]
+        hungry = [queue for queue in self._queues.hungry() if not queue.bell]
         visits = []
         for queue in sorted(hungry, key=lambda queue: queue.outbox_id):
             room = self.runner.room(queue)
@@ -170,7 +161,7 @@ class Loop:
         return visits
 
     async def _trip(self, visits: Sequence[Visit]) -> None:
-        queues = list(self._queues.values())
+        queues = list(self._queues)
         done, self.runner.done = self.runner.done, []
         ends = [end for queue in queues for end in queue.ended]
         bells = [queue for queue in queues if queue.bell and queue.drain is not None]
@@ -227,11 +218,7 @@ class Loop:
     # Events ------------------------------------------------------------------------------------------------------
 
     def take(self, queue: Queue, drain: Drain) -> None:
-        before = self._queues.get(queue.name)
-        if before is not None and before is not queue:
-            queue.look_at, queue.worked_at, queue.ended = before.look_at, before.worked_at, before.ended
-            _close(before)
-        self._queues[queue.name] = self._by_outbox[f"jobs/{queue.name}"] = queue
+        self._queues.put(queue)
         queue.take(drain, time.monotonic())
         if self._stopping:
             queue.end("more")
@@ -240,19 +227,16 @@ class Loop:
     def _forget(self, queue: Queue) -> None:
         """It was dropped: a claim of it would be refused, and with it the trip that has the claims of all others."""
         log.info("a job queue was dropped: this worker claims from it no more", queue=queue.name)
-        del self._queues[queue.name], self._by_outbox[f"jobs/{queue.name}"]
-        _close(queue)
+        self._queues.remove(queue)
 
     def _rang(self, outbox: str) -> None:
-        for queue in [self._by_outbox.get(outbox)] if outbox else list(self._queues.values()):
-            if queue is not None and queue.rang():
-                self._awake.set()
+        if self._queues.rang(outbox):
+            self._awake.set()
 
     def _changed(self, pipeline: str) -> None:
         """A queue was paused, changed or dropped: its owner must not wait for the drain."""
-        for queue in self._queues.values():
-            if pipeline in ("", queue.pipeline) and queue.changed():
-                self._awake.set()
+        if self._queues.changed(pipeline):
+            self._awake.set()
 
     async def _sweep(self) -> None:
         while True:
@@ -293,8 +277,8 @@ class Loop:
             )
             # What was claimed since then is known to no answer yet: nothing was, for there is one session.
             self.runner.keep(kept)
-        there = await self._store.value("engine_queues", queues=[each.outbox_id for each in self._queues.values()])
-        for queue in list(self._queues.values()):
+        there = await self._store.value("engine_queues", queues=[each.outbox_id for each in self._queues])
+        for queue in self._queues:
             queue.hungry = True
             if queue.outbox_id not in there:
                 self._forget(queue)
@@ -306,7 +290,7 @@ class Loop:
             self._stopping = self.signs.stopping = True
             self._grace_until = time.monotonic() + self._settings.job_grace_seconds
             self.runner.hand_back_waiting()
-            for queue in self._queues.values():
+            for queue in self._queues:
                 if queue.drain is not None:
                     queue.end("more")
             self._awake.set()
@@ -315,8 +299,3 @@ class Loop:
         if self.runner.running and now - self._stop_told_at >= TOLD_SECONDS:
             self.runner.give_up_all()
         return not self.runner.running
-
-
-def _close(queue: Queue) -> None:
-    if queue.hand_off is not None:
-        threading.Thread(target=queue.hand_off.close, daemon=True).start()

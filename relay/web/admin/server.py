@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import structlog
 
 from relay.process.stop import Stop
-from relay.settings import Settings, parse_address
+from relay.setting_values import parse_address
+from relay.settings import Settings
 from relay.web.admin.app import make_app
 from relay.web.admin.auth import Tokens
 from relay.web.admin.sessions import Sessions

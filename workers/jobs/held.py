@@ -53,7 +53,7 @@ class Held:
         """Tells the queue with this bell, or all if it has no name; whether one of them has to act."""
         named = self._by_outbox.get(outbox)
         told = ([named] if named else []) if outbox else list(self)
-        acts = [queue.rang() for queue in told]  # all are told, whoever acts
+        acts = [queue.rang() for queue in told]  # all are told, also after one that acts
         return any(acts)
 
     def changed(self, pipeline: str) -> bool:

@@ -16,7 +16,8 @@ from relay.local.server_process import free_port, port_is_free
 from relay.local.servers import EmbeddedPostgres, EmbeddedRedis, postgres_group
 from relay.local.supervisor import Part, Supervised
 from relay.process.stop import Stop
-from relay.settings import Settings, parse_address
+from relay.setting_values import parse_address
+from relay.settings import Settings
 
 POLL_SECONDS = 0.2
 FILES = "files"

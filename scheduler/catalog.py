@@ -5,6 +5,7 @@ revisions are read of the buckets that differ, and the configurations of the rev
 """
 
 from collections import defaultdict
+from dataclasses import replace
 from typing import Any
 
 import structlog
@@ -37,9 +38,12 @@ class Catalog:
         self._fingerprints: dict[int, Any] = {}
         self._buckets: defaultdict[int, dict[str, tuple[int, Spec | str]]] = defaultdict(dict)
         """The revision of each pipeline, and the verdict on it."""
+        self._lanes: dict[str, list[str]] = {}
+        """Of each pipeline in `specs`, the names of its lanes there."""
         self._wrong: set[str] = set()
         self._changed: set[str] = set()
         self.specs: dict[str, Spec] = {}
+        """Of each lane, by its name."""
         self.groups: dict[str, str] = {}
         """Of every pipeline that some scheduler should own: the group that it names; empty if it names none."""
         self.is_complete = False
@@ -51,7 +55,7 @@ class Catalog:
         return len(self._wrong)
 
     def take_changed(self) -> set[str]:
-        """The pipelines that were created, changed or deleted, since it was last asked."""
+        """The pipelines, and further lanes of them, that were created, changed or deleted, since it was last asked."""
         changed, self._changed = self._changed, set()
         return changed
 
@@ -104,12 +108,16 @@ class Catalog:
         elif verdict.drained and row["enabled"]:
             self.groups[name] = verdict.group
             if verdict.group in ("", self._group):
-                self.specs[name] = verdict
+                lanes = {each.name: each for each in verdict.each_lane()}
+                self._lanes[name] = list(lanes)
+                self._changed.update(lanes)
+                self.specs |= lanes
 
     def _forget(self, name: str) -> None:
-        self._changed.add(name)
         self._wrong.discard(name)
-        self.specs.pop(name, None)
+        for lane in self._lanes.pop(name, [name]):
+            self._changed.add(lane)
+            self.specs.pop(lane, None)
         self.groups.pop(name, None)
 
 
@@ -129,7 +137,7 @@ def _judge(row: dict[str, Any], clock: Clock) -> Spec | str:
 
 def _forward(row: dict[str, Any], values: dict[str, Any]) -> Spec:
     config = parse_forward(values)
-    return _spec(row, config.pipeline, config.pipeline.sink_type, drained=True)
+    return replace(_spec(row, config.pipeline, config.pipeline.sink_type, drained=True), lanes=config.pipeline.lanes)
 
 
 def _reverse(row: dict[str, Any], values: dict[str, Any]) -> Spec:

@@ -1,5 +1,6 @@
 """What a scheduler measures of the pipelines that it owns. Asks about those that moved: an idle one has no lag.
 
+The lag of a pipeline is that of its slowest lane.
 Where thousands are at rest, most of them have no series: the answer to each scrape would be many megabytes of zeros.
 """
 
@@ -38,12 +39,15 @@ class Measures:
         self._series: set[str] = set()
         """All that have series."""
         self._untaken: set[str] = set()
+        self._lags: dict[str, PipelineLag] = {}
+        """Of those that were behind, by lane."""
 
     def lag(self) -> Pieces:
         """Sets the metrics of all that are not idle, or were not when they were last measured."""
         self._at_rest = {name: labels for name, labels in self._at_rest.items() if name in self._owned}
         self._shown = {name: since for name, since in self._shown.items() if name in self._at_rest}
         self._series &= self._owned.keys()
+        self._lags = {name: lag for name, lag in self._lags.items() if name in self._owned}
         moved = [name for name, state in self._owned.items() if not self._rests(name, state)]
         yield
         for names in pages(moved, PIPELINES):
@@ -64,17 +68,33 @@ class Measures:
             self._shown.pop(name, None)
             if rests:
                 self._at_rest[name] = self._owned[name].spec.labels
-                self._shown |= {name: time.monotonic()} if name in self._series else {}
+                # Lanes share their series, and few pipelines have them.
+                hidden_later = name in self._series and self._owned[name].spec.lanes == 1
+                self._shown |= {name: time.monotonic()} if hidden_later else {}
             else:
                 self._at_rest.pop(name, None)
 
     def _show(self, state: OwnedState, row: PipelineLag | None) -> None:
         labels = state.spec.labels
         self._series.add(state.spec.name)
-        self._metrics.pipeline_broken.labels(*labels).set(state.broken)
-        self._metrics.lag_messages.labels(*labels).set(row.messages if row else 0)
-        self._metrics.lag_seconds.labels(*labels).set((row and row.seconds) or 0)
-        self._metrics.oldest_publisher_seconds.labels(*labels).set(row.publisher_seconds if row else 0)
+        self._lags.pop(state.spec.name, None)
+        self._lags |= {state.spec.name: row} if row else {}
+        lags = [self._lags[name] for name in state.spec.lane_names() if name in self._lags]
+        self.show_broken(state)
+        self._metrics.lag_messages.labels(*labels).set(max((lag.messages for lag in lags), default=0))
+        self._metrics.lag_seconds.labels(*labels).set(max((lag.seconds or 0 for lag in lags), default=0))
+        oldest = max((lag.publisher_seconds for lag in lags), default=0)
+        self._metrics.oldest_publisher_seconds.labels(*labels).set(oldest)
+
+    def show_broken(self, state: OwnedState) -> None:
+        """A pipeline is broken if one of its lanes is."""
+        lanes = [self._owned[name] for name in state.spec.lane_names() if name in self._owned]
+        self._metrics.pipeline_broken.labels(*state.spec.labels).set(any(lane.broken for lane in lanes))
+
+    def forget_series(self, state: OwnedState) -> None:
+        """It is not owned any more. Its pipeline may be, by other lanes."""
+        if not any(name in self._owned for name in state.spec.lane_names()):
+            self._metrics.forget(state.spec.labels)
 
     def _hide(self) -> Pieces:
         """Removes the series of those that have been at rest for long, where many are."""
@@ -105,7 +125,7 @@ class Measures:
     def drains_waiting(self) -> None:
         """Counts the drains that no worker has started. Does not ask again about one that is known to have started."""
         waiting = [state for state in self._waiting() if state.phase == "draining"]
-        started = self._session.started([state.drain for state in waiting]) if waiting else set()
+        started = self._session.started({state.spec.name: state.drain for state in waiting}) if waiting else set()
         for state in waiting:
             if state.spec.name in started:
                 state.taken()
@@ -128,5 +148,6 @@ class Measures:
         self._at_rest.clear()
         self._shown.clear()
         self._series.clear()
+        self._lags.clear()
         for queue in DRAIN_QUEUES.values():
             self._metrics.drains_waiting.labels(queue).set(0)

@@ -27,6 +27,8 @@ UNANSWERED_RINGS = 10
 PIPELINES = 50
 POLLED = 250
 FOLLOWED = 1000
+# How soon to ask again whether the drains of the lanes before have ended.
+LANES_SECONDS = 0.1
 # Where more sleep, their timers wait longer: the bell wakes them, and the timer is for what rang none. Not those of
 # queues, where a job becomes due without a bell. Stream tables have a schedule instead.
 POLLED_A_SECOND = 2000
@@ -114,8 +116,9 @@ class Ownership:
         if not surplus and (wanted := self._slots.wanted(schedulers)):
             self._slots.held |= self._session.take_slots(*wanted)
         for names in pages(self._slots.missing(self._owned), PIPELINES):
-            revisions = {name: specs[name].revision for name in names if self._slots.holds(name) and name in specs}
-            for name in self._session.adopt(revisions):
+            for name in self._session.adopt(
+                [specs[name] for name in names if self._slots.holds(name) and name in specs]
+            ):
                 self._own(specs[name])
             yield
 
@@ -155,7 +158,7 @@ class Ownership:
         log.info("pipeline released", pipeline=name)
         self._forget_outbox(state)
         self._agenda.remove(name)
-        self._metrics.forget(state.spec.labels)
+        self.measures.forget_series(state)
 
     def _follow_outbox(self, state: OwnedState) -> None:
         self._followers.put(state.spec)
@@ -208,7 +211,7 @@ class Ownership:
                 self._metrics.notifications_ignored.labels(ENDS).inc()
                 continue
             self._agenda.put(state)
-            self._metrics.pipeline_broken.labels(*state.spec.labels).set(state.broken)
+            self.measures.show_broken(state)
             if seen == "foreign":
                 log.warning("a drain ran that no scheduler emitted: check who can write to the broker", pipeline=name)
             elif seen == "ended" and row.outcome == "again":
@@ -241,7 +244,7 @@ class Ownership:
         """Raises the epochs of pipelines that are new here, or whose drain was silent for longer than its lease."""
         if not pipelines:
             return
-        found = {row.pipeline: row for row in self._session.raise_epochs(_names(pipelines))}
+        found = {row.name: row for row in self._session.raise_epochs([state.spec for state in pipelines])}
         # Deleted, and perhaps created again since: then it has no owner, and is distributed like a new one.
         if lost := [name for name in _names(pipelines) if name not in found]:
             self._session.release(lost)
@@ -249,9 +252,10 @@ class Ownership:
                 self._drop(name)
         streams = [state for state in pipelines if state.spec.refreshes and state.spec.name in found]
         begun = self._session.refreshes_begun(_names(streams)) if streams else {}
+        self._change_lanes([state for state in pipelines if (row := found.get(state.spec.name)) and row.divides], now)
         for state in pipelines:
             row = found.get(state.spec.name)
-            if row is None:
+            if row is None or row.divides:
                 continue
             if row.epoch is None:
                 state.held(row.lease_seconds, now)
@@ -262,6 +266,13 @@ class Ownership:
             state.claimed(row.epoch, row.retry_seconds, now, begun.get(state.spec.name))
         if len(self._owned) > STARTS:
             self._sort([state for state in pipelines if state.starts], now)
+
+    def _change_lanes(self, pipelines: list[OwnedState], now: float) -> None:
+        """Of pipelines whose number of lanes was changed: claimed again when those before have ended their drains."""
+        wanted = {state.spec.pipeline: state.spec.lanes for state in pipelines}
+        changed = {name for name, lanes in wanted.items() if self._session.change_lanes(name, lanes)}
+        for state in pipelines:
+            state.held(0.0 if state.spec.pipeline in changed else LANES_SECONDS, now)
 
     def _sort(self, starting: list[OwnedState], now: float) -> None:
         """Where many start: those that have something to deliver are first, and those that sleep need no drain."""

@@ -32,7 +32,7 @@ class Slots:
 
     def put(self, spec: Spec) -> None:
         """A pipeline that is new, or may name another group now."""
-        slot = slot_of(spec.name, spec.group)
+        slot = slot_of(spec.pipeline, spec.group)
         if self._slots.get(spec.name) != slot:
             self.remove(spec.name)
             self._slots[spec.name] = slot

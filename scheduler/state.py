@@ -1,4 +1,4 @@
-"""One owned pipeline: what it waits for, and what follows from each event. No I/O, so every step can be tested.
+"""One owned pipeline, or lane of one: what it waits for, and what follows from each event. No I/O, so all is tested.
 
 claiming --claimed--> waiting --emitted--> draining --ended--> idle | waiting
    ^  |                  ^                    |                  |    ^
@@ -8,7 +8,7 @@ claiming --claimed--> waiting --emitted--> draining --ended--> idle | waiting
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Literal
 
@@ -35,6 +35,7 @@ class Spec:
     """What a scheduler needs to know of a pipeline's configuration."""
 
     name: str
+    """The pipeline's, or `orders/1`, `orders/2` of its further lanes, as in tide.drain."""
     outbox: str
     """Whose bell rings for it; empty for a reverse pipeline."""
     revision: int
@@ -47,6 +48,19 @@ class Spec:
     """False: another process brings its messages, so that no scheduler owns it."""
     refreshes: Refreshes | None = None
     """Of a stream table."""
+    lanes: int = 1
+    """How many drains the pipeline may have at a time. Each lane is owned like a pipeline, in the slot of its own."""
+
+    @property
+    def pipeline(self) -> str:
+        return self.labels.pipeline
+
+    def lane_names(self) -> list[str]:
+        """All lanes of its pipeline; the first has the name of the pipeline."""
+        return [self.pipeline, *(f"{self.pipeline}/{lane}" for lane in range(1, self.lanes))]
+
+    def each_lane(self) -> list["Spec"]:
+        return [replace(self, name=name) for name in self.lane_names()]
 
 
 @dataclass(slots=True)
@@ -131,7 +145,7 @@ class OwnedState:
     @property
     def drain(self) -> Drain:
         """The last drain that was emitted."""
-        return Drain(self.spec.name, self.epoch, self.number, self.spec.lease_ms)
+        return Drain(self.spec.pipeline, self.epoch, self.number, self.spec.lease_ms)
 
     def rang(self, now: float, rings: int = 1) -> bool:
         """A publisher rang the bell of the outbox, so often. True if that makes the pipeline due."""

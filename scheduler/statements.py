@@ -13,6 +13,7 @@ from relay.models import Drain
 from relay.operations.lag import Behind, read_lags
 from relay.operations.locks import Slot, lock_key
 from relay.sql import query
+from scheduler.state import Spec
 
 
 class PipelineLag(NamedTuple):
@@ -56,7 +57,7 @@ class Statements:
 
     def drains(self, names: list[str]) -> dict[str, Any]:
         """What became of the last drain of each: see the statement `drains_look`."""
-        return {row.pipeline: row for row in self._run("drains_look", names=names)}
+        return {row.name: row for row in self._run("drains_look", names=names)}
 
     def rescue_jobs(self, silent_seconds: float) -> int:
         """How many jobs of workers that were silent for so long will run again."""
@@ -96,12 +97,12 @@ class Statements:
         [(seconds,)] = self._run("maintenance_age")
         return None if seconds is None else float(seconds)
 
-    def started(self, drains: Sequence[Drain]) -> set[str]:
-        """The pipelines of those of these drains that a worker has started."""
+    def started(self, drains: Mapping[str, Drain]) -> set[str]:
+        """Those of these drains, by the name of their lane, that a worker has started."""
         parameters: dict[str, list[Any]] = {
-            "names": [drain.pipeline for drain in drains],
-            "epochs": [drain.epoch for drain in drains],
-            "numbers": [drain.number for drain in drains],
+            "names": list(drains),
+            "epochs": [drain.epoch for drain in drains.values()],
+            "numbers": [drain.number for drain in drains.values()],
         }
         return {row[0] for row in self._run("drains_begun", **parameters)}
 
@@ -114,19 +115,31 @@ class Statements:
     def release_slots(self, slots: Sequence[Slot]) -> None:
         self._run("slots_release", keys=[lock_key(slot) for slot in slots])
 
-    def adopt(self, revisions: Mapping[str, int]) -> list[str]:
-        """Owns these pipelines, whose slots it holds; returns the names. Not those that have another revision now."""
-        return [
-            row[0] for row in self._run("pipelines_adopt", names=list(revisions), revisions=list(revisions.values()))
-        ]
+    def adopt(self, specs: Sequence[Spec]) -> list[str]:
+        """Owns these, whose slots it holds; returns the names. Not those that have another revision now, or lanes that
+        there are not yet.
+        """
+        parameters: dict[str, list[Any]] = {
+            "names": [spec.name for spec in specs],
+            "pipelines": [spec.pipeline for spec in specs],
+            "revisions": [spec.revision for spec in specs],
+        }
+        return [row[0] for row in self._run("pipelines_adopt", **parameters)]
 
     def release(self, names: Sequence[str]) -> None:
         """No longer owns these pipelines. Before their slots are released."""
         self._run("pipelines_release", names=list(names))
 
-    def raise_epochs(self, names: list[str]) -> list[Any]:
-        """For each: pipeline, epoch (None while a lease runs), retry_seconds, lease_seconds."""
-        return self._run("epoch_raise", names=names)
+    def raise_epochs(self, specs: Sequence[Spec]) -> list[Any]:
+        """For each: name, epoch (None while a lease runs), retry_seconds, lease_seconds, divides.
+
+        `divides`: the pipeline is to have another number of lanes first; there is no epoch then.
+        """
+        return self._run("epoch_raise", names=[spec.name for spec in specs], lanes=[spec.lanes for spec in specs])
+
+    def change_lanes(self, pipeline: str, lanes: int) -> bool:
+        """Whether the pipeline has so many lanes now; not while a drain of one before holds its lease."""
+        return bool(self._run("lanes_change", pipeline=pipeline, lanes=lanes)[0].changed)
 
     def silence(self, drain: Drain) -> None:
         """Silences the bell of a pipeline whose drain is in the queue and has not started."""

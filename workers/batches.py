@@ -65,6 +65,12 @@ class ForwardDrain:
         settled: Settlement | None = None
         batch = self._reader.read(publisher.offset_id)
         while True:
+            if batch.ends_early and not batch.messages:
+                settled = self._up_to(batch.horizon, settled)
+                batch, settled = self._reader.read(publisher.offset_id, settled), None
+                if publisher.is_over():
+                    return DrainResult("more", publisher.progressed)
+                continue
             if not batch.messages:
                 batch = self._look_again(batch, settled)
                 settled = None

@@ -27,12 +27,11 @@ def drain(resources: Resources, session: FencedSession) -> DrainResult:
     Raises Fenced, NotConnected (PostgreSQL), ConfigError. A sink's failure is in the value returned.
     """
     start, pipeline = session.start, session.lease.drain.pipeline
+    place = f"{pipeline}/{start.lane}"
     config = parse_forward(start.config, resolved=True)
     session.lease.seconds = config.pipeline.visibility_timeout_ms / 1000
     try:
-        sink = resources.sinks.take(
-            pipeline, start.revision, lambda: config.make_sink(pipeline), lambda made: made.open()
-        )
+        sink = resources.sinks.take(place, start.revision, lambda: config.make_sink(pipeline), lambda made: made.open())
     except NotConnected as error:
         log.warning("sink cannot be opened", reason=str(error))
         return failed(
@@ -50,7 +49,7 @@ def drain(resources: Resources, session: FencedSession) -> DrainResult:
         keep = publisher.sink_works
     finally:
         if keep:
-            resources.sinks.give_back(pipeline, start.revision, sink)
+            resources.sinks.give_back(place, start.revision, sink)
         else:
             sink.close()
     return result

@@ -74,6 +74,8 @@ class Features:
     backend's own name. The sink's `config_model` does not have it; the sink finds the result in `Record.subject`."""
     subject_aliases: tuple[str, ...] = ()
     """Further names of that key."""
+    one_lane: str | None = None
+    """Why a pipeline to it cannot have several lanes; None where it can."""
     subject_required: bool = False
     """There is no sensible default: the pipeline must name a template."""
 

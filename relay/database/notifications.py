@@ -32,8 +32,8 @@ READ_SECONDS = 0.05
 PACE_SECONDS = 0.01
 """How soon a notification is followed when the one before led to nothing."""
 
-# The outbox of a queue of jobs is called jobs/<queue>.
-_NAME = re.compile(rb"(?:(?:jobs/)?[A-Za-z0-9_][A-Za-z0-9_.-]{0,99})?")
+# The outbox of a queue of jobs is called jobs/<queue>, the lane of a pipeline <pipeline>/<number>.
+_NAME = re.compile(rb"(?:(?:jobs/)?[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}(?:/[0-9]{1,2})?)?")
 
 _log = logging.getLogger(__name__)
 

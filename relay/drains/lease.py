@@ -44,6 +44,11 @@ class DrainStart:
     outbox: str = ""
     inbox: str = ""
     """Of a reverse pipeline, which has no group and no outbox."""
+    lane: int = 0
+    lanes: int = 1
+    """The drain is for the messages of one of so many lanes."""
+    past: list[dict[str, Any]] = field(default_factory=list)
+    """How the group was read before: `{"lanes": 2, "offsets": [70, 90]}`, and what was settled of each lane."""
     positions: dict[str, str] = field(default_factory=dict)
     """What is in `tide.position`."""
     redeliver: bool = False

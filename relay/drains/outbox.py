@@ -9,6 +9,7 @@ The horizon, the bell and why nothing is lost: see `sql/functions/publish.sql`. 
 Statements that belong together travel together: a settle and the next read take one round trip.
 """
 
+import json
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -27,14 +28,20 @@ from relay.sql import query
 Bell = Literal["arm", "disarm"]
 
 
+# Of one read of a lane. The other lanes may have everything in the outbox.
+MOST_IDS = 100_000
+
+
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """The next messages of a group, in order, none missing up to the last; if there is none, none up to the horizon."""
+    """The next messages of a lane, in order, none missing up to the last; if there is none, none up to the horizon."""
 
     messages: list[Message]
     horizon: int
     open_publishers: int
     """Transactions that may still add messages above the horizon; not counted while that is far ahead."""
+    ends_early: bool = False
+    """Whether there is more to read above the horizon: a lane reads so many ids at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +71,7 @@ class PendingRead(NamedTuple):
 
     pipeline: ExitStack
     sent_at: float
+    after: int
     fence: Cursor | None
     horizon: Cursor | None
     rows: psycopg.Cursor[Message]
@@ -80,6 +88,7 @@ class Reader:
         self._connection = session.connection
         self._max_messages = max_messages
         self._horizon = 0
+        self._lane = _lane(session.start)
         self._pending: PendingRead | None = None
         self._batch = Batch([], 0, 0)
 
@@ -103,10 +112,12 @@ class Reader:
             horizon = None if behind else self._session.execute("outbox_horizon")
             limits = {"after": after, "max_messages": self._max_messages, "max_bytes": MAX_BATCH_BYTES}
             rows = self._connection.cursor(row_factory=args_row(Message)).execute(
-                query("outbox_read"), self._session.parameters(**limits), binary=True
+                query("outbox_read_lane" if self._lane else "outbox_read"),
+                self._session.parameters(**limits, **self._lane),
+                binary=True,
             )
             self._connection.execute("commit")
-            self._pending = PendingRead(stack.pop_all(), sent_at, fence, horizon, rows)
+            self._pending = PendingRead(stack.pop_all(), sent_at, after, fence, horizon, rows)
 
     def receive(self) -> Batch:
         """What was asked for last; the same batch again if nothing was asked since."""
@@ -118,7 +129,8 @@ class Reader:
                 open_publishers = 0
                 if pending.horizon:
                     [(self._horizon, open_publishers, _)] = pending.horizon.fetchall()
-                self._batch = Batch(pending.rows.fetchall(), self._horizon, open_publishers)
+                end = min(self._horizon, pending.after + MOST_IDS) if self._lane else self._horizon
+                self._batch = Batch(pending.rows.fetchall(), end, open_publishers, end < self._horizon)
         return self._batch
 
     def read(self, after: int, settled: Settlement | None = None, bell: Bell | None = None) -> Batch:
@@ -197,6 +209,17 @@ class Backlog(NamedTuple):
     """The last of them."""
     horizon: int
     open_publishers: int
+
+
+def _lane(start: DrainStart) -> dict[str, Any]:
+    """Which messages of the group are ours, for the statement that reads a lane; empty if all are.
+
+    What was settled in lanes before counts only while it lies above what is settled in all of them.
+    """
+    past = [layout for layout in start.past if max(layout["offsets"]) > start.offset_id]
+    if start.lanes == 1 and not past:
+        return {}
+    return {"lane": start.lane, "lanes": start.lanes, "past": json.dumps(past), "max_ids": MOST_IDS}
 
 
 def planned_end(start: DrainStart) -> int:

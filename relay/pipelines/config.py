@@ -75,6 +75,8 @@ class ForwardPipeline(Pipeline):
     """From an outbox to a sink."""
 
     sink_type: str
+    lanes: Annotated[int, Field(ge=1, le=64, strict=True)] = 1
+    """How many drains work at a time, each for the messages whose key falls to it; those without a key have one."""
     subject_template: Annotated[str | None, Field(validation_alias=AliasChoices(*SUBJECT_KEYS), repr=False)] = None
     """Where each message goes inside the sink; the sink's own default where it is null. May hold a secret in a URL."""
     wire_format: str | None = None
@@ -192,6 +194,8 @@ def parse_forward(config: dict[str, Any], *, resolved: bool = False) -> ForwardC
             f"timeout_ms ({sink.timeout_ms}) must be below visibility_timeout_ms ({pipeline.visibility_timeout_ms}), "
             "so that no publish outlives its lease"
         )
+    if pipeline and sink and pipeline.lanes > 1 and (reason := kind.features_for(sink).one_lane):
+        problems.append(f"lanes ({pipeline.lanes}) must be 1 for this sink: {reason}")
     refuse(problems)
     assert pipeline is not None
     assert sink is not None

@@ -13,7 +13,7 @@ from relay.operations.locks import lock_key, slot_of
 from relay.process.stop import Stop
 from relay.settings import Settings
 from scheduler.session import Session
-from tests.scheduler.owning import let_go, own
+from tests.scheduler.owning import let_go, own, raised, spec
 from tests.waiting import wait_until
 
 NAMES = ["a", "b", "c"]
@@ -85,38 +85,38 @@ def test_a_pipeline_that_was_changed_since_it_was_read_is_not_adopted(session, d
     [row] = session.pipelines(["a"])
     with database.connect() as connection:
         connection.execute("select tide.relay_disable('a')")
-    assert session.adopt({"a": row["revision"]}) == []
-    assert session.raise_epochs(["a"]) == []
+    assert session.adopt([spec("a", row["revision"])]) == []
+    assert raised(session, "a") == []
 
 
 def test_only_the_owner_raises_epochs_and_none_comes_twice(session, other):
     own(session, "a")
-    assert other.raise_epochs(["a"]) == []
-    epochs = [session.raise_epochs(["a"])[0].epoch for _ in range(3)]
+    assert raised(other, "a") == []
+    epochs = [raised(session, "a")[0].epoch for _ in range(3)]
     let_go(session, "a")
     own(other, "a")
-    epochs.append(other.raise_epochs(["a"])[0].epoch)
+    epochs.append(raised(other, "a")[0].epoch)
     assert epochs == sorted(set(epochs))
 
 
 def test_no_epoch_is_raised_while_a_lease_runs(session, database):
     own(session, "a")
-    [claimed] = session.raise_epochs(["a"])
+    [claimed] = raised(session, "a")
     drain = Drain("a", claimed.epoch, 1, 60_000)
     assert begin(database, drain)
-    [held] = session.raise_epochs(["a"])
+    [held] = raised(session, "a")
     assert held.epoch is None
     assert 50 < held.lease_seconds <= 60
     end(database, drain)
-    assert session.raise_epochs(["a"])[0].epoch > claimed.epoch
+    assert raised(session, "a")[0].epoch > claimed.epoch
 
 
 def test_a_lease_that_ran_out_is_no_obstacle_and_its_drain_is_fenced(session, database):
     own(session, "a")
-    [claimed] = session.raise_epochs(["a"])
+    [claimed] = raised(session, "a")
     drain = Drain("a", claimed.epoch, 1, 1)
     assert begin(database, drain)
-    wait_until(lambda: session.raise_epochs(["a"])[0].epoch, 5, "the lease has run out")
+    wait_until(lambda: raised(session, "a")[0].epoch, 5, "the lease has run out")
     with pytest.raises(Fenced):
         end(database, drain)
 
@@ -124,7 +124,7 @@ def test_a_lease_that_ran_out_is_no_obstacle_and_its_drain_is_fenced(session, da
 def test_no_drain_begins_while_another_has_the_lease(session, database):
     """A broker that failed may have taken a drain even so, and another one after it."""
     own(session, "a")
-    [claimed] = session.raise_epochs(["a"])
+    [claimed] = raised(session, "a")
     first, second = Drain("a", claimed.epoch, 1, 60_000), Drain("a", claimed.epoch, 2, 60_000)
     assert begin(database, first)
     assert begin(database, second) is None
@@ -135,15 +135,15 @@ def test_no_drain_begins_while_another_has_the_lease(session, database):
 
 def test_a_pipeline_made_again_has_no_owner_and_another_epoch(session, database):
     own(session, "a")
-    [claimed] = session.raise_epochs(["a"])
+    [claimed] = raised(session, "a")
     with database.connect() as connection:
         connection.execute("select tide.relay_delete('a')")
         connection.execute("select tide.relay_set_outbox('a', 'orders', '{\"sink_type\": \"memory\"}')")
-    assert session.raise_epochs(["a"]) == []
+    assert raised(session, "a") == []
     assert begin(database, Drain("a", claimed.epoch, 1, 60_000)) is None
     let_go(session, "a")
     assert own(session, "a") == ["a"]
-    assert session.raise_epochs(["a"])[0].epoch > claimed.epoch
+    assert raised(session, "a")[0].epoch > claimed.epoch
 
 
 def test_who_is_behind(session, database):

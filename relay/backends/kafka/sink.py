@@ -10,6 +10,7 @@ Which topics are needed is known only with the records. So it is `publish` that 
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
 from relay.backends.common.deadline import in_ms
@@ -21,6 +22,9 @@ from relay.models import Drain, Failure, Progress, Record
 
 if TYPE_CHECKING:
     from relay.backends.kafka.publisher import KafkaPublisher
+
+
+ONE_OFFSET = "with transactional, Kafka keeps one offset for the pipeline"
 
 
 class KafkaSink(Sink[KafkaSinkConfig]):
@@ -36,6 +40,10 @@ class KafkaSink(Sink[KafkaSinkConfig]):
     )
     config_model = KafkaSinkConfig
     needs_operator = ERRORS.needs_operator
+
+    @classmethod
+    def features_for(cls, config: KafkaSinkConfig) -> Features:
+        return replace(cls.features, one_lane=ONE_OFFSET) if config.transactional else cls.features
 
     def __init__(self, config: KafkaSinkConfig, pipeline: str) -> None:
         self._config = config

@@ -23,7 +23,11 @@ from relay.errors import NotConnected
 from relay.models import Failure, Record
 
 FEATURES = Features(
-    needs_destination=True, needs_credentials=True, default_wire_format="envelope", default_subject="{outbox}"
+    needs_destination=True,
+    needs_credentials=True,
+    default_wire_format="envelope",
+    default_subject="{outbox}",
+    one_lane="an object holds what follows each other in the outbox",
 )
 """Of lines: an envelope carries key and headers."""
 

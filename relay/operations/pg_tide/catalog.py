@@ -177,7 +177,7 @@ def set_offset(connection: Connection, outbox: str, group: str, offset: int) -> 
     connection.execute(
         "insert into tide.consumer_group as g (outbox_id, name, offset_id)"
         " select o.outbox_id, %(name)s, %(offset)s from tide.outbox o where o.name = %(outbox)s"
-        " on conflict (outbox_id, name) do update set offset_id = excluded.offset_id",
+        " on conflict (outbox_id, name, lane) do update set offset_id = excluded.offset_id",
         parameters,
     )
 

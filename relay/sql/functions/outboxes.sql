@@ -273,7 +273,7 @@ begin
       from tide.outbox_horizon(box.outbox_id) h;
     select count(*), coalesce(sum(pg_total_relation_size(t.relid)), 0) into partitions, total_bytes
       from pg_partition_tree(format('tide.%I', box.log)::regclass) t where t.isleaf;
-    select count(*) into consumer_groups from tide.consumer_group g where g.outbox_id = box.outbox_id;
+    select count(*) into consumer_groups from tide.consumer_group g where g.outbox_id = box.outbox_id and g.lane = 0;
     select g.name, greatest(last_id - g.offset_id, 0) into slowest_group, lag
       from tide.consumer_group g where g.outbox_id = box.outbox_id order by g.offset_id, g.name limit 1;
 end $$;

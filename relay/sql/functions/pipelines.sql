@@ -41,7 +41,7 @@ begin
     end if;
     insert into tide.consumer_group (outbox_id, name) values (box.outbox_id, consumer_group) on conflict do nothing;
     select g.group_id into new_group_id from tide.consumer_group g
-     where g.outbox_id = box.outbox_id and g.name = consumer_group;
+     where g.outbox_id = box.outbox_id and g.name = consumer_group and g.lane = 0;
     insert into tide.bell (group_id, outbox_id) values (new_group_id, box.outbox_id) on conflict do nothing;
     if exists (select from tide.pipeline p where p.group_id = new_group_id and p.name <> relay_set_outbox.name) then
         raise exception 'consumer group "%" of outbox "%" belongs to another pipeline', consumer_group, outbox using
@@ -125,11 +125,12 @@ begin
     if not found then
         perform tide.refuse_pipeline(name);
     end if;
-    update tide.drain d set retry_at = null where d.pipeline = name;
+    update tide.drain d set retry_at = null where d.pipeline = relay_set_enabled.name;
     -- A bell that no one answers would only cost the publishers. The first drain after enabling arms it again.
     if not enabled then
         update tide.bell b set armed = false
-          from tide.pipeline p where p.name = relay_set_enabled.name and b.group_id = p.group_id and b.armed;
+          from tide.pipeline p join tide.consumer_group g on g.head_id = p.group_id
+         where p.name = relay_set_enabled.name and b.group_id = g.group_id and b.armed;
     end if;
     perform pg_notify('tide_relay_config', name);
 end $$;

@@ -194,6 +194,7 @@ begin
             hint = 'Replay reads an outbox again. For messages of an inbox: relay inbox replay, or tide.replay_inbox_messages.';
     end if;
     select * into behind from tide.consumer_group g where g.group_id = line.group_id;
+    behind.offset_id := tide.settled_id(line.group_id);
     to_id := coalesce(to_id, behind.offset_id);
     if from_id is null or from_id < 1 or from_id > to_id then
         raise exception 'from % to % is no range of ids', coalesce(from_id::text, 'NULL'), to_id using
@@ -239,6 +240,7 @@ begin
         perform tide.replay_range(pipeline, 1, 1);
     end if;
     select * into behind from tide.consumer_group g where g.group_id = line.group_id;
+    behind.offset_id := tide.settled_id(line.group_id);
     select m.id, m.created_at into oldest_kept_id, oldest_kept_at
       from tide.message m where m.outbox_id = behind.outbox_id order by m.id limit 1;
     select min(m.id), max(m.id) into from_id, to_id

@@ -25,13 +25,13 @@ language sql stable security definer set search_path = pg_catalog, pg_temp as $$
                 when p.invalid_reason is not null then 'invalid'
                 when g.polled and coalesce(seen.at < tide.consumer_alive_since(), true) then 'unpolled'
                 else 'active' end,
-           least(g.offset_id, (select min(r.next_id) - 1 from tide.replay r
+           least(tide.settled_id(g.group_id), (select min(r.next_id) - 1 from tide.replay r
                                 where r.pipeline = p.name and r.ended_at is null)),
            coalesce(p.updated_at, seen.at, '-infinity')
       from tide.consumer_group g
       left join tide.pipeline p on p.group_id = g.group_id
       left join lateral (select max(c.seen_at) as at from tide.consumer c where c.group_id = g.group_id) seen on true
-     where g.outbox_id = outbox_groups.outbox_id
+     where g.outbox_id = outbox_groups.outbox_id and g.lane = 0
 $$;
 
 -- How long a message may be kept for a stopped group; null: indefinitely.

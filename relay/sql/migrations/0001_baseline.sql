@@ -92,11 +92,23 @@ create table tide.consumer_group (
     name      text not null check (name ~ '^[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}$'),
     offset_id bigint not null default 0,
     polled    boolean not null default false,
-    unique (outbox_id, name)
+    -- A group that is read in lanes has a row for each, so that all that is known of a group is known of a lane. See functions/lanes.sql.
+    lane      int not null default 0 check (lane >= 0),
+    lane_of   int references tide.consumer_group on delete cascade,
+    head_id   int not null generated always as (coalesce(lane_of, group_id)) stored,
+    lanes     int not null default 1 check (lanes between 1 and 64),
+    past      jsonb not null default '[]',
+    unique (outbox_id, name, lane),
+    unique (head_id, lane),
+    check ((lane = 0) = (lane_of is null)),
+    check (lane < lanes)
 ) with (fillfactor = 20, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
 -- A polled group is called by its name alone.
 create unique index consumer_group_polled on tide.consumer_group (name) where polled;
 comment on column tide.consumer_group.offset_id is 'Every message up to this id is settled: delivered or a dead letter.';
+comment on column tide.consumer_group.lane is 'Which lane of the group this row is; the group itself is lane 0.';
+comment on column tide.consumer_group.past is
+    'How the group was read before: lanes, and the offset of each. What was settled then lies above offset_id, and is passed over.';
 comment on column tide.consumer_group.polled is 'Whether consumers poll it with tide.poll_outbox; no pipeline reads such a group.';
 
 -- A table of its own: publishers read it, so it must not carry the dead versions that offsets leave behind.
@@ -220,7 +232,9 @@ create index on tide.pipeline_history (changed_at);
 comment on column tide.pipeline_history.program is 'The application_name of the session.';
 
 create table tide.drain (
-    pipeline     text primary key references tide.pipeline on delete cascade,
+    pipeline     text not null references tide.pipeline on delete cascade,
+    lane         int not null default 0 check (lane >= 0),
+    name         text not null unique generated always as (case lane when 0 then pipeline else pipeline || '/' || lane::text end) stored,
     owner        uuid,
     epoch        bigint not null default 0,
     number       bigint not null default 0,
@@ -235,11 +249,13 @@ create table tide.drain (
     needs_operator boolean not null default false,
     ended_at     timestamptz,
     delivered    bigint not null default 0,
-    dead_letters bigint not null default 0
+    dead_letters bigint not null default 0,
+    primary key (pipeline, lane)
 ) with (fillfactor = 20, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
 comment on column tide.drain.progressed is 'Whether it settled any message.';
 comment on column tide.drain.needs_operator is 'Whether what is wrong stays until someone changes something.';
-comment on table tide.drain is 'The last drain of each pipeline: its fence (epoch, number), its lease, what became of it.';
+comment on table tide.drain is 'The last drain of each lane of a pipeline: its fence (epoch, number), its lease, what became of it.';
+comment on column tide.drain.name is 'By which schedulers own it: the pipeline, and /N for lane N of several.';
 
 create table tide.position (
     pipeline  text not null references tide.pipeline on delete cascade,

@@ -6,7 +6,7 @@
 select o.outbox_id, extract(epoch from o.created_at)::text, tide.outbox_last_id(o.outbox_id), g.group_id, g.offset_id, p.name,
        coalesce((to_jsonb(g) ->> 'polled')::boolean, false)
   from tide.outbox o
-  left join tide.consumer_group g on g.outbox_id = o.outbox_id and g.name = %(consumer_group)s
+  left join tide.consumer_group g on g.outbox_id = o.outbox_id and g.name = %(consumer_group)s and g.lane = 0
   left join tide.pipeline p on p.group_id = g.group_id
  where o.name = %(outbox)s
 

@@ -12,20 +12,22 @@ set local synchronous_commit to default
 
 -- name: drain_begin
 -- Takes the lease, if it is free, the drain is neither stale nor a duplicate and its pipeline is enabled. No row: drop it.
+-- An epoch is of one lane alone, so a drain need not name its lane. Lane 0 is the one that redelivers.
 update tide.drain d
    set number = %(number)s, lease_until = clock_timestamp() + make_interval(secs => %(lease_seconds)s)
   from tide.pipeline p
-  left join tide.consumer_group g on g.group_id = p.group_id
+  left join tide.consumer_group g on g.head_id = p.group_id
   left join tide.outbox o on o.outbox_id = g.outbox_id
   left join tide.inbox i on i.inbox_id = p.inbox_id
  where d.pipeline = %(pipeline)s and d.epoch = %(epoch)s and d.number < %(number)s and d.lease_until is null
-   and p.name = d.pipeline and p.enabled
+   and p.name = d.pipeline and p.enabled and (g.lane = d.lane or p.group_id is null)
 returning p.direction, p.config, p.revision, d.failures, g.group_id, g.offset_id, o.outbox_id, o.name as outbox,
-          i.name as inbox,
+          i.name as inbox, g.lane, g.lanes, g.past,
           (select coalesce(jsonb_object_agg(s.partition, s.position), '{}')
              from tide.position s where s.pipeline = d.pipeline) as positions,
-          exists (select from tide.dead_letter x where x.pipeline = d.pipeline and x.retry_requested_at is not null)
-              or exists (select from tide.replay r where r.pipeline = d.pipeline and r.ended_at is null) as redeliver
+          d.lane = 0 and (
+              exists (select from tide.dead_letter x where x.pipeline = d.pipeline and x.retry_requested_at is not null)
+              or exists (select from tide.replay r where r.pipeline = d.pipeline and r.ended_at is null)) as redeliver
 
 -- name: drain_end
 -- Gives the lease back, says what became of the drain, and has the pipeline's owner look. No row: fenced.
@@ -36,14 +38,16 @@ with ended as (
            error_code = %(error_code)s, error = %(error)s, needs_operator = %(needs_operator)s,
            error_at = case when %(error)s::text is null then null else clock_timestamp() end
      where pipeline = %(pipeline)s and epoch = %(epoch)s and number = %(number)s
-    returning pipeline, outcome
+    returning pipeline, lane, name, outcome
 ), quiet as (
     -- Nothing a publisher could ring for: the retry, or the enabling, drains the pipeline, and then arms the bell again.
     update tide.bell b set armed = false
-      from ended e join tide.pipeline p on p.name = e.pipeline
-     where b.group_id = p.group_id and b.armed and (e.outcome = 'failed' or not p.enabled)
+      from ended e
+      join tide.pipeline p on p.name = e.pipeline
+      join tide.consumer_group g on g.head_id = p.group_id and g.lane = e.lane
+     where b.group_id = g.group_id and b.armed and (e.outcome = 'failed' or not p.enabled)
 )
-select pg_notify('tide_relay_drain', e.pipeline) from ended e
+select pg_notify('tide_relay_drain', e.name) from ended e
 
 -- Refreshing a stream table ----------------------------------------------------------------------------------------
 
@@ -163,6 +167,23 @@ select m.id, m.key, convert_to(m.payload::text, 'UTF8'), convert_to(m.headers::t
                sum(size) over (order by id rows unbounded preceding) - size as bytes_before
           from tide.message
          where outbox_id = %(outbox_id)s and id > %(after)s and id <= current_setting('tide.horizon')::bigint
+         order by id
+         limit %(max_messages)s) m
+ where m.bytes_before < %(max_bytes)s
+ order by m.id
+
+-- name: outbox_read_lane
+-- The same of one lane, among so many ids at most: other lanes may have them all. What was settled when the group was read in other
+-- lanes is left out.
+select m.id, m.key, convert_to(m.payload::text, 'UTF8'), convert_to(m.headers::text, 'UTF8'), m.created_at
+  from (select id, key, payload, headers, created_at,
+               sum(size) over (order by id rows unbounded preceding) - size as bytes_before
+          from tide.message
+         where outbox_id = %(outbox_id)s and id > %(after)s
+           and id <= least(current_setting('tide.horizon')::bigint, %(after)s::bigint + %(max_ids)s)
+           and tide.lane_of(key, %(lanes)s) = %(lane)s
+           and not exists (select from jsonb_to_recordset(%(past)s::jsonb) p (lanes int, offsets bigint[])
+                            where id <= p.offsets[1 + tide.lane_of(key, p.lanes)])
          order by id
          limit %(max_messages)s) m
  where m.bytes_before < %(max_bytes)s

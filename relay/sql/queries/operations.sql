@@ -17,7 +17,7 @@ select o.outbox_id from tide.outbox o where o.name = %(outbox)s
 -- name: outbox_list
 -- Those of these outboxes that hold messages. Reads no message.
 select o.name as outbox, o.enabled, o.retention_hours, o.max_payload_bytes, o.created_at, tide.outbox_last_id(o.outbox_id) as last_id,
-       (select count(*) from tide.consumer_group g where g.outbox_id = o.outbox_id) as consumer_groups,
+       (select count(*) from tide.consumer_group g where g.outbox_id = o.outbox_id and g.lane = 0) as consumer_groups,
        (select max(greatest(tide.outbox_last_id(o.outbox_id) - g.offset_id, 0)) from tide.consumer_group g
          where g.outbox_id = o.outbox_id) as lag
   from tide.outbox o
@@ -30,12 +30,14 @@ select s.horizon, s.open_publishers, s.partitions, s.total_bytes from tide.outbo
 
 -- name: outbox_show_groups
 -- The consumer groups of an outbox, and the pipelines that have them; the one that is furthest behind first.
-select g.name as consumer_group, p.name as pipeline, g.offset_id, greatest(tide.outbox_last_id(o.outbox_id) - g.offset_id, 0) as lag
+select g.name as consumer_group, p.name as pipeline, min(g.offset_id) as offset_id,
+       greatest(tide.outbox_last_id(o.outbox_id) - min(g.offset_id), 0) as lag
   from tide.outbox o
   join tide.consumer_group g on g.outbox_id = o.outbox_id
-  left join tide.pipeline p on p.group_id = g.group_id
+  left join tide.pipeline p on p.group_id = g.head_id
  where o.name = %(outbox)s
- order by g.offset_id, g.name
+ group by o.outbox_id, g.name, p.name
+ order by 3, 1
 
 -- name: outbox_limit
 -- The largest message that an outbox takes.
@@ -76,10 +78,10 @@ select p.name, p.direction, o.name as outbox, g.name as consumer_group, i.name a
 -- name: doctor_broken
 -- Enabled pipelines whose last drain failed in a way that does not recover automatically. As in tide.drain: a change of the pipeline
 -- takes the retry time away.
-select p.name, d.error_code, d.error
+select distinct on (p.name) p.name, d.error_code, d.error
   from tide.pipeline p join tide.drain d on d.pipeline = p.name
  where p.enabled and p.invalid_reason is null and d.outcome = 'failed' and d.needs_operator and d.retry_at is not null
- order by p.name
+ order by p.name, d.lane
 
 -- name: pipeline_cautions
 -- What sinks found out about promises that do not hold.
@@ -268,19 +270,23 @@ select l.changed_at, l.pipeline, l.action, l.changed_by, l.program, l.old, l.new
 -- Status -----------------------------------------------------------------------------------------------------------
 
 -- name: status_pipelines
--- Every pipeline, or only those of these names, and how its last drain ended. Reads no message. Dead letters that exist now
--- are counted up to a limit.
+-- Every pipeline, or only those of these names, and how its last drain ended; of several lanes the slowest. Reads no message. Dead
+-- letters that exist now are counted up to a limit.
 select p.name, p.direction, p.enabled, p.invalid_reason, p.config ->> 'relay_group_id' as relay_group_id,
        p.config ->> 'sink_type' as sink_type, p.config ->> 'source_type' as source_type, i.name as inbox,
-       o.outbox_id, o.name as outbox, o.enabled as outbox_enabled, g.name as consumer_group, g.offset_id,
+       o.outbox_id, o.name as outbox, o.enabled as outbox_enabled, g.name as consumer_group, d.offset_id, g.lanes, d.lane,
        extract(epoch from d.lease_until - clock_timestamp())::float8 as lease_seconds, d.lease_until,
        extract(epoch from d.retry_at - clock_timestamp())::float8 as retry_seconds, d.retry_at,
-       d.outcome, d.failures, d.error_code, d.error, d.error_at, d.needs_operator, d.ended_at, d.delivered,
-       d.dead_letters as dead_letters_ever, d.owner::text as owner,
+       d.outcome, d.failures, d.error_code, d.error, d.error_at, d.needs_operator, d.ended_at, e.delivered,
+       e.dead_letters as dead_letters_ever, d.owner::text as owner,
        tide.dead_letters_now(p.name, %(count_limit)s::int) as dead_letters
   from tide.pipeline p
-  left join tide.drain d on d.pipeline = p.name
   left join tide.consumer_group g on g.group_id = p.group_id
+  left join lateral (select l.offset_id, n.* from tide.drain n left join tide.consumer_group l on l.head_id = p.group_id and l.lane = n.lane
+                      where n.pipeline = p.name
+                      order by l.offset_id, n.outcome is distinct from 'failed', n.lane limit 1) d on true
+  left join lateral (select sum(n.delivered)::bigint as delivered, sum(n.dead_letters)::bigint as dead_letters
+                       from tide.drain n where n.pipeline = p.name) e on true
   left join tide.outbox o on o.outbox_id = g.outbox_id
   left join tide.inbox i on i.inbox_id = p.inbox_id
  where %(names)s::text[] is null or p.name = any(%(names)s)

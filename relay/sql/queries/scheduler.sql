@@ -71,23 +71,23 @@ update tide.pipeline set invalid_reason = %(reason)s
 
 -- name: pipelines_unowned
 -- Which of these pipelines no living scheduler owns.
-select d.pipeline
+select d.name
   from tide.drain d
- where d.pipeline = any(%(names)s) and not exists (select from tide.scheduler s where s.scheduler_id = d.owner)
+ where d.name = any(%(names)s) and not exists (select from tide.scheduler s where s.scheduler_id = d.owner)
 
 -- name: drains_look
 -- The last drain of each of these pipelines: whether it is over, and what became of it. The notification of its end tells
 -- nothing but the name.
-select d.pipeline, d.epoch, d.number, d.lease_until is null as is_over, d.outcome, d.progressed, d.needs_operator,
+select d.name, d.epoch, d.number, d.lease_until is null as is_over, d.outcome, d.progressed, d.needs_operator,
        extract(epoch from d.retry_at - clock_timestamp())::float8 as retry_seconds
   from tide.drain d
- where d.pipeline = any(%(names)s)
+ where d.name = any(%(names)s)
 
 -- name: drains_begun
 -- Which of these drains a worker has begun, or are over.
-select d.pipeline
-  from unnest(%(names)s::text[], %(epochs)b::bigint[], %(numbers)b::bigint[]) as w (pipeline, epoch, number)
-  join tide.drain d on d.pipeline = w.pipeline
+select d.name
+  from unnest(%(names)s::text[], %(epochs)b::bigint[], %(numbers)b::bigint[]) as w (name, epoch, number)
+  join tide.drain d on d.name = w.name
  where d.epoch <> w.epoch or d.number >= w.number
 
 -- name: slots_take
@@ -132,54 +132,67 @@ select pg_advisory_unlock(t.key) from unnest(%(keys)b::bigint[]) as t (key)
 -- name: pipelines_adopt
 -- Owns pipelines whose slot is held; returns the names. Not one that has changed since it was read: it may lie in another slot.
 update tide.drain d set owner = %(scheduler_id)s
-  from unnest(%(names)s::text[], %(revisions)b::bigint[]) as t (name, revision)
-  join tide.pipeline p on p.name = t.name and p.revision = t.revision
- where d.pipeline = t.name
-returning d.pipeline
+  from unnest(%(names)s::text[], %(pipelines)s::text[], %(revisions)b::bigint[]) as t (name, pipeline, revision)
+  join tide.pipeline p on p.name = t.pipeline and p.revision = t.revision
+ where d.name = t.name
+returning d.name
 
 -- name: pipelines_release
 -- No longer owns pipelines. Before their slots are released.
 update tide.drain d set owner = null
- where d.pipeline = any(%(names)s) and d.owner = %(scheduler_id)s
+ where d.name = any(%(names)s) and d.owner = %(scheduler_id)s
 
 -- name: epoch_raise
--- Starts a new epoch for each pipeline whose drain, if any, no longer holds a lease: whatever was queued is stale then.
+-- Starts a new epoch for each pipeline whose drain, if any, no longer holds a lease: whatever was queued is stale then. Not where its
+-- group is to be read in another number of lanes, which has to be changed first.
 with wanted as (
-    select d.pipeline, d.lease_until from tide.drain d
-     where d.pipeline = any(%(names)s) and d.owner = %(scheduler_id)s
-     order by d.pipeline
-       for update
+    select d.name, d.lease_until, coalesce(g.lanes, 1) <> t.lanes as divides
+      from unnest(%(names)s::text[], %(lanes)s::int[]) as t (name, lanes)
+      join tide.drain d on d.name = t.name
+      join tide.pipeline p on p.name = d.pipeline
+      left join tide.consumer_group g on g.group_id = p.group_id
+     where d.owner = %(scheduler_id)s
+     order by d.name
+       for update of d
 ), raised as (
     update tide.drain d set epoch = nextval('tide.epochs'), number = 0, lease_until = null
       from wanted w
-     where d.pipeline = w.pipeline and (w.lease_until is null or w.lease_until <= clock_timestamp())
-    returning d.pipeline, d.epoch, d.retry_at
+     where d.name = w.name and not w.divides and (w.lease_until is null or w.lease_until <= clock_timestamp())
+    returning d.name, d.epoch, d.retry_at
 )
-select w.pipeline, r.epoch, extract(epoch from r.retry_at - clock_timestamp())::float8 as retry_seconds,
-       extract(epoch from w.lease_until - clock_timestamp())::float8 as lease_seconds
+select w.name, r.epoch, extract(epoch from r.retry_at - clock_timestamp())::float8 as retry_seconds,
+       extract(epoch from w.lease_until - clock_timestamp())::float8 as lease_seconds, w.divides
   from wanted w
-  left join raised r on r.pipeline = w.pipeline
+  left join raised r on r.name = w.name
+
+-- name: lanes_change
+-- Has a pipeline that we own read its group in so many lanes, unless one of those before has a lease still.
+select tide.lanes_change(%(pipeline)s, %(scheduler_id)s, %(lanes)s::int) as changed
 
 -- name: bell_silence
 -- A drain that will answer waits in the queue, and has not begun: publishers do not have to ring meanwhile. Holds the fence, so
 -- that the drain begins, and arms the bell again, only after this.
 with fence as (
-    select d.pipeline from tide.drain d
+    select d.pipeline, d.lane from tide.drain d
      where d.pipeline = %(pipeline)s and d.epoch = %(epoch)s and d.number < %(number)s and d.owner = %(scheduler_id)s
        for share
 )
 update tide.bell b set armed = false
-  from fence join tide.pipeline p on p.name = fence.pipeline
- where b.group_id = p.group_id and b.armed
+  from fence
+  join tide.pipeline p on p.name = fence.pipeline
+  join tide.consumer_group g on g.head_id = p.group_id and g.lane = fence.lane
+ where b.group_id = g.group_id and b.armed
 
 -- name: pipelines_behind
 -- The timer's look, one for all: which of these pipelines have ids above their offset, or something to deliver once more;
 -- jobs that no process has claimed; or a query whose result may have changed.
 -- Each outbox is asked once, however many pipelines read it: 1,000 pipelines of 100 outboxes cost 3 ms instead of 15.
 with looked_at as materialized (
-    select p.name, g.outbox_id, g.offset_id
-      from tide.pipeline p join tide.consumer_group g on g.group_id = p.group_id
-     where p.name = any(%(names)s) and p.direction <> 'jobs'
+    select d.name, g.outbox_id, g.offset_id
+      from tide.drain d
+      join tide.pipeline p on p.name = d.pipeline
+      join tide.consumer_group g on g.head_id = p.group_id and g.lane = d.lane
+     where d.name = any(%(names)s) and p.direction <> 'jobs'
 ), ends as materialized (
     select e.outbox_id, e.last_id from tide.outbox_last_ids(array(select distinct outbox_id from looked_at)) e
 )
@@ -200,15 +213,15 @@ select n.name from unnest(%(names)s::text[]) as n (name)
 -- there is nothing to deliver. A publisher who saw the bell silent, or no scheduler, has had its mark since before: either the
 -- mark is there still, or the last id, which is read after the marks, is above the offset. All others ring.
 with calm as materialized (
-    select p.name, g.outbox_id, g.offset_id
-      from tide.pipeline p
-      join tide.drain d on d.pipeline = p.name
-      join tide.consumer_group g on g.group_id = p.group_id
+    select d.name, g.outbox_id, g.offset_id
+      from tide.drain d
+      join tide.pipeline p on p.name = d.pipeline
+      join tide.consumer_group g on g.head_id = p.group_id and g.lane = d.lane
       join tide.bell b on b.group_id = g.group_id
       join tide.outbox o on o.outbox_id = g.outbox_id
-     where p.name = any(%(names)s) and p.direction = 'forward' and d.outcome = 'idle' and d.ended_at > p.updated_at and b.armed
+     where d.name = any(%(names)s) and p.direction = 'forward' and d.outcome = 'idle' and d.ended_at > p.updated_at and b.armed
        and o.mark_class not in (select m.class from tide.mark m)
-       and not exists (select from tide.redelivery_waiting r where r.pipeline = p.name)
+       and not exists (select from tide.redelivery_waiting r where r.pipeline = d.name)
 ), ends as materialized (
     select e.outbox_id, e.last_id from tide.outbox_last_ids(array(select distinct outbox_id from calm)) e
 )
@@ -224,9 +237,11 @@ select b.pipeline, b.seconds from tide.stream_begun(%(names)s::text[]) b
 -- Those of these pipelines whose offset is below the last id of their outbox. Asks each outbox once, and reads no message.
 -- Not queues of jobs: their group follows later, for retention; see job_numbers.
 with measured as materialized (
-    select p.name, g.outbox_id, g.offset_id
-      from tide.pipeline p join tide.consumer_group g on g.group_id = p.group_id
-     where p.name = any(%(names)s) and p.direction <> 'jobs'
+    select d.name, g.outbox_id, g.offset_id
+      from tide.drain d
+      join tide.pipeline p on p.name = d.pipeline
+      join tide.consumer_group g on g.head_id = p.group_id and g.lane = d.lane
+     where d.name = any(%(names)s) and p.direction <> 'jobs'
 ), ends as materialized (
     select e.outbox_id, e.last_id from tide.outbox_last_ids(array(select distinct outbox_id from measured)) e
 )
@@ -248,10 +263,12 @@ select max(p.outbox_id) as last_id, count(*) as outboxes,
 
 -- name: offsets_ahead
 -- Consumer groups of these outboxes that pass over new messages.
-select o.name as outbox, g.name as consumer_group, g.offset_id, tide.outbox_last_id(o.outbox_id) as last_id
+select o.name as outbox, g.name as consumer_group, max(g.offset_id) as offset_id, tide.outbox_last_id(o.outbox_id) as last_id
   from tide.outbox o
   join tide.consumer_group g on g.outbox_id = o.outbox_id
- where o.name = any(%(names)s) and g.offset_id > tide.outbox_last_id(o.outbox_id)
+ where o.name = any(%(names)s)
+ group by o.outbox_id, g.name
+having max(g.offset_id) > tide.outbox_last_id(o.outbox_id)
  order by 1, 2
 
 -- name: publisher_ages

@@ -16,6 +16,7 @@ from benchmarks import (
     inboxes,
     jobs_engine,
     jobs_sql,
+    lanes,
     latency,
     many,
     matrix,
@@ -58,6 +59,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "many": many.run,
     "streams": streams.run,
     "scaling": scaling.run,
+    "lanes": lanes.run,
 }
 
 

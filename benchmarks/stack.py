@@ -163,14 +163,16 @@ class Stack:
                 admin.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
 
     @contextlib.contextmanager
-    def relay(self, database: Database, *, processes: int = 1, **variables: str) -> Iterator[Relay]:
+    def relay(self, database: Database, *, processes: int = 1, threads: int = 8, **variables: str) -> Iterator[Relay]:
         """`variables` are settings, such as RELAY_JOB_MODULES."""
         self.redis.flush()
-        with self.another_relay(database, processes=processes, **variables) as relay:
+        with self.another_relay(database, processes=processes, threads=threads, **variables) as relay:
             yield relay
 
     @contextlib.contextmanager
-    def another_relay(self, database: Database, *, processes: int = 1, **variables: str) -> Iterator[Relay]:
+    def another_relay(
+        self, database: Database, *, processes: int = 1, threads: int = 8, **variables: str
+    ) -> Iterator[Relay]:
         """The same, while others run on the broker."""
         environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith(("RELAY_", "PGTRICKLE_"))},
@@ -193,7 +195,7 @@ class Stack:
                 stack.callback(stop, process)
                 return process
 
-            workers = start("dramatiq", "relay.workers", "--processes", str(processes), "--threads", "8")
+            workers = start("dramatiq", "relay.workers", "--processes", str(processes), "--threads", str(threads))
             yield Relay(start("relay-scheduler"), workers)
 
 

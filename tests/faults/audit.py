@@ -1,9 +1,9 @@
 """What the recording sinks wrote down, judged: what is missing, reordered, delivered by two at once, or twice."""
 
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 Span = tuple[int, int]
@@ -95,8 +95,11 @@ def judge(
     dead: Iterable[int] = (),
     kills: Mapping[int, int] | None = None,
     frozen: Mapping[int, list[Span]] | None = None,
+    keys: Mapping[int, str | None] | None = None,
 ) -> Verdict:
     """Judges one pipeline. `committed`: the ids that must arrive; `dead`: those that became dead letters.
+
+    `keys`: of each id, for a pipeline with lanes: then order and overlaps are judged for each key alone.
 
     `kills`: pid -> when it was killed, which is when its unfinished publishes ended. `frozen`: pid -> when it was
     stopped by SIGSTOP. A publish in the middle of which its process was frozen is left out of the overlaps: no fence
@@ -115,9 +118,23 @@ def judge(
     verdict.interrupted = sum(publish.ended_ns is None for publish in publishes)
     verdict.examples += [f"{pipeline}: missing {number}" for number in sorted(missing)[:5]]
     verdict.examples += [f"{pipeline}: never committed {number}" for number in sorted(phantoms)[:5]]
-    _judge_order(pipeline, publishes, verdict)
-    _judge_overlaps(pipeline, publishes, kills or {}, frozen or {}, verdict)
+    for of_key in [publishes] if keys is None else _by_key(publishes, keys):
+        _judge_order(pipeline, of_key, verdict)
+        _judge_overlaps(pipeline, of_key, kills or {}, frozen or {}, verdict)
     return verdict
+
+
+def _by_key(publishes: list[Publish], keys: Mapping[int, str | None]) -> list[list[Publish]]:
+    """For each key the publishes that had messages with it, and of each no others."""
+    found: defaultdict[str | None, list[Publish]] = defaultdict(list)
+    for publish in publishes:
+        ids: defaultdict[str | None, list[int]] = defaultdict(list)
+        for number in publish.ids:
+            ids[keys.get(number)].append(number)
+        confirmed = set(publish.confirmed)
+        for key, numbers in ids.items():
+            found[key].append(replace(publish, ids=numbers, confirmed=[n for n in numbers if n in confirmed]))
+    return list(found.values())
 
 
 def _judge_order(pipeline: str, publishes: list[Publish], verdict: Verdict) -> None:

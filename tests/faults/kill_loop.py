@@ -5,7 +5,8 @@
 Two schedulers and two groups of workers, PostgreSQL and Redis of their own, writers that roll back, pause and
 publish in bulk. Every 2 to 6 seconds one process, or one whole group, is killed with SIGKILL and started again a moment
 later; one fault in seven freezes it with SIGSTOP instead, for longer than its leases. In the end everything is
-drained, and what the recording sinks wrote down is judged by `tests.faults.audit`.
+drained, and what the recording sinks wrote down is judged by `tests.faults.audit`. Every other pipeline has lanes, and
+their number changes all the time; there the order is that of each key.
 
 A publish in the middle of which its process was frozen is left out of the overlaps, and of nothing else: no fence in
 PostgreSQL can call back what is on its way to a sink already. Exit 0 only if nothing is missing, reordered, delivered
@@ -33,6 +34,7 @@ FREEZE_SECONDS = 4.0
 PAUSE_SECONDS = (2.0, 6.0)
 """Between two faults."""
 DRAIN_SECONDS = 90
+LANES = (1, 2, 3, 4, 8)
 
 
 @dataclass
@@ -57,9 +59,10 @@ def run(
     chance = random.Random(seed)
     names = [f"pipeline{number:02}" for number in range(count)]
     for name in names:
+        lanes = {"lanes": chance.choice(LANES)} if names.index(name) % 2 else {}
         # The last one shares the outbox of the first.
         outbox = names[0] if name == names[-1] else name
-        pipelines.make(name, outbox, visibility_timeout_ms=LEASE_MS, slice_ms=1000)
+        pipelines.make(name, outbox, visibility_timeout_ms=LEASE_MS, slice_ms=1000, **lanes)
         pipelines.control(name, delay_ms=chance.choice((2, 20, 100)))
     processes = [fleet.scheduler(), fleet.scheduler(), *(fleet.workers(threads=8, processes=2) for _ in range(2))]
     fleet.wait_ready()
@@ -68,7 +71,9 @@ def run(
         deadline = time.monotonic() + seconds
         # At least so many, however slow the machine is.
         while time.monotonic() < deadline or faults.total() < LEAST_FAULTS:
-            _pass_time(chance.uniform(*pauses))
+            _pass_time(chance.uniform(*pauses) / 2)
+            _change_lanes(chance, pipelines)
+            _pass_time(chance.uniform(*pauses) / 2)
             faults[_harm(chance, chance.choice(fleet.wait_for_one()))] += 1
     for process in processes:
         process.wait_ready()
@@ -76,6 +81,13 @@ def run(
     verdict = pipelines.judge_all(kills=fleet.kills, frozen=fleet.frozen)
     lost = sum(len(set(ids) - set(pipelines.committed(outbox))) for outbox, ids in writers.confirmed.items())
     return Outcome(verdict, faults, lost, writers.rolled_back, settled)
+
+
+def _change_lanes(chance: random.Random, pipelines: Pipelines) -> None:
+    """Of some of those that have them."""
+    for name in sorted(pipelines.with_lanes):
+        if chance.random() < 0.3:
+            pipelines.set(name, visibility_timeout_ms=LEASE_MS, slice_ms=1000, lanes=chance.choice(LANES))
 
 
 def _harm(chance: random.Random, victim: RelayProcess) -> str:

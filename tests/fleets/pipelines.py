@@ -16,6 +16,8 @@ from tests.waiting import wait_until
 
 Connection = psycopg.Connection[Any]
 
+KEYS = (None, *(f"customer {number}" for number in range(24)))
+
 
 class Pipelines:
     """The pipelines of a test, each from an outbox to a recording sink."""
@@ -24,6 +26,8 @@ class Pipelines:
         self.url, self.folder = url, folder
         folder.mkdir(parents=True, exist_ok=True)
         self.outbox_of: dict[str, str] = {}
+        self.with_lanes: set[str] = set()
+        """Those that have, or had, several lanes: order is that of each key."""
 
     def connect(self) -> Connection:
         return psycopg.connect(self.url, autocommit=True)
@@ -42,6 +46,7 @@ class Pipelines:
     def set(self, name: str, **config: Any) -> None:
         recording = {"sink_type": "recording", "folder": str(self.folder)}
         given = config if "sink_type" in config else recording | config
+        self.with_lanes |= {name} if "lanes" in config else set()
         self.run("select tide.relay_set_outbox(%s, %s, %s)", name, self.outbox_of[name], Jsonb(given))
 
     def clear(self) -> None:
@@ -53,6 +58,7 @@ class Pipelines:
         for path in self.folder.iterdir():
             path.unlink()
         self.outbox_of.clear()
+        self.with_lanes.clear()
 
     def control(self, name: str, **how: Any) -> None:
         Control(**how).write(self.folder, name)
@@ -110,10 +116,17 @@ class Pipelines:
         )
         return [row[0] for row in rows]
 
+    def keys(self, outbox: str) -> dict[int, str | None]:
+        """Of each message."""
+        rows = self.run(
+            "select m.id, m.key from tide.message m join tide.outbox o using (outbox_id) where o.name = %s", outbox
+        )
+        return {row[0]: row[1] for row in rows}
+
     def settled(self, name: str) -> bool:
         """Whether every message is, with no transaction open that could add one."""
         [(done,)] = self.run(
-            """select g.offset_id >= (tide.outbox_status(o.name)).last_id
+            """select tide.settled_id(g.group_id) >= (tide.outbox_status(o.name)).last_id
                  from tide.pipeline p join tide.consumer_group g using (group_id) join tide.outbox o using (outbox_id)
                 where p.name = %s""",
             name,
@@ -122,8 +135,9 @@ class Pipelines:
 
     def judge(self, name: str, **processes: Any) -> Verdict:
         """`kills` and `frozen` of the fleet, see `audit.judge`."""
-        publishes = read_publishes(self.folder, name)
-        return judge(name, publishes, self.committed(self.outbox_of[name]), self.dead_letters(name), **processes)
+        publishes, outbox = read_publishes(self.folder, name), self.outbox_of[name]
+        keys = self.keys(outbox) if name in self.with_lanes else None
+        return judge(name, publishes, self.committed(outbox), self.dead_letters(name), keys=keys, **processes)
 
     def judge_all(self, **processes: Any) -> Verdict:
         verdict = Verdict()
@@ -188,14 +202,15 @@ class Writers:
 
     def _transaction(self, connection: Connection, chance: random.Random, count: int) -> None:
         outbox, rolled_back = chance.choice(self._outboxes), chance.random() < 0.05
-        many = "select tide.outbox_publish_many(%s, array_fill('{}'::jsonb, array[%s]))"
+        many = "select tide.outbox_publish_many(%s, array_fill('{}'::jsonb, array[%s]), %s)"
+        keys = [chance.choice(KEYS) for _ in range(count)]
         with connection.transaction(force_rollback=rolled_back):
             # An unconfirmed commit may have happened: the audit takes what is committed from the table.
             if count > 2:
-                [(ids,)] = connection.execute(many, [outbox, count]).fetchall()
+                [(ids,)] = connection.execute(many, [outbox, count, keys]).fetchall()
             else:
-                one = "select tide.outbox_publish(%s, '{}')"
-                ids = [connection.execute(one, [outbox]).fetchall()[0][0] for _ in range(count)]
+                one = "select tide.outbox_publish(%s, '{}', key => %s)"
+                ids = [connection.execute(one, [outbox, key]).fetchall()[0][0] for key in keys]
             if chance.random() < 0.05:
                 self._stop.wait(chance.uniform(0, 0.2))
         with self._lock:

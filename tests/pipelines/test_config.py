@@ -15,6 +15,7 @@ OURS = [
     "batch_size",
     "cloudevents_source",
     "cloudevents_type",
+    "lanes",
     "poll_interval_ms",
     "relay_group_id",
     "sink_type",

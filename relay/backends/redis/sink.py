@@ -9,6 +9,7 @@ In a cluster a transaction stays within a slot: order holds within each stream, 
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from relay.backends.common.batch import Batch
@@ -33,6 +34,9 @@ Chunk = dict[int, tuple[Record, list[str | bytes]]]
 """Records by their index in the batch, each with its command."""
 
 
+ONE_ORDER = "with exactly_once, Redis takes the ids of a stream in one order"
+
+
 class RedisSink(Sink[RedisSinkConfig]):
     features: ClassVar[Features] = Features(
         keeps_headers=True,
@@ -45,6 +49,10 @@ class RedisSink(Sink[RedisSinkConfig]):
     )
     config_model = RedisSinkConfig
     needs_operator = ERRORS.needs_operator | {"foreign_stream"}
+
+    @classmethod
+    def features_for(cls, config: RedisSinkConfig) -> Features:
+        return replace(cls.features, one_lane=ONE_ORDER) if config.exactly_once else cls.features
 
     def __init__(self, config: RedisSinkConfig, pipeline: str) -> None:
         self._config = config

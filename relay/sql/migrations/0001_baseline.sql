@@ -981,6 +981,9 @@ select p.kind, 'function', unnest(p.names)
     ('operator', array['dead_letters_now', 'relay_replay_span', 'operate_inboxes', 'inbox_messages', 'inbox_replay', 'inbox_replay_dead']),
     ('inbox_worker', array['inbox_dead_numbers', 'inbox_messages', 'inbox_replay', 'inbox_replay_dead']),
     ('owner', array['inbox_require_operator', 'inbox_in_state', 'inbox_state_time']),
+    ('relay', array['lanes_change', 'lane_of']),
+    ('reader', array['lane_of']),
+    ('owner', array['settled_id']),
     ('api', array['process_beat', 'process_stop']),
     ('job_worker', array['job_schedule_set']),
     ('job_operator', array[

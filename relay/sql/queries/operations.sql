@@ -451,7 +451,7 @@ select 'execute on ' || f.oid::regprocedure
                      'job_worker_stop', 'job_queue_create_if_not_exists', 'job_uuid', 'job_of_uuid', 'job_state', 'job_list', 'job_stats',
                      'job_unknown_handlers', 'job_queue_list', 'job_look', 'job_queue_behind', 'job_results', 'job_schedule_set', 'job_schedule_list',
                      'job_schedule_fire', 'outbox_highest_id', 'outbox_highest_ids', 'inbox_dead_numbers', 'see_anything', 'inbox_status',
-                     'inbox_health', 'outbox_status', 'dead_letters_now', 'process_beat', 'process_stop',
+                     'inbox_health', 'outbox_status', 'dead_letters_now', 'process_beat', 'process_stop', 'lane_of', 'lanes_change',
                      'stream_refresh', 'stream_prepare', 'stream_describe', 'stream_read', 'stream_keep', 'stream_keep_change', 'stream_failed', 'stream_behind', 'stream_clean', 'stream_tables',
                      'stream_begun', 'stream_ready')
    and not has_function_privilege(f.oid, 'execute')

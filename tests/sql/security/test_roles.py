@@ -15,7 +15,7 @@ from relay.models import Drain, Failure
 from relay.settings import Settings
 from relay.sql import query, statements
 from scheduler.session import Session
-from tests.scheduler.owning import let_go, own
+from tests.scheduler.owning import let_go, own, spec
 from tests.sql.support import (
     LEASE_MS,
     begin,
@@ -184,7 +184,7 @@ def test_a_relay_runs_a_scheduler(database, role):
         session.mark_invalid("p", row["revision"], None)
         assert session.unowned(["p"]) == ["p"]
         assert own(session, "p") == ["p"]
-        [raised] = session.raise_epochs(["p"])
+        [raised] = session.raise_epochs([spec("p")])
         session.silence(Drain("p", raised.epoch, 1, LEASE_MS))
         assert session.behind(["p"]) == {"p"}
         assert [row.name for row in session.lag(["p"])] == ["p"]

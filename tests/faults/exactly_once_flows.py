@@ -1,6 +1,6 @@
 """A flow of `exactly_once.py`: what it sends, on which pipelines, and what has arrived, by ids.
 
-`LANES` pipelines for each, so that one kill finds more of them in the middle of something.
+`PIPELINES` pipelines for each, so that one kill finds more of them in the middle of something.
 """
 
 import threading
@@ -13,7 +13,7 @@ import psycopg
 from psycopg.types.json import Jsonb
 
 from relay.local.servers import EmbeddedRedis
-from tests.faults.exactly_once_tally import Lane, Tally
+from tests.faults.exactly_once_tally import Ordered, Tally
 from tests.fleets.pipelines import Connection, Pipelines
 from tests.services.kafka import KafkaServer
 from tests.services.moto import MotoServer
@@ -23,7 +23,7 @@ from tests.services.postgres import Database
 LEASE_MS = 1_500
 BATCH = 20
 OUTBOXES = ("orders", "events")
-LANES = len(OUTBOXES)
+PIPELINES = len(OUTBOXES)
 _PAUSE_SECONDS = 0.03
 
 
@@ -70,13 +70,13 @@ class Flow(ABC):
         """Whether all that was sent has arrived, once it sends no more."""
 
     @abstractmethod
-    def lanes(self) -> Iterator[Lane]: ...
+    def ordered(self) -> Iterator[Ordered]: ...
 
     def tally(self, fenced: Container[str]) -> Tally:
         """`fenced`: the pipelines of which a drain outlived its lease."""
         tally = Tally()
-        for lane in self.lanes():
-            tally.add(lane, self.ordered_when_fenced or lane.name.partition("/")[0] not in fenced)
+        for one in self.ordered():
+            tally.add(one, self.ordered_when_fenced or one.name.partition("/")[0] not in fenced)
         for name in self.names:
             dead = "select message_id::text, reason from tide.dead_letter where pipeline = %s"
             for message_id, reason in self.pipelines.run(dead, name):
@@ -90,8 +90,12 @@ class Forward(Flow):
 
     def make(self) -> None:
         for name, outbox in zip(self.names, OUTBOXES, strict=True):
-            keys = {"visibility_timeout_ms": LEASE_MS, "slice_ms": 1000, "batch_size": BATCH, "poll_interval_ms": 200}
-            self.pipelines.make(name, outbox, **keys | self.config(name))
+            self.pipelines.make(name, outbox, **self.keys(name))
+
+    def keys(self, name: str) -> dict[str, Any]:
+        """The whole configuration of a pipeline."""
+        keys = {"visibility_timeout_ms": LEASE_MS, "slice_ms": 1000, "batch_size": BATCH, "poll_interval_ms": 200}
+        return keys | self.config(name)
 
     @abstractmethod
     def config(self, name: str) -> dict[str, Any]: ...
@@ -103,9 +107,9 @@ class Forward(Flow):
     def is_done(self) -> bool:
         return all(map(self.pipelines.settled, self.names))
 
-    def lanes(self) -> Iterator[Lane]:
+    def ordered(self) -> Iterator[Ordered]:
         for name, outbox in zip(self.names, OUTBOXES, strict=True):
-            yield Lane(name, [f"{outbox}:{id_}" for id_ in self.pipelines.committed(outbox)], self.arrived(name))
+            yield Ordered(name, [f"{outbox}:{id_}" for id_ in self.pipelines.committed(outbox)], self.arrived(name))
 
 
 class Reverse(Flow):
@@ -156,21 +160,21 @@ class Reverse(Flow):
         return [row[0] for row in self.pipelines.run(f"select event_id from tide.{name} order by inbox_seq")]
 
     def is_done(self) -> bool:
-        return all(set(lane.sent) <= set(lane.arrived) for lane in self.lanes())
+        return all(set(one.sent) <= set(one.arrived) for one in self.ordered())
 
-    def lanes(self) -> Iterator[Lane]:
+    def ordered(self) -> Iterator[Ordered]:
         for name in self.names:
             arrived = self.arrived(name)
             stored = self.stored(name)
             lost = sorted(set(self.confirmed[name]).difference(*stored.values()))
             assert not lost, f"{self.service} itself has lost {lost[:5]}: this says nothing of the relay"
             for part, sent in stored.items():
-                yield Lane(part, sent, [id_ for id_ in arrived if id_.startswith(part)])
+                yield Ordered(part, sent, [id_ for id_ in arrived if id_.startswith(part)])
 
     def _feed(self) -> None:
         turn = 0
         while not self._enough.wait(_PAUSE_SECONDS):
-            name = self.names[turn % LANES]
+            name = self.names[turn % PIPELINES]
             turn += 1
             try:
                 self.confirmed[name] += self.send(name, 1 + turn % 15)

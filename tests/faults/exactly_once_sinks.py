@@ -1,6 +1,7 @@
 """Outbox to sink, for each sink that promises exactly once."""
 
 import json
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import ExitStack
 from functools import cached_property
@@ -9,7 +10,8 @@ from typing import Any
 import redis
 
 from tests.backends.object_storage.harness import rows_of
-from tests.faults.exactly_once_flows import Flow, Forward, Handler, Services
+from tests.faults.exactly_once_flows import OUTBOXES, Flow, Forward, Handler, Services
+from tests.faults.exactly_once_tally import Ordered
 from tests.fleets.pipelines import Pipelines
 from tests.services.moto import REGION
 from tests.services.proxy import Proxy
@@ -65,6 +67,30 @@ class LocalInboxFlow(Forward):
 
     def arrived(self, name: str) -> list[str]:
         return self._handler.handled(name)
+
+
+class LanesFlow(LocalInboxFlow):
+    """Several drains of a pipeline at a time, and another number of them while they work."""
+
+    name = "lanes"
+
+    def config(self, name: str) -> dict[str, Any]:
+        return super().config(name) | {"lanes": 3, "batch_size": 20}
+
+    def start(self) -> None:
+        super().start()
+        for name, outbox in zip(self.names, OUTBOXES, strict=True):
+            self.pipelines.make(name, outbox, **self.keys(name) | {"lanes": 2})
+
+    def ordered(self) -> Iterator[Ordered]:
+        for name, outbox in zip(self.names, OUTBOXES, strict=True):
+            keys = {f"{outbox}:{number}": key for number, key in self.pipelines.keys(outbox).items()}
+            arrived: defaultdict[str | None, list[str]] = defaultdict(list)
+            for dedup_id in self.arrived(name):
+                arrived[keys.get(dedup_id)].append(dedup_id)
+            for key in {*keys.values(), *arrived}:
+                sent = sorted((i for i, k in keys.items() if k == key), key=lambda i: int(i.rpartition(":")[2]))
+                yield Ordered(f"{name}/{key}", sent, arrived[key])
 
 
 class RemoteInboxFlow(Forward):
@@ -125,4 +151,11 @@ class ObjectStorageFlow(Forward):
             yield json.loads(row.body)["id"]
 
 
-FORWARD: tuple[type[Flow], ...] = (KafkaSinkFlow, RedisSinkFlow, LocalInboxFlow, RemoteInboxFlow, ObjectStorageFlow)
+FORWARD: tuple[type[Flow], ...] = (
+    KafkaSinkFlow,
+    RedisSinkFlow,
+    LocalInboxFlow,
+    LanesFlow,
+    RemoteInboxFlow,
+    ObjectStorageFlow,
+)

@@ -9,7 +9,7 @@ from tests.faults.exactly_once import POSTGRES_IS_AWAY_SECONDS, run
 from tests.faults.exactly_once_flows import Services
 from tests.faults.exactly_once_sinks import FORWARD
 from tests.faults.exactly_once_sources import REVERSE
-from tests.faults.exactly_once_tally import Lane, Tally
+from tests.faults.exactly_once_tally import Ordered, Tally
 from tests.fleets.processes import running_fleet
 
 
@@ -61,7 +61,7 @@ def test_killed_workers_neither_lose_nor_double_what_sources_bring(
 
 def tallied(sent, arrived):
     tally = Tally()
-    tally.add(Lane("lane", list(sent), list(arrived)))
+    tally.add(Ordered("events", list(sent), list(arrived)))
     return tally
 
 

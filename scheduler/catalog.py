@@ -142,7 +142,10 @@ def _forward(row: dict[str, Any], values: dict[str, Any]) -> Spec:
 
 def _reverse(row: dict[str, Any], values: dict[str, Any]) -> Spec:
     config = parse_reverse(values)
-    return _spec(row, config.pipeline, config.pipeline.source_type, drained=not config.source_class.features.passive)
+    drained = not config.source_class.features.passive
+    return replace(
+        _spec(row, config.pipeline, config.pipeline.source_type, drained=drained), lanes=config.pipeline.lanes
+    )
 
 
 def _jobs(row: dict[str, Any], values: dict[str, Any]) -> Spec:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import structlog
 
-from relay.backends.source import Source
+from relay.backends.source import Lane, Source
 from relay.drains.fence import FencedSession
 from relay.drains.inbox import InboundBatch, Stopped, Writer, WriteResult
 from relay.drains.lease import DrainResult, failed
@@ -43,11 +43,12 @@ def drain(resources: Resources, session: FencedSession) -> DrainResult:
     config = parse_reverse(start.config, resolved=True)
     session.lease.seconds = config.pipeline.visibility_timeout_ms / 1000
     before = (start.revision, drain.epoch, drain.number - 1)
+    place = f"{drain.pipeline}/{start.lane}"
     try:
         source = resources.sources.take(
-            drain.pipeline,
+            place,
             before,
-            lambda: config.make_source(drain.pipeline),
+            lambda: config.make_source(drain.pipeline, Lane(start.lane, start.lanes)),
             lambda made: made.open(start.positions),
         )
     except NotConnected as error:
@@ -67,7 +68,7 @@ def drain(resources: Resources, session: FencedSession) -> DrainResult:
         keep = work.source_works and _release(source)
     finally:
         if keep:
-            resources.sources.give_back(drain.pipeline, (start.revision, drain.epoch, drain.number), source)
+            resources.sources.give_back(place, (start.revision, drain.epoch, drain.number), source)
         else:
             source.close()
     return result
@@ -180,7 +181,7 @@ class ReverseDrain:
             self._checked_at = now
             self._pass()
             self._writer.check_pipeline()
-            if self._writer.redeliver and not self._is_over():
+            if self._writer.redeliver and self._session.start.lane == 0 and not self._is_over():
                 self.retry_dead_letters()
 
     def _longest_wait(self, contended: bool) -> float:

@@ -49,7 +49,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Annotated, Any, ClassVar, Generic
+from typing import Annotated, Any, ClassVar, Generic, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 from typing_extensions import TypeVar
@@ -80,11 +80,25 @@ class SourceFeatures:
     needs_credentials: bool = False
     """The server can refuse us for who we are; `open` then raises `ConfigError`."""
     uses_network: bool = True
+    one_lane: str | None = None
+    """Why a pipeline from it cannot have several lanes; None where it can."""
     passive: bool = False
     """No worker drains it: a process of its own brings the messages."""
     default_wire_format: str = "raw"
     longest_wait_seconds: float = 1.0
     """How long one `receive` should be asked to wait: longer where each asking costs money. It delays a shutdown."""
+
+
+class Lane(NamedTuple):
+    """One of several drains that receive at the same time."""
+
+    number: int
+    """From 0 on."""
+    lanes: int
+
+
+ALL = Lane(0, 1)
+NO_DRAINS = "no worker drains it"
 
 
 class SourceConfig(BaseModel):
@@ -115,6 +129,9 @@ class Source(ABC, Generic[C, M]):
     """The class of C."""
     needs_operator: ClassVar[frozenset[str]] = frozenset()
     """Codes of temporary failures that stay until someone changes something: see `ErrorTable`."""
+    lane: "Lane" = ALL
+    """Which of the messages are ours; set before `open`. Each comes to one lane only, or, where the server gives them
+    to those who ask, to one at a time."""
     begun: Mapping[str, str] = MappingProxyType({})
     """What `open` decided, as positions: see there."""
 

@@ -42,8 +42,8 @@ class Status:
     """Dead messages of its inbox, beyond 10,000 an estimate. None: it has no inbox, or that cannot be looked at."""
     owner: str | None
     """host:pid of its scheduler."""
-    lanes: int | None
-    """How many drains it has at a time; None: it reads no outbox."""
+    lanes: int
+    """How many drains it has at a time."""
     lane: int
     """Of several lanes the slowest: what is said of offset, lag, and the last drain is said of this one."""
     offset_id: int | None

@@ -23,7 +23,7 @@ def judge(facts: Facts) -> Status:
         name=row["name"],
         direction=row["direction"],
         state=state,
-        why=mask(f"lane {row['lane']} of {row['lanes']}: {why}" if (row["lanes"] or 1) > 1 else why),
+        why=mask(f"lane {row['lane']} of {row['lanes']}: {why}" if row["lanes"] > 1 else why),
         outbox=row["outbox"],
         consumer_group=row["consumer_group"],
         sink_type=row["sink_type"],

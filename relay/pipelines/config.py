@@ -15,7 +15,7 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field, field_validator
 
 from relay.backends.registry import SINKS, SOURCES, sink_class, source_class
 from relay.backends.sink import Features, Sink, SinkConfig
-from relay.backends.source import Source, SourceConfig
+from relay.backends.source import ALL, Lane, Source, SourceConfig
 from relay.errors import ConfigError
 from relay.pipelines.secret_refs import checked, resolve
 from relay.pipelines.validation import did_you_mean, keys_of, nearest, refuse, validate
@@ -47,6 +47,9 @@ def read_config(text: str) -> dict[str, Any]:
     return values
 
 
+Lanes = Annotated[int, Field(ge=1, le=64, strict=True)]
+
+
 class Pipeline(BaseModel):
     """What both directions have."""
 
@@ -75,7 +78,7 @@ class ForwardPipeline(Pipeline):
     """From an outbox to a sink."""
 
     sink_type: str
-    lanes: Annotated[int, Field(ge=1, le=64, strict=True)] = 1
+    lanes: Lanes = 1
     """How many drains work at a time, each for the messages whose key falls to it; those without a key have one."""
     subject_template: Annotated[str | None, Field(validation_alias=AliasChoices(*SUBJECT_KEYS), repr=False)] = None
     """Where each message goes inside the sink; the sink's own default where it is null. May hold a secret in a URL."""
@@ -108,6 +111,8 @@ class ReversePipeline(Pipeline):
     """From a source to an inbox."""
 
     source_type: str
+    lanes: Lanes = 1
+    """How many drains receive at a time, each from its part of the source: partitions, or what the server gives it."""
     slice_ms: Annotated[int, Field(ge=10, le=600_000)] = 10_000
     """Longer than forward: a drain waits on its source inside its slice."""
     wire_format: str | None = None
@@ -194,8 +199,8 @@ def parse_forward(config: dict[str, Any], *, resolved: bool = False) -> ForwardC
             f"timeout_ms ({sink.timeout_ms}) must be below visibility_timeout_ms ({pipeline.visibility_timeout_ms}), "
             "so that no publish outlives its lease"
         )
-    if pipeline and sink and pipeline.lanes > 1 and (reason := kind.features_for(sink).one_lane):
-        problems.append(f"lanes ({pipeline.lanes}) must be 1 for this sink: {reason}")
+    if pipeline and sink:
+        _check_lanes(pipeline.lanes, "sink", kind.features_for(sink).one_lane, problems)
     refuse(problems)
     assert pipeline is not None
     assert sink is not None
@@ -214,8 +219,10 @@ class ReverseConfig:
     def wire_format(self) -> str:
         return self.pipeline.wire_format or self.source_class.features.default_wire_format
 
-    def make_source(self, pipeline: str) -> Source:
-        return self.source_class(self.source, pipeline)
+    def make_source(self, pipeline: str, lane: Lane = ALL) -> Source:
+        source = self.source_class(self.source, pipeline)
+        source.lane = lane
+        return source
 
     def make_decoder(self, pipeline: str) -> "Decoder":
         return self.pipeline.decoder(pipeline, self.wire_format)
@@ -230,6 +237,8 @@ def parse_reverse(config: dict[str, Any], *, resolved: bool = False) -> ReverseC
     known = sorted({*ReversePipeline.model_fields, *kind.config_model.model_fields})
     pipeline = validate(ReversePipeline, {k: v for k, v in config.items() if k in ours}, known, problems)
     source = validate(kind.config_model, _rest(config, ours, pipeline, kind.config_model), known, problems)
+    if pipeline:
+        _check_lanes(pipeline.lanes, "source", kind.features.one_lane, problems)
     refuse(problems)
     assert pipeline is not None
     assert source is not None
@@ -250,6 +259,11 @@ def parse(config: dict[str, Any], *, resolved: bool = False) -> ForwardConfig | 
         if "source_type" in config
         else parse_forward(config, resolved=resolved)
     )
+
+
+def _check_lanes(lanes: int, what: str, one_lane: str | None, problems: list[str]) -> None:
+    if lanes > 1 and one_lane:
+        problems.append(f"lanes ({lanes}) must be 1 for this {what}: {one_lane}")
 
 
 def _type(config: dict[str, Any], key: str, known: Mapping[str, str], problems: list[str]) -> str:

@@ -1,9 +1,10 @@
 """What the source suite needs to know of a backend: how to make its source, how to send to it, how to trouble it."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 from relay.backends.source import Source, SourceFeatures
@@ -49,6 +50,8 @@ class SourceHarness(ABC):
     """How often the scenario of a restart in mid-flow does it."""
     largest_body_bytes = 1_000_000
     """What can be sent; the suite sends nothing larger."""
+    takes_over_at_once: Mapping[str, Any] = MappingProxyType({})
+    """Configuration with which a lane soon has what another one left behind."""
     bodies: Sequence[bytes] = AWKWARD_BODIES
     """Bodies that the system can carry: a harness leaves out those that it cannot, and says why."""
 
@@ -75,6 +78,13 @@ class SourceHarness(ABC):
     @abstractmethod
     def send(self, messages: Sequence[Sent]) -> None:
         """As an independent producer, in order; returns when the system has them. Called from the test's thread."""
+
+    def divide(self) -> None:  # noqa: B027
+        """Gives the source two parts, if it has parts."""
+
+    def send_apart(self, messages: Sequence[Sent]) -> None:
+        """So that several lanes have some of them."""
+        self.send(messages)
 
     @abstractmethod
     def stall(self) -> AbstractContextManager[object]:

@@ -7,11 +7,12 @@ sources which break the contract fail here.
 
 import contextlib
 import time
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
 
-from relay.backends.source import MAX_HELD_BYTES, Source
+from relay.backends.source import ALL, MAX_HELD_BYTES, Lane, Source
 from relay.errors import NotConnected
 from relay.models import Received
 from tests.backends.source_harness import Sent, SourceHarness
@@ -191,5 +192,45 @@ class HowLongItWaits:
             within(Limits.patience_seconds, source.close)
 
 
-class SourceSuite(WhatArrives, HowLongItWaits, WhatComesAgain, Trouble, Suite):
+class WhereThereAreLanes:
+    def test_lanes_share_the_messages_and_what_one_leaves_behind_comes_to_the_others(
+        self, harness: SourceHarness
+    ) -> None:
+        needs(harness, harness.features.one_lane is None, "several lanes")
+        inbox = Inbox()
+        first = range(1, 41)
+        harness.divide()
+        with _lane(harness, Lane(0, 2)) as one, _lane(harness, Lane(1, 2)) as other:
+            harness.send_apart(messages(1, len(first)))
+            counts = {one: 0, other: 0}
+            deadline = time.monotonic() + Limits.patience_seconds
+            while not set(first) <= set(inbox.numbers()):
+                assert time.monotonic() < deadline, f"only {len(inbox.rows)} of {len(first)} messages came"
+                for source in counts:
+                    received = receive(source, 3, 0.2)
+                    counts[source] += len(received)
+                    store(source, inbox, received)
+            assert inbox.repeats == 0, "a message came to both"
+            assert all(counts.values()), "one lane got everything"
+            harness.send_apart(messages(len(first) + 1, 10))
+            one.receive(100, 1.0)
+            other.receive(100, 1.0)
+        with _lane(harness, ALL, inbox.positions) as alone:
+            store(alone, inbox, take(alone, 10))
+        assert sorted(inbox.numbers()) == list(range(1, len(first) + 11))
+        assert inbox.repeats == 0
+
+
+@contextlib.contextmanager
+def _lane(harness: SourceHarness, lane: Lane, positions: Mapping[str, str] | None = None) -> Iterator[Source]:
+    source = harness.make_source(**harness.takes_over_at_once)
+    source.lane = lane
+    try:
+        source.open(positions or {})
+        yield source
+    finally:
+        within(Limits.patience_seconds, source.close)
+
+
+class SourceSuite(WhatArrives, HowLongItWaits, WhatComesAgain, Trouble, WhereThereAreLanes, Suite):
     """All of it."""

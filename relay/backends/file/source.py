@@ -30,7 +30,11 @@ class Fetched(NamedTuple):
 
 class FileSource(Source[FileSourceConfig, Fetched]):
     features: ClassVar[SourceFeatures] = SourceFeatures(
-        has_positions=True, redelivers=False, needs_source=True, uses_network=False
+        has_positions=True,
+        redelivers=False,
+        needs_source=True,
+        uses_network=False,
+        one_lane="a file is read from one place on",
     )
     config_model = FileSourceConfig
     needs_operator = OS_ERRORS.needs_operator

@@ -1,6 +1,7 @@
 """The partitions of our topics: which there are, of which topic, and what each holds. Nothing is kept here."""
 
 import re
+import zlib
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
@@ -11,6 +12,7 @@ from relay.backends.kafka.config import KafkaSourceConfig, connection_options
 from relay.backends.kafka.errors import ERRORS
 from relay.backends.kafka.topic_ids import topic_ids
 from relay.backends.kafka.topics import FEW_TOPICS
+from relay.backends.source import Lane
 from relay.errors import ConfigError
 
 Place = tuple[str, int]
@@ -29,14 +31,15 @@ class Bounds(NamedTuple):
 class Partitions:
     """Asks the brokers, on the connection of a consumer. Raises KafkaException; ConfigError if a topic is missing."""
 
-    def __init__(self, config: KafkaSourceConfig, pipeline: str, where: str, consumer: Any) -> None:
+    def __init__(self, config: KafkaSourceConfig, pipeline: str, where: str, consumer: Any, lane: Lane) -> None:
         self._config = config
         self._pipeline = pipeline
         self._where = where
         self._consumer = consumer
+        self._lane = lane
 
     def places(self, deadline: float) -> list[Place]:
-        """Every partition of our topics."""
+        """Every partition of our topics that our lane reads."""
         patterns = [re.compile(name) for name in self._config.topic if name.startswith("^")]
         names = [name for name in self._config.topic if not name.startswith("^")]
         everything: dict[str, Any] = {}
@@ -52,7 +55,13 @@ class Partitions:
             if known.error is not None:
                 raise KafkaException(known.error)
             found[name] = known
-        return [(name, number) for name, topic in sorted(found.items()) for number in sorted(topic.partitions)]
+        every = [(name, number) for name, topic in sorted(found.items()) for number in sorted(topic.partitions)]
+        return [place for place in every if self._is_ours(place)]
+
+    def _is_ours(self, place: Place) -> bool:
+        """Neighbours have different lanes, also the single partitions of many topics."""
+        topic, number = place
+        return (zlib.crc32(topic.encode()) + number) % self._lane.lanes == self._lane.number
 
     def bounds(self, places: list[Place], deadline: float) -> dict[Place, Bounds]:
         """What each partition holds. Two requests to each broker, however many partitions it leads."""

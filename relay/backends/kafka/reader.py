@@ -21,6 +21,7 @@ from relay.backends.kafka.config import KafkaSourceConfig, consumer_options
 from relay.backends.kafka.errors import ERRORS, error_text
 from relay.backends.kafka.partitions import Bounds, Partitions, Place
 from relay.backends.kafka.positions import Position, Suffixes
+from relay.backends.source import Lane
 from relay.errors import ConfigError, NotConnected
 
 _LAST_COMMIT_SECONDS = 0.3
@@ -34,7 +35,7 @@ log = structlog.get_logger(__name__)
 class KafkaReader:
     """Connects when made: raises NotConnected or ConfigError. One thread at a time."""
 
-    def __init__(self, config: KafkaSourceConfig, pipeline: str, where: str) -> None:
+    def __init__(self, config: KafkaSourceConfig, pipeline: str, where: str, lane: Lane) -> None:
         self._config = config
         self._pipeline = pipeline
         self._where = where
@@ -42,7 +43,7 @@ class KafkaReader:
         options = consumer_options(config, pipeline) | {"on_commit": self._commits}
         self._troubles = Troubles()
         self._consumer: Any = connect(Consumer, options, where, in_ms(config.timeout_ms), self._troubles)
-        self._partitions = Partitions(config, pipeline, where, self._consumer)
+        self._partitions = Partitions(config, pipeline, where, self._consumer, lane)
         self._next: dict[Place, int] = {}
         """The offset after what is done, of every partition that we read; OFFSET_BEGINNING when nothing is."""
         self._topics: dict[Place, Position] = {}

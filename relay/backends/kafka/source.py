@@ -1,4 +1,4 @@
-"""The Kafka source: all partitions of its topics, each from the position that PostgreSQL holds.
+"""The Kafka source: all partitions of its topics, or those of its lane, each from the position that PostgreSQL holds.
 
 The pipeline has one owner at a time, so partitions are assigned by us and the consumer group never rebalances. What was
 acknowledged is committed to the group too, for those who watch its lag; nothing depends on it, but for a partition
@@ -63,7 +63,7 @@ class KafkaSource(Source[KafkaSourceConfig, "Message"]):
         except ImportError as error:
             raise MissingExtra("kafka", "kafka") from error
         self.close()
-        reader = KafkaReader(self._config, self._pipeline, self._where)
+        reader = KafkaReader(self._config, self._pipeline, self._where, self.lane)
         try:
             reader.begin(positions)
         except BaseException:

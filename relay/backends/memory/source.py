@@ -61,7 +61,9 @@ def forget(name: str = "default") -> None:
 
 
 class MemorySource(Source[MemorySourceConfig, Received]):
-    features: ClassVar[SourceFeatures] = SourceFeatures(has_positions=True, keeps_headers=True, keeps_key=True)
+    features: ClassVar[SourceFeatures] = SourceFeatures(
+        has_positions=True, keeps_headers=True, keeps_key=True, one_lane="a log has one position"
+    )
     config_model = MemorySourceConfig
 
     def __init__(self, config: MemorySourceConfig, pipeline: str) -> None:

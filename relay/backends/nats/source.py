@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 
 
 class NatsSource(Source[NatsSourceConfig, Arrived]):
-    features: ClassVar[SourceFeatures] = SourceFeatures(keeps_headers=True, needs_source=True, needs_credentials=True)
+    features: ClassVar[SourceFeatures] = SourceFeatures(
+        keeps_headers=True, needs_source=True, needs_credentials=True, one_lane="its consumer has one reader"
+    )
     config_model = NatsSourceConfig
     needs_operator = ERRORS.needs_operator
 

@@ -31,7 +31,12 @@ RUNG_PAUSE_SECONDS = 1.0
 
 class OutboxSource(Source[OutboxSourceConfig, Message]):
     features: ClassVar[SourceFeatures] = SourceFeatures(
-        has_positions=True, keeps_headers=True, keeps_key=True, needs_source=True, needs_credentials=True
+        has_positions=True,
+        keeps_headers=True,
+        keeps_key=True,
+        needs_source=True,
+        needs_credentials=True,
+        one_lane="the group of that outbox has one offset",
     )
     config_model = OutboxSourceConfig
     needs_operator = frozenset({"refused"})

@@ -55,7 +55,6 @@ class RedisSource(Source[RedisSourceConfig, Taken]):
         self._config = config
         self._pipeline = pipeline
         self._where = f"pipeline {pipeline!r}: Redis stream {self._config.stream!r}"
-        self._consumer = self._config.consumer or pipeline
         self._body_field = self._config.body_field.encode() if self._config.body_field else None
         self._link: RedisLink | None = None
         self._had_group = False
@@ -75,6 +74,8 @@ class RedisSource(Source[RedisSourceConfig, Taken]):
             raise MissingExtra("redis", "redis") from error
         self.close()
         config = self._config
+        # What a lane leaves that is there no more is claimed by the others.
+        self._consumer = (config.consumer or self._pipeline) + (f"/{self.lane.number}" if self.lane.number else "")
         link = RedisLink(config, self._where, self._pipeline)
         try:
             deadline = self._deadline()

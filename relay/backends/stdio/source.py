@@ -6,11 +6,13 @@ This source only says what does the work. Workers are processes that have no sta
 
 from typing import ClassVar
 
-from relay.backends.source import PassiveSource, SourceFeatures
+from relay.backends.source import NO_DRAINS, PassiveSource, SourceFeatures
 from relay.backends.stdio.config import StdinSourceConfig
 
 
 class StdinSource(PassiveSource[StdinSourceConfig]):
-    features: ClassVar[SourceFeatures] = SourceFeatures(redelivers=False, uses_network=False, passive=True)
+    features: ClassVar[SourceFeatures] = SourceFeatures(
+        redelivers=False, uses_network=False, passive=True, one_lane=NO_DRAINS
+    )
     config_model = StdinSourceConfig
     brought_by = "relay receive {pipeline}"

@@ -22,7 +22,8 @@ update tide.drain d
  where d.pipeline = %(pipeline)s and d.epoch = %(epoch)s and d.number < %(number)s and d.lease_until is null
    and p.name = d.pipeline and p.enabled and (g.lane = d.lane or p.group_id is null)
 returning p.direction, p.config, p.revision, d.failures, g.group_id, g.offset_id, o.outbox_id, o.name as outbox,
-          i.name as inbox, g.lane, g.lanes, g.past,
+          i.name as inbox, d.lane, g.past,
+          coalesce(g.lanes, (select count(*) from tide.drain n where n.pipeline = d.pipeline)) as lanes,
           (select coalesce(jsonb_object_agg(s.partition, s.position), '{}')
              from tide.position s where s.pipeline = d.pipeline) as positions,
           d.lane = 0 and (

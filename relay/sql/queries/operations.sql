@@ -274,7 +274,7 @@ select l.changed_at, l.pipeline, l.action, l.changed_by, l.program, l.old, l.new
 -- letters that exist now are counted up to a limit.
 select p.name, p.direction, p.enabled, p.invalid_reason, p.config ->> 'relay_group_id' as relay_group_id,
        p.config ->> 'sink_type' as sink_type, p.config ->> 'source_type' as source_type, i.name as inbox,
-       o.outbox_id, o.name as outbox, o.enabled as outbox_enabled, g.name as consumer_group, d.offset_id, g.lanes, d.lane,
+       o.outbox_id, o.name as outbox, o.enabled as outbox_enabled, g.name as consumer_group, d.offset_id, e.lanes, d.lane,
        extract(epoch from d.lease_until - clock_timestamp())::float8 as lease_seconds, d.lease_until,
        extract(epoch from d.retry_at - clock_timestamp())::float8 as retry_seconds, d.retry_at,
        d.outcome, d.failures, d.error_code, d.error, d.error_at, d.needs_operator, d.ended_at, e.delivered,
@@ -285,7 +285,7 @@ select p.name, p.direction, p.enabled, p.invalid_reason, p.config ->> 'relay_gro
   left join lateral (select l.offset_id, n.* from tide.drain n left join tide.consumer_group l on l.head_id = p.group_id and l.lane = n.lane
                       where n.pipeline = p.name
                       order by l.offset_id, n.outcome is distinct from 'failed', n.lane limit 1) d on true
-  left join lateral (select sum(n.delivered)::bigint as delivered, sum(n.dead_letters)::bigint as dead_letters
+  left join lateral (select count(*) as lanes, sum(n.delivered)::bigint as delivered, sum(n.dead_letters)::bigint as dead_letters
                        from tide.drain n where n.pipeline = p.name) e on true
   left join tide.outbox o on o.outbox_id = g.outbox_id
   left join tide.inbox i on i.inbox_id = p.inbox_id

@@ -144,9 +144,10 @@ update tide.drain d set owner = null
 
 -- name: epoch_raise
 -- Starts a new epoch for each pipeline whose drain, if any, no longer holds a lease: whatever was queued is stale then. Not where its
--- group is to be read in another number of lanes, which has to be changed first.
+-- pipeline is to have another number of lanes, which has to be changed first.
 with wanted as (
-    select d.name, d.lease_until, coalesce(g.lanes, 1) <> t.lanes as divides
+    select d.name, d.lease_until,
+           (select count(*) from tide.drain n where n.pipeline = d.pipeline) <> t.lanes or coalesce(g.lanes <> t.lanes, false) as divides
       from unnest(%(names)s::text[], %(lanes)s::int[]) as t (name, lanes)
       join tide.drain d on d.name = t.name
       join tide.pipeline p on p.name = d.pipeline
@@ -166,7 +167,7 @@ select w.name, r.epoch, extract(epoch from r.retry_at - clock_timestamp())::floa
   left join raised r on r.name = w.name
 
 -- name: lanes_change
--- Has a pipeline that we own read its group in so many lanes, unless one of those before has a lease still.
+-- Gives a pipeline that we own so many lanes, unless one of those before has a lease still.
 select tide.lanes_change(%(pipeline)s, %(scheduler_id)s, %(lanes)s::int) as changed
 
 -- name: bell_silence

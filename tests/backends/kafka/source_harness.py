@@ -28,6 +28,13 @@ class KafkaSourceHarness(SourceHarness):
     def send(self, messages: Sequence[Sent]) -> None:
         self.send_to(self.topic, messages)
 
+    def divide(self) -> None:
+        self.kafka.server.widen_topic(self.topic, 2)
+
+    def send_apart(self, messages: Sequence[Sent]) -> None:
+        for partition in range(2):
+            self.send_to(self.topic, messages[partition::2], partition)
+
     def send_to(self, topic: str, messages: Sequence[Sent], partition: int = 0, **options: Any) -> None:
         # Not compressed: the limits of what is held count bytes on the wire.
         producer = Producer(self.kafka.server.access | options)

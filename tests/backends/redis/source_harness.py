@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from types import MappingProxyType
 from typing import Any
 
 import redis
@@ -15,6 +16,7 @@ GROUP = "readers"
 
 class RedisSourceHarness(SourceHarness):
     kind = RedisSource
+    takes_over_at_once = MappingProxyType({"claim_idle_ms": 3000})
 
     def __init__(self, sink: RedisHarness, **keys: Any) -> None:
         """`sink` is the harness of the sink on the same server, or cluster."""

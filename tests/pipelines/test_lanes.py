@@ -2,8 +2,9 @@
 
 import pytest
 
+from relay.backends.registry import SOURCES, source_class
 from relay.errors import ConfigError
-from relay.pipelines.config import parse_forward
+from relay.pipelines.config import parse_forward, parse_reverse
 
 REDIS = {"sink_type": "redis", "url": "redis://localhost:6379"}
 KAFKA = {"sink_type": "kafka", "brokers": "localhost:9092"}
@@ -37,3 +38,14 @@ def test_a_sink_that_needs_the_order_of_all_messages_has_one(config, reason):
     with pytest.raises(ConfigError) as caught:
         parse_forward(config | {"lanes": 2})
     assert f"lanes (2) must be 1 for this sink: {reason}" in str(caught.value)
+
+
+def test_sources_whose_parts_can_be_told_apart_have_lanes():
+    kinds = {name for name in SOURCES if source_class(name).features.one_lane is None}
+    assert kinds == {"kafka", "redis", "rabbitmq", "sqs"}
+    config = {"source_type": "kafka", "brokers": "localhost:9092", "topic": "orders", "auto_offset_reset": "earliest"}
+    assert parse_reverse(config).pipeline.lanes == 1
+    assert parse_reverse(config | {"lanes": 3}).make_source("p").lane == (0, 1)
+    with pytest.raises(ConfigError) as caught:
+        parse_reverse({"source_type": "nats", "url": "nats://localhost", "stream": "orders", "lanes": 2})
+    assert "lanes (2) must be 1 for this source: its consumer has one reader" in str(caught.value)

@@ -25,7 +25,7 @@ def run(stack: Stack, effort: Effort) -> Iterator[Figure]:
     for processes, target in ((1, 20_000.0), (2, 25_000.0)):
         with stack.database(f"jobs{processes}") as database:
             database.run("select tide.job_queue_create('bench')")
-            with stack.relay(database, processes=processes, RELAY_JOB_MODULES=MODULE):
+            with stack.relay(database, processes=processes, variables={"RELAY_JOB_MODULES": MODULE}):
                 _workers_run(database, processes)
                 rates = [_rate(database, jobs) for _ in range(effort.rounds)]
         what = f"coroutine jobs that do nothing, {processes} process{'es' * (processes > 1)}"
@@ -66,7 +66,7 @@ def _latency(stack: Stack, effort: Effort) -> Iterator[Figure]:
     path.touch()
     with stack.database("jobs_latency") as database:
         database.run("select tide.job_queue_create('bench-latency')")
-        with stack.relay(database, RELAY_JOB_MODULES=MODULE, BENCH_JOBS_BEGUN=str(path)):
+        with stack.relay(database, variables={"RELAY_JOB_MODULES": MODULE, "BENCH_JOBS_BEGUN": str(path)}):
             _workers_run(database, 1)
             warm = _waits(database, path, effort.count(SINGLE_JOBS), 0)
             bare = [_bare(database) for _ in range(effort.count(SINGLE_JOBS))]

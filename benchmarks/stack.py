@@ -7,11 +7,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Self
 from urllib.parse import urlsplit
 
@@ -29,6 +30,7 @@ from tests.services.rabbitmq import RabbitmqServer
 # What a server has by default, but for the cache, which no one leaves at its default.
 POSTGRES_SETTINGS: dict[str, str | int] = {"shared_buffers": "256MB", "max_wal_size": "1GB", "min_wal_size": "80MB"}
 STOP_SECONDS = 40.0
+NO_VARIABLES: Mapping[str, str] = MappingProxyType({})
 
 Connection = psycopg.Connection[Any]
 
@@ -163,15 +165,17 @@ class Stack:
                 admin.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
 
     @contextlib.contextmanager
-    def relay(self, database: Database, *, processes: int = 1, threads: int = 8, **variables: str) -> Iterator[Relay]:
+    def relay(
+        self, database: Database, *, processes: int = 1, threads: int = 8, variables: Mapping[str, str] = NO_VARIABLES
+    ) -> Iterator[Relay]:
         """`variables` are settings, such as RELAY_JOB_MODULES."""
         self.redis.flush()
-        with self.another_relay(database, processes=processes, threads=threads, **variables) as relay:
+        with self.another_relay(database, processes=processes, threads=threads, variables=variables) as relay:
             yield relay
 
     @contextlib.contextmanager
     def another_relay(
-        self, database: Database, *, processes: int = 1, threads: int = 8, **variables: str
+        self, database: Database, *, processes: int = 1, threads: int = 8, variables: Mapping[str, str] = NO_VARIABLES
     ) -> Iterator[Relay]:
         """The same, while others run on the broker."""
         environment = {

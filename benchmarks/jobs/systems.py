@@ -169,7 +169,7 @@ class System:
             if self._database is not None:
                 more = {"RELAY_JOB_MODULES": "benchmarks.jobs.handlers", "PYTHONPATH": str(ROOT)}
                 slots = {"RELAY_JOB_SLOTS": "20"} if http else {}
-                relay = self._stack.relay(self._database, processes=processes, **variables, **more, **slots)
+                relay = self._stack.relay(self._database, processes=processes, variables=variables | more | slots)
                 pids = [*stack.enter_context(relay).pids, self._stack.redis.pid or 0]
                 wait_until(lambda: self._workers() >= processes, "workers run jobs", START_SECONDS)
             else:

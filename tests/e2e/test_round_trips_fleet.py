@@ -76,6 +76,9 @@ def test_everything_comes_back_while_the_workers_are_killed(
             workers.start()
             for name in all_systems:
                 wait_until(partial(lambda name: arrived(name) >= len(sent), name), 60, f"all of {name} arrived")
+            fenced = fleet.fenced()
         assert db.execute("select pipeline, code, reason from tide.dead_letter").fetchall() == []
     for name, system in all_systems.items():
-        assert_arrived(database, database, name, f"from_{name}", system, "raw")
+        # On a busy machine a drain may outlive its lease: what it received from a source without positions comes late.
+        judged = replace(system, order="none") if f"from_{name}" in fenced else system
+        assert_arrived(database, database, name, f"from_{name}", judged, "raw")

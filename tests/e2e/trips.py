@@ -115,12 +115,12 @@ def _assert_order(published: Sequence[Any], arrived: Sequence[str], order: str) 
     if order == "none":
         return
     key_of = {event_id: None if order == "all" else key for event_id, _, key, _ in published}
-    lanes: defaultdict[str | None, list[int]] = defaultdict(list)
+    numbers_of: defaultdict[str | None, list[int]] = defaultdict(list)
     for event_id in arrived:
-        lanes[key_of[event_id]].append(int(event_id.rpartition(":")[2]))
+        numbers_of[key_of[event_id]].append(int(event_id.rpartition(":")[2]))
     if order == "keys":
-        del lanes[None]
-    assert [key for key, numbers in lanes.items() if numbers != sorted(numbers)] == []
+        del numbers_of[None]
+    assert [key for key, numbers in numbers_of.items() if numbers != sorted(numbers)] == []
 
 
 def _rows(database: Database, statement: str, *parameters: Any) -> list[Any]:

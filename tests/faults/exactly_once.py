@@ -16,7 +16,6 @@ what it held comes late then: of such pipelines the order is not judged.)
 
 import argparse
 import random
-import re
 import sys
 import tempfile
 import time
@@ -121,7 +120,7 @@ def run(
         outcome.drained_in_seconds = _drain(flows)
         outcome.stuck = [flow.name for flow in flows if flow.name not in outcome.drained_in_seconds]
         logs = [process.log.read_text() for process in fleet.processes]
-        fenced = {found[1] for log in logs for found in re.finditer(r"drain fenced .* pipeline=(\S+)", log)}
+        fenced = fleet.fenced()
         outcome.tallies = {flow.name: flow.tally(fenced) for flow in flows}
     outcome.taken_up = Counter({line: sum(log.count(line) for log in logs) for line in TAKEN_UP})
     for outbox, ids in writers.confirmed.items():

@@ -18,6 +18,7 @@ from typing import TypeVar
 from relay.local.server_process import free_port
 from tests.faults.audit import FOREVER_NS, Span
 from tests.fleets.forked import SHOW_STACKS, Forked, launch
+from tests.fleets.proc import is_alive, waits_in
 from tests.paths import REACH, ROOT
 from tests.waiting import wait_until
 
@@ -111,7 +112,7 @@ class RelayProcess:
         try:
             return self._process.wait(timeout_seconds)
         except subprocess.TimeoutExpired:
-            left = {pid: _waits_in(pid) for pid in self.pids() if is_alive(pid)}
+            left = {pid: waits_in(pid) for pid in self.pids() if is_alive(pid)}
             if isinstance(self._process, Forked):
                 self._show_stacks(left)
             raise AssertionError(
@@ -254,6 +255,11 @@ class Fleet:
         shown = (f"--- {p.name}\n" + "\n".join(p.log.read_text().splitlines()[-lines:]) for p in self.processes)
         return "\n".join(shown)
 
+    def fenced(self) -> set[str]:
+        """The pipelines of which a drain outlived its lease, as the workers said."""
+        logs = (process.log.read_text() for process in self.processes)
+        return {found[1] for log in logs for found in re.finditer(r"drain fenced .* pipeline=(\S+)", log)}
+
     def _start(self, kind: Callable[..., P], name: str, command: list[str], variables: dict[str, str]) -> P:
         port = free_port()
         kept = {k: v for k, v in os.environ.items() if not re.match(r"(PGTRICKLE_)?RELAY_|PROMETHEUS_", k)}
@@ -285,18 +291,3 @@ def running_fleet(postgres_url: str, broker_url: str, folder: Path, quiet: bool 
         fleet.close()
         if not quiet:
             print(fleet.logs())
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    return state not in ("Z", "X")
-
-
-def _waits_in(pid: int) -> str:
-    """The function of the kernel; empty if it runs."""
-    with contextlib.suppress(OSError):
-        return Path(f"/proc/{pid}/wchan").read_text()
-    return ""

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.fleets.forked import SHOW_STACKS, Forked, can_be_forked, fork
-from tests.fleets.processes import is_alive
+from tests.fleets.proc import is_alive
 from tests.paths import ROOT
 from tests.waiting import wait_until
 

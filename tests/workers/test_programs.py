@@ -7,7 +7,7 @@ import time
 import pytest
 
 from tests.faults.audit import read_publishes
-from tests.fleets.processes import is_alive
+from tests.fleets.proc import is_alive
 from tests.waiting import wait_until
 
 # Killed workers hold their lease for so long.

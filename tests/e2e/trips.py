@@ -3,6 +3,7 @@
 import json
 from collections import defaultdict
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 from psycopg.types.json import Jsonb
@@ -120,7 +121,8 @@ def _assert_order(published: Sequence[Any], arrived: Sequence[str], order: str) 
         numbers_of[key_of[event_id]].append(int(event_id.rpartition(":")[2]))
     if order == "keys":
         del numbers_of[None]
-    assert [key for key, numbers in numbers_of.items() if numbers != sorted(numbers)] == []
+    late = {key: [pair for pair in pairwise(numbers) if pair[0] > pair[1]] for key, numbers in numbers_of.items()}
+    assert not any(late.values()), {key: pairs[:5] for key, pairs in late.items() if pairs}
 
 
 def _rows(database: Database, statement: str, *parameters: Any) -> list[Any]:

@@ -98,7 +98,8 @@ class NatsReceiver:
         # Only this pipeline's worker uses the consumer: what is not acknowledged was held by one that is gone.
         orphans = self._consumer.unacknowledged()
         if 0 < len(orphans) <= _MOST_GIVEN_BACK:
-            await self._refuse(map(self._consumer.reply_for, orphans))
+            # Newer messages come after them only if the server has them back: unless it says so, nothing is asked for.
+            await self._answer([self._consumer.reply_for(sequence) for sequence in orphans], _NAK, self._seconds)
         await self._look()
 
     async def _fetch(self, max_messages: int, wait_seconds: float) -> list[Arrived]:

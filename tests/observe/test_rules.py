@@ -9,7 +9,7 @@ from tests.observe.rules import RULES
 
 ORDERS = 'pipeline="orders",direction="forward",sink_type="nats"'
 COMMANDS = 'pipeline="commands",direction="reverse",sink_type="redis"'
-KEPT = "alertname, pipeline, queue, inbox, outbox, consumer_group, relay_group_id, way"
+KEPT = "alertname, pipeline, queue, inbox, outbox, consumer_group, relay_group_id, way, stream_table"
 SHOWN = f"sum by ({KEPT}) (ALERTS{{alertstate='firing'}})"
 # A fleet that does nothing, and is well.
 WELL = {
@@ -56,7 +56,7 @@ def firing(tmp_path):
 
 def test_promtool_accepts_the_rules():
     content, said = promtool("check", "rules", RULES)
-    assert content and "17 rules found" in said, said
+    assert content and "20 rules found" in said, said
 
 
 def test_a_fleet_that_is_well_raises_none(firing):
@@ -118,6 +118,10 @@ def test_drains_that_no_worker_takes_do_not_move(firing):
     waiting = {'tide_relay_drains_waiting{pod="s1",queue="tide.reverse"}': "1x60"}
     firing("6m", waiting, 'TideRelayNotMoving{queue="tide.reverse"}')
     firing("6m", waiting | {counted("drains", COMMANDS + ',outcome="idle"'): "0+1x60"})
+    refreshes = 'pipeline="streams.public.totals",direction="stream",sink_type="stream",outcome="idle"'
+    waiting_for_refreshes = {'tide_relay_drains_waiting{pod="s1",queue="tide.streams"}': "1x60"}
+    firing("6m", waiting_for_refreshes, 'TideRelayNotMoving{queue="tide.streams"}')
+    firing("6m", waiting_for_refreshes | {counted("drains", refreshes): "0+1x60"})
     forward = {counted("drains", ORDERS + ',outcome="idle"'): "0+1x60"}
     firing("6m", waiting | forward, 'TideRelayNotMoving{queue="tide.reverse"}')
 
@@ -221,6 +225,33 @@ def test_dead_messages_of_an_inbox_count_when_they_are_new(firing):
     firing("5m", {first: "0x4 2x200", second: "0x200"}, 'TideRelayInboxDead{inbox="payments"}')
     firing("30m", {first: "0x4 2x200", second: "0x6 2x200"})
     firing("30m", {first: "5x50 0x200"})
+
+
+# Stream tables ----------------------------------------------------------------------------------------------------
+
+TOTALS = 'stream_table="public.totals"'
+FALLBACK = f"TideRelayStreamFallback{{{TOTALS}}}"
+
+
+def test_a_stream_table_is_stale_once_it_has_lasted_whichever_scheduler_says_so(firing):
+    first, second = (f'tide_stream_overdue_seconds{{pod="{pod}",{TOTALS}}}' for pod in ("s1", "s2"))
+    told = f"TideRelayStreamStale{{{TOTALS}}}"
+    firing("4m", {first: "400x20"})
+    firing("6m", {first: "400x5 stale", second: "_x8 400x20"}, told)
+    firing("6m", {first: "290x20", second: "290x20"})
+
+
+def test_a_stream_table_whose_refresh_is_refused_is_told(firing):
+    failures = f'tide_stream_failures{{pod="s1",{TOTALS}}}'
+    firing("3m", {failures: "0 1 2 3x20"}, f"TideRelayStreamFailing{{{TOTALS}}}")
+    firing("3m", {failures: "0 1 0x20"})
+
+
+def test_a_refresh_that_could_not_follow_is_told_and_no_other_that_computed_everything(firing):
+    failed, cost = (f'tide_stream_fallbacks_total{{pod="w1",{TOTALS},reason="{why}"}}' for why in ("failed", "cost"))
+    firing("11m", {failed: "_x20 1x200"}, FALLBACK)
+    firing("40m", {failed: "_x20 1x200"})
+    firing("11m", {cost: "_x20 1x200"})
 
 
 # Jobs -------------------------------------------------------------------------------------------------------------

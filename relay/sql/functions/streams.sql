@@ -234,6 +234,16 @@ begin
 end $$;
 comment on function tide.drop_stream_table is 'Drops the table, and the capture of those sources that no other stream table reads.';
 
+create or replace function tide.pause_stream_table(name text) returns void
+language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '5s' as $$
+declare
+    line tide.stream := tide.find_stream(name);
+begin
+    update tide.stream s set suspended = true where s.stream_id = line.stream_id returning * into line;
+    perform tide.stream_configure(line);
+end $$;
+comment on function tide.pause_stream_table is 'Has a stream table not refreshed until it is resumed. It keeps its rows.';
+
 create or replace function tide.resume_stream_table(name text) returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '5s' as $$
 declare

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from datetime import datetime
 
 import click
 
@@ -20,8 +21,8 @@ from relay.cli.base import (
 from relay.cli.tables import Column, Table
 from relay.cli.values import time_text
 from relay.operations import stream_details as operations
-from relay.operations.base import seconds_text
-from relay.operations.stream_details import Explanation, Refresh
+from relay.operations.base import counted, seconds_text
+from relay.operations.stream_details import Explanation, Refresh, StreamDetails
 from relay.operations.stream_tables import StreamTable
 from relay.operations.stream_tables import list_stream_tables as found_stream_tables
 
@@ -74,21 +75,43 @@ def _why(one: StreamTable) -> str:
     return one.last_error or one.behind or (f"FULL: {one.why_full}" if one.why_full else "")
 
 
-@click.command(cls=Verb, short_help="Shows one stream table in full, as JSON.")
+@click.command(cls=Verb, short_help="Shows one stream table in full.")
 @_name
 @postgres_option
-def show(name: str, postgres_url: str | None) -> None:
-    """Shows a stream table in full, as JSON: also its query, and of each source the changes that wait.
+@json_option
+def show(name: str, postgres_url: str | None, as_json: bool) -> None:
+    """Shows a stream table in full: also its query, and of each source the changes that wait.
 
     \b
     Exit codes: 0 shown; 1 no such stream table, or an error; 2 wrong usage.
 
     \b
     Example:
-      relay stream show region_totals | jq .sources
+      relay stream show region_totals --json | jq .sources
     """
     with database(load_settings(postgres_url=postgres_url), "stream") as connection:
-        print_json(asdict(operations.show(connection, name)))
+        found = operations.show(connection, name)
+    if as_json:
+        print_json(asdict(found))
+        return
+    output().print(_facts(found))
+
+
+def _facts(found: StreamDetails) -> Table:
+    table = Table(Column("what", whole=True), Column("value", long=True))
+    facts = asdict(found)
+    del facts["sources"]
+    for what, value in facts.items():
+        if value is not None:
+            table.add_row(what.replace("_", " "), time_text(value) if isinstance(value, datetime) else str(value))
+    for source in found.sources:
+        waiting = (
+            "computed as a whole"
+            if source.pending_rows is None
+            else counted(source.pending_rows, "change waits", "changes wait")
+        )
+        table.add_row("source", f"{source.name}: {waiting}; its buffer has {source.buffer_bytes} bytes")
+    return table
 
 
 @click.command(cls=Verb, short_help="Says how a stream table is refreshed, and why.")

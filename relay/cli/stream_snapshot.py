@@ -4,7 +4,16 @@ from collections.abc import Sequence
 
 import click
 
-from relay.cli.base import Verbs, database, json_option, load_settings, postgres_option, print_list, say
+from relay.cli.base import (
+    Verbs,
+    database,
+    json_option,
+    load_settings,
+    postgres_option,
+    print_json,
+    print_list,
+    say,
+)
 from relay.cli.tables import Column, Table
 from relay.cli.values import require_yes, time_text
 from relay.operations import stream_snapshots as operations
@@ -28,7 +37,8 @@ _source = click.argument("snapshot", metavar="SNAPSHOT")
 @_name
 @_source
 @postgres_option
-def take(name: str, snapshot: str, postgres_url: str | None) -> None:
+@json_option
+def take(name: str, snapshot: str, postgres_url: str | None, as_json: bool) -> None:
     """Copies the rows of the stream table NAME, as of its last refresh, to a new table SNAPSHOT.
 
     \b
@@ -40,7 +50,10 @@ def take(name: str, snapshot: str, postgres_url: str | None) -> None:
     """
     with database(load_settings(postgres_url=postgres_url), "stream") as connection:
         taken = operations.take(connection, name, snapshot)
-    say(f"took snapshot {taken} of stream table {name}")
+    if as_json:
+        print_json({"snapshot_table": taken})
+    else:
+        say(f"took snapshot {taken} of stream table {name}")
 
 
 @snapshot.command("list")
@@ -88,7 +101,8 @@ def _table(found: Sequence[Snapshot]) -> Table:
 @_name
 @_source
 @postgres_option
-def restore(name: str, snapshot: str, postgres_url: str | None) -> None:
+@json_option
+def restore(name: str, snapshot: str, postgres_url: str | None, as_json: bool) -> None:
     """Makes the rows of the stream table NAME those of SNAPSHOT. The next refresh brings them to the present.
 
     \b
@@ -100,6 +114,9 @@ def restore(name: str, snapshot: str, postgres_url: str | None) -> None:
     """
     with database(load_settings(postgres_url=postgres_url), "stream") as connection:
         why = operations.restore(connection, name, snapshot)
+    if as_json:
+        print_json({"computed_because": why})
+        return
     follows = f"computes its query: {why}" if why else "goes on from there"
     say(f"restored stream table {name}; the next refresh {follows}")
 

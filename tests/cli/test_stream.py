@@ -38,11 +38,13 @@ def relay(database: Database) -> Relay:
 
 
 def test_one_is_shown_whole(db: Connection, relay: Relay) -> None:
-    shown: dict[str, Any] = json.loads(relay("show", "sums"))
+    shown: dict[str, Any] = json.loads(relay("show", "sums", "--json"))
     assert (shown["name"], shown["status"], shown["effective_mode"]) == ("public.sums", "ACTIVE", "DIFFERENTIAL")
     assert "sum(amount)" in shown["query"]
     [source] = shown["sources"]
     assert (source["name"], source["pending_rows"]) == ("public.sales", 0)
+    text = relay("show", "sums")
+    assert "effective mode" in text and "public.sales: 0 changes wait" in text
     for verb in ("show", "explain", "history", "pause"):
         assert 'stream table "nothing" does not exist' in relay(verb, "nothing", fails=True)
 
@@ -81,8 +83,11 @@ def test_snapshots_are_taken_listed_restored_and_dropped(db: Connection, relay: 
     assert "public.monday" in relay("snapshot", "list")
     db.execute("delete from sales")
     refresh(db, "sums")
-    assert "the next refresh computes its query: " in relay("snapshot", "restore", "sums", "public.monday")
+    assert "the next refresh goes on from there" in relay("snapshot", "restore", "sums", "public.monday")
     assert db.execute("table sums").fetchall() == [("north", 5)]
+    assert set(json.loads(relay("snapshot", "restore", "sums", "monday", "--json"))) == {"computed_because"}
+    assert json.loads(relay("snapshot", "take", "sums", "tuesday", "--json")) == {"snapshot_table": "public.tuesday"}
+    relay("snapshot", "drop", "tuesday", "--yes")
     assert "give --yes" in relay("snapshot", "drop", "monday", fails=True)
     relay("snapshot", "drop", "monday", "--yes")
     assert json.loads(relay("snapshot", "list", "--json")) == []

@@ -849,8 +849,10 @@ create table tide.stream_snapshot (
     frontier    pg_snapshot not null,
     cluster     text not null,
     sources     text not null,
-    query_hash  text not null
+    query_hash  text not null,
+    plan_made_at timestamptz
 );
+comment on column tide.stream_snapshot.plan_made_at is 'Of the plan whose state of aggregates is kept with the snapshot; null: there is none.';
 
 create table tide.stream_history (
     refresh_id    bigint generated always as identity primary key,
@@ -1006,7 +1008,7 @@ select p.kind, 'function', unnest(p.names)
     ('owner', array['streams_named', 'stream_measured', 'stream_verdict', 'stream_pending']),
     ('admin', array['snapshot_stream_table', 'restore_from_snapshot', 'drop_snapshot']),
     ('reader', array['list_snapshots']),
-    ('owner', array['snapshot_within', 'stream_note_cleaned', 'stream_query_hash', 'snapshot_facts', 'find_snapshot', 'stream_column_list',
+    ('owner', array['snapshot_state', 'snapshot_forget_states', 'snapshot_within', 'stream_note_cleaned', 'stream_query_hash', 'snapshot_facts', 'find_snapshot', 'stream_column_list',
         'snapshot_check', 'snapshot_unusable', 'snapshot_write']),
     ('publisher', array['outbox_publish', 'outbox_publish_many', 'outbox_limit', 'publish_anywhere']),
     ('consumer', array['consume_anywhere']),

@@ -57,7 +57,9 @@ def test_the_readme_works_as_printed(running: Up, own_nats: Callable[[], NatsSer
         assert changed == [{"id": 43, "total": 1}]
 
         db.execute(stream_table)
-        wait_until(lambda: db.execute("table order_totals").fetchall() == [(2, 100.5)], 60, "the stream table is filled")
+        wait_until(
+            lambda: db.execute("table order_totals").fetchall() == [(2, 100.5)], 60, "the stream table is filled"
+        )
 
         doctor = running.verb("doctor")
         assert doctor.returncode == 0, doctor.stdout

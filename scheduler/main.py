@@ -14,7 +14,7 @@ from relay.process.metrics import SchedulerMetrics
 from relay.process.retry_pause import RetryPause
 from relay.process.stop import Stop
 from relay.settings import Settings
-from scheduler import inboxes, job_chores, partitions, schedules
+from scheduler import inboxes, job_chores, partitions, schedules, streams
 from scheduler.catalog import Catalog
 from scheduler.chores import Chore, Chores, Pieces, pages
 from scheduler.dispatch import Dispatch
@@ -26,6 +26,7 @@ from scheduler.ownership import Ownership
 from scheduler.partitions import Partitions
 from scheduler.schedules import Schedules
 from scheduler.session import Session
+from scheduler.streams import Streams
 
 log = structlog.get_logger(__name__)
 
@@ -98,6 +99,7 @@ class Scheduler:
         self._schedules = Schedules(session)
         self._jobs = JobChores(session, self._metrics, self._settings.job_lease_seconds)
         self._inboxes = Inboxes(session, self._metrics)
+        self._streams = Streams(session, self._metrics)
         self._partitions = Partitions(session)
         self._discovery = Chore(self._settings.discovery_interval_seconds, self._discover)
         self._sharing = Chore(HEARTBEAT_SECONDS, self._share)
@@ -113,6 +115,7 @@ class Scheduler:
             Chore(schedules.LOOK_SECONDS, lambda: self._schedules.fire(self._ownership.queues())),
             Chore(job_chores.MEASURE_SECONDS, lambda: self._jobs.measure(self._ownership.queues())),
             Chore(inboxes.MEASURE_SECONDS, self._inboxes.measure),
+            Chore(streams.MEASURE_SECONDS, self._streams.measure),
             Chore(self._settings.maintenance_interval_seconds, self._maintain),
         ]
         self._chores = Chores(chores, self._move)
@@ -124,6 +127,7 @@ class Scheduler:
             self._ownership.forget()
             self._jobs.forget()
             self._inboxes.forget()
+            self._streams.forget()
             self._metrics.pipelines_unowned.clear()
             self._pipelines_owned = 0
 

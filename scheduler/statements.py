@@ -71,6 +71,13 @@ class Statements:
         """Of so many inboxes after a name, by name: name, dead (None: it could not be looked at)."""
         return self._run("inbox_dead_page", after_name=after_name, max_inboxes=max_inboxes)
 
+    def stream_numbers(self, after_pipeline: str, max_streams: int) -> list[Any]:
+        """Of so many stream tables after the pipeline of one.
+
+        Each: pipeline, is_behind, shown_at, failures, interval_seconds, cron, time_zone, now.
+        """
+        return self._run("stream_numbers", after_pipeline=after_pipeline, max_streams=max_streams)
+
     def schedules_due(self, queues: Sequence[str]) -> list[Any]:
         """Of these queues: schedule, queue, cron, time_zone, missed, next_at, now."""
         return self._run("schedules_due", queues=list(queues))

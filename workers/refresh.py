@@ -1,14 +1,18 @@
 """The drain of a stream table: one refresh."""
 
+import time
+
 import psycopg
 import structlog
 
 from relay.database.connection import pooled
+from relay.drains.fallbacks import fallback
 from relay.drains.fence import FencedSession
 from relay.drains.lease import DrainResult, failed
-from relay.drains.refresh import Overtaken, kept, record_failure, refresh
+from relay.drains.refresh import Overtaken, Refreshed, kept, record_failure, refresh
 from relay.errors import NotConnected
-from relay.pipelines.streams import parse_stream
+from relay.pipelines.streams import parse_stream, stream_table_of
+from relay.process.metrics import worker_metrics
 from relay.reasons import reason_of
 from workers.resources import Resources
 
@@ -28,7 +32,9 @@ def drain(resources: Resources, session: FencedSession) -> DrainResult:
     try:
         with kept(session, lambda: pooled(resources.pool, RENEW_SECONDS)):
             prepare(session)
+            began_at = time.monotonic()
             done = refresh(session)
+            seconds = time.monotonic() - began_at
             if done.missing:
                 prepare_change(session, done.missing)
     except Overtaken:
@@ -40,6 +46,7 @@ def drain(resources: Resources, session: FencedSession) -> DrainResult:
     except psycopg.Error as error:
         return _refused(session, error)
     if done.action != "NO_DATA":
+        _measure(stream_table_of(session.lease.drain.pipeline), done, seconds)
         log.debug(
             "stream table refreshed",
             action=done.action,
@@ -48,6 +55,16 @@ def drain(resources: Resources, session: FencedSession) -> DrainResult:
             deleted=done.rows_deleted,
         )
     return DrainResult("idle", progressed=done.action != "NO_DATA")
+
+
+def _measure(stream_table: str, done: Refreshed, seconds: float) -> None:
+    metrics = worker_metrics()
+    metrics.stream_refresh_seconds.labels(stream_table, done.strategy).observe(seconds)
+    rows = {"inserted": done.rows_inserted, "updated": done.rows_updated, "deleted": done.rows_deleted}
+    for change, number in rows.items():
+        metrics.stream_rows.labels(stream_table, change).inc(number or 0)
+    if done.action == "FULL" and (why := fallback(done.reason or "")):
+        metrics.stream_fallbacks.labels(stream_table, why).inc()
 
 
 def _refused(session: FencedSession, error: psycopg.Error) -> DrainResult:

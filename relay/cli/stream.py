@@ -1,15 +1,10 @@
-"""`relay stream ...`: create, list, change, refresh, resume and drop stream tables."""
-
-from collections.abc import Sequence
+"""`relay stream ...`: create, change, refresh, pause, resume and drop stream tables; others look at them."""
 
 import click
 
-from relay.cli.base import Verbs, database, json_option, load_settings, postgres_option, print_list, say, shown
-from relay.cli.tables import Column, Table
+from relay.cli.base import Verbs, database, load_settings, postgres_option, say
 from relay.cli.values import require_yes
 from relay.operations import stream_tables as operations
-from relay.operations.base import seconds_text
-from relay.operations.stream_tables import StreamTable
 
 _HELP = """Creates tables that the fleet keeps equal to a query, and shows how they are.
 
@@ -19,13 +14,20 @@ Example:
   relay stream list
 """
 
-stream = Verbs("stream", _HELP)
+VERBS = {
+    "list": "relay.cli.stream_look:list_stream_tables",
+    "show": "relay.cli.stream_look:show",
+    "explain": "relay.cli.stream_look:explain",
+    "history": "relay.cli.stream_look:history",
+    "snapshot": "relay.cli.stream_snapshot:snapshot",
+}
+
+stream = Verbs("stream", _HELP, VERBS)
 
 _name = click.argument("name")
 _modes = click.Choice(["AUTO", "DIFFERENTIAL", "FULL"], case_sensitive=False)
 _tiers = click.Choice(["hot", "warm", "cold", "frozen"])
 _SCHEDULE = "Such as 5s or 1m30s; a cron expression; calculated: when the stream tables that it reads have changed."
-_STATES = {"ACTIVE": "green", "INITIALIZING": "yellow", "ERROR": "red", "SUSPENDED": "red"}
 
 
 @stream.command()
@@ -68,51 +70,6 @@ def create(
             replace=replace,
         )
     say(f"{'created or replaced' if replace else 'created'} stream table {name}")
-
-
-@stream.command("list")
-@postgres_option
-@json_option
-def list_stream_tables(postgres_url: str | None, as_json: bool) -> None:
-    """Lists the stream tables, and why one is behind its query, or computed as a whole.
-
-    \b
-    Exit codes: 0 listed, also if there are none; 1 an error; 2 wrong usage.
-
-    \b
-    Example:
-      relay stream list --json
-    """
-    with database(load_settings(postgres_url=postgres_url), "stream") as connection:
-        found = operations.list_stream_tables(connection)
-    print_list(
-        found, _table, as_json=as_json, none="there are no stream tables; create one: relay stream create NAME QUERY"
-    )
-
-
-def _table(found: Sequence[StreamTable]) -> Table:
-    table = Table(
-        Column("stream table"),
-        Column("status", whole=True),
-        Column("schedule"),
-        Column("mode"),
-        Column("tier"),
-        Column("stale", number=True),
-        Column("error, behind, or why full", long=True),
-    )
-    for one in found:
-        stale = "" if one.staleness_seconds is None else seconds_text(one.staleness_seconds)
-        status = shown(one.status, _STATES.get(one.status, ""))
-        mode = (
-            one.refresh_mode if one.refresh_mode == one.effective_mode else f"{one.refresh_mode}: {one.effective_mode}"
-        )
-        table.add_row(one.name, status, one.schedule, mode, one.tier, stale, _why(one))
-    return table
-
-
-def _why(one: StreamTable) -> str:
-    """What went wrong, or why it is behind, or why its refreshes compute the whole query."""
-    return one.last_error or one.behind or (f"FULL: {one.why_full}" if one.why_full else "")
 
 
 @stream.command("set")
@@ -192,8 +149,26 @@ def wait(name: str, timeout: float, postgres_url: str | None) -> None:
 @stream.command()
 @_name
 @postgres_option
+def pause(name: str, postgres_url: str | None) -> None:
+    """Has a stream table not refreshed until it is resumed. It keeps its rows; the next refresh computes its query.
+
+    \b
+    Exit codes: 0 paused; 1 no such stream table, or an error; 2 wrong usage.
+
+    \b
+    Example:
+      relay stream pause region_totals
+    """
+    with database(load_settings(postgres_url=postgres_url), "stream") as connection:
+        operations.pause(connection, name)
+    say(f"paused stream table {name}")
+
+
+@stream.command()
+@_name
+@postgres_option
 def resume(name: str, postgres_url: str | None) -> None:
-    """Has a stream table refreshed again that failed three times in a row, or was created suspended.
+    """Has a stream table refreshed again that failed three times in a row, was paused, or was created suspended.
 
     \b
     Exit codes: 0 resumed; 1 no such stream table, or an error; 2 wrong usage.

@@ -33,6 +33,10 @@ class Refreshed(NamedTuple):
     rows_deleted: int | None
     missing: list[int] | None
     """Sources that changed together, if it has not been analysed yet what they change."""
+    strategy: str | None
+    """How it found what differs: `linear`, `keyed`, `two states`, `groups`, `full`; None if it had nothing to do."""
+    reason: str | None
+    """Why there was something to do; of a `FULL` one, why it computed the whole query."""
 
 
 class Overtaken(Exception):

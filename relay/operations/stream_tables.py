@@ -119,6 +119,11 @@ def refresh(connection: Connection, name: str) -> None:
     execute(connection, "stream_ask", name=name)
 
 
+def pause(connection: Connection, name: str) -> None:
+    """No refresh until it is resumed. Raises ConfigError if there is no such stream table."""
+    execute(connection, "stream_pause", name=name)
+
+
 def resume(connection: Connection, name: str) -> None:
     """Raises ConfigError if there is no such stream table."""
     execute(connection, "stream_resume", name=name)

@@ -29,6 +29,11 @@ class StreamPipeline(Pipeline):
     """How long a worker that was killed keeps others from it. Renewed while a refresh goes on."""
 
 
+def stream_table_of(pipeline: str) -> str:
+    """The stream table, with its schema, of a pipeline; its number if its name cannot be part of the name of one."""
+    return pipeline.removeprefix("streams.")
+
+
 def parse_stream(config: dict[str, Any]) -> StreamPipeline:
     """Checks the configuration of the pipeline of a stream table. Raises ConfigError."""
     problems: list[str] = []

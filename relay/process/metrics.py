@@ -24,11 +24,17 @@ tide_jobs_unknown_total                   counter    queue      workers    jobs 
 tide_job_seconds                          histogram  queue, kind workers   time of one run of a job
 tide_job_wait_seconds                     histogram  queue      workers    due to claimed, the oldest job of a claim
 tide_job_slots                            gauge      way, state workers    slots: free, running, stuck; jobs that wait
+tide_stream_refresh_seconds               histogram  stream_table, strategy workers time of one refresh, by strategy
+tide_stream_rows_total                    counter    stream_table, change workers rows that refreshes wrote, by change
+tide_stream_fallbacks_total               counter    stream_table, reason workers computed as a whole, by why
 tide_relay_hold_seconds_left              gauge      outbox, consumer_group scheduler until unsettled messages may go
 tide_relay_inbox_dead_messages            gauge      inbox      scheduler  dead messages of an inbox
 tide_jobs_open                            gauge      queue, state scheduler jobs that are due, scheduled, leased, dead
 tide_job_oldest_seconds                   gauge      queue      scheduler  how long the oldest due job has been due
 tide_job_gaps                             gauge      queue      scheduler  ids passed whose transactions are open
+tide_stream_staleness_seconds             gauge      stream_table scheduler age of what it shows; 0: it equals its query
+tide_stream_overdue_seconds               gauge      stream_table scheduler how long it should have been refreshed
+tide_stream_failures                      gauge      stream_table scheduler refreshes in a row that PostgreSQL refused
 tide_relay_lag_messages                   gauge      P          scheduler  messages not settled yet
 tide_relay_lag_seconds                    gauge      P          scheduler  age of the oldest message not settled
 tide_relay_pipeline_broken                gauge      P          scheduler  1 if only a person can fix what fails, or 0
@@ -57,6 +63,8 @@ Outcomes of a drain: more, idle, again, later, failed, fenced.
 Codes of refused messages: too_large, undecodable, actor, arguments, delayed, no_message.
 Outcomes of a job: succeeded, retried, dead, cancelled, handed_back. Kinds: python, http, dramatiq, celery.
 States of slots: running, waiting, stuck; of open jobs: due, scheduled, leased, dead.
+Strategies of a refresh: linear, keyed, two states, groups, full. Changes of rows: inserted, updated, deleted.
+Reasons of a fallback: see `relay.drains.fallbacks`.
 Causes of a wake-up: bell, timer, again, later, more, retry, config, lost.
 
 Workers must call `relay.process.multiprocess.prepare_multiprocess` before anything imports this module.
@@ -88,6 +96,9 @@ PUBLISH_BUCKETS_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0
 DELIVERY_BUCKETS_SECONDS = (0.0025, 0.005, 0.01, 0.025, 0.05, 0.06, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 3600)
 # From a handler that does nothing to one that takes an hour.
 JOB_BUCKETS_SECONDS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600)
+
+# From a few changed rows to a query over everything. Few: each stream table has them all, for each strategy.
+REFRESH_BUCKETS_SECONDS = (0.005, 0.02, 0.1, 0.5, 2.5, 10, 60, 600)
 
 # Pipelines with a stale drain that have a series of their own.
 MOST_STALE = 1000
@@ -204,6 +215,25 @@ class WorkerMetrics:
             registry=registry,
             multiprocess_mode="livesum",
         )
+        self.stream_refresh_seconds = Histogram(
+            "tide_stream_refresh_seconds",
+            "Time of one refresh of a stream table that found something to do.",
+            ("stream_table", "strategy"),
+            registry=registry,
+            buckets=REFRESH_BUCKETS_SECONDS,
+        )
+        self.stream_rows = Counter(
+            "tide_stream_rows_total",
+            "Rows that refreshes have inserted into a stream table, updated, or deleted.",
+            ("stream_table", "change"),
+            registry=registry,
+        )
+        self.stream_fallbacks = Counter(
+            "tide_stream_fallbacks_total",
+            "Refreshes that computed the whole query although their mode is not FULL, by why.",
+            ("stream_table", "reason"),
+            registry=registry,
+        )
 
     def count_stale(self, pipeline: str) -> None:
         """Names in queue messages may be forged, and each is a series that stays: there is room for so many."""
@@ -303,6 +333,24 @@ class SchedulerMetrics:
             "tide_job_gaps",
             "Ids that claims have passed and open transactions may still use.",
             ("queue",),
+            registry=registry,
+        )
+        self.stream_staleness_seconds = Gauge(
+            "tide_stream_staleness_seconds",
+            "How old what a stream table shows is at most; 0 while it equals its query.",
+            ("stream_table",),
+            registry=registry,
+        )
+        self.stream_overdue_seconds = Gauge(
+            "tide_stream_overdue_seconds",
+            "For how long a stream table should have been refreshed by its schedule; 0 if it is not due.",
+            ("stream_table",),
+            registry=registry,
+        )
+        self.stream_failures = Gauge(
+            "tide_stream_failures",
+            "Refreshes of a stream table in a row that PostgreSQL refused.",
+            ("stream_table",),
             registry=registry,
         )
         self.loop_age_seconds = Gauge(

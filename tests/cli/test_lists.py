@@ -21,6 +21,8 @@ from tests.services.postgres import Database
         ("pipeline", "list"),
         ("outbox", "list"),
         ("inbox", "list"),
+        ("stream", "list"),
+        ("stream", "snapshot", "list"),
     ],
     ids=" ".join,
 )

@@ -36,7 +36,7 @@ def test_the_readme_works_as_printed(running: Up, own_nats: Callable[[], NatsSer
             found = db.execute(f"select payload from tide.{inbox} order by inbox_seq").fetchall()
             return [payload for (payload,) in found]
 
-        forward, reverse, without_relay = blocks("README")
+        forward, reverse, without_relay, stream_table = blocks("README")
         db.execute("create table orders (id int, total numeric)")  # the application's own
         db.execute(substituted(forward, {NATS: nats.url}))
         wait_until(lambda: running.status["orders-to-nats"]["delivered"] == 1, 60, "the message is delivered")
@@ -55,6 +55,11 @@ def test_the_readme_works_as_printed(running: Up, own_nats: Callable[[], NatsSer
         db.execute("insert into orders values (43, 1)")
         [(changed,)] = db.execute("select payload -> 'inserted' from tide.message order by created_at desc limit 1")
         assert changed == [{"id": 43, "total": 1}]
+
+        db.execute(stream_table)
+        wait_until(
+            lambda: db.execute("table order_totals").fetchall() == [(2, 100.5)], 60, "the stream table is filled"
+        )
 
         doctor = running.verb("doctor")
         assert doctor.returncode == 0, doctor.stdout

@@ -1,10 +1,15 @@
-"""`observed`: one fleet for all tests of a module. A test may break it: what is down is started for the next."""
+"""`firing`: which alerts fire, of given series. `observed`: one fleet for all tests of a module.
 
-from collections.abc import Iterator
+A test may break the fleet: what is down is started for the next.
+"""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 from relay.local.servers import EmbeddedRedis
+from tests.observe.firing import judge_in
 from tests.observe.observed import Observed, running
 from tests.observe.prometheus import PrometheusServer
 from tests.observe.rules import RULES
@@ -16,6 +21,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if "observed" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.xdist_group("observe"))
             item.add_marker(pytest.mark.timeout(600))
+
+
+@pytest.fixture
+def firing(tmp_path: Path) -> Callable[..., None]:
+    return judge_in(tmp_path)
 
 
 # Not of the session: Prometheus and the fleet would go on beside all the tests that come after.

@@ -213,6 +213,46 @@ def handler_unknown(observed: Observed) -> Iterator[None]:
 
 
 @contextmanager
+def stream_table_late(observed: Observed) -> Iterator[None]:
+    """It was created long ago, as it looks, and no worker fills it."""
+    with frozen_children(observed):
+        observed.run_sql("create table visits (visit_id int primary key, page text)")
+        observed.run_sql("select tide.create_stream_table('late', 'select page, count(*) from visits group by page')")
+        observed.run_sql(
+            "update tide.stream set created_at = created_at - interval '1 hour' where name = 'public.late'"
+        )
+        observed.wait_metric(observed.scheduler, "tide_stream_overdue_seconds", 3000, stream_table="public.late")
+        yield
+
+
+@contextmanager
+def stream_table_refused(observed: Observed) -> Iterator[None]:
+    observed.run_sql("create table ratios (n int); insert into ratios values (0)")
+    observed.run_sql("select tide.create_stream_table('refused', 'select 1 / n as ratio from ratios')")
+    observed.wait_metric(observed.scheduler, "tide_stream_failures", 1, stream_table="public.refused")
+    yield
+    observed.run_sql("update ratios set n = 1")
+    observed.run_sql("select tide.resume_stream_table('refused')")
+
+
+@contextmanager
+def stream_table_not_followed(observed: Observed) -> Iterator[None]:
+    observed.run_sql("create table amounts (region text, amount numeric)")
+    query = "select region, sum(amount) as amount from amounts group by region"
+    observed.run_sql("select tide.create_stream_table('sums', %s, refresh_mode => 'DIFFERENTIAL')", query)
+    # The first fills the state of its sums; then it follows.
+    for n in range(2):
+        observed.run_sql("insert into amounts values ('north', %s)", n)
+        observed.run_sql("select tide.wait_for_stream_table('sums')")
+    observed.run_sql("insert into amounts values ('north', 'NaN')")
+    observed.wait_metric(
+        observed.workers, "tide_stream_fallbacks_total", 1, stream_table="public.sums", reason="failed"
+    )
+    yield
+    observed.run_sql("delete from amounts")
+
+
+@contextmanager
 def frozen_children(observed: Observed) -> Iterator[None]:
     children = observed.workers.children()
     for pid in children:
@@ -242,5 +282,10 @@ FAULTS = {
     "a job is dead": Fault(job_dead, ("TideRelayJobsDead",), {"queue": "mail"}),
     "a handler hangs": Fault(handler_hangs, ("TideRelayJobSlotsExhausted",), {"way": "thread"}),
     "a handler is unknown": Fault(handler_unknown, ("TideRelayJobsUnknown",), {"queue": "mail"}),
+    "a stream table is late": Fault(stream_table_late, ("TideRelayStreamStale",), {"stream_table": "public.late"}),
+    "a query is refused": Fault(stream_table_refused, ("TideRelayStreamFailing",), {"stream_table": "public.refused"}),
+    "changes are not followed": Fault(
+        stream_table_not_followed, ("TideRelayStreamFallback",), {"stream_table": "public.sums"}
+    ),
     "a publisher stays open": Fault(publisher_open, (), {}),
 }

@@ -87,7 +87,7 @@ def test_the_panels_of_the_dashboard_have_ids_and_places_of_their_own():
     titles = [panel["title"] for panel in everything if panel["type"] == "row"]
     assert [title.split(":")[0] for title in titles] == [
         "Overview", "Forward", "Reverse", "Workers", "Scheduler", "Retention", "Dead letters and failures",
-        "Webhooks", "Jobs",
+        "Webhooks", "Jobs", "Stream tables",
     ]  # fmt: skip
 
 
@@ -103,7 +103,7 @@ def test_the_dashboard_uses_the_variables_that_it_has():
 
 def test_every_expression_names_metrics_of_ours_only():
     names = {metric for text in expressions() for metric, _ in named(text)}
-    assert names and all(name.startswith(("tide_relay_", "tide_job_", "tide_jobs_")) for name in names)
+    assert names and all(name.startswith(("tide_relay_", "tide_job_", "tide_jobs_", "tide_stream_")) for name in names)
 
 
 def test_labels_that_an_expression_needs_are_found_wherever_they_stand():

@@ -1,24 +1,13 @@
 """When the alerts fire and when they do not: series made by hand, judged by promtool, which knows the time of `for`."""
 
-import json
-
 import pytest
 
+from tests.observe.firing import WELL
 from tests.observe.prometheus import promtool
 from tests.observe.rules import RULES
 
 ORDERS = 'pipeline="orders",direction="forward",sink_type="nats"'
 COMMANDS = 'pipeline="commands",direction="reverse",sink_type="redis"'
-KEPT = "alertname, pipeline, queue, inbox, outbox, consumer_group, relay_group_id, way"
-SHOWN = f"sum by ({KEPT}) (ALERTS{{alertstate='firing'}})"
-# A fleet that does nothing, and is well.
-WELL = {
-    'tide_relay_pipelines_owned{pod="s1"}': "1x200",
-    'tide_relay_pipelines_unowned{pod="s1"}': "0x200",
-    'tide_relay_loop_age_seconds{pod="s1"}': "0.5x200",
-    'tide_relay_broker_up{pod="s1"}': "1x200",
-    'tide_relay_drains_running{pod="w1"}': "0x200",
-}
 
 
 def lag(labels: str, pod: str = "s1") -> str:
@@ -29,34 +18,9 @@ def counted(metric: str, labels: str, pod: str = "w1") -> str:
     return f'tide_relay_{metric}_total{{pod="{pod}",{labels}}}'
 
 
-def wanted(alert: str) -> dict[str, object]:
-    """A sample of `SHOWN`: `NoOwner` or `NoOwner{relay_group_id="eu"}`."""
-    name, _, labels = alert.removesuffix("}").partition("{")
-    return {"labels": f'{{alertname="{name}"{", " if labels else ""}{labels}}}', "value": 1}
-
-
-@pytest.fixture
-def firing(tmp_path):
-    """Asserts which alerts fire at a moment, of these series beside those of a fleet that is well.
-
-    Two values a minute; an empty text takes a series of the fleet away.
-    """
-
-    def judge(at: str, series: dict[str, str], *expected: str) -> None:
-        given = [{"series": name, "values": values} for name, values in (WELL | series).items() if values]
-        asked = {"expr": SHOWN, "eval_time": at, "exp_samples": list(map(wanted, expected))}
-        test = {"interval": "30s", "input_series": given, "promql_expr_test": [asked]}
-        path = tmp_path / "test.json"
-        path.write_text(json.dumps({"rule_files": [str(RULES)], "evaluation_interval": "30s", "tests": [test]}))
-        content, said = promtool("test", "rules", path)
-        assert content, said
-
-    return judge
-
-
 def test_promtool_accepts_the_rules():
     content, said = promtool("check", "rules", RULES)
-    assert content and "17 rules found" in said, said
+    assert content and "20 rules found" in said, said
 
 
 def test_a_fleet_that_is_well_raises_none(firing):
@@ -118,6 +82,10 @@ def test_drains_that_no_worker_takes_do_not_move(firing):
     waiting = {'tide_relay_drains_waiting{pod="s1",queue="tide.reverse"}': "1x60"}
     firing("6m", waiting, 'TideRelayNotMoving{queue="tide.reverse"}')
     firing("6m", waiting | {counted("drains", COMMANDS + ',outcome="idle"'): "0+1x60"})
+    refreshes = 'pipeline="streams.public.totals",direction="stream",sink_type="stream",outcome="idle"'
+    waiting_for_refreshes = {'tide_relay_drains_waiting{pod="s1",queue="tide.streams"}': "1x60"}
+    firing("6m", waiting_for_refreshes, 'TideRelayNotMoving{queue="tide.streams"}')
+    firing("6m", waiting_for_refreshes | {counted("drains", refreshes): "0+1x60"})
     forward = {counted("drains", ORDERS + ',outcome="idle"'): "0+1x60"}
     firing("6m", waiting | forward, 'TideRelayNotMoving{queue="tide.reverse"}')
 
@@ -221,58 +189,3 @@ def test_dead_messages_of_an_inbox_count_when_they_are_new(firing):
     firing("5m", {first: "0x4 2x200", second: "0x200"}, 'TideRelayInboxDead{inbox="payments"}')
     firing("30m", {first: "0x4 2x200", second: "0x6 2x200"})
     firing("30m", {first: "5x50 0x200"})
-
-
-# Jobs -------------------------------------------------------------------------------------------------------------
-
-MAIL = 'queue="mail"'
-LATE, NOT_SERVED, DEAD = (f"TideRelayJobs{what}{{{MAIL}}}" for what in ("Late", "NotServed", "Dead"))
-CLAIMS = {f'tide_jobs_claimed_total{{pod="w1",{MAIL}}}': "0+5x200"}
-
-
-def oldest(pod: str = "s1") -> str:
-    return f'tide_job_oldest_seconds{{pod="{pod}",{MAIL}}}'
-
-
-def jobs(state: str, pod: str = "s1") -> str:
-    return f'tide_jobs_open{{pod="{pod}",{MAIL},state="{state}"}}'
-
-
-def test_jobs_are_late_once_it_has_lasted_also_when_the_queue_changes_its_owner(firing):
-    firing("4m", CLAIMS | {oldest(): "400x20"})
-    firing("6m", CLAIMS | {oldest(): "400x20"}, LATE)
-    firing("6m", CLAIMS | {oldest(): "290x20"})
-    firing("6m", CLAIMS | {oldest(): "400x5 stale", oldest("s2"): "_x9 400x20"}, LATE)
-
-
-def test_a_queue_is_not_served_while_jobs_are_due_and_none_is_claimed_or_runs(firing):
-    firing("6m", {oldest(): "130+3x40"}, NOT_SERVED)
-    firing("6m", {oldest(): "130+3x40"} | CLAIMS)
-    firing("6m", {oldest(): "130+3x40", jobs("leased"): "1x40"})
-    ended = {f'tide_jobs_claimed_total{{pod="w1",{MAIL}}}': "0+5x10 50x40", jobs("leased"): "1x10 0x40"}
-    firing("18m", {oldest(): "150x60"} | ended, NOT_SERVED)
-
-
-def test_dead_jobs_are_told_when_they_become_more_and_for_a_while(firing):
-    firing("9m", {jobs("dead"): "7x20 8x100"})
-    firing("11m", {jobs("dead"): "7x20 8x100"}, DEAD)
-    firing("20m", {jobs("dead"): "7x20 8x100"}, DEAD)
-    firing("30m", {jobs("dead"): "7x20 8x100"})
-    firing("11m", {jobs("dead"): "7x20 3x100"})  # removed
-    firing("11m", {jobs("dead"): "7x15 stale", jobs("dead", "s2"): "_x18 7x100"})  # another scheduler counts the same
-
-
-def test_slots_are_exhausted_when_none_is_free_anywhere_and_jobs_wait(firing):
-    first, second = (f'tide_job_slots{{pod="{pod}",way="thread",state="free"}}' for pod in ("w1", "w2"))
-    told = 'TideRelayJobSlotsExhausted{way="thread"}'
-    firing("6m", CLAIMS | {first: "0x20", oldest(): "70x20"}, told)
-    firing("6m", CLAIMS | {first: "0x20", oldest(): "50x20"})
-    firing("6m", CLAIMS | {first: "0x20", second: "1x20", oldest(): "70x20"})
-    firing("6m", CLAIMS | {first: "0x20", second: "0x20", oldest(): "70x20"}, told)
-
-
-def test_jobs_without_a_handler_are_told_unless_a_deployment_brings_it(firing):
-    unknown = f'tide_jobs_unknown_total{{pod="w1",{MAIL}}}'
-    firing("9m", {unknown: "0+1x60"})
-    firing("15m", {unknown: "0+1x60"}, f"TideRelayJobsUnknown{{{MAIL}}}")
-    firing("16m", {unknown: "0+1x4 4x60"})

@@ -63,7 +63,7 @@ def test_the_table_of_the_api_lists_every_metric():
 
 def test_every_metric_has_our_prefix_and_says_what_it_is():
     for metric in metrics_of(WorkerMetrics) + metrics_of(SchedulerMetrics):
-        assert metric._name.startswith(("tide_relay_", "tide_job_", "tide_jobs_"))
+        assert metric._name.startswith(("tide_relay_", "tide_job_", "tide_jobs_", "tide_stream_"))
         assert metric._documentation.endswith(".")
 
 

@@ -11,8 +11,15 @@ from relay.settings import Settings
 
 
 def streams(connection: Connection, _settings: Settings) -> Iterator[Finding]:
-    """Stream tables whose refresh fails, and those that are suspended for it."""
+    """Stream tables that are not refreshed, because they fail or are paused; and what makes refreshes dear."""
     found = list_stream_tables(connection)
+    troubles = [*_not_refreshed(found), *_dear(connection)]
+    yield from troubles
+    if not troubles:
+        yield ok("stream tables", f"{counted(len(found), 'stream table')}, no refresh failed" if found else "none yet")
+
+
+def _not_refreshed(found: Sequence[StreamTable]) -> Iterator[Finding]:
     suspended = [one for one in found if one.status == "SUSPENDED" and one.last_error]
     failing = [one for one in found if one.status == "ERROR" and one.consecutive_errors]
     unread = [one for one in found if one.status == "ERROR" and not one.consecutive_errors]
@@ -25,8 +32,24 @@ def streams(connection: Connection, _settings: Settings) -> Iterator[Finding]:
         yield warning(
             "stream tables", f"{_named(failing)}: the last refresh failed: {_why(failing)}", "remove the cause"
         )
-    if not (suspended or unread or failing):
-        yield ok("stream tables", f"{counted(len(found), 'stream table')}, no refresh failed" if found else "none yet")
+    if paused := [one for one in found if one.status == "SUSPENDED" and not one.last_error]:
+        yield warning("stream tables", f"{_named(paused)}: paused, so not refreshed", "relay stream resume NAME")
+
+
+def _dear(connection: Connection) -> Iterator[Finding]:
+    told = {row["check_name"]: row["detail"] for row in rows(connection, "doctor_streams")}
+    if names := told.get("needs_reinit"):
+        yield warning(
+            "stream tables",
+            f"{names}: a trigger that captures changes is missing or disabled, so each refresh computes everything",
+            "alter table SOURCE enable trigger ...; the next refresh restores one that is missing",
+        )
+    if waiting := told.get("buffer_growth"):
+        yield warning(
+            "stream tables",
+            f"changes that wait for a refresh: {waiting}",
+            "shorten the schedule, or resume or drop what is not refreshed",
+        )
 
 
 def settings(connection: Connection, _settings: Settings) -> Iterator[Finding]:

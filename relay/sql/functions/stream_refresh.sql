@@ -89,7 +89,8 @@ end;
 -- One refresh, in the transaction of the caller, which must be REPEATABLE READ: each statement has to see the same. Missing: the
 -- sources that changed together, if no statement is kept for them.
 create or replace function tide.stream_refresh(
-    pipeline text, out action text, out rows_inserted bigint, out rows_updated bigint, out rows_deleted bigint, out missing oid[]
+    pipeline text, out action text, out rows_inserted bigint, out rows_updated bigint, out rows_deleted bigint, out missing oid[],
+    out strategy text, out reason text
 )
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
@@ -137,6 +138,8 @@ begin
     rows_updated := done.updated;
     rows_deleted := done.deleted;
     missing := choice.missing;
+    strategy := choice.strategy;
+    reason := choice.reason;
     refreshed := tide.stream_refreshed(line, choice, coalesce(rows_inserted, 0), coalesce(rows_updated, 0), coalesce(rows_deleted, 0), started);
     if line.outbox_id is not null and action <> 'NO_DATA' then
         perform tide.stream_publish(line, refreshed);

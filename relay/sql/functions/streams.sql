@@ -225,6 +225,7 @@ begin
     end;
     sources := array(select s.source from tide.stream_source s where s.stream_id = line.stream_id);
     perform tide.stream_forget_plan(line.stream_id);
+    perform tide.snapshot_forget_states(line.stream_id);
     delete from tide.stream s where s.stream_id = line.stream_id;
     delete from tide.pipeline p where p.name = line.pipeline;
     perform tide.stream_capture_end(s) from unnest(sources) s;
@@ -233,6 +234,16 @@ begin
     perform pg_notify('tide_relay_config', line.pipeline);
 end $$;
 comment on function tide.drop_stream_table is 'Drops the table, and the capture of those sources that no other stream table reads.';
+
+create or replace function tide.pause_stream_table(name text) returns void
+language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '5s' as $$
+declare
+    line tide.stream := tide.find_stream(name);
+begin
+    update tide.stream s set suspended = true where s.stream_id = line.stream_id returning * into line;
+    perform tide.stream_configure(line);
+end $$;
+comment on function tide.pause_stream_table is 'Has a stream table not refreshed until it is resumed. It keeps its rows.';
 
 create or replace function tide.resume_stream_table(name text) returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '5s' as $$

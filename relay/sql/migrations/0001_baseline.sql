@@ -865,8 +865,10 @@ create table tide.stream_snapshot (
     frontier    pg_snapshot not null,
     cluster     text not null,
     sources     text not null,
-    query_hash  text not null
+    query_hash  text not null,
+    plan_made_at timestamptz
 );
+comment on column tide.stream_snapshot.plan_made_at is 'Of the plan whose state of aggregates is kept with the snapshot; null: there is none.';
 
 create table tide.stream_history (
     refresh_id    bigint generated always as identity primary key,
@@ -1008,7 +1010,7 @@ select p.kind, 'function', unnest(p.names)
         'stream_write_text', 'stream_told_make', 'stream_told_text', 'stream_publish', 'stream_publish_chunk']),
     ('admin', array['create_stream_table', 'stream_create', 'drop_stream_table', 'alter_stream_table', 'stream_forget', 'is_stream_table',
         'stream_outbox_enable', 'stream_outbox_disable']),
-    ('operator', array['refresh_stream_table', 'resume_stream_table']),
+    ('operator', array['refresh_stream_table', 'resume_stream_table', 'pause_stream_table']),
     ('relay', array['stream_refresh', 'stream_prepare', 'stream_describe', 'stream_read', 'stream_keep', 'stream_keep_change',
         'stream_failed', 'stream_behind', 'stream_clean', 'stream_tables']),
     ('reader', array['stream_tables', 'stream_behind']),
@@ -1018,14 +1020,14 @@ select p.kind, 'function', unnest(p.names)
         'stream_require_owner']),
     ('operator', array['wait_for_stream_table']),
     ('reader', array['wait_for_stream_table']),
-    ('relay', array['stream_begun', 'stream_ready']),
+    ('relay', array['stream_begun', 'stream_ready', 'stream_numbers', 'health_check']),
     ('reader', array['stream_ready']),
     ('reader', array['pgt_status', 'refresh_history', 'latency_percentiles', 'change_buffer_sizes', 'health_check', 'refresh_efficiency',
-        'recommend_refresh_mode', 'explain_refresh_mode', 'dependency_tree', 'export_definition']),
+        'recommend_refresh_mode', 'explain_refresh_mode', 'refresh_strategies', 'dependency_tree', 'export_definition']),
     ('owner', array['streams_named', 'stream_measured', 'stream_verdict', 'stream_pending']),
     ('admin', array['snapshot_stream_table', 'restore_from_snapshot', 'drop_snapshot']),
     ('reader', array['list_snapshots']),
-    ('owner', array['snapshot_within', 'stream_note_cleaned', 'stream_query_hash', 'snapshot_facts', 'find_snapshot', 'stream_column_list',
+    ('owner', array['snapshot_state', 'snapshot_forget_states', 'snapshot_within', 'stream_note_cleaned', 'stream_query_hash', 'snapshot_facts', 'find_snapshot', 'stream_column_list',
         'snapshot_check', 'snapshot_unusable', 'snapshot_write']),
     ('publisher', array['outbox_publish', 'outbox_publish_many', 'outbox_limit', 'publish_anywhere']),
     ('consumer', array['consume_anywhere']),

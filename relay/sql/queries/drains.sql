@@ -88,7 +88,7 @@ select set_config('statement_timeout', (%(seconds)s * 1000)::int::text, true)
 
 -- name: stream_refresh
 -- Makes the table equal to its query, as of the snapshot of this transaction. No row: fenced, nothing was written.
-select r.action, r.rows_inserted, r.rows_updated, r.rows_deleted, r.missing
+select r.action, r.rows_inserted, r.rows_updated, r.rows_deleted, r.missing, r.strategy, r.reason
   from tide.drain d cross join lateral tide.stream_refresh(d.pipeline) r
  where d.pipeline = %(pipeline)s and d.epoch = %(epoch)s and d.number = %(number)s
 

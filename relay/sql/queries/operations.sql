@@ -453,7 +453,7 @@ select 'execute on ' || f.oid::regprocedure
                      'job_schedule_fire', 'outbox_highest_id', 'outbox_highest_ids', 'inbox_dead_numbers', 'see_anything', 'inbox_status',
                      'inbox_health', 'outbox_status', 'dead_letters_now', 'process_beat', 'process_stop', 'lane_of', 'lanes_change',
                      'stream_refresh', 'stream_prepare', 'stream_describe', 'stream_read', 'stream_keep', 'stream_keep_change', 'stream_failed', 'stream_behind', 'stream_clean', 'stream_tables',
-                     'stream_begun', 'stream_ready')
+                     'stream_begun', 'stream_ready', 'stream_numbers', 'health_check')
    and not has_function_privilege(f.oid, 'execute')
 
 -- name: retention_losses
@@ -472,6 +472,10 @@ select l.outbox, l.consumer_group, l.reason, sum(l.messages)::bigint as messages
 select s.name, s.status, s.schedule, s.refresh_mode, s.effective_mode, s.tier, s.is_populated, s.behind, s.data_timestamp,
        s.staleness_seconds, s.consecutive_errors, s.last_error, s.why_full
   from tide.stream_tables() s
+
+-- name: doctor_streams
+-- Where the capture of changes is incomplete, and where many changes wait.
+select h.check_name, h.detail from tide.health_check() h where h.severity <> 'OK' and h.check_name in ('needs_reinit', 'buffer_growth')
 
 -- name: doctor_other_settings
 -- Settings of pg_trickle that this database or roles in it have.
@@ -515,6 +519,10 @@ select tide.stream_forget()
 -- Has the fleet refresh a stream table now.
 select tide.refresh_stream_table(%(name)s)
 
+-- name: stream_pause
+-- Has a stream table not refreshed until it is resumed.
+select tide.pause_stream_table(%(name)s)
+
 -- name: stream_resume
 -- Has a stream table refreshed again that was suspended.
 select tide.resume_stream_table(%(name)s)
@@ -526,6 +534,49 @@ select tide.stream_outbox_enable(%(name)s, %(outbox)s, %(retention_hours)s)
 -- name: stream_outbox_disable
 -- A stream table publishes no more.
 select tide.stream_outbox_disable(%(name)s, %(drop_outbox)s)
+
+-- name: stream_show
+-- Everything about a stream table.
+select s.name, s.status, s.schedule, s.refresh_mode, s.effective_mode, s.tier, s.is_populated, s.behind, s.data_timestamp,
+       s.staleness_seconds, s.consecutive_errors, s.last_error, s.why_full, t.defining_query as query, t.created_at, t.last_refresh_at,
+       (select coalesce(jsonb_agg(jsonb_build_object('name', z.source_table, 'pending_rows', z.pending_rows, 'buffer_bytes', z.buffer_bytes)
+                                  order by z.source_table), '[]')
+          from tide.change_buffer_sizes() z where z.stream_table = s.name) as sources
+  from tide.recommend_refresh_mode(%(name)s) r
+  join tide.pgt_stream_tables t on (t.pgt_schema, t.pgt_name) = (r.pgt_schema, r.pgt_name)
+  join tide.stream_tables() s on s.stream_id = t.pgt_id
+
+-- name: stream_explain
+-- In which mode a stream table is refreshed, why, and which would suit it.
+select e.configured_mode, e.effective_mode, e.downgrade_reason as why_full, e.strategies as used, r.recommended_mode, r.confidence,
+       r.reason as recommended_because
+  from tide.explain_refresh_mode(%(name)s) e cross join tide.recommend_refresh_mode(%(name)s) r
+
+-- name: stream_strategies
+-- How a stream table is refreshed, by the tables that changed together.
+select s.changed, s.strategy, s.reason from tide.refresh_strategies(%(name)s) s
+
+-- name: stream_history
+-- The last refreshes of a stream table.
+select h.refresh_id, h.start_time, h.end_time, h.duration_ms, h.action, h.status, h.strategy, h.reason, h.source_rows, h.rows_inserted,
+       h.rows_updated, h.rows_deleted, h.error_message
+  from tide.refresh_history(%(name)s, %(max_rows)s) h
+
+-- name: snapshot_take
+-- Copies the rows of a stream table to a new table; its name.
+select tide.snapshot_stream_table(%(name)s, %(target)s)
+
+-- name: snapshots
+-- The snapshots of a stream table, or of all.
+select s.snapshot_table, s.stream_table, s.row_count, s.size_bytes, s.created_at, s.data_timestamp from tide.list_snapshots(%(name)s) s
+
+-- name: snapshot_restore
+-- Makes the rows of a stream table those of a snapshot; why the next refresh computes everything.
+select tide.restore_from_snapshot(%(name)s, %(source)s)
+
+-- name: snapshot_drop
+-- Drops a snapshot.
+select tide.drop_snapshot(%(source)s)
 
 -- name: stream_drop
 -- Drops a stream table.

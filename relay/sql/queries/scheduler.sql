@@ -314,6 +314,10 @@ select q.name as queue, n.due, n.scheduled, n.leased, n.dead, n.oldest_due_secon
 -- The dead messages of the inboxes after a name, so many of them.
 select n.name, n.dead from tide.inbox_dead_numbers(after_name => %(after_name)s, max_inboxes => %(max_inboxes)s::int) n
 
+-- name: stream_numbers
+-- How stale the stream tables after a pipeline are, and whether their refreshes fail; so many of them.
+select n.* from tide.stream_numbers(%(after_pipeline)s, %(max_streams)s) n
+
 -- name: maintenance_age
 -- How long ago workers last completed a turn of maintenance.
 select extract(epoch from clock_timestamp() - done_at)::float8 from tide.chore where name = 'maintenance'

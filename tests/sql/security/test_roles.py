@@ -36,14 +36,14 @@ OPERATORS = re.compile(
     r"dead_letter_|history$|replay_(ask|cancel|list|preview|span)|pipeline_(enable|disable|list)|status_"
     r"|^inbox_(list|dead_numbers|show_status|messages?|replay)|^outbox_(list|show)"
     r"|^job_(list|show|attempts|cancel|replay|purge|stats|workers|unknown_handlers|schedule_(list|delete|enable|disable))"
-    r"|^job_queue_(names|list|set|pause|resume)|^stream_(tables|ask|resume|wait|wait_limits)$"
+    r"|^job_queue_(names|list|set|pause|resume)|^stream_(tables|ask|pause|resume|wait|wait_limits|show|explain|strategies|history)$|^snapshots$"
 )
 # Those that publish, configure or migrate, and those that work inboxes off, are for others still.
 OTHERS = re.compile(
     r"publish|outbox_limit|renew_identity|pipeline_(set|enable|disable|delete)|outbox_create|inbox_(create|claim|mark|release|messages?$|replay)|source_"
     r"|migration_(?!exists|applied|files)|dead_letter_|history$|replay_(ask|cancel|list|preview|span)|skip_|raise_|table_route$"
     r"|^job_(enqueue|is_new|show|attempts|cancel|replay|purge|queue_(create|set|pause|resume|drop)|schedule_(delete|enable|disable)|import_)"
-    r"|^stream_(create|replace|alter|ask|resume|drop|forget|wait|wait_limits|outbox_enable|outbox_disable)$|^demo_"
+    r"|^stream_(create|replace|alter|ask|pause|resume|show|explain|strategies|history|drop|forget|wait|wait_limits|outbox_enable|outbox_disable)$|^snapshot|^demo_"
 )
 DENIED = psycopg.errors.InsufficientPrivilege
 

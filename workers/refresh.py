@@ -6,7 +6,7 @@ import structlog
 from relay.database.connection import pooled
 from relay.drains.fence import FencedSession
 from relay.drains.lease import DrainResult, failed
-from relay.drains.refresh import Overtaken, kept, record_failure, refresh
+from relay.drains.refresh import Overtaken, hand_over, kept, record_failure, refresh
 from relay.errors import NotConnected
 from relay.pipelines.streams import parse_stream
 from relay.reasons import reason_of
@@ -31,6 +31,8 @@ def drain(resources: Resources, session: FencedSession) -> DrainResult:
             done = refresh(session)
             if done.missing:
                 prepare_change(session, done.missing)
+            if config.immediate:
+                hand_over(session)
     except Overtaken:
         return DrainResult("again")
     except psycopg.OperationalError as error:

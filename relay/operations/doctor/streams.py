@@ -11,11 +11,15 @@ from relay.settings import Settings
 
 
 def streams(connection: Connection, _settings: Settings) -> Iterator[Finding]:
-    """Stream tables whose refresh fails, and those that are suspended for it."""
+    """Stream tables whose refresh fails, those suspended for it, and those that writers do not maintain yet."""
     found = list_stream_tables(connection)
     suspended = [one for one in found if one.status == "SUSPENDED" and one.last_error]
     failing = [one for one in found if one.status == "ERROR" and one.consecutive_errors]
     unread = [one for one in found if one.status == "ERROR" and not one.consecutive_errors]
+    waiting = [
+        one for one in found
+        if one.refresh_mode == "IMMEDIATE" != one.effective_mode and one.is_populated and one.status == "INITIALIZING"
+    ]  # fmt: skip
     if suspended:
         text = f"{_named(suspended)}: three refreshes in a row failed, so none is tried: {_why(suspended)}"
         yield failed("stream tables", text, "remove the cause, then: relay stream resume NAME")
@@ -25,7 +29,13 @@ def streams(connection: Connection, _settings: Settings) -> Iterator[Finding]:
         yield warning(
             "stream tables", f"{_named(failing)}: the last refresh failed: {_why(failing)}", "remove the cause"
         )
-    if not (suspended or unread or failing):
+    if waiting:
+        yield warning(
+            "stream tables",
+            f"{_named(waiting)}: IMMEDIATE, but writers do not maintain them yet",
+            "if that lasts: end the transactions that have written to their sources and are open still",
+        )
+    if not (suspended or unread or failing or waiting):
         yield ok("stream tables", f"{counted(len(found), 'stream table')}, no refresh failed" if found else "none yet")
 
 

@@ -4,6 +4,8 @@ import psycopg
 import pytest
 from psycopg import IsolationLevel
 
+from relay.operations.doctor.streams import streams
+from relay.settings import Settings
 from tests.sql.streams.analysed import analyse_and_keep
 from tests.sql.streams.maintained import hand_over, maintain
 from tests.sql.streams.streams import assert_equal, behind, create, pipeline, refresh
@@ -139,7 +141,7 @@ def test_writers_need_no_right_but_to_write(connection, database):
         assert_equal(connection, name)
 
 
-def test_a_writer_keeps_its_settings_and_the_query_has_those_of_its_creation(connection):
+def test_a_writer_keeps_its_settings_and_limits_and_the_query_has_those_of_its_creation(connection):
     connection.execute("create table events (id int primary key, at timestamptz); set timezone = 'Asia/Tokyo'")
     maintain(connection, "hours", "select to_char(at, 'YYYY-MM-DD HH24') as hour, count(*) as n from events group by 1")
     connection.execute("set timezone = 'UTC'")
@@ -149,6 +151,11 @@ def test_a_writer_keeps_its_settings_and_the_query_has_those_of_its_creation(con
             ("2026-03-01 21",),
             ("2026-03-02 05",),
         ]
+        with (
+            pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="its refreshes"),
+            connection.transaction(),
+        ):
+            connection.execute("delete from hours")
         connection.execute("truncate events")
         assert connection.execute("show timezone").fetchall() == [("UTC",)]
         assert connection.execute("show search_path").fetchall() == [('"$user", public',)]
@@ -231,6 +238,8 @@ def test_a_writer_in_the_way_is_not_waited_for(connection, database):
         assert connection.execute("select status, behind from tide.stream_tables()").fetchall() == [
             ("INITIALIZING", "its writers do not maintain it yet")
         ]
+        [found] = streams(connection, Settings(postgres_url=database.url))
+        assert "public.sums: IMMEDIATE, but writers do not maintain them yet" in found.found
         slow.commit()
     assert connection.execute("select tide.stream_immediate_begin(%s)", [line]).fetchall() == [(True,)]
     assert_equal(connection, "sums")

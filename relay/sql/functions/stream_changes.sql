@@ -104,7 +104,9 @@ begin
            pooler_compatibility_mode = coalesce(stream_set.pooler_compatibility_mode, s.pooler_compatibility_mode)
      where s.stream_id = line.stream_id
     returning * into line;
-    perform tide.stream_immediate_check(line);
+    if refresh_mode is not null then
+        perform tide.stream_immediate_check(line);
+    end if;
     update tide.stream_state s set errors = 0, last_error = null where s.stream_id = line.stream_id and upper(status) = 'ACTIVE';
     -- Its sources are captured row by row, or no longer.
     if refresh_mode is not null then

@@ -9,7 +9,7 @@ from relay.database.connection import pooled
 from relay.drains.fallbacks import fallback
 from relay.drains.fence import FencedSession
 from relay.drains.lease import DrainResult, failed
-from relay.drains.refresh import Overtaken, Refreshed, kept, record_failure, refresh
+from relay.drains.refresh import Overtaken, Refreshed, hand_over, kept, record_failure, refresh
 from relay.errors import NotConnected
 from relay.pipelines.streams import parse_stream, stream_table_of
 from relay.process.metrics import worker_metrics
@@ -37,6 +37,8 @@ def drain(resources: Resources, session: FencedSession) -> DrainResult:
             seconds = time.monotonic() - began_at
             if done.missing:
                 prepare_change(session, done.missing)
+            if config.immediate:
+                hand_over(session)
     except Overtaken:
         return DrainResult("again")
     except psycopg.OperationalError as error:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from benchmarks.figures import Effort, Figure
 from benchmarks.stack import Stack
-from benchmarks.streams import queries, staleness, writers
+from benchmarks.streams import immediate, queries, staleness, writers
 from benchmarks.streams.sets import NEXMARK, PATTERNS, TPCH
 
 FAST = 20
@@ -17,4 +17,5 @@ def run(stack: Stack, effort: Effort) -> Iterator[Figure]:
         yield from queries.figures(result, each.few)
         yield from queries.summary(result, fast if effort.scale >= 1 else None)
     yield from writers.run(stack, effort)
+    yield from immediate.run(stack, effort)
     yield from staleness.run(stack, effort)

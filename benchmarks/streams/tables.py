@@ -12,6 +12,7 @@ from benchmarks import proc
 from benchmarks.stack import Connection, Database
 from relay.drains.fence import FencedSession
 from relay.drains.lease import DrainStart, Lease
+from relay.drains.refresh import hand_over
 from relay.drains.stream_plans import prepare, prepare_change
 from relay.models import Drain
 
@@ -39,14 +40,14 @@ class Spent:
 
 
 class StreamTable:
-    """A stream table in mode AUTO, filled, and a materialized view of the same query if its rows have a key."""
+    """A stream table, filled, and a materialized view of the same query if its rows have a key."""
 
-    def __init__(self, database: Database, name: str, query: str, key: str | None = None) -> None:
+    def __init__(self, database: Database, name: str, query: str, key: str | None = None, mode: str = "AUTO") -> None:
         self.name, self.query, self.has_view = name, query, key is not None
         self.faults: list[str] = []
         """Rows that were wrong after a refresh, and errors."""
         self._database = database
-        database.run("select tide.create_stream_table(%s, %s)", name, query)
+        database.run("select tide.create_stream_table(%s, %s, refresh_mode => %s)", name, query, mode)
         self._line, number = database.session.execute(
             "select s.pipeline, s.stream_id from tide.find_stream(%s) s", [name]
         ).fetchall()[0]
@@ -58,6 +59,8 @@ class StreamTable:
         self._fenced = FencedSession(database.session, lease, DrainStart("stream", {}, 0, 0))
         prepare(self._fenced)
         self.refresh()
+        if mode == "IMMEDIATE" and not hand_over(self._fenced):
+            self.faults.append(f"{name}: a writer is in the way")
         database.run(f"analyze {name}")
         if key:
             database.run(f"create materialized view view_{name} as {query}")
@@ -84,12 +87,17 @@ class StreamTable:
         if spent:
             spent.refresh.append(seconds[0])
             spent.ways[way] = None
-        wrong = self._session.execute(sql.SQL(DIFFERENCES).format(**self._names)).fetchall()[0][0]
-        if wrong:
-            self.faults.append(f"{self.name}: {wrong} rows differ after a refresh ({way})")
+        if self.judge(f"after a refresh ({way})"):
             self._session.execute("update tide.stream_state set frontier = null")
         if missing:
             prepare_change(self._fenced, missing)
+
+    def judge(self, when: str = "at the end") -> int:
+        """How many rows differ from the query, which is a fault."""
+        wrong = int(self._session.execute(sql.SQL(DIFFERENCES).format(**self._names)).fetchall()[0][0])
+        if wrong:
+            self.faults.append(f"{self.name}: {wrong} rows differ {when}")
+        return wrong
 
     def measure(self, spent: Spent) -> None:
         """The query, a whole refresh that is undone, the refresh, and the materialized view."""

@@ -25,9 +25,12 @@ VERBS = {
 stream = Verbs("stream", _HELP, VERBS)
 
 _name = click.argument("name")
-_modes = click.Choice(["AUTO", "DIFFERENTIAL", "FULL"], case_sensitive=False)
+_modes = click.Choice(["AUTO", "DIFFERENTIAL", "FULL", "IMMEDIATE"], case_sensitive=False)
 _tiers = click.Choice(["hot", "warm", "cold", "frozen"])
-_SCHEDULE = "Such as 5s or 1m30s; a cron expression; calculated: when the stream tables that it reads have changed."
+_SCHEDULE = (
+    "Such as 5s or 1m30s; a cron expression; calculated: when the stream tables that it reads have changed; IMMEDIATE:"
+    " in the transactions that write."
+)
 
 
 @stream.command()

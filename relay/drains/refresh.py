@@ -60,6 +60,16 @@ def refresh(session: FencedSession) -> Refreshed:
     return Refreshed(*row)
 
 
+def hand_over(session: FencedSession) -> bool:
+    """Has writers maintain a stream table of mode IMMEDIATE; false if one of them was in the way, which is no failure.
+
+    Raises Fenced, NotConnected; and psycopg.Error for what PostgreSQL says against it.
+    """
+    with session.connection.transaction():
+        session.connection.execute(query("stream_limits"), {"seconds": LONGEST_REFRESH_SECONDS})
+        return bool(session.check(session.execute("stream_immediate_begin"))[0])
+
+
 def record_failure(session: FencedSession, error: str) -> bool:
     """Writes down that a refresh failed; whether the stream table is suspended now. Raises NotConnected."""
     with database_errors():

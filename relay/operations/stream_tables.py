@@ -20,7 +20,7 @@ class StreamTable:
     schedule: str
     refresh_mode: str
     effective_mode: str
-    """DIFFERENTIAL or FULL."""
+    """DIFFERENTIAL, FULL or IMMEDIATE."""
     tier: str
     is_populated: bool
     behind: str | None

@@ -25,6 +25,8 @@ class StreamPipeline(Pipeline):
     """The pipelines of the stream tables whose refreshes make it due."""
     tier: Literal["hot", "warm", "cold"] = "hot"
     """Which goes first, of those that are as much overdue."""
+    immediate: bool = False
+    """Whether its writers maintain it, once it has been refreshed: mode IMMEDIATE."""
     visibility_timeout_ms: Annotated[int, Field(ge=1_000, le=3_600_000)] = 10_000
     """How long a worker that was killed keeps others from it. Renewed while a refresh goes on."""
 

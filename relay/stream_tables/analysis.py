@@ -8,6 +8,7 @@ from sqlglot import exp
 
 from relay.stream_tables.dialect import write
 from relay.stream_tables.forms import exact_columns
+from relay.stream_tables.immediate import keyed_change, reads_one_table, refuse_gaps
 from relay.stream_tables.names import Names
 from relay.stream_tables.plan import MOST_SOURCES, Change, Described, Kind, Plan, Reader, Strategy, Unsupported
 from relay.stream_tables.query import arms, read_query
@@ -34,6 +35,8 @@ def analyse(described: Described, read: Reader) -> Plan:
     shapes = [Shape(select, names.sources, described) for select in selects]
     exact = _exact(shapes)
     parts = [Select(shape, described, exact) for shape in shapes]
+    if described.immediate and not reads_one_table(parts):
+        return _immediate(parts, described, exact)
     if len(parts) > 1:
         return _plan("rows", described, exact, _remembered(lambda changed: _union_change(parts, changed), "rows"))
     return _single(parts[0], described, exact, read)
@@ -72,6 +75,14 @@ def _single(part: Select, described: Described, exact: dict[int, set[str]], read
         found = _remembered(lambda changed: rows_change(part, changed), "rows")
         plans.append(_plan("rows", described, exact, found, part))
     return _some(max(plans, key=_worth), why)
+
+
+def _immediate(parts: list[Select], described: Described, exact: dict[int, set[str]]) -> Plan:
+    if len(parts) > 1:
+        raise Unsupported("UNION ALL of what reads more than one table")
+    plan = _plan("rows", described, exact, _remembered(lambda some: keyed_change(parts[0], some), "rows"), parts[0])
+    refuse_gaps(plan.changes())
+    return plan
 
 
 def _plan(

@@ -66,6 +66,7 @@ class Described:
 
     `query` is the text of its view, and `views` are the texts of the views below it by their names, both as
     `pg_get_viewdef` writes them with `search_path = pg_catalog`. `reason` says why it is computed at each schedule.
+    `immediate`: its writers maintain it.
     """
 
     stream_id: int
@@ -76,6 +77,7 @@ class Described:
     sources: tuple[Source, ...]
     functions: Mapping[str, Function]
     reason: str | None = None
+    immediate: bool = False
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Self:
@@ -98,6 +100,7 @@ class Described:
             ),
             functions={name: Function(**facts) for name, facts in value["functions"].items()},
             reason=value["reason"],
+            immediate=value["immediate"],
         )
 
 

@@ -11,7 +11,9 @@ from relay.settings import Settings
 
 
 def streams(connection: Connection, _settings: Settings) -> Iterator[Finding]:
-    """Stream tables that are not refreshed, because they fail or are paused; and what makes refreshes dear."""
+    """Stream tables that are not refreshed, because they fail or are paused, or that writers do not maintain yet; and what
+    makes refreshes dear.
+    """
     found = list_stream_tables(connection)
     troubles = [*_not_refreshed(found), *_dear(connection)]
     yield from troubles
@@ -23,6 +25,10 @@ def _not_refreshed(found: Sequence[StreamTable]) -> Iterator[Finding]:
     suspended = [one for one in found if one.status == "SUSPENDED" and one.last_error]
     failing = [one for one in found if one.status == "ERROR" and one.consecutive_errors]
     unread = [one for one in found if one.status == "ERROR" and not one.consecutive_errors]
+    waiting = [
+        one for one in found
+        if one.refresh_mode == "IMMEDIATE" != one.effective_mode and one.is_populated and one.status == "INITIALIZING"
+    ]  # fmt: skip
     if suspended:
         text = f"{_named(suspended)}: three refreshes in a row failed, so none is tried: {_why(suspended)}"
         yield failed("stream tables", text, "remove the cause, then: relay stream resume NAME")
@@ -31,6 +37,12 @@ def _not_refreshed(found: Sequence[StreamTable]) -> Iterator[Finding]:
     if failing:
         yield warning(
             "stream tables", f"{_named(failing)}: the last refresh failed: {_why(failing)}", "remove the cause"
+        )
+    if waiting:
+        yield warning(
+            "stream tables",
+            f"{_named(waiting)}: IMMEDIATE, but writers do not maintain them yet",
+            "if that lasts: end the transactions that have written to their sources and are open still",
         )
     if paused := [one for one in found if one.status == "SUSPENDED" and not one.last_error]:
         yield warning("stream tables", f"{_named(paused)}: paused, so not refreshed", "relay stream resume NAME")

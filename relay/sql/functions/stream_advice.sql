@@ -66,7 +66,7 @@ create or replace function tide.recommend_refresh_mode(name text default null) r
 )
 language sql stable security definer set search_path = pg_catalog, pg_temp as $$
     select n.nspname::text, c.relname::text, s.refresh_mode, s.effective_mode,
-           case when v.mode is null or v.mode = case s.refresh_mode when 'AUTO' then s.effective_mode else s.refresh_mode end then 'KEEP' else v.mode end,
+           case when v.mode is null or s.refresh_mode = 'IMMEDIATE' or v.mode = case s.refresh_mode when 'AUTO' then s.effective_mode else s.refresh_mode end then 'KEEP' else v.mode end,
            case when line.always_reason is not null or least(m.diff_count, m.full_count) >= 20 then 'high'
                 when least(m.diff_count, m.full_count) >= 5 then 'medium' else 'low' end,
            v.why,
@@ -90,7 +90,8 @@ language sql stable security definer set search_path = pg_catalog, pg_temp as $$
          where h.stream_id = (tide.find_stream(explain_refresh_mode.name)).stream_id and h.action in ('DIFFERENTIAL', 'FULL')
     )
     select s.refresh_mode, s.effective_mode,
-           case when s.effective_mode <> 'DIFFERENTIAL' and s.refresh_mode in ('AUTO', 'DIFFERENTIAL')
+           case when s.refresh_mode = 'IMMEDIATE' and s.effective_mode <> 'IMMEDIATE' then coalesce(tide.stream_immediate_reason(line), s.behind)
+                when s.effective_mode <> 'DIFFERENTIAL' and s.refresh_mode in ('AUTO', 'DIFFERENTIAL')
                 then coalesce(s.why_full, line.always_reason, (select h.reason from mine h where h.action = 'FULL' order by h.refresh_id desc limit 1),
                               'it has not been computed yet') end,
            coalesce((select jsonb_object_agg(u.strategy, u.refreshes)

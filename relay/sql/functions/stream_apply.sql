@@ -45,14 +45,13 @@ begin
     return rtrim(pg_get_viewdef(format('tide_stream.%I', name)::regclass), ';');
 end $$;
 
--- The net change of a source since a frontier. Rows are summed if they are the same, not only equal: of 1.5 and 1.50 a query may show
--- the difference.
-create or replace function tide.stream_net_text(id int, source oid, frontier pg_snapshot, exact jsonb) returns text
+-- The net change of a source, from signed rows of it. Rows are summed if they are the same, not only equal: of 1.5 and 1.50 a query may
+-- show the difference.
+create or replace function tide.stream_delta_text(id int, source oid, exact jsonb, rows text) returns text
 language sql stable set search_path = pg_catalog, pg_temp as $$
-    select format('select %s sum(__w)::bigint as "__w" from tide_stream.b_%s
-                    where __xid >= pg_snapshot_xmin(%L) and not pg_visible_in_snapshot(__xid, %L) %s having sum(__w) <> 0',
+    select format('select %s sum(__w)::bigint as "__w" from %s %s having sum(__w) <> 0',
                   string_agg(case when c.comparable then format('%I,', c.name) else format('(array_agg(%1$I))[1] as %1$I,', c.name) end, ' ' order by c.place),
-                  source, frontier, frontier,
+                  rows,
                   'group by ' || coalesce(nullif(concat_ws(', ',
                       string_agg(format('%I', c.name), ', ' order by c.place) filter (where c.comparable),
                       'record_send(row(' || string_agg(format('%I', c.name), ', ' order by c.place) filter (where not c.plain) || '))'), ''), '()'))
@@ -63,9 +62,16 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
                    t.typtype <> 'b' or t.typcategory = 'A'
                    or exists (select from pg_opclass o where o.opcintype in (t.oid, case when t.typname = 'varchar' then 25 end) and o.opcdefault) as comparable
               from tide.stream_buffer_columns(source) b
-              join tide.stream_source s on s.stream_id = id and s.source = stream_net_text.source and b.number = any (s.columns)
+              join tide.stream_source s on s.stream_id = id and s.source = stream_delta_text.source and b.number = any (s.columns)
               join pg_type d on d.oid = b.typid join pg_type t on t.oid = case when d.typtype = 'd' then d.typbasetype else d.oid end
               left join pg_collation l on l.oid = b.collation_id) c
+$$;
+
+-- The net change of a source since a frontier.
+create or replace function tide.stream_net_text(id int, source oid, frontier pg_snapshot, exact jsonb) returns text
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    select tide.stream_delta_text(id, source, exact, format(
+        'tide_stream.b_%s where __xid >= pg_snapshot_xmin(%L) and not pg_visible_in_snapshot(__xid, %L)', source, frontier, frontier))
 $$;
 
 -- What the state was and becomes: both_ has a row for each group. Whole: as computed from the sources; else the kept statement says what changes.

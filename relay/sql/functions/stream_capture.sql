@@ -87,13 +87,15 @@ declare
     event  text;
     firing name[];
 begin
-    if wanted is null then
+    if not tide.stream_is_followed(source) then
+        return;
+    elsif wanted is null then
         perform tide.stream_buffer_drop(source);
     else
         perform tide.stream_buffer_make(source, wanted);
     end if;
     for part in select c from tide.stream_captured(source) c order by c loop
-        firing := array(select t.tgname from tide.stream_triggers(source) t where t.tgrelid = part);
+        firing := array(select t.tgname from tide.stream_triggers(source) t where t.tgrelid = part and t.tgenabled <> 'R');
         -- As a new trigger does. No writer may go on with the old function once the stream table is computed.
         if cardinality(firing) = 4 and wanted is not null then
             execute format('lock table only %s in share row exclusive mode', part);
@@ -125,19 +127,26 @@ create or replace function tide.stream_capture_end(source oid) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
     line record;
+    used boolean;
 begin
-    if exists (select from tide.stream_source s where s.source = stream_capture_end.source) then
+    if tide.stream_is_followed(source) then
         if tide.stream_wanted(source) is null and exists (select from tide.stream_buffer b where b.source = stream_capture_end.source) then
             perform tide.stream_capture_source(source);
         end if;
         return;
     end if;
+    -- Stream tables that their writers maintain read no buffer, but their statements are derived from one; and the fleet may take them back.
+    -- So triggers only rest, as those of replicas, for which readers do not have to be waited for.
+    used := exists (select from tide.stream_source s where s.source = stream_capture_end.source);
     for line in select t.tgname, t.tgrelid::regclass as part from pg_trigger t
                  where t.tgname ~ format('^tide_stream_(insert|update|delete|truncate)_%s$', source) and not t.tgisinternal
+                   and not (used and t.tgenabled = 'R')
     loop
-        execute format('drop trigger %I on %s', line.tgname, line.part);
+        execute format(case when used then 'alter table only %2$s enable replica trigger %1$I' else 'drop trigger %I on %s' end, line.tgname, line.part);
     end loop;
-    perform tide.stream_buffer_drop(source);
+    if not used then
+        perform tide.stream_buffer_drop(source);
+    end if;
     delete from tide.stream_change c where c.source = stream_capture_end.source;
 end $$;
 

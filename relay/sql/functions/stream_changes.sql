@@ -35,12 +35,15 @@ begin
         raise exception 'stream table "%" would read itself', line.name using
             errcode = 'invalid_object_definition', hint = 'Its query may not read it, nor stream tables that read it.';
     end if;
+    perform tide.stream_immediate_drop(line.stream_id);
     perform tide.stream_forget_plan(line.stream_id);
     perform tide.stream_add_columns(line.relation, view);
     update tide.stream s
        set daily = tide.stream_day(view), always_reason = tide.stream_always_reason(view), full_reason = tide.stream_full_reason(view),
            settings = s.settings || jsonb_build_object('search_path', path)
-     where s.stream_id = line.stream_id;
+     where s.stream_id = line.stream_id
+    returning * into line;
+    perform tide.stream_immediate_check(line);
     update tide.stream_state s set frontier = null where s.stream_id = line.stream_id;
     sources := array(select s.source from tide.stream_source s where s.stream_id = line.stream_id);
     perform tide.stream_sources_read(line.stream_id);
@@ -78,6 +81,14 @@ language plpgsql security definer set search_path = pg_catalog, pg_temp set lock
 declare
     line tide.stream := tide.find_stream(name);
 begin
+    if 'IMMEDIATE' in (upper(btrim(schedule)), upper(refresh_mode)) then
+        schedule := 'IMMEDIATE';
+        refresh_mode := 'IMMEDIATE';
+    elsif line.refresh_mode = 'IMMEDIATE' and coalesce(schedule, refresh_mode) is not null then
+        -- It leaves the mode: with the schedule that it would have been created with, if it is given none.
+        line.schedule := null;
+        refresh_mode := coalesce(refresh_mode, 'AUTO');
+    end if;
     -- Also as it is: its query may be another one.
     schedule := tide.stream_schedule(coalesce(schedule, line.schedule), format('tide_stream.q_%s', line.stream_id)::regclass, line.settings ->> 'timezone');
     perform tide.stream_check_options(refresh_mode, tier, diamond_consistency);
@@ -93,11 +104,17 @@ begin
            pooler_compatibility_mode = coalesce(stream_set.pooler_compatibility_mode, s.pooler_compatibility_mode)
      where s.stream_id = line.stream_id
     returning * into line;
+    if refresh_mode is not null then
+        perform tide.stream_immediate_check(line);
+    end if;
     update tide.stream_state s set errors = 0, last_error = null where s.stream_id = line.stream_id and upper(status) = 'ACTIVE';
     -- Its sources are captured row by row, or no longer.
     if refresh_mode is not null then
         if line.refresh_mode = 'FULL' then
             perform tide.stream_forget_plan(line.stream_id);
+        end if;
+        if line.refresh_mode <> 'IMMEDIATE' then
+            perform tide.stream_immediate_drop(line.stream_id);
         end if;
         perform tide.stream_capture_source(s.source) from tide.stream_source s where s.stream_id = line.stream_id;
     end if;

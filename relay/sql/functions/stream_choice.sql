@@ -6,9 +6,9 @@ declare
     choice tide.stream_choice;
     why    text := tide.stream_reason(line, state);
 begin
-    choice.action := case when why is null then 'NO_DATA' else 'FULL' end;
+    choice.action := case when why is null or why = 'its writers do not maintain it yet' then 'NO_DATA' else 'FULL' end;
     choice.own := tide.stream_own(line.stream_id);
-    if why is null then
+    if choice.action = 'NO_DATA' then
         return choice;
     end if;
     choice.planned := plan.kind is not null and plan.facts = tide.stream_facts(line.stream_id);

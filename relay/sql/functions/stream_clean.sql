@@ -10,7 +10,7 @@ declare
 begin
     for reader in select f.stream_id, f.frontier
                     from tide.stream_source s join tide.stream line using (stream_id) join tide.stream_state f using (stream_id)
-                   where s.source = stream_limit_waiting.source and not line.suspended and line.tier <> 'frozen'
+                   where s.source = stream_limit_waiting.source and not line.suspended and line.tier <> 'frozen' and not tide.stream_is_immediate(line.stream_id)
                      for update of f skip locked
     loop
         if tide.stream_waits_for_more(source, reader.frontier, max_waiting) then
@@ -43,7 +43,7 @@ declare
 begin
     select array_agg(f.frontier) into frontiers
       from tide.stream_source s join tide.stream line using (stream_id) join tide.stream_state f using (stream_id)
-     where s.source = stream_buffer_clean.source and not line.suspended and line.tier <> 'frozen'
+     where s.source = stream_buffer_clean.source and not line.suspended and line.tier <> 'frozen' and not tide.stream_is_immediate(line.stream_id)
        and line.stream_id <> all (forgotten);
     -- Null: it is computed now or soon, by a snapshot that is not known yet.
     if not exists (select from unnest(frontiers) f where f is null) then
@@ -72,7 +72,7 @@ begin
         delete from tide.stream_change c
          using (select o.source, o.xid from tide.stream_change o
                  where not exists (select from tide.stream_source s join tide.stream line using (stream_id) join tide.stream_state f using (stream_id)
-                                    where s.source = o.source and not line.suspended and line.tier <> 'frozen'
+                                    where s.source = o.source and not line.suspended and line.tier <> 'frozen' and not tide.stream_is_immediate(line.stream_id)
                                       and not coalesce(pg_visible_in_snapshot(o.xid, f.frontier), false))
                  limit max_rows) old
          where c.source = old.source and c.xid = old.xid returning c.source

@@ -9,6 +9,7 @@ language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
     relation record;
 begin
+    perform tide.stream_immediate_end(id);
     for relation in select c.relname from pg_class c
                      where c.relnamespace = 'tide_stream'::regnamespace and c.relkind = 'v' and c.relname ~ format('^(w_%1$s_[0-9]+|[of]_%1$s)$', id)
     loop
@@ -29,6 +30,7 @@ end $$;
 create or replace function tide.stream_facts(id int) returns text
 language sql stable set search_path = pg_catalog, pg_temp as $$
     select md5(concat_ws(';',
+        (select s.refresh_mode from tide.stream s where s.stream_id = id and s.refresh_mode = 'IMMEDIATE'),
         (select string_agg(t, ';' order by t) from tide.stream_trees(format('tide_stream.q_%s', id)::regclass) t),
         (select string_agg(format('%s %s', c.oid, c.relrowsecurity), ',' order by c.oid)
            from tide.stream_source s join pg_class c on c.oid = s.source where s.stream_id = id),
@@ -134,6 +136,9 @@ begin
     end if;
     execute format('create table tide_stream.s_%1$s with (fillfactor = 80) as select 0::bigint as __h, f.* from tide_stream.f_%1$s f with no data', id);
     execute format('create index on tide_stream.s_%s (__h)', id);
+    if (select s.refresh_mode = 'IMMEDIATE' from tide.stream s where s.stream_id = id) then
+        perform tide.stream_immediate_index(id, (plan ->> 'groups')::int);
+    end if;
     view := tide.stream_view(format('o_%s', id), plan ->> 'out');
     perform tide.stream_judge(id, view, '{}');
     perform tide.stream_judge_columns(view, outputs);

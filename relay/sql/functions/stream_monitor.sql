@@ -79,7 +79,7 @@ create or replace function tide.change_buffer_sizes() returns table (
 )
 language sql stable security definer set search_path = pg_catalog, pg_temp as $$
     select line.name, s.source::regclass::text, s.source::bigint, 'trigger',
-           case when f.frontier is not null then tide.stream_pending(s.source, f.frontier) end,
+           case when tide.stream_is_immediate(line.stream_id) then 0 when f.frontier is not null then tide.stream_pending(s.source, f.frontier) end,
            pg_total_relation_size(coalesce(to_regclass(format('tide_stream.b_%s', s.source)), 'tide.stream_change'::regclass))
       from tide.stream line join tide.stream_source s using (stream_id) join tide.stream_state f using (stream_id)
      order by 1, 2
@@ -127,7 +127,7 @@ language sql stable security definer set search_path = pg_catalog, pg_temp as $$
          where l.behind is not null and (l.consecutive_errors > 0 or least(f.schedulers, f.workers) = 0 or l.status = 'SUSPENDED' or l.tier = 'frozen')
          union all
         select 5, 'needs_reinit', 'WARN', string_agg(l.name, ', ' order by l.name), 'all changes are captured'
-          from lines l where tide.stream_sources_now(l.stream_id) is null
+          from lines l where tide.stream_sources_now(l.stream_id) is null and not tide.stream_is_immediate(l.stream_id)
          union all
         select 6, 'consecutive_errors', 'WARN', string_agg(format('%s: %s', l.name, l.consecutive_errors), ', ' order by l.name), 'none'
           from lines l where l.consecutive_errors > 0

@@ -35,7 +35,11 @@ begin
          where o.name = box_name and o.retention_hours <> stream_outbox_enable.retention_hours;
     end if;
     update tide.stream s set outbox_id = (tide.find_message_outbox(box_name)).outbox_id
-     where s.stream_id = line.stream_id and s.outbox_id is null;
+     where s.stream_id = line.stream_id and s.outbox_id is null
+    returning * into line;
+    if found and tide.stream_is_immediate(line.stream_id) then
+        perform tide.stream_immediate_make(line);
+    end if;
     return box_name;
 end $$;
 comment on function tide.stream_outbox_enable is
@@ -47,17 +51,28 @@ declare
     line tide.stream := tide.find_stream(name);
 begin
     update tide.stream s set outbox_id = null where s.stream_id = line.stream_id;
+    if line.outbox_id is not null and tide.stream_is_immediate(line.stream_id) then
+        perform tide.stream_immediate_make(s) from tide.stream s where s.stream_id = line.stream_id;
+    end if;
     if drop_outbox and line.outbox_id is not null then
         perform tide.outbox_drop((select o.name from tide.outbox o where o.outbox_id = line.outbox_id));
     end if;
 end $$;
 comment on function tide.stream_outbox_disable is 'The stream table publishes no more. What was published is still delivered, unless the outbox is dropped.';
 
--- Before a refresh: where its statement leaves what it changes. In a table, since a large change does not fit into memory.
+-- Where a statement leaves what it changes: in a table, since a large change does not fit into memory. Writers keep one that they empty
+-- again: a transaction that has used a temporary table cannot be prepared.
+create or replace function tide.stream_told(line tide.stream) returns text
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+begin
+    return case when tide.stream_is_immediate(line.stream_id) then format('tide_stream.t_%s', line.stream_id) else 'pg_temp.tide_told' end;
+end $$;
+
+-- Makes that table before a refresh.
 create or replace function tide.stream_told_make(line tide.stream) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
-    if line.outbox_id is not null then
+    if line.outbox_id is not null and not tide.stream_is_immediate(line.stream_id) then
         execute format('create temporary table tide_told on commit drop as select false as __came, 0::bigint as __times, t.* from %s t with no data',
                        line.relation);
     end if;
@@ -67,9 +82,9 @@ end $$;
 create or replace function tide.stream_told_text(line tide.stream) returns text
 language sql stable set search_path = pg_catalog, pg_temp
 begin atomic
-    select format('told_ as (insert into pg_temp.tide_told (__came, __times, %1$s)
+    select format('told_ as (insert into %2$s (__came, __times, %1$s)
                    select false, __times, %1$s from gone union all select true, __times, %1$s from came)',
-                  (select string_agg(format('%I', n), ', ') from unnest(tide.stream_key_names(line, null)) n))
+                  (select string_agg(format('%I', n), ', ') from unnest(tide.stream_key_names(line, null)) n), tide.stream_told(line))
      where line.outbox_id is not null;
 end;
 
@@ -100,8 +115,9 @@ begin
     room := box.max_payload_bytes - octet_length(headers::text) - octet_length(head::text) - 120;
     for changed in execute format('select t.came, t.document, octet_length(t.document::text) + 4 as size
                                      from (select d.__came as came, to_jsonb(r.*) as document
-                                             from pg_temp.tide_told d cross join lateral generate_series(1, d.__times) __number
+                                             from %s d cross join lateral generate_series(1, d.__times) __number
                                             cross join lateral (select %s) r order by d.__came offset 0) t',
+                                  tide.stream_told(line),
                                   coalesce(tide.table_outbox_columns(line.relation),
                                            (select string_agg(format('d.%I', n), ', ') from unnest(tide.stream_key_names(line, null)) n)))
     loop
@@ -125,7 +141,11 @@ begin
         perform tide.stream_publish_chunk(box, headers, head, inserted, deleted,
                                           case when chunk = 0 then '{}' else jsonb_build_object('chunk', chunk + 1, 'last', true) end);
     end if;
-    drop table pg_temp.tide_told;
+    if tide.stream_is_immediate(line.stream_id) then
+        execute format('delete from %s', tide.stream_told(line));
+    else
+        drop table pg_temp.tide_told;
+    end if;
 end $$;
 
 create or replace function tide.stream_publish_chunk(

@@ -67,6 +67,7 @@ begin
     return jsonb_build_object(
         'stream_id', line.stream_id,
         'facts', tide.stream_facts(line.stream_id),
+        'immediate', line.refresh_mode = 'IMMEDIATE',
         'table', line.relation::text,
         'reason', coalesce(line.always_reason, (select min(tide.stream_source_reason(view, s.source)) from tide.stream_tables_read(view) s)),
         'columns', tide.stream_columns(view),

@@ -36,12 +36,14 @@ language sql stable security definer set search_path = pg_catalog, pg_temp as $$
         when state.frontier is null then 'it has not been computed since it was created, resumed or restored'
         when state.cluster <> tide.stream_cluster() or pg_snapshot_xmax(state.frontier) > pg_snapshot_xmax(pg_current_snapshot())
             then 'the database is a copy'
+        when tide.stream_is_immediate(line.stream_id) then tide.stream_immediate_behind(line, state)
         when line.always_reason is not null then line.always_reason
         when now.sources is null then 'a trigger that captures changes is missing or disabled'
         when now.sources is distinct from state.sources then 'the capture of its sources was changed'
         when tide.stream_window(line.stream_id, state.frontier) then 'its sources changed'
         when line.daily and (state.data_timestamp at time zone (line.settings ->> 'timezone'))::date
-                         <> (clock_timestamp() at time zone (line.settings ->> 'timezone'))::date then 'a new day began' end
+                         <> (clock_timestamp() at time zone (line.settings ->> 'timezone'))::date then 'a new day began'
+        when line.refresh_mode = 'IMMEDIATE' then 'its writers do not maintain it yet' end
       from tide.stream_sources_now(line.stream_id) now (sources)
 $$;
 
@@ -61,6 +63,9 @@ declare
     unplanned boolean;
 begin
     select * into line from tide.stream s where s.pipeline = stream_prepare.pipeline;
+    if tide.stream_immediate_stays(line) then
+        return false;
+    end if;
     perform tide.stream_sources_read(line.stream_id);
     unplanned := tide.stream_unplanned(line, version);
     if unplanned then
@@ -102,13 +107,17 @@ declare
     started   timestamptz := clock_timestamp();
     refreshed bigint;
 begin
-    if current_setting('transaction_isolation') not in ('repeatable read', 'serializable') then
+    select * into line from tide.stream s where s.pipeline = stream_refresh.pipeline;
+    if current_setting('transaction_isolation') not in ('repeatable read', 'serializable') and not tide.stream_sources_locked(line.stream_id) then
         raise exception 'a stream table is refreshed in a transaction that is REPEATABLE READ' using
             errcode = 'invalid_transaction_state', hint = 'begin isolation level repeatable read; or: relay stream refresh.';
     end if;
-    select * into line from tide.stream s where s.pipeline = stream_refresh.pipeline;
+    perform tide.stream_immediate_check(line);
     -- Two refreshes at once: the second fails here, and does nothing.
     select * into state from tide.stream_state s where s.stream_id = line.stream_id for update;
+    if tide.stream_is_immediate(line.stream_id) then
+        perform tide.stream_immediate_lock(line.stream_id, true);
+    end if;
     select * into plan from tide.stream_plan p where p.stream_id = line.stream_id and p.kind is not null;
     choice := tide.stream_choose(line, state, plan);
     if choice.action <> 'NO_DATA' then

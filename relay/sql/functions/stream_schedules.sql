@@ -47,7 +47,9 @@ declare
     follows boolean := exists (select from tide.stream_tables_read(view) t join tide.stream s on s.relation = t.source);
 begin
     if schedule is null then
-        schedule := case when follows then 'calculated' else (tide.find_setting('stream_default_schedule')).value end;
+        -- Those that their writers maintain have no refreshes to follow.
+        schedule := case when exists (select from tide.stream_tables_read(view) t join tide.stream s on s.relation = t.source
+                                       where s.refresh_mode <> 'IMMEDIATE') then 'calculated' else (tide.find_setting('stream_default_schedule')).value end;
     end if;
     if tide.stream_is_cron(schedule) then
         perform tide.stream_check_cron(schedule, time_zone);
@@ -55,6 +57,9 @@ begin
     end if;
     schedule := lower(btrim(schedule));
     perform tide.stream_interval_ms(schedule);
+    if schedule = 'immediate' then
+        return 'IMMEDIATE';
+    end if;
     if schedule = 'calculated' and not follows then
         raise exception 'a stream table that reads no other has no calculated schedule' using
             errcode = 'invalid_parameter_value', hint = 'Give a duration, such as ''1s''; or no schedule at all.';

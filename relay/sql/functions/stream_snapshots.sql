@@ -25,7 +25,7 @@ begin atomic
     insert into tide.stream_cleaned as c (source, cleaned)
     select s.source, coalesce((select f.frontier
                                  from tide.stream_source r join tide.stream line using (stream_id) join tide.stream_state f using (stream_id)
-                                where r.source = s.source and not line.suspended and line.tier <> 'frozen' and f.frontier is not null
+                                where r.source = s.source and not line.suspended and line.tier <> 'frozen' and not tide.stream_is_immediate(line.stream_id) and f.frontier is not null
                                 order by pg_snapshot_xmax(f.frontier), (select count(*) from pg_snapshot_xip(f.frontier)) desc limit 1),
                               pg_current_snapshot())
       from (select distinct unnest(sources) as source) s
@@ -123,6 +123,11 @@ begin
     if state.data_timestamp is null then
         raise exception 'stream table "%" has not been filled yet', line.name using
             errcode = 'object_not_in_prerequisite_state', hint = 'Wait for its first refresh: select * from tide.stream_tables().';
+    end if;
+    if tide.stream_is_immediate(line.stream_id) then
+        -- It has no frontier: it is equal to its query in every snapshot.
+        state.frontier := null;
+        state.data_timestamp := clock_timestamp();
     end if;
     execute format('create table %s as select %s from %s', copy, tide.stream_column_list(line), line.relation);
     get diagnostics count = row_count;
@@ -224,6 +229,8 @@ begin
     if current_setting('transaction_isolation') <> 'read committed' then
         raise exception 'a stream table is restored in a transaction that is READ COMMITTED' using errcode = 'invalid_transaction_state';
     end if;
+    -- Its writers would change rows that are not there. They maintain it again after the next refresh.
+    perform tide.stream_immediate_end(line.stream_id);
     -- No refresh runs, and nothing is removed while we look: tide.stream_clean takes the second lock before its look at frontiers.
     perform from tide.stream_state s where s.stream_id = line.stream_id for update;
     lock table tide.stream_cleaned in share row exclusive mode;

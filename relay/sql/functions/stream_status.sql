@@ -6,14 +6,17 @@ create or replace function tide.stream_tables() returns table (
 )
 language sql stable security definer set search_path = pg_catalog, pg_temp as $$
     select line.name,
-           case when line.suspended then 'SUSPENDED' when state.errors > 0 or p.invalid_reason is not null then 'ERROR' when state.data_timestamp is null then 'INITIALIZING'
-                else 'ACTIVE' end,
-           line.schedule, line.refresh_mode, case when whole.reason is null then 'DIFFERENTIAL' else 'FULL' end, line.tier, state.data_timestamp is not null, why.reason, state.data_timestamp,
+           case when line.suspended then 'SUSPENDED' when state.errors > 0 or p.invalid_reason is not null then 'ERROR'
+                when state.data_timestamp is null or line.refresh_mode = 'IMMEDIATE' and not writers.maintain then 'INITIALIZING' else 'ACTIVE' end,
+           line.schedule, line.refresh_mode, case when writers.maintain then 'IMMEDIATE' when whole.reason is null then 'DIFFERENTIAL' else 'FULL' end,
+           line.tier, state.data_timestamp is not null, why.reason,
+           case when writers.maintain and why.reason is null then clock_timestamp() else state.data_timestamp end,
            case when why.reason is null then 0 else extract(epoch from clock_timestamp() - state.data_timestamp)::float8 end,
-           state.errors, coalesce(p.invalid_reason, state.last_error), line.stream_id, whole.reason
+           state.errors, coalesce(p.invalid_reason, state.last_error), line.stream_id, case when not writers.maintain then whole.reason end
       from tide.stream line join tide.stream_state state using (stream_id) join tide.pipeline p on p.name = line.pipeline
      cross join lateral tide.stream_reason(line, state) why (reason)
      cross join lateral nullif(tide.stream_why_full(line), '') whole (reason)
+     cross join lateral tide.stream_is_immediate(line.stream_id) writers (maintain)
      order by line.name
 $$;
 comment on function tide.stream_tables is

@@ -34,8 +34,7 @@ begin
     if wanted = 'calculated' then
         return null;
     elsif wanted = 'immediate' then
-        raise exception 'stream tables are not kept equal within the transactions that write' using
-            errcode = 'feature_not_supported', hint = 'Give a short schedule, such as ''100ms'': writers do not wait for it.';
+        return 1000;  -- how soon the fleet sees that triggers are to be put in place
     elsif wanted ~ E'^(\\d{1,9}(ms|s|m|h|d) *)+$' then
         select sum(m[1]::numeric * case m[2] when 'ms' then 1 when 's' then 1000 when 'm' then 60000 when 'h' then 3600000 else 86400000 end)
           into found_ms
@@ -45,7 +44,7 @@ begin
         raise exception '% is no schedule of a stream table', coalesce(quote_literal(schedule), 'NULL') using
             errcode = 'invalid_parameter_value',
             hint = 'Give a duration from 100ms to 365d, such as ''5s'' or ''1m30s''; a cron expression, such as ''*/15 9-17 * * MON-FRI'' '
-                   'or ''@hourly''; or ''calculated'', to follow the stream tables that it reads.';
+                   'or ''@hourly''; ''calculated'', to follow the stream tables that it reads; or ''IMMEDIATE'', to be maintained by writers.';
     end if;
     return found_ms;
 end $$;
@@ -62,12 +61,16 @@ declare
 begin
     update tide.pipeline p
        set config = jsonb_strip_nulls(
-               jsonb_build_object('tier', case when stream.tier in ('warm', 'cold') then stream.tier end)
+               jsonb_build_object('tier', case when stream.tier in ('warm', 'cold') then stream.tier end,
+                                  'immediate', case when stream.refresh_mode = 'IMMEDIATE' then true end)
                || case when is_cron then jsonb_build_object('cron', stream.schedule, 'time_zone', stream.settings ->> 'timezone')
                        else jsonb_build_object('poll_interval_ms', interval_ms, 'follows', follows) end),
            enabled = stream.tier <> 'frozen' and not stream.suspended,
            revision = nextval('tide.revisions'), updated_at = now()
      where p.name = stream.pipeline;
+    if stream.tier = 'frozen' or stream.suspended then
+        perform tide.stream_immediate_end(stream.stream_id);
+    end if;
     -- Retention does not wait for one that is not refreshed: what it would need may be gone.
     update tide.stream_state s set frontier = null where s.stream_id = stream.stream_id and (stream.tier = 'frozen' or stream.suspended);
     update tide.drain d set retry_at = null where d.pipeline = stream.pipeline;
@@ -91,7 +94,7 @@ declare
     wrong record;
 begin
     for wrong in
-        select o.* from (values ('refresh_mode', refresh_mode, upper(refresh_mode), array['AUTO', 'DIFFERENTIAL', 'FULL']),
+        select o.* from (values ('refresh_mode', refresh_mode, upper(refresh_mode), array['AUTO', 'DIFFERENTIAL', 'FULL', 'IMMEDIATE']),
                                 ('tier', tier, tier, array['hot', 'warm', 'cold', 'frozen']),
                                 ('diamond_consistency', diamond_consistency, lower(diamond_consistency), array['atomic', 'none'])
                    ) o (name, given, value, known)
@@ -167,6 +170,10 @@ begin
     query := tide.stream_define(view_name, name, query, path);
     target := tide.stream_target(name, path);
     perform tide.stream_check_columns(target, view_name::regclass);
+    if 'IMMEDIATE' in (upper(btrim(schedule)), upper(refresh_mode)) then
+        schedule := 'IMMEDIATE';
+        refresh_mode := 'IMMEDIATE';
+    end if;
     schedule := tide.stream_schedule(schedule, view_name::regclass, current_setting('timezone'));
     execute format('create table %s as select * from %s with no data', target, view_name);
     line_name := 'streams.' || case when target ~ '^[A-Za-z0-9_.-]{1,92}$'
@@ -187,6 +194,7 @@ begin
                                'extra_float_digits', current_setting('extra_float_digits'), 'lc_monetary', current_setting('lc_monetary'),
                                'lc_numeric', current_setting('lc_numeric'), 'lc_time', current_setting('lc_time')))
     returning * into made;
+    perform tide.stream_immediate_check(made);
     insert into tide.stream_state (stream_id) values (next_id);
     perform tide.stream_sources_read(next_id);
     perform tide.stream_capture_source(s.source) from tide.stream_source s where s.stream_id = next_id;
@@ -224,6 +232,7 @@ begin
         raise;
     end;
     sources := array(select s.source from tide.stream_source s where s.stream_id = line.stream_id);
+    perform tide.stream_immediate_drop(line.stream_id);
     perform tide.stream_forget_plan(line.stream_id);
     perform tide.snapshot_forget_states(line.stream_id);
     delete from tide.stream s where s.stream_id = line.stream_id;

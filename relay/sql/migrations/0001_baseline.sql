@@ -745,7 +745,7 @@ create table tide.stream (
     pipeline      text not null unique references tide.pipeline,
     query         text not null,
     schedule      text not null,
-    refresh_mode  text not null check (refresh_mode in ('AUTO', 'DIFFERENTIAL', 'FULL')),
+    refresh_mode  text not null check (refresh_mode in ('AUTO', 'DIFFERENTIAL', 'FULL', 'IMMEDIATE')),
     tier          text not null check (tier in ('hot', 'warm', 'cold', 'frozen')),
     suspended     boolean not null default false,
     daily         boolean not null,
@@ -833,6 +833,16 @@ create table tide.stream_statement (
 );
 comment on column tide.stream_statement.sources is 'In ascending order.';
 comment on column tide.stream_statement.reason is 'Why such a change is refreshed with strategy full.';
+
+-- The stream tables that their writers maintain: the triggers are in place.
+create table tide.stream_immediate (
+    stream_id int primary key references tide.stream on delete cascade,
+    touched   xid8 not null,
+    triggers  text
+) with (fillfactor = 20, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
+comment on column tide.stream_immediate.touched is
+    'The last transaction that had the stream table to itself. Who does not see it cannot update this row, and does not know what the table holds.';
+comment on column tide.stream_immediate.triggers is 'What the triggers and the sources were like: see tide.stream_immediate_triggers.';
 
 -- What a refresh does and why: see tide.stream_choose. Own: its transaction changed its sources itself.
 create type tide.stream_choice as (
@@ -1008,10 +1018,15 @@ select p.kind, 'function', unnest(p.names)
         'stream_tree_ids', 'stream_trigger_text', 'stream_triggers', 'stream_unplanned', 'stream_unsound_text', 'stream_view',
         'stream_views', 'stream_waiting', 'stream_waits_for_more', 'stream_wanted', 'stream_wants_rows', 'stream_why_full',
         'stream_write_text', 'stream_told_make', 'stream_told_text', 'stream_publish', 'stream_publish_chunk']),
+    ('owner', array['stream_delta_text', 'stream_told', 'stream_immediate_reason', 'stream_immediate_check', 'stream_immediate_locks',
+        'stream_immediate_text', 'stream_immediate_statement', 'stream_immediate_delta', 'stream_immediate_counts', 'stream_immediate_groups', 'stream_immediate_known', 'stream_immediate_settings',
+        'stream_immediate_function', 'stream_immediate_make', 'stream_immediate_lock', 'stream_immediate_whole', 'stream_immediate_failed',
+        'stream_immediate_truncated', 'stream_immediate_triggers', 'stream_is_immediate', 'stream_immediate_behind', 'stream_immediate_end', 'stream_immediate_drop', 'stream_immediate_index', 'stream_immediate_stays',
+        'stream_sources_locked', 'stream_is_followed']),
     ('admin', array['create_stream_table', 'stream_create', 'drop_stream_table', 'alter_stream_table', 'stream_forget', 'is_stream_table',
         'stream_outbox_enable', 'stream_outbox_disable']),
     ('operator', array['refresh_stream_table', 'resume_stream_table', 'pause_stream_table']),
-    ('relay', array['stream_refresh', 'stream_prepare', 'stream_describe', 'stream_read', 'stream_keep', 'stream_keep_change',
+    ('relay', array['stream_immediate_begin', 'stream_refresh', 'stream_prepare', 'stream_describe', 'stream_read', 'stream_keep', 'stream_keep_change',
         'stream_failed', 'stream_behind', 'stream_clean', 'stream_tables']),
     ('reader', array['stream_tables', 'stream_behind']),
     ('owner', array['stream_schedule', 'stream_above', 'stream_waits', 'stream_is_due', 'stream_is_cron', 'stream_check_cron', 'stream_define',
@@ -1131,7 +1146,7 @@ select p.kind, p.object_type, unnest(p.names), p.privileges
     ('relay', 'table', 'select', array['job_queue', 'job_lease', 'job_worker', 'job', 'job_attempt', 'job_dead', 'job_schedule']),
     ('reader', 'table', 'select', array['job_queue', 'job_lease', 'job_worker']),
     ('owner', 'table', 'all', array['stream', 'stream_state', 'stream_source', 'stream_change', 'stream_buffer', 'stream_plan', 'stream_statement']),
-    ('owner', 'table', 'all', array['stream_cleaned', 'stream_snapshot']),
+    ('owner', 'table', 'all', array['stream_cleaned', 'stream_snapshot', 'stream_immediate']),
     ('reader', 'table', 'select', array['stream_history', 'pgt_stream_tables', 'stream_tables_info']),
     ('owner', 'sequence', 'all', array['revisions'])
   ) as p (kind, object_type, privileges, names);

@@ -92,6 +92,12 @@ select r.action, r.rows_inserted, r.rows_updated, r.rows_deleted, r.missing, r.s
   from tide.drain d cross join lateral tide.stream_refresh(d.pipeline) r
  where d.pipeline = %(pipeline)s and d.epoch = %(epoch)s and d.number = %(number)s
 
+-- name: stream_immediate_begin
+-- Has the writers of its sources maintain a stream table of mode IMMEDIATE. No row: fenced, nothing was written.
+select tide.stream_immediate_begin(d.pipeline)
+  from tide.drain d
+ where d.pipeline = %(pipeline)s and d.epoch = %(epoch)s and d.number = %(number)s
+
 -- name: stream_failed
 -- Writes down that a refresh failed; true if the stream table is suspended now. No row: fenced.
 select tide.stream_failed(d.pipeline, %(error)s)

@@ -453,7 +453,7 @@ select 'execute on ' || f.oid::regprocedure
                      'job_schedule_fire', 'outbox_highest_id', 'outbox_highest_ids', 'inbox_dead_numbers', 'see_anything', 'inbox_status',
                      'inbox_health', 'outbox_status', 'dead_letters_now', 'process_beat', 'process_stop', 'lane_of', 'lanes_change',
                      'stream_refresh', 'stream_prepare', 'stream_describe', 'stream_read', 'stream_keep', 'stream_keep_change', 'stream_failed', 'stream_behind', 'stream_clean', 'stream_tables',
-                     'stream_begun', 'stream_ready', 'stream_numbers', 'health_check')
+                     'stream_begun', 'stream_ready', 'stream_numbers', 'health_check', 'stream_immediate_begin')
    and not has_function_privilege(f.oid, 'execute')
 
 -- name: retention_losses

@@ -4,6 +4,7 @@ Each stream table equals its query after a refresh, also after changes."""
 import psycopg
 import pytest
 
+from tests.sql.streams.maintained import hand_over
 from tests.sql.streams.streams import assert_equal, refresh
 
 LAYERS = """
@@ -151,6 +152,16 @@ refresh_mode => 'DIFFERENTIAL'
 );
 """
 
+LIVE = """
+SELECT pgtrickle.create_stream_table(
+'live_sales',
+$$SELECT region, COUNT(*) AS cnt, SUM(amount) AS total
+FROM sales GROUP BY region$$,
+schedule => 'IMMEDIATE',
+refresh_mode => 'DIFFERENTIAL'
+);
+"""
+
 TIERS = """
 SELECT pgtrickle.create_stream_table('live', 'SELECT COUNT(*) AS sales FROM sales');
 SELECT pgtrickle.alter_stream_table('live', tier => 'hot');
@@ -236,6 +247,18 @@ def test_the_patterns_run_and_each_table_equals_its_query(db, script, names, cha
         refresh(db, name)
         assert_equal(db, name)
         assert db.execute(f"select count(*) > 0 from {name}").fetchone() == (True,), name
+
+
+def test_what_is_immediate_equals_its_query_without_a_refresh(db):
+    db.execute(DIMENSIONS + LIVE)
+    assert db.execute(
+        "select schedule, refresh_mode from pgtrickle.pgt_status() where name = 'public.live_sales'"
+    ).fetchall() == [("IMMEDIATE", "IMMEDIATE")]
+    hand_over(db, "live_sales")
+    for _ in range(3):
+        db.execute(CHANGES["sales"])
+        assert_equal(db, "live_sales")
+    assert db.execute("select count(*) > 0 from live_sales").fetchone() == (True,)
 
 
 def test_schedules_modes_and_tiers_are_those_of_the_calls(db):

@@ -252,6 +252,7 @@ select tide.stream_keep_change('streams.public.totals', '{}', 'full', 'rows', nu
 set session characteristics as transaction isolation level repeatable read
 select tide.stream_refresh('streams.public.totals')
 set session characteristics as transaction isolation level read committed
+select tide.stream_immediate_begin('streams.public.totals')
 select tide.wait_for_stream_table('public.totals', '5 s')
 select pgtrickle.wait_for_stream_table('public.totals', '5 s')
 select tide.pgt_status()

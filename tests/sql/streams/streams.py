@@ -52,4 +52,4 @@ def assert_equal(connection: Connection, name: str) -> None:
         found = connection.execute(
             sql.SQL("select * from {} except all select * from {}").format(one, other)
         ).fetchall()
-        assert found == []
+        assert found == [], f"{name}: {one.as_string(None)} has rows that {other.as_string(None)} has not: {found[:5]}"

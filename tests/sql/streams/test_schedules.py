@@ -62,12 +62,6 @@ def test_one_that_reads_no_stream_table_cannot_follow_any(connection):
         connection.execute("select tide.alter_stream_table('base', schedule => 'calculated')")
 
 
-def test_immediate_is_refused_and_says_what_to_do(connection):
-    with pytest.raises(psycopg.errors.FeatureNotSupported, match="within the transactions that write") as told:
-        create(connection, "base", ALL, schedule="IMMEDIATE")
-    assert "100ms" in str(told.value.diag.message_hint)
-
-
 def test_the_least_pause_of_those_that_follow_is_a_setting_and_the_tier_multiplies_it(connection):
     create(connection, "base", ALL)
     create(connection, "total", "select count(*) as orders from base")

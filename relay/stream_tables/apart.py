@@ -59,6 +59,29 @@ def split(select: exp.Select, shape: Shape, alias: str) -> None:
         also_where(select, clause.this)
 
 
+def distinct_first(select: exp.Select, shape: Shape, alias: str) -> None:
+    """Aggregates of the distinct values of one expression: aggregates of rows that are distinct."""
+    found = shape.aggregates(select)
+    values = {tuple(each.this.expressions) for each in found if isinstance(each.this, exp.Distinct)}
+    plain = [
+        each for each in found if isinstance(each, exp.Count | exp.Sum | exp.Avg) and not each.args.get("expressions")
+    ]
+    if groups(select) or len(values) != 1 or not all(isinstance(each.this, exp.Distinct) for each in plain):
+        return
+    [(value, *others)] = values
+    if others or len(plain) != len(found) or any(isinstance(each.parent, exp.Filter) for each in found):
+        return
+    inner = select.copy()
+    inner.set("having", None)
+    inner.set("expressions", [named(value.copy(), "c0")])
+    inner.set("distinct", exp.Distinct())
+    for each in found:
+        each.set("this", column("c0", alias))
+    for name in ("joins", "where"):
+        select.set(name, None)
+    select.from_(under(inner, alias), copy=False)
+
+
 def _whole_call(aggregate: exp.Expr) -> exp.Expr:
     parent = aggregate.parent
     return _whole_call(parent) if isinstance(parent, exp.Filter | exp.WithinGroup) else aggregate

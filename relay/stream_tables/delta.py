@@ -87,7 +87,7 @@ def restricted(rows: exp.Select, shape: Shape, found: EqualClass, past: frozense
             continue
         nulls = found.nulls and (alias, name) in found.columns
         limit = _as_they_are if tied else partial(of_values, value=column(name, TABLE), nulls=nulls)
-        body = _past(source, limit) if was else union_all(limit(_read(source)))
+        body = _past(source, limit, tied=tied) if was else union_all(limit(_read(source)))
         table = _table(made, alias)
         subquery = under(body, alias)
         subquery.set("joins", table.args.get("joins"))
@@ -137,13 +137,13 @@ def of_values(rows: exp.Select, value: exp.Expr, *, nulls: bool) -> list[exp.Sel
     return found
 
 
-def _past(source: Source, limit: Callable[[exp.Select], list[exp.Select]]) -> exp.Query:
+def _past(source: Source, limit: Callable[[exp.Select], list[exp.Select]], *, tied: bool) -> exp.Query:
     """A table before its delta, of affected values alone. With a key: what has no new row, and the old rows; without
     one, what is left when the new rows are taken away, and the old rows."""
     columns = [column(name, TABLE) for name in source.captured]
     present = limit(_read(source))
     if source.key is not None:
-        parts: exp.Query = union_all([also_where(each, _has_no_new_row(source)) for each in present])
+        parts: exp.Query = union_all([also_where(each, _has_no_new_row(source, hashed=tied)) for each in present])
     else:
         new = union_all(limit(_repeated(source, columns, sign=1)))
         new = new if isinstance(new, exp.Select) else exp.Select(expressions=[exp.Star()]).from_(under(new, TABLE))
@@ -151,8 +151,15 @@ def _past(source: Source, limit: Callable[[exp.Select], list[exp.Select]]) -> ex
     return union_all([parts, *limit(_gone(source, columns))])
 
 
-def _has_no_new_row(source: Source) -> exp.Not:
+def _has_no_new_row(source: Source, *, hashed: bool) -> exp.Not:
+    """`hashed`: it is asked again and again, for few rows each time, and the new rows are hashed once for all."""
     delta = "d"
+    key = source.key or ()
+    if hashed and key and not source.is_node:
+        new = exp.Select(expressions=[column(name, delta) for name in key]).from_(our_table(source.delta, delta))
+        new = also_where(new, exp.GT(this=column(WEIGHT, delta), expression=exp.Literal.number(0)))
+        row = exp.Tuple(expressions=[column(name, TABLE) for name in key])
+        return exp.Not(this=exp.Paren(this=exp.In(this=row, query=exp.Subquery(this=new))))
     same = _same_key(source, delta)
     new = exp.Select(expressions=[exp.Literal.number(1)]).from_(our_table(source.delta, delta))
     positive = exp.GT(this=column(WEIGHT, delta), expression=exp.Literal.number(0))

@@ -10,7 +10,16 @@ from itertools import count
 
 from sqlglot import exp
 
-from relay.stream_tables.apart import give_names, is_correlated, join_scalars, leaves, same_text, sorted_by, split
+from relay.stream_tables.apart import (
+    distinct_first,
+    give_names,
+    is_correlated,
+    join_scalars,
+    leaves,
+    same_text,
+    sorted_by,
+    split,
+)
 from relay.stream_tables.dialect import parse_table, write
 from relay.stream_tables.forms import digits
 from relay.stream_tables.keys import unique_key
@@ -42,7 +51,7 @@ from relay.stream_tables.trees import (
     under,
 )  # fmt: skip
 
-LIMITED = "it has LIMIT: its rows are chosen anew from those of its node"
+LIMITED = "it has LIMIT: its rows are chosen again from those of its node"
 
 
 class Nodes:
@@ -102,6 +111,7 @@ class Nodes:
         if isinstance(query, exp.Union) and query.args.get("distinct"):
             return self._over_union(query, names)
         if isinstance(query, exp.Select):
+            distinct_first(query, self._shape(query), next(self._names))
             split(query, self._shape(query), next(self._names))
             self._pull_out(query)
             return query

@@ -584,7 +584,10 @@ select item, top from (select item, max(price) as top from prices group by item)
 --> rows, by item: keyed + linear; node of rows, by c0
 
 select count(distinct city) as n from people
---> full: changes cannot be added to count() of distinct or sorted values
+--> state, one row: linear; node of state, by c0
+
+select count(distinct s.team) as n, sum(distinct s.team) + 1 as s from sales s join people p on p.id = s.person_id
+--> state, one row: linear; node of state, by c0
 
 select team, string_agg(city, ',' order by city) as list from (select distinct team, city from people) q group by team
 --> rows, by team: linear + keyed; node of state, by c0, c1

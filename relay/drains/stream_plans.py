@@ -14,7 +14,7 @@ from sqlglot.errors import SqlglotError
 from relay.database.connection import database_errors
 from relay.drains.fence import FencedSession
 from relay.reasons import reason_of
-from relay.stream_tables import VERSION, Change, Described, Plan, Read, Unsupported, analyse
+from relay.stream_tables import VERSION, Described, Plan, Read, Step, Unsupported, analyse
 
 log = structlog.get_logger(__name__)
 
@@ -37,8 +37,8 @@ def prepare_change(session: FencedSession, sources: list[int]) -> None:
     """After a refresh that did not know how these sources change a stream table. Raises Fenced, NotConnected."""
 
     def keep(facts: dict[str, object]) -> None:
-        change = _analysed(session, facts).change(frozenset(sources))
-        _keep_change(session, sources, change)
+        for step in _analysed(session, facts).unforeseen(frozenset(sources)):
+            _keep_change(session, step)
 
     _keep(session, keep)
 
@@ -48,11 +48,13 @@ def _plan(session: FencedSession, facts: dict[str, object]) -> None:
     session.check(session.execute("stream_keep", plan=json.dumps(plan)))
 
 
-def _keep_change(session: FencedSession, sources: list[int], change: Change) -> None:
+def _keep_change(session: FencedSession, step: Step) -> None:
+    change = step.change
     session.check(
         session.execute(
             "stream_keep_change",
-            sources=sources,
+            node=step.number,
+            sources=sorted(step.changed),
             strategy=change.strategy,
             form=change.form,
             text=change.text,

@@ -6,7 +6,8 @@ Nothing here reads or writes a table. What is not proven is `Unsupported`, and c
 `plan` is the interface. A text becomes a tree of known nodes (`query`, by `dialect`) in which everything has a name of
 its own (`names`); `shape` and `joins` say what it is made of, `classes` and `keys` what its tables have in common, by
 what its rows are unique, `forms`, `types` and `steady` what equality does not say. `delta` makes the trees of a change,
-`state` those of groups; `strategies` chooses among them, and `analysis` puts the plan together.
+`state` those of groups; `strategies` chooses among them, `planning` puts the plan of one query together, and `nodes`
+takes a query apart where that yields a better one. `analysis` does either.
 """
 
 from relay.stream_tables.analysis import analyse
@@ -17,10 +18,12 @@ from relay.stream_tables.plan import (
     Described,
     Field,
     Function,
+    Node,
     Plan,
     Read,
     Reader,
     Source,
+    Step,
     Unsupported,
 )
 
@@ -31,10 +34,12 @@ __all__ = [
     "Described",
     "Field",
     "Function",
+    "Node",
     "Plan",
     "Read",
     "Reader",
     "Source",
+    "Step",
     "Unsupported",
     "analyse",
 ]

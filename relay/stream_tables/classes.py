@@ -40,7 +40,7 @@ def output_of(shape: Shape, found: EqualClass) -> str | None:
         return None
     if on and not _one_of(shape, found, on):
         return None
-    if select.args.get("windows") or not all(_one_of(shape, found, each) for each in partitions(select)):
+    if not all(_one_of(shape, found, each) for each in partitions(select)):
         return None
     return next((each.alias for each in select.expressions if _is_of(shape, found, each)), None)
 

@@ -37,6 +37,17 @@ class PostgreSQL(Postgres):
             quoted = self._curr.token_type == TokenType.IDENTIFIER
             return super()._parse_function_call(functions, anonymous or quoted, optional_parens, any_token)
 
+        def _parse_is(self, this: exp.Expr | None) -> exp.Expr | None:
+            # As it is written: IS NOT TRUE is no NOT of IS TRUE, and UNKNOWN is another word than NULL.
+            unknown = "UNKNOWN" in [token.text.upper() for token in self._tokens[self._index : self._index + 2]]
+            found = super()._parse_is(this)
+            if isinstance(found, exp.Not) and isinstance(found.this, exp.Is):
+                found = found.this
+                found.set("negate", True)
+            if unknown and isinstance(found, exp.Is):
+                found.set("expression", exp.Var(this="UNKNOWN"))
+            return found
+
 
 def parse(text: str) -> exp.Expr:
     """One statement. Raises Unsupported."""

@@ -64,18 +64,41 @@ def exact_columns(shape: Shape) -> dict[int, set[str]]:
     return found
 
 
+def shows_form_of_zero(node: exp.Expr, top: exp.Select) -> bool:
+    """Whether 0 and 0.00 in this place can yield results that are not equal: products and quotients of both are 0."""
+    parent = node.parent
+    if isinstance(parent, exp.Mul | exp.Paren | exp.Neg) or (isinstance(parent, exp.Div) and node is parent.this):
+        return shows_form_of_zero(parent, top)
+    return shows_form(node, top, numeric=True)
+
+
+def digits_but_zero(shape: Shape, value: exp.Expr) -> int | None:
+    """How many fractional digits each value has that is not 0; 0 may be an integer."""
+    value = bare(value)
+    if not isinstance(value, exp.Case):
+        return digits(shape, value)
+    found = {digits_but_zero(shape, each) for each in _branches(value) if not _is_null(each) and not _is_zero(each)}
+    return found.pop() if len(found) == 1 else None
+
+
+def _is_zero(value: exp.Expr) -> bool:
+    value = bare(value)
+    return _is_zero(value.this) if isinstance(value, exp.Cast) else isinstance(value, exp.Literal) and value.name == "0"
+
+
 def digits(shape: Shape, value: exp.Expr) -> int | None:
     """How many fractional digits every value of a numeric expression has; None if that is not known."""
     value = bare(value)
     found = None
     if isinstance(value, exp.Column):
         place = shape.origin(value)
-        found = scale(shape.column(place).type) if place else None
+        shown = shape.output(value)
+        found = scale(shape.column(place)) if place else digits(shape, shown) if shown is not None else None
     elif isinstance(value, exp.Literal) and "e" not in value.name.lower():
         found = len(value.name.partition(".")[2])
     elif isinstance(value, exp.Cast):
         found = _digits_of_cast(shape, value)
-    elif isinstance(value, exp.Neg):
+    elif isinstance(value, exp.Neg | exp.Sum | exp.Min | exp.Max | exp.Filter):
         found = digits(shape, value.this)
     elif isinstance(value, exp.Add | exp.Sub | exp.Mul):
         found = _digits_of_pair(shape, value)
@@ -103,13 +126,15 @@ def _digits_of_cast(shape: Shape, value: exp.Cast) -> int | None:
 
 
 def _digits_of_branches(shape: Shape, value: exp.Coalesce | exp.Case) -> int | None:
-    if isinstance(value, exp.Coalesce):
-        branches = [value.this, *value.expressions]
-    else:
-        default = value.args.get("default")
-        branches = [each.args["true"] for each in value.args["ifs"]] + ([default] if default else [])
-    found = {digits(shape, each) for each in branches if not _is_null(each)}
+    found = {digits(shape, each) for each in _branches(value) if not _is_null(each)}
     return found.pop() if len(found) == 1 else None
+
+
+def _branches(value: exp.Coalesce | exp.Case) -> list[exp.Expr]:
+    if isinstance(value, exp.Coalesce):
+        return [value.this, *value.expressions]
+    default = value.args.get("default")
+    return [each.args["true"] for each in value.args["ifs"]] + ([default] if default else [])
 
 
 def _is_null(value: exp.Expr) -> bool:

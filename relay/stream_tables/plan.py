@@ -15,6 +15,9 @@ VERSION = 1
 MOST_SOURCES = 4
 """With more sources, the sets of changed ones are too many to make all of them at once."""
 
+MOST_NODES = 99
+"""Below one stream table: numbers of stream tables leave room for so many."""
+
 Kind = Literal["rows", "state"]
 Strategy = Literal["linear", "keyed", "two states", "groups", "full"]
 
@@ -27,7 +30,8 @@ class Unsupported(Exception):
 class Column:
     """A column; `type` as `format_type` writes it, with its modifiers.
 
-    `deterministic` is false of a collation by which texts that differ can be equal.
+    `deterministic` is false of a collation by which texts that differ can be equal. `digits` is how many fractional
+    digits each value of a node's numeric has, where that is known and its type does not say it.
     """
 
     name: str
@@ -35,6 +39,7 @@ class Column:
     not_null: bool = False
     hashable: bool = True
     deterministic: bool = True
+    digits: int | None = None
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,9 @@ class Source:
 
     `key` are the columns of its primary key, or of a unique key without nulls. `captured` are the columns of
     `tide_stream.d_<oid>` in this stream's refresh, in the order of the table: those that the query reads, and the key.
+
+    A hidden node is a source of what reads it. It has no oid yet: `oid` is its number, below zero, and its key may be
+    null.
     """
 
     oid: int
@@ -50,6 +58,15 @@ class Source:
     columns: tuple[Column, ...]
     key: tuple[str, ...] | None
     captured: tuple[str, ...]
+
+    @property
+    def is_node(self) -> bool:
+        return self.oid < 0
+
+    @property
+    def delta(self) -> str:
+        """What stands for its net change, in `tide_stream`."""
+        return f"d_n{-self.oid}" if self.is_node else f"d_{self.oid}"
 
 
 @dataclass(frozen=True)
@@ -155,6 +172,9 @@ class Plan:
     only those with `n > 0` exist.
 
     A sum that is NaN or infinite, in the state or in a change of it, cannot be added to: that refresh is FULL.
+
+    `nodes` are the hidden tables below it, each after those that it reads, and `query` is its query over them.
+    `sources` are the tables and nodes that it reads itself.
     """
 
     kind: Kind
@@ -167,6 +187,43 @@ class Plan:
     indexes: tuple[tuple[str, ...], ...]
     sources: frozenset[int]
     _change: Callable[[frozenset[int]], Change] = field(repr=False, compare=False)
+    nodes: tuple["Node", ...] = ()
+    query: str | None = None
+
+    @property
+    def tables(self) -> frozenset[int]:
+        """The tables that it reads, itself or by its nodes."""
+        return frozenset(oid for plan in self._plans() for oid in plan.sources if oid > 0)
+
+    def _plans(self) -> list["Plan"]:
+        return [*(node.plan for node in self.nodes), self]
+
+    def steps(self, changed: frozenset[int]) -> "list[Step]":
+        """What a refresh does, node by node, if these tables changed, and then each node that reads one of them."""
+        found = []
+        for number, plan in [*((node.number, node.plan) for node in self.nodes), (0, self)]:
+            mine = changed & plan.sources
+            if mine:
+                found.append(Step(number, mine, plan.change(mine)))
+                changed |= {-number}
+        return found
+
+    def unforeseen(self, changed: frozenset[int]) -> "list[Step]":
+        """Those of the steps that are not among the `changes` of their plans: also where a node comes to no change."""
+        found = []
+        plans = {0: self, **{node.number: node.plan for node in self.nodes}}
+        for step in self.steps(changed):
+            plan = plans[step.number]
+            nodes = sorted(oid for oid in step.changed if oid < 0)
+            sets = [step.changed - set(some) for size in range(len(nodes) + 1) for some in combinations(nodes, size)]
+            found += [
+                Step(step.number, some, plan.change(some)) for some in sets if some and some not in plan.changes()
+            ]
+        return found
+
+    def strategy(self, changed: frozenset[int]) -> str:
+        """The strategies of its steps; `full` if all of them are."""
+        return " + ".join(dict.fromkeys(step.change.strategy for step in self.steps(changed)))
 
     def change(self, changed: frozenset[int]) -> Change:
         """What a refresh does if these sources changed, and no others; `full` if nothing better is proven."""
@@ -174,14 +231,19 @@ class Plan:
 
     def changes(self) -> dict[frozenset[int], Change]:
         """For every set of changed sources, if they are few; else for each source alone."""
-        sizes = range(1, len(self.sources) + 1) if len(self.sources) <= MOST_SOURCES else (1,)
-        sets = (frozenset(some) for size in sizes for some in combinations(sorted(self.sources), size))
-        return {some: self.change(some) for some in sets}
+        return {some: self.change(some) for some in subsets(self.sources)}
+
+    def strategies(self) -> dict[frozenset[int], str]:
+        """The same of all steps together, for sets of tables."""
+        return {some: self.strategy(some) for some in subsets(self.tables)}
 
     def to_json(self) -> dict[str, Any]:
         """What `tide.stream_keep` takes."""
         return {
             "version": VERSION,
+            "query": self.query,
+            "reads": sorted(self.sources),
+            "nodes": [{**node.plan.to_json(), "number": node.number, "query": node.query} for node in self.nodes],
             "kind": self.kind,
             "key": _list(self.key),
             "groups": self.groups,
@@ -201,6 +263,35 @@ class Plan:
                 for some, change in self.changes().items()
             ],
         }
+
+
+@dataclass(frozen=True)
+class Node:
+    """A hidden table below a stream table. `query` is what it holds, over tables and the nodes before it.
+
+    Its number is that of the stream table and its place among the nodes: see MOST_NODES.
+    """
+
+    number: int
+    query: str
+    plan: Plan
+    width: int
+    """How many columns it has: `c0`, `c1` .."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """The refresh of a node, or, with number 0, of the stream table over its nodes. `changed` is of what it reads."""
+
+    number: int
+    changed: frozenset[int]
+    change: Change
+
+
+def subsets(sources: frozenset[int]) -> list[frozenset[int]]:
+    """Sets of sources that may change: all of them if they are few, else each by itself."""
+    sizes = range(1, len(sources) + 1) if len(sources) <= MOST_SOURCES else (1,)
+    return [frozenset(some) for size in sizes for some in combinations(sorted(sources), size)]
 
 
 def _list(names: Iterable[str] | None) -> list[str] | None:

@@ -12,7 +12,7 @@ from relay.stream_tables.plan import Described, Reader, Unsupported
 from relay.stream_tables.trees import QUERIES, distinct_on, identifier, is_table, items, own, queries_in
 
 SELECT_ARGS = {
-    "expressions", "from_", "joins", "where", "group", "having", "distinct", "order", "limit", "offset", "windows"
+    "expressions", "from_", "joins", "where", "group", "having", "distinct", "order", "limit", "offset"
 }  # fmt: skip
 ARGS: dict[type[exp.Expr], set[str]] = {
     exp.Select: SELECT_ARGS,
@@ -53,13 +53,10 @@ def read_query(described: Described, read: Reader) -> exp.Query:
         guard(view, text, read)
         views[_qualified(parse_table(name))] = _query(view)
     query = in_place(_query(tree), {}, views)
+    for select in query.find_all(exp.Select):
+        _write_out_windows(select)
     for node in query.walk():
         _accept(node, described)
-    for part in arms(query):
-        if part.args.get("limit") or part.args.get("offset"):
-            raise Unsupported("it has LIMIT or OFFSET")
-        if not distinct_on(part):
-            part.set("order", None)
     return query
 
 
@@ -70,16 +67,25 @@ def guard(tree: exp.Expr, text: str, read: Reader) -> None:
 
 
 def arms(query: exp.Query) -> list[exp.Select]:
-    """What UNION ALL joins, or the one SELECT that it is. Raises Unsupported."""
+    """What UNION ALL joins, or the one SELECT that it is, without an order that says nothing. Raises Unsupported."""
     if isinstance(query, exp.Select):
+        if is_cut(query):
+            raise Unsupported("it has LIMIT or OFFSET")
+        if not distinct_on(query):
+            query.set("order", None)
         return [query]
     if isinstance(query, exp.Subquery) and isinstance(query.this, QUERIES):
         return arms(query.this)
     if not isinstance(query, exp.Union) or query.args.get("distinct"):
         raise Unsupported("it has a set operation other than UNION ALL")
-    if query.args.get("limit") or query.args.get("offset"):
+    if is_cut(query):
         raise Unsupported("it has LIMIT or OFFSET")
     return arms(query.left) + arms(query.right)
+
+
+def is_cut(query: exp.Expr) -> bool:
+    """Whether it has LIMIT or OFFSET."""
+    return bool(query.args.get("limit") or query.args.get("offset"))
 
 
 def in_place(query: exp.Query, known: Bodies, views: Bodies) -> exp.Query:
@@ -104,6 +110,27 @@ def in_place(query: exp.Query, known: Bodies, views: Bodies) -> exp.Query:
         elif not table.db:
             raise Unsupported(f"the schema of {table.name} is not known")
     return query
+
+
+def _write_out_windows(select: exp.Select) -> None:
+    """Each window with what WINDOW says of its name."""
+    named: dict[str, exp.Window] = {}
+    for each in select.args.get("windows") or ():
+        _write_out_window(each, named)
+        named[each.name] = each
+    select.set("windows", None)
+    for node in own(select):
+        if isinstance(node, exp.Window):
+            _write_out_window(node, named)
+
+
+def _write_out_window(window: exp.Window, named: Mapping[str, exp.Window]) -> None:
+    name = window.args.get("alias")
+    if name is not None:
+        for clause in ("partition_by", "order", "spec"):
+            if not window.args.get(clause):
+                window.set(clause, named[name.name].copy().args.get(clause))
+        window.set("alias", None)
 
 
 def _query(tree: exp.Expr) -> exp.Query:

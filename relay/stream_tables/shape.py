@@ -109,6 +109,22 @@ class Shape:
     def is_grouped(self, select: exp.Select) -> bool:
         return bool(select.args.get("group") or select.args.get("having") or self.aggregates(select))
 
+    def following(self, select: exp.Select) -> list[exp.Column]:
+        """Columns beside groups and aggregates: they follow from the key of a group. Also those in queries inside."""
+        shown = [
+            *select.expressions,
+            *filter(None, (select.args.get(name) for name in ("having", "distinct", "order"))),
+        ]
+        mine = {item.alias_or_name for item in items(select)}
+        known, inside = groups(select), {id(node) for value in shown for node in own(value)}
+
+        def is_known(node: exp.Expr) -> bool:
+            call = node.this if isinstance(node, exp.Filter | exp.WithinGroup) else node
+            return bare(node) in known or (id(node) in inside and self.is_aggregate(call))
+
+        nodes = (node for value in shown for node in value.walk(prune=is_known))
+        return [node for node in nodes if isinstance(node, exp.Column) and node.table in mine and not is_known(node)]
+
     def multiplies(self, select: exp.Select) -> bool:
         """Whether a function may make several rows of one."""
         calls = (node for value in select.expressions for node in own(value) if isinstance(node, exp.Anonymous))

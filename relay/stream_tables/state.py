@@ -4,13 +4,14 @@ Counts, and exact sums of integers and numerics, can be added to. From them and 
 the result is computed.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from sqlglot import exp
 
 from relay.stream_tables.dialect import write
-from relay.stream_tables.forms import digits, shows_form
-from relay.stream_tables.plan import Column, Field, Reader, Unsupported
+from relay.stream_tables.forms import digits, digits_but_zero, shows_form, shows_form_of_zero
+from relay.stream_tables.plan import Column, Field, Read, Unsupported
 from relay.stream_tables.shape import Shape, has_windows
 from relay.stream_tables.trees import (
     QUERIES,
@@ -42,7 +43,7 @@ class Argument:
 class State:
     """The state of one SELECT. Raises Unsupported if its aggregates cannot be kept."""
 
-    def __init__(self, shape: Shape, read: Reader) -> None:
+    def __init__(self, shape: Shape, read: Callable[[exp.Query], Read]) -> None:
         self._shape = shape
         self._select = shape.select
         self._refuse()
@@ -63,7 +64,7 @@ class State:
 
     def _refuse(self) -> None:
         select, on = self._select, distinct_on(self._select)
-        if on or has_windows(select) or select.args.get("windows"):
+        if on or has_windows(select):
             raise Unsupported("it has windows or DISTINCT ON")
         if on == [] and self._shape.is_grouped(select):
             raise Unsupported("it has DISTINCT over groups")
@@ -92,9 +93,8 @@ class State:
         )
         return [node for node in nodes if isinstance(node, exp.Column) and node not in self.groups]
 
-    def _read_types(self, read: Reader) -> dict[str, Column]:
-        text = write(self.rows())
-        return {each.name: each for each in read(text).columns}
+    def _read_types(self, read: Callable[[exp.Query], Read]) -> dict[str, Column]:
+        return {each.name: each for each in read(self.rows()).columns}
 
     def _field(self, number: int, argument: Argument) -> Field:
         kind = base(self._types[f"a{number}"].type)
@@ -118,7 +118,11 @@ class State:
             if self._type(aggregate) != "numeric" or digits(self._shape, aggregate.this) is not None:
                 continue
             place = aggregate.parent if isinstance(aggregate.parent, exp.Filter) else aggregate
-            if isinstance(aggregate, exp.Avg) or shows_form(place, self._select, numeric=True):
+            if digits_but_zero(self._shape, aggregate.this) is not None and isinstance(aggregate, exp.Sum):
+                seen = shows_form_of_zero(place, self._select)
+            else:
+                seen = isinstance(aggregate, exp.Avg) or shows_form(place, self._select, numeric=True)
+            if seen:
                 raise Unsupported("the digits of a quotient depend on numerics whose scale is not declared")
 
     def _type(self, aggregate: exp.Expr) -> str | None:

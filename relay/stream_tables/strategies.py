@@ -8,6 +8,7 @@ from sqlglot import exp
 from relay.stream_tables.classes import EqualClass, classes, output_of
 from relay.stream_tables.delta import VALUES, affected, linear, of_values, restricted, weighted, with_values
 from relay.stream_tables.dialect import parse_table, write
+from relay.stream_tables.extremes import arguments, extremes, net, now
 from relay.stream_tables.keys import unique_key
 from relay.stream_tables.plan import Change, Described, Strategy, Unsupported
 from relay.stream_tables.shape import Instance, Shape, has_windows, is_plain
@@ -122,6 +123,16 @@ class Select:
         stored = also_where(self._stored(), _has_group([column(name, "t") for name in key]))
         return text_of(Signed("groups", [self._made(made), stored], found))
 
+    def by_extremes(self, sources: Changed) -> Change | None:
+        """The least and the greatest of all rows."""
+        found = extremes(self.shape)
+        if found is None or not self.is_linear(sources):
+            return None
+        terms = linear(arguments(self.shape.select, found), self.changed(sources))
+        stored = self._stored()
+        row = now(self.shape.select, found, [each.name for each in self._described.columns], stored)
+        return text_of(Signed("groups", [row, stored], with_values(net(list(terms), len(found)))))
+
     def _hint(self, made: exp.Select, values: list[exp.Expr]) -> None:
         """A column that is never null is compared by itself too: it may have an index."""
         for place, value in enumerate(values):
@@ -176,7 +187,7 @@ def rows_change(select: Select, sources: Changed) -> Change:
     plain = is_plain(select.shape.select, select.shape)
     if plain and select.is_linear(sources):
         return text_of(select.signed(select.shape.select, sources))
-    change = select.keyed(sources) or select.by_groups(sources)
+    change = select.keyed(sources) or select.by_groups(sources) or select.by_extremes(sources)
     if change is None and plain:
         change = text_of(select.signed(select.shape.select, sources))
     if change is None:

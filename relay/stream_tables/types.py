@@ -25,17 +25,17 @@ def comparable(one: str, other: str) -> bool:
     return first == second or {first, second} <= set(INTEGERS) or {first, second} <= set(TEXTS)
 
 
-def scale(type_name: str) -> int | None:
-    """The number of fractional digits that every value of a type has; None if they differ."""
-    if base(type_name) in INTEGERS:
+def scale(column: Column) -> int | None:
+    """The number of fractional digits that every value of a column has; None if they differ."""
+    if base(column.type) in INTEGERS:
         return 0
-    found = re.fullmatch(r"numeric\(\d+,(-?\d+)\)", type_name)
-    return max(int(found[1]), 0) if found else None
+    found = re.fullmatch(r"numeric\(\d+,(-?\d+)\)", column.type)
+    return max(int(found[1]), 0) if found else column.digits
 
 
 def one_form(column: Column) -> bool:
     """Whether equal values of the column are the same value: 1.5 and 1.50 are equal, but differ as texts."""
     kind = base(column.type)
     if kind == "numeric":
-        return scale(column.type) is not None
+        return scale(column) is not None
     return column.deterministic and (kind in EXACT or (kind == "character" and "(" in column.type))

@@ -1,6 +1,7 @@
 """Random queries over the tables of `tables.py`: joins of every kind, subqueries everywhere, groups, windows."""
 
 import random
+import re
 from dataclasses import dataclass
 
 COLUMNS = {
@@ -31,10 +32,16 @@ class Queries:
     def query(self) -> str:
         kind = self.random.random()
         if kind < 0.08:
-            return f"{self._numbers()} union all {self._numbers()}"
-        return self.random.choice([self._rows, self._rows, self._groups, self._groups, self._distinct, self._window])(
+            return f"{self._numbers()} union {self.random.choice(['all ', 'all ', ''])}{self._numbers()}"
+        query = self.random.choice([self._rows, self._rows, self._groups, self._groups, self._distinct, self._window])(
             [], 2
         )
+        return self._limited(query) if kind < 0.2 else query
+
+    def _limited(self, query: str) -> str:
+        """Rows that tie are equal."""
+        name, order = self._name(), ", ".join(f"{place + 1} desc" for place in range(_width(query)))
+        return f"select * from ({query}) {name} order by {order} limit {self.random.choice([1, 3, 5])}"
 
     def _name(self) -> str:
         self.number += 1
@@ -132,8 +139,10 @@ class Queries:
         names = [(f"{name}.c{place}", kind) for place, (_, kind) in enumerate(shown)]
         expressions = [expression for expression, _ in shown]
         kind = self.random.random()
-        if kind < 0.45:
+        if kind < 0.4:
             text = f"select {self._named(expressions)} {body}"
+        elif kind < 0.45:
+            text = self._limited(f"select {self._named(expressions)} {body}")
         elif kind < 0.6:
             text = f"select distinct {self._named(expressions)} {body}"
         else:
@@ -146,6 +155,7 @@ class Queries:
     def _condition(self, columns: Columns, outer: Columns, depth: int) -> str:
         kinds = [lambda: self._comparison(columns), lambda: self._equality(columns, columns + outer)]
         if depth:
+            kinds.append(lambda: self._with_all(columns, depth))
             kinds += [lambda: self._exists(columns + outer, depth), lambda: self._in(columns, depth)]
             kinds.append(lambda: f"({self._exists(columns, depth)} or {self._comparison(columns)})")
         return self.random.choice(kinds)()
@@ -161,6 +171,15 @@ class Queries:
         value = self.random.choice(of_kind)
         more = self.random.choice(["", "", f" group by {value}", f" order by {value} limit 2"])
         return f"{expression} {self.random.choice(['in', 'in', 'not in'])} (select {value} {body}{more})"
+
+    def _with_all(self, columns: Columns, depth: int) -> str:
+        """A comparison with one value of all rows of something else."""
+        expression, kind = self.random.choice(columns)
+        body, inner = self._from([], depth - 1)
+        value = self.random.choice([each for each, other in inner if other == kind] or ["1"])
+        cast = "::text" if kind == "text" else ""
+        call = self.random.choice(["max", "min", "count", *(["avg"] if kind != "text" else [])])
+        return f"{expression}{cast} >= (select {call}({value}){cast} {body})"
 
     def _value(self, columns: Columns, depth: int) -> str:
         expression, kind = self.random.choice(columns)
@@ -188,3 +207,14 @@ class Queries:
 
     def _named(self, expressions: list[str]) -> str:
         return ", ".join(f"{expression} as c{place}" for place, expression in enumerate(expressions))
+
+
+def _width(query: str) -> int:
+    """How many columns the outermost SELECT shows: they are named c0, c1 .. before its FROM."""
+    depth, width = 0, 0
+    for word in re.findall(r"[()]|\bas c\d+|\bfrom\b", query):
+        depth += {"(": 1, ")": -1}.get(word, 0)
+        if depth == 0 and word == "from":
+            break
+        width += depth == 0 and word.startswith("as")
+    return width

@@ -33,6 +33,26 @@ def reader(connection: Connection, pipeline: str):
 
 
 @dataclass
+class Part:
+    """A stream table, or a hidden node below one: a table, and what it has to hold."""
+
+    number: int
+    table: str
+    view: str
+    """A query, or the name of a view."""
+    columns: str
+    plan: Plan
+
+    @property
+    def state(self) -> str:
+        return f"tide_stream.s_{self.number}"
+
+    @property
+    def rows(self) -> str:
+        return f"(select * from {self.view}) v"
+
+
+@dataclass
 class Stream:
     """A stream table and its plan; `reason` if there is none."""
 
@@ -43,16 +63,25 @@ class Stream:
     seen: dict[str, int] = field(default_factory=dict)
 
     @property
-    def view(self) -> str:
-        return f"tide_stream.q_{self.described.stream_id}"
+    def itself(self) -> Part:
+        assert self.plan
+        columns = ", ".join(quoted(column.name) for column in self.described.columns)
+        number = self.described.stream_id
+        return Part(number, self.described.table, f"tide_stream.q_{number}", columns, self.plan)
 
     @property
-    def state(self) -> str:
-        return f"tide_stream.s_{self.described.stream_id}"
-
-    @property
-    def columns(self) -> str:
-        return ", ".join(quoted(column.name) for column in self.described.columns)
+    def nodes(self) -> list[Part]:
+        assert self.plan
+        return [
+            Part(
+                node.number,
+                f"tide_stream.n_{node.number}",
+                f"({node.query}) q",
+                ", ".join(f"c{place}" for place in range(node.width)),
+                node.plan,
+            )
+            for node in self.plan.nodes
+        ]
 
 
 class Oracle:
@@ -78,9 +107,14 @@ class Oracle:
         self._run(f"drop trigger tide_stream_guard on {described.table}")
         for source in described.sources:
             self._copy(source)
-        if stream.plan and stream.plan.whole:
-            self._run(f"create table {stream.state} as {stream.plan.whole}")
-        self._fill(stream)
+        if stream.plan:
+            for node in stream.nodes:
+                self._run(f"create table {node.table} as select * from {node.view}")
+                self._run(f"create temp table delta_n{node.number} as select *, 0::bigint as __w from {node.table}")
+            for part in [*stream.nodes, stream.itself]:
+                if part.plan.whole:
+                    self._run(f"create table {part.state} as {part.plan.whole}")
+                self._fill(part)
         self.streams.append(stream)
         return stream
 
@@ -122,83 +156,113 @@ class Oracle:
     def _check(self, stream: Stream) -> list[str]:
         if stream.plan is None:
             return []
-        changed = frozenset(
+        changed = {
             source.oid
             for source in stream.described.sources
             if self._one(f"select exists ({self.net(stream, source)})")
-        )
-        if not changed:
-            change = None
-            strategy = "none"
-        else:
-            change = stream.plan.change(changed)
-            strategy = change.strategy
+        }
+        strategies: list[str] = []
+        wrong: list[str] = []
+        for part in [*stream.nodes, stream.itself]:
+            mine = frozenset(changed & part.plan.sources)
+            change = part.plan.change(mine) if mine else None
+            strategies += [change.strategy] if change else []
+            try:
+                wrong += self._check_part(stream, part, change)
+            except psycopg.Error as error:
+                wrong.append(f"{error}")
+            if part.number == stream.described.stream_id:
+                self._fill(part)
+            elif self._follow(part):
+                changed.add(-part.number)
+        strategy = " + ".join(dict.fromkeys(strategies)) or "none"
         stream.seen[strategy] = stream.seen.get(strategy, 0) + 1
-        wrong = []
-        try:
-            if change is None or change.text is None:
-                wrong = self._differs(stream) if change is None else []
-            elif change.form == "rows":
-                wrong = self._differs(stream, self.text(stream, change))
-            else:
-                wrong = self._state_differs(stream, self.text(stream, change))
-        except psycopg.Error as error:
-            wrong = [f"{error}"]
-        self._fill(stream)
         return [f"{strategy}: {stream.query}: {each}" for each in wrong]
+
+    def _check_part(self, stream: Stream, part: Part, change: Change | None) -> list[str]:
+        if change is None:
+            return self._differs(part)
+        if change.text is None:
+            return []
+        if change.form == "rows":
+            return self._differs(part, self.text(stream, change))
+        return self._state_differs(stream, part, self.text(stream, change))
+
+    def _follow(self, node: Part) -> bool:
+        """Brings a node up to date as a refresh does; whether that changed a row. Values that are equal stay."""
+        columns, delta = node.columns, f"delta_n{node.number}"
+        self._run(f"""
+            truncate {delta};
+            insert into {delta}
+            select {columns}, sum(__w) from (select {columns}, -1 as __w from {node.table}
+                                              union all select {columns}, 1 from {node.rows}) both_
+             group by {columns} having sum(__w) <> 0;
+            create temp table kept_ as
+            select {columns} from {node.table}
+            except all select {columns} from {delta}, generate_series(1, -__w);
+            truncate {node.table};
+            insert into {node.table}
+            select {columns} from kept_ union all select {columns} from {delta}, generate_series(1, __w);
+            drop table kept_""")
+        if node.plan.whole:
+            self._run(f"truncate {node.state}; insert into {node.state} {node.plan.whole}")
+        return bool(self._one(f"select exists (select from {delta})"))
 
     def text(self, stream: Stream, change: Change) -> str:
         """The statement of a change, with the net deltas in their place."""
+        assert stream.plan
         text, ctes = change.text or "", []
         for source in stream.described.sources:
             text = text.replace(f'"tide_stream"."d_{source.oid}"', f"d_{source.oid}")
             ctes.append(f"d_{source.oid} as materialized ({self.net(stream, source)})")
+        for node in stream.plan.nodes:
+            text = text.replace(f'"tide_stream"."d_n{node.number}"', f"delta_n{node.number}")
         return f"with {', '.join(ctes)} select * from ({text}) changes_"
 
-    def _differs(self, stream: Stream, changes: str | None = None) -> list[str]:
+    def _differs(self, part: Part, changes: str | None = None) -> list[str]:
         """Old rows + changes against the query."""
-        columns = stream.columns
-        rows = f"select {columns}, 1::bigint as __w from {stream.described.table}"
+        columns = part.columns
+        rows = f"select {columns}, 1::bigint as __w from {part.table}"
         if changes:
             rows += f" union all select {columns}, __w from ({changes}) changes_"
         new = f"select {columns}, sum(__w)::bigint as __w from ({rows}) r group by {columns} having sum(__w) <> 0"
-        return self._differences(new, f"select {columns}, count(*) from {stream.view} group by {columns}")
+        return self._differences(new, f"select {columns}, count(*) from {part.rows} group by {columns}")
 
-    def _state_differs(self, stream: Stream, changes: str) -> list[str]:
+    def _state_differs(self, stream: Stream, part: Part, changes: str) -> list[str]:
         """Old state + changes against the state as computed, and the rows made of it against the query."""
-        assert stream.plan and stream.plan.whole
-        keys, numbers = state_columns(stream.plan)
+        assert part.plan.whole
+        keys, numbers = state_columns(part.plan)
         self._run(f"create temp table changes_ as {changes}")
         try:
-            if self._has_odd_sum(stream, numbers):
+            if self._has_odd_sum(part, numbers):
                 # It cannot be added to: an engine computes the whole state.
                 stream.seen["not a number"] = stream.seen.get("not a number", 0) + 1
-                self._fill(stream)
-                return self._out_differs(stream)
+                self._fill(part)
+                return self._out_differs(part)
             groups = f"select {', '.join(keys) or '1'} from changes_ group by {', '.join(keys) or '()'}"
             if self._one("select count(*) from changes_") != self._one(f"select count(*) from ({groups}) g"):
                 return ["a group occurs twice"]
             sums = ", ".join([*keys, *(f"sum({name}) as {name}" for name in numbers)])
             by = f"group by {', '.join(keys)} having sum(n) <> 0" if keys else ""
-            both = f"select * from {stream.state} union all select * from changes_"
+            both = f"select * from {part.state} union all select * from changes_"
             self._run(f"create temp table new_ as select {sums} from ({both}) r {by}")
             names = ", ".join([*keys, *numbers])
-            wrong = self._differences(f"select {names} from new_", f"select {names} from ({stream.plan.whole}) w")
-            self._run(f"truncate {stream.state}; insert into {stream.state} select * from new_")
-            return [f"state: {each}" for each in wrong] + self._out_differs(stream)
+            wrong = self._differences(f"select {names} from new_", f"select {names} from ({part.plan.whole}) w")
+            self._run(f"truncate {part.state}; insert into {part.state} select * from new_")
+            return [f"state: {each}" for each in wrong] + self._out_differs(part)
         finally:
             self._run("drop table if exists changes_, new_")
 
-    def _has_odd_sum(self, stream: Stream, numbers: list[str]) -> bool:
+    def _has_odd_sum(self, part: Part, numbers: list[str]) -> bool:
         odd = " or ".join(f"{name} in ('NaN', 'Infinity', '-Infinity')" for name in numbers if name.startswith("s"))
         return bool(odd) and any(
-            self._one(f"select exists (select from {table} where {odd})") for table in ("changes_", stream.state)
+            self._one(f"select exists (select from {table} where {odd})") for table in ("changes_", part.state)
         )
 
-    def _out_differs(self, stream: Stream) -> list[str]:
-        assert stream.plan and stream.plan.out
-        rows = f"select {stream.columns} from ({stream.plan.out}) o"
-        return self._differences(rows, f"select {stream.columns} from {stream.view}")
+    def _out_differs(self, part: Part) -> list[str]:
+        assert part.plan.out
+        rows = f"select {part.columns} from ({part.plan.out}) o"
+        return self._differences(rows, f"select {part.columns} from {part.rows}")
 
     def _differences(self, rows: str, right: str) -> list[str]:
         """Of two queries, as multisets."""
@@ -210,12 +274,12 @@ class Oracle:
              limit 5""").fetchall()  # type: ignore[arg-type]
         return [row for (row,) in found]
 
-    def _fill(self, stream: Stream) -> None:
-        """The stream table, and its state, as they have to be."""
-        table, columns = stream.described.table, stream.columns
-        self._run(f"truncate {table}; insert into {table} ({columns}) select {columns} from {stream.view}")
-        if stream.plan and stream.plan.whole:
-            self._run(f"truncate {stream.state}; insert into {stream.state} {stream.plan.whole}")
+    def _fill(self, part: Part) -> None:
+        """The table, and its state, as they have to be."""
+        columns = part.columns
+        self._run(f"truncate {part.table}; insert into {part.table} ({columns}) select {columns} from {part.rows}")
+        if part.plan.whole:
+            self._run(f"truncate {part.state}; insert into {part.state} {part.plan.whole}")
 
     def _run(self, statement: str, *values: object) -> None:
         self.connection.execute(statement, values or None)  # type: ignore[arg-type]

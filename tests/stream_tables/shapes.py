@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from relay.stream_tables import Plan
 from tests.paths import ROOT
 from tests.stream_tables.oracle import Stream
 
@@ -36,13 +37,19 @@ def summary(stream: Stream) -> str:
         return f"full: {stream.reason}"
     names = {source.oid: source.name.split(".")[1] for source in stream.described.sources}
     strategies = {
-        "+".join(sorted(names[oid] for oid in some)): change.strategy for some, change in plan.changes().items()
+        "+".join(sorted(names[oid] for oid in some)): strategy for some, strategy in plan.strategies().items()
     }
     each = sorted(strategies.items(), key=lambda item: (item[0].count("+"), item[0]))
     said = ", ".join(f"{some} {strategy}" for some, strategy in each)
     if len(set(strategies.values())) == 1:
         said = f"{each[0][1]}"
-    key = "rows may repeat" if plan.key is None else f"by {', '.join(plan.key)}" if plan.key else "one row"
-    more = "".join(f"; index on {', '.join(columns)}" for columns in plan.indexes)
+    more = "".join(f"; node of {node.plan.kind}, {_key(node.plan)}" for node in plan.nodes)
+    more += "".join(f"; index on {', '.join(columns)}" for columns in plan.indexes)
     more += "".join(f"; by form of {', '.join(columns)}" for columns in plan.exact.values())
-    return f"{plan.kind}, {key}: {said}{more}"
+    return f"{plan.kind}, {_key(plan)}: {said}{more}"
+
+
+def _key(plan: Plan) -> str:
+    if plan.key is None:
+        return "rows may repeat"
+    return f"by {', '.join(plan.key)}" if plan.key else "one row"

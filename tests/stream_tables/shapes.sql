@@ -90,7 +90,7 @@ select p.city, sum(p.score) as s from people p where p.score > (select 0.5 * avg
 --> state, by city: two states
 
 select id from people where score > (select avg(score) from people)
---> full: public.people is read in a subquery or an outer join, and no column joins all of it to a column outside
+--> rows, by id: linear; node of state, one row
 
 select distinct on (team) team, id, score from people order by team, score desc, id
 --> rows, by team: keyed
@@ -119,10 +119,10 @@ select team, max(score) as top from people group by team
 --> rows, by team: keyed
 
 select id, team, score from people order by score desc, id limit 5
---> full: it has LIMIT or OFFSET
+--> rows, by id: linear + full; node of rows, by c0
 
 select team, sum(score) as s from people group by team order by s desc, team limit 3
---> full: it has LIMIT or OFFSET
+--> rows, by team: linear + full; node of state, by c0
 
 -- Subqueries in FROM.
 
@@ -131,7 +131,7 @@ select q.city, count(*) as n from (select p.city, s.amount from people p join sa
 --> state, by city: linear
 
 select q.n, count(*) as c from (select team, count(*) as n from people group by team) q group by q.n
---> full: public.people is read in a subquery or an outer join, and no column joins all of it to a column outside
+--> state, by n: linear; node of state, by c0
 
 select p.id, q.s from people p join (select person_id, sum(amount) as s from sales group by person_id) q on
   q.person_id = p.id
@@ -158,7 +158,7 @@ select team from people except select team from sales
 -- WITH and views.
 
 with q as (select team, count(*) as n from people group by team) select n from q
---> full: public.people is read in a subquery or an outer join, and no column joins all of it to a column outside
+--> rows, rows may repeat: linear; node of state, by c0
 
 with q as (select team, score from people where score > 2), r as (select team, sum(score) as s from q group by team)
   select r.team, r.s, q.score from r join q on q.team = r.team
@@ -251,7 +251,7 @@ select s.person_id, count(*) as n from sales s where s.person_id in (select p.id
 
 select team, sum(n) as s from (select team, count(*) as n from people group by team union all select team, count(*)
   from visits group by team) u group by team
---> full: public.people is read in a subquery or an outer join, and no column joins all of it to a column outside
+--> state, by team: linear; node of state, by c0; node of state, by c0; node of rows, rows may repeat
 
 select p.id, l.amount from people p cross join lateral (select s.amount from sales s where s.person_id = p.id order by
   s.amount desc limit 1) l
@@ -337,7 +337,7 @@ select sum(rate) as s from prices
 --> full: sums of double precision are not exact
 
 select max(price) as m from prices
---> full: changes cannot be added to max()
+--> rows, one row: groups
 
 select team, avg(amount) as m, sum(amount * 2) as twice, sum(amount) / count(*) as mean from sales group by team
 --> state, by team: linear
@@ -398,7 +398,7 @@ select p.id, q.top from people p left join (select distinct on (person_id) perso
 
 select q.team, q.place from (select team, row_number() over (partition by team order by id) as place from people) q
   where q.place <= 2
---> full: it has a subquery with more than one right answer, such as LIMIT without a total order
+--> rows, rows may repeat: keyed + linear; node of rows, rows may repeat
 
 select v.x, count(*) as n from (values (1), (2), (3)) v(x) join people p on p.team = v.x group by v.x
 --> state, by x: linear
@@ -434,7 +434,7 @@ select team, sum(score) over (partition by team) as s, id from people where scor
 --> rows, by id: keyed; index on team
 
 select team, id, rank() over w as place from people window w as (partition by team order by score desc, id)
---> full: its result depends on all rows of public.people at once
+--> rows, by id: keyed; index on team
 
 select v.team, s.id from visits v left join sales s on s.team = v.team
 --> rows, rows may repeat: sales keyed, visits linear, sales+visits keyed; index on team
@@ -466,11 +466,8 @@ select p.id, (select string_agg(s.note, ',' order by s.id) from sales s where s.
 select p.city, (select string_agg(s.note, ',') from sales s where s.person_id = p.id) as l from people p
 --> full: it has a subquery with more than one right answer, such as LIMIT without a total order
 
-select p.id, q.team from people p join (select team from sales order by amount limit 3) q on q.team = p.team
---> full: it has a subquery with more than one right answer, such as LIMIT without a total order
-
 select p.id, q.team from people p join (select team from sales order by amount, id limit 3) q on q.team = p.team
---> rows, rows may repeat: people linear, sales full, people+sales full
+--> rows, rows may repeat: people linear, sales linear + full, people+sales linear + full; node of rows, by c2; node of rows, rows may repeat
 
 select p.id, (select sum(v.pages * 0.1::float8) from visits v where v.team = p.team) as s from people p
 --> full: it has a subquery with more than one right answer, such as LIMIT without a total order
@@ -485,7 +482,7 @@ select id, team from people where score > 5 union all select id, team from sales
 --> rows, rows may repeat: linear
 
 select p.id, q.m from people p join (select item, max(price) as m from prices group by item) q on q.item = p.city
---> rows, by id: people linear, prices full, people+prices full; by form of price
+--> rows, by id: people linear, prices keyed + linear, people+prices keyed + linear; node of rows, by c0
 
 select p.id, q.m::text as m from people p join (select item, max(price) as m from prices group by item) q
   on q.item = p.city
@@ -496,6 +493,125 @@ select p.id, (select max(r.price) from prices r where r.item = p.city)::text as 
 
 select p.id from people p where 2 < (select max(r.price) from prices r where r.item = p.city)
 --> rows, by id: people linear, prices full, people+prices full; by form of price
+
+-- Hidden nodes: what groups, chooses or repeats is a table of its own.
+
+select q.n, count(*) as c from (select count(*) as n from people group by team) q group by q.n
+--> state, by n: linear; node of state, by c1
+
+select team, count(*) as n from people group by team union all select team, count(*) from visits group by team
+--> rows, rows may repeat: linear; node of state, by c0; node of state, by c0
+
+select team from people union select team from sales
+--> state, by team: linear; node of rows, rows may repeat
+
+select team from people union select team from sales union select team from visits order by 1
+--> state, by team: linear; node of rows, rows may repeat; node of state, by c0; node of rows, rows may repeat
+
+select team, score from people union select team, id from sales order by 2 desc, 1 limit 4
+--> rows, by team, score: linear + full; node of rows, rows may repeat; node of state, by c0, c1
+
+select city, sum(s.amount) as s from people p join sales s on s.person_id = p.id group by city order by count(*) desc, city limit 2 offset 1
+--> rows, by city: linear + full; node of state, by c0
+
+select distinct on (team) team, id, score from people order by team, score desc, id limit 3
+--> rows, by team: keyed + full; node of rows, by c0
+
+select distinct team, city from people order by team, city limit 3
+--> rows, by team, city: linear + full; node of state, by c0, c1
+
+select distinct count(*) as n, sum(score) as s from people group by team
+--> state, by n, s: linear; node of state, by c0
+
+select team, count(*) as n, rank() over (order by count(*) desc, team) as place from people group by team
+--> rows, by team: linear + full; node of state, by c0
+
+select id, score from people where score >= (select avg(score) from people)
+--> rows, by id: linear; node of state, one row
+
+select s.id, s.amount from sales s where s.amount = (select max(amount) from sales)
+--> rows, by id: groups + linear; node of rows, one row
+
+select city, count(*) as n from people where score < (select avg(weight) from tags) group by city
+--> state, by city: linear; node of state, one row
+
+select s.team, sum(s.amount) as s from sales s group by s.team having sum(s.amount) > (select avg(amount) from sales)
+--> rows, by team: linear; node of state, by c0; node of state, one row
+
+select s.team, sum(s.amount) as s, (select count(*) from people p where p.team = s.team) as people from sales s group by s.team
+--> rows, by team: keyed
+
+select p.id, p.city, count(*) as n, exists (select 1 from tags t where t.person_id = p.id) as tagged from people p join sales s on s.person_id = p.id group by p.id
+--> rows, by id: keyed
+
+select max(score) as top, min(city) as first from people
+--> rows, one row: groups
+
+select max(s.amount) as top, min(p.score) as low from sales s join people p on p.id = s.person_id
+--> rows, one row: groups
+
+select max(price) as top, min(rate) as low from prices
+--> rows, one row: groups
+
+with totals as (select team, sum(amount) as total from sales group by team) select p.id, t.total from people p join totals t on t.team = p.team where t.total = (select max(total) from totals)
+--> rows, by id: people linear, sales linear + groups, people+sales linear + groups; node of state, by c0; node of rows, one row
+
+select q.top, count(*) as n from (select person_id, max(amount) as top from sales group by person_id) q group by q.top
+--> state, by top: keyed + linear; node of rows, by c0
+
+select t.mean, count(*) as n from (select team, avg(score) as mean from people group by team) t group by t.mean
+--> state, by mean: linear; node of state, by c0
+
+select q.city, q.n, v.pages from (select city, team, count(*) as n from people group by city, team) q join visits v on v.team = q.team
+--> rows, rows may repeat: people two states, visits linear, people+visits two states
+
+select q.n from (select team, count(*) as n from people group by team) q left join visits v on v.team = q.team where v.pages is null
+--> rows, rows may repeat: people linear, visits two states, people+visits linear + two states; node of state, by c0
+
+select p.id from people p where p.team in (select q.team from (select team, count(*) as n from visits group by team) q where q.n > 2)
+--> rows, by id: people linear, visits two states, people+visits two states
+
+select q.city, count(*) as n from (select distinct p.city, s.team from people p join sales s on s.person_id = p.id) q group by q.city
+--> state, by city: linear; node of state, by c0, c1
+
+select avg(q.total) as mean, max(q.total) as most from (select team, sum(amount) as total from sales group by team) q
+--> rows, one row: linear + full; node of state, by c0
+
+select u.kind, count(*) as n from (select city as kind from people union all select note from sales) u group by u.kind
+--> state, by kind: linear; node of rows, rows may repeat
+
+select item, top from (select item, max(price) as top from prices group by item) q where top > 1
+--> rows, by item: keyed + linear; node of rows, by c0
+
+select count(distinct city) as n from people
+--> state, one row: linear; node of state, by c0
+
+select count(distinct s.team) as n, sum(distinct s.team) + 1 as s from sales s join people p on p.id = s.person_id
+--> state, one row: linear; node of state, by c0
+
+select team, string_agg(city, ',' order by city) as list from (select distinct team, city from people) q group by team
+--> rows, by team: linear + keyed; node of state, by c0, c1
+
+select 100.00 * sum(case when team > 2 then amount else 0 end) / sum(amount) as share from sales having sum(amount) <> 0
+--> state, one row: linear
+
+select team, sum(case when team > 2 then amount else 1 end) / 7 as share from sales group by team
+--> rows, by team: keyed
+
+select t.team, sum(case when t.big then t.double else 0 end) / sum(t.double) as share from (select team, amount > 3 as big, amount * 2 + 1 as double from sales) t group by t.team having sum(t.double) <> 0
+--> state, by team: linear
+
+select id, (score > 4) is not true as low, (team > 2) is unknown as odd, (team > 2) is not false as some from people where (team > 2) is not unknown or score > 3
+--> rows, by id: linear
+
+select q.s::text as s from (select item, sum(price) as s from prices group by item) q
+--> full: it has a subquery with more than one right answer, such as LIMIT without a total order
+
+select q.s::text as s from (select team, sum(amount) as s from sales group by team) q
+--> rows, rows may repeat: linear; node of state, by c0
+
+select p.id, p.team from people p where p.score > (select count(*) from tags t where t.person_id = p.id)
+--> rows, by id: people linear, tags keyed, people+tags keyed
 
 -- What an outer join compares says nothing of the side that is kept.
 

@@ -8,10 +8,10 @@ from relay.stream_tables.query import guard
 from tests.stream_tables.oracle import describe, reader
 
 REFUSED = {
-    "select id from people order by id limit 3": "it has LIMIT or OFFSET",
     "select id from people offset 3": "it has LIMIT or OFFSET",
-    "select id from people union select id from sales": "it has a set operation other than UNION ALL",
+    "select id from people order by id limit (select count(*) from sales)": "it has LIMIT or OFFSET",
     "select id from people union all select id from sales limit 1": "it has LIMIT or OFFSET",
+    "select id from people intersect select id from sales": "Intersect is not understood yet",
     "with recursive r(n) as (select 1 union all select n + 1 from r where n < 3) select r.n, p.id from r, people p":
         "it has WITH RECURSIVE",
     "select p.id, s.id as sale from people p full join sales s on s.person_id = p.id": "it has a FULL JOIN",
@@ -23,11 +23,13 @@ REFUSED = {
     "select ';' || city as city from people": "a name or a text in the query contains a semicolon",
     "select 1 as one": "it reads no table",
     "select id, now() as at from people": "it calls now(), whose result may change at any time",
-    "select id, score from people where score > (select avg(score) from people)":
+    "select id from people where team not in (select score from people)":
         "public.people is read in a subquery or an outer join, and no column joins all of it to a column outside",
     "select id, rank() over (order by score) as place from people":
         "its result depends on all rows of public.people at once",
-    "select max(score) as top from people": "changes cannot be added to max()",
+    "select count(distinct team) as n, sum(score) as s from people":
+        "changes cannot be added to count() of distinct or sorted values",
+    "select mode() within group (order by score) as m from people": "changes cannot be added to mode()",
     "select sum(rate) as s from prices": "sums of double precision are not exact",
     "select avg(price) as m from prices": "the digits of a quotient depend on numerics whose scale is not declared",
     "select price::text as shown, count(*) as n from prices group by price":
@@ -41,7 +43,6 @@ REFUSED = {
 # Written back, these say something else, or say it in other words, which is not told from something else.
 MISREAD = [
     "select id, B'101' as bits from people",  # a bit(1): the other two are cut off
-    "select id, city is unknown as odd from (select id, score > 3 as city from people) p",
     "select id, score ^ 2 as square from people",
     "select id, |/ score as root from people",
 ]

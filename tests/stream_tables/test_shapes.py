@@ -43,7 +43,11 @@ def test_every_text_can_be_kept_as_a_view(oracle, streams):
             connection.execute(f"create view tide_stream.d_{oid} as select *, 1::bigint as __w from {source.name}")
         connection.execute("set local search_path = pg_catalog, pg_temp, tide_stream")
         for stream in filter(lambda stream: stream.plan, streams):
-            for text in texts(stream.plan):
+            for node in stream.nodes:
+                connection.execute(
+                    f"create view tide_stream.d_n{node.number} as select *, 1::bigint as __w from {node.table}"
+                )
+            for text in [text for part in [*stream.nodes, stream.itself] for text in texts(part.plan)]:
                 connection.execute(f"create temp view kept as {text}")
                 [(kept,)] = connection.execute("select pg_get_viewdef('kept'::regclass)").fetchall()
                 assert "tide_stream." not in kept

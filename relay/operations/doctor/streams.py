@@ -11,9 +11,7 @@ from relay.settings import Settings
 
 
 def streams(connection: Connection, _settings: Settings) -> Iterator[Finding]:
-    """Stream tables that are not refreshed, because they fail or are paused, or that writers do not maintain yet; and what
-    makes refreshes dear.
-    """
+    """Stream tables that are not refreshed, or that writers do not maintain yet; and what makes refreshes dear."""
     found = list_stream_tables(connection)
     troubles = [*_not_refreshed(found), *_dear(connection)]
     yield from troubles

@@ -79,10 +79,11 @@ begin
         choice.action := 'NO_DATA';
         return choice;
     end if;
-    select * into kept from tide.stream_statement s where s.stream_id = line.stream_id and s.sources = changed;
-    choice.missing := case when not found then changed end;
+    kept := tide.stream_kept(line.stream_id, changed);
+    choice.changed := changed;
+    choice.missing := case when kept.stream_id is null then changed end;
     choice.reason := case
-        when not found then 'how these sources change it together has not been analysed yet'
+        when kept.stream_id is null then 'how these sources change it together has not been analysed yet'
         when kept.strategy = 'full' then coalesce(kept.reason, 'no better way is proven')
         when line.refresh_mode = 'AUTO' then tide.stream_dearer(line.stream_id, kept.strategy, choice.source_rows) end;
     if choice.reason is null then

@@ -42,21 +42,27 @@ begin atomic
     select distinct m[1]::oid from regexp_matches(tree, format(E' :(?:%s) (\\d+)', words), 'g') m where m[1]::bigint between 1 and 4294967295;
 end;
 
--- Raises 42501 if a view of ours does what the query of the stream table does not. Changed: the sources whose changes it may read.
+-- Raises 42501 if a view of ours, of a stream table or a node of it, does what the query of the stream table does not. Changed: the
+-- sources whose changes it may read.
 create or replace function tide.stream_judge(id int, view regclass, changed oid[]) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
-    query   regclass := format('tide_stream.q_%s', id);
+    root    int := tide.stream_family(id);
+    query   regclass := format('tide_stream.q_%s', root);
     tree    text := (select r.ev_action::text from pg_rewrite r where r.ev_class = view);
     own     text := (select string_agg(t, ' ') from tide.stream_trees(query) t);
     problem text;
 begin
     with allowed as (
-        select s.source as relation from tide.stream_source s where s.stream_id = id
+        select s.source as relation from tide.stream_source s where s.stream_id = root
          union select v from tide.stream_views(query) v
          union select line.relation from tide.stream line where line.stream_id = id
+         union select to_regclass(format('tide_stream.n_%s', n.stream_id)) from tide.stream_nodes(root) n
+         union select to_regclass(format('tide_stream.n_%s', id))
          union select to_regclass(format('tide_stream.s_%s', id))
          union select to_regclass(format('tide_stream.d_%s', c)) from unnest(changed) c
+         union select to_regclass(format('tide_stream.d_n%s', n.stream_id)) from tide.stream_nodes(root) n
+                where to_regclass(format('tide_stream.n_%s', n.stream_id)) = any (changed)
          -- On PostgreSQL 14 and 15 a view names itself.
          union select view
     ), problems as (
@@ -65,7 +71,7 @@ begin
          union all
         select 2, format('it reads column %I of %s', a.attname, a.attrelid::regclass)
           from pg_rewrite r join pg_depend d on d.classid = 'pg_rewrite'::regclass and d.objid = r.oid and d.refclassid = 'pg_class'::regclass
-          join tide.stream_source s on s.stream_id = id and s.source = d.refobjid
+          join tide.stream_source s on s.stream_id = root and s.source = d.refobjid
           join pg_attribute a on a.attrelid = d.refobjid and a.attnum = d.refobjsubid
          where r.ev_class = view and d.refobjsubid <> all (s.columns::int[] || 0)
          union all
@@ -86,7 +92,7 @@ begin
           join pg_type t on t.oid = case when n.number <= 4294967295 then n.number::bigint::oid end and t.oid >= 16384
          where own !~ format(E'\\m%s\\M', t.oid)
            and not exists (select from tide.stream_source s join pg_attribute a on a.attrelid = s.source and a.attnum = any (s.columns)
-                            where s.stream_id = id and a.atttypid = t.oid and t.typtype <> 'd')
+                            where s.stream_id = root and a.atttypid = t.oid and t.typtype <> 'd')
          union all
         select 7, 'it reads the time, a user or a schema of the session'
           from tide.stream_tree_ids(tree, 'op') o

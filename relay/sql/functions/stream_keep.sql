@@ -1,29 +1,31 @@
 -- Plans: the statements of incremental refreshes, as a worker derived them from a query, and as PostgreSQL judged them.
 --
 -- tide_stream.w_<id>_<number> is the statement for one set of changed sources; tide_stream.s_<id> the state of aggregates,
--- tide_stream.f_<id> the state as computed from the sources, tide_stream.o_<id> the output rows over the state.
+-- tide_stream.f_<id> the state as computed from the sources, tide_stream.o_<id> the output rows over the state. See stream_nodes.sql for
+-- the hidden nodes below a stream table, which have plans of their own.
 
--- Removes what is kept of a plan.
+-- Removes what is kept of a plan, and of the hidden nodes below.
 create or replace function tide.stream_forget_plan(id int) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
+    kind     record;
     relation record;
 begin
     perform tide.stream_immediate_end(id);
-    for relation in select c.relname from pg_class c
-                     where c.relnamespace = 'tide_stream'::regnamespace and c.relkind = 'v' and c.relname ~ format('^(w_%1$s_[0-9]+|[of]_%1$s)$', id)
+    for kind in select case c.relkind when 'v' then 'view' else 'table' end as name, string_agg(format('tide_stream.%I', c.relname), ', ') as relations
+                  from pg_class c cross join lateral regexp_match(c.relname, '^([fnoqrsw]|d_n(?=[0-9]))_?([0-9]+)') m
+                 where c.relnamespace = 'tide_stream'::regnamespace and c.relkind in ('v', 'r')
+                   and m[2]::bigint between id and id + 99 and c.relname <> format('q_%s', id)
+                 group by 1 order by 1 desc
     loop
-        execute format('drop view tide_stream.%I', relation.relname);
+        execute format('drop %s %s', kind.name, kind.relations);
     end loop;
-    if to_regclass(format('tide_stream.s_%s', id)) is not null then
-        execute format('drop table tide_stream.s_%s', id);
-    end if;
     for relation in select c.oid::regclass as name from pg_index i join pg_class c on c.oid = i.indexrelid join tide.stream line on line.relation = i.indrelid
                      where line.stream_id = id and c.relname ~ format('^tide_stream_%s_', id)
     loop
         execute format('drop index %s', relation.name);
     end loop;
-    delete from tide.stream_plan p where p.stream_id = id;
+    delete from tide.stream_plan p where p.family = id;
 end $$;
 
 -- What a plan relies on, beside the text of the query: columns, keys, row security, and the views below it.
@@ -80,16 +82,39 @@ end $$;
 create or replace function tide.stream_keep(pipeline text, plan jsonb) returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '5s' as $$
 declare
-    line    tide.stream := tide.stream_to_plan(pipeline);
-    outputs text[] := tide.stream_columns_of(format('tide_stream.q_%s', line.stream_id)::regclass);
-    col     text;
+    line  tide.stream := tide.stream_to_plan(pipeline);
+    facts text := coalesce(plan ->> 'facts', tide.stream_facts(line.stream_id));
+    node  jsonb;
+    view  regclass;
 begin
     perform tide.stream_forget_plan(line.stream_id);
-    insert into tide.stream_plan (stream_id, version, facts, reason, kind, key, groups, fields, exact, filled)
-    values (line.stream_id, (plan ->> 'version')::int, coalesce(plan ->> 'facts', tide.stream_facts(line.stream_id)), plan ->> 'reason',
+    if plan ->> 'reason' is null then
+        perform tide.stream_require_select(s.source) from tide.stream_source s where s.stream_id = line.stream_id;
+    end if;
+    for node in select n.value from jsonb_array_elements(plan -> 'nodes') with ordinality n (value, place) order by n.place loop
+        perform tide.stream_keep_node(line, node || jsonb_build_object('facts', facts));
+    end loop;
+    if plan ->> 'query' is not null then
+        view := tide.stream_view(format('r_%s', line.stream_id), plan ->> 'query');
+        perform tide.stream_judge(line.stream_id, view, '{}');
+        perform tide.stream_judge_columns(view, tide.stream_columns_of(format('tide_stream.q_%s', line.stream_id)::regclass));
+    end if;
+    perform tide.stream_keep_plan(line, plan || jsonb_build_object('facts', facts));
+end $$;
+comment on function tide.stream_keep is 'Keeps how a stream table is refreshed incrementally, if it does nothing that its query does not.';
+
+-- Keeps the plan of a stream table, or of a node of it.
+create or replace function tide.stream_keep_plan(line tide.stream, plan jsonb) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+    col text;
+begin
+    insert into tide.stream_plan (stream_id, version, facts, reason, kind, key, groups, fields, exact, reads, filled)
+    values (line.stream_id, (plan ->> 'version')::int, plan ->> 'facts', plan ->> 'reason',
             case when plan ->> 'reason' is null then plan ->> 'kind' end,
             case when jsonb_typeof(plan -> 'key') = 'array' then array(select jsonb_array_elements_text(plan -> 'key')) end,
-            (plan ->> 'groups')::int, plan -> 'fields', coalesce(plan -> 'exact', '{}'), plan ->> 'kind' is distinct from 'state');
+            (plan ->> 'groups')::int, plan -> 'fields', coalesce(plan -> 'exact', '{}'), tide.stream_table_oids(plan -> 'reads'),
+            plan ->> 'kind' is distinct from 'state' and plan ->> 'query' is null);
     if plan ->> 'reason' is not null then
         return;
     end if;
@@ -98,16 +123,13 @@ begin
             raise exception 'stream table "%" has no column "%"', line.name, col using errcode = 'insufficient_privilege';
         end if;
     end loop;
-    perform tide.stream_require_select(s.source) from tide.stream_source s where s.stream_id = line.stream_id;
     if plan ->> 'kind' = 'state' then
-        perform tide.stream_keep_state(line.stream_id, plan, outputs);
+        perform tide.stream_keep_state(line.stream_id, plan, tide.stream_columns_of(format('tide_stream.q_%s', line.stream_id)::regclass));
     end if;
-    perform tide.stream_keep_statement(line.stream_id, array(select jsonb_array_elements_text(c -> 'sources')::oid), c ->> 'strategy',
-                                       c ->> 'form', c ->> 'text', c ->> 'reason')
+    perform tide.stream_keep_statement(line.stream_id, tide.stream_table_oids(c -> 'sources'), c ->> 'strategy', c ->> 'form', c ->> 'text', c ->> 'reason')
        from jsonb_array_elements(plan -> 'changes') c;
     perform tide.stream_keep_indexes(line, plan -> 'indexes');
 end $$;
-comment on function tide.stream_keep is 'Keeps how a stream table is refreshed incrementally, if it does nothing that its query does not.';
 
 -- Views are read with the rights of their owners, statements with those of ours.
 create or replace function tide.stream_require_select(source oid) returns void
@@ -152,7 +174,10 @@ declare
     view        regclass;
 begin
     sources := array(select s from unnest(sources) s order by s);
-    if exists (select from unnest(sources) s (source) where s.source not in (select o.source from tide.stream_source o where o.stream_id = id)) then
+    if exists (select from unnest(sources) s (source)
+                where s.source is null
+                   or not exists (select from tide.stream_source o where o.stream_id = tide.stream_family(id) and o.source = s.source)
+                      and not exists (select from tide.stream_nodes(tide.stream_family(id)) n where s.source = to_regclass(format('tide_stream.n_%s', n.stream_id)))) then
         raise exception 'a statement of a stream table is of a table that its query does not read' using errcode = 'insufficient_privilege';
     elsif text is not null and form is distinct from (select p.kind from tide.stream_plan p where p.stream_id = id) then
         raise exception 'a statement of a stream table has the form "%", and its plan another kind', form using errcode = 'invalid_parameter_value';
@@ -171,13 +196,19 @@ begin
     end if;
 end $$;
 
--- Judges and keeps one statement more, for sources that were not foreseen to change together.
-create or replace function tide.stream_keep_change(pipeline text, sources oid[], strategy text, form text, text text, reason text default null) returns void
+-- Judges and keeps one statement more, for sources that were not foreseen to change together: of the stream table, or of a node of it.
+create or replace function tide.stream_keep_change(
+    pipeline text, sources bigint[], strategy text, form text, text text, reason text default null, node int default 0
+) returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '5s' as $$
 declare
     line tide.stream := tide.stream_to_plan(pipeline);
 begin
-    perform tide.stream_keep_statement(line.stream_id, sources, strategy, form, text, reason);
+    if node <> 0 and not exists (select from tide.stream_nodes(line.stream_id) n where n.stream_id = node) then
+        raise exception 'stream table "%" has no node %', line.name, node using errcode = 'insufficient_privilege';
+    end if;
+    perform tide.stream_keep_statement(case node when 0 then line.stream_id else node end, tide.stream_table_oids(to_jsonb(sources)),
+                                       strategy, form, text, reason);
 end $$;
 comment on function tide.stream_keep_change is 'Keeps how a stream table is refreshed after these sources changed together.';
 

@@ -78,14 +78,18 @@ begin
     end if;
 end $$;
 
--- The part of the statement that does so; null without an outbox.
+-- The part of the statement that does so; null without an outbox. A node tells what reads it.
 create or replace function tide.stream_told_text(line tide.stream) returns text
 language sql stable set search_path = pg_catalog, pg_temp
 begin atomic
     select format('told_ as (insert into %2$s (__came, __times, %1$s)
                    select false, __times, %1$s from gone union all select true, __times, %1$s from came)',
                   (select string_agg(format('%I', n), ', ') from unnest(tide.stream_key_names(line, null)) n), tide.stream_told(line))
-     where line.outbox_id is not null;
+     where line.outbox_id is not null
+     union all
+    select format('told_ as (insert into %2$s (__w, %1$s) select -__times, %1$s from gone union all select __times, %1$s from came)',
+                  (select string_agg(format('%I', n), ', ') from unnest(tide.stream_key_names(line, null)) n), tide.stream_node_changed(line.stream_id))
+     where line.pipeline is null and tide.stream_node_changed(line.stream_id) is not null;
 end;
 
 -- Publishes what a refresh changed. It is the difference also where the result was computed as a whole: no reader has to begin

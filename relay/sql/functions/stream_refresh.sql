@@ -125,12 +125,8 @@ begin
     end if;
     if choice.action = 'DIFFERENTIAL' then
         begin
-            done := tide.stream_differential(line, plan, choice);
-            if done.unsound then
-                raise data_exception using message = 'a sum is NaN or infinite, or a count is below zero';
-            elsif done.gone <> done.updated + done.deleted or done.came <> done.updated + done.inserted then
-                raise data_exception using message = 'the table did not hold the rows that were to be changed';
-            end if;
+            done := tide.stream_follow(line, plan, choice);
+            perform tide.stream_require_sound(done);
         exception when data_exception or undefined_function or undefined_table or undefined_column then
             -- It met a value that the query does not, or what is kept was replaced since this snapshot.
             choice.action := 'FULL';

@@ -36,7 +36,9 @@ language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
     names  text := (select string_agg(format('%I', n), ', ') from unnest(tide.stream_key_names(line, null)) n);
     before text;
-    source text := format('tide_stream.q_%s', line.stream_id);
+    -- Over its nodes, if a plan says how to fill them.
+    source text := format('tide_stream.%s_%s', case when plan.stream_id is not null and to_regclass(format('tide_stream.r_%s', line.stream_id)) is not null
+                                                    then 'r' else 'q' end, line.stream_id);
     done   tide.stream_done;
 begin
     if line.always_reason is not null or tide.stream_path_reason(source::regclass) is not null then
@@ -85,6 +87,7 @@ declare
 begin
     if plan.kind is not null then
         begin
+            perform tide.stream_nodes_fill(line);
             done := tide.stream_full(line, plan);
             if done.gone = done.updated + done.deleted and done.came = done.updated + done.inserted then
                 update tide.stream_plan p set filled = true where p.stream_id = line.stream_id and not p.filled;
@@ -95,6 +98,7 @@ begin
             null;
         end;
     end if;
-    update tide.stream_plan p set filled = false where p.stream_id = line.stream_id and p.kind = 'state' and p.filled;
+    update tide.stream_plan p set filled = false where p.stream_id = line.stream_id and p.filled
+       and (p.kind = 'state' or exists (select from tide.stream_nodes(line.stream_id)));
     return tide.stream_full(line, null);
 end $$;

@@ -186,6 +186,7 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
              and not exists (select from tide.stream_plan p where p.stream_id = line.stream_id and p.kind = 'state' and p.made_at = snap.plan_made_at
                                                               and to_regclass(tide.snapshot_state(snap.snapshot_id)) is not null)
             then 'the state of its aggregates is of another moment'
+        when exists (select from tide.stream_nodes(line.stream_id)) then 'its hidden nodes are of another moment'
         when exists (select from tide.stream_source s join tide.stream_cleaned c using (source)
                       where s.stream_id = line.stream_id and not tide.snapshot_within(c.cleaned, snap.frontier))
             then 'changes since then were removed' end

@@ -738,8 +738,9 @@ insert into tide.identity default values;
 create schema tide_stream;
 revoke all on schema tide_stream from public;
 
+-- Ids leave room for those of 99 hidden nodes below each stream table: see tide.stream_plan.
 create table tide.stream (
-    stream_id     int generated always as identity primary key,
+    stream_id     int generated always as identity (increment 100) primary key,
     name          text not null unique,
     relation      regclass not null unique,
     pipeline      text not null unique references tide.pipeline,
@@ -799,9 +800,11 @@ create table tide.stream_buffer (
     columns smallint[] not null
 );
 
--- How a stream table is refreshed incrementally, or why it cannot be. Made by a worker, judged by tide.stream_keep.
+-- How a stream table is refreshed incrementally, or why it cannot be. Made by a worker, judged by tide.stream_keep. Hidden nodes, each
+-- with a table tide_stream.n_<id>, are refreshed before it: they have the ids that follow its own, in the order of their refreshes.
 create table tide.stream_plan (
-    stream_id int primary key references tide.stream on delete cascade,
+    stream_id int primary key,
+    family    int not null generated always as (stream_id - (stream_id - 1) % 100) stored references tide.stream on delete cascade,
     version   int not null,
     facts     text not null,
     reason    text,
@@ -810,6 +813,7 @@ create table tide.stream_plan (
     groups    int,
     fields    jsonb,
     exact     jsonb,
+    reads     oid[] not null default '{}',
     filled    boolean not null default false,
     made_at   timestamptz not null default clock_timestamp(),
     check ((reason is null) = (kind is not null))
@@ -818,7 +822,10 @@ comment on column tide.stream_plan.version is 'Of the analysis that made it: ano
 comment on column tide.stream_plan.facts is 'What the analysis relied on: see tide.stream_facts.';
 comment on column tide.stream_plan.key is 'Output columns by which rows are unique; null: none are, so equal rows are counted.';
 comment on column tide.stream_plan.exact is 'By source, columns whose equal values may show differently (1.5, 1.50).';
-comment on column tide.stream_plan.filled is 'Whether the state in tide_stream.s_<stream_id> is that of the frontier.';
+comment on column tide.stream_plan.family is 'The stream table that it is refreshed with.';
+comment on column tide.stream_plan.reads is 'The tables and nodes that it reads itself.';
+comment on column tide.stream_plan.filled is 'Whether its state in tide_stream.s_<stream_id>, and its nodes, are those of the frontier.';
+create index on tide.stream_plan (family);
 
 -- The view tide_stream.w_<stream_id>_<number> says what a change of exactly these sources changes.
 create table tide.stream_statement (
@@ -846,7 +853,8 @@ comment on column tide.stream_immediate.triggers is 'What the triggers and the s
 
 -- What a refresh does and why: see tide.stream_choose. Own: its transaction changed its sources itself.
 create type tide.stream_choice as (
-    action text, strategy text, reason text, number int, deltas text[], source_rows bigint, missing oid[], planned boolean, own boolean
+    action text, strategy text, reason text, number int, deltas text[], source_rows bigint, missing oid[], planned boolean, own boolean,
+    changed oid[]
 );
 
 -- What a refresh did: rows that went and came, net, and how they were written.
@@ -1017,7 +1025,9 @@ select p.kind, 'function', unnest(p.names)
         'stream_rows_waiting', 'stream_run', 'stream_same_text', 'stream_source_reason', 'stream_sources_read', 'stream_state_text', 'stream_to_plan',
         'stream_tree_ids', 'stream_trigger_text', 'stream_triggers', 'stream_unplanned', 'stream_unsound_text', 'stream_view',
         'stream_views', 'stream_waiting', 'stream_waits_for_more', 'stream_wanted', 'stream_wants_rows', 'stream_why_full',
-        'stream_write_text', 'stream_told_make', 'stream_told_text', 'stream_publish', 'stream_publish_chunk']),
+        'stream_write_text', 'stream_told_make', 'stream_told_text', 'stream_publish', 'stream_publish_chunk',
+        'stream_family', 'stream_follow', 'stream_keep_node', 'stream_keep_plan', 'stream_kept', 'stream_node_changed', 'stream_node_follow', 'stream_node_line',
+        'stream_nodes', 'stream_nodes_fill', 'stream_require_sound', 'stream_step', 'stream_table_oids']),
     ('owner', array['stream_delta_text', 'stream_told', 'stream_immediate_reason', 'stream_immediate_check', 'stream_immediate_locks',
         'stream_immediate_text', 'stream_immediate_statement', 'stream_immediate_delta', 'stream_immediate_counts', 'stream_immediate_groups', 'stream_immediate_known', 'stream_immediate_settings',
         'stream_immediate_function', 'stream_immediate_make', 'stream_immediate_lock', 'stream_immediate_whole', 'stream_immediate_failed',

@@ -78,7 +78,7 @@ select tide.stream_keep(d.pipeline, %(plan)s::jsonb)
 
 -- name: stream_keep_change
 -- Keeps how it is refreshed after these sources changed together. No row: fenced.
-select tide.stream_keep_change(d.pipeline, %(sources)s::oid[], %(strategy)s, %(form)s, %(text)s, %(reason)s)
+select tide.stream_keep_change(d.pipeline, %(sources)s::bigint[], %(strategy)s, %(form)s, %(text)s, %(reason)s, %(node)s)
   from tide.drain d
  where d.pipeline = %(pipeline)s and d.epoch = %(epoch)s and d.number = %(number)s
 

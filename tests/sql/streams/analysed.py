@@ -13,14 +13,16 @@ def analyse_and_keep(connection: Connection, name: str) -> str | None:
     line = pipeline(connection, name)
     connection.execute("select tide.stream_prepare(%s, %s)", [line, VERSION])
     try:
-        plan = _plan(connection, line).to_json()
+        plan = plan_of(connection, name).to_json()
     except Unsupported as unsupported:
         plan = {"version": VERSION, "reason": str(unsupported)}
     connection.execute("select tide.stream_keep(%s, %s)", [line, Jsonb(plan)])
     return plan.get("reason")
 
 
-def _plan(connection: Connection, line: str) -> Plan:
+def plan_of(connection: Connection, name: str) -> Plan:
+    line = pipeline(connection, name)
+
     def read(text: str) -> Read:
         try:
             [(found,)] = connection.execute("select tide.stream_read(%s, %s)", [line, text]).fetchall()

@@ -18,7 +18,17 @@ STREAMS = {
     ),
     "first": "select distinct on (region) region, order_id from orders order by region, order_id",
     "names": "select name from customers",
-    "most": "select max(order_id) as most from orders",
+    "sizes": (
+        "select t.orders, count(*) as regions from (select region, count(*) as orders from orders group by region) t"
+        " group by t.orders"
+    ),
+    "busiest": (
+        "select customer_id, count(*) as orders from orders group by customer_id"
+        " order by orders desc, customer_id limit 3"
+    ),
+    "latest": "select order_id, region from orders where order_id >= (select max(order_id) - 50 from orders)",
+    "places": "select region from orders union select name from customers",
+    "most": "select bool_or(order_id > 5) as most from orders",
 }
 
 

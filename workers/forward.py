@@ -66,7 +66,7 @@ def _loop(
     if isinstance(sink, TransactionalSink) and sink.transactional:
         sink.use_transaction(session.connection)
         ordinary = ForwardDrain(publisher, reader, Joined(publisher, reader, session)).run
-        if sink.inbox is not None and config.wire_format == "raw":
+        if sink.inbox is not None and config.wire_format == "raw" and session.start.reads_all:
             mover = Mover(session, sink.inbox, config.pipeline.batch_size)
             return MovingDrain(publisher, mover, ordinary).run
         return ordinary

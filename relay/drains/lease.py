@@ -55,6 +55,17 @@ class DrainStart:
     """Whether dead letters are to be retried, or a range to be replayed."""
 
 
+    @property
+    def passed_over(self) -> list[dict[str, Any]]:
+        """What of `past` counts still: layouts in which something was settled above our offset."""
+        return [layout for layout in self.past if max(layout["offsets"]) > self.offset_id]
+
+    @property
+    def reads_all(self) -> bool:
+        """Whether every message above the offset is ours."""
+        return self.lanes == 1 and not self.passed_over
+
+
 @dataclass(frozen=True, slots=True)
 class DrainResult:
     """What became of a drain."""

@@ -212,14 +212,11 @@ class Backlog(NamedTuple):
 
 
 def _lane(start: DrainStart) -> dict[str, Any]:
-    """Which messages of the group are ours, for the statement that reads a lane; empty if all are.
-
-    What was settled in lanes before counts only while it lies above what is settled in all of them.
-    """
-    past = [layout for layout in start.past if max(layout["offsets"]) > start.offset_id]
-    if start.lanes == 1 and not past:
+    """Which messages of the group are ours, for the statement that reads a lane; empty if all are."""
+    if start.reads_all:
         return {}
-    return {"lane": start.lane, "lanes": start.lanes, "past": json.dumps(past), "max_ids": MOST_IDS}
+    past = json.dumps(start.passed_over)
+    return {"lane": start.lane, "lanes": start.lanes, "past": past, "max_ids": MOST_IDS}
 
 
 def planned_end(start: DrainStart) -> int:

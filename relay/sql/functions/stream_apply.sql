@@ -45,14 +45,14 @@ begin
     return rtrim(pg_get_viewdef(format('tide_stream.%I', name)::regclass), ';');
 end $$;
 
--- The net change of a source since a frontier. Rows are summed if they are the same, not only equal: of 1.5 and 1.50 a query may show
+-- The net change of a source since a frontier, which is $1. Rows are summed if they are the same, not only equal: of 1.5 and 1.50 a query may show
 -- the difference.
-create or replace function tide.stream_net_text(id int, source oid, frontier pg_snapshot, exact jsonb) returns text
+create or replace function tide.stream_net_text(id int, source oid, exact jsonb) returns text
 language sql stable set search_path = pg_catalog, pg_temp as $$
     select format('select %s sum(__w)::bigint as "__w" from tide_stream.b_%s
-                    where __xid >= pg_snapshot_xmin(%L) and not pg_visible_in_snapshot(__xid, %L) %s having sum(__w) <> 0',
+                    where __xid >= pg_snapshot_xmin($1) and not pg_visible_in_snapshot(__xid, $1) %s having sum(__w) <> 0',
                   string_agg(case when c.comparable then format('%I,', c.name) else format('(array_agg(%1$I))[1] as %1$I,', c.name) end, ' ' order by c.place),
-                  source, frontier, frontier,
+                  source,
                   'group by ' || coalesce(nullif(concat_ws(', ',
                       string_agg(format('%I', c.name), ', ' order by c.place) filter (where c.comparable),
                       'record_send(row(' || string_agg(format('%I', c.name), ', ' order by c.place) filter (where not c.plain) || '))'), ''), '()'))

@@ -32,6 +32,9 @@ begin
         execute format('alter view tide_stream.d_%s rename column %I to %I', source, col.name, col.between);
     end loop;
     -- In two steps: names may have been exchanged.
+    delete from tide.stream_text t using tide.stream_source s
+     where s.source = stream_buffer_make.source and t.stream_id = s.stream_id
+       and exists (select from tide.stream_buffer_columns(stream_buffer_make.source) c where c.name <> c.named);
     for col in select c.name, c.named from tide.stream_buffer_columns(source) c where c.name <> c.named loop
         execute format('alter table tide_stream.b_%s rename column %I to %I', source, col.name, col.named);
         execute format('alter view tide_stream.d_%s rename column %I to %I', source, col.name, col.named);
@@ -137,27 +140,21 @@ end', part::oid, known, cardinality(numbers), into_text || format(rows_text, nam
     execute format('revoke all on function %s() from public', function_name);
 end $$;
 
--- What a source changed since a frontier: how many rows, of both signs or not, whether in this transaction too.
+-- What was captured of the sources of a stream table since a frontier: of each that has changed, how many rows, and whether of both
+-- signs. One statement looks at all of them.
 create or replace function tide.stream_waiting(
-    source oid, frontier pg_snapshot, out waiting bigint, out both_signs boolean, out own boolean
+    stream_id int, frontier pg_snapshot, out sources oid[], out waiting bigint[], out both_signs boolean[]
 )
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
-begin
-    execute format(
-        'select count(*), coalesce(bool_or(__w < 0) and bool_or(__w > 0), false), coalesce(bool_or(__xid = pg_current_xact_id_if_assigned()), false)
-           from tide_stream.b_%s where __xid >= pg_snapshot_xmin($1) and not pg_visible_in_snapshot(__xid, $1)', source)
-       into waiting, both_signs, own using frontier;
-end $$;
-
--- Whether a source has captured rows that a frontier does not show.
-create or replace function tide.stream_rows_waiting(source oid, frontier pg_snapshot) returns boolean
-language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare
-    found_one boolean := false;
+    looks text := (select string_agg(format('select %1$s::oid as source, count(*) as waiting, bool_or(__w < 0) and bool_or(__w > 0) as both_signs
+                                               from tide_stream.b_%1$s where __xid >= pg_snapshot_xmin($1) and not pg_visible_in_snapshot(__xid, $1)',
+                                             b.source), ' union all ')
+                     from tide.stream_source s join tide.stream_buffer b using (source) where s.stream_id = stream_waiting.stream_id);
 begin
-    if exists (select from tide.stream_buffer b where b.source = stream_rows_waiting.source) then
-        execute format('select exists (select from tide_stream.b_%s where __xid >= pg_snapshot_xmin($1) and not pg_visible_in_snapshot(__xid, $1))', source)
-           into found_one using frontier;
+    if looks is not null then
+        execute format('select array_agg(l.source order by l.source), array_agg(l.waiting order by l.source), array_agg(l.both_signs order by l.source)
+                          from (%s) l where l.waiting > 0', looks)
+           into sources, waiting, both_signs using frontier;
     end if;
-    return found_one;
 end $$;

@@ -14,9 +14,12 @@ begin
     loop
         execute format('drop view tide_stream.%I', relation.relname);
     end loop;
-    if to_regclass(format('tide_stream.s_%s', id)) is not null then
-        execute format('drop table tide_stream.s_%s', id);
-    end if;
+    -- The state, and that which snapshots keep.
+    for relation in select c.relname from pg_class c
+                     where c.relnamespace = 'tide_stream'::regnamespace and c.relkind = 'r' and c.relname ~ format('^s_%s(_[0-9a-f]{32})?$', id)
+    loop
+        execute format('drop table tide_stream.%I', relation.relname);
+    end loop;
     for relation in select c.oid::regclass as name from pg_index i join pg_class c on c.oid = i.indexrelid join tide.stream line on line.relation = i.indrelid
                      where line.stream_id = id and c.relname ~ format('^tide_stream_%s_', id)
     loop
@@ -25,19 +28,26 @@ begin
     delete from tide.stream_plan p where p.stream_id = id;
 end $$;
 
--- What a plan relies on, beside the text of the query: columns, keys, row security, and the views below it.
+-- What a plan relies on, beside the text of the query: the views below it, columns, keys, row security. The rule of a view has another
+-- xmin when it was replaced.
 create or replace function tide.stream_facts(id int) returns text
-language sql stable set search_path = pg_catalog, pg_temp as $$
-    select md5(concat_ws(';',
-        (select string_agg(t, ';' order by t) from tide.stream_trees(format('tide_stream.q_%s', id)::regclass) t),
-        (select string_agg(format('%s %s', c.oid, c.relrowsecurity), ',' order by c.oid)
+language plpgsql stable set search_path = pg_catalog, pg_temp set plan_cache_mode = force_generic_plan as $$
+begin
+    return md5(concat_ws(';',
+        (with recursive rules as (
+             select r.oid, r.ev_class, r.xmin::text as version from pg_rewrite r where r.ev_class = to_regclass('tide_stream.q_' || id)
+              union
+             select r.oid, r.ev_class, r.xmin::text
+               from rules o join pg_depend d on d.classid = 'pg_rewrite'::regclass and d.objid = o.oid and d.refclassid = 'pg_class'::regclass
+               join pg_class c on c.oid = d.refobjid and c.relkind = 'v' join pg_rewrite r on r.ev_class = c.oid)
+         select string_agg(concat_ws(' ', r.oid, r.ev_class, r.version), ',' order by r.oid) from rules r),
+        (select string_agg(concat_ws(' ', c.oid, c.relrowsecurity), ',' order by c.oid)
            from tide.stream_source s join pg_class c on c.oid = s.source where s.stream_id = id),
-        (select string_agg(format('%s %s %s %s %s %s', a.attrelid, a.attnum, a.atttypid, a.atttypmod, a.attcollation, a.attnotnull), ','
-                           order by a.attrelid, a.attnum)
+        (select string_agg(concat_ws(' ', a.attrelid, a.attnum, a.atttypid, a.atttypmod, a.attcollation, a.attnotnull), ',' order by a.attrelid, a.attnum)
            from tide.stream_source s join pg_attribute a on a.attrelid = s.source and a.attnum = any (s.columns) where s.stream_id = id),
-        (select string_agg(format('%s %s %s %s', i.indexrelid, i.indkey, i.indisvalid, i.indpred is null and i.indexprs is null), ',' order by i.indexrelid)
-           from tide.stream_source s join pg_index i on i.indrelid = s.source and i.indisunique where s.stream_id = id)))
-$$;
+        (select string_agg(concat_ws(' ', i.indexrelid, i.indkey, i.indisvalid, i.indpred is null and i.indexprs is null), ',' order by i.indexrelid)
+           from tide.stream_source s join pg_index i on i.indrelid = s.source and i.indisunique where s.stream_id = id)));
+end $$;
 
 -- Why an incremental refresh is never made of a stream table as it is; null if there may be one.
 create or replace function tide.stream_why_full(line tide.stream) returns text
@@ -83,11 +93,11 @@ declare
     col     text;
 begin
     perform tide.stream_forget_plan(line.stream_id);
-    insert into tide.stream_plan (stream_id, version, facts, reason, kind, key, groups, fields, exact, filled)
+    insert into tide.stream_plan (stream_id, version, facts, reason, kind, key, groups, fields, exact, joins, filled)
     values (line.stream_id, (plan ->> 'version')::int, coalesce(plan ->> 'facts', tide.stream_facts(line.stream_id)), plan ->> 'reason',
             case when plan ->> 'reason' is null then plan ->> 'kind' end,
             case when jsonb_typeof(plan -> 'key') = 'array' then array(select jsonb_array_elements_text(plan -> 'key')) end,
-            (plan ->> 'groups')::int, plan -> 'fields', coalesce(plan -> 'exact', '{}'), plan ->> 'kind' is distinct from 'state');
+            (plan ->> 'groups')::int, plan -> 'fields', coalesce(plan -> 'exact', '{}'), tide.stream_join_columns(plan -> 'joins'), plan ->> 'kind' is distinct from 'state');
     if plan ->> 'reason' is not null then
         return;
     end if;
@@ -106,6 +116,15 @@ begin
     perform tide.stream_keep_indexes(line, plan -> 'indexes');
 end $$;
 comment on function tide.stream_keep is 'Keeps how a stream table is refreshed incrementally, if it does nothing that its query does not.';
+
+-- Columns by their numbers, which stay when they are renamed.
+create or replace function tide.stream_join_columns(joins jsonb) returns jsonb
+language sql stable set search_path = pg_catalog, pg_temp
+begin atomic
+    select coalesce(jsonb_object_agg(j.key, (select coalesce(jsonb_agg(a.attnum order by a.attnum), '[]') from pg_attribute a
+                                              where a.attrelid = j.key::oid and a.attnum > 0 and j.value ? a.attname::text)), '{}')
+      from jsonb_each(joins) j;
+end;
 
 -- Views are read with the rights of their owners, statements with those of ours.
 create or replace function tide.stream_require_select(source oid) returns void

@@ -11,13 +11,6 @@ language sql stable security definer set search_path = pg_catalog, pg_temp as $$
 $$;
 comment on function tide.pgt_status is 'The stream tables, with the columns that users of pg_trickle know first. Staleness is 0 where one equals its query.';
 
--- The ids of all, or of the one of that name.
-create or replace function tide.streams_named(name text) returns int[]
-language sql stable set search_path = pg_catalog, pg_temp
-begin atomic
-    select case when name is null then array(select s.stream_id from tide.stream s) else array[(tide.find_stream(name)).stream_id] end;
-end;
-
 create or replace function tide.refresh_history(name text, max_rows int default 20) returns table (
     refresh_id bigint, start_time timestamptz, end_time timestamptz, action text, status text, strategy text, reason text,
     source_rows bigint, rows_inserted bigint, rows_updated bigint, rows_deleted bigint, duration_ms float8, error_message text

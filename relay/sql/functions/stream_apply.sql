@@ -46,13 +46,17 @@ begin
 end $$;
 
 -- The net change of a source since a frontier, which is $1. Rows are summed if they are the same, not only equal: of 1.5 and 1.50 a query may show
--- the difference.
-create or replace function tide.stream_net_text(id int, source oid, exact jsonb) returns text
+-- the difference. Arrays: whether some are in arrays.
+create or replace function tide.stream_net_text(id int, source oid, exact jsonb, arrays boolean) returns text
 language sql stable set search_path = pg_catalog, pg_temp as $$
-    select format('select %s sum(__w)::bigint as "__w" from tide_stream.b_%s
-                    where __xid >= pg_snapshot_xmin($1) and not pg_visible_in_snapshot(__xid, $1) %s having sum(__w) <> 0',
+    select format('select %s sum(__w)::bigint as "__w" from %s %s having sum(__w) <> 0',
                   string_agg(case when c.comparable then format('%I,', c.name) else format('(array_agg(%1$I))[1] as %1$I,', c.name) end, ' ' order by c.place),
-                  source,
+                  case when arrays then format('(select __w%2$s from tide_stream.b_%1$s where __xid >= pg_snapshot_xmin($1) and not pg_visible_in_snapshot(__xid, $1)
+                                                 union all
+                                                 select m.__w%3$s from tide_stream.m_%1$s m cross join lateral unnest(m.__rows) r
+                                                  where m.__xid >= pg_snapshot_xmin($1) and not pg_visible_in_snapshot(m.__xid, $1)) w',
+                                               source, string_agg(format(', %I', c.name), '' order by c.place), string_agg(format(', r.%I', c.name), '' order by c.place))
+                       else format('tide_stream.b_%s where __xid >= pg_snapshot_xmin($1) and not pg_visible_in_snapshot(__xid, $1)', source) end,
                   'group by ' || coalesce(nullif(concat_ws(', ',
                       string_agg(format('%I', c.name), ', ' order by c.place) filter (where c.comparable),
                       'record_send(row(' || string_agg(format('%I', c.name), ', ' order by c.place) filter (where not c.plain) || '))'), ''), '()'))

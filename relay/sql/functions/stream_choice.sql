@@ -10,7 +10,7 @@ declare
 begin
     choice.own := own;
     choice.capture := tide.stream_sources_now(line.stream_id);
-    select w.sources, w.waiting, w.both_signs into choice.sources, choice.waiting, choice.both_signs
+    select w.sources, w.waiting, w.both_signs, w.arrays into choice.sources, choice.waiting, choice.both_signs, choice.arrays
       from tide.stream_waiting(line.stream_id, state.frontier) w;
     why := tide.stream_why(line, state, choice.capture, noted or choice.sources is not null);
     if why is null then
@@ -40,7 +40,8 @@ begin
     for source in select b.source from tide.stream_source s join tide.stream_buffer b using (source)
                    where s.stream_id = id and pg_current_xact_id_if_assigned() is not null
     loop
-        execute format('select exists (select from tide_stream.b_%s where __xid = pg_current_xact_id_if_assigned())', source) into own;
+        execute format('select exists (select from tide_stream.b_%1$s where __xid = pg_current_xact_id_if_assigned())
+                               or exists (select from tide_stream.m_%1$s where __xid = pg_current_xact_id_if_assigned())', source) into own;
         exit when own;
     end loop;
     return own;
@@ -66,7 +67,7 @@ begin
     end if;
     for place in 1 .. coalesce(cardinality(choice.sources), 0) loop
         source := choice.sources[place];
-        net := tide.stream_part(line, plan, choice, 'd_' || source);
+        net := tide.stream_part(line, plan, choice, case when choice.arrays[place] then 'm_' else 'd_' end || source);
         net_rows := choice.waiting[place];
         if choice.large then
             execute format('create temporary table tide_delta_%s on commit drop as %s', source, replace(net, '$1', quote_literal(state.frontier)));

@@ -60,7 +60,9 @@ declare
     buffered bigint := 0;
 begin
     if exists (select from tide.stream_buffer b where b.source = stream_pending.source) then
-        execute format('select count(*) from tide_stream.b_%s where __xid >= pg_snapshot_xmin($1) and not pg_visible_in_snapshot(__xid, $1)', source)
+        execute format('select (select count(*) from tide_stream.b_%1$s where __xid >= pg_snapshot_xmin($1) and not pg_visible_in_snapshot(__xid, $1))
+                               + (select coalesce(sum(__n), 0) from tide_stream.m_%1$s where __xid >= pg_snapshot_xmin($1) and not pg_visible_in_snapshot(__xid, $1))',
+                       source)
            into buffered using frontier;
     end if;
     return pending + buffered;
@@ -73,7 +75,8 @@ create or replace function tide.change_buffer_sizes() returns table (
 language sql stable security definer set search_path = pg_catalog, pg_temp as $$
     select line.name, s.source::regclass::text, s.source::bigint, 'trigger',
            case when f.frontier is not null then tide.stream_pending(s.source, f.frontier) end,
-           pg_total_relation_size(coalesce(to_regclass(format('tide_stream.b_%s', s.source)), 'tide.stream_change'::regclass))
+           coalesce(pg_total_relation_size(to_regclass(format('tide_stream.b_%s', s.source)))
+                    + pg_total_relation_size(to_regclass(format('tide_stream.m_%s', s.source))), pg_total_relation_size('tide.stream_change'))
       from tide.stream line join tide.stream_source s using (stream_id) join tide.stream_state f using (stream_id)
      order by 1, 2
 $$;

@@ -33,7 +33,8 @@ begin
     for source in select distinct b.source from tide.stream_source s join tide.stream_buffer b using (source) where s.stream_id = any (stream_ids) loop
         execute format('select array_agg(f.stream_id) from tide.stream_source s join tide.stream_state f using (stream_id)
                          where s.source = %1$s and s.stream_id = any ($1) and s.stream_id <> all ($2)
-                           and exists (select from tide_stream.b_%1$s where __xid >= pg_snapshot_xmin(f.frontier) and not pg_visible_in_snapshot(__xid, f.frontier))',
+                           and (exists (select from tide_stream.b_%1$s where __xid >= pg_snapshot_xmin(f.frontier) and not pg_visible_in_snapshot(__xid, f.frontier))
+                                or exists (select from tide_stream.m_%1$s where __xid >= pg_snapshot_xmin(f.frontier) and not pg_visible_in_snapshot(__xid, f.frontier)))',
                        source)
            into found_more using stream_ids, changed;
         changed := changed || found_more;
@@ -88,13 +89,13 @@ end $$;
 -- Before a refresh, in a transaction of its own: makes the capture of its sources what is needed, if no one is in the way. Whether the
 -- query has to be analysed first, by this version. What it found in order is noted: nothing more is looked at until that differs.
 create or replace function tide.stream_prepare(pipeline text, version int) returns boolean
-language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '100ms' as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp set plan_cache_mode = force_generic_plan set lock_timeout = '100ms' as $$
 declare
     line      tide.stream;
     unplanned boolean;
 begin
     select * into line from tide.stream s where s.pipeline = stream_prepare.pipeline;
-    if exists (select from tide.stream_state s where s.stream_id = line.stream_id and s.prepared = tide.stream_basis(line.stream_id, version)) then
+    if tide.stream_basis(line.stream_id, version) = (select s.prepared from tide.stream_state s where s.stream_id = line.stream_id) then
         return false;
     end if;
     perform tide.stream_sources_read(line.stream_id);
@@ -133,11 +134,11 @@ begin atomic
 end;
 
 -- One refresh, in the transaction of the caller, which must be REPEATABLE READ: each statement has to see the same. Missing: the
--- sources that changed together, if no statement is kept for them.
+-- sources that changed together, if no statement is kept for them. What it asks is by ids: a session plans that once, not five times.
 create or replace function tide.stream_refresh(
     pipeline text, out action text, out rows_inserted bigint, out rows_updated bigint, out rows_deleted bigint, out missing oid[]
 )
-language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp set plan_cache_mode = force_generic_plan as $$
 declare
     line      tide.stream;
     state     tide.stream_state;
@@ -181,9 +182,7 @@ begin
     if choice.large then
         perform tide.stream_deltas_drop(line.stream_id);
     end if;
-    if choice.action <> 'NO_DATA' then
-        perform tide.stream_check_files(line.stream_id);
-    end if;
+    perform tide.stream_check_files(line.stream_id);
     action := choice.action;
     rows_inserted := done.inserted;
     rows_updated := done.updated;
@@ -197,14 +196,19 @@ end $$;
 
 -- The catalog is read as of our snapshot, by which changes are seen too: what was changed there since is seen by the next refresh. But
 -- PostgreSQL opens tables as they are now, and one that was truncated, or written as a whole by ALTER TABLE, after our snapshot had no
--- rows for us. Raises 40001 then. What we have read is locked by now, so that it stays.
+-- rows for us: a source, or a buffer, to which a column of a domain was added. Raises 40001 then. What we have read is locked by now,
+-- so that it stays.
 create or replace function tide.stream_check_files(stream_id int) returns void
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare
     changed regclass := (select c.oid
-                           from tide.stream_source s cross join lateral tide.stream_captured(s.source) t (part) join pg_class c on c.oid = t.part
-                          where s.stream_id = stream_check_files.stream_id and c.relkind = 'r' and pg_relation_filenode(c.oid) is distinct from c.relfilenode
-                          limit 1);
+                           from (select t.part::oid as read
+                                   from tide.stream_source s cross join lateral tide.stream_captured(s.source) t (part) where s.stream_id = stream_check_files.stream_id
+                                  union all
+                                 select to_regclass('tide_stream.' || b.kind || s.source)
+                                   from tide.stream_source s cross join unnest(array['b_', 'm_']) b (kind) where s.stream_id = stream_check_files.stream_id) r
+                           join pg_class c on c.oid = r.read
+                          where c.relkind = 'r' and pg_relation_filenode(c.oid) is distinct from c.relfilenode limit 1);
 begin
     if changed is not null then
         raise exception 'table % was written as a whole while a stream table that reads it was refreshed', changed using

@@ -10,6 +10,7 @@ declare
     done tide.stream_done;
 begin
     perform set_config('tide.refreshing', line.relation::oid::text, true);
+    perform set_config('plan_cache_mode', 'auto', true);
     perform set_config(s.key, s.value, true) from jsonb_each_text(line.settings - 'search_path') s;
     perform set_config('search_path', 'pg_catalog, tide_stream, pg_temp', true);
     open run for execute statement using frontier;
@@ -85,7 +86,8 @@ begin
         tide.stream_unsound_text(line.stream_id, plan.groups));
 end $$;
 
--- A part of the statement of an incremental refresh: d_<source>, a net change, or w_<number>, what follows them. Making it takes longer
+-- A part of the statement of an incremental refresh: d_<source>, a net change (m_<source>: also of what is in arrays), or
+-- w_<number>, what follows them. Making it takes longer
 -- than running it, so it is kept; and made again where anything that it names is called otherwise: columns, of which the capture
 -- tells, the table, and what the views name, which PostgreSQL follows.
 create or replace function tide.stream_part(line tide.stream, plan tide.stream_plan, choice tide.stream_choice, name text) returns text
@@ -98,7 +100,7 @@ declare
                        where t.stream_id = line.stream_id and t.name = stream_part.name and t.rests_on = basis);
 begin
     if made is null then
-        made := case when kept is null then tide.stream_net_text(line.stream_id, substr(name, 3)::oid, plan.exact)
+        made := case when kept is null then tide.stream_net_text(line.stream_id, substr(name, 3)::oid, plan.exact, starts_with(name, 'm_'))
                      else tide.stream_change_text(line, plan, kept) end;
         insert into tide.stream_text as t (stream_id, name, rests_on, text) values (line.stream_id, stream_part.name, basis, made)
             on conflict on constraint stream_text_pkey do update set rests_on = excluded.rests_on, text = excluded.text;

@@ -779,7 +779,7 @@ create table tide.stream_source (
 comment on column tide.stream_source.columns is 'Numbers of the columns that it reads, and of the key.';
 create index on tide.stream_source (source);
 
--- Sources whose rows are captured, in tide_stream.b_<source>: after __xid and __w, its columns are these of the source.
+-- Sources whose rows are captured, in tide_stream.b_<source>: after __xid and __w, its columns are these of the source. See stream_buffers.sql.
 create table tide.stream_buffer (
     source  oid primary key,
     columns smallint[] not null
@@ -833,10 +833,10 @@ create table tide.stream_text (
 comment on column tide.stream_text.rests_on is 'What the sources, the table and its outbox were like: the text is made again when that differs.';
 
 -- What a refresh does and why: see tide.stream_choose. Capture: see tide.stream_captures. Sources: those with captured rows that it has
--- not seen; waiting, both_signs: how many, and whether of both signs. Own: its transaction changed its sources itself.
+-- not seen; waiting, both_signs, arrays: how many, whether of both signs, and whether in arrays too. Own: its transaction changed its sources itself.
 create type tide.stream_choice as (
     action text, strategy text, reason text, number int, frontier pg_snapshot, capture text, sources oid[], waiting bigint[], both_signs boolean[],
-    large boolean, deltas text[], source_rows bigint, missing oid[], planned boolean, own boolean
+    arrays boolean[], large boolean, deltas text[], source_rows bigint, missing oid[], planned boolean, own boolean
 );
 
 -- What a refresh did: rows that went and came, net, and how they were written.

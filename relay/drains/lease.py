@@ -54,7 +54,6 @@ class DrainStart:
     redeliver: bool = False
     """Whether dead letters are to be retried, or a range to be replayed."""
 
-
     @property
     def passed_over(self) -> list[dict[str, Any]]:
         """What of `past` counts still: layouts in which something was settled above our offset."""

@@ -144,7 +144,7 @@ class Change:
 
     Of form `rows`, `text` selects the output columns in their order, and `"__w"`: changes by sign, not summed. Of form
     `state` it selects `k0.., n, c0, s0, ..`: changes of the state, by group. A group may occur once only.
-    `text` is None for the strategy `full`, and then `reason` says why.
+    `text` is None for the strategy `full`. `reason` says why it is none of `linear`.
     """
 
     strategy: Strategy
@@ -167,7 +167,8 @@ class Plan:
 
     `key` names output columns by which rows are unique; None: rows may repeat, and are counted as a whole.
     `exact` names, by source, columns whose equal values may differ in form, such as 1.5 and 1.50, where the query
-    shows the difference: net deltas are summed by their text too. `indexes` are lists of columns of the stream table.
+    shows the difference: net deltas are summed by their text too. `indexes` are lists of columns of the stream table,
+    `joins` are the columns, by source, that are compared with columns of other tables: each should have an index.
     `whole` is the state as computed from the sources, `out` the output rows over `tide_stream.s_<id>`; with groups,
     only those with `n > 0` exist.
 
@@ -189,6 +190,7 @@ class Plan:
     _change: Callable[[frozenset[int]], Change] = field(repr=False, compare=False)
     nodes: tuple["Node", ...] = ()
     query: str | None = None
+    joins: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def tables(self) -> frozenset[int]:
@@ -252,6 +254,7 @@ class Plan:
             "whole": self.whole,
             "exact": {str(oid): list(columns) for oid, columns in self.exact.items()},
             "indexes": [list(columns) for columns in self.indexes],
+            "joins": {str(oid): list(columns) for oid, columns in self.joins.items()},
             "changes": [
                 {
                     "sources": sorted(some),

@@ -1,6 +1,7 @@
 """The plan of one query, as it stands."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from itertools import combinations
 
@@ -52,9 +53,12 @@ def plan_of(query: exp.Query, described: Described, sources: dict[str, Source], 
         for part in parts:
             if not is_plain(part.shape.select, part.shape):
                 raise Unsupported("UNION ALL joins queries that group, or choose rows")
-        plan = _plan("rows", described, exact, _remembered(lambda changed: _union_change(parts, changed), "rows"))
-        return _some(plan)
-    return _single(parts[0], described, exact, read)
+        plan = _some(
+            _plan("rows", described, exact, _remembered(lambda changed: _union_change(parts, changed), "rows"))
+        )
+    else:
+        plan = _single(parts[0], described, exact, read)
+    return replace(plan, joins=_joins(shapes))
 
 
 def _single(part: Select, described: Described, exact: dict[int, set[str]], read: Probe) -> Plan:
@@ -133,13 +137,14 @@ def _remembered(find: Find, form: Kind) -> Find:
 def _union_change(parts: list[Select], changed: Changed) -> Change:
     """Of UNION ALL, the changes of all arms."""
     rows: list[exp.Query] = []
-    strategies: list[Strategy] = []
+    strategies: dict[Strategy, str | None] = {}
     for part in parts:
         if part.changed(changed):
             signed = part.signed(part.shape.select, changed)
-            strategies.append(signed.strategy)
+            strategies[signed.strategy] = None if signed.strategy == "linear" else part.why_not_linear(changed)
             rows += [_by_itself(signed)] if signed.values else signed.rows
-    return text_of(Signed(min(strategies, key=WORTH.__getitem__), rows))
+    least = min(strategies, key=WORTH.__getitem__)
+    return replace(text_of(Signed(least, rows)), reason=strategies[least])
 
 
 def _by_itself(signed: Signed) -> exp.Select:
@@ -173,6 +178,16 @@ def _cast_outputs(selects: list[exp.Select], described: Described, read: Probe) 
             for value, is_now, each in zip(select.expressions, found, described.columns, strict=True)
         ]
         select.set("expressions", values)
+
+
+def _joins(shapes: list[Shape]) -> dict[int, tuple[str, ...]]:
+    """By source, the columns that are compared with columns of tables: by an index on them, rows are found."""
+    found: dict[int, set[str]] = {}
+    for shape in shapes:
+        for each in shape.equalities:
+            for alias, name in (each.one, each.other):
+                found.setdefault(shape.instances[alias].source.oid, set()).add(name)
+    return {oid: tuple(sorted(names)) for oid, names in sorted(found.items()) if oid > 0}  # not of nodes
 
 
 def _exact(shapes: list[Shape]) -> dict[int, set[str]]:

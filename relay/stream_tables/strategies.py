@@ -1,6 +1,6 @@
 """For one SELECT and a set of changed tables: how what differs is found. The first that is proven is taken."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from sqlglot import exp
@@ -161,6 +161,15 @@ class Select:
         names = [column(each.name, "t") for each in self._described.columns]
         return weighted(exp.Select(expressions=names).from_(table), number(-1))
 
+    def why_not_linear(self, sources: Changed) -> str:
+        """Why the rows of these sources are not simply followed, to a person."""
+        hidden = dict.fromkeys(each.source.name for each in self.changed(sources) if not each.top)
+        if hidden and not self._unsteady:
+            return f"{', '.join(hidden)} is read in a subquery or an outer join"
+        if not self.is_linear(sources):
+            return self.why_not(sources)
+        return "rows of the result are made of many rows of its sources"
+
     def why_not(self, sources: Changed) -> str:
         """Why a set of changed sources has no strategy, to a person."""
         instances = self.changed(sources)
@@ -192,7 +201,7 @@ def rows_change(select: Select, sources: Changed) -> Change:
         change = text_of(select.signed(select.shape.select, sources))
     if change is None:
         raise Unsupported(select.why_not(sources))
-    return change
+    return replace(change, reason=select.why_not_linear(sources))
 
 
 def state_change(select: Select, state: State, sources: Changed) -> Change:
@@ -200,7 +209,8 @@ def state_change(select: Select, state: State, sources: Changed) -> Change:
     signed = select.signed(state.rows(), sources)
     query = state.change(union_all(signed.rows))
     query.set("with_", signed.values)
-    return Change(signed.strategy, "state", write(query))
+    reason = None if signed.strategy == "linear" else select.why_not_linear(sources)
+    return Change(signed.strategy, "state", write(query), reason)
 
 
 def _has_group(values: list[exp.Expr]) -> exp.In:

@@ -54,7 +54,7 @@ language sql stable
 begin atomic select * from tide.recommend_refresh_mode(st_name); end;
 
 create or replace function pgtrickle.explain_refresh_mode(name text) returns table (
-    configured_mode text, effective_mode text, downgrade_reason text, strategies jsonb
+    configured_mode text, effective_mode text, downgrade_reason text, strategies jsonb, changes jsonb
 )
 language sql stable
 begin atomic select * from tide.explain_refresh_mode(name); end;

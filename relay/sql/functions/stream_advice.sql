@@ -61,6 +61,20 @@ language sql immutable set search_path = pg_catalog, pg_temp as $$
            end
 $$;
 
+-- Columns by which the query of a stream table joins its sources, without an index that begins with one: whatever changed, all of that
+-- table is read. Those of small tables are, by any plan. The primary key of a partitioned table is an index of each part.
+create or replace function tide.stream_unindexed(stream_id int) returns text[]
+language sql stable set search_path = pg_catalog, pg_temp as $$
+    select array(
+        select format('%s (%I)', s.source::regclass, a.attname)
+          from tide.stream_plan p join tide.stream_source s using (stream_id)
+         cross join lateral jsonb_array_elements_text(p.joins -> s.source::text) j (number)
+          join pg_attribute a on a.attrelid = s.source and a.attnum = j.number::smallint and not a.attisdropped
+         where p.stream_id = stream_unindexed.stream_id and tide.stream_rows_of(s.source) >= 1000
+           and not exists (select from pg_index i where i.indrelid = s.source and i.indisvalid and i.indpred is null and i.indkey[0] = a.attnum)
+         order by s.source, a.attnum)
+$$;
+
 create or replace function tide.recommend_refresh_mode(name text default null) returns table (
     pgt_schema text, pgt_name text, current_mode text, effective_mode text, recommended_mode text, confidence text, reason text, signals jsonb
 )
@@ -69,20 +83,22 @@ language sql stable security definer set search_path = pg_catalog, pg_temp as $$
            case when v.mode is null or s.refresh_mode = 'IMMEDIATE' or v.mode = case s.refresh_mode when 'AUTO' then s.effective_mode else s.refresh_mode end then 'KEEP' else v.mode end,
            case when line.always_reason is not null or least(m.diff_count, m.full_count) >= 20 then 'high'
                 when least(m.diff_count, m.full_count) >= 5 then 'medium' else 'low' end,
-           v.why,
+           v.why || coalesce('; no index begins with ' || nullif(array_to_string(u.columns, ', '), ''), ''),
            jsonb_build_object('diff_count', m.diff_count, 'full_count', m.full_count, 'diff_ms', m.diff_ms, 'full_ms', m.full_ms,
-                              'change_ratio', m.change_ratio, 'source_rows', m.source_rows, 'target_rows', nullif(c.reltuples, -1))
+                              'change_ratio', m.change_ratio, 'source_rows', m.source_rows, 'target_rows', nullif(c.reltuples, -1),
+                              'missing_indexes', to_jsonb(u.columns))
       from tide.stream_measured(tide.streams_named(recommend_refresh_mode.name)) m join tide.stream line using (stream_id)
       join tide.stream_tables() s using (stream_id)
       join pg_class c on c.oid = line.relation join pg_namespace n on n.oid = c.relnamespace
      cross join lateral tide.stream_verdict(line.always_reason, m.diff_count, m.full_count, m.diff_ms, m.full_ms, m.change_ratio) v
+     cross join lateral tide.stream_unindexed(line.stream_id) u (columns)
      order by 1, 2
 $$;
 comment on function tide.recommend_refresh_mode is
-    'Whether another refresh mode would be cheaper (DIFFERENTIAL, FULL, KEEP), how sure that is, why, and what it was judged by.';
+    'Whether another refresh mode would be cheaper (DIFFERENTIAL, FULL, KEEP), how sure that is, why, and what it was judged by. Names indexes that joins lack.';
 
 create or replace function tide.explain_refresh_mode(name text) returns table (
-    configured_mode text, effective_mode text, downgrade_reason text, strategies jsonb
+    configured_mode text, effective_mode text, downgrade_reason text, strategies jsonb, changes jsonb
 )
 language sql stable security definer set search_path = pg_catalog, pg_temp as $$
     with mine as materialized (
@@ -95,9 +111,13 @@ language sql stable security definer set search_path = pg_catalog, pg_temp as $$
                 then coalesce(s.why_full, line.always_reason, (select h.reason from mine h where h.action = 'FULL' order by h.refresh_id desc limit 1),
                               'it has not been computed yet') end,
            coalesce((select jsonb_object_agg(u.strategy, u.refreshes)
-                       from (select coalesce(h.strategy, lower(h.action)) as strategy, count(*) as refreshes from mine h group by 1) u), '{}')
+                       from (select coalesce(h.strategy, lower(h.action)) as strategy, count(*) as refreshes from mine h group by 1) u), '{}'),
+           coalesce((select jsonb_agg(jsonb_build_object('sources', o.names, 'strategy', w.strategy, 'reason', w.reason) order by cardinality(w.sources), o.names)
+                       from tide.stream_statement w
+                      cross join lateral (select array_agg(u::regclass::text order by u::regclass::text) as names from unnest(w.sources) u) o
+                      where w.stream_id = line.stream_id), '[]')
       from tide.stream line join tide.stream_tables() s using (stream_id)
      where line.stream_id = (tide.find_stream(explain_refresh_mode.name)).stream_id
 $$;
 comment on function tide.explain_refresh_mode is
-    'The mode that was asked for, the one in use, why it is no better one, and how often each strategy was used.';
+    'The mode that was asked for, the one in use, why it is no better one, how often each strategy was used, and by which one each set of sources is followed.';

@@ -67,11 +67,18 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
               left join pg_collation l on l.oid = b.collation_id) c
 $$;
 
--- The net change of a source since a frontier.
-create or replace function tide.stream_net_text(id int, source oid, frontier pg_snapshot, exact jsonb) returns text
+-- The net change of a source since a frontier, which is $1. Arrays: whether some are in arrays.
+create or replace function tide.stream_net_text(id int, source oid, exact jsonb, arrays boolean) returns text
 language sql stable set search_path = pg_catalog, pg_temp as $$
-    select tide.stream_delta_text(id, source, exact, format(
-        'tide_stream.b_%s where __xid >= pg_snapshot_xmin(%L) and not pg_visible_in_snapshot(__xid, %L)', source, frontier, frontier))
+    select tide.stream_delta_text(id, source, exact, case when arrays then
+               format('(select __w%2$s from tide_stream.b_%1$s where __xid >= pg_snapshot_xmin($1) and not pg_visible_in_snapshot(__xid, $1)
+                         union all
+                        select m.__w%3$s from tide_stream.m_%1$s m cross join lateral unnest(m.__rows) r
+                         where m.__xid >= pg_snapshot_xmin($1) and not pg_visible_in_snapshot(m.__xid, $1)) w',
+                      source, string_agg(format(', %I', c.name), '' order by c.place), string_agg(format(', r.%I', c.name), '' order by c.place))
+               else format('tide_stream.b_%s where __xid >= pg_snapshot_xmin($1) and not pg_visible_in_snapshot(__xid, $1)', source) end)
+      from tide.stream_buffer_columns(source) c join tide.stream_source s on s.stream_id = id and s.source = stream_net_text.source
+     where c.number = any (s.columns)
 $$;
 
 -- What the state was and becomes: both_ has a row for each group. Whole: as computed from the sources; else the kept statement says what changes.

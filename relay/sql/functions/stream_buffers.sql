@@ -1,6 +1,9 @@
 -- Buffers: tide_stream.b_<source> holds the rows that were added to a source (__w 1) or removed from it (__w -1), with the transaction
 -- that did it. An update is both. Sums of weights are the same whatever came first: so there is no order and no key.
 --
+-- What a statement did to many rows is in tide_stream.m_<source> instead, in arrays of t_<source>: one row and one entry of an index for
+-- 200. Most of what capture costs a writer is the entry of the index for each row, more than the row.
+--
 -- tide_stream.d_<source> stands for its net change in the statements that are kept; a refresh puts the true one in its place.
 
 -- The columns of a buffer, and those of its source as they are now. Same: what the source holds can be stored.
@@ -30,17 +33,28 @@ begin
     for col in select c.name, c.named, format('was_%s', c.place) as between from tide.stream_buffer_columns(source) c where c.name <> c.named loop
         execute format('alter table tide_stream.b_%s rename column %I to %I', source, col.name, col.between);
         execute format('alter view tide_stream.d_%s rename column %I to %I', source, col.name, col.between);
+        execute format('alter type tide_stream.t_%s rename attribute %I to %I', source, col.name, col.between);
     end loop;
     -- In two steps: names may have been exchanged.
+    delete from tide.stream_text t using tide.stream_source s
+     where s.source = stream_buffer_make.source and t.stream_id = s.stream_id
+       and exists (select from tide.stream_buffer_columns(stream_buffer_make.source) c where c.name <> c.named);
     for col in select c.name, c.named from tide.stream_buffer_columns(source) c where c.name <> c.named loop
         execute format('alter table tide_stream.b_%s rename column %I to %I', source, col.name, col.named);
         execute format('alter view tide_stream.d_%s rename column %I to %I', source, col.name, col.named);
+        execute format('alter type tide_stream.t_%s rename attribute %I to %I', source, col.name, col.named);
     end loop;
     select b.columns into have from tide.stream_buffer b where b.source = stream_buffer_make.source;
     if have is null then
         execute format('create table tide_stream.b_%s (__xid xid8 not null, __w smallint not null) with (autovacuum_vacuum_scale_factor = 0,
                         autovacuum_vacuum_threshold = 10000, autovacuum_vacuum_cost_delay = 0)', source);
         execute format('create index on tide_stream.b_%s (__xid)', source);
+        execute format('create type tide_stream.t_%s as ()', source);
+        execute format('create table tide_stream.m_%1$s (__xid xid8 not null, __w smallint not null, __n int not null, __rows tide_stream.t_%1$s[] not null)
+                        with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0)', source);
+        -- Not compressed: they are read and removed soon.
+        execute format('alter table tide_stream.m_%s alter __rows set storage external', source);
+        execute format('create index on tide_stream.m_%s (__xid)', source);
         insert into tide.stream_buffer (source, columns) values (stream_buffer_make.source, '{}');
     end if;
     for col in select a.attnum, a.attname, format_type(a.atttypid, a.atttypmod) as type, l.collation_name
@@ -50,11 +64,14 @@ begin
                 where a.attrelid = source and a.attnum = any (wanted) and a.attnum <> all (coalesce(have, '{}')) order by a.attnum
     loop
         execute format('alter table tide_stream.b_%s add column %I %s %s', source, col.attname, col.type, col.collation_name);
+        execute format('alter type tide_stream.t_%s add attribute %I %s %s', source, col.attname, col.type, col.collation_name);
         update tide.stream_buffer b set columns = b.columns || col.attnum where b.source = stream_buffer_make.source;
     end loop;
     -- A view takes more columns at its end alone.
-    execute format('create or replace view tide_stream.d_%1$s as select __w::bigint as "__w"%2$s from tide_stream.b_%1$s', source,
-                   (select string_agg(format(', %I', c.name), '' order by c.place) from tide.stream_buffer_columns(source) c));
+    execute format('create or replace view tide_stream.d_%1$s as select b.__w::bigint as "__w"%2$s from tide_stream.b_%1$s b
+                    union all select m.__w::bigint%3$s from tide_stream.m_%1$s m cross join lateral unnest(m.__rows) r', source,
+                   (select string_agg(format(', b.%I', c.name), '' order by c.place) from tide.stream_buffer_columns(source) c),
+                   (select string_agg(format(', r.%I', c.name), '' order by c.place) from tide.stream_buffer_columns(source) c));
 end $$;
 
 -- Ends the capture of rows. What was derived from them has to be derived again.
@@ -70,7 +87,8 @@ begin
        from tide.stream_source s join tide.stream_plan p using (stream_id)
       where s.source = stream_buffer_drop.source and p.kind is not null;
     execute format('drop view tide_stream.d_%s', source);
-    execute format('drop table tide_stream.b_%s', source);
+    execute format('drop table tide_stream.m_%1$s, tide_stream.b_%1$s', source);
+    execute format('drop type tide_stream.t_%s', source);
     delete from tide.stream_buffer b where b.source = stream_buffer_drop.source;
     for used in select t.tgname, t.tgrelid::regclass as part from pg_trigger t join pg_proc p on p.oid = t.tgfoid
                  where p.pronamespace = 'tide_stream'::regnamespace and p.proname ~ format('^c_%s_', source)
@@ -95,6 +113,10 @@ end;
 
 -- The function that stores what a kind of statement did to a table. Its text names columns: so it looks whether they are still
 -- called so, and a renamed column fails no writer. The next refresh makes it again.
+--
+-- The first 20 rows are stored one by one, so that statements for few do not count them; more follow in arrays. Arrays are of rows that
+-- are all small: those of a table that has stored no large value, or that are measured. So no array comes near what PostgreSQL can hold,
+-- whatever was compressed.
 create or replace function tide.stream_buffer_function(source oid, part regclass, event text) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -105,59 +127,82 @@ declare
     types     oid[];
     typmods   int[];
     known     text;
-    rows_text text := concat_ws(' union all ', case when event <> 'insert' then 'select pg_current_xact_id(), -1 %1$s from old_rows' end,
-                                               case when event <> 'delete' then 'select pg_current_xact_id(), 1 %1$s from new_rows' end);
+    small     text;
+    signs     text[] := case event when 'insert' then array['1 %1$s from new_rows'] when 'delete' then array['-1 %1$s from old_rows']
+                                   else array['-1 %1$s from old_rows', '1 %1$s from new_rows'] end;
+    rows_text text := (select string_agg(format('(select pg_current_xact_id(), %s %%2$s)', s), ' union all ') from unnest(signs) s);
+    many_text text := (select string_agg(format(
+                           'select pg_current_xact_id(), %s, count(*), array_agg(r.__row)
+                  from (select row(%%s)::tide_stream.t_%s as __row, (row_number() over () - 1) / 200 as __part from %s offset 20) r group by r.__part',
+                           split_part(s, ' ', 1), source, split_part(s, ' from ', 2)), ' union all ') from unnest(signs) s);
 begin
     -- A partition may have its columns in another order.
     select format('insert into tide_stream.b_%s (__xid, __w%s) ', source, coalesce(string_agg(format(', %I', c.name), '' order by c.place), '')),
            coalesce(string_agg(format(', %I', c.named), '' order by c.place), ''), coalesce(array_agg(a.attnum order by c.place), '{}'),
            coalesce(array_agg(c.typid order by c.place), '{}'), coalesce(array_agg(c.typmod order by c.place), '{}'),
            coalesce(string_agg(format('a.attnum = %s and a.attname = %L and a.atttypid = %s and a.atttypmod = %s', a.attnum, c.named, c.typid, c.typmod),
-                               ' or '), 'false')
-      into into_text, names, numbers, types, typmods, known
+                               ' or '), 'false'),
+           case when bool_or(a.attlen < 0) then
+               format('(select c.relkind = ''r'' and coalesce(pg_relation_size(nullif(c.reltoastrelid, 0)), 0) = 0 from pg_class c where c.oid = tg_relid)
+               or (select max(%s) < 2000 from %s)',
+                      string_agg(format('coalesce(pg_column_size(%I), 0)', c.named), ' + ' order by c.place) filter (where a.attlen < 0),
+                      case event when 'insert' then 'new_rows' when 'delete' then 'old_rows' else '(table old_rows union all table new_rows) r' end)
+           else 'true' end
+      into into_text, names, numbers, types, typmods, known, small
       from tide.stream_buffer_columns(source) c join pg_attribute a on a.attrelid = part and a.attname = c.named;
     execute format(
         'create or replace function %s() returns trigger language plpgsql security definer set search_path = pg_catalog, pg_temp as %L', function_name,
         format('declare
-    names text;
+    names  text;
+    stored int;
 begin
     if (select count(*) from pg_attribute a where a.attrelid = %s and (%s)) = %s then
         %s;
+        get diagnostics stored = row_count;
+        if stored < %s then
+            return null;
+        elsif %s then
+            insert into tide_stream.m_%s (__xid, __w, __n, __rows)
+            %s;
+        else
+            %s;
+        end if;
     else
         names := tide.stream_buffer_names(%s, %L, %L, %L);
         if names is null then
             perform tide.stream_note(%s);
         else
-            execute format(%L, names);
+            execute format(%L, names, null);
         end if;
     end if;
     return null;
-end', part::oid, known, cardinality(numbers), into_text || format(rows_text, names),
+end', part::oid, known, cardinality(numbers), into_text || format(rows_text, names, 'limit 20'), 20 * cardinality(signs), small, source,
+            replace(many_text, '%s', substr(names, 3)), into_text || format(rows_text, names, 'offset 20'),
             part::oid, numbers, types, typmods, source, replace(into_text, '%', '%%') || rows_text));
     execute format('revoke all on function %s() from public', function_name);
 end $$;
 
--- What a source changed since a frontier: how many rows, of both signs or not, whether in this transaction too.
+-- What was captured of the sources of a stream table since a frontier: of each that has changed, how many rows, whether of both signs,
+-- and whether in arrays too. One statement looks at all of them.
 create or replace function tide.stream_waiting(
-    source oid, frontier pg_snapshot, out waiting bigint, out both_signs boolean, out own boolean
+    stream_id int, frontier pg_snapshot, out sources oid[], out waiting bigint[], out both_signs boolean[], out arrays boolean[]
 )
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
-begin
-    execute format(
-        'select count(*), coalesce(bool_or(__w < 0) and bool_or(__w > 0), false), coalesce(bool_or(__xid = pg_current_xact_id_if_assigned()), false)
-           from tide_stream.b_%s where __xid >= pg_snapshot_xmin($1) and not pg_visible_in_snapshot(__xid, $1)', source)
-       into waiting, both_signs, own using frontier;
-end $$;
-
--- Whether a source has captured rows that a frontier does not show.
-create or replace function tide.stream_rows_waiting(source oid, frontier pg_snapshot) returns boolean
-language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare
-    found_one boolean := false;
+    looks text := (select string_agg(format(
+                              'select %1$s::oid as source, count(*) as waiting, bool_or(__w < 0) as minus, bool_or(__w > 0) as plus, false as arrays
+                                 from tide_stream.b_%1$s where __xid >= pg_snapshot_xmin($1) and not pg_visible_in_snapshot(__xid, $1)
+                               union all
+                               select %1$s, coalesce(sum(__n), 0), bool_or(__w < 0), bool_or(__w > 0), true
+                                 from tide_stream.m_%1$s where __xid >= pg_snapshot_xmin($1) and not pg_visible_in_snapshot(__xid, $1)',
+                              b.source), ' union all ')
+                     from tide.stream_source s join tide.stream_buffer b using (source) where s.stream_id = stream_waiting.stream_id);
 begin
-    if exists (select from tide.stream_buffer b where b.source = stream_rows_waiting.source) then
-        execute format('select exists (select from tide_stream.b_%s where __xid >= pg_snapshot_xmin($1) and not pg_visible_in_snapshot(__xid, $1))', source)
-           into found_one using frontier;
+    if looks is not null then
+        execute format('select array_agg(source order by source), array_agg(waiting order by source), array_agg(minus and plus order by source),
+                               array_agg(arrays order by source)
+                          from (select source, sum(waiting)::bigint as waiting, bool_or(minus) as minus, bool_or(plus) as plus, bool_or(arrays) as arrays
+                                  from (%s) l where waiting > 0 group by source) s', looks)
+           into sources, waiting, both_signs, arrays using frontier;
     end if;
-    return found_one;
 end $$;

@@ -27,12 +27,10 @@ end $$;
 
 -- The tables that fire for changes of a source: statements that name a partition fire the triggers of that partition alone.
 create or replace function tide.stream_captured(source oid) returns setof regclass
-language sql stable set search_path = pg_catalog, pg_temp
-begin atomic
-    select t.relid from pg_partition_tree(source) t
-     union
-    select c.oid::regclass from pg_class c where c.oid = source;
-end;
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+begin
+    return query select t.relid from pg_partition_tree(source) t union select c.oid::regclass from pg_class c where c.oid = source;
+end $$;
 
 -- Writes down which columns of which tables a stream table reads: a view below it may have been replaced, and a key dropped.
 create or replace function tide.stream_sources_read(stream_id int) returns void
@@ -48,23 +46,30 @@ $$;
 -- The triggers of a source: their function is tide.stream_capture, or one of tide_stream that stores rows. A dump of the schema tide alone
 -- has no tide_stream, so it is looked up by name.
 create or replace function tide.stream_triggers(source oid) returns table (oid oid, tgname name, tgrelid oid, tgenabled "char", version text)
-language sql stable set search_path = pg_catalog, pg_temp
-begin atomic
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+#variable_conflict use_column
+declare
+    schema  regnamespace := to_regnamespace('tide_stream');
+    stored  boolean := exists (select from tide.stream_buffer b where b.source = stream_triggers.source);
+begin
+    return query
     select t.oid, t.tgname, t.tgrelid, t.tgenabled, t.xmin::text
-      from tide.stream_captured(source) c (part) join pg_trigger t on t.tgrelid = c.part join pg_proc p on p.oid = t.tgfoid
-     where t.tgname in (format('tide_stream_insert_%s', source), format('tide_stream_update_%s', source),
-                        format('tide_stream_delete_%s', source), format('tide_stream_truncate_%s', source))
-       and (p.oid = 'tide.stream_capture'::regproc or p.pronamespace = to_regnamespace('tide_stream'))
-       and (t.tgtype & 32 = 32 or (p.pronamespace = to_regnamespace('tide_stream')) = exists (select from tide.stream_buffer b where b.source = stream_triggers.source));
-end;
+      from tide.stream_captured(stream_triggers.source) c (part)
+      join pg_trigger t on t.tgrelid = c.part
+      join pg_proc p on p.oid = t.tgfoid
+     where t.tgname in ('tide_stream_insert_' || stream_triggers.source, 'tide_stream_update_' || stream_triggers.source,
+                        'tide_stream_delete_' || stream_triggers.source, 'tide_stream_truncate_' || stream_triggers.source)
+       and (p.oid = 'tide.stream_capture'::regproc or p.pronamespace = schema)
+       and (t.tgtype & 32 = 32 or (p.pronamespace = schema) = stored);
+end $$;
 
 -- Whether a stream table needs the rows of its sources.
 create or replace function tide.stream_wants_rows(line tide.stream) returns boolean
-language sql stable set search_path = pg_catalog, pg_temp
-begin atomic
-    select line.refresh_mode <> 'FULL' and line.always_reason is null and line.full_reason is null
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+begin
+    return line.refresh_mode <> 'FULL' and line.always_reason is null and line.full_reason is null
            and not exists (select from tide.stream_plan p where p.stream_id = line.stream_id and p.reason is not null);
-end;
+end $$;
 
 -- The columns of a source that stream tables need row by row; null if none does.
 create or replace function tide.stream_wanted(source oid) returns smallint[]
@@ -150,22 +155,37 @@ begin
     delete from tide.stream_change c where c.source = stream_capture_end.source;
 end $$;
 
--- What the capture of the sources of a stream table is like: which tables, which triggers, which columns, and whether all fire. xmin
--- tells of what was changed and changed back. Null if some change may go unseen.
+-- What the capture of the sources of stream tables is like: which tables, which triggers, which columns, and whether all fire. xmin
+-- tells of what was changed and changed back. Null if some change may go unseen. One statement for all of them.
+create or replace function tide.stream_captures(stream_ids int[]) returns table (stream_id int, capture text)
+language plpgsql stable set search_path = pg_catalog, pg_temp set plan_cache_mode = force_generic_plan as $$
+#variable_conflict use_column
+begin
+    return query
+    with reads as materialized (
+        select line.stream_id, s.source, s.columns, tide.stream_wants_rows(line) as wants,
+               exists (select from tide.stream_buffer b where b.source = s.source) as stored
+          from unnest(stream_ids) i (stream_id) join tide.stream line using (stream_id) join tide.stream_source s using (stream_id)
+    ), parts as materialized (
+        select c.source, c.part, count(t.oid) filter (where t.tgenabled in ('O', 'A')) as firing,
+               string_agg(t.oid || ' ' || t.version || t.tgenabled::text, ' ' order by t.oid) as triggers
+          from (select s.source, p.part from (select distinct r.source from reads r) s cross join lateral tide.stream_captured(s.source) p (part)) c
+          left join (select s.source, p.* from (select distinct r.source from reads r) s cross join lateral tide.stream_triggers(s.source) p) t
+                 on t.source = c.source and t.tgrelid = c.part
+         group by c.source, c.part
+    )
+    select i.stream_id, case when coalesce(bool_and(f.firing = 4 and (f.stored or not f.wants)), true) then
+               coalesce(md5(string_agg(concat_ws(' ', f.source, f.part::oid, f.triggers, f.columns), ',' order by f.source, f.part)), '') end
+      from unnest(stream_ids) i (stream_id)
+      left join (select r.stream_id, r.source, r.wants, r.stored, p.part, p.firing, p.triggers, a.columns
+                   from reads r join parts p using (source)
+                  cross join lateral (
+                      select string_agg(concat_ws(' ', n.attname, n.atttypid, n.xmin), ' ' order by n.attnum) as columns
+                        from pg_attribute o join pg_attribute n on n.attrelid = p.part and n.attname = o.attname
+                       where r.wants and o.attrelid = r.source and o.attnum = any (r.columns) and not o.attisdropped) a) f using (stream_id)
+     group by i.stream_id;
+end $$;
+
 create or replace function tide.stream_sources_now(stream_id int) returns text
-language sql stable security definer set search_path = pg_catalog, pg_temp as $$
-    select case when coalesce(bool_and(found.firing = 4 and (found.captured or not found.wants)), true) then
-               coalesce(md5(string_agg(format('%s %s %s %s', found.source, found.part, found.triggers, case when found.wants then found.columns end),
-                                       ',' order by found.source, found.part)), '') end
-      from (select s.source, c.part, t.firing, t.triggers, a.columns, tide.stream_wants_rows(line) as wants,
-                   exists (select from tide.stream_buffer b where b.source = s.source) as captured
-              from tide.stream_source s join tide.stream line using (stream_id)
-             cross join lateral tide.stream_captured(s.source) c (part)
-             cross join lateral (select count(*) filter (where t.tgenabled in ('O', 'A')) as firing,
-                                        string_agg(t.oid || ' ' || t.version || t.tgenabled::text, ' ' order by t.oid) as triggers
-                                   from tide.stream_triggers(s.source) t where t.tgrelid = c.part) t
-             cross join lateral (select string_agg(format('%s %s %s', p.attname, p.atttypid, p.xmin), ' ' order by p.attnum) as columns
-                                   from pg_attribute o join pg_attribute p on p.attrelid = c.part and p.attname = o.attname
-                                  where o.attrelid = s.source and o.attnum = any (s.columns) and not o.attisdropped) a
-             where s.stream_id = stream_sources_now.stream_id) found
-$$;
+language sql stable security definer set search_path = pg_catalog, pg_temp
+begin atomic select c.capture from tide.stream_captures(array[stream_sources_now.stream_id]) c; end;

@@ -1,25 +1,32 @@
 -- What a refresh does: nothing, write what the changes change, or compute it all; and why.
 
-create or replace function tide.stream_choose(line tide.stream, state tide.stream_state, plan tide.stream_plan) returns tide.stream_choice
+-- Own: whether this transaction itself has changed a source.
+create or replace function tide.stream_choose(line tide.stream, state tide.stream_state, plan tide.stream_plan, own boolean) returns tide.stream_choice
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
     choice tide.stream_choice;
-    why    text := tide.stream_reason(line, state);
+    noted  boolean := tide.stream_noted(line.stream_id, state.frontier);
+    why    text;
 begin
-    choice.action := case when why is null or why = 'its writers do not maintain it yet' then 'NO_DATA' else 'FULL' end;
-    choice.own := tide.stream_own(line.stream_id);
-    if choice.action = 'NO_DATA' then
+    choice.own := own;
+    choice.capture := tide.stream_sources_now(line.stream_id);
+    select w.sources, w.waiting, w.both_signs, w.arrays into choice.sources, choice.waiting, choice.both_signs, choice.arrays
+      from tide.stream_waiting(line.stream_id, state.frontier) w;
+    why := tide.stream_why(line, state, choice.capture, noted or choice.sources is not null);
+    if why is null or why = 'its writers do not maintain it yet' then
+        choice.action := 'NO_DATA';
         return choice;
     end if;
-    choice.planned := plan.kind is not null and plan.facts = tide.stream_facts(line.stream_id);
+    choice.action := 'FULL';
     choice.strategy := 'full';
+    choice.planned := plan.kind is not null and plan.facts = tide.stream_facts(line.stream_id);
     choice.reason := case
         when why <> 'its sources changed' then why
-        when choice.own then 'its transaction had changed its sources'
+        when own then 'its transaction had changed its sources'
         when tide.stream_why_full(line) <> '' then tide.stream_why_full(line)
         when not choice.planned then 'its sources are not what they were when its query was analysed'
         when not plan.filled then 'the state of its aggregates has to be computed first'
-        when tide.stream_noted(line.stream_id, state.frontier) then 'a source was truncated, or changed in another way that no row tells' end;
+        when noted then 'a source was truncated, or changed in another way that no row tells' end;
     return case when choice.reason is not null then choice else tide.stream_measure(line, state, plan, choice) end;
 end $$;
 
@@ -33,7 +40,8 @@ begin
     for source in select b.source from tide.stream_source s join tide.stream_buffer b using (source)
                    where s.stream_id = id and pg_current_xact_id_if_assigned() is not null
     loop
-        execute format('select exists (select from tide_stream.b_%s where __xid = pg_current_xact_id_if_assigned())', source) into own;
+        execute format('select exists (select from tide_stream.b_%1$s where __xid = pg_current_xact_id_if_assigned())
+                               or exists (select from tide_stream.m_%1$s where __xid = pg_current_xact_id_if_assigned())', source) into own;
         exit when own;
     end loop;
     return own;
@@ -45,33 +53,33 @@ create or replace function tide.stream_measure(line tide.stream, state tide.stre
 returns tide.stream_choice
 language plpgsql set search_path = pg_catalog, pg_temp set default_statistics_target = 10 as $$
 declare
-    found_changes record;
-    changed       oid[] := '{}';
-    kept          tide.stream_statement;
-    large         boolean;
-    net           text;
-    net_rows      bigint;
+    source   oid;
+    changed  oid[] := '{}';
+    kept     tide.stream_statement;
+    net      text;
+    net_rows bigint;
 begin
-    perform tide.stream_deltas_drop(line.stream_id);
+    choice.frontier := state.frontier;
     choice.source_rows := 0;
-    for found_changes in select s.source, w.waiting, w.both_signs, sum(w.waiting) over () as together
-                           from tide.stream_source s cross join lateral tide.stream_waiting(s.source, state.frontier) w
-                          where s.stream_id = line.stream_id and w.waiting > 0 order by s.source
-    loop
-        large := found_changes.together > 300;
-        net := tide.stream_net_text(line.stream_id, found_changes.source, state.frontier, plan.exact);
-        net_rows := found_changes.waiting;
-        if large then
-            execute format('create temporary table tide_delta_%s on commit drop as %s', found_changes.source, net);
+    choice.large := (select sum(w) from unnest(choice.waiting) w) > 300;
+    if choice.large then
+        perform tide.stream_deltas_drop(line.stream_id);
+    end if;
+    for place in 1 .. coalesce(cardinality(choice.sources), 0) loop
+        source := choice.sources[place];
+        net := tide.stream_part(line, plan, choice, case when choice.arrays[place] then 'm_' else 'd_' end || source);
+        net_rows := choice.waiting[place];
+        if choice.large then
+            execute format('create temporary table tide_delta_%s on commit drop as %s', source, replace(net, '$1', quote_literal(state.frontier)));
             get diagnostics net_rows = row_count;
-            execute format('analyze pg_temp.tide_delta_%s', found_changes.source);
-            net := format('select * from pg_temp.tide_delta_%s', found_changes.source);
-        elsif found_changes.both_signs then
-            execute format('select count(*) from (%s) n', net) into net_rows;
+            execute format('analyze pg_temp.tide_delta_%s', source);
+            net := format('select * from pg_temp.tide_delta_%s', source);
+        elsif choice.both_signs[place] then
+            execute format('select count(*) from (%s) n', net) into net_rows using state.frontier;
         end if;
         if net_rows > 0 then
-            changed := changed || found_changes.source;
-            choice.deltas := choice.deltas || format('d_%s as %s (%s)', found_changes.source, case when large then 'not materialized' else 'materialized' end, net);
+            changed := changed || source;
+            choice.deltas := choice.deltas || format('d_%s as %s (%s)', source, case when choice.large then 'not materialized' else 'materialized' end, net);
             choice.source_rows := choice.source_rows + net_rows;
         end if;
     end loop;

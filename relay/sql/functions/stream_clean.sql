@@ -25,14 +25,17 @@ language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare
     found_more boolean;
 begin
-    execute format('select exists (select from tide_stream.b_%s
-                            where frontier is null or __xid >= pg_snapshot_xmin(frontier) and not pg_visible_in_snapshot(__xid, frontier) offset $2)
+    execute format('select (select count(*) from (select from tide_stream.b_%1$s
+                             where frontier is null or __xid >= pg_snapshot_xmin(frontier) and not pg_visible_in_snapshot(__xid, frontier) limit $2 + 1) b)
+                           + (select coalesce(sum(__n), 0) from tide_stream.m_%1$s
+                               where frontier is null or __xid >= pg_snapshot_xmin(frontier) and not pg_visible_in_snapshot(__xid, frontier)) > $2
                       from (select $1) f (frontier)', source)
        into found_more using frontier, max_waiting;
     return found_more;
 end $$;
 
--- Removes from a buffer what every stream table that reads its source has seen: also one that is computed as a whole looks there.
+-- Removes from a buffer what every stream table that reads its source has seen: also one that is computed as a whole looks there. An
+-- array counts as one, and is removed as a whole.
 create or replace function tide.stream_buffer_clean(source oid, max_rows int) returns int
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -40,19 +43,25 @@ declare
     forgotten   int[] := case when max_waiting > 0 then array(select l from tide.stream_limit_waiting(source, max_waiting) l) else '{}' end;
     frontiers   pg_snapshot[];
     removed     int := 0;
+    of_one      int;
+    buffer      text;
 begin
     select array_agg(f.frontier) into frontiers
       from tide.stream_source s join tide.stream line using (stream_id) join tide.stream_state f using (stream_id)
      where s.source = stream_buffer_clean.source and not line.suspended and line.tier <> 'frozen' and not tide.stream_is_immediate(line.stream_id)
        and line.stream_id <> all (forgotten);
     -- Null: it is computed now or soon, by a snapshot that is not known yet.
-    if not exists (select from unnest(frontiers) f where f is null) then
-        execute format('delete from tide_stream.b_%1$s where ctid = any (array(
-                            select b.ctid from tide_stream.b_%1$s b
-                             where not exists (select from unnest($1) f (frontier) where not pg_visible_in_snapshot(b.__xid, f.frontier)) limit $2))', source)
-          using coalesce(frontiers, '{}'), max_rows;
-        get diagnostics removed = row_count;
+    if exists (select from unnest(frontiers) f where f is null) then
+        return 0;
     end if;
+    foreach buffer in array array['b_', 'm_'] loop
+        execute format('delete from tide_stream.%1$s where ctid = any (array(
+                            select b.ctid from tide_stream.%1$s b
+                             where not exists (select from unnest($1) f (frontier) where not pg_visible_in_snapshot(b.__xid, f.frontier)) limit $2))', buffer || source)
+          using coalesce(frontiers, '{}'), max_rows;
+        get diagnostics of_one = row_count;
+        removed := removed + of_one;
+    end loop;
     return removed;
 end $$;
 

@@ -152,11 +152,10 @@ end $$;
 -- Before a refresh: whether it stays with its writers, and is only compared. Else it is taken from them.
 create or replace function tide.stream_immediate_stays(line tide.stream) returns boolean
 language plpgsql set search_path = pg_catalog, pg_temp as $$
-declare
-    state tide.stream_state;
 begin
-    select * into state from tide.stream_state s where s.stream_id = line.stream_id;
-    if tide.stream_is_immediate(line.stream_id) and coalesce(tide.stream_reason(line, state), 'someone asked for a refresh') = 'someone asked for a refresh' then
+    if not tide.stream_is_immediate(line.stream_id) then
+        return false;
+    elsif coalesce(tide.stream_reason(line.stream_id), 'someone asked for a refresh') = 'someone asked for a refresh' then
         return true;
     end if;
     perform tide.stream_immediate_end(line.stream_id);

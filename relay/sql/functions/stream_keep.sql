@@ -28,20 +28,27 @@ begin
     delete from tide.stream_plan p where p.family = id;
 end $$;
 
--- What a plan relies on, beside the text of the query: columns, keys, row security, and the views below it.
+-- What a plan relies on, beside the text of the query: the views below it, columns, keys, row security. The rule of a view has another
+-- xmin when it was replaced.
 create or replace function tide.stream_facts(id int) returns text
-language sql stable set search_path = pg_catalog, pg_temp as $$
-    select md5(concat_ws(';',
+language plpgsql stable set search_path = pg_catalog, pg_temp set plan_cache_mode = force_generic_plan as $$
+begin
+    return md5(concat_ws(';',
         (select s.refresh_mode from tide.stream s where s.stream_id = id and s.refresh_mode = 'IMMEDIATE'),
-        (select string_agg(t, ';' order by t) from tide.stream_trees(format('tide_stream.q_%s', id)::regclass) t),
-        (select string_agg(format('%s %s', c.oid, c.relrowsecurity), ',' order by c.oid)
+        (with recursive rules as (
+             select r.oid, r.ev_class, r.xmin::text as version from pg_rewrite r where r.ev_class = to_regclass('tide_stream.q_' || id)
+              union
+             select r.oid, r.ev_class, r.xmin::text
+               from rules o join pg_depend d on d.classid = 'pg_rewrite'::regclass and d.objid = o.oid and d.refclassid = 'pg_class'::regclass
+               join pg_class c on c.oid = d.refobjid and c.relkind = 'v' join pg_rewrite r on r.ev_class = c.oid)
+         select string_agg(concat_ws(' ', r.oid, r.ev_class, r.version), ',' order by r.oid) from rules r),
+        (select string_agg(concat_ws(' ', c.oid, c.relrowsecurity), ',' order by c.oid)
            from tide.stream_source s join pg_class c on c.oid = s.source where s.stream_id = id),
-        (select string_agg(format('%s %s %s %s %s %s', a.attrelid, a.attnum, a.atttypid, a.atttypmod, a.attcollation, a.attnotnull), ','
-                           order by a.attrelid, a.attnum)
+        (select string_agg(concat_ws(' ', a.attrelid, a.attnum, a.atttypid, a.atttypmod, a.attcollation, a.attnotnull), ',' order by a.attrelid, a.attnum)
            from tide.stream_source s join pg_attribute a on a.attrelid = s.source and a.attnum = any (s.columns) where s.stream_id = id),
-        (select string_agg(format('%s %s %s %s', i.indexrelid, i.indkey, i.indisvalid, i.indpred is null and i.indexprs is null), ',' order by i.indexrelid)
-           from tide.stream_source s join pg_index i on i.indrelid = s.source and i.indisunique where s.stream_id = id)))
-$$;
+        (select string_agg(concat_ws(' ', i.indexrelid, i.indkey, i.indisvalid, i.indpred is null and i.indexprs is null), ',' order by i.indexrelid)
+           from tide.stream_source s join pg_index i on i.indrelid = s.source and i.indisunique where s.stream_id = id)));
+end $$;
 
 -- Why an incremental refresh is never made of a stream table as it is; null if there may be one.
 create or replace function tide.stream_why_full(line tide.stream) returns text
@@ -109,11 +116,11 @@ language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
     col text;
 begin
-    insert into tide.stream_plan (stream_id, version, facts, reason, kind, key, groups, fields, exact, reads, filled)
+    insert into tide.stream_plan (stream_id, version, facts, reason, kind, key, groups, fields, exact, reads, joins, filled)
     values (line.stream_id, (plan ->> 'version')::int, plan ->> 'facts', plan ->> 'reason',
             case when plan ->> 'reason' is null then plan ->> 'kind' end,
             case when jsonb_typeof(plan -> 'key') = 'array' then array(select jsonb_array_elements_text(plan -> 'key')) end,
-            (plan ->> 'groups')::int, plan -> 'fields', coalesce(plan -> 'exact', '{}'), tide.stream_table_oids(plan -> 'reads'),
+            (plan ->> 'groups')::int, plan -> 'fields', coalesce(plan -> 'exact', '{}'), tide.stream_table_oids(plan -> 'reads'), tide.stream_join_columns(plan -> 'joins'),
             plan ->> 'kind' is distinct from 'state' and plan ->> 'query' is null);
     if plan ->> 'reason' is not null then
         return;
@@ -130,6 +137,15 @@ begin
        from jsonb_array_elements(plan -> 'changes') c;
     perform tide.stream_keep_indexes(line, plan -> 'indexes');
 end $$;
+
+-- Columns by their numbers, which stay when they are renamed.
+create or replace function tide.stream_join_columns(joins jsonb) returns jsonb
+language sql stable set search_path = pg_catalog, pg_temp
+begin atomic
+    select coalesce(jsonb_object_agg(j.key, (select coalesce(jsonb_agg(a.attnum order by a.attnum), '[]') from pg_attribute a
+                                              where a.attrelid = j.key::oid and a.attnum > 0 and j.value ? a.attname::text)), '{}')
+      from jsonb_each(joins) j;
+end;
 
 -- Views are read with the rights of their owners, statements with those of ours.
 create or replace function tide.stream_require_select(source oid) returns void

@@ -7,10 +7,11 @@ create or replace function tide.stream_numbers(after_pipeline text default '', m
 )
 language sql stable security definer set search_path = pg_catalog, pg_temp as $$
     select line.pipeline,
-           case when not line.suspended and line.tier <> 'frozen' then tide.stream_reason(line, state) is not null end,
+           case when not line.suspended and line.tier <> 'frozen' then reasons.reason is not null end,
            coalesce(state.data_timestamp, line.created_at), state.errors,
            (p.config ->> 'poll_interval_ms')::float8 / 1000, p.config ->> 'cron', p.config ->> 'time_zone', clock_timestamp()
-      from (select s.stream_id from tide.stream s where s.pipeline > after_pipeline order by s.pipeline limit max_streams) page
+      from tide.stream_reasons(array(select s.stream_id from tide.stream s where s.pipeline > after_pipeline
+                                      order by s.pipeline limit max_streams)) reasons
       join tide.stream line using (stream_id)
       join tide.stream_state state using (stream_id)
       join tide.pipeline p on p.name = line.pipeline

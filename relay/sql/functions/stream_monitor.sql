@@ -11,13 +11,6 @@ language sql stable security definer set search_path = pg_catalog, pg_temp as $$
 $$;
 comment on function tide.pgt_status is 'The stream tables, with the columns that users of pg_trickle know first. Staleness is 0 where one equals its query.';
 
--- The ids of all, or of the one of that name.
-create or replace function tide.streams_named(name text) returns int[]
-language sql stable set search_path = pg_catalog, pg_temp
-begin atomic
-    select case when name is null then array(select s.stream_id from tide.stream s) else array[(tide.find_stream(name)).stream_id] end;
-end;
-
 create or replace function tide.refresh_history(name text, max_rows int default 20) returns table (
     refresh_id bigint, start_time timestamptz, end_time timestamptz, action text, status text, strategy text, reason text,
     source_rows bigint, rows_inserted bigint, rows_updated bigint, rows_deleted bigint, duration_ms float8, error_message text
@@ -67,7 +60,9 @@ declare
     buffered bigint := 0;
 begin
     if exists (select from tide.stream_buffer b where b.source = stream_pending.source) then
-        execute format('select count(*) from tide_stream.b_%s where __xid >= pg_snapshot_xmin($1) and not pg_visible_in_snapshot(__xid, $1)', source)
+        execute format('select (select count(*) from tide_stream.b_%1$s where __xid >= pg_snapshot_xmin($1) and not pg_visible_in_snapshot(__xid, $1))
+                               + (select coalesce(sum(__n), 0) from tide_stream.m_%1$s where __xid >= pg_snapshot_xmin($1) and not pg_visible_in_snapshot(__xid, $1))',
+                       source)
            into buffered using frontier;
     end if;
     return pending + buffered;
@@ -80,7 +75,8 @@ create or replace function tide.change_buffer_sizes() returns table (
 language sql stable security definer set search_path = pg_catalog, pg_temp as $$
     select line.name, s.source::regclass::text, s.source::bigint, 'trigger',
            case when tide.stream_is_immediate(line.stream_id) then 0 when f.frontier is not null then tide.stream_pending(s.source, f.frontier) end,
-           pg_total_relation_size(coalesce(to_regclass(format('tide_stream.b_%s', s.source)), 'tide.stream_change'::regclass))
+           coalesce(pg_total_relation_size(to_regclass(format('tide_stream.b_%s', s.source)))
+                    + pg_total_relation_size(to_regclass(format('tide_stream.m_%s', s.source))), pg_total_relation_size('tide.stream_change'))
       from tide.stream line join tide.stream_source s using (stream_id) join tide.stream_state f using (stream_id)
      order by 1, 2
 $$;

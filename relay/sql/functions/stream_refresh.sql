@@ -5,79 +5,124 @@
 
 -- Where transaction ids mean the same.
 create or replace function tide.stream_cluster() returns text
-language sql stable set search_path = pg_catalog, pg_temp
-begin atomic
-    select c.system_identifier || '/' || d.oid from pg_control_system() c, pg_database d where d.datname = current_database();
-end;
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+begin
+    return (select c.system_identifier || '/' || d.oid from pg_control_system() c, pg_database d where d.datname = current_database());
+end $$;
 
 -- Whether a source was changed since a frontier in a way that no captured row tells.
 create or replace function tide.stream_noted(stream_id int, frontier pg_snapshot) returns boolean
-language sql stable set search_path = pg_catalog, pg_temp
-begin atomic
-    select exists (select from tide.stream_source s
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+begin
+    return exists (select from tide.stream_source s
                     cross join lateral (select from tide.stream_change c
                                          where c.source = s.source and c.xid >= pg_snapshot_xmin(frontier)
                                            and not pg_visible_in_snapshot(c.xid, frontier) limit 1) c
                     where s.stream_id = stream_noted.stream_id);
-end;
+end $$;
 
--- Whether a source was changed since a frontier.
-create or replace function tide.stream_window(stream_id int, frontier pg_snapshot) returns boolean
-language sql stable set search_path = pg_catalog, pg_temp
-begin atomic
-    select tide.stream_noted(stream_id, frontier)
-           or exists (select from tide.stream_source s where s.stream_id = stream_window.stream_id and tide.stream_rows_waiting(s.source, frontier));
-end;
+-- Of these stream tables, those of which a source was changed since their frontier. One statement for each source.
+create or replace function tide.stream_changed(stream_ids int[]) returns int[]
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+declare
+    changed int[] := array(select f.stream_id from tide.stream_state f
+                            where f.stream_id = any (stream_ids) and tide.stream_noted(f.stream_id, f.frontier));
+    found_more int[];
+    source  oid;
+begin
+    for source in select distinct b.source from tide.stream_source s join tide.stream_buffer b using (source) where s.stream_id = any (stream_ids) loop
+        execute format('select array_agg(f.stream_id) from tide.stream_source s join tide.stream_state f using (stream_id)
+                         where s.source = %1$s and s.stream_id = any ($1) and s.stream_id <> all ($2)
+                           and (exists (select from tide_stream.b_%1$s where __xid >= pg_snapshot_xmin(f.frontier) and not pg_visible_in_snapshot(__xid, f.frontier))
+                                or exists (select from tide_stream.m_%1$s where __xid >= pg_snapshot_xmin(f.frontier) and not pg_visible_in_snapshot(__xid, f.frontier)))',
+                       source)
+           into found_more using stream_ids, changed;
+        changed := changed || found_more;
+    end loop;
+    return changed;
+end $$;
 
--- Why the next refresh has to compute the result; null if what is there is the result.
-create or replace function tide.stream_reason(line tide.stream, state tide.stream_state) returns text
-language sql stable security definer set search_path = pg_catalog, pg_temp as $$
-    select case
+-- Why the next refresh has to do something; null if what is there is the result. Capture: what the capture of its sources is like now;
+-- changed: whether they were changed since its frontier.
+create or replace function tide.stream_why(line tide.stream, state tide.stream_state, capture text, changed boolean) returns text
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+begin
+    return case
         when state.frontier is null then 'it has not been computed since it was created, resumed or restored'
         when state.cluster <> tide.stream_cluster() or pg_snapshot_xmax(state.frontier) > pg_snapshot_xmax(pg_current_snapshot())
             then 'the database is a copy'
         when tide.stream_is_immediate(line.stream_id) then tide.stream_immediate_behind(line, state)
         when line.always_reason is not null then line.always_reason
-        when now.sources is null then 'a trigger that captures changes is missing or disabled'
-        when now.sources is distinct from state.sources then 'the capture of its sources was changed'
-        when tide.stream_window(line.stream_id, state.frontier) then 'its sources changed'
+        when capture is null then 'a trigger that captures changes is missing or disabled'
+        when capture is distinct from state.sources then 'the capture of its sources was changed'
+        when changed then 'its sources changed'
         when line.daily and (state.data_timestamp at time zone (line.settings ->> 'timezone'))::date
                          <> (clock_timestamp() at time zone (line.settings ->> 'timezone'))::date then 'a new day began'
-        when line.refresh_mode = 'IMMEDIATE' then 'its writers do not maintain it yet' end
-      from tide.stream_sources_now(line.stream_id) now (sources)
-$$;
+        when line.refresh_mode = 'IMMEDIATE' then 'its writers do not maintain it yet' end;
+end $$;
+
+-- Why the next refresh of each of these has to do something. What they have in common is looked at once.
+create or replace function tide.stream_reasons(stream_ids int[]) returns table (stream_id int, reason text)
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $$
+#variable_conflict use_column
+declare
+    changed int[] := tide.stream_changed(stream_ids);
+begin
+    return query
+    select line.stream_id, tide.stream_why(line, state, c.capture, line.stream_id = any (changed))
+      from tide.stream_captures(stream_ids) c join tide.stream line using (stream_id) join tide.stream_state state using (stream_id);
+end $$;
+
+-- The same, of one.
+create or replace function tide.stream_reason(stream_id int) returns text
+language sql stable set search_path = pg_catalog, pg_temp
+begin atomic select r.reason from tide.stream_reasons(array[stream_reason.stream_id]) r; end;
 
 -- Of these pipelines of stream tables, those that have something to do.
 create or replace function tide.stream_behind(pipelines text[]) returns setof text
-language sql stable security definer set search_path = pg_catalog, pg_temp as $$
-    select line.pipeline from tide.stream line join tide.stream_state state using (stream_id)
-     where line.pipeline = any (pipelines) and tide.stream_reason(line, state) is not null
-$$;
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $$
+begin
+    return query
+    select line.pipeline
+      from tide.stream_reasons(array(select s.stream_id from tide.stream s where s.pipeline = any (pipelines))) r join tide.stream line using (stream_id)
+     where r.reason is not null;
+end $$;
 
 -- Before a refresh, in a transaction of its own: makes the capture of its sources what is needed, if no one is in the way. Whether the
--- query has to be analysed first, by this version.
+-- query has to be analysed first, by this version. What it found in order is noted: nothing more is looked at until that differs.
 create or replace function tide.stream_prepare(pipeline text, version int) returns boolean
-language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '100ms' as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp set plan_cache_mode = force_generic_plan set lock_timeout = '100ms' as $$
 declare
     line      tide.stream;
     unplanned boolean;
 begin
     select * into line from tide.stream s where s.pipeline = stream_prepare.pipeline;
-    if tide.stream_immediate_stays(line) then
+    if tide.stream_immediate_stays(line)
+       or tide.stream_basis(line.stream_id, version) = (select s.prepared from tide.stream_state s where s.stream_id = line.stream_id) then
         return false;
     end if;
     perform tide.stream_sources_read(line.stream_id);
-    unplanned := tide.stream_unplanned(line, version);
-    if unplanned then
+    if tide.stream_unplanned(line, version) then
         -- Rows that were not worth capturing may be, for another version.
         delete from tide.stream_plan p where p.stream_id = line.stream_id and p.reason is not null;
     end if;
     if tide.stream_sources_now(line.stream_id) is null or tide.stream_capture_differs(line.stream_id) then
         perform tide.stream_capture_source(s.source) from tide.stream_source s where s.stream_id = line.stream_id;
     end if;
-    return tide.stream_unplanned(line, version);
+    unplanned := tide.stream_unplanned(line, version);
+    if not unplanned then
+        update tide.stream_state s set prepared = tide.stream_basis(line.stream_id, version) where s.stream_id = line.stream_id;
+    end if;
+    return unplanned;
 exception when lock_not_available then
     return false;  -- the refresh computes everything, and the next one retries
+end $$;
+
+-- What a prepared stream table relies on; null if some change may go unseen.
+create or replace function tide.stream_basis(stream_id int, version int) returns text
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+begin
+    return tide.stream_sources_now(stream_id) || ' ' || tide.stream_facts(stream_id) || ' ' || version;
 end $$;
 
 -- Whether the capture of the sources of a stream table is not what their stream tables need.
@@ -92,12 +137,12 @@ begin atomic
 end;
 
 -- One refresh, in the transaction of the caller, which must be REPEATABLE READ: each statement has to see the same. Missing: the
--- sources that changed together, if no statement is kept for them.
+-- sources that changed together, if no statement is kept for them. What it asks is by ids: a session plans that once, not five times.
 create or replace function tide.stream_refresh(
     pipeline text, out action text, out rows_inserted bigint, out rows_updated bigint, out rows_deleted bigint, out missing oid[],
     out strategy text, out reason text
 )
-language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp set plan_cache_mode = force_generic_plan as $$
 declare
     line      tide.stream;
     state     tide.stream_state;
@@ -106,6 +151,7 @@ declare
     done      tide.stream_done;
     started   timestamptz := clock_timestamp();
     refreshed bigint;
+    wrote     boolean := pg_current_xact_id_if_assigned() is not null;
 begin
     select * into line from tide.stream s where s.pipeline = stream_refresh.pipeline;
     if current_setting('transaction_isolation') not in ('repeatable read', 'serializable') and not tide.stream_sources_locked(line.stream_id) then
@@ -119,7 +165,7 @@ begin
         perform tide.stream_immediate_lock(line.stream_id, true);
     end if;
     select * into plan from tide.stream_plan p where p.stream_id = line.stream_id and p.kind is not null;
-    choice := tide.stream_choose(line, state, plan);
+    choice := tide.stream_choose(line, state, plan, wrote and tide.stream_own(line.stream_id));
     if choice.action <> 'NO_DATA' then
         perform tide.stream_told_make(line);
     end if;
@@ -137,7 +183,10 @@ begin
     if choice.action = 'FULL' then
         done := tide.stream_full_checked(line, case when choice.planned then plan end);
     end if;
-    perform tide.stream_deltas_drop(line.stream_id);
+    if choice.large then
+        perform tide.stream_deltas_drop(line.stream_id);
+    end if;
+    perform tide.stream_check_files(line.stream_id);
     action := choice.action;
     rows_inserted := done.inserted;
     rows_updated := done.updated;
@@ -148,6 +197,28 @@ begin
     refreshed := tide.stream_refreshed(line, choice, coalesce(rows_inserted, 0), coalesce(rows_updated, 0), coalesce(rows_deleted, 0), started);
     if line.outbox_id is not null and action <> 'NO_DATA' then
         perform tide.stream_publish(line, refreshed);
+    end if;
+end $$;
+
+-- The catalog is read as of our snapshot, by which changes are seen too: what was changed there since is seen by the next refresh. But
+-- PostgreSQL opens tables as they are now, and one that was truncated, or written as a whole by ALTER TABLE, after our snapshot had no
+-- rows for us: a source, or a buffer, to which a column of a domain was added. Raises 40001 then. What we have read is locked by now,
+-- so that it stays.
+create or replace function tide.stream_check_files(stream_id int) returns void
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+declare
+    changed regclass := (select c.oid
+                           from (select t.part::oid as read
+                                   from tide.stream_source s cross join lateral tide.stream_captured(s.source) t (part) where s.stream_id = stream_check_files.stream_id
+                                  union all
+                                 select to_regclass('tide_stream.' || b.kind || s.source)
+                                   from tide.stream_source s cross join unnest(array['b_', 'm_']) b (kind) where s.stream_id = stream_check_files.stream_id) r
+                           join pg_class c on c.oid = r.read
+                          where c.relkind = 'r' and pg_relation_filenode(c.oid) is distinct from c.relfilenode limit 1);
+begin
+    if changed is not null then
+        raise exception 'table % was written as a whole while a stream table that reads it was refreshed', changed using
+            errcode = 'serialization_failure', hint = 'The next refresh sees what it holds now.';
     end if;
 end $$;
 
@@ -162,7 +233,7 @@ begin
     -- What this transaction itself changed in the sources is not visible in its snapshot, but was read: no frontier tells that.
     update tide.stream_state s
        set frontier = case when not line.suspended and line.tier <> 'frozen' and not choice.own then pg_current_snapshot() end,
-           cluster = tide.stream_cluster(), sources = tide.stream_sources_now(line.stream_id), data_timestamp = transaction_timestamp(),
+           cluster = tide.stream_cluster(), sources = choice.capture, data_timestamp = transaction_timestamp(),
            errors = 0, last_error = null, refreshed_at = clock_timestamp()
      where s.stream_id = line.stream_id;
     if choice.action <> 'NO_DATA' then

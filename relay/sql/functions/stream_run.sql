@@ -3,16 +3,17 @@
 -- Has a statement of ours run as a refresh: with the settings of the creation, and as the one that may write the table.
 --
 -- A cursor reads and plans it by our search_path, and runs it by that of the creation: triggers of the table look names up by it.
-create or replace function tide.stream_run(line tide.stream, statement text) returns tide.stream_done
+create or replace function tide.stream_run(line tide.stream, statement text, frontier pg_snapshot default null) returns tide.stream_done
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
     run  refcursor;
     done tide.stream_done;
 begin
     perform set_config('tide.refreshing', line.relation::oid::text, true);
+    perform set_config('plan_cache_mode', 'auto', true);
     perform set_config(s.key, s.value, true) from jsonb_each_text(line.settings - 'search_path') s;
     perform set_config('search_path', 'pg_catalog, tide_stream, pg_temp', true);
-    open run for execute statement;
+    open run for execute statement using frontier;
     perform set_config('search_path', line.settings ->> 'search_path', true);
     fetch run into done;
     close run;
@@ -25,7 +26,7 @@ end $$;
 create or replace function tide.stream_counted(parts text[], unsound text) returns text
 language sql immutable set search_path = pg_catalog, pg_temp
 begin atomic
-    select format('with %s select (select coalesce(sum(__times), 0) from gone), (select coalesce(sum(__times), 0) from came),
+    select format('%s select (select coalesce(sum(__times), 0) from gone), (select coalesce(sum(__times), 0) from came),
                    (select count(*) from inserted_), (select count(*) from updated_), (select count(*) from deleted_), %s',
                   array_to_string(array_remove(parts, null), ', '), unsound);
 end;
@@ -54,7 +55,7 @@ begin
         before := tide.stream_state_text(line.stream_id, plan, null);
         source := 'new_';
     end if;
-    done := tide.stream_run(line, tide.stream_counted(array[before, tide.stream_write_text(line, plan, format(
+    done := tide.stream_run(line, 'with ' || tide.stream_counted(array[before, tide.stream_write_text(line, plan, format(
         'select %1$s, 1::bigint as "__w" from %2$s union all select %1$s, -1 from %3$s', names, source, line.relation)), tide.stream_told_text(line)],
         'false'));
     if starts_with(source, 'pg_temp.') then
@@ -66,17 +67,46 @@ end $$;
 -- Writes what the changes of these sources change.
 create or replace function tide.stream_differential(line tide.stream, plan tide.stream_plan, choice tide.stream_choice) returns tide.stream_done
 language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+    return tide.stream_run(line, format('with %s, %s', array_to_string(choice.deltas, ', '), tide.stream_part(line, plan, choice, 'w_' || choice.number)),
+                           choice.frontier);
+end $$;
+
+-- What follows the net changes in the statement of an incremental refresh. Kept: the text of the view that says what they change.
+create or replace function tide.stream_change_text(line tide.stream, plan tide.stream_plan, kept text) returns text
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
-    kept  text := tide.stream_kept_text(format('w_%s_%s', line.stream_id, choice.number));
     names text := (select string_agg(format('%I', n), ', ') from unnest(tide.stream_key_names(line, null)) n);
 begin
     if plan.kind = 'rows' then
-        return tide.stream_run(line, tide.stream_counted(choice.deltas || tide.stream_write_text(line, plan, kept) || tide.stream_told_text(line), 'false'));
+        return tide.stream_counted(array[tide.stream_write_text(line, plan, kept), tide.stream_told_text(line)], 'false');
     end if;
-    return tide.stream_run(line, tide.stream_counted(
-        choice.deltas || tide.stream_state_text(line.stream_id, plan, kept) || tide.stream_write_text(line, plan, format(
-            'select %1$s, 1::bigint as "__w" from new_ union all select %1$s, -1 from old_', names)) || tide.stream_told_text(line),
-        tide.stream_unsound_text(line.stream_id, plan.groups)));
+    return tide.stream_counted(
+        array[tide.stream_state_text(line.stream_id, plan, kept),
+              tide.stream_write_text(line, plan, format('select %1$s, 1::bigint as "__w" from new_ union all select %1$s, -1 from old_', names)),
+              tide.stream_told_text(line)],
+        tide.stream_unsound_text(line.stream_id, plan.groups));
+end $$;
+
+-- A part of the statement of an incremental refresh: d_<source>, a net change (m_<source>: also of what is in arrays), or w_<number>,
+-- what follows them. Making it takes longer than running it, so it is kept; and made again where anything that it names is called
+-- otherwise: columns, of which the capture tells, the table, and what the views name, which PostgreSQL follows.
+create or replace function tide.stream_part(line tide.stream, plan tide.stream_plan, choice tide.stream_choice, name text) returns text
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+    kept     text := case when starts_with(name, 'w_') then tide.stream_kept_text(format('w_%s_%s', line.stream_id, choice.number)) end;
+    basis    text := md5(concat_ws(' ', choice.capture, line.relation, line.outbox_id, tide.stream_is_immediate(line.stream_id), kept,
+                                   case when kept is not null and plan.kind = 'state' then tide.stream_kept_text(format('o_%s', line.stream_id)) end));
+    made     text := (select t.text from tide.stream_text t
+                       where t.stream_id = line.stream_id and t.name = stream_part.name and t.rests_on = basis);
+begin
+    if made is null then
+        made := case when kept is null then tide.stream_net_text(line.stream_id, substr(name, 3)::oid, plan.exact, starts_with(name, 'm_'))
+                     else tide.stream_change_text(line, plan, kept) end;
+        insert into tide.stream_text as t (stream_id, name, rests_on, text) values (line.stream_id, stream_part.name, basis, made)
+            on conflict on constraint stream_text_pkey do update set rests_on = excluded.rests_on, text = excluded.text;
+    end if;
+    return made;
 end $$;
 
 -- Computes the whole result by the plan, and without it if the plan has a wrong idea of what is unique.

@@ -80,7 +80,7 @@ $$;
 
 create or replace function tide.stream_is_due(line tide.stream, state tide.stream_state) returns boolean
 language sql stable set search_path = pg_catalog, pg_temp as $$
-    select tide.stream_reason(line, state) is not null
+    select tide.stream_reason(line.stream_id) is not null
            and (state.data_timestamp is null or line.schedule = 'calculated'
                 or coalesce(state.data_timestamp + make_interval(secs => (p.config ->> 'poll_interval_ms')::float8 / 1000) <= clock_timestamp(), false))
       from tide.pipeline p where p.name = line.pipeline

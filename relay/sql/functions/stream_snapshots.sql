@@ -5,8 +5,7 @@
 -- there. That is known in the database in which the snapshot was taken, and in physical copies of it: tide.stream_snapshot has a row
 -- for it. Elsewhere the rows are restored, and the next refresh computes everything and writes what differs.
 --
--- The sums and counts that a refresh of aggregates adds to are of the moment of the rows. They are kept in a table beside the snapshot,
--- and mean the same as long as the plan is the one that made them.
+-- The state of aggregates is kept beside it, in tide_stream.s_<stream_id>_<snapshot_id>. It is of one plan, and goes with it.
 
 -- Whether everything that is visible in the one is visible in the other.
 create or replace function tide.snapshot_within(inner_one pg_snapshot, outer_one pg_snapshot) returns boolean
@@ -31,23 +30,6 @@ begin atomic
       from (select distinct unnest(sources) as source) s
     on conflict (source) do update set cleaned = excluded.cleaned where tide.snapshot_within(c.cleaned, excluded.cleaned);
 end;
-
--- The table with the state of aggregates of a snapshot; there is none if it had no state that was filled.
-create or replace function tide.snapshot_state(snapshot_id uuid) returns text
-language sql immutable set search_path = pg_catalog, pg_temp
-begin atomic select 'tide_stream.k_' || replace(snapshot_id::text, '-', '_'); end;
-
--- Of all snapshots of a stream table: they are of use to no other.
-create or replace function tide.snapshot_forget_states(stream_id int) returns void
-language plpgsql set search_path = pg_catalog, pg_temp as $$
-declare
-    kept uuid;
-begin
-    for kept in select s.snapshot_id from tide.stream_snapshot s
-                 where s.stream_id = snapshot_forget_states.stream_id and to_regclass(tide.snapshot_state(s.snapshot_id)) is not null loop
-        execute format('drop table %s', tide.snapshot_state(kept));
-    end loop;
-end $$;
 
 -- What makes the rows of two stream tables mean the same.
 create or replace function tide.stream_query_hash(line tide.stream) returns text
@@ -98,12 +80,27 @@ begin
     return found_tables[1];
 end $$;
 
+-- Where the state of aggregates is kept for a snapshot.
+create or replace function tide.snapshot_state(stream_id int, snapshot_id uuid) returns text
+language sql immutable set search_path = pg_catalog, pg_temp
+begin atomic select format('tide_stream.s_%s_%s', stream_id, replace(snapshot_id::text, '-', '')); end;
+
+-- What is kept for a snapshot beside its table.
+create or replace function tide.snapshot_forget(ids uuid[]) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+    gone tide.stream_snapshot;
+begin
+    for gone in delete from tide.stream_snapshot s where s.snapshot_id = any (ids) returning * loop
+        execute format('drop table if exists %s', tide.snapshot_state(gone.stream_id, gone.snapshot_id));
+    end loop;
+end $$;
+
 create or replace function tide.snapshot_stream_table(name text, target text) returns text
 language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '5s' as $$
 declare
     line  tide.stream := tide.find_stream(name);
     state tide.stream_state;
-    plan  tide.stream_plan;
     parts text[] := parse_ident(target);
     taken uuid := gen_random_uuid();
     copy  text;
@@ -134,13 +131,17 @@ begin
     execute format('comment on table %s is %L', copy, jsonb_build_object(
         'tide_snapshot', taken, 'stream_table', line.name, 'rows', count, 'data_timestamp', state.data_timestamp,
         'created_at', clock_timestamp(), 'frontier', state.frontier, 'cluster', state.cluster, 'query_hash', tide.stream_query_hash(line)));
+    -- Snapshots whose tables were dropped by DROP TABLE.
+    perform tide.snapshot_forget(array(
+        select s.snapshot_id from tide.stream_snapshot s
+         where s.stream_id = line.stream_id
+           and not exists (select from pg_description d where d.classoid = 'pg_class'::regclass and strpos(d.description, s.snapshot_id::text) > 0)));
     if state.frontier is not null then
-        select * into plan from tide.stream_plan p where p.stream_id = line.stream_id and p.kind = 'state' and p.filled;
-        if found then
-            execute format('create table %s as table tide_stream.s_%s', tide.snapshot_state(taken), line.stream_id);
+        insert into tide.stream_snapshot (snapshot_id, stream_id, frontier, cluster, sources, query_hash)
+        values (taken, line.stream_id, state.frontier, state.cluster, state.sources, tide.stream_query_hash(line));
+        if exists (select from tide.stream_plan p where p.stream_id = line.stream_id and p.kind = 'state' and p.filled) then
+            execute format('create table %s as table tide_stream.s_%s', tide.snapshot_state(line.stream_id, taken), line.stream_id);
         end if;
-        insert into tide.stream_snapshot (snapshot_id, stream_id, frontier, cluster, sources, query_hash, plan_made_at)
-        values (taken, line.stream_id, state.frontier, state.cluster, state.sources, tide.stream_query_hash(line), plan.made_at);
     end if;
     return copy;
 end $$;
@@ -183,14 +184,23 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
         when snap.query_hash <> tide.stream_query_hash(line) then 'the query was changed'
         when snap.sources is distinct from tide.stream_sources_now(line.stream_id) then 'the capture of its sources was changed'
         when to_regclass(format('tide_stream.s_%s', line.stream_id)) is not null
-             and not exists (select from tide.stream_plan p where p.stream_id = line.stream_id and p.kind = 'state' and p.made_at = snap.plan_made_at
-                                                              and to_regclass(tide.snapshot_state(snap.snapshot_id)) is not null)
-            then 'the state of its aggregates is of another moment'
+             and to_regclass(tide.snapshot_state(line.stream_id, snap.snapshot_id)) is null then 'the state of its aggregates was not kept with it'
         when exists (select from tide.stream_nodes(line.stream_id)) then 'its hidden nodes are of another moment'
         when exists (select from tide.stream_source s join tide.stream_cleaned c using (source)
                       where s.stream_id = line.stream_id and not tide.snapshot_within(c.cleaned, snap.frontier))
             then 'changes since then were removed' end
 $$;
+
+-- The state of aggregates becomes that of a snapshot. No refresh reads it meanwhile: the row of the frontier is locked.
+create or replace function tide.snapshot_restore_state(line tide.stream, snap tide.stream_snapshot) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+    if to_regclass(format('tide_stream.s_%s', line.stream_id)) is not null then
+        execute format('truncate tide_stream.s_%s', line.stream_id);
+        execute format('insert into tide_stream.s_%s table %s', line.stream_id, tide.snapshot_state(line.stream_id, snap.snapshot_id));
+        update tide.stream_plan p set filled = true where p.stream_id = line.stream_id and not p.filled;
+    end if;
+end $$;
 
 -- Writes what differs, as a full refresh does, and publishes it.
 create or replace function tide.snapshot_write(line tide.stream, source regclass) returns void
@@ -240,10 +250,8 @@ begin
     select * into snap from tide.stream_snapshot s where s.snapshot_id = facts.snapshot_id;
     why := tide.snapshot_unusable(line, snap);
     perform tide.snapshot_write(line, copy);
-    if why is null and to_regclass(format('tide_stream.s_%s', line.stream_id)) is not null then
-        execute format('delete from tide_stream.s_%s', line.stream_id);
-        execute format('insert into tide_stream.s_%s table %s', line.stream_id, tide.snapshot_state(snap.snapshot_id));
-        update tide.stream_plan p set filled = true where p.stream_id = line.stream_id;
+    if why is null then
+        perform tide.snapshot_restore_state(line, snap);
     end if;
     update tide.stream_state s
        set frontier = case when why is null then snap.frontier end, cluster = tide.stream_cluster(), sources = snap.sources,
@@ -257,13 +265,9 @@ comment on function tide.restore_from_snapshot is
 create or replace function tide.drop_snapshot(source text) returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '5s' as $$
 declare
-    copy  regclass := tide.find_snapshot(source);
-    taken uuid := (tide.snapshot_facts(copy)).snapshot_id;
+    copy regclass := tide.find_snapshot(source);
 begin
-    delete from tide.stream_snapshot s where s.snapshot_id = taken;
-    if found and to_regclass(tide.snapshot_state(taken)) is not null then
-        execute format('drop table %s', tide.snapshot_state(taken));
-    end if;
+    perform tide.snapshot_forget(array[(tide.snapshot_facts(copy)).snapshot_id]);
     execute format('drop table %s', copy);
 end $$;
 comment on function tide.drop_snapshot is 'Drops the table of a snapshot. It refuses any other table.';

@@ -1,5 +1,12 @@
 -- How stream tables are, and refreshing one now.
 
+-- The ids of all, or of the one of that name.
+create or replace function tide.streams_named(name text) returns int[]
+language sql stable set search_path = pg_catalog, pg_temp
+begin atomic
+    select case when name is null then array(select s.stream_id from tide.stream s) else array[(tide.find_stream(name)).stream_id] end;
+end;
+
 create or replace function tide.stream_tables() returns table (
     name text, status text, schedule text, refresh_mode text, effective_mode text, tier text, is_populated boolean, behind text,
     data_timestamp timestamptz, staleness_seconds float8, consecutive_errors int, last_error text, stream_id int, why_full text
@@ -14,7 +21,7 @@ language sql stable security definer set search_path = pg_catalog, pg_temp as $$
            case when why.reason is null then 0 else extract(epoch from clock_timestamp() - state.data_timestamp)::float8 end,
            state.errors, coalesce(p.invalid_reason, state.last_error), line.stream_id, case when not writers.maintain then whole.reason end
       from tide.stream line join tide.stream_state state using (stream_id) join tide.pipeline p on p.name = line.pipeline
-     cross join lateral tide.stream_reason(line, state) why (reason)
+     join tide.stream_reasons(tide.streams_named(null)) why using (stream_id)
      cross join lateral nullif(tide.stream_why_full(line), '') whole (reason)
      cross join lateral tide.stream_is_immediate(line.stream_id) writers (maintain)
      order by line.name

@@ -21,7 +21,7 @@ begin
         raise exception 'the stream table was dropped' using errcode = 'undefined_object';
     end if;
     select * into state from tide.stream_state s where s.stream_id = stream_shows.stream_id;
-    if tide.stream_reason(line, state) is null or line.refresh_mode <> 'IMMEDIATE' and state.cluster = tide.stream_cluster() and tide.stream_covers(state.frontier, since) then
+    if tide.stream_reason(line.stream_id) is null or line.refresh_mode <> 'IMMEDIATE' and state.cluster = tide.stream_cluster() and tide.stream_covers(state.frontier, since) then
         return true;
     end if;
     select p.invalid_reason into reason from tide.pipeline p where p.name = line.pipeline;

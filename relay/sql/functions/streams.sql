@@ -234,7 +234,6 @@ begin
     sources := array(select s.source from tide.stream_source s where s.stream_id = line.stream_id);
     perform tide.stream_immediate_drop(line.stream_id);
     perform tide.stream_forget_plan(line.stream_id);
-    perform tide.snapshot_forget_states(line.stream_id);
     delete from tide.stream s where s.stream_id = line.stream_id;
     delete from tide.pipeline p where p.name = line.pipeline;
     perform tide.stream_capture_end(s) from unnest(sources) s;

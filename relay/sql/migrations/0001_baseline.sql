@@ -777,11 +777,13 @@ create table tide.stream_state (
     data_timestamp timestamptz,
     errors         int not null default 0,
     last_error     text,
-    refreshed_at   timestamptz
+    refreshed_at   timestamptz,
+    prepared       text
 ) with (fillfactor = 20, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
 comment on column tide.stream_state.frontier is 'The snapshot whose state the table shows; null: unknown, so the next refresh computes it all.';
 comment on column tide.stream_state.cluster is 'Where the transaction ids of the frontier mean something.';
-comment on column tide.stream_state.sources is 'What the capture of its sources was like: see tide.stream_sources_now.';
+comment on column tide.stream_state.sources is 'What the capture of its sources was like: see tide.stream_captures.';
+comment on column tide.stream_state.prepared is 'What tide.stream_prepare found in order: see tide.stream_basis.';
 comment on column tide.stream_state.errors is 'Refreshes that failed in a row.';
 
 -- The tables that each reads, also through views.
@@ -794,7 +796,7 @@ create table tide.stream_source (
 comment on column tide.stream_source.columns is 'Numbers of the columns that it reads, and of the key.';
 create index on tide.stream_source (source);
 
--- Sources whose rows are captured, in tide_stream.b_<source>: after __xid and __w, its columns are these of the source.
+-- Sources whose rows are captured, in tide_stream.b_<source>: after __xid and __w, its columns are these of the source. See stream_buffers.sql.
 create table tide.stream_buffer (
     source  oid primary key,
     columns smallint[] not null
@@ -814,6 +816,7 @@ create table tide.stream_plan (
     fields    jsonb,
     exact     jsonb,
     reads     oid[] not null default '{}',
+    joins     jsonb,
     filled    boolean not null default false,
     made_at   timestamptz not null default clock_timestamp(),
     check ((reason is null) = (kind is not null))
@@ -823,6 +826,7 @@ comment on column tide.stream_plan.facts is 'What the analysis relied on: see ti
 comment on column tide.stream_plan.key is 'Output columns by which rows are unique; null: none are, so equal rows are counted.';
 comment on column tide.stream_plan.exact is 'By source, columns whose equal values may show differently (1.5, 1.50).';
 comment on column tide.stream_plan.family is 'The stream table that it is refreshed with.';
+comment on column tide.stream_plan.joins is 'By source, the numbers of the columns by which the query joins it.';
 comment on column tide.stream_plan.reads is 'The tables and nodes that it reads itself.';
 comment on column tide.stream_plan.filled is 'Whether its state in tide_stream.s_<stream_id>, and its nodes, are those of the frontier.';
 create index on tide.stream_plan (family);
@@ -839,7 +843,7 @@ create table tide.stream_statement (
     unique (stream_id, sources)
 );
 comment on column tide.stream_statement.sources is 'In ascending order.';
-comment on column tide.stream_statement.reason is 'Why such a change is refreshed with strategy full.';
+comment on column tide.stream_statement.reason is 'Why such a change is refreshed by no better strategy.';
 
 -- The stream tables that their writers maintain: the triggers are in place.
 create table tide.stream_immediate (
@@ -851,10 +855,21 @@ comment on column tide.stream_immediate.touched is
     'The last transaction that had the stream table to itself. Who does not see it cannot update this row, and does not know what the table holds.';
 comment on column tide.stream_immediate.triggers is 'What the triggers and the sources were like: see tide.stream_immediate_triggers.';
 
--- What a refresh does and why: see tide.stream_choose. Own: its transaction changed its sources itself.
+-- The parts of the statements of incremental refreshes, as they are run: see tide.stream_part.
+create table tide.stream_text (
+    stream_id int not null references tide.stream_plan on delete cascade,
+    name      text not null,
+    rests_on  text not null,
+    text      text not null,
+    primary key (stream_id, name)
+);
+comment on column tide.stream_text.rests_on is 'What the sources, the table and its outbox were like: the text is made again when that differs.';
+
+-- What a refresh does and why: see tide.stream_choose. Capture: see tide.stream_captures. Sources: those with captured rows that it has
+-- not seen; waiting, both_signs, arrays: how many, whether of both signs, and whether in arrays too. Own: its transaction changed its sources itself.
 create type tide.stream_choice as (
-    action text, strategy text, reason text, number int, deltas text[], source_rows bigint, missing oid[], planned boolean, own boolean,
-    changed oid[]
+    action text, strategy text, reason text, number int, frontier pg_snapshot, capture text, sources oid[], waiting bigint[], both_signs boolean[],
+    arrays boolean[], large boolean, deltas text[], source_rows bigint, missing oid[], planned boolean, own boolean, changed oid[]
 );
 
 -- What a refresh did: rows that went and came, net, and how they were written.
@@ -883,10 +898,8 @@ create table tide.stream_snapshot (
     frontier    pg_snapshot not null,
     cluster     text not null,
     sources     text not null,
-    query_hash  text not null,
-    plan_made_at timestamptz
+    query_hash  text not null
 );
-comment on column tide.stream_snapshot.plan_made_at is 'Of the plan whose state of aggregates is kept with the snapshot; null: there is none.';
 
 create table tide.stream_history (
     refresh_id    bigint generated always as identity primary key,
@@ -1013,7 +1026,7 @@ select p.kind, 'function', unnest(p.names)
     ('owner', array[
         'stream_interval_ms', 'stream_tables_read',
         'stream_trees', 'stream_always_reason', 'stream_capture', 'stream_capture_source', 'stream_capture_end', 'stream_captured',
-        'stream_guard', 'stream_check_columns', 'stream_sources_now', 'stream_cluster', 'stream_window', 'stream_full', 'find_stream',
+        'stream_guard', 'stream_check_columns', 'stream_sources_now', 'stream_cluster', 'stream_captures', 'stream_full', 'find_stream',
         'stream_configure', 'stream_day', 'stream_refreshed', 'stream_reason',
         'stream_buffer_clean', 'stream_buffer_columns', 'stream_buffer_drop', 'stream_buffer_function', 'stream_buffer_make',
         'stream_buffer_names', 'stream_capture_differs', 'stream_choose', 'stream_columns', 'stream_columns_of', 'stream_columns_read',
@@ -1022,7 +1035,7 @@ select p.kind, 'function', unnest(p.names)
         'stream_judge_columns', 'stream_keep_indexes', 'stream_keep_state', 'stream_keep_statement', 'stream_kept_text', 'stream_key',
         'stream_key_names', 'stream_key_numbers', 'stream_limit_waiting', 'stream_measure', 'stream_net_text', 'stream_note',
         'stream_noted', 'stream_own', 'stream_path_reason', 'stream_reads', 'stream_require_select', 'stream_rows_of',
-        'stream_rows_waiting', 'stream_run', 'stream_same_text', 'stream_source_reason', 'stream_sources_read', 'stream_state_text', 'stream_to_plan',
+        'stream_changed', 'stream_why', 'stream_reasons', 'stream_basis', 'stream_check_files', 'stream_part', 'stream_change_text', 'stream_run', 'stream_same_text', 'stream_source_reason', 'stream_sources_read', 'stream_state_text', 'stream_to_plan',
         'stream_tree_ids', 'stream_trigger_text', 'stream_triggers', 'stream_unplanned', 'stream_unsound_text', 'stream_view',
         'stream_views', 'stream_waiting', 'stream_waits_for_more', 'stream_wanted', 'stream_wants_rows', 'stream_why_full',
         'stream_write_text', 'stream_told_make', 'stream_told_text', 'stream_publish', 'stream_publish_chunk',
@@ -1049,11 +1062,11 @@ select p.kind, 'function', unnest(p.names)
     ('reader', array['stream_ready']),
     ('reader', array['pgt_status', 'refresh_history', 'latency_percentiles', 'change_buffer_sizes', 'health_check', 'refresh_efficiency',
         'recommend_refresh_mode', 'explain_refresh_mode', 'refresh_strategies', 'dependency_tree', 'export_definition']),
-    ('owner', array['streams_named', 'stream_measured', 'stream_verdict', 'stream_pending']),
+    ('owner', array['streams_named', 'stream_measured', 'stream_verdict', 'stream_unindexed', 'stream_join_columns', 'stream_pending']),
     ('admin', array['snapshot_stream_table', 'restore_from_snapshot', 'drop_snapshot']),
     ('reader', array['list_snapshots']),
-    ('owner', array['snapshot_state', 'snapshot_forget_states', 'snapshot_within', 'stream_note_cleaned', 'stream_query_hash', 'snapshot_facts', 'find_snapshot', 'stream_column_list',
-        'snapshot_check', 'snapshot_unusable', 'snapshot_write']),
+    ('owner', array['snapshot_within', 'stream_note_cleaned', 'stream_query_hash', 'snapshot_facts', 'find_snapshot', 'stream_column_list',
+        'snapshot_check', 'snapshot_state', 'snapshot_forget', 'snapshot_restore_state', 'snapshot_unusable', 'snapshot_write']),
     ('publisher', array['outbox_publish', 'outbox_publish_many', 'outbox_limit', 'publish_anywhere']),
     ('consumer', array['consume_anywhere']),
     ('group_consumer', array[
@@ -1156,7 +1169,7 @@ select p.kind, p.object_type, unnest(p.names), p.privileges
     ('owner', 'table', 'all', array['job_batch', 'job_follow', 'job_dependency', 'job_key', 'job_lane', 'job_running', 'job_skip', 'job_kept', 'job_wait']),
     ('relay', 'table', 'select', array['job_queue', 'job_lease', 'job_worker', 'job', 'job_attempt', 'job_dead', 'job_schedule']),
     ('reader', 'table', 'select', array['job_queue', 'job_lease', 'job_worker']),
-    ('owner', 'table', 'all', array['stream', 'stream_state', 'stream_source', 'stream_change', 'stream_buffer', 'stream_plan', 'stream_statement']),
+    ('owner', 'table', 'all', array['stream', 'stream_state', 'stream_source', 'stream_change', 'stream_buffer', 'stream_plan', 'stream_statement', 'stream_text']),
     ('owner', 'table', 'all', array['stream_cleaned', 'stream_snapshot', 'stream_immediate']),
     ('reader', 'table', 'select', array['stream_history', 'pgt_stream_tables', 'stream_tables_info']),
     ('owner', 'sequence', 'all', array['revisions'])

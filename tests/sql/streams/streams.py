@@ -28,12 +28,17 @@ def behind(connection: Connection, name: str) -> str | None:
     return row[0]  # type: ignore[no-any-return]
 
 
-def refresh(connection: Connection, name: str) -> tuple[str, int | None, int | None]:
-    """One refresh as a worker makes it, judged by the query under the same snapshot: action, rows inserted, deleted."""
+def refresh(connection: Connection, name: str, *, locked: str = "") -> tuple[str, int | None, int | None]:
+    """One refresh as a worker makes it, judged by the query under the same snapshot: action, rows inserted, deleted.
+
+    `locked` are tables that are not truncated meanwhile: a snapshot from before would see none of their rows.
+    """
     line = pipeline(connection, name)
     connection.isolation_level = IsolationLevel.REPEATABLE_READ
     try:
         with connection.transaction():
+            if locked:
+                connection.execute(f"lock table {locked} in access share mode")  # type: ignore[arg-type]
             row = connection.execute(
                 "select action, rows_inserted, rows_deleted from tide.stream_refresh(%s)", [line]
             ).fetchone()

@@ -3,6 +3,7 @@
 import psycopg
 import pytest
 
+from tests.sql.streams.analysed import analyse_and_keep
 from tests.sql.streams.streams import behind, create, refresh
 
 NET = """
@@ -271,3 +272,80 @@ def test_a_refresh_that_began_before_its_rows_were_removed_fails(connection, dat
         with pytest.raises(psycopg.errors.SerializationFailure):
             other.execute("select tide.stream_refresh(pipeline) from tide.stream")
         other.rollback()
+
+
+def stored(connection, table="orders"):
+    """How many rows lie in the buffer one by one, and how many in arrays."""
+    [(source,)] = connection.execute("select %s::regclass::oid", [table]).fetchall()
+    arrays = f"select coalesce(sum(__n), 0)::int from tide_stream.m_{source}"
+    return connection.execute(f"select (select count(*) from tide_stream.b_{source}), ({arrays})").fetchone()
+
+
+def test_what_many_rows_became_is_in_arrays_and_is_followed_counted_and_removed(connection):
+    connection.execute("""
+        create type kind as enum ('a', 'b');
+        create domain word as text check (length(value) < 9);
+        create table things (id int primary key, kind kind, word word, tags text[], size int);
+        insert into things select n, 'a', 'w', array['x', null], n from generate_series(1, 1000) n;
+    """)
+    create(connection, "found", "select kind, word, tags, size from things")
+    create(connection, "names", "select word from things where size > 0")
+    for name in ("found", "names"):
+        analyse_and_keep(connection, name)
+        refresh(connection, name)
+    connection.execute("update things set word = null, kind = 'b', size = -size where id <= 450")
+    connection.execute("delete from things where id between 400 and 449")
+    connection.execute("delete from things where id between 900 and 948")
+    assert stored(connection, "things") == (80, 919)
+    pending = "select pending_rows from tide.change_buffer_sizes() where stream_table = 'public.names'"
+    assert connection.execute(pending).fetchone() == (999,)
+    assert refresh(connection, "found") == ("DIFFERENTIAL", 400, 499)
+    connection.execute("alter table things rename column word to name")
+    connection.execute("insert into things select n, 'a', 'w', null, n from generate_series(2001, 2060) n")
+    connection.execute("select tide.stream_prepare(pipeline, 1) from tide.stream")
+    connection.execute("alter table things add column note text")
+    create(connection, "notes", "select note from things")
+    connection.execute("insert into things select n, 'a', 'w', null, n, 'n' from generate_series(3001, 3050) n")
+    assert stored(connection, "things") == (80 + 60 + 20, 949)
+    for name in ("found", "names", "notes"):
+        refresh(connection, name)
+    assert refresh(connection, "names")[0] == "NO_DATA"
+    connection.execute("select tide.stream_clean()")
+    assert stored(connection, "things") == (0, 0)
+    connection.execute("select tide.setting_set('stream_max_buffer_rows', '100')")
+    connection.execute("update things set size = 1 where id <= 50")
+    connection.execute("select tide.stream_clean()")
+    assert behind(connection, "names") == "its sources changed"
+    connection.execute("update things set size = 2 where id = 1")
+    connection.execute("select tide.stream_clean()")
+    assert behind(connection, "names") == "it has not been computed since it was created, resumed or restored"
+
+
+def test_large_values_are_in_no_array(connection):
+    create(connection, "notes", "select note from orders")
+    refresh(connection, "notes")
+    connection.execute("alter table orders alter note set storage external")
+    connection.execute("insert into orders (id, note) select 100 + n, repeat('x', 3000) from generate_series(1, 60) n")
+    assert stored(connection) == (60, 0)
+    connection.execute("insert into orders (id, note) select 200 + n, 'small' from generate_series(1, 60) n")
+    connection.execute("update orders set note = 'small' where id between 101 and 160")
+    assert stored(connection) == (60 + 20 + 120, 40)
+    refresh(connection, "notes")
+
+
+def test_a_buffer_that_is_written_as_a_whole_meanwhile_fails_the_refresh(connection, database):
+    """A column of a domain was added for another stream table: a snapshot from before sees no row of the buffer."""
+    connection.execute("create domain word as text check (length(value) < 9)")
+    connection.execute("alter table orders add column word word")
+    create(connection, "regions", "select region from orders")
+    refresh(connection, "regions")
+    connection.execute("insert into orders values (4, 'west')")
+    with database.connect() as other:
+        other.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+        other.autocommit = False
+        other.execute("select 1")
+        create(connection, "words", "select word from orders")
+        with pytest.raises(psycopg.errors.SerializationFailure):
+            other.execute("select tide.stream_refresh('streams.public.regions')")
+        other.rollback()
+    assert refresh(connection, "regions")[1:] == (1, 0)

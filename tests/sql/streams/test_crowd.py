@@ -108,7 +108,7 @@ def test_no_change_is_missed_whoever_commits_when(database):
         while not all(done.done() for done in writing):
             for name in STREAMS:
                 if behind(connection, name):
-                    refresh(connection, name)
+                    refresh(connection, name, locked="orders, customers")
             connection.execute("select tide.stream_clean()")
         for done in writing:
             done.result()

@@ -297,3 +297,29 @@ def test_a_stream_table_without_a_plan_has_to_be_analysed(connection):
     assert connection.execute(prepare).fetchone() == (False,)
     connection.execute("create unique index on orders (region, order_id)")
     assert connection.execute(prepare).fetchone() == (True,)
+
+
+def test_what_is_kept_of_a_statement_follows_new_names(connection):
+    """Also if the old name is that of another table now, or columns have exchanged theirs."""
+    planned(connection, LEFT)
+    connection.execute("insert into orders values (5, 'north', 1, 1)")
+    refresh(connection, "found")
+    connection.execute("alter table customers rename to clients")
+    connection.execute("create table customers (customer_id int, name text)")
+    connection.execute("insert into customers values (1, 'wrong')")
+    connection.execute("insert into orders values (6, 'north', 1, 1)")
+    refresh(connection, "found")
+    assert last(connection, "action, rows_inserted") == ("DIFFERENTIAL", 1)
+    connection.execute("alter table orders rename column region to between")
+    connection.execute("alter table orders rename column amount to region")
+    connection.execute("alter table orders rename column between to amount")
+    for number in (7, 8, 9):
+        connection.execute("select tide.stream_prepare(pipeline, 1) from tide.stream")
+        connection.execute("insert into orders values (%s, 'north', 1, 1)", [number])
+        refresh(connection, "found")
+    assert last(connection, "action, rows_inserted") == ("DIFFERENTIAL", 1)
+    connection.execute("select tide.stream_outbox_enable('found')")
+    connection.execute("insert into orders values (10, 'north', 1, 1)")
+    refresh(connection, "found")
+    assert connection.execute("select count(*) from tide.message").fetchone() == (1,)
+    assert connection.execute("select count(*) from tide.stream_text").fetchone() == (2,), "a net change, and the rest"

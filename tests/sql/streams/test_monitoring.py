@@ -7,6 +7,7 @@ import psycopg
 import pytest
 
 from tests.sql.security.logins import logins
+from tests.sql.streams.analysed import analyse_and_keep
 from tests.sql.streams.streams import Connection, create, refresh
 
 SOURCES = """
@@ -185,6 +186,45 @@ def test_the_strategies_that_refreshes_used_are_counted(connection, schema):
     connection.execute("select tide.stream_failed('streams.public.sums', 'no')")
     [found] = rows(connection, f"{schema}.explain_refresh_mode('public.sums')")
     assert found["strategies"] == {"linear": 3, "full": 1}
+
+
+def test_each_set_of_sources_has_its_strategy_and_joins_their_missing_indexes(connection, schema):
+    """As in query 13 of TPC-H, whose orders have no index on the customer."""
+    connection.execute("""
+        create table customers (c_custkey int primary key, c_name text);
+        create table bought (o_orderkey int primary key, o_custkey int, o_comment text);
+        insert into customers select n, 'name' from generate_series(1, 1500) n;
+        insert into bought select n, n % 1000, 'note' from generate_series(1, 3000) n;
+        analyze customers, bought;
+    """)
+    create(
+        connection,
+        "counts",
+        """
+        select c_custkey, count(o_orderkey) as bought
+          from customers left join bought on c_custkey = o_custkey and o_comment not like '%special%'
+         group by c_custkey""",
+    )
+    analyse_and_keep(connection, "counts")
+    [found] = rows(connection, f"{schema}.explain_refresh_mode('counts')")
+    changes = {tuple(each["sources"]): (each["strategy"], each["reason"]) for each in found["changes"]}
+    assert changes == {
+        ("public.customers",): ("keyed", "rows of the result are made of many rows of its sources"),
+        ("public.bought",): ("keyed", "public.bought is read in a subquery or an outer join"),
+        ("public.bought", "public.customers"): ("keyed", "public.bought is read in a subquery or an outer join"),
+    }
+    [found] = rows(connection, f"{schema}.recommend_refresh_mode('counts')")
+    assert found["signals"]["missing_indexes"] == ["public.bought (o_custkey)"]
+    assert found["reason"].endswith("no index begins with public.bought (o_custkey)")
+    connection.execute("alter table bought rename column o_custkey to customer")
+    [found] = rows(connection, f"{schema}.recommend_refresh_mode('counts')")
+    assert found["signals"]["missing_indexes"] == ["public.bought (customer)"]
+    connection.execute("create index on bought (customer, o_orderkey)")
+    [found] = rows(connection, f"{schema}.recommend_refresh_mode('counts')")
+    assert found["signals"]["missing_indexes"] == []
+    connection.execute("select tide.alter_stream_table('counts', refresh_mode => 'FULL')")
+    [found] = rows(connection, f"{schema}.explain_refresh_mode('counts')")
+    assert found["changes"] == []
 
 
 def test_changes_that_wait_are_counted_for_each_reader(connection, schema):

@@ -174,3 +174,43 @@ def test_a_copy_of_the_database_is_computed_anew(connection):
     connection.execute("update tide.stream_state set cluster = 'another/1'")
     assert behind(connection, "sums") == "the database is a copy"
     assert refresh(connection, "sums") == ("FULL", 0, 0)
+
+
+@pytest.mark.parametrize("statement", ["truncate orders", "alter table orders alter column order_id type bigint"])
+def test_a_table_that_is_written_as_a_whole_meanwhile_fails_the_refresh(connection, database, statement):
+    """A snapshot from before sees none of its rows."""
+    create(connection, "regions", "select region from orders")
+    refresh(connection, "regions")
+    connection.execute("update tide.stream_state set frontier = null")
+    with database.connect() as other:
+        other.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+        other.autocommit = False
+        other.execute("select 1")
+        connection.execute(statement)
+        with pytest.raises(psycopg.errors.SerializationFailure, match="was written as a whole"):
+            other.execute("select tide.stream_refresh(pipeline) from tide.stream")
+        other.rollback()
+    assert connection.execute("select count(*) from regions").fetchone() == (3,)
+    refresh(connection, "regions")
+
+
+def test_many_are_looked_at_together_as_each_alone(connection):
+    """The scheduler's question: one statement for each table, whatever each of its stream tables has seen."""
+    for number in range(6):
+        create(connection, f"some{number}", f"select region, {number} as n from orders")
+        create(connection, f"notes{number}", "select note from notes", refresh_mode="FULL")
+        refresh(connection, f"some{number}")
+        refresh(connection, f"notes{number}")
+    connection.execute("insert into orders values (4, 'west', 1)")
+    connection.execute("insert into notes values ('west', 'n')")
+    for number in range(3):
+        refresh(connection, f"some{number}")
+        refresh(connection, f"notes{number}")
+    names = [name for (name,) in connection.execute("select pipeline from tide.stream order by 1")]
+    expected = [f"streams.public.{name}{number}" for name in ("notes", "some") for number in (3, 4, 5)]
+    ready = "select r from tide.stream_ready(%s) r order by 1"
+    assert [name for (name,) in connection.execute(ready, [names])] == expected
+    assert [name for name in names if connection.execute(ready, [[name]]).fetchone()] == expected
+    connection.execute("alter table notes disable trigger all")
+    expected = [f"streams.public.notes{number}" for number in range(6)] + expected[3:]
+    assert [name for (name,) in connection.execute(ready, [names])] == expected

@@ -160,7 +160,7 @@ def test_those_that_read_it_follow(connection):
         ("update tide.stream_snapshot set cluster = 'another/1'", "the database is a copy"),
         ("update tide.stream_snapshot set frontier = '900000000:900000000:'", "the database is a copy"),
         ("alter table orders rename to sales", "the query was changed"),
-        ("create table tide_stream.s_1 (n bigint)", "the state of its aggregates is of another moment"),
+        ("create table tide_stream.s_1 (n bigint)", "the state of its aggregates was not kept with it"),
         ("delete from tide.stream_snapshot", ELSEWHERE),
     ],
 )  # fmt: skip
@@ -266,6 +266,32 @@ def test_random_snapshots_and_restores_are_right_at_the_end(connection, database
     refresh(connection, "sums")
     assert_equal(connection, "sums")
     assert used >= 3, "some went on from a snapshot"
+
+
+def test_aggregates_go_on_from_their_state_of_then(connection):
+    states = "select count(*) from pg_class where relname ~ '^s_[0-9]+_[0-9a-f]{32}$'"
+    analyse_and_keep(connection, "sums")
+    connection.execute("update tide.stream_state set frontier = null")
+    refresh(connection, "sums")
+    take(connection)
+    change(connection)
+    assert refresh(connection, "sums")[0] == "DIFFERENTIAL"
+    assert restore(connection) is None
+    assert same(connection, "sums", "before")
+    assert refresh(connection, "sums")[0] == "DIFFERENTIAL", "by the state of the snapshot"
+    change(connection)
+    assert refresh(connection, "sums")[0] == "DIFFERENTIAL"
+    assert connection.execute(states).fetchone() == (1,)
+    connection.execute("drop table before")
+    take(connection, "public.later")
+    assert connection.execute(states).fetchone() == (1,), "of a table that is gone none is kept"
+    analyse_and_keep(connection, "sums")
+    refresh(connection, "sums")
+    assert restore(connection, "public.later") == "the state of its aggregates was not kept with it"
+    assert refresh(connection, "sums")[0] == "FULL"
+    take(connection, "public.last")
+    connection.execute("select tide.drop_snapshot('last'), tide.drop_stream_table('sums')")
+    assert connection.execute(states).fetchone() == (0,)
 
 
 def test_one_snapshot_is_within_another_if_all_that_it_shows_is_shown_there(connection):

@@ -74,11 +74,11 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
                format('(select __w%2$s from tide_stream.b_%1$s where __xid >= pg_snapshot_xmin($1) and not pg_visible_in_snapshot(__xid, $1)
                          union all
                         select m.__w%3$s from tide_stream.m_%1$s m cross join lateral unnest(m.__rows) r
-                         where m.__xid >= pg_snapshot_xmin($1) and not pg_visible_in_snapshot(m.__xid, $1)) w',
-                      source, string_agg(format(', %I', c.name), '' order by c.place), string_agg(format(', r.%I', c.name), '' order by c.place))
+                         where m.__xid >= pg_snapshot_xmin($1) and not pg_visible_in_snapshot(m.__xid, $1)) w', source, c.names, c.names_of_r)
                else format('tide_stream.b_%s where __xid >= pg_snapshot_xmin($1) and not pg_visible_in_snapshot(__xid, $1)', source) end)
-      from tide.stream_buffer_columns(source) c join tide.stream_source s on s.stream_id = id and s.source = stream_net_text.source
-     where c.number = any (s.columns)
+      from (select string_agg(format(', %I', b.name), '' order by b.place) as names, string_agg(format(', r.%I', b.name), '' order by b.place) as names_of_r
+              from tide.stream_buffer_columns(source) b
+              join tide.stream_source s on s.stream_id = id and s.source = stream_net_text.source and b.number = any (s.columns)) c
 $$;
 
 -- What the state was and becomes: both_ has a row for each group. Whole: as computed from the sources; else the kept statement says what changes.

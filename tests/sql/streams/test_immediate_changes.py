@@ -26,7 +26,7 @@ def made(connection):
     """What there is for the sake of writers: triggers that fire, and tables."""
     return connection.execute("""
         select tgname::text from pg_trigger where tgname ~ '^tide_immediate' and tgenabled = 'O'
-         union all select relname from pg_class where relnamespace = 'tide_stream'::regnamespace and relname ~ '^t_'
+         union all select relname from pg_class where relnamespace = 'tide_stream'::regnamespace and relname ~ '^told_'
     """).fetchall()
 
 
@@ -172,7 +172,7 @@ def test_its_outbox_has_the_change_in_the_transaction_of_the_writer(connection, 
     connection.execute("truncate orders")
     rows = {str(row) for (one,) in connection.execute(published).fetchall() for row in one["deleted"]}
     assert {str(row) for row in payload["inserted"]} <= rows
-    assert connection.execute("select count(*) from tide_stream.t_1").fetchall() == [(0,)]
+    assert connection.execute("select count(*) from tide_stream.told_1").fetchall() == [(0,)]
     connection.execute(f"select tide.stream_outbox_disable('{name}')")
     connection.execute("insert into orders values (9, 'n', 12, 2)")
     assert_equal(connection, name)

@@ -18,6 +18,9 @@ create or replace function tide.stream_immediate_reason(line tide.stream) return
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 begin
     return coalesce(
+        -- Its triggers run with our rights, and so would what its query calls.
+        (select format('it belongs to %s, not to the owner of the schema tide', pg_get_userbyid(c.relowner))
+           from pg_class c where c.oid = line.relation and c.relowner <> (select n.nspowner from pg_namespace n where n.nspname = 'tide')),
         line.always_reason, case when line.daily then 'it reads current_date, which changes without a write' end, line.full_reason,
         -- A plan that was made for another mode says nothing.
         (select coalesce(p.reason, kept.reason, format('a change of %s alone does not say what changes in it', s.source::regclass))
@@ -233,7 +236,7 @@ begin
     loop
         execute format('alter table only %s disable trigger %I', made.part, made.tgname);
     end loop;
-    execute format('drop table if exists tide_stream.t_%s', id);
+    execute format('drop table if exists tide_stream.told_%s', id);
     update tide.stream_state s set frontier = null where s.stream_id = id;
 end $$;
 

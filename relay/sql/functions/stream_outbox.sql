@@ -65,7 +65,7 @@ comment on function tide.stream_outbox_disable is 'The stream table publishes no
 create or replace function tide.stream_told(line tide.stream) returns text
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 begin
-    return case when tide.stream_is_immediate(line.stream_id) then format('tide_stream.t_%s', line.stream_id) else 'pg_temp.tide_told' end;
+    return case when tide.stream_is_immediate(line.stream_id) then format('tide_stream.told_%s', line.stream_id) else 'pg_temp.tide_told' end;
 end $$;
 
 -- Makes that table before a refresh.

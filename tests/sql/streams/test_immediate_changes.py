@@ -26,7 +26,7 @@ def made(connection):
     """What there is for the sake of writers: triggers that fire, and tables."""
     return connection.execute("""
         select tgname::text from pg_trigger where tgname ~ '^tide_immediate' and tgenabled = 'O'
-         union all select relname from pg_class where relnamespace = 'tide_stream'::regnamespace and relname ~ '^t_'
+         union all select relname from pg_class where relnamespace = 'tide_stream'::regnamespace and relname ~ '^told_'
     """).fetchall()
 
 
@@ -172,7 +172,7 @@ def test_its_outbox_has_the_change_in_the_transaction_of_the_writer(connection, 
     connection.execute("truncate orders")
     rows = {str(row) for (one,) in connection.execute(published).fetchall() for row in one["deleted"]}
     assert {str(row) for row in payload["inserted"]} <= rows
-    assert connection.execute("select count(*) from tide_stream.t_1").fetchall() == [(0,)]
+    assert connection.execute("select count(*) from tide_stream.told_1").fetchall() == [(0,)]
     connection.execute(f"select tide.stream_outbox_disable('{name}')")
     connection.execute("insert into orders values (9, 'n', 12, 2)")
     assert_equal(connection, name)
@@ -193,3 +193,26 @@ def test_a_copy_of_the_database_is_right_before_the_fleet_has_seen_it(connection
         assert behind(connection, name) == "the database is a copy"
         hand_over(connection, name)
         assert behind(connection, name) is None
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_snapshot_is_of_the_moment_and_restoring_it_takes_the_table_from_its_writers(connection, name):
+    maintain(connection, name, KINDS[name])
+    create(connection, "other", SUMS, refresh_mode="DIFFERENTIAL")
+    connection.execute(f"select tide.snapshot_stream_table('{name}', 'copy')")
+    connection.execute("insert into orders values (9, 'n', 12, 2); delete from orders where order_id = 2")
+    [(why,)] = connection.execute(f"select tide.restore_from_snapshot('{name}', 'copy')").fetchall()
+    assert why
+    assert modes(connection)[name] != "IMMEDIATE"
+    connection.execute("delete from orders where order_id = 9")
+    hand_over(connection, name)
+    assert_equal(connection, name)
+    # What it has seen holds nothing back in the buffers of others.
+    analyse_and_keep(connection, "other")
+    refresh(connection, "other")
+    connection.execute("insert into orders values (10, 'n', 12, 2)")
+    refresh(connection, "other")
+    connection.execute("select tide.stream_clean()")
+    sources = "select b.source from tide.stream_buffer b where b.source = 'orders'::regclass"
+    [(source,)] = connection.execute(sources).fetchall()
+    assert connection.execute(f"select count(*) from tide_stream.b_{source}").fetchall() == [(0,)]

@@ -26,7 +26,12 @@ STREAMS = {
     " join lines l on l.order_id = o.order_id group by o.order_id, o.region",
     "above": "select orders, count(*) as regions from sums group by orders",
 }
-AGAIN = (psycopg.errors.SerializationFailure, psycopg.errors.DeadlockDetected, psycopg.errors.UniqueViolation)
+AGAIN = (
+    psycopg.errors.SerializationFailure,
+    psycopg.errors.DeadlockDetected,
+    psycopg.errors.UniqueViolation,
+    psycopg.errors.ForeignKeyViolation,
+)
 
 
 def write(url, seed):

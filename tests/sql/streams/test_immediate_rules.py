@@ -6,7 +6,7 @@ from psycopg import IsolationLevel
 
 from tests.sql.streams.analysed import analyse_and_keep
 from tests.sql.streams.maintained import NAMED, SUMS, TABLES, hand_over, maintain
-from tests.sql.streams.streams import assert_equal, create, refresh
+from tests.sql.streams.streams import assert_equal, create, pipeline, refresh
 
 SHARES = "select order_id, 100 / amount as share from orders"
 
@@ -115,6 +115,15 @@ def test_writers_need_no_right_but_to_write(connection, database):
             admin.execute("reset role; drop owned by writer_of_orders; drop role writer_of_orders")
     for name in ("sums", "named"):
         assert_equal(connection, name)
+
+
+def test_one_that_belongs_to_others_is_not_maintained_with_our_rights(connection, database):
+    create(connection, "sums", SUMS, refresh_mode="IMMEDIATE")
+    assert analyse_and_keep(connection, "sums") is None
+    with database.admin() as admin:
+        admin.execute("alter table sums owner to postgres")
+    with pytest.raises(psycopg.errors.FeatureNotSupported, match="it belongs to postgres"):
+        connection.execute("select tide.stream_immediate_begin(%s)", [pipeline(connection, "sums")])
 
 
 def test_a_writer_keeps_its_settings_and_limits_and_the_query_has_those_of_its_creation(connection):

@@ -21,10 +21,6 @@ from benchmarks.stack import Database, Stack
 Made = AbstractContextManager[Destination]
 
 
-def _local_inbox(_stack: Stack, database: Database) -> Made:
-    return nullcontext(InboxDestination(database.session, None))
-
-
 @contextmanager
 def _remote_inbox(stack: Stack, _database: Database) -> Iterator[Destination]:
     with stack.database("remote") as remote:
@@ -43,7 +39,6 @@ SINKS: Mapping[str, Benchmark] = {
     "webhook-arrays": to_sink(
         "webhook, JSON arrays", 100_000, (1000,), lambda s, _: nullcontext(WebhookDestination(s.receiver, arrays=True))
     ),
-    "inbox": to_sink("inbox in the same database", 50_000, (1000, 100), _local_inbox),
     "inbox-remote": to_sink("inbox in another database", 50_000, (1000, 100), _remote_inbox),
     "object-storage": to_sink("S3 (moto)", 60_000, (1000,), lambda s, _: nullcontext(BucketDestination(s.moto))),
 }

@@ -7,12 +7,14 @@ import structlog
 from relay.backends.sink import ObjectSink, Sink, TransactionalSink
 from relay.drains.fence import FencedSession
 from relay.drains.lease import DrainResult, failed
+from relay.drains.moving import Mover
 from relay.drains.outbox import Reader
 from relay.drains.redelivery import Redeliveries
 from relay.errors import NotConnected
 from relay.pipelines.config import ForwardConfig, parse_forward
 from workers.batches import ForwardDrain, ReadAhead
 from workers.joined import Joined
+from workers.moving import MovingDrain
 from workers.objects import ObjectDrain
 from workers.publisher import Publisher
 from workers.redelivery import Redelivery
@@ -64,5 +66,9 @@ def _loop(
         return ObjectDrain(session.start, config, sink, reader, publisher).run
     if isinstance(sink, TransactionalSink) and sink.transactional:
         sink.use_transaction(session.connection)
-        return ForwardDrain(publisher, reader, Joined(publisher, reader, session)).run
+        ordinary = ForwardDrain(publisher, reader, Joined(publisher, reader, session)).run
+        if sink.inbox is not None and config.wire_format == "raw":
+            mover = Mover(session, sink.inbox, config.pipeline.batch_size)
+            return MovingDrain(publisher, mover, ordinary).run
+        return ordinary
     return ForwardDrain(publisher, reader, ReadAhead(publisher, reader)).run

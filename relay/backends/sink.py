@@ -141,6 +141,11 @@ class TransactionalSink(Sink[C]):
     transactional: bool
     """Whether it does. `use_transaction` is then called at the start of each drain, and `publish` in a transaction."""
 
+    @property
+    def inbox(self) -> str | None:
+        """The inbox of this database whose rows it writes, if PostgreSQL can move raw messages there by itself."""
+        return None
+
     @abstractmethod
     def use_transaction(self, connection: "Connection") -> None:
         """The drain's own connection, on which `publish` writes, and neither commits nor rolls back."""

@@ -12,6 +12,8 @@ from psycopg.adapt import AdaptersMap, Buffer
 from psycopg.types.datetime import TimestamptzBinaryLoader, TimestamptzLoader
 from psycopg.types.json import set_json_loads
 
+from relay.database import arrays
+
 UNREADABLE = "unreadable"
 """The only member of what stands for a JSON value that Python cannot parse: it says why."""
 
@@ -48,3 +50,6 @@ ADAPTERS = AdaptersMap(psycopg.adapters)
 set_json_loads(_parsed, ADAPTERS)
 ADAPTERS.register_loader("timestamptz", MomentLoader)
 ADAPTERS.register_loader("timestamptz", MomentBinaryLoader)
+# Also those of connections that others have opened: no one else has values of these types.
+for adapters in (ADAPTERS, psycopg.adapters):
+    arrays.register(adapters)

@@ -13,11 +13,11 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from relay.database.arrays import Texts
 from relay.database.connection import database_errors, storable
 from relay.drains.fence import Cursor, FencedSession
-from relay.inbox.rows import RowErrors, columns, write, write_each
+from relay.inbox.rows import NO_ROWS, RowErrors, columns, write, write_each
 from relay.models import Failure, InboxRow, Received
-from relay.sql import query
 from relay.wire.decode import LONGEST_EVENT_ID
 
 
@@ -70,26 +70,25 @@ class Writer:
         with RowErrors(), ExitStack() as stack:
             stack.enter_context(self._connection.pipeline())
             self._connection.execute("begin")
-            self._connection.execute(query("durably"))
-            rows = [row for _, row in batch.rows]
-            new = self._session.execute("receive_write", **columns(rows)) if rows else None
+            rows = columns([row for _, row in batch.rows]) if batch.rows else NO_ROWS
+            counts = {"delivered": len(batch.rows), "dead_letters": len(batch.dead)}
+            written = self._session.execute("receive_batch", **rows, **_named(batch.positions), **counts)
             if batch.dead:
                 self._session.execute("receive_dead_letters", **_dead_columns(batch.dead))
-            fence = self._finish(batch, len(rows))
             self._connection.execute("commit")
-            return _Sent(batch, sent_at, stack.pop_all(), new, fence)
+            return _Sent(batch, sent_at, stack.pop_all(), written)
         return _Sent(batch, sent_at)  # it has a text that cannot even be sent
 
     def confirm(self) -> "WriteResult":
         """Waits until the batch that was sent is committed."""
         sent, self._sent = self._sent, None
         assert sent is not None
-        if sent.fence is not None:
+        if sent.written is not None:
             # The refusals first: some of them would pass for trouble with the server.
             with database_errors(), RowErrors():
                 sent.pipeline.close()
-                self._session.check_renewal(sent.fence, sent.sent_at)
-                new = sent.new.fetchall()[0][0] if sent.new else 0
+                _, new = self._session.check_revision(sent.written)
+                self._session.lease.renewed(sent.sent_at)
                 return WriteResult(sent.batch.received, len(sent.batch.rows), new, tuple(sent.batch.dead))
         self._connection.rollback()
         return self._write_what_can_be(sent.batch)
@@ -157,8 +156,7 @@ class Writer:
         return self._session.execute("receive_settle", delivered=stored, dead_letters=len(batch.dead))
 
     def _place(self, positions: Mapping[str, str]) -> None:
-        named = {"partitions": list(positions), "positions": list(positions.values())}
-        self._session.execute("receive_positions", **named)
+        self._session.execute("receive_positions", **_named(positions))
 
 
 class Stopped(Exception):
@@ -186,13 +184,16 @@ class WriteResult:
 
 @dataclass(frozen=True, slots=True)
 class _Sent:
-    """A batch on its way; without a fence, one that could not be sent as a whole."""
+    """A batch on its way; if nothing is written, one that could not be sent as a whole."""
 
     batch: InboundBatch
     sent_at: float
     pipeline: ExitStack = field(default_factory=ExitStack)
-    new: Cursor | None = None
-    fence: Cursor | None = None
+    written: Cursor | None = None
+
+
+def _named(positions: Mapping[str, str]) -> dict[str, Texts]:
+    return {"partitions": Texts(list(positions)), "positions": Texts(list(positions.values()))}
 
 
 def _dead_columns(dead: Sequence[tuple[Received, Failure]]) -> dict[str, list[Any]]:

@@ -15,6 +15,7 @@ from typing import Any
 import psycopg
 from psycopg import errors
 
+from relay.database.arrays import Bigints, Texts
 from relay.database.connection import Connection
 from relay.masking import mask
 from relay.models import InboxRow
@@ -106,9 +107,19 @@ def reason(error: Exception) -> str:
     return "PostgreSQL: " + mask(sentence_of(error))
 
 
-def columns(rows: Sequence[InboxRow]) -> dict[str, list[Any]]:
-    """The rows as parameters of a statement that writes them: one array for each column. There must be a row."""
-    return dict(zip(_ROW_PARAMETERS, map(list, zip(*rows, strict=True)), strict=True))
+def columns(rows: Sequence[InboxRow]) -> dict[str, Texts | Bigints | None]:
+    """The rows as parameters of a statement that writes them: one array for each column, null if all of it is.
+
+    There must be a row.
+    """
+    found = dict(zip(_ROW_PARAMETERS, zip(*rows, strict=True), strict=True))
+    return {name: _array(name, values) for name, values in found.items()}
+
+
+def _array(name: str, values: Sequence[Any]) -> Texts | Bigints | None:
+    if values[0] is None and values.count(None) == len(values):
+        return None
+    return Bigints(values) if name == "event_sequences" else Texts(values)
 
 
 _ROW_PARAMETERS = (
@@ -121,3 +132,5 @@ _ROW_PARAMETERS = (
     "headers",
     "trace_ids",
 )
+NO_ROWS = dict.fromkeys(_ROW_PARAMETERS)
+"""The parameters of a statement that may write rows, without any."""

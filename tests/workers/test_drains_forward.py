@@ -1,12 +1,10 @@
-"""Single forward drains on a real database that do not settle batch by batch: gathering, and joining the settle."""
+"""Single forward drains on a real database that gather many batches into one object."""
 
 import json
 
 import pytest
 
 from tests.waiting import wait_until
-
-# Gathering -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -90,46 +88,3 @@ def test_a_bad_record_is_a_dead_letter_of_the_object(bench, folder):
     bench.drain()
     assert bench.query("select count(*) from tide.dead_letter") == [(0,)]
     assert bench.query("select offset_id from tide.consumer_group") == [(ids[2],)]
-
-
-# Joining -------------------------------------------------------------------------------------------------------------
-
-
-def test_a_local_inbox_and_the_offset_are_one_transaction(bench):
-    bench.query("select tide.inbox_create('commands')")
-    bench.publish_to(sink_type="inbox", inbox="commands", batch_size=4)
-    bench.query("alter table tide.commands add column tx xid8 default pg_current_xact_id()")
-    bench.query("create table public.settled (offset_id bigint, tx xid8 default pg_current_xact_id())")
-    bench.query("""create function public.note() returns trigger language plpgsql as
-                   $$ begin insert into public.settled (offset_id) values (new.offset_id); return null; end $$""")
-    bench.query("create trigger note after update on tide.consumer_group for each row execute function public.note()")
-    ids = bench.publish(10)
-    assert bench.drain() == "idle"
-    assert bench.event_ids() == [f"orders:{n}" for n in ids]
-    assert bench.query("select offset_id from tide.consumer_group") == [(ids[-1],)]
-    assert bench.last("delivered") == 10
-    committed = bench.query("select tx, count(*) from tide.commands group by 1 order by min(inbox_seq)")
-    assert [count for _, count in committed] == [4, 4, 2]
-    assert bench.query("select tx from public.settled order by offset_id") == [(tx,) for tx, _ in committed]
-
-
-def test_a_refused_row_of_a_local_inbox_is_a_dead_letter(bench):
-    bench.query("select tide.inbox_create('commands')")
-    bench.query("alter table tide.commands add check (payload <> '{\"n\": 2}')")
-    bench.publish_to(sink_type="inbox", inbox="commands")
-    ids = bench.publish(5)
-    assert bench.drain() == "idle"
-    assert bench.event_ids() == [f"orders:{n}" for n in ids if n != ids[2]]
-    assert bench.query("select message_id from tide.dead_letter") == [(ids[2],)]
-
-
-def test_a_fenced_drain_leaves_nothing_in_a_local_inbox(bench):
-    bench.query("select tide.inbox_create('commands')")
-    bench.publish_to(sink_type="inbox", inbox="commands")
-    bench.publish(5)
-    bench.query("""create function fence() returns trigger language plpgsql as
-                   $$ begin update tide.drain set epoch = epoch + 1; return null; end $$""")
-    bench.query("create trigger fence after insert on tide.commands execute function fence()")
-    bench.drain()
-    assert bench.event_ids() == []
-    assert bench.query("select offset_id from tide.consumer_group") == [(0,)]

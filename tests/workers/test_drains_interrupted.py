@@ -88,6 +88,7 @@ def test_a_joined_drain_that_loses_its_database_ends_as_failed_and_goes_on(bench
             end_sessions(bench)
         return publish(self, records)
 
+    monkeypatch.setattr(InboxSink, "inbox", None)  # what PostgreSQL moves by itself: test_local_inbox.py
     monkeypatch.setattr(InboxSink, "publish", publish_after_an_interruption)
     assert bench.drain() == "failed"
     assert bench.drain() == "idle"

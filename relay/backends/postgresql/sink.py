@@ -47,6 +47,10 @@ class InboxSink(TransactionalSink[InboxSinkConfig]):
         # Lets close() come from another thread: it waits for the batch that is being written.
         self._busy = threading.Lock()
 
+    @property
+    def inbox(self) -> str | None:
+        return self._config.inbox if self.transactional else None
+
     def open(self) -> None:
         """In this database nothing is looked at before `join`, which brings the connection."""
         self.close()

@@ -6,18 +6,25 @@
 
 -- To be called before anything with the owner's rights reads or writes the table: see table_trust.sql. The lock keeps what
 -- was looked at as it is until the transaction ends: 'access share' for reading.
+-- Every write calls it, so it looks at the usual inbox by one statement, whose plan is kept, along indexes.
 create or replace function tide.inbox_guard(box tide.inbox, lock_mode text) returns void
-language plpgsql set search_path = pg_catalog, pg_temp as $$
+language plpgsql set search_path = pg_catalog, pg_temp
+set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off as $$
 declare
     named    text := format('%I.%I', box.table_schema, box.table_name);
     relation regclass := to_regclass(named);
     kind     "char";
+    is_plain boolean;
+    id_type  text;
     code     text;
 begin
     select c.relkind into kind from pg_class c where c.oid = relation;
     if kind = 'r' then
         execute format('lock table only %s in %s mode', named, lock_mode);
-        code := tide.inbox_code_of_others(relation, lock_mode = 'access exclusive');
+        select p.is_plain, p.id_type into is_plain, id_type from tide.inbox_look_at(relation, box.event_id_col) p;
+        if lock_mode = 'access exclusive' or not is_plain then
+            code := tide.inbox_code_of_others(relation);
+        end if;
     end if;
     if kind is null or to_regclass(named) is distinct from relation then
         raise exception 'the table % of inbox "%" is gone', named, box.name using
@@ -32,8 +39,7 @@ begin
             using errcode = 'insufficient_privilege',
             hint = format('Remove it. If you trust a function or a type, and no one else may change it, let it belong to %I.', current_user);
     -- What is written is converted to the type that was looked at then.
-    elsif box.event_id_type <> (select format_type(a.atttypid, null) from pg_attribute a
-                                 where a.attrelid = relation and a.attname = box.event_id_col) then
+    elsif box.event_id_type <> id_type then
         raise exception 'column % of %, the table of inbox "%", is no longer of type %',
             quote_ident(box.event_id_col), named, box.name, box.event_id_type using
             errcode = 'invalid_table_definition', hint = 'Give it that type again, or forget the inbox and track the table again.';
@@ -50,14 +56,41 @@ begin
     return null;
 end $$;
 
--- One statement for a batch. The relay needs no right on the table itself.
+-- The statement that writes a batch: arrays of event ids, types, sources, aggregate ids, sequences, payloads, headers, trace ids.
+-- received_at is written, as a table that was there before may have no default for it.
+create or replace function tide.inbox_insert(box tide.inbox) returns text
+language sql immutable set search_path = pg_catalog, pg_temp
+begin atomic
+    select format('insert into %I.%I '
+        '(%I, event_type, source, aggregate_id, event_sequence, payload, headers, trace_id, received_at) '
+        'select r.event_id::%s, r.event_type, r.source, r.aggregate_id, r.event_sequence, r.payload::jsonb, '
+        '       coalesce(r.headers, ''{}'')::jsonb, r.trace_id, now() '
+        '  from unnest($1, $2, $3, $4, $5, $6, $7, $8) as '
+        '       r (event_id, event_type, source, aggregate_id, event_sequence, payload, headers, trace_id) '
+        'on conflict (%3$I) do nothing', (box).table_schema, (box).table_name, (box).event_id_col, (box).event_id_type);
+end;
+
+-- To plan it takes longer than to write a few rows, so each inbox has a function of its own, tide.inbox_write_<number>, whose
+-- plan is kept. A database that lacks one is as right.
+create or replace function tide.inbox_write_copy(box tide.inbox) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+    execute format('create or replace function tide.inbox_write_%s(text[], text[], text[], text[], bigint[], text[], text[], text[]) '
+                   'returns bigint language plpgsql set search_path = pg_catalog, pg_temp as %L', box.inbox_id,
+                   format('declare written bigint; begin %s; get diagnostics written = row_count; return written; end', tide.inbox_insert(box)));
+    execute format('revoke all on function tide.inbox_write_%s from public', box.inbox_id);
+end $$;
+
+-- The relay needs no right on the table itself.
 create or replace function tide.inbox_write(
     inbox text, event_ids text[], event_types text[], sources text[], aggregate_ids text[], event_sequences bigint[],
     payloads text[], headers text[], trace_ids text[]
 ) returns bigint
-language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+language plpgsql security definer
+-- One plan for all calls, also in what is called.
+set search_path = pg_catalog, pg_temp set plan_cache_mode = force_generic_plan as $$
 declare
-    box     tide.inbox := tide.find_inbox(inbox);
+    box     tide.inbox;
     given   bigint := coalesce(cardinality(event_ids), 0);
     bytes   bigint := coalesce(pg_column_size(payloads), 0)::bigint + coalesce(pg_column_size(headers), 0)
                       + coalesce(pg_column_size(event_ids), 0) + coalesce(pg_column_size(event_types), 0)
@@ -65,22 +98,23 @@ declare
                       + coalesce(pg_column_size(trace_ids), 0);
     written bigint;
 begin
+    select * into box from tide.inbox i where i.name = inbox;
+    if not found then
+        perform tide.find_inbox(inbox);
     -- JSON cannot be larger; and what is larger together is better written in parts, as the relay then does.
-    if bytes > 268435456 then
+    elsif bytes > 268435456 then
         raise exception 'inbox "%" was given % bytes in one call, the limit is 268435456', box.name, bytes using
             errcode = 'program_limit_exceeded', hint = 'Nothing was written. Write fewer messages in a call.';
     end if;
     perform tide.inbox_guard(box, 'row exclusive');
-    -- received_at is written, as a table that was there before may have no default for it.
-    execute format('insert into %I.%I '
-        '(%I, event_type, source, aggregate_id, event_sequence, payload, headers, trace_id, received_at) '
-        'select r.event_id::%s, r.event_type, r.source, r.aggregate_id, r.event_sequence, r.payload::jsonb, '
-        '       coalesce(r.headers, ''{}'')::jsonb, r.trace_id, now() '
-        '  from unnest($1, $2, $3, $4, $5, $6, $7, $8) as '
-        '       r (event_id, event_type, source, aggregate_id, event_sequence, payload, headers, trace_id) '
-        'on conflict (%3$I) do nothing', box.table_schema, box.table_name, box.event_id_col, box.event_id_type)
-        using event_ids, event_types, sources, aggregate_ids, event_sequences, payloads, headers, trace_ids;
-    get diagnostics written = row_count;
+    if to_regproc('tide.inbox_write_' || box.inbox_id) is not null then
+        execute format('select tide.inbox_write_%s($1, $2, $3, $4, $5, $6, $7, $8)', box.inbox_id) into written
+          using event_ids, event_types, sources, aggregate_ids, event_sequences, payloads, headers, trace_ids;
+    else
+        execute tide.inbox_insert(box)
+          using event_ids, event_types, sources, aggregate_ids, event_sequences, payloads, headers, trace_ids;
+        get diagnostics written = row_count;
+    end if;
     if written < given then
         insert into tide.inbox_duplicates (inbox_id, messages) values (box.inbox_id, given - written);
     end if;

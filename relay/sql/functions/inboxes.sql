@@ -104,6 +104,7 @@ begin
                        'from %5$s group by event_type',
                        box.table_schema, box.name || '_stats', tide.inbox_pending(box), tide.inbox_dead(box), relation);
     end if;
+    perform tide.inbox_write_copy(box);
 end $$;
 
 create or replace function tide.inbox_create(
@@ -158,6 +159,8 @@ begin
             errcode = 'dependent_objects_still_exist', hint = 'Delete them first: select tide.relay_delete(...);';
     end if;
     delete from tide.inbox i where i.inbox_id = box.inbox_id;
+    perform tide.inbox_move_drop(box.inbox_id);
+    execute format('drop function if exists tide.inbox_write_%s', box.inbox_id);
     begin
         foreach view in array array_remove(array[
             box.name || '_pending', case when box.with_dead_letter then box.name || '_dlq' end,

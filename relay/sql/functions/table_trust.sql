@@ -103,33 +103,38 @@ begin
      where f.oid = function);
 end $$;
 
--- Whether a table is one of ours as we make them, but for functions of PostgreSQL in expressions, which its owner alone can
--- make: so the usual inbox is not looked at in full for each write.
-create or replace function tide.inbox_is_plain(relation regclass) returns boolean
-language plpgsql stable set search_path = pg_catalog, pg_temp as $$
-begin
-    return exists (select from pg_class c where c.oid = relation and c.relowner = current_user::regrole and not c.relispartition)
-       and not exists (select from pg_trigger g
-                        where g.tgrelid = relation
-                          and (g.tgname, g.tgfoid, coalesce(g.tgnewtable, '')) not in (
-                              ('tide_inbox', 'tide.inbox_notify'::regproc, 'arrived'), ('tide_inbox_failed', 'tide.inbox_failed'::regproc, '')))
-       and not exists (select from pg_rewrite r where r.ev_class = relation)
-       and not exists (select from pg_inherits i where i.inhparent = relation)
-       and not exists (select from pg_policy l where l.polrelid = relation)
-       and not exists (select from pg_statistic_ext s where s.stxrelid = relation)
-       and not exists (
-           select from (select 'pg_class'::regclass::oid, relation::oid
-                         union all select 'pg_attrdef'::regclass, d.oid from pg_attrdef d where d.adrelid = relation
-                         union all select 'pg_constraint'::regclass, c.oid from pg_constraint c where c.conrelid = relation
-                         union all select 'pg_class'::regclass, x.indexrelid from pg_index x where x.indrelid = relation) p (class_id, object_id)
-             join pg_depend d on d.classid = p.class_id and d.objid = p.object_id
-            where d.refclassid in ('pg_proc'::regclass, 'pg_type'::regclass, 'pg_operator'::regclass));
-end $$;
+-- The type of a column, and whether the table is one of ours as we make them, but for functions of PostgreSQL in expressions,
+-- which its owner alone can make: so the usual inbox is not looked at in full for each write.
+-- PostgreSQL notes in pg_class that a table has had rules, children or policies that count. Primary keys, unique and NOT NULL
+-- constraints have no code; neither have indexes on plain columns, as only a superuser makes operator classes. The types of
+-- columns are among what the table itself depends on. An SQL function without settings: it becomes a part of its caller's plan.
+create or replace function tide.inbox_look_at(relation regclass, id_col name) returns table (is_plain boolean, id_type text)
+language sql stable rows 1
+begin atomic
+    select c.relowner = current_user::regrole and not (c.relispartition or c.relhasrules or c.relhassubclass or c.relrowsecurity)
+           and not exists (select from pg_trigger g
+                            where g.tgrelid = c.oid
+                              and (g.tgname, g.tgfoid, coalesce(g.tgnewtable, '')) not in (
+                                  ('tide_inbox', 'tide.inbox_notify'::regproc, 'arrived'), ('tide_inbox_failed', 'tide.inbox_failed'::regproc, '')))
+           and not exists (select from pg_statistic_ext s where s.stxrelid = c.oid)
+           and not exists (
+               select from (select 'pg_class'::regclass::oid, c.oid
+                             union all select 'pg_attrdef'::regclass, d.oid from pg_attrdef d where d.adrelid = c.oid
+                             union all select 'pg_constraint'::regclass, k.oid from pg_constraint k
+                                        where k.conrelid = c.oid and k.contype not in ('p', 'u', 'n')
+                             union all select 'pg_class'::regclass, x.indexrelid from pg_index x
+                                        where x.indrelid = c.oid and (x.indexprs is not null or x.indpred is not null or x.indisexclusion)
+                           ) p (class_id, object_id)
+                 join pg_depend d on d.classid = p.class_id and d.objid = p.object_id
+                where d.refclassid in ('pg_proc'::regclass, 'pg_type'::regclass, 'pg_operator'::regclass)),
+           (select format_type(a.atttypid, null) from pg_attribute a where a.attrelid = c.oid and a.attname = id_col)
+      from pg_class c where c.oid = relation;
+end;
 
 -- The code on a table that is not known to be harmless, as a sentence for people, or null. Rows of tables that refer to
 -- this one and are deleted or changed with its rows count as its own; those of tables that inherit from it would, and
 -- are not needed.
-create or replace function tide.inbox_code_of_others(relation regclass, is_new boolean) returns text
+create or replace function tide.inbox_code_of_others(relation regclass) returns text
 language plpgsql stable set search_path = pg_catalog, pg_temp
 -- Catalogs grow: always along their indexes, by one plan.
 set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off as $$
@@ -137,9 +142,6 @@ declare
     found_code record;
     ended      text;
 begin
-    if not is_new and tide.inbox_is_plain(relation) then
-        return null;
-    end if;
     with recursive touched (relid, depth) as (
         select relation, 0
          union

@@ -1024,6 +1024,7 @@ select p.kind, 'function', unnest(p.names)
         'database_identity', 'job_state', 'job_list', 'job_stats', 'job_unknown_handlers', 'job_queue_list']),
     ('api', array['inbox_look']),
     ('inbox_writer', array['inbox_write']),
+    ('relay', array['inbox_receive', 'inbox_move']),
     ('job_publisher', array['job_enqueue', 'job_enqueue_many', 'job_enqueued', 'job_batch_create', 'job_batch_close', 'job_batch_get', 'job_uuid', 'job_of_uuid']),
     ('job_worker', array[
         'job_claim', 'job_finish', 'job_complete', 'job_release', 'job_rescue', 'job_worker_start', 'job_worker_beat', 'job_worker_stop',
@@ -1048,14 +1049,14 @@ select p.kind, 'function', unnest(p.names)
         'consumer_lease_again', 'consumer_lease_new', 'consumer_seen', 'consumer_settle', 'consumer_unsettled',
         'find_consumer_groups', 'message_batch', 'message_count', 'refuse_commit', 'refuse_consumer_group',
         'refuse_polled_group', 'inbox_add_columns', 'inbox_build', 'inbox_check_column', 'inbox_check_table',
-        'inbox_code_of_others', 'inbox_failed', 'inbox_forget', 'inbox_guard', 'inbox_refuse_name', 'inbox_remove',
+        'header_texts', 'inbox_insert', 'inbox_write_copy', 'inbox_move_copy', 'inbox_move_drop', 'inbox_code_of_others', 'inbox_failed', 'inbox_forget', 'inbox_guard', 'inbox_refuse_name', 'inbox_remove',
         'held_for_long', 'lock_holders', 'changing', 'longest_hold', 'newest_message', 'outbox_cut', 'outbox_drop_partitions',
         'outbox_drop_tables', 'outbox_groups', 'outbox_may_go', 'outbox_retained', 'outbox_partitions', 'outbox_truncate', 'record_losses',
         'outbox_append', 'outbox_skip_plan', 'outbox_skip_check', 'is_array', 'keep_table_outbox', 'table_key', 'table_outbox_append_chunk',
         'table_outbox_append_rows', 'table_outbox_columns', 'table_outbox_problem', 'table_outbox_refuse_size',
         'table_outbox_refuse_table', 'table_route_has', 'table_route_query', 'table_route_of', 'table_route_column',
         'table_route_problem', 'keep_table_route', 'is_trusted', 'expression_uses', 'type_uses', 'function_is_harmless',
-        'inbox_is_plain', 'is_own_trigger', 'require_own_trigger', 'may_consume', 'may_see_anything',
+        'inbox_look_at', 'is_own_trigger', 'require_own_trigger', 'may_consume', 'may_see_anything',
         'require_consumer', 'consumer_room', 'may_see_inbox', 'inbox_require_sight'])
   ) as p (kind, names);
 

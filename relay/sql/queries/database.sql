@@ -108,8 +108,11 @@ delete from tide.function_file
 select f.name, f.checksum, f.version from tide.function_file f
 
 -- name: migration_copies
--- After the functions: each queue has copies of some of them.
-select tide.job_copy(q.outbox_id) from tide.job_queue q
+-- After the functions: queues and inboxes have copies of some of them. Those that move messages are made again when they are
+-- needed.
+select tide.job_copy(q.outbox_id) from tide.job_queue q;
+select tide.inbox_write_copy(i) from tide.inbox i;
+select tide.inbox_move_drop()
 
 -- name: migration_permissions
 -- After what was applied: no rights for PUBLIC, and the roles of `relay migrate --roles` get what is new.

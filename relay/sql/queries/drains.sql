@@ -122,6 +122,13 @@ on conflict (pipeline, outbox, message_id) do update
     set attempts = dead_letter.attempts + 1, failed_at = clock_timestamp(), code = excluded.code, reason = excluded.reason,
         retry_requested_at = null
 
+-- name: inbox_move
+-- Moves the next messages up to a horizon, or up to the one of `outbox_horizon`, into an inbox of this database, and settles
+-- them. No row: fenced, nothing was written.
+select m.revision, m.up_to_id, m.messages, m.last_id, m.first_at
+  from tide.inbox_move(%(pipeline)s, %(epoch)s, %(number)s, %(lease_seconds)s, %(group_id)s, %(outbox_id)s, %(inbox)s,
+                        %(after)s, %(horizon)s, %(max_messages)s, %(max_bytes)s) m
+
 -- name: bell_arm
 -- Asks publishers to NOTIFY. Writes nothing when the bell is armed already.
 update tide.bell b set armed = true
@@ -264,17 +271,14 @@ select tide.inbox_write(%(inbox)s, %(event_ids)b::text[], %(event_types)b::text[
            %(aggregate_ids)b::text[], %(event_sequences)b::bigint[], %(payloads)b::text[], %(headers)b::text[],
            %(trace_ids)b::text[])
 
--- name: receive_write
--- The same under the fence of a drain. No row: fenced, nothing was written.
-with fence as materialized (
-    select d.pipeline from tide.drain d
-     where d.pipeline = %(pipeline)s and d.epoch = %(epoch)s and d.number = %(number)s
-       for update
-)
-select tide.inbox_write(%(inbox)s, %(event_ids)b::text[], %(event_types)b::text[], %(sources)b::text[],
-           %(aggregate_ids)b::text[], %(event_sequences)b::bigint[], %(payloads)b::text[], %(headers)b::text[],
-           %(trace_ids)b::text[])
-  from fence
+-- name: receive_batch
+-- Writes a batch of rows and where the source is resumed, counts it and renews the lease; how many rows were new. No row:
+-- fenced, nothing was written.
+select r.revision, r.new_rows
+  from tide.inbox_receive(%(pipeline)s, %(epoch)s, %(number)s, %(lease_seconds)s, %(delivered)s, %(dead_letters)s,
+           %(partitions)b::text[], %(positions)b::text[], %(inbox)s, %(event_ids)b::text[], %(event_types)b::text[],
+           %(sources)b::text[], %(aggregate_ids)b::text[], %(event_sequences)b::bigint[], %(payloads)b::text[],
+           %(headers)b::text[], %(trace_ids)b::text[]) r
 
 -- name: receive_dead_letters
 -- Keeps messages that no inbox can hold, as they came; under the fence. One that comes again is kept once.

@@ -184,3 +184,50 @@ def test_an_outbox_that_is_read_along_the_index_shares_nothing_with_its_neighbou
         session.execute("select set_config('tide.horizon', '100', false)")
         plan = Plan(session, "outbox_read", outbox_id=2, after=0, max_messages=10, max_bytes=1000)
     assert all(node.get("Relation Name", "message_2").startswith("message_2") for node in plan.nodes)
+
+
+class Move:
+    """A batch that was moved into an inbox: which partitions of the outbox were locked, and how they were read."""
+
+    READ = "select sum(seq_scan), sum(idx_tup_fetch) from pg_stat_xact_user_tables where relname like 'message_1%'"
+    MOVE = """
+        select m.last_id
+          from tide.consumer_group g,
+               tide.inbox_move('p', 0, 0, 30, g.group_id, 1, 'commands', %s, 100030, 100, 2000000) m"""
+    LOCKED = """
+        select c.relname from pg_locks l join pg_class c on c.oid = l.relation
+         where l.pid = pg_backend_pid() and c.relname ~ '^message_1_[a-z0-9]+$' and c.relkind = 'r'"""
+
+    def __init__(self, session, after):
+        with session.transaction():
+            # They count on from what the session has not told yet.
+            [(sequential, fetched)] = session.execute(self.READ).fetchall()
+            [(self.last_id,)] = session.execute(self.MOVE, [after]).fetchall()
+            [(sequential_now, fetched_now)] = session.execute(self.READ).fetchall()
+            self.sequential, self.fetched = sequential_now - sequential, fetched_now - fetched
+            self.locked = {name for (name,) in session.execute(self.LOCKED)}
+
+
+def test_a_batch_that_is_moved_is_read_along_the_index_and_no_further(stale, database):
+    """By a plan that is kept, made when the partition was empty; with very many partitions by one for the batch."""
+    with database.connect() as owner:
+        owner.execute("select tide.inbox_create('commands')")
+        for after in (0, 45_000, 59_020):
+            moved = Move(stale, after)
+            assert (moved.sequential, moved.fetched <= 110) == (0, True), "and the first of each partition above"
+        assert len(moved.locked) > 3
+        owner.execute("update tide.outbox set partitions_end = partitions_end + 101 * partition_size")
+        moved = Move(stale, 45_100)
+        assert (moved.sequential, moved.fetched <= 110, moved.last_id) == (0, True, 45_200)
+        assert moved.locked <= {
+            "message_1_40000",
+            "message_1_60000",
+            "message_1_80000",
+            "message_1_100000",
+            "message_1_rest",
+        }
+        assert "message_1_0" not in moved.locked
+    others = stale.execute(
+        "select c.relname from pg_locks l join pg_class c on c.oid = l.relation where c.relname like 'message_2%'"
+    )
+    assert others.fetchall() == []

@@ -158,6 +158,27 @@ def test_the_copies_of_a_queue_follow_their_originals(database, db, changed):
     assert Worker(db).claim() == []
 
 
+def test_the_copies_of_an_inbox_follow_their_originals(database, db, changed):
+    db.execute("select tide.inbox_create('letters')")
+    copies = "select proname, prosrc from pg_proc where proname ~ '^inbox_(write|move)_[0-9_]+$'"
+    before = db.execute(copies).fetchall()
+    assert [name for name, _ in before] == ["inbox_write_1"]
+    # As of earlier originals; the second is made again by the first move.
+    db.execute("""
+        create or replace function tide.inbox_write_1(text[], text[], text[], text[], bigint[], text[], text[], text[])
+        returns bigint language plpgsql as 'begin return 0; end';
+        create function tide.inbox_move_3_1(int) returns int language sql return 1;
+    """)
+    assert migrate(database.url).functions
+    assert db.execute(copies).fetchall() == before
+    written = "select tide.inbox_write('letters', '{a,b}', null, null, null, null, '{1,2}', null, null)"
+    assert db.execute(written).fetchone() == (2,)
+    db.execute("drop function tide.inbox_write_1")
+    assert db.execute(written.replace("a,b", "b,c")).fetchone() == (1,), "a database that lacks one writes too"
+    db.execute("select tide.inbox_drop('letters')")
+    assert db.execute(copies).fetchall() == []
+
+
 def test_functions_of_a_later_version_are_left_alone(database, db, changed, monkeypatch):
     migrate(database.url)
     later = catalog(database)

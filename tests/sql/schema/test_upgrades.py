@@ -102,7 +102,7 @@ def test_a_database_of_a_release_becomes_as_a_fresh_one(old, empty_database, lat
         assert publish(db) == 1501
         db.execute("select tide.outbox_create('new', partition_size => 1000)")
         publish_many(db, 3, "new")
-        db.execute("select tide.relay_enable('off'), tide.relay_delete('p')")
+        db.execute("select tide.relay_enable('off'), tide.relay_delete('p'), tide.inbox_drop('letters')")
     migrate(empty_database.url)
     assert set(common(old)) ^ set(common(empty_database)) == set()
     assert dump(old) == dump(empty_database)

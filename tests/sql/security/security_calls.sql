@@ -66,6 +66,8 @@ select tide.inbox_grant('letters', 'mallory')
 select tide.relay_set_inbox('r', 'letters', '{"source_type": "stdin"}')
 select tide.inbox_write('letters', array['a', 'b', 'a'], array['t', 't', 't'], array['s', 's', 's'], array['x', 'y', 'x'], array[1, 1, 1], array['1', '2', '1'], array['{}', '{}', '{}'], array['', '', ''])
 select tide.inbox_look('letters', array['a'], array['1'])
+select tide.inbox_receive(d.pipeline, d.epoch, d.number, 30, 1, 0, array['a'], array['1'], 'letters', array['d'], array['t'], array['s'], array['x'], array[1], array['1'], array['{}'], array['']) from tide.drain d where d.pipeline operator(pg_catalog.=) 'r'
+select tide.inbox_move(d.pipeline, d.epoch, d.number, 30, g.group_id, g.outbox_id, 'letters', 0, 1, 10, 1000) from tide.drain d, tide.pipeline p, tide.consumer_group g where p.name operator(pg_catalog.=) d.pipeline and g.group_id operator(pg_catalog.=) p.group_id
 select tide.find_inbox('letters')
 select tide.inbox_claim('letters', 'w', 1)
 select tide.inbox_release('letters', array['a', 'b'], 'w')

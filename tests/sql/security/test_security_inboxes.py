@@ -16,6 +16,9 @@ pytestmark = pytest.mark.each_postgres
 CALLS = {
     "writing": "tide.inbox_write('events', array['good'], array['t'], array['s'], array['a'], array[1], array['1'],"
     " array['{}'], array['x'])",
+    "receiving": "tide.inbox_receive('p', 0, 0, 30, 1, 0, '{}', '{}', 'events', array['good'], array['t'], array['s'],"
+    " array['a'], array[1], array['1'], array['{}'], array['x'])",
+    "moving": "tide.inbox_move('p', 0, 0, 30, null, 1, 'events', 0, 1, 10, 1000000)",
     "looking": "tide.inbox_look('events', array['good'], array['1'])",
     "removing": "tide.inbox_retain('events')",
     "counting": "tide.inbox_status('events')",
@@ -30,6 +33,9 @@ CALLS = {
 @pytest.fixture
 def db(database):
     with database.connect() as connection:
+        connection.execute("select tide.outbox_create('orders')")
+        connection.execute("""select tide.relay_set_outbox('p', 'orders', '{"sink_type": "memory"}')""")
+        connection.execute("select tide.outbox_publish('orders', '1')")
         yield connection
 
 
@@ -118,7 +124,8 @@ def test_what_is_harmless_is_allowed(db, app, when):
         app.execute(HARMLESS)
     assert call(db, CALLS["writing"]) == 1
     assert call(db, CALLS["looking"]) is not None
-    assert call(db, "tide.inbox_health('events') ->> 'pending'") == "1"
+    assert db.execute(f"select messages from {CALLS['moving']}").fetchall() == [(1,)]
+    assert call(db, "tide.inbox_health('events') ->> 'pending'") == "2"
 
 
 def test_a_written_id_is_converted_to_the_type_that_the_column_has_now(db, app):

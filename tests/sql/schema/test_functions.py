@@ -175,7 +175,10 @@ def test_the_copies_of_an_inbox_follow_their_originals(database, db, changed):
     assert db.execute(written).fetchone() == (2,)
     db.execute("drop function tide.inbox_write_1")
     assert db.execute(written.replace("a,b", "b,c")).fetchone() == (1,), "a database that lacks one writes too"
-    db.execute("select tide.inbox_drop('letters')")
+    db.execute("select tide.inbox_create('parcels')")
+    assert [name for name, _ in db.execute(copies)] == ["inbox_write_2"]
+    db.execute("create function tide.inbox_move_3_2(int) returns int language sql return 1")
+    db.execute("select tide.inbox_drop('parcels')")
     assert db.execute(copies).fetchall() == []
 
 

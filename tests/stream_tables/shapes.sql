@@ -502,6 +502,9 @@ select q.n, count(*) as c from (select count(*) as n from people group by team) 
 select team, count(*) as n from people group by team union all select team, count(*) from visits group by team
 --> rows, rows may repeat: linear; node of state, by c0; node of state, by c0
 
+select distinct team from people union all select team from sales
+--> rows, rows may repeat: linear; node of state, by c0
+
 select team from people union select team from sales
 --> state, by team: linear; node of rows, rows may repeat
 

@@ -9,10 +9,8 @@ from relay.stream_tables.query import is_cut
 from relay.stream_tables.shape import Shape, has_windows
 from relay.stream_tables.trees import (
     QUERIES,
-    also_where,
     bare,
     column,
-    groups,
     named,
     own,
     under,
@@ -33,61 +31,12 @@ def is_correlated(query: exp.Query) -> bool:
     return any(each.table not in mine for each in query.find_all(exp.Column))
 
 
-def split(select: exp.Select, shape: Shape, alias: str) -> None:
-    """Of a SELECT that makes more of its groups than rows (DISTINCT, windows, subqueries), the groups as a subquery."""
-    clause = select.args.get("having")
-    shown = [*select.expressions, *([clause] if clause else [])]
-    known = [*groups(select), *(_whole_call(each) for each in shape.aggregates(select))]
-    rest = [node for value in shown for node in value.walk(prune=lambda node: bare(node) in known) if node not in known]
-    more = select.args.get("distinct") or has_windows(select) or any(isinstance(node, QUERIES) for node in rest)
-    if not shape.is_grouped(select) or not more:
-        return
-    values = dict.fromkeys([*known, *shape.following(select)])
-    inner = select.copy()
-    for name in ("having", "distinct", "order", "limit", "offset"):
-        inner.set(name, None)
-    inner.set("expressions", [named(value.copy(), f"c{place}") for place, value in enumerate(values)])
-    places = {value: column(f"c{place}", alias) for place, value in enumerate(values)}
-    for name in ("expressions", "having", "distinct", "order"):
-        part = select.args.get(name)
-        for root in part if isinstance(part, list) else [part] if part else []:
-            _put(root, places)
-    for name in ("joins", "where", "group", "having"):
-        select.set(name, None)
-    select.from_(under(inner, alias), copy=False)
-    if clause:
-        also_where(select, clause.this)
-
-
-def distinct_first(select: exp.Select, shape: Shape, alias: str) -> None:
-    """Aggregates of the distinct values of one expression: aggregates of rows that are distinct."""
-    found = shape.aggregates(select)
-    values = {tuple(each.this.expressions) for each in found if isinstance(each.this, exp.Distinct)}
-    plain = [
-        each for each in found if isinstance(each, exp.Count | exp.Sum | exp.Avg) and not each.args.get("expressions")
-    ]
-    if groups(select) or len(values) != 1 or not all(isinstance(each.this, exp.Distinct) for each in plain):
-        return
-    [(value, *others)] = values
-    if others or len(plain) != len(found) or any(isinstance(each.parent, exp.Filter) for each in found):
-        return
-    inner = select.copy()
-    inner.set("having", None)
-    inner.set("expressions", [named(value.copy(), "c0")])
-    inner.set("distinct", exp.Distinct())
-    for each in found:
-        each.set("this", column("c0", alias))
-    for name in ("joins", "where"):
-        select.set(name, None)
-    select.from_(under(inner, alias), copy=False)
-
-
-def _whole_call(aggregate: exp.Expr) -> exp.Expr:
+def whole_call(aggregate: exp.Expr) -> exp.Expr:
     parent = aggregate.parent
-    return _whole_call(parent) if isinstance(parent, exp.Filter | exp.WithinGroup) else aggregate
+    return whole_call(parent) if isinstance(parent, exp.Filter | exp.WithinGroup) else aggregate
 
 
-def _put(root: exp.Expr, places: dict[exp.Expr, exp.Column]) -> None:
+def put(root: exp.Expr, places: dict[exp.Expr, exp.Column]) -> None:
     """A count inside a subquery is another one, but a column there may be of a group."""
     outside = {id(node) for node in own(root)}
 
@@ -108,9 +57,9 @@ def join_scalars(select: exp.Select, shape: Shape, names: Iterator[str]) -> None
         for node in list(own(root)):
             if isinstance(node, exp.Subquery) and _is_one_value(node, shape):
                 alias, query = next(names), node.this.copy()
-                values = list(dict.fromkeys(_whole_call(each) for each in shape.aggregates(query)))
+                values = list(dict.fromkeys(whole_call(each) for each in shape.aggregates(query)))
                 shown = exp.Paren(this=bare(query.expressions[0]).copy())
-                _put(shown, {value: column(f"c{place}", alias) for place, value in enumerate(values)})
+                put(shown, {value: column(f"c{place}", alias) for place, value in enumerate(values)})
                 query.set("expressions", [named(each.copy(), f"c{place}") for place, each in enumerate(values)])
                 select.join(under(query, alias), join_type="cross", copy=False)
                 node.replace(shown)
@@ -134,17 +83,23 @@ def _is_one_value(node: exp.Subquery, shape: Shape) -> bool:
 
 def same_text(query: exp.Query) -> exp.Query:
     """The query with names that depend on nothing else: equal ones are one."""
-    tree = query.copy()
-    tables = tree.find_all(exp.Table, exp.Subquery, exp.Lateral, exp.Unnest, exp.Values)
-    names = {
-        alias: f"a{place}" for place, alias in enumerate(dict.fromkeys(each.alias for each in tables if each.alias))
-    }
-    for node in tree.walk():
+    return rename(query.copy(), {alias: f"a{place}" for place, alias in enumerate(aliases(query))})
+
+
+def aliases(query: exp.Query) -> list[str]:
+    """The names of all that it reads, wherever in it."""
+    tables = query.find_all(exp.Table, exp.Subquery, exp.Lateral, exp.Unnest, exp.Values)
+    return list(dict.fromkeys(each.alias for each in tables if each.alias))
+
+
+def rename(query: exp.Query, names: dict[str, str]) -> exp.Query:
+    """The same query, in which they have these names."""
+    for node in query.walk():
         if isinstance(node, exp.Column) and node.table in names:
             node.set("table", exp.to_identifier(names[node.table], quoted=True))
         elif isinstance(node, exp.TableAlias) and node.name in names:
             node.set("this", exp.to_identifier(names[node.name], quoted=True))
-    return tree
+    return query
 
 
 def give_names(select: exp.Select, names: list[str]) -> None:

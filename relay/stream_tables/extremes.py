@@ -10,22 +10,33 @@ STORED = "t"
 ROWS = "r"
 
 
-def extremes(shape: Shape) -> list[exp.Min | exp.Max] | None:
-    """What a SELECT shows, if that is MIN and MAX of all rows and nothing else."""
+def extremes(shape: Shape) -> list[exp.Expr] | None:
+    """What a SELECT shows, if that is MIN and MAX of all rows, with FILTER or without, and nothing else."""
     select = shape.select
     found = [bare(each) for each in select.expressions]
     if any(select.args.get(clause) for clause in ("group", "having", "distinct")):
         return None
-    if not all(isinstance(each, exp.Min | exp.Max) and not isinstance(each.this, exp.Distinct) for each in found):
+    calls = [_call(each) for each in found]
+    if not all(isinstance(each, exp.Min | exp.Max) and not isinstance(each.this, exp.Distinct) for each in calls):
         return None
-    return [each for each in found if isinstance(each, exp.Min | exp.Max)]
+    return found
 
 
-def arguments(select: exp.Select, found: list[exp.Min | exp.Max]) -> exp.Select:
-    """The rows before they are one: `a0`, `a1` .."""
+def _call(value: exp.Expr) -> exp.Expr:
+    return value.this if isinstance(value, exp.Filter) else value
+
+
+def arguments(select: exp.Select, found: list[exp.Expr]) -> exp.Select:
+    """The rows before they are one: `a0`, `a1` .., null where a FILTER fails."""
     rows = select.copy()
     rows.set("order", None)
-    rows.set("expressions", [named(each.this.copy(), f"a{place}") for place, each in enumerate(found)])
+    values: list[exp.Alias] = []
+    for each in found:
+        value = _call(each).this.copy()
+        if isinstance(each, exp.Filter):
+            value = exp.Case(ifs=[exp.If(this=each.expression.this.copy(), true=value)])
+        values.append(named(value, f"a{len(values)}"))
+    rows.set("expressions", values)
     return rows
 
 
@@ -40,15 +51,15 @@ def net(terms: list[exp.Select], width: int) -> exp.Select:
     return grouped
 
 
-def now(select: exp.Select, found: list[exp.Min | exp.Max], names: list[str], stored: exp.Select) -> exp.Select:
+def now(select: exp.Select, found: list[exp.Expr], names: list[str], stored: exp.Select) -> exp.Select:
     """The row as it is now. Only if what it held is gone are all rows looked at: an index may answer that."""
     values = []
     for place, (each, name) in enumerate(zip(found, names, strict=True)):
-        least = isinstance(each, exp.Min)
+        kind, least = type(_call(each)), isinstance(_call(each), exp.Min)
         was, changed, weight = column(name, STORED), column(f"a{place}", VALUES), column(WEIGHT, VALUES)
         beyond = exp.LTE(this=changed, expression=was) if least else exp.GTE(this=changed, expression=was)
         gone = also_where(_changes(exp.Literal.number(1)), exp.LT(this=weight, expression=number(0)), beyond)
-        came = also_where(_changes(type(each)(this=changed.copy())), exp.GT(this=weight.copy(), expression=number(0)))
+        came = also_where(_changes(kind(this=changed.copy())), exp.GT(this=weight.copy(), expression=number(0)))
         whole = select.copy()
         whole.set("expressions", [each.copy()])
         value = exp.Case(

@@ -10,18 +10,10 @@ from itertools import count
 
 from sqlglot import exp
 
-from relay.stream_tables.apart import (
-    distinct_first,
-    give_names,
-    is_correlated,
-    join_scalars,
-    leaves,
-    same_text,
-    sorted_by,
-    split,
-)
+from relay.stream_tables.apart import give_names, is_correlated, join_scalars, leaves, same_text, sorted_by
 from relay.stream_tables.dialect import parse_table, write
 from relay.stream_tables.forms import digits
+from relay.stream_tables.joins import joins_of
 from relay.stream_tables.keys import unique_key
 from relay.stream_tables.plan import (
     MOST_NODES,
@@ -37,6 +29,7 @@ from relay.stream_tables.plan import (
 )
 from relay.stream_tables.planning import plan_of
 from relay.stream_tables.query import arms, is_cut
+from relay.stream_tables.regroup import regroup
 from relay.stream_tables.shape import Shape, is_plain
 from relay.stream_tables.trees import (
     bare,
@@ -111,8 +104,8 @@ class Nodes:
         if isinstance(query, exp.Union) and query.args.get("distinct"):
             return self._over_union(query, names)
         if isinstance(query, exp.Select):
-            distinct_first(query, self._shape(query), next(self._names))
-            split(query, self._shape(query), next(self._names))
+            new = regroup(query, self._shape, self._names)
+            self._sources |= {alias: self._sources[old] for alias, old in new.items() if old in self._sources}
             self._pull_out(query)
             return query
         for leaf in leaves(query):
@@ -141,10 +134,11 @@ class Nodes:
         shape = self._shape(select)
         if not inside:
             join_scalars(select, shape, self._names)
+        nullable = joins_of(select).nullable
         for item in list(items(select)):
             if not isinstance(item, exp.Subquery):
                 continue
-            if is_plain(item.this, shape):
+            if is_plain(item.this, shape) and item.alias not in nullable:
                 self._pull_out(item.this, inside=inside)
             elif not is_correlated(item.this):
                 self._replace(select, item)

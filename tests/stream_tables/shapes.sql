@@ -143,7 +143,7 @@ select p.id, q.s from people p left join (select person_id, sum(amount) as s fro
 
 select p.id, q.amount from people p left join (select s.person_id, s.amount, v.pages from sales s join visits v on
   v.team = s.team) q on q.person_id = p.id
---> rows, rows may repeat: people linear, sales keyed, visits full, people+sales keyed, people+visits full, sales+visits full, people+sales+visits full; index on id
+--> rows, rows may repeat: people linear, sales linear + keyed, visits linear + keyed, people+sales linear + keyed, people+visits linear + keyed, sales+visits linear + keyed, people+sales+visits linear + keyed; node of rows, rows may repeat; index on id
 
 select p.id from people p left join sales s on p.team = s.team left join visits v on s.person_id = p.id and v.team =
   p.team
@@ -264,7 +264,7 @@ select distinct p.city, s.team from people p join sales s on p.id = s.person_id
 --> state, by city, team: linear
 
 select count(distinct p.city) as c, max(s.amount) as m from people p join sales s on p.id = s.person_id
---> full: changes cannot be added to count() of distinct or sorted values
+--> rows, one row: linear + groups; node of state, by c0; node of state, one row; node of rows, one row
 
 select p.city, array_agg(s.id order by s.id) as l from people p join sales s on p.team = s.team group by p.city
 --> rows, by city: people keyed, sales groups, people+sales groups
@@ -502,6 +502,9 @@ select q.n, count(*) as c from (select count(*) as n from people group by team) 
 select team, count(*) as n from people group by team union all select team, count(*) from visits group by team
 --> rows, rows may repeat: linear; node of state, by c0; node of state, by c0
 
+select distinct team from people union all select team from sales
+--> rows, rows may repeat: linear; node of state, by c0
+
 select team from people union select team from sales
 --> state, by team: linear; node of rows, rows may repeat
 
@@ -575,7 +578,7 @@ select q.city, count(*) as n from (select distinct p.city, s.team from people p 
 --> state, by city: linear; node of state, by c0, c1
 
 select avg(q.total) as mean, max(q.total) as most from (select team, sum(amount) as total from sales group by team) q
---> rows, one row: linear + full; node of state, by c0
+--> rows, one row: linear + groups; node of state, by c0; node of state, one row; node of rows, one row
 
 select u.kind, count(*) as n from (select city as kind from people union all select note from sales) u group by u.kind
 --> state, by kind: linear; node of rows, rows may repeat
@@ -585,6 +588,13 @@ select item, top from (select item, max(price) as top from prices group by item)
 
 select count(distinct city) as n from people
 --> state, one row: linear; node of state, by c0
+
+select count(*) as n, sum(amount) as s, max(amount) as top, min(id) filter (where team > 2) as first, count(distinct note) as notes,
+  count(distinct team) + 1 as teams from sales where team < 5 having count(*) > 3
+--> rows, one row: linear + groups; node of state, one row; node of rows, one row; node of state, by c0; node of state, one row; node of state, by c0; node of state, one row
+
+select p.id, q.amount from people p left join (select s.person_id, s.amount, v.pages from sales s join visits v on v.team = s.team where v.pages > 0) q on q.person_id = p.id
+--> rows, rows may repeat: people linear, sales linear + keyed, visits linear + keyed, people+sales linear + keyed, people+visits linear + keyed, sales+visits linear + keyed, people+sales+visits linear + keyed; node of rows, rows may repeat; index on id
 
 select count(distinct s.team) as n, sum(distinct s.team) + 1 as s from sales s join people p on p.id = s.person_id
 --> state, one row: linear; node of state, by c0

@@ -915,7 +915,7 @@ create table tide.stream_history (
     milliseconds  float8 not null,
     error         text
 );
-comment on column tide.stream_history.strategy is 'How the refresh found what differs: linear, keyed, two states, groups, full.';
+comment on column tide.stream_history.strategy is 'How the refresh found what differs: linear, keyed, two states, groups, full; with nodes, those of its steps, joined by " + ".';
 comment on column tide.stream_history.reason is 'Why it was refreshed; for FULL, why it was not DIFFERENTIAL.';
 comment on column tide.stream_history.source_rows is 'Rows of its sources that changed since the last refresh, net; null: not counted.';
 comment on column tide.stream_history.rows_updated is 'Rows of which only columns outside the key changed. They are in neither of the other numbers.';

@@ -89,6 +89,9 @@ select p.city, sum(p.score) as s from people p where p.score > (select 0.5 * avg
   p.team) group by p.city
 --> state, by city: two states
 
+select p.id, (select sum(o.score) from people o where o.team = p.team) as s from people p
+--> rows, by id: two states
+
 select id from people where score > (select avg(score) from people)
 --> rows, by id: linear; node of state, one row
 

@@ -19,15 +19,25 @@ create or replace function tide.stream_trees(view regclass) returns setof text
 language sql stable set search_path = pg_catalog, pg_temp
 begin atomic select r.ev_action::text from tide.stream_views(view) v (relid) join pg_rewrite r on r.ev_class = v.relid; end;
 
+-- Whether rows of a table change by statements that fire no trigger of it: those for a table of which it is a part, or for tables that
+-- inherit from it; and what a subscription applies.
+create or replace function tide.stream_unseen(source oid) returns boolean
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+begin
+    return exists (select from pg_inherits i where i.inhrelid = source)
+           or exists (select from pg_inherits i join pg_class c on c.oid = i.inhparent where i.inhparent = source and c.relkind = 'r')
+           or exists (select from pg_subscription_rel s where s.srrelid = source)
+           or exists (select from pg_partition_tree(source) t join pg_subscription_rel s on s.srrelid = t.relid);
+end $$;
+
 -- The relations that a view reads, also through other views. Captured: every change of it fires a trigger of ours.
 create or replace function tide.stream_tables_read(view regclass) returns table (source oid, captured boolean)
 language sql stable set search_path = pg_catalog, pg_temp as $$
     select c.oid,
            c.relkind in ('r', 'p') and c.relpersistence <> 't' and n.nspname not in ('pg_catalog', 'information_schema')
-           and not (c.relkind = 'r' and exists (select from pg_inherits i where i.inhparent = c.oid))
            and not exists (select from pg_partition_tree(c.oid) t join pg_class p on p.oid = t.relid
                             where c.relkind = 'p' and p.relkind = 'f')
-           and not exists (select from pg_subscription_rel s where s.srrelid = c.oid)
+           and not tide.stream_unseen(c.oid)
       from (select distinct m[1]::oid as relid
               from tide.stream_trees(view) tree cross join lateral regexp_matches(tree, E' :relid (\\d+)', 'g') m) reads
       join pg_class c on c.oid = reads.relid join pg_namespace n on n.oid = c.relnamespace

@@ -53,7 +53,7 @@ begin
             then 'the database is a copy'
         when tide.stream_is_immediate(line.stream_id) then tide.stream_immediate_behind(line, state)
         when line.always_reason is not null then line.always_reason
-        when capture is null then 'a trigger that captures changes is missing or disabled'
+        when capture is null then 'a trigger that captures changes is missing or disabled, or a source became part of another table'
         when capture is distinct from state.sources then 'the capture of its sources was changed'
         when changed then 'its sources changed'
         when line.daily and (state.data_timestamp at time zone (line.settings ->> 'timezone'))::date
@@ -101,7 +101,7 @@ begin
        or tide.stream_basis(line.stream_id, version) = (select s.prepared from tide.stream_state s where s.stream_id = line.stream_id) then
         return false;
     end if;
-    perform tide.stream_sources_read(line.stream_id);
+    line := tide.stream_read_again(line);
     if tide.stream_unplanned(line, version) then
         -- Rows that were not worth capturing may be, for another version.
         delete from tide.stream_plan p where p.stream_id = line.stream_id and p.reason is not null;
@@ -116,6 +116,26 @@ begin
     return unplanned;
 exception when lock_not_available then
     return false;  -- the refresh computes everything, and the next one retries
+end $$;
+
+-- Writes down which tables its query reads now, and whether their changes can be captured: one may have become part of another.
+create or replace function tide.stream_read_again(line tide.stream) returns tide.stream
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+    sources oid[] := array(select s.source from tide.stream_source s where s.stream_id = line.stream_id);
+    reason  text := tide.stream_always_reason(format('tide_stream.q_%s', line.stream_id)::regclass);
+begin
+    perform tide.stream_sources_read(line.stream_id);
+    sources := array(select o from unnest(sources) o
+                      where o not in (select s.source from tide.stream_source s where s.stream_id = line.stream_id));
+    if sources <> '{}' then
+        perform tide.stream_forget_plan(line.stream_id);
+        perform tide.stream_capture_end(s) from unnest(sources) s;
+    end if;
+    if reason is distinct from line.always_reason then
+        update tide.stream s set always_reason = reason where s.stream_id = line.stream_id returning * into line;
+    end if;
+    return line;
 end $$;
 
 -- What a prepared stream table relies on; null if some change may go unseen.

@@ -3,7 +3,10 @@
 import psycopg
 import pytest
 
+from tests.sql.streams.analysed import analyse_and_keep
 from tests.sql.streams.streams import behind, create, refresh
+
+UNSEEN = "a trigger that captures changes is missing or disabled, or a source became part of another table"
 
 
 @pytest.fixture
@@ -32,7 +35,7 @@ def test_writes_that_name_a_partition_are_seen(connection, table):
 
 def test_a_partition_that_is_added_or_removed_is_seen(connection):
     connection.execute("create table orders_3 partition of orders for values from (200) to (300)")
-    assert behind(connection, "amounts") == "a trigger that captures changes is missing or disabled"
+    assert behind(connection, "amounts") == UNSEEN
     connection.execute("select tide.stream_prepare((select pipeline from tide.stream), 1)")
     refresh(connection, "amounts")
     assert behind(connection, "amounts") is None
@@ -44,11 +47,48 @@ def test_a_partition_that_is_added_or_removed_is_seen(connection):
     assert refresh(connection, "amounts") == ("FULL", 1, 0)
 
 
+def test_a_part_of_another_table_is_computed_each_time(connection):
+    """Statements for the whole fire no trigger of the part."""
+    connection.execute("create table heir () inherits (plain)")
+    for table in ("orders_1", "heir"):
+        create(connection, f"of_{table}", f"table {table}")
+        assert refresh(connection, f"of_{table}")[0] == "FULL"
+        assert behind(connection, f"of_{table}") == f"changes of public.{table} cannot be captured"
+
+
+@pytest.mark.parametrize(
+    ("becomes", "statement"),
+    [
+        ("alter table whole attach partition part default", "insert into whole values (1, 'unseen')"),
+        ("alter table part inherit whole", "update whole set name = 'unseen'"),
+        ("create table heir () inherits (part)", "insert into heir values (1, 'unseen')"),
+    ],
+)
+def test_a_table_that_becomes_part_of_another_is_computed_from_then_on(connection, becomes, statement):
+    connection.execute(f"""
+        create table part (id int, name text);
+        insert into part values (1, 'a');
+        create table whole (id int, name text) {"" if " inherit " in becomes else "partition by list (id)"};
+    """)
+    create(connection, "names", "select name from part")
+    analyse_and_keep(connection, "names")
+    refresh(connection, "names")
+    connection.execute(becomes)
+    connection.execute(statement)
+    assert behind(connection, "names") == UNSEEN
+    refresh(connection, "names")
+    assert connection.execute("select 'unseen' in (table names)").fetchone() == (True,)
+    connection.execute("select tide.stream_prepare('streams.public.names', 1)")
+    refresh(connection, "names")
+    assert behind(connection, "names") == "changes of public.part cannot be captured"
+    assert connection.execute("select count(*) from pg_trigger where tgrelid = 'part'::regclass").fetchone() == (0,)
+
+
 def test_a_trigger_that_was_off_for_a_while_is_seen(connection):
     create(connection, "names", "select name from plain")
     refresh(connection, "names")
     connection.execute("alter table plain disable trigger all")
-    assert behind(connection, "names") == "a trigger that captures changes is missing or disabled"
+    assert behind(connection, "names") == UNSEEN
     connection.execute("insert into plain values (1, 'unseen')")
     connection.execute("alter table plain enable trigger all")
     assert behind(connection, "names") == "the capture of its sources was changed"

@@ -29,6 +29,16 @@ def streams(connection: Connection, _settings: Settings) -> Iterator[Finding]:
         yield ok("stream tables", f"{counted(len(found), 'stream table')}, no refresh failed" if found else "none yet")
 
 
+def promises(connection: Connection, _settings: Settings) -> Iterator[Finding]:
+    """Stream tables that were said to read what only grows. No finding where that is so."""
+    if broken := [one for one in list_stream_tables(connection) if one.append_broken]:
+        yield warning(
+            "append only",
+            f"{_named(broken)}: append_only was switched off: {broken[0].append_broken}",
+            "leave it off, or if that was once: relay stream set NAME --append-only",
+        )
+
+
 def settings(connection: Connection, _settings: Settings) -> Iterator[Finding]:
     """Settings of pg_trickle: nothing reads them. No finding where there are none."""
     if names := [row["name"] for row in rows(connection, "doctor_other_settings")]:
@@ -48,4 +58,4 @@ def _why(found: Sequence[StreamTable]) -> str:
     return mask(found[0].last_error or "")
 
 
-CHECKS: tuple[Check, ...] = (streams, settings)
+CHECKS: tuple[Check, ...] = (streams, promises, settings)

@@ -41,7 +41,7 @@ begin
         execute format('create table tide_stream.b_%s (__xid xid8 not null, __w smallint not null) with (autovacuum_vacuum_scale_factor = 0,
                         autovacuum_vacuum_threshold = 10000, autovacuum_vacuum_cost_delay = 0)', source);
         execute format('create index on tide_stream.b_%s (__xid)', source);
-        insert into tide.stream_buffer (source, columns) values (stream_buffer_make.source, '{}');
+        insert into tide.stream_buffer (source, columns, append_only) values (stream_buffer_make.source, '{}', tide.stream_appends(source));
     end if;
     for col in select a.attnum, a.attname, format_type(a.atttypid, a.atttypmod) as type, l.collation_name
                  from pg_attribute a
@@ -115,7 +115,9 @@ begin
            coalesce(string_agg(format('a.attnum = %s and a.attname = %L and a.atttypid = %s and a.atttypmod = %s', a.attnum, c.named, c.typid, c.typmod),
                                ' or '), 'false')
       into into_text, names, numbers, types, typmods, known
-      from tide.stream_buffer_columns(source) c join pg_attribute a on a.attrelid = part and a.attname = c.named;
+      from tide.stream_buffer_columns(source) c join pg_attribute a on a.attrelid = part and a.attname = c.named
+     where c.number = any (tide.stream_key_numbers(source))
+        or not exists (select from tide.stream_buffer b where b.source = stream_buffer_function.source and b.append_only);
     execute format(
         'create or replace function %s() returns trigger language plpgsql security definer set search_path = pg_catalog, pg_temp as %L', function_name,
         format('declare

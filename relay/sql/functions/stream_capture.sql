@@ -55,7 +55,9 @@ begin atomic
      where t.tgname in (format('tide_stream_insert_%s', source), format('tide_stream_update_%s', source),
                         format('tide_stream_delete_%s', source), format('tide_stream_truncate_%s', source))
        and (p.oid = 'tide.stream_capture'::regproc or p.pronamespace = to_regnamespace('tide_stream'))
-       and (t.tgtype & 32 = 32 or (p.pronamespace = to_regnamespace('tide_stream')) = exists (select from tide.stream_buffer b where b.source = stream_triggers.source));
+       -- 4: INSERT; 32: TRUNCATE.
+       and (t.tgtype & 32 = 32 or (p.pronamespace = to_regnamespace('tide_stream'))
+                                  = exists (select from tide.stream_buffer b where b.source = stream_triggers.source and (t.tgtype & 4 = 4 or not b.append_only)));
 end;
 
 -- Whether a stream table needs the rows of its sources.
@@ -82,14 +84,17 @@ end;
 create or replace function tide.stream_capture_source(source oid) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
-    wanted smallint[] := tide.stream_wanted(source);
-    part   regclass;
-    event  text;
-    firing name[];
+    wanted  smallint[] := tide.stream_wanted(source);
+    appends boolean := tide.stream_appends(source);
+    by_row  boolean;
+    part    regclass;
+    event   text;
+    firing  name[];
 begin
-    if wanted is null then
+    if wanted is null or exists (select from tide.stream_buffer b where b.source = stream_capture_source.source and b.append_only <> appends) then
         perform tide.stream_buffer_drop(source);
-    else
+    end if;
+    if wanted is not null then
         perform tide.stream_buffer_make(source, wanted);
     end if;
     for part in select c from tide.stream_captured(source) c order by c loop
@@ -99,11 +104,12 @@ begin
             execute format('lock table only %s in share row exclusive mode', part);
         end if;
         foreach event in array array['insert', 'update', 'delete', 'truncate'] loop
-            if wanted is not null and event <> 'truncate' then
+            by_row := wanted is not null and event <> 'truncate' and (event = 'insert' or not appends);
+            if by_row then
                 perform tide.stream_buffer_function(source, part, event);
             end if;
             if format('tide_stream_%s_%s', event, source) <> all (firing) then
-                execute tide.stream_trigger_text(source, part, event, wanted is not null and event <> 'truncate');
+                execute tide.stream_trigger_text(source, part, event, by_row);
             end if;
         end loop;
     end loop;

@@ -47,9 +47,10 @@ begin
     perform tide.stream_capture_source(s.source) from tide.stream_source s where s.stream_id = line.stream_id;
     perform tide.stream_capture_end(s) from unnest(sources) s
       where s not in (select n.source from tide.stream_source n where n.stream_id = line.stream_id);
+    perform tide.stream_regroup();
     -- Those that follow it follow what it reads.
-    perform tide.stream_configure(d) from tide.stream d cross join lateral tide.stream_above(d.stream_id) a
-      where d.schedule = 'calculated' and a.stream_id = line.stream_id;
+    perform tide.stream_configure_all(array(select d.stream_id from tide.stream d cross join lateral tide.stream_above(d.stream_id) a
+                                             where d.schedule = 'calculated' and a.stream_id = line.stream_id));
 end $$;
 
 create or replace function tide.stream_add_columns(relation regclass, view regclass) returns void
@@ -72,7 +73,8 @@ end $$;
 
 -- Changes options; null keeps what is.
 create or replace function tide.stream_set(
-    name text, schedule text, refresh_mode text, tier text, status text, diamond_consistency text, append_only boolean, pooler_compatibility_mode boolean
+    name text, schedule text, refresh_mode text, tier text, status text, diamond_consistency text, append_only boolean, pooler_compatibility_mode boolean,
+    refresh_group text
 ) returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '5s' as $$
 declare
@@ -90,12 +92,14 @@ begin
            tier = coalesce(stream_set.tier, s.tier), suspended = coalesce(upper(status) = 'SUSPENDED', s.suspended),
            diamond_consistency = coalesce(lower(stream_set.diamond_consistency), s.diamond_consistency),
            append_only = coalesce(stream_set.append_only, s.append_only),
-           pooler_compatibility_mode = coalesce(stream_set.pooler_compatibility_mode, s.pooler_compatibility_mode)
+           append_broken = case when stream_set.append_only is null then s.append_broken end,
+           pooler_compatibility_mode = coalesce(stream_set.pooler_compatibility_mode, s.pooler_compatibility_mode),
+           refresh_group = case when stream_set.refresh_group is null then s.refresh_group else nullif(btrim(stream_set.refresh_group), '') end
      where s.stream_id = line.stream_id
     returning * into line;
     update tide.stream_state s set errors = 0, last_error = null where s.stream_id = line.stream_id and upper(status) = 'ACTIVE';
     -- Its sources are captured row by row, or no longer.
-    if refresh_mode is not null then
+    if refresh_mode is not null or append_only is not null then
         if line.refresh_mode = 'FULL' then
             perform tide.stream_forget_plan(line.stream_id);
         end if;
@@ -107,20 +111,20 @@ end $$;
 create or replace function tide.alter_stream_table(
     name text, query text default null, schedule text default null, refresh_mode text default null, tier text default null,
     status text default null, append_only boolean default null, diamond_consistency text default null,
-    pooler_compatibility_mode boolean default null, schedule_seconds int default null
+    pooler_compatibility_mode boolean default null, schedule_seconds int default null, refresh_group text default null
 ) returns void
 language sql
 begin atomic
     select tide.stream_requery(name, query, pg_catalog.current_setting('search_path') || ', pg_temp') where query is not null;
     select tide.stream_set(name, coalesce(schedule_seconds || 's', schedule), refresh_mode, tier, status, diamond_consistency, append_only,
-                           pooler_compatibility_mode);
+                           pooler_compatibility_mode, refresh_group);
 end;
 comment on function tide.alter_stream_table is
     'Changes the query, the schedule, the mode, the tier or the status of a stream table; null keeps what is.';
 
 create or replace function tide.stream_create_if(
     name text, query text, schedule text, refresh_mode text, initialize boolean, diamond_consistency text, append_only boolean,
-    pooler_compatibility_mode boolean, tier text, path text, or_replace boolean
+    pooler_compatibility_mode boolean, tier text, refresh_group text, path text, or_replace boolean
 ) returns void
 language plpgsql set search_path = pg_catalog, pg_temp set lock_timeout = '5s' as $$
 declare
@@ -129,12 +133,13 @@ begin
     perform tide.stream_require_owner();
     target := tide.stream_target(name, path);
     if not exists (select from tide.stream s where s.name = target) then
-        perform tide.stream_create(name, query, schedule, refresh_mode, initialize, diamond_consistency, append_only, pooler_compatibility_mode, tier, path);
+        perform tide.stream_create(name, query, schedule, refresh_mode, initialize, diamond_consistency, append_only, pooler_compatibility_mode, tier,
+                                   refresh_group, path);
     elsif or_replace then
         perform tide.stream_requery(target, query, path);
         perform tide.stream_set(target, coalesce(schedule, tide.stream_schedule(
                                     null, format('tide_stream.q_%s', (tide.find_stream(target)).stream_id)::regclass, current_setting('timezone'))),
-                                refresh_mode, tier, null, diamond_consistency, append_only, pooler_compatibility_mode);
+                                refresh_mode, tier, null, diamond_consistency, append_only, pooler_compatibility_mode, refresh_group);
     else
         raise notice 'stream table % exists already: it stays as it is', target;
     end if;
@@ -143,24 +148,24 @@ end $$;
 create or replace function tide.create_stream_table_if_not_exists(
     name text, query text, schedule text default null, refresh_mode text default 'AUTO', initialize boolean default true,
     diamond_consistency text default 'atomic', append_only boolean default false, pooler_compatibility_mode boolean default false,
-    tier text default 'hot', schedule_seconds int default null
+    tier text default 'hot', schedule_seconds int default null, refresh_group text default null
 ) returns void
 language sql
 begin atomic
     select tide.stream_create_if(name, query, coalesce(schedule_seconds || 's', schedule), refresh_mode, initialize, diamond_consistency, append_only,
-                                 pooler_compatibility_mode, tier, pg_catalog.current_setting('search_path') || ', pg_temp', false);
+                                 pooler_compatibility_mode, tier, refresh_group, pg_catalog.current_setting('search_path') || ', pg_temp', false);
 end;
 comment on function tide.create_stream_table_if_not_exists is 'Creates a stream table, unless there is one of that name.';
 
 create or replace function tide.create_or_replace_stream_table(
     name text, query text, schedule text default null, refresh_mode text default 'AUTO', initialize boolean default true,
     diamond_consistency text default 'atomic', append_only boolean default false, pooler_compatibility_mode boolean default false,
-    tier text default 'hot', schedule_seconds int default null
+    tier text default 'hot', schedule_seconds int default null, refresh_group text default null
 ) returns void
 language sql
 begin atomic
     select tide.stream_create_if(name, query, coalesce(schedule_seconds || 's', schedule), refresh_mode, initialize, diamond_consistency, append_only,
-                                 pooler_compatibility_mode, tier, pg_catalog.current_setting('search_path') || ', pg_temp', true);
+                                 pooler_compatibility_mode, tier, refresh_group, pg_catalog.current_setting('search_path') || ', pg_temp', true);
 end;
 comment on function tide.create_or_replace_stream_table is
     'Creates a stream table, or gives the one of that name this query and these options; its rows stay, and the next refresh changes what differs.';

@@ -23,7 +23,7 @@ begin
     return case when choice.reason is not null then choice else tide.stream_measure(line, state, plan, choice) end;
 end $$;
 
--- Whether this transaction itself has changed a source.
+-- Whether this transaction itself has changed a source, and may change more there.
 create or replace function tide.stream_own(id int) returns boolean
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare
@@ -31,7 +31,7 @@ declare
     own    boolean := false;
 begin
     for source in select b.source from tide.stream_source s join tide.stream_buffer b using (source)
-                   where s.stream_id = id and pg_current_xact_id_if_assigned() is not null
+                   where s.stream_id = id and pg_current_xact_id_if_assigned() is not null and not tide.stream_in_turn(s.source)
     loop
         execute format('select exists (select from tide_stream.b_%s where __xid = pg_current_xact_id_if_assigned())', source) into own;
         exit when own;
@@ -54,12 +54,14 @@ declare
 begin
     perform tide.stream_deltas_drop(line.stream_id);
     choice.source_rows := 0;
-    for found_changes in select s.source, w.waiting, w.both_signs, sum(w.waiting) over () as together
+    for found_changes in select s.source, w.waiting, w.both_signs, sum(w.waiting) over () as together,
+                                (select b.append_only from tide.stream_buffer b where b.source = s.source) as append_only
                            from tide.stream_source s cross join lateral tide.stream_waiting(s.source, state.frontier) w
                           where s.stream_id = line.stream_id and w.waiting > 0 order by s.source
     loop
         large := found_changes.together > 300;
-        net := tide.stream_net_text(line.stream_id, found_changes.source, state.frontier, plan.exact);
+        net := case when found_changes.append_only then tide.stream_appended_text(line.stream_id, found_changes.source, state.frontier)
+                    else tide.stream_net_text(line.stream_id, found_changes.source, state.frontier, plan.exact) end;
         net_rows := found_changes.waiting;
         if large then
             execute format('create temporary table tide_delta_%s on commit drop as %s', found_changes.source, net);

@@ -48,8 +48,9 @@ $$;
 -- Of these pipelines of stream tables, those that have something to do.
 create or replace function tide.stream_behind(pipelines text[]) returns setof text
 language sql stable security definer set search_path = pg_catalog, pg_temp as $$
-    select line.pipeline from tide.stream line join tide.stream_state state using (stream_id)
-     where line.pipeline = any (pipelines) and tide.stream_reason(line, state) is not null
+    select distinct led.pipeline
+      from tide.stream_led(pipelines) led join tide.stream_state state on state.stream_id = (led.line).stream_id
+     where tide.stream_reason(led.line, state) is not null
 $$;
 
 -- Before a refresh, in a transaction of its own: makes the capture of its sources what is needed, if no one is in the way. Whether the
@@ -62,6 +63,7 @@ declare
 begin
     select * into line from tide.stream s where s.pipeline = stream_prepare.pipeline;
     perform tide.stream_sources_read(line.stream_id);
+    perform tide.stream_append_broken(line.stream_id);
     unplanned := tide.stream_unplanned(line, version);
     if unplanned then
         -- Rows that were not worth capturing may be, for another version.
@@ -82,7 +84,7 @@ begin atomic
     select exists (select from tide.stream_source s join tide.stream line using (stream_id) left join tide.stream_buffer b using (source)
                     where s.stream_id = id
                       and (tide.stream_wants_rows(line) and not s.columns <@ coalesce(b.columns, '{}')
-                           or b.source is not null and tide.stream_wanted(s.source) is null
+                           or b.source is not null and (tide.stream_wanted(s.source) is null or b.append_only <> tide.stream_appends(s.source))
                            or exists (select from tide.stream_buffer_columns(s.source) c where not c.same or c.name <> c.named)));
 end;
 
@@ -151,9 +153,10 @@ language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
     refreshed bigint;
 begin
-    -- What this transaction itself changed in the sources is not visible in its snapshot, but was read: no frontier tells that.
+    -- What this transaction itself changed in the sources is not visible in its snapshot, but was read: no frontier tells that, unless
+    -- it can change no more there.
     update tide.stream_state s
-       set frontier = case when not line.suspended and line.tier <> 'frozen' and not choice.own then pg_current_snapshot() end,
+       set frontier = case when not line.suspended and line.tier <> 'frozen' and not choice.own then tide.stream_frontier(line.stream_id) end,
            cluster = tide.stream_cluster(), sources = tide.stream_sources_now(line.stream_id), data_timestamp = transaction_timestamp(),
            errors = 0, last_error = null, refreshed_at = clock_timestamp()
      where s.stream_id = line.stream_id;

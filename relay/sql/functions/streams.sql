@@ -50,26 +50,52 @@ begin
     return found_ms;
 end $$;
 
--- What its pipeline does: the timer, and whether it is drained at all.
-create or replace function tide.stream_configure(stream tide.stream) returns void
-language plpgsql set search_path = pg_catalog, pg_temp as $$
+-- What its schedule says.
+create or replace function tide.stream_timing(stream tide.stream) returns jsonb
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare
     is_cron     boolean := tide.stream_is_cron(stream.schedule);
     interval_ms bigint := coalesce(case when not is_cron then tide.stream_interval_ms(stream.schedule) end,
                                    greatest(100, tide.setting_number('stream_calculated_min_interval_ms')))
                           * case stream.tier when 'warm' then 2 when 'cold' then 10 else 1 end;
-    follows     text[] := case when stream.schedule = 'calculated' then array(select a.pipeline from tide.stream_above(stream.stream_id) a order by 1) end;
 begin
-    update tide.pipeline p
-       set config = jsonb_strip_nulls(
+    return jsonb_strip_nulls(
                jsonb_build_object('tier', case when stream.tier in ('warm', 'cold') then stream.tier end)
                || case when is_cron then jsonb_build_object('cron', stream.schedule, 'time_zone', stream.settings ->> 'timezone')
-                       else jsonb_build_object('poll_interval_ms', interval_ms, 'follows', follows) end),
-           enabled = stream.tier <> 'frozen' and not stream.suspended,
-           revision = nextval('tide.revisions'), updated_at = now()
+                       else jsonb_build_object('poll_interval_ms', interval_ms, 'follows',
+                                               case when stream.schedule = 'calculated' then tide.stream_follows(stream) end) end);
+end $$;
+
+-- What its pipeline does: the timer, and whether it is drained at all.
+create or replace function tide.stream_configure(stream tide.stream) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+    perform tide.stream_regroup();
+    perform tide.stream_configure_all(array[stream.stream_id]);
+end $$;
+
+-- Configures the pipelines of these, and of those that are refreshed with them.
+create or replace function tide.stream_configure_all(ids int[]) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+    perform tide.stream_configure_one(s) from tide.stream s
+      where s.stream_id = any (ids) or s.group_id in (select g.group_id from tide.stream g where g.stream_id = any (ids));
+end $$;
+
+create or replace function tide.stream_configure_one(stream tide.stream) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+    is_refreshed boolean := stream.tier <> 'frozen' and not stream.suspended;
+    leader       text := tide.stream_led_by(stream);
+begin
+    update tide.pipeline p
+       set config = case when stream.group_id is null or not is_refreshed then tide.stream_timing(stream)
+                         when leader = stream.pipeline then tide.stream_group_config(stream)
+                         else jsonb_build_object('part_of', leader) end,
+           enabled = is_refreshed, revision = nextval('tide.revisions'), updated_at = now()
      where p.name = stream.pipeline;
     -- Retention does not wait for one that is not refreshed: what it would need may be gone.
-    update tide.stream_state s set frontier = null where s.stream_id = stream.stream_id and (stream.tier = 'frozen' or stream.suspended);
+    update tide.stream_state s set frontier = null where s.stream_id = stream.stream_id and not is_refreshed;
     update tide.drain d set retry_at = null where d.pipeline = stream.pipeline;
     perform pg_notify('tide_relay_config', stream.pipeline);
 end $$;
@@ -150,7 +176,7 @@ end $$;
 
 create or replace function tide.stream_create(
     name text, query text, schedule text, refresh_mode text, initialize boolean, diamond_consistency text, append_only boolean,
-    pooler_compatibility_mode boolean, tier text, path text
+    pooler_compatibility_mode boolean, tier text, refresh_group text, path text
 ) returns void
 language plpgsql set search_path = pg_catalog, pg_temp set lock_timeout = '5s' as $$
 declare
@@ -175,11 +201,11 @@ begin
     insert into tide.pipeline (name, direction, config) values (line_name, 'stream', '{}');
     insert into tide.drain (pipeline) values (line_name);
     insert into tide.stream (stream_id, name, relation, pipeline, query, schedule, refresh_mode, tier, suspended, diamond_consistency, append_only,
-                             pooler_compatibility_mode, daily, always_reason, full_reason, settings)
+                             pooler_compatibility_mode, refresh_group, daily, always_reason, full_reason, settings)
     overriding system value
     values (next_id, target, target::regclass, line_name, query, schedule, upper(coalesce(refresh_mode, 'AUTO')), coalesce(tier, 'hot'),
             not coalesce(initialize, true), lower(coalesce(diamond_consistency, 'atomic')), coalesce(append_only, false),
-            coalesce(pooler_compatibility_mode, false),
+            coalesce(pooler_compatibility_mode, false), nullif(btrim(refresh_group), ''),
             tide.stream_day(view_name::regclass), tide.stream_always_reason(view_name::regclass),
             tide.stream_full_reason(view_name::regclass),
             jsonb_build_object('search_path', path, 'timezone', current_setting('timezone'), 'datestyle', current_setting('datestyle'),
@@ -199,12 +225,12 @@ end $$;
 create or replace function tide.create_stream_table(
     name text, query text, schedule text default null, refresh_mode text default 'AUTO', initialize boolean default true,
     diamond_consistency text default 'atomic', append_only boolean default false, pooler_compatibility_mode boolean default false,
-    tier text default 'hot', schedule_seconds int default null
+    tier text default 'hot', schedule_seconds int default null, refresh_group text default null
 ) returns void
 language sql
 begin atomic
     select tide.stream_create(name, query, coalesce(schedule_seconds || 's', schedule), refresh_mode, initialize, diamond_consistency, append_only,
-                              pooler_compatibility_mode, tier, pg_catalog.current_setting('search_path') || ', pg_temp');
+                              pooler_compatibility_mode, tier, refresh_group, pg_catalog.current_setting('search_path') || ', pg_temp');
 end;
 comment on function tide.create_stream_table is
     'Creates a table that is kept equal to a query. It is filled, and refreshed on its schedule, by the fleet.';
@@ -227,6 +253,7 @@ begin
     perform tide.stream_forget_plan(line.stream_id);
     delete from tide.stream s where s.stream_id = line.stream_id;
     delete from tide.pipeline p where p.name = line.pipeline;
+    perform tide.stream_regroup();
     perform tide.stream_capture_end(s) from unnest(sources) s;
     execute format('drop view tide_stream.q_%s', line.stream_id);
     execute format('drop table %s', line.relation);

@@ -739,10 +739,18 @@ create table tide.stream (
     outbox_id     int references tide.outbox,
     asked         xid8,
     append_only   boolean not null default false,
+    append_broken text,
     diamond_consistency       text not null default 'atomic' check (diamond_consistency in ('atomic', 'none')),
     pooler_compatibility_mode boolean not null default false,
+    refresh_group text,
+    group_id      int,
     created_at    timestamptz not null default now()
 );
+create index on tide.stream (group_id) where group_id is not null;
+comment on column tide.stream.append_only is 'Rows of its sources are only ever added.';
+comment on column tide.stream.append_broken is 'How it was seen that they are not, so that append_only was switched off.';
+comment on column tide.stream.refresh_group is 'Those of the same name are refreshed as one.';
+comment on column tide.stream.group_id is 'The lowest stream_id of those that are refreshed as one; null: it is alone. See tide.stream_regroup.';
 comment on column tide.stream.asked is 'The last transaction that asked for a refresh: there was one when it is visible in the frontier.';
 comment on column tide.stream.name is 'Schema and table, as PostgreSQL quotes them.';
 comment on column tide.stream.daily is 'Whether the query reads current_date, so that each day has another result.';
@@ -760,11 +768,13 @@ create table tide.stream_state (
     data_timestamp timestamptz,
     errors         int not null default 0,
     last_error     text,
-    refreshed_at   timestamptz
+    refreshed_at   timestamptz,
+    together       xid8
 ) with (fillfactor = 20, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
 comment on column tide.stream_state.frontier is 'The snapshot whose state the table shows; null: unknown, so the next refresh computes it all.';
 comment on column tide.stream_state.cluster is 'Where the transaction ids of the frontier mean something.';
 comment on column tide.stream_state.sources is 'What the capture of its sources was like: see tide.stream_sources_now.';
+comment on column tide.stream_state.together is 'The last transaction in which it was refreshed with others of its group, by the fleet.';
 comment on column tide.stream_state.errors is 'Refreshes that failed in a row.';
 
 -- The tables that each reads, also through views.
@@ -779,9 +789,11 @@ create index on tide.stream_source (source);
 
 -- Sources whose rows are captured, in tide_stream.b_<source>: after __xid and __w, its columns are these of the source.
 create table tide.stream_buffer (
-    source  oid primary key,
-    columns smallint[] not null
+    source      oid primary key,
+    columns     smallint[] not null,
+    append_only boolean not null default false
 );
+comment on column tide.stream_buffer.append_only is 'Whether of a row that was added only the key is stored, and a row that was changed or removed is noted.';
 
 -- How a stream table is refreshed incrementally, or why it cannot be. Made by a worker, judged by tide.stream_keep.
 create table tide.stream_plan (
@@ -999,7 +1011,11 @@ select p.kind, 'function', unnest(p.names)
         'stream_require_owner']),
     ('operator', array['wait_for_stream_table']),
     ('reader', array['wait_for_stream_table']),
-    ('relay', array['stream_begun', 'stream_ready']),
+    ('relay', array['stream_begun', 'stream_ready', 'stream_together', 'stream_together_end']),
+    ('owner', array['stream_ties', 'stream_regroup', 'stream_members', 'stream_led_by', 'stream_led', 'stream_follows', 'stream_group_config',
+        'stream_lock', 'stream_in_turn', 'stream_frontier', 'stream_frontier_of', 'stream_timing', 'stream_configure_one', 'stream_configure_all',
+        'snapshot_union', 'stream_appends', 'stream_appended_text', 'stream_append_broken']),
+    ('reader', array['diamond_groups']),
     ('reader', array['stream_ready']),
     ('reader', array['pgt_status', 'refresh_history', 'latency_percentiles', 'change_buffer_sizes', 'health_check', 'refresh_efficiency',
         'recommend_refresh_mode', 'explain_refresh_mode', 'dependency_tree', 'export_definition']),
@@ -1071,7 +1087,7 @@ select p.kind, 'function', 'pgtrickle', unnest(p.names)
         'enable_relay', 'disable_relay', 'list_relay_configs', 'get_relay_config', 'seek_offset', 'relay_changed']),
     ('reader', array['consumer_lag', 'inbox_status', 'outbox_status', 'outbox_of']),
     ('reader', array['pgt_status', 'refresh_history', 'get_refresh_history', 'latency_percentiles', 'change_buffer_sizes', 'health_check',
-        'refresh_efficiency', 'recommend_refresh_mode', 'explain_refresh_mode', 'dependency_tree', 'export_definition']),
+        'refresh_efficiency', 'recommend_refresh_mode', 'explain_refresh_mode', 'dependency_tree', 'export_definition', 'diamond_groups']),
     ('admin', array['create_stream_table', 'create_stream_table_if_not_exists', 'create_or_replace_stream_table', 'alter_stream_table',
         'drop_stream_table', 'stream_options', 'snapshot_stream_table',
         'restore_from_snapshot', 'drop_snapshot']),

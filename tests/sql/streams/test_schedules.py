@@ -84,11 +84,11 @@ def test_the_least_pause_of_those_that_follow_is_a_setting_and_the_tier_multipli
 
 @pytest.fixture
 def diamond(connection: Connection) -> Connection:
-    """`pair` reads `left_one` and `right_one`, which read `base`; all are equal to their queries."""
+    """`pair` reads `left_one` and `right_one`, which read `base`; all are equal to their queries, and alone."""
     create(connection, "base", ALL)
     create(connection, "left_one", "select count(*) as n from base")
     create(connection, "right_one", "select max(order_id) as n from base")
-    create(connection, "pair", "select l.n from left_one l join right_one r using (n)")
+    create(connection, "pair", "select l.n from left_one l join right_one r using (n)", diamond_consistency="none")
     for name in ("base", "left_one", "right_one", "pair"):
         refresh(connection, name)
     connection.execute("insert into orders values (2)")

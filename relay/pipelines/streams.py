@@ -53,7 +53,8 @@ def parse_stream(config: dict[str, Any]) -> StreamPipeline:
     problems: list[str] = []
     pipeline = validate(StreamPipeline, config, sorted(StreamPipeline.model_fields), problems)
     if pipeline:
-        for schedule in (pipeline, *pipeline.schedules):
+        schedules: list[StreamPipeline | StreamSchedule] = [pipeline, *pipeline.schedules]
+        for schedule in schedules:
             problems += _cron_problems(schedule)
     refuse(problems)
     assert pipeline is not None

@@ -72,15 +72,11 @@ begin
     execute format('drop view tide_stream.d_%s', source);
     execute format('drop table tide_stream.b_%s', source);
     delete from tide.stream_buffer b where b.source = stream_buffer_drop.source;
-    for used in select t.tgname, t.tgrelid::regclass as part from pg_trigger t join pg_proc p on p.oid = t.tgfoid
-                 where p.pronamespace = 'tide_stream'::regnamespace and p.proname ~ format('^c_%s_', source)
-    loop
-        execute format('drop trigger %I on %s', used.tgname, used.part);
-    end loop;
+    -- With their triggers, also on tables of others.
     for used in select p.oid::regprocedure as name from pg_proc p
                  where p.pronamespace = 'tide_stream'::regnamespace and p.proname ~ format('^c_%s_', source)
     loop
-        execute format('drop function %s', used.name);
+        execute format('drop function %s cascade', used.name);
     end loop;
 end $$;
 

@@ -86,6 +86,9 @@ language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
     wanted  smallint[] := tide.stream_wanted(source);
     appends boolean := tide.stream_appends(source);
+    -- Whether the buffer has all that is wanted, under the names of now.
+    is_same boolean := wanted <@ (select b.columns from tide.stream_buffer b where b.source = stream_capture_source.source and b.append_only = appends)
+                       and not exists (select from tide.stream_buffer_columns(source) c where not c.same or c.name <> c.named);
     by_row  boolean;
     part    regclass;
     event   text;
@@ -99,9 +102,14 @@ begin
     end if;
     for part in select c from tide.stream_captured(source) c order by c loop
         firing := array(select t.tgname from tide.stream_triggers(source) t where t.tgrelid = part);
+        continue when is_same and cardinality(firing) = 4;
         -- As a new trigger does. No writer may go on with the old function once the stream table is computed.
         if cardinality(firing) = 4 and wanted is not null then
-            execute format('lock table only %s in share row exclusive mode', part);
+            if has_table_privilege(part, 'update, delete, truncate') then
+                execute format('lock table only %s in share row exclusive mode', part);
+            else
+                firing := '{}';  -- making them again takes that lock
+            end if;
         end if;
         foreach event in array array['insert', 'update', 'delete', 'truncate'] loop
             by_row := wanted is not null and event <> 'truncate' and (event = 'insert' or not appends);
@@ -109,7 +117,7 @@ begin
                 perform tide.stream_buffer_function(source, part, event);
             end if;
             if format('tide_stream_%s_%s', event, source) <> all (firing) then
-                execute tide.stream_trigger_text(source, part, event, by_row);
+                perform tide.stream_make_trigger(source, part, tide.stream_trigger_text(source, part, event, by_row));
             end if;
         end loop;
     end loop;
@@ -141,7 +149,7 @@ begin
     for line in select t.tgname, t.tgrelid::regclass as part from pg_trigger t
                  where t.tgname ~ format('^tide_stream_(insert|update|delete|truncate)_%s$', source) and not t.tgisinternal
     loop
-        execute format('drop trigger %I on %s', line.tgname, line.part);
+        perform tide.stream_drop_trigger(line.tgname, line.part);
     end loop;
     perform tide.stream_buffer_drop(source);
     delete from tide.stream_change c where c.source = stream_capture_end.source;

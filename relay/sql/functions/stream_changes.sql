@@ -8,8 +8,12 @@ declare
     line      tide.stream;
     view      regclass;
     same_text text;
-    sources   oid[];
+    target    regclass := tide.stream_relation(name);
 begin
+    if tide.stream_is_foreign(target) then
+        perform tide.stream_requery_foreign(target::text, target, query, path);
+        return;
+    end if;
     perform tide.stream_require_owner();
     line := tide.find_stream(name);
     view := format('tide_stream.q_%s', line.stream_id);
@@ -19,15 +23,31 @@ begin
     begin
         query := tide.stream_define(view::text, line.name, query, path);
     exception when invalid_table_definition then
-        raise exception 'the new query of stream table "%" has other columns: %', line.name, sqlerrm using
-            errcode = 'invalid_table_definition',
-            hint = 'The columns stay, in their order and with their types, and new ones come after them. Else drop it, and create it again.';
+        perform tide.stream_refuse_columns(line.name, sqlerrm);
     end;
-    update tide.stream s set query = stream_requery.query where s.stream_id = line.stream_id;
+    perform tide.stream_check_columns(line.name, view);
+    perform tide.stream_take_query(line, query, same_text, path);
+end $$;
+
+create or replace function tide.stream_refuse_columns(name text, reason text) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+    raise exception 'the new query of stream table "%" has other columns: %', name, reason using
+        errcode = 'invalid_table_definition',
+        hint = 'The columns stay, in their order and with their types, and new ones come after them. Else drop it, and create it again.';
+end $$;
+
+-- After its view has another query.
+create or replace function tide.stream_take_query(line tide.stream, query text, same_text text, path text) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+    view    regclass := format('tide_stream.q_%s', line.stream_id);
+    sources oid[];
+begin
+    update tide.stream s set query = stream_take_query.query where s.stream_id = line.stream_id;
     if pg_get_viewdef(view) = same_text then
         return;
     end if;
-    perform tide.stream_check_columns(line.name, view);
     if exists (select from tide.stream_tables_read(view) t
                 where t.source = line.relation
                    or exists (select from tide.stream other cross join lateral tide.stream_above(other.stream_id) a
@@ -80,6 +100,7 @@ language plpgsql security definer set search_path = pg_catalog, pg_temp set lock
 declare
     line tide.stream := tide.find_stream(name);
 begin
+    perform tide.stream_require_mine(line, 'tide.stream_forget()');
     -- Also as it is: its query may be another one.
     schedule := tide.stream_schedule(coalesce(schedule, line.schedule), format('tide_stream.q_%s', line.stream_id)::regclass, line.settings ->> 'timezone');
     perform tide.stream_check_options(refresh_mode, tier, diamond_consistency);
@@ -130,15 +151,13 @@ language plpgsql set search_path = pg_catalog, pg_temp set lock_timeout = '5s' a
 declare
     target text;
 begin
-    perform tide.stream_require_owner();
     target := tide.stream_target(name, path);
-    if not exists (select from tide.stream s where s.name = target) then
+    if not coalesce(tide.is_stream_table(to_regclass(target)), false) then
         perform tide.stream_create(name, query, schedule, refresh_mode, initialize, diamond_consistency, append_only, pooler_compatibility_mode, tier,
                                    refresh_group, path);
     elsif or_replace then
         perform tide.stream_requery(target, query, path);
-        perform tide.stream_set(target, coalesce(schedule, tide.stream_schedule(
-                                    null, format('tide_stream.q_%s', (tide.find_stream(target)).stream_id)::regclass, current_setting('timezone'))),
+        perform tide.stream_set(target, coalesce(schedule, tide.stream_usual_schedule(target)),
                                 refresh_mode, tier, null, diamond_consistency, append_only, pooler_compatibility_mode, refresh_group);
     else
         raise notice 'stream table % exists already: it stays as it is', target;

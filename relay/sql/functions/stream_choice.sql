@@ -59,7 +59,7 @@ begin
                            from tide.stream_source s cross join lateral tide.stream_waiting(s.source, state.frontier) w
                           where s.stream_id = line.stream_id and w.waiting > 0 order by s.source
     loop
-        large := found_changes.together > 300;
+        large := found_changes.together > 300 or tide.stream_is_foreign(line.relation);
         net := case when found_changes.append_only then tide.stream_appended_text(line.stream_id, found_changes.source, state.frontier)
                     else tide.stream_net_text(line.stream_id, found_changes.source, state.frontier, plan.exact) end;
         net_rows := found_changes.waiting;
@@ -67,6 +67,7 @@ begin
             execute format('create temporary table tide_delta_%s on commit drop as %s', found_changes.source, net);
             get diagnostics net_rows = row_count;
             execute format('analyze pg_temp.tide_delta_%s', found_changes.source);
+            perform tide.stream_lend(line, 'select', format('pg_temp.tide_delta_%s', found_changes.source));
             net := format('select * from pg_temp.tide_delta_%s', found_changes.source);
         elsif found_changes.both_signs then
             execute format('select count(*) from (%s) n', net) into net_rows;

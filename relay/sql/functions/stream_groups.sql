@@ -1,7 +1,8 @@
 -- Groups: stream tables that are refreshed as one, in one transaction, so that a reader of two of them sees one state of their sources.
 --
 -- Two are in a group if they were given the same refresh_group, or lie between a table and the stream table in which two ways from it
--- meet again. One of a group leads: its pipeline refreshes all, and the pipelines of the others are part of it.
+-- meet again; and they belong to one role, so that no one holds up the tables of others. One of a group leads: its pipeline refreshes all,
+-- and the pipelines of the others are part of it.
 
 -- The stream tables that one reads, and those that they read.
 create or replace function tide.stream_above(stream_id int) returns setof tide.stream
@@ -26,10 +27,10 @@ language sql stable set search_path = pg_catalog, pg_temp set jit = off as $$
     ), reached as materialized (
         select b.upper, b.lower from beneath b union select r.lower, r.lower from reads r
     ), atomic as materialized (
-        select line.stream_id, line.relation::oid as relation from tide.stream line
+        select line.stream_id, line.relation::oid as relation, tide.stream_owner(line.relation) as owner from tide.stream line
          where line.diamond_consistency = 'atomic' and line.refresh_mode <> 'IMMEDIATE'
     ), common as materialized (
-        select a.stream_id as meets, one.lower as one_way, other.lower as other_way, x.lower as source
+        select a.stream_id as meets, a.owner, one.lower as one_way, other.lower as other_way, x.lower as source
           from atomic a
           join reads one on one.upper = a.relation
           join reads other on other.upper = a.relation and other.lower > one.lower
@@ -40,13 +41,13 @@ language sql stable set search_path = pg_catalog, pg_temp set jit = off as $$
     ), lowest as materialized (
         select c.* from common c left join higher h using (meets, one_way, other_way, source) where h.meets is null
     ), between as materialized (
-        select distinct l.meets, r.lower as relation, l.source
+        select distinct l.meets, r.lower as relation, l.source, l.owner
           from lowest l cross join lateral unnest(array[l.one_way, l.other_way]) w (way) join reached r on r.upper = w.way
     )
     select distinct w.meets, a.stream_id
-      from between w join beneath b on b.upper = w.relation and b.lower = w.source join atomic a on a.relation = w.relation
+      from between w join beneath b on b.upper = w.relation and b.lower = w.source join atomic a on a.relation = w.relation and a.owner = w.owner
      union
-    select min(line.stream_id) over (partition by line.refresh_group), line.stream_id
+    select min(line.stream_id) over (partition by line.refresh_group, tide.stream_owner(line.relation)), line.stream_id
       from tide.stream line where line.refresh_group is not null and line.refresh_mode <> 'IMMEDIATE'
 $$;
 

@@ -60,6 +60,7 @@ begin
     if line.outbox_id is not null then
         execute format('create temporary table tide_told on commit drop as select false as __came, 0::bigint as __times, t.* from %s t with no data',
                        line.relation);
+        perform tide.stream_lend(line, 'insert', 'pg_temp.tide_told');
     end if;
 end $$;
 

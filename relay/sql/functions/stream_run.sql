@@ -10,6 +10,11 @@ declare
     done tide.stream_done;
 begin
     perform set_config('tide.refreshing', line.relation::oid::text, true);
+    if tide.stream_is_foreign(line.relation) then
+        done := tide.stream_run_as_owner(line.relation, statement, line.settings);
+        perform set_config('tide.refreshing', '', true);
+        return done;
+    end if;
     perform set_config(s.key, s.value, true) from jsonb_each_text(line.settings - 'search_path') s;
     perform set_config('search_path', 'pg_catalog, tide_stream, pg_temp', true);
     open run for execute statement;
@@ -37,9 +42,12 @@ declare
     names  text := (select string_agg(format('%I', n), ', ') from unnest(tide.stream_key_names(line, null)) n);
     before text;
     source text := format('tide_stream.q_%s', line.stream_id);
+    by_path boolean := line.always_reason is not null or tide.stream_path_reason(source::regclass) is not null;
     done   tide.stream_done;
 begin
-    if line.always_reason is not null or tide.stream_path_reason(source::regclass) is not null then
+    if tide.stream_is_foreign(line.relation) and (by_path or plan.kind is distinct from 'state') then
+        source := tide.stream_computed(line);
+    elsif by_path then
         -- Functions that the query calls look names up as the session did that created it. Nothing of ours is looked up so.
         before := format('create temporary table tide_full_%1$s on commit drop as select * from tide_stream.q_%1$s', line.stream_id);
         perform set_config(s.key, s.value, true) from jsonb_each_text(line.settings - 'search_path') s;

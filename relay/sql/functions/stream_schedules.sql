@@ -62,6 +62,12 @@ begin
     return schedule;
 end $$;
 
+-- The schedule of one that has none of its own.
+create or replace function tide.stream_usual_schedule(name text) returns text
+language sql stable security definer set search_path = pg_catalog, pg_temp as $$
+    select tide.stream_schedule(null, format('tide_stream.q_%s', (tide.find_stream(name)).stream_id)::regclass, current_setting('timezone'))
+$$;
+
 create or replace function tide.stream_is_due(line tide.stream, state tide.stream_state) returns boolean
 language sql stable set search_path = pg_catalog, pg_temp as $$
     select tide.stream_reason(line, state) is not null

@@ -31,6 +31,7 @@ declare
     members text[] := tide.stream_members(line);
     member  text;
 begin
+    perform tide.stream_require_mine(line, 'tide.relay_enable(text)');
     if current_setting('transaction_isolation') in ('repeatable read', 'serializable') then
         perform tide.stream_lock(members);
         foreach member in array members loop

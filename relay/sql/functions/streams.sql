@@ -100,12 +100,12 @@ begin
     perform pg_notify('tide_relay_config', stream.pipeline);
 end $$;
 
--- Its query runs with the rights of who owns our functions: only who has them may say what it is.
+-- The query of one that belongs to the owner of our functions runs with these rights: no one else may say what it is.
 create or replace function tide.stream_require_owner() returns void
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 begin
     if current_user <> (select n.nspowner::regrole::text from pg_namespace n where n.nspname = 'tide') then
-        raise exception 'the queries of stream tables are given by the role that owns the schema tide, not by %', current_user using
+        raise exception 'the query of this stream table is given by the role that owns the schema tide, not by %', current_user using
             errcode = 'insufficient_privilege',
             hint = format('Become it first: set role %s;', (select n.nspowner::regrole from pg_namespace n where n.nspname = 'tide'));
     end if;
@@ -181,31 +181,54 @@ create or replace function tide.stream_create(
 language plpgsql set search_path = pg_catalog, pg_temp set lock_timeout = '5s' as $$
 declare
     target    text;
-    made      tide.stream;
     next_id   int;
     view_name text;
-    line_name text;
 begin
-    perform tide.stream_require_owner();
-    perform tide.stream_check_options(refresh_mode, tier, diamond_consistency);
+    if current_user <> (select pg_get_userbyid(n.nspowner) from pg_namespace n where n.nspname = 'tide') then
+        if not has_schema_privilege('tide_run', 'create') then
+            raise exception '% may not create stream tables', current_user using
+                errcode = 'insufficient_privilege', hint = format('Have the owner of the schema tide call: select tide.grant_streams(%L);', current_user);
+        end if;
+        perform tide.stream_create_foreign(name, query, schedule, refresh_mode, initialize, diamond_consistency, append_only, pooler_compatibility_mode,
+                                           tier, refresh_group, path);
+        return;
+    end if;
     next_id := nextval(pg_get_serial_sequence('tide.stream', 'stream_id'));
     view_name := format('tide_stream.q_%s', next_id);
     query := tide.stream_define(view_name, name, query, path);
     target := tide.stream_target(name, path);
     perform tide.stream_check_columns(target, view_name::regclass);
-    schedule := tide.stream_schedule(schedule, view_name::regclass, current_setting('timezone'));
     execute format('create table %s as select * from %s with no data', target, view_name);
+    execute format('create trigger tide_stream_guard before insert or update or delete or truncate on %s
+                    for each statement execute function tide.stream_guard()', target);
+    perform tide.stream_insert(next_id, target, query, schedule, refresh_mode, initialize, diamond_consistency, append_only,
+                               pooler_compatibility_mode, tier, refresh_group, path, null);
+end $$;
+
+-- Its pipeline and its rows, and the capture of its sources. The table is there, and the view of its query.
+create or replace function tide.stream_insert(
+    next_id int, target text, query text, schedule text, refresh_mode text, initialize boolean, diamond_consistency text, append_only boolean,
+    pooler_compatibility_mode boolean, tier text, refresh_group text, path text, runner name
+) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+    made      tide.stream;
+    view_name text := format('tide_stream.q_%s', next_id);
+    line_name text;
+begin
+    perform tide.stream_check_options(refresh_mode, tier, diamond_consistency);
+    schedule := tide.stream_schedule(schedule, view_name::regclass, current_setting('timezone'));
     line_name := 'streams.' || case when target ~ '^[A-Za-z0-9_.-]{1,92}$'
                                      and not exists (select from tide.pipeline p where p.name = 'streams.' || target) then target
                                 else next_id::text end;
     insert into tide.pipeline (name, direction, config) values (line_name, 'stream', '{}');
     insert into tide.drain (pipeline) values (line_name);
     insert into tide.stream (stream_id, name, relation, pipeline, query, schedule, refresh_mode, tier, suspended, diamond_consistency, append_only,
-                             pooler_compatibility_mode, refresh_group, daily, always_reason, full_reason, settings)
+                             pooler_compatibility_mode, refresh_group, runner, daily, always_reason, full_reason, settings)
     overriding system value
     values (next_id, target, target::regclass, line_name, query, schedule, upper(coalesce(refresh_mode, 'AUTO')), coalesce(tier, 'hot'),
             not coalesce(initialize, true), lower(coalesce(diamond_consistency, 'atomic')), coalesce(append_only, false),
-            coalesce(pooler_compatibility_mode, false), nullif(btrim(refresh_group), ''),
+            coalesce(pooler_compatibility_mode, false), nullif(btrim(refresh_group), ''), runner,
             tide.stream_day(view_name::regclass), tide.stream_always_reason(view_name::regclass),
             tide.stream_full_reason(view_name::regclass),
             jsonb_build_object('search_path', path, 'timezone', current_setting('timezone'), 'datestyle', current_setting('datestyle'),
@@ -216,8 +239,6 @@ begin
     insert into tide.stream_state (stream_id) values (next_id);
     perform tide.stream_sources_read(next_id);
     perform tide.stream_capture_source(s.source) from tide.stream_source s where s.stream_id = next_id;
-    execute format('create trigger tide_stream_guard before insert or update or delete or truncate on %s
-                    for each statement execute function tide.stream_guard()', target);
     perform tide.stream_configure(made);
 end $$;
 
@@ -249,14 +270,15 @@ begin
         end if;
         raise;
     end;
+    perform tide.stream_require_mine(line, 'tide.stream_forget()');
     sources := array(select s.source from tide.stream_source s where s.stream_id = line.stream_id);
     perform tide.stream_forget_plan(line.stream_id);
+    perform tide.stream_drop_table(line.relation);
     delete from tide.stream s where s.stream_id = line.stream_id;
     delete from tide.pipeline p where p.name = line.pipeline;
     perform tide.stream_regroup();
     perform tide.stream_capture_end(s) from unnest(sources) s;
     execute format('drop view tide_stream.q_%s', line.stream_id);
-    execute format('drop table %s', line.relation);
     perform pg_notify('tide_relay_config', line.pipeline);
 end $$;
 comment on function tide.drop_stream_table is 'Drops the table, and the capture of those sources that no other stream table reads.';
@@ -266,6 +288,7 @@ language plpgsql security definer set search_path = pg_catalog, pg_temp set lock
 declare
     line tide.stream := tide.find_stream(name);
 begin
+    perform tide.stream_require_mine(line, 'tide.relay_enable(text)');
     update tide.stream s set suspended = false where s.stream_id = line.stream_id returning * into line;
     update tide.stream_state s set errors = 0, last_error = null where s.stream_id = line.stream_id;
     perform tide.stream_configure(line);

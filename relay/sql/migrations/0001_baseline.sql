@@ -722,6 +722,10 @@ insert into tide.identity default values;
 create schema tide_stream;
 revoke all on schema tide_stream from public;
 
+-- The functions by which statements of stream tables are run with the rights of their owners.
+create schema tide_run;
+revoke all on schema tide_run from public;
+
 create table tide.stream (
     stream_id     int generated always as identity primary key,
     name          text not null unique,
@@ -743,6 +747,7 @@ create table tide.stream (
     diamond_consistency       text not null default 'atomic' check (diamond_consistency in ('atomic', 'none')),
     pooler_compatibility_mode boolean not null default false,
     refresh_group text,
+    runner        name,
     group_id      int,
     created_at    timestamptz not null default now()
 );
@@ -750,6 +755,7 @@ create index on tide.stream (group_id) where group_id is not null;
 comment on column tide.stream.append_only is 'Rows of its sources are only ever added.';
 comment on column tide.stream.append_broken is 'How it was seen that they are not, so that append_only was switched off.';
 comment on column tide.stream.refresh_group is 'Those of the same name are refreshed as one.';
+comment on column tide.stream.runner is 'The function of tide_run by which it is refreshed with the rights of its owner; null: that of the schema tide owns it.';
 comment on column tide.stream.group_id is 'The lowest stream_id of those that are refreshed as one; null: it is alone. See tide.stream_regroup.';
 comment on column tide.stream.asked is 'The last transaction that asked for a refresh: there was one when it is visible in the frontier.';
 comment on column tide.stream.name is 'Schema and table, as PostgreSQL quotes them.';
@@ -933,7 +939,7 @@ select s.name, s.kind, s.value, s.value, s.description
 -- migration that says here who may call it, or that no one but the owner may.
 create table tide.permission (
     kind        text not null check (kind in ('admin', 'operator', 'reader', 'publisher', 'consumer', 'group_consumer', 'inbox_worker',
-                                              'relay', 'api', 'inbox_writer', 'job_publisher', 'job_worker', 'job_operator', 'owner')),
+                                              'relay', 'api', 'inbox_writer', 'job_publisher', 'job_worker', 'job_operator', 'streams', 'owner')),
     object_type text not null check (object_type in ('function', 'table', 'sequence')),
     schema      name not null default 'tide',
     object      name not null,
@@ -986,7 +992,7 @@ select p.kind, 'function', unnest(p.names)
     ('owner', array[
         'stream_interval_ms', 'stream_tables_read',
         'stream_trees', 'stream_always_reason', 'stream_capture', 'stream_capture_source', 'stream_capture_end', 'stream_captured',
-        'stream_guard', 'stream_check_columns', 'stream_sources_now', 'stream_cluster', 'stream_window', 'stream_full', 'find_stream',
+        'stream_sources_now', 'stream_cluster', 'stream_window', 'stream_full', 'find_stream',
         'stream_configure', 'stream_day', 'stream_refreshed', 'stream_reason',
         'stream_buffer_clean', 'stream_buffer_columns', 'stream_buffer_drop', 'stream_buffer_function', 'stream_buffer_make',
         'stream_buffer_names', 'stream_capture_differs', 'stream_choose', 'stream_columns', 'stream_columns_of', 'stream_columns_read',
@@ -1005,12 +1011,20 @@ select p.kind, 'function', unnest(p.names)
     ('relay', array['stream_refresh', 'stream_prepare', 'stream_describe', 'stream_read', 'stream_keep', 'stream_keep_change',
         'stream_failed', 'stream_behind', 'stream_clean', 'stream_tables']),
     ('reader', array['stream_tables', 'stream_behind']),
-    ('owner', array['stream_schedule', 'stream_above', 'stream_waits', 'stream_is_due', 'stream_is_cron', 'stream_check_cron', 'stream_define',
-        'stream_target', 'stream_check_options', 'stream_add_columns', 'stream_covers', 'stream_shows']),
+    ('owner', array['stream_schedule', 'stream_above', 'stream_waits', 'stream_is_due', 'stream_is_cron', 'stream_check_cron',
+        'stream_check_options', 'stream_covers', 'stream_shows']),
     ('admin', array['create_stream_table_if_not_exists', 'create_or_replace_stream_table', 'stream_create_if', 'stream_requery', 'stream_set',
         'stream_require_owner']),
     ('operator', array['wait_for_stream_table']),
     ('reader', array['wait_for_stream_table']),
+    ('streams', array['create_stream_table', 'create_stream_table_if_not_exists', 'create_or_replace_stream_table', 'alter_stream_table',
+        'drop_stream_table', 'resume_stream_table', 'refresh_stream_table', 'wait_for_stream_table', 'stream_create', 'stream_create_if',
+        'stream_create_foreign', 'stream_given', 'stream_define', 'stream_target', 'stream_check_columns', 'stream_make_runner', 'stream_runner_text',
+        'stream_enter', 'stream_requery', 'stream_requery_foreign', 'stream_reenter', 'stream_add_columns', 'stream_set', 'stream_guard',
+        'stream_relation', 'stream_runner', 'stream_require_owner', 'stream_is_foreign', 'stream_owner', 'is_stream_table', 'stream_usual_schedule']),
+    ('owner', array['stream_check_runner', 'stream_run_as_owner', 'stream_execute', 'stream_unreadable', 'stream_lend', 'stream_computed',
+        'stream_make_trigger', 'stream_drop_trigger', 'stream_require_mine', 'stream_drop_table', 'stream_check_foreign', 'stream_refuse_columns',
+        'stream_take_query', 'stream_insert', 'stream_check_usage', 'grant_streams']),
     ('relay', array['stream_begun', 'stream_ready', 'stream_together', 'stream_together_end']),
     ('owner', array['stream_ties', 'stream_regroup', 'stream_members', 'stream_led_by', 'stream_led', 'stream_follows', 'stream_group_config',
         'stream_lock', 'stream_in_turn', 'stream_frontier', 'stream_frontier_of', 'stream_timing', 'stream_configure_one', 'stream_configure_all',
@@ -1093,6 +1107,8 @@ select p.kind, 'function', 'pgtrickle', unnest(p.names)
         'restore_from_snapshot', 'drop_snapshot']),
     ('reader', array['list_snapshots']),
     ('operator', array['refresh_stream_table', 'resume_stream_table', 'wait_for_stream_table']),
+    ('streams', array['create_stream_table', 'create_stream_table_if_not_exists', 'create_or_replace_stream_table', 'alter_stream_table',
+        'drop_stream_table', 'stream_options', 'refresh_stream_table', 'resume_stream_table', 'wait_for_stream_table']),
     ('reader', array['wait_for_stream_table']),
     ('group_consumer', array['poll_outbox', 'commit_offset', 'extend_lease', 'consumer_heartbeat', 'consumer_lag']),
     ('inbox_worker', array[

@@ -147,7 +147,8 @@ begin
        into waiting, both_signs, own using frontier;
 end $$;
 
--- Whether a source has captured rows that a frontier does not show.
+-- Whether a source has captured rows that a frontier does not show. A buffer that is dropped meanwhile is waited for, and is gone then,
+-- whatever this snapshot shows: a refresh will say what to do, and one that asks for many is told of the others.
 create or replace function tide.stream_rows_waiting(source oid, frontier pg_snapshot) returns boolean
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare
@@ -158,4 +159,6 @@ begin
            into found_one using frontier;
     end if;
     return found_one;
+exception when undefined_table then
+    return true;
 end $$;

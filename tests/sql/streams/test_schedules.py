@@ -1,12 +1,14 @@
 """What schedule a stream table has, and when it is ready to be refreshed."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
 import pytest
 
 from tests.services.postgres import Database
 from tests.sql.streams.streams import Connection, create, refresh
+from tests.waiting import wait_until
 
 ALL = "select order_id from orders"
 
@@ -15,6 +17,7 @@ ALL = "select order_id from orders"
 def connection(database: Database) -> Iterator[Connection]:
     with database.connect() as connection:
         connection.execute("create table orders (order_id int primary key)")
+        connection.execute("create table customers (customer_id int)")
         connection.execute("insert into orders values (1)")
         yield connection
 
@@ -163,6 +166,23 @@ def test_a_cron_expression_needs_a_time_zone_with_a_name(connection):
     with pytest.raises(psycopg.errors.InvalidParameterValue, match="needs a time zone that has a name"):
         create(connection, "base", ALL, schedule="@daily")
     create(connection, "base", ALL)
+
+
+def test_a_stream_table_that_is_dropped_meanwhile_keeps_no_scheduler_from_the_others(database, connection):
+    for name in ("base", "kept"):
+        create(
+            connection, name, ALL if name == "base" else "select 1 as one from customers", refresh_mode="DIFFERENTIAL"
+        )
+        refresh(connection, name)
+    connection.execute("insert into customers values (1)")
+    with database.connect() as dropping, ThreadPoolExecutor(1) as threads:
+        dropping.execute("begin")
+        dropping.execute("select tide.drop_stream_table('base')")
+        asked = threads.submit(ready, connection, "base", "kept")
+        waits = "select count(*) > 0 from pg_locks where not granted and pid = %s"
+        wait_until(lambda: dropping.execute(waits, [connection.info.backend_pid]).fetchone() == (True,), 20, "it waits")
+        dropping.execute("commit")
+        assert "kept" in asked.result()
 
 
 def test_a_duration_of_five_parts_is_a_duration(connection):

@@ -17,7 +17,8 @@ def streams(connection: Connection, _settings: Settings) -> Iterator[Finding]:
     failing = [one for one in found if one.status == "ERROR" and one.consecutive_errors]
     unread = [one for one in found if one.status == "ERROR" and not one.consecutive_errors]
     if suspended:
-        text = f"{_named(suspended)}: three refreshes in a row failed, so none is tried: {_why(suspended)}"
+        failures = suspended[0].consecutive_errors
+        text = f"{_named(suspended)}: {failures} refreshes in a row failed, so none is tried: {_why(suspended)}"
         yield failed("stream tables", text, "remove the cause, then: relay stream resume NAME")
     if unread:
         yield failed("stream tables", f"{_named(unread)}: {_why(unread)}", "relay stream set NAME --schedule ...")

@@ -154,5 +154,5 @@ begin
         when changed_rows < all_rows / 1000 then null
         when expected >= 1.2 * whole then
             format('%s changed rows were expected to take %s ms, and all %s ms', changed_rows, round(expected), round(whole))
-        when changed_rows >= 0.3 * all_rows then format('%s of about %s rows of its sources changed', changed_rows, all_rows) end;
+        when changed_rows >= tide.setting_number('stream_differential_max_change_percent') / 100.0 * all_rows then format('%s of about %s rows of its sources changed', changed_rows, all_rows) end;
 end $$;

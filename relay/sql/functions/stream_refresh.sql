@@ -62,6 +62,7 @@ declare
     unplanned boolean;
 begin
     select * into line from tide.stream s where s.pipeline = stream_prepare.pipeline;
+    perform tide.stream_recover(line);
     perform tide.stream_sources_read(line.stream_id);
     perform tide.stream_append_broken(line.stream_id);
     unplanned := tide.stream_unplanned(line, version);
@@ -170,23 +171,26 @@ begin
     return refreshed;
 end $$;
 
--- A refresh failed. After three in a row nothing is tried any more until someone resumes it: true then.
+-- A refresh failed. After some in a row nothing is tried any more until someone resumes it: true then.
 create or replace function tide.stream_failed(pipeline text, error text) returns boolean
 language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '5s' as $$
 declare
-    line     tide.stream;
-    failures int;
+    line       tide.stream;
+    failures   int;
+    most       int := tide.setting_number('stream_max_consecutive_errors');
+    is_too_bad boolean;
 begin
     select * into line from tide.stream s where s.pipeline = stream_failed.pipeline;
     update tide.stream_state s set errors = s.errors + 1, last_error = error where s.stream_id = line.stream_id
     returning errors into failures;
     insert into tide.stream_history (stream_id, started_at, action, milliseconds, error)
     values (line.stream_id, clock_timestamp(), 'FAILED', 0, error);
-    if failures >= 3 and not line.suspended then
+    is_too_bad := most > 0 and failures >= most;
+    if is_too_bad and not line.suspended then
         update tide.stream s set suspended = true where s.stream_id = line.stream_id returning * into line;
         perform tide.stream_configure(line);
     end if;
-    return failures >= 3;
+    return is_too_bad;
 end $$;
 
 -- After a restore, each is computed again.

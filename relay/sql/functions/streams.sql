@@ -278,7 +278,7 @@ begin
     delete from tide.pipeline p where p.name = line.pipeline;
     perform tide.stream_regroup();
     perform tide.stream_capture_end(s) from unnest(sources) s;
-    execute format('drop view tide_stream.q_%s', line.stream_id);
+    execute format('drop view if exists tide_stream.q_%s', line.stream_id);
     perform pg_notify('tide_relay_config', line.pipeline);
 end $$;
 comment on function tide.drop_stream_table is 'Drops the table, and the capture of those sources that no other stream table reads.';

@@ -929,7 +929,10 @@ select s.name, s.kind, s.value, s.value, s.description
     ('stream_calculated_min_interval_ms', 'count', '1000',
      'How many milliseconds at least from one refresh to the next of a stream table that follows others. Its tier multiplies it.'),
     ('stream_max_buffer_rows', 'count', '10000000',
-     'How many changed rows may wait for a stream table; with more it is computed as a whole. 0: no limit.')
+     'How many changed rows may wait for a stream table; with more it is computed as a whole. 0: no limit.'),
+    ('stream_max_consecutive_errors', 'count', '3', 'After how many refreshes in a row that failed a stream table is suspended. 0: never.'),
+    ('stream_differential_max_change_percent', 'count', '30',
+     'From what part of the rows of its sources on AUTO computes the whole, as long as no refreshes say what is cheaper.')
   ) as s (name, kind, value, description);
 
 -- Permissions ---------------------------------------------------------------------------------------------------------
@@ -1028,7 +1031,7 @@ select p.kind, 'function', unnest(p.names)
     ('relay', array['stream_begun', 'stream_ready', 'stream_together', 'stream_together_end']),
     ('owner', array['stream_ties', 'stream_regroup', 'stream_members', 'stream_led_by', 'stream_led', 'stream_follows', 'stream_group_config',
         'stream_lock', 'stream_in_turn', 'stream_frontier', 'stream_frontier_of', 'stream_timing', 'stream_configure_one', 'stream_configure_all',
-        'snapshot_union', 'stream_appends', 'stream_appended_text', 'stream_append_broken']),
+        'snapshot_union', 'stream_appends', 'stream_appended_text', 'stream_append_broken', 'stream_recover']),
     ('reader', array['diamond_groups']),
     ('reader', array['stream_ready']),
     ('reader', array['pgt_status', 'refresh_history', 'latency_percentiles', 'change_buffer_sizes', 'health_check', 'refresh_efficiency',

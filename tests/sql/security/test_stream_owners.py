@@ -15,6 +15,7 @@ from tests.sql.streams.streams import Connection, pipeline
 SUMS = "select region, sum(amount) as amount, count(*) as orders from app.orders group by region"
 JOINED = "select o.order_id, o.amount, r.name from app.orders o join app.regions r on r.region = o.region"
 
+pytestmark = pytest.mark.each_postgres
 OPTIONS = "'1s', 'AUTO', true, 'atomic', false, false, 'hot', null, 'public'"
 CAPTURE = (
     "create trigger t after insert on mine referencing new table as new_rows for each statement execute function {}()"
@@ -94,7 +95,7 @@ def _open(database, make):
 
 def test_a_role_that_may_read_and_trigger_has_its_queries_followed_by_changes(world):
     for name, query in (("sums", SUMS), ("joined", JOINED)):
-        world.creator.execute("select tide.create_stream_table(%s, %s)", [name, query])
+        world.creator.execute("select tide.create_stream_table(%s, %s, refresh_mode => 'DIFFERENTIAL')", [name, query])
         assert world.refresh(name) == "FULL" and world.equals(name, query)
     assert world.refresh("sums") == "NO_DATA"
     # Where more columns are captured, triggers are made again: no one but their owner locks these tables.
@@ -258,7 +259,7 @@ def test_types_that_run_code_are_not_taken_and_superusers_are_told_to_become_the
             world.creator.execute("select tide.create_stream_table('bad', %s)", [query])
         assert "Cast it" in str(told.value.diag.message_hint)
     # Where rows wait, a column that is captured too would be filled: with a value of its type.
-    world.creator.execute("select tide.create_stream_table('plain', 'select id from mine')")
+    world.creator.execute("select tide.create_stream_table('plain', 'select id from mine', null, 'DIFFERENTIAL')")
     world.refresh("plain")
     world.creator.execute("insert into mine values (1)")
     world.creator.execute("select tide.create_stream_table('good', 'select id, a::text as a from mine')")
@@ -320,7 +321,9 @@ def test_a_role_that_cannot_log_in_owns_them_and_they_are_published_and_grouped_
         )
         world.admin.execute(f"grant usage, create on schema {world.name} to {group}")
         world.creator.execute(f"set role {group}")
-        world.creator.execute("select tide.create_stream_table('sums', %s, refresh_group => 'books')", [SUMS])
+        world.creator.execute(
+            "select tide.create_stream_table('sums', %s, null, 'DIFFERENTIAL', refresh_group => 'books')", [SUMS]
+        )
         world.creator.execute("reset role")
         world.creator.execute(
             "select tide.create_stream_table('counts', 'select 1 as n from app.orders', refresh_group => 'books')"

@@ -46,8 +46,8 @@ def follow(connection: Connection, *names: str) -> list[str]:
 
 
 def test_of_a_row_that_was_added_the_key_is_stored_and_the_row_is_taken_from_the_table(connection):
-    create(connection, "all_rows", ROWS, append_only=True)
-    create(connection, "sums", SUMS, append_only=True)
+    create(connection, "all_rows", ROWS, append_only=True, refresh_mode="DIFFERENTIAL")
+    create(connection, "sums", SUMS, append_only=True, refresh_mode="DIFFERENTIAL")
     assert follow(connection, "all_rows", "sums") == ["FULL", "FULL"]
     for number in range(2, 5):
         connection.execute("insert into orders values (%s, 'south', 5)", [number])
@@ -73,8 +73,8 @@ def test_of_a_row_that_was_added_the_key_is_stored_and_the_row_is_taken_from_the
     ],
 )
 def test_a_broken_promise_costs_a_whole_refresh_and_no_row(connection, statement):
-    create(connection, "all_rows", ROWS, append_only=True)
-    create(connection, "sums", SUMS, append_only=True)
+    create(connection, "all_rows", ROWS, append_only=True, refresh_mode="DIFFERENTIAL")
+    create(connection, "sums", SUMS, append_only=True, refresh_mode="DIFFERENTIAL")
     follow(connection, "all_rows", "sums")
     connection.execute("insert into orders values (2, 'south', 5), (3, 'west', 6)")
     connection.execute(statement)
@@ -96,8 +96,8 @@ def test_a_broken_promise_costs_a_whole_refresh_and_no_row(connection, statement
 
 
 def test_it_holds_for_a_table_if_all_say_so_and_it_has_a_key(connection):
-    create(connection, "all_rows", ROWS, append_only=True)
-    create(connection, "sums", SUMS)
+    create(connection, "all_rows", ROWS, append_only=True, refresh_mode="DIFFERENTIAL")
+    create(connection, "sums", SUMS, refresh_mode="DIFFERENTIAL")
     follow(connection, "all_rows", "sums")
     connection.execute("insert into orders values (2, 'south', 5)")
     assert stored(connection) == (1, 1)
@@ -107,7 +107,8 @@ def test_it_holds_for_a_table_if_all_say_so_and_it_has_a_key(connection):
     assert stored(connection) == (1, 0)
     assert [refresh(connection, name)[0] for name in ("all_rows", "sums")] == ["DIFFERENTIAL"] * 2
     # One more reader, that says nothing.
-    create(connection, "late", "select region, max(amount) as most from orders group by region")
+    create(connection, "late", "select region, max(amount) as most from orders group by region",
+           refresh_mode="DIFFERENTIAL")  # fmt: skip
     follow(connection, "late", "all_rows", "sums")
     connection.execute("update orders set amount = 1 where order_id = 3")
     assert follow(connection, "late", "all_rows", "sums") == ["DIFFERENTIAL"] * 3
@@ -130,7 +131,13 @@ def test_partitions_too(connection):
         alter table events_2 drop column dropped;
         alter table events attach partition events_2 for values in (2);
     """)
-    create(connection, "daily", "select day, sum(amount) as amount from events group by day", append_only=True)
+    create(
+        connection,
+        "daily",
+        "select day, sum(amount) as amount from events group by day",
+        append_only=True,
+        refresh_mode="DIFFERENTIAL",
+    )
     follow(connection, "daily")
     connection.execute("insert into events values (1, 1, 5), (2, 2, 6)")
     connection.execute("insert into events_2 (day, id, amount) values (2, 3, 7)")

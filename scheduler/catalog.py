@@ -14,7 +14,7 @@ from relay.database.connection import storable
 from relay.errors import ConfigError
 from relay.pipelines.config import Pipeline, parse_forward, parse_reverse, read_config
 from relay.pipelines.jobs import parse_jobs
-from relay.pipelines.streams import StreamPipeline, parse_stream
+from relay.pipelines.streams import StreamPipeline, StreamSchedule, parse_stream
 from relay.process.metrics import PipelineLabels
 from relay.process.unforeseen import described, log_bug
 from scheduler.chores import Pieces, pages
@@ -154,12 +154,14 @@ def _jobs(row: dict[str, Any], values: dict[str, Any]) -> Spec:
 
 def _stream(row: dict[str, Any], values: dict[str, Any], clock: Clock) -> Spec:
     config = parse_stream(values)
-    return _spec(row, config, "stream", drained=True, refreshes=_refreshes(config, clock))
+    first, *others = [_refreshes(each, config.tier, clock) for each in config.schedules or (config,)]
+    refreshes = replace(first, others=tuple(others))
+    return _spec(row, config, "stream", drained=not config.part_of, refreshes=refreshes)
 
 
-def _refreshes(config: StreamPipeline, clock: Clock) -> Refreshes:
-    cron = Cron(config.cron, config.time_zone, clock) if config.cron else None
-    return Refreshes(config.poll_interval_ms / 1000, config.follows, cron, config.tier)
+def _refreshes(schedule: StreamPipeline | StreamSchedule, tier: str, clock: Clock) -> Refreshes:
+    cron = Cron(schedule.cron, schedule.time_zone, clock) if schedule.cron else None
+    return Refreshes(schedule.poll_interval_ms / 1000, schedule.follows, cron, tier)
 
 
 _READERS = {"forward": _forward, "reverse": _reverse, "jobs": _jobs}

@@ -30,5 +30,5 @@ class Followers:
         return {name for each in followed for name in self._followers.get(each, ())}
 
 
-def _followed(spec: Spec) -> tuple[str, ...]:
-    return spec.refreshes.follows if spec.refreshes else ()
+def _followed(spec: Spec) -> set[str]:
+    return {followed for each in spec.refreshes.schedules for followed in each.follows} if spec.refreshes else set()

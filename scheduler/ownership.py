@@ -291,7 +291,7 @@ class Ownership:
         if not pipelines:
             return
         # A tick is a refresh, also where nothing has changed: what is shown then is known to be of that time.
-        ticked = {state.spec.name for state in pipelines if state.spec.refreshes and state.spec.refreshes.cron}
+        ticked = {state.spec.name for state in pipelines if state.ticked(now)}
         behind = ticked | self._session.behind(_names(pipelines))
         patience = max(1.0, len(self._owned) / POLLED_A_SECOND)
         for state in pipelines:

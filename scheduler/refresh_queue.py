@@ -7,6 +7,7 @@ from functools import lru_cache
 
 from relay.jobs.cron import next_tick
 from scheduler.due import DueList
+from scheduler.refreshes import Refreshes
 from scheduler.state import OwnedState
 
 TIERS = ("hot", "warm", "cold")
@@ -61,10 +62,14 @@ def urgency(state: OwnedState, now: float) -> tuple[float, int]:
     refreshes = state.spec.refreshes
     if refreshes is None:
         return 0.0, 0
-    seconds = refreshes.seconds
-    if refreshes.cron and state.served:
-        seconds = _gap(refreshes.cron.expression, refreshes.cron.time_zone, state.served)
+    seconds = min(_interval(each, state.served) for each in refreshes.schedules)
     return -(now - state.due_at) / max(seconds, 0.001), TIERS.index(refreshes.tier)
+
+
+def _interval(refreshes: Refreshes, served: datetime | None) -> float:
+    if refreshes.cron and served:
+        return _gap(refreshes.cron.expression, refreshes.cron.time_zone, served)
+    return refreshes.seconds
 
 
 @lru_cache(1024)

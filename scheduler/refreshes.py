@@ -61,7 +61,7 @@ class Cron:
 
 @dataclass(frozen=True, slots=True)
 class Refreshes:
-    """When a stream table is refreshed."""
+    """When a stream table is refreshed; or a group, whose first leads."""
 
     seconds: float
     """From the start of one refresh to that of the next, at least."""
@@ -69,6 +69,13 @@ class Refreshes:
     """The pipelines whose ends make it due: of the stream tables that it reads, and that those read."""
     cron: Cron | None = None
     tier: str = "hot"
+    others: tuple["Refreshes", ...] = ()
+    """Of the others of a group, which is due when the first of it is."""
+
+    @property
+    def schedules(self) -> tuple["Refreshes", ...]:
+        """Its own, and those of the others."""
+        return self, *self.others
 
     def next_at(self, began_at: float, now: float) -> float:
         """When to look whether a refresh is due, after the one that began then; not before now. Not of a cron."""

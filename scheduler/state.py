@@ -174,10 +174,10 @@ class OwnedState:
         """The timer found ids above the offset, or none."""
         refreshes, stirred, self.stirred = self.spec.refreshes, self.stirred, False
         if behind:
-            self.served = self.tick
+            self.served = self.tick if self.ticked(now) else self.served
             self._wait(now, "schedule" if refreshes else "timer")
             return
-        if refreshes and not refreshes.follows:
+        if refreshes and not all(each.follows for each in refreshes.schedules):
             self.began_at = now
         self.vain_stirs += stirred
         self._sleep(now)
@@ -263,18 +263,32 @@ class OwnedState:
         if self.spec.refreshes is None:
             pause = self.spec.poll_seconds * self.patience
             self.due_at = on_grid(now + pause, pause)
-        elif cron := self.spec.refreshes.cron:
-            self.tick = cron.next(self.began_at, self.served, now)
-            self.due_at = max(now, cron.clock.when(self.tick)) if self.tick else now + NEVER_SECONDS
         else:
-            self.due_at = self.spec.refreshes.next_at(self.began_at, now)
-            if self.spec.refreshes.follows and self.stirred:
+            self.tick = None
+            self.due_at = min(self._refresh_at(each, now) for each in self.spec.refreshes.schedules)
+            if self.stirred and any(each.follows for each in self.spec.refreshes.schedules):
                 self.due_at = min(self.due_at, self._stirred_at(now))
+
+    def _refresh_at(self, refreshes: Refreshes, now: float) -> float:
+        """When to look by one schedule. Of several ticks it waits for the first."""
+        if (cron := refreshes.cron) is None:
+            return refreshes.next_at(self.began_at, now)
+        tick = cron.next(self.began_at, self.served, now)
+        if tick is None:
+            return now + NEVER_SECONDS
+        self.tick = min(tick, self.tick or tick)
+        return max(now, cron.clock.when(tick))
+
+    def ticked(self, now: float) -> bool:
+        """Whether the tick that it waited for has come."""
+        crons = [each.cron for each in self.spec.refreshes.schedules if each.cron] if self.spec.refreshes else []
+        return bool(crons and self.tick and crons[0].clock.when(self.tick) <= now)
 
     def _stirred_at(self, now: float) -> float:
         """When to look, since what it follows has changed: at once after a time without refreshes."""
         refreshes = self.spec.refreshes
-        at = self.began_at + refreshes.seconds if refreshes else now
+        pauses = [each.seconds for each in refreshes.schedules if each.follows] if refreshes else []
+        at = self.began_at + min(pauses) if pauses else now
         return max(now, at, _look_at(now, self.vain_stirs) if self.vain_stirs else now)
 
 

@@ -42,12 +42,22 @@ class Spent:
 class StreamTable:
     """A stream table, filled, and a materialized view of the same query if its rows have a key."""
 
-    def __init__(self, database: Database, name: str, query: str, key: str | None = None, mode: str = "AUTO") -> None:
+    def __init__(
+        self,
+        database: Database,
+        name: str,
+        query: str,
+        key: str | None = None,
+        mode: str = "AUTO",
+        *,
+        append_only: bool = False,
+    ) -> None:
         self.name, self.query, self.has_view = name, query, key is not None
         self.faults: list[str] = []
         """Rows that were wrong after a refresh, and errors."""
         self._database = database
-        database.run("select tide.create_stream_table(%s, %s, refresh_mode => %s)", name, query, mode)
+        create = "select tide.create_stream_table(%s, %s, refresh_mode => %s, append_only => %s)"
+        database.run(create, name, query, mode, append_only)
         self._line, number = database.session.execute(
             "select s.pipeline, s.stream_id from tide.find_stream(%s) s", [name]
         ).fetchall()[0]

@@ -1,5 +1,7 @@
 """`relay stream ...`: create, change, refresh, pause, resume and drop stream tables; others look at them."""
 
+from typing import Any
+
 import click
 
 from relay.cli.base import Verbs, database, load_settings, postgres_option, say
@@ -31,6 +33,10 @@ _SCHEDULE = (
     "Such as 5s or 1m30s; a cron expression; calculated: when the stream tables that it reads have changed; IMMEDIATE:"
     " in the transactions that write."
 )
+_GROUP = "Those of one name are refreshed in one transaction, so that they always show one state."
+_diamonds = click.Choice(["atomic", "none"], case_sensitive=False)
+_ALONE = "none: refreshed alone, also where ways from one table meet again."
+_APPEND_ONLY = "Rows of the tables that it reads are never changed or removed, so that less is captured."
 
 
 @stream.command()
@@ -39,19 +45,13 @@ _SCHEDULE = (
 @click.option("--schedule", help=f"{_SCHEDULE} Default: calculated if it reads another stream table, else 1s.")
 @click.option("--refresh-mode", type=_modes, default="AUTO", show_default=True, help="How it is refreshed.")
 @click.option("--tier", type=_tiers, default="hot", show_default=True, help="Multiplies the schedule by 1, 2 or 10.")
+@click.option("--append-only", is_flag=True, help=_APPEND_ONLY)
+@click.option("--diamond-consistency", type=_diamonds, default="atomic", show_default=True, help=_ALONE)
+@click.option("--refresh-group", metavar="NAME", help=_GROUP)
 @click.option("--suspended", is_flag=True, help="Not refreshed until it is resumed.")
 @click.option("--replace", is_flag=True, help="If it exists: it gets this query and these options, and keeps its rows.")
 @postgres_option
-def create(
-    name: str,
-    query: str,
-    schedule: str | None,
-    refresh_mode: str,
-    tier: str,
-    suspended: bool,
-    replace: bool,
-    postgres_url: str | None,
-) -> None:
+def create(name: str, query: str, suspended: bool, replace: bool, postgres_url: str | None, **options: Any) -> None:
     """Creates a table that is kept equal to a query. The fleet fills it.
 
     \b
@@ -62,16 +62,7 @@ def create(
       relay stream create region_totals 'select region, sum(amount) from orders group by region' --schedule 5s
     """
     with database(load_settings(postgres_url=postgres_url), "stream") as connection:
-        operations.create(
-            connection,
-            name,
-            query,
-            schedule=schedule,
-            refresh_mode=refresh_mode,
-            tier=tier,
-            initialize=not suspended,
-            replace=replace,
-        )
+        operations.create(connection, name, query, initialize=not suspended, replace=replace, **options)
     say(f"{'created or replaced' if replace else 'created'} stream table {name}")
 
 
@@ -81,19 +72,14 @@ def create(
 @click.option("--schedule", help=_SCHEDULE)
 @click.option("--refresh-mode", type=_modes, help="How it is refreshed.")
 @click.option("--tier", type=_tiers, help="Multiplies the schedule by 1, 2 or 10; frozen: no refresh.")
+@click.option("--append-only/--no-append-only", default=None, help=_APPEND_ONLY)
+@click.option("--diamond-consistency", type=_diamonds, help=_ALONE)
+@click.option("--refresh-group", metavar="NAME", help=f"{_GROUP} An empty name: none.")
 @click.option(
     "--status", type=click.Choice(["ACTIVE", "SUSPENDED"], case_sensitive=False), help="SUSPENDED: no refresh."
 )
 @postgres_option
-def change(
-    name: str,
-    query: str | None,
-    schedule: str | None,
-    refresh_mode: str | None,
-    tier: str | None,
-    status: str | None,
-    postgres_url: str | None,
-) -> None:
+def change(name: str, postgres_url: str | None, **options: Any) -> None:
     """Changes a stream table. What is not given stays as it is.
 
     \b
@@ -103,12 +89,10 @@ def change(
     Example:
       relay stream set region_totals --tier cold
     """
-    if query is schedule is refresh_mode is tier is status is None:
+    if all(value is None for value in options.values()):
         raise click.UsageError("give what to change, such as --schedule 10s")
     with database(load_settings(postgres_url=postgres_url), "stream") as connection:
-        operations.change(
-            connection, name, query=query, schedule=schedule, refresh_mode=refresh_mode, tier=tier, status=status
-        )
+        operations.change(connection, name, **options)
     say(f"changed stream table {name}")
 
 

@@ -58,6 +58,8 @@ def _table(found: Sequence[StreamTable]) -> Table:
         Column("mode"),
         Column("tier"),
         Column("stale", number=True),
+        Column("outbox", minor=True),
+        Column("refreshed with", minor=True),
         Column("error, behind, or why full", long=True),
     )
     for one in found:
@@ -66,7 +68,8 @@ def _table(found: Sequence[StreamTable]) -> Table:
         mode = (
             one.refresh_mode if one.refresh_mode == one.effective_mode else f"{one.refresh_mode}: {one.effective_mode}"
         )
-        table.add_row(one.name, status, one.schedule, mode, one.tier, stale, _why(one))
+        together = ", ".join(one.refreshed_with)
+        table.add_row(one.name, status, one.schedule, mode, one.tier, stale, one.outbox or "", together, _why(one))
     return table
 
 

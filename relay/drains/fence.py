@@ -38,7 +38,14 @@ class FencedSession:
             "outbox_id": start.outbox_id,
             "outbox": start.outbox,
             "inbox": start.inbox,
+            "stream": lease.drain.pipeline,
         }
+
+    def of_stream(self, pipeline: str) -> "FencedSession":
+        """The same drain, at work on the stream table of that pipeline, which is refreshed with its own."""
+        session = FencedSession(self.connection, self.lease, self.start)
+        session._parameters["stream"] = pipeline
+        return session
 
     def parameters(self, **more: object) -> dict[str, object]:
         """What a statement may name: the fence, the lease, what the drain works on, and more."""

@@ -1,4 +1,4 @@
-"""One refresh of a stream table: a REPEATABLE READ transaction, under a lease that is renewed meanwhile.
+"""One refresh of a stream table, or of a group: a REPEATABLE READ transaction, under a lease that is renewed meanwhile.
 
 The frontier is what makes a refresh right, not its lease: of two at once the second fails before it writes. The lease
 saves double work.
@@ -6,7 +6,7 @@ saves double work.
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import NamedTuple
 
@@ -16,6 +16,7 @@ import structlog
 from relay.database.connection import Connection, database_errors
 from relay.drains.fence import FencedSession
 from relay.errors import Fenced, NotConnected
+from relay.reasons import reason_of
 from relay.sql import query
 
 log = structlog.get_logger(__name__)
@@ -37,36 +38,69 @@ class Refreshed(NamedTuple):
     """How it found what differs: `linear`, `keyed`, `two states`, `groups`, `full`; None if it had nothing to do."""
     reason: str | None
     """Why there was something to do; of a `FULL` one, why it computed the whole query."""
+    seconds: float = 0.0
 
 
 class Overtaken(Exception):
-    """Another refresh of the same stream table was there first."""
+    """Another refresh of the same stream table was there first, or its pipeline was changed."""
 
 
-def refresh(session: FencedSession) -> Refreshed:
-    """Refreshes once. Raises Overtaken, NotConnected; and psycopg.Error for what PostgreSQL says against the query."""
+class RefreshFailed(Exception):
+    """PostgreSQL refused the query of one stream table, which is the cause: nothing of the group was written."""
+
+    def __init__(self, pipeline: str) -> None:
+        super().__init__(pipeline)
+        self.pipeline = pipeline
+        """Of the stream table."""
+
+
+def refresh(session: FencedSession, together: Sequence[str] = ()) -> dict[str, Refreshed]:
+    """Refreshes once, and says what it did, by pipeline.
+
+    `together`: the pipelines of the stream tables of a group, its own too, in the order in which they are refreshed.
+    Raises Overtaken, RefreshFailed, Fenced, NotConnected.
+    """
     connection = session.connection
     before = connection.isolation_level
     connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+    pipelines = together or (session.lease.drain.pipeline,)
+    pipeline = pipelines[0]
+    done = {}
     try:
         with connection.transaction():
-            connection.execute(query("stream_limits"), {"seconds": LONGEST_REFRESH_SECONDS})
-            row = session.check(session.execute("stream_refresh"))
-    except psycopg.errors.SerializationFailure as error:
+            _begin(session, together)
+            for pipeline in pipelines:
+                began_at = time.monotonic()
+                row = session.check(session.of_stream(pipeline).execute("stream_refresh"))
+                done[pipeline] = Refreshed._make((*row, time.monotonic() - began_at))
+            if together:
+                session.execute("stream_deferred")
+                session.check(session.execute("stream_end", together=list(together)))
+    except (psycopg.errors.SerializationFailure, psycopg.errors.DeadlockDetected) as error:
         raise Overtaken from error
+    except psycopg.Error as error:
+        if connection.closed:
+            raise NotConnected(f"PostgreSQL: {reason_of(error)}") from error
+        raise RefreshFailed(pipeline) from error
     finally:
         if not connection.closed:
             connection.isolation_level = before
-    return Refreshed(*row)
+    return done
+
+
+def _begin(session: FencedSession, together: Sequence[str]) -> None:
+    limits = {"seconds": LONGEST_REFRESH_SECONDS, "revision": session.start.revision, "together": list(together)}
+    if not session.check(session.execute("stream_begin", **limits))[0]:
+        raise Overtaken
 
 
 def hand_over(session: FencedSession) -> bool:
     """Has writers maintain a stream table of mode IMMEDIATE; false if one of them was in the way, which is no failure.
 
-    Raises Fenced, NotConnected; and psycopg.Error for what PostgreSQL says against it.
+    Raises Overtaken, Fenced; and psycopg.Error for what PostgreSQL says against it.
     """
     with session.connection.transaction():
-        session.connection.execute(query("stream_limits"), {"seconds": LONGEST_REFRESH_SECONDS})
+        _begin(session, ())
         return bool(session.check(session.execute("stream_immediate_begin"))[0])
 
 

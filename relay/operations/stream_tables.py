@@ -33,6 +33,12 @@ class StreamTable:
     last_error: str | None
     why_full: str | None
     """Why a refresh computes the whole query; None: it does not have to."""
+    outbox: str | None
+    """Where each refresh publishes what it changed; None: nowhere."""
+    refreshed_with: list[str]
+    """The others of its group: they are refreshed in one transaction."""
+    append_broken: str | None
+    """How it was seen that its sources are not append-only, as it had been said; None: they are, or it was not."""
 
 
 def list_stream_tables(connection: Connection) -> list[StreamTable]:
@@ -49,6 +55,9 @@ def create(
     refresh_mode: str,
     tier: str,
     initialize: bool,
+    append_only: bool = False,
+    diamond_consistency: str = "atomic",
+    refresh_group: str | None = None,
     replace: bool = False,
 ) -> None:
     """Creates one; `replace`: or gives the one of that name this query and these options.
@@ -65,6 +74,9 @@ def create(
             refresh_mode=refresh_mode,
             tier=tier,
             initialize=initialize,
+            append_only=append_only,
+            diamond_consistency=diamond_consistency,
+            refresh_group=refresh_group,
         )
 
 
@@ -89,6 +101,9 @@ def change(
     refresh_mode: str | None,
     tier: str | None,
     status: str | None,
+    append_only: bool | None = None,
+    diamond_consistency: str | None = None,
+    refresh_group: str | None = None,
 ) -> None:
     """None keeps what is. Raises ConfigError if there is no such stream table, or the value is refused."""
     with _query(connection):
@@ -101,6 +116,9 @@ def change(
             refresh_mode=refresh_mode,
             tier=tier,
             status=status,
+            append_only=append_only,
+            diamond_consistency=diamond_consistency,
+            refresh_group=refresh_group,
         )
 
 

@@ -14,7 +14,7 @@ def analyse(described: Described, read: Reader) -> Plan:
     query = read_query(described, read)
     names = Names(described)
     names.give(query)
-    if described.immediate:
+    if described.immediate or not described.is_ours:
         return plan_of(query, described, names.sources, lambda tree: read(write(tree)))
     plan, why = None, None
     try:

@@ -83,7 +83,7 @@ class Described:
 
     `query` is the text of its view, and `views` are the texts of the views below it by their names, both as
     `pg_get_viewdef` writes them with `search_path = pg_catalog`. `reason` says why it is computed at each schedule.
-    `immediate`: its writers maintain it.
+    `immediate`: its writers maintain it. `is_ours`: it belongs to the owner of the schema `tide`; hidden nodes do, too.
     """
 
     stream_id: int
@@ -95,6 +95,7 @@ class Described:
     functions: Mapping[str, Function]
     reason: str | None = None
     immediate: bool = False
+    is_ours: bool = True
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Self:
@@ -118,6 +119,7 @@ class Described:
             functions={name: Function(**facts) for name, facts in value["functions"].items()},
             reason=value["reason"],
             immediate=value["immediate"],
+            is_ours=value["is_ours"],
         )
 
 

@@ -28,7 +28,8 @@ def _not_refreshed(found: Sequence[StreamTable]) -> Iterator[Finding]:
         if one.refresh_mode == "IMMEDIATE" != one.effective_mode and one.is_populated and one.status == "INITIALIZING"
     ]  # fmt: skip
     if suspended:
-        text = f"{_named(suspended)}: three refreshes in a row failed, so none is tried: {_why(suspended)}"
+        failures = suspended[0].consecutive_errors
+        text = f"{_named(suspended)}: {failures} refreshes in a row failed, so none is tried: {_why(suspended)}"
         yield failed("stream tables", text, "remove the cause, then: relay stream resume NAME")
     if unread:
         yield failed("stream tables", f"{_named(unread)}: {_why(unread)}", "relay stream set NAME --schedule ...")
@@ -62,6 +63,16 @@ def _dear(connection: Connection) -> Iterator[Finding]:
         )
 
 
+def promises(connection: Connection, _settings: Settings) -> Iterator[Finding]:
+    """Stream tables that were said to read what only grows. No finding where that is so."""
+    if broken := [one for one in list_stream_tables(connection) if one.append_broken]:
+        yield warning(
+            "append only",
+            f"{_named(broken)}: append_only was switched off: {broken[0].append_broken}",
+            "leave it off, or if that was once: relay stream set NAME --append-only",
+        )
+
+
 def settings(connection: Connection, _settings: Settings) -> Iterator[Finding]:
     """Settings of pg_trickle: nothing reads them. No finding where there are none."""
     if names := [row["name"] for row in rows(connection, "doctor_other_settings")]:
@@ -81,4 +92,4 @@ def _why(found: Sequence[StreamTable]) -> str:
     return mask(found[0].last_error or "")
 
 
-CHECKS: tuple[Check, ...] = (streams, settings)
+CHECKS: tuple[Check, ...] = (streams, promises, settings)

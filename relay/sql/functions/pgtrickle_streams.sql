@@ -65,6 +65,12 @@ create or replace function pgtrickle.dependency_tree() returns table (
 language sql stable
 begin atomic select * from tide.dependency_tree(); end;
 
+create or replace function pgtrickle.diamond_groups() returns table (
+    group_id int, member_name text, member_schema text, is_convergence boolean, refresh_group text, schedule_policy text, led_by text
+)
+language sql stable
+begin atomic select * from tide.diamond_groups(); end;
+
 create or replace function pgtrickle.export_definition(st_name text) returns text
 language sql stable
 begin atomic select tide.export_definition(st_name); end;
@@ -89,51 +95,51 @@ end $$;
 create or replace function pgtrickle.create_stream_table(
     name text, query text, schedule text default null, refresh_mode text default 'AUTO', initialize boolean default true,
     diamond_consistency text default 'atomic', cdc_mode text default null, append_only boolean default false,
-    pooler_compatibility_mode boolean default false, tier text default 'hot', schedule_seconds int default null
+    pooler_compatibility_mode boolean default false, tier text default 'hot', schedule_seconds int default null, refresh_group text default null
 ) returns void
 language sql
 begin atomic
     select pgtrickle.stream_options(cdc_mode);
     select tide.create_stream_table(name, query, schedule, refresh_mode, initialize, diamond_consistency, append_only, pooler_compatibility_mode,
-                                    tier, schedule_seconds);
+                                    tier, schedule_seconds, refresh_group);
 end;
 comment on function pgtrickle.create_stream_table is
-    'Creates a table that is kept equal to a query. append_only and pooler_compatibility_mode are taken and not needed.';
+    'Creates a table that is kept equal to a query. pooler_compatibility_mode is taken and not needed.';
 
 create or replace function pgtrickle.alter_stream_table(
     name text, query text default null, schedule text default null, refresh_mode text default null, status text default null,
     diamond_consistency text default null, cdc_mode text default null, append_only boolean default null,
-    pooler_compatibility_mode boolean default null, tier text default null, schedule_seconds int default null
+    pooler_compatibility_mode boolean default null, tier text default null, schedule_seconds int default null, refresh_group text default null
 ) returns void
 language sql
 begin atomic
     select pgtrickle.stream_options(cdc_mode);
     select tide.alter_stream_table(name, query, schedule, refresh_mode, tier, status, append_only, diamond_consistency, pooler_compatibility_mode,
-                                   schedule_seconds);
+                                   schedule_seconds, refresh_group);
 end;
 
 create or replace function pgtrickle.create_stream_table_if_not_exists(
     name text, query text, schedule text default null, refresh_mode text default 'AUTO', initialize boolean default true,
     diamond_consistency text default 'atomic', cdc_mode text default null, append_only boolean default false,
-    pooler_compatibility_mode boolean default false, tier text default 'hot', schedule_seconds int default null
+    pooler_compatibility_mode boolean default false, tier text default 'hot', schedule_seconds int default null, refresh_group text default null
 ) returns void
 language sql
 begin atomic
     select pgtrickle.stream_options(cdc_mode);
     select tide.create_stream_table_if_not_exists(name, query, schedule, refresh_mode, initialize, diamond_consistency, append_only,
-                                                  pooler_compatibility_mode, tier, schedule_seconds);
+                                                  pooler_compatibility_mode, tier, schedule_seconds, refresh_group);
 end;
 
 create or replace function pgtrickle.create_or_replace_stream_table(
     name text, query text, schedule text default null, refresh_mode text default 'AUTO', initialize boolean default true,
     diamond_consistency text default 'atomic', cdc_mode text default null, append_only boolean default false,
-    pooler_compatibility_mode boolean default false, tier text default 'hot', schedule_seconds int default null
+    pooler_compatibility_mode boolean default false, tier text default 'hot', schedule_seconds int default null, refresh_group text default null
 ) returns void
 language sql
 begin atomic
     select pgtrickle.stream_options(cdc_mode);
     select tide.create_or_replace_stream_table(name, query, schedule, refresh_mode, initialize, diamond_consistency, append_only,
-                                               pooler_compatibility_mode, tier, schedule_seconds);
+                                               pooler_compatibility_mode, tier, schedule_seconds, refresh_group);
 end;
 
 create or replace function pgtrickle.drop_stream_table(name text, if_exists boolean default false) returns void

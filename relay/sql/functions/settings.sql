@@ -42,8 +42,9 @@ begin
             hint = case present.kind when 'boolean' then 'It is true or false.' else 'It is a whole number, 0 or more.' end;
     end if;
     update tide.setting s set value = wanted where s.name = present.name;
-    perform tide.stream_configure(s) from tide.stream s
-      where s.schedule = 'calculated' and present.name = 'stream_calculated_min_interval_ms';
+    if present.name = 'stream_calculated_min_interval_ms' then
+        perform tide.stream_configure_all(array(select s.stream_id from tide.stream s where s.schedule = 'calculated'));
+    end if;
 end $$;
 comment on function tide.setting_set is 'Changes a setting, for everything that reads it from now on.';
 

@@ -96,10 +96,11 @@ begin
     return case when changes is null then
         format('both_ as materialized (
             select %1$s as __h, %2$sbool_or(old) as had%3$s
-              from (select false as old, f.* from tide_stream.f_%4$s f union all select true, %2$s%5$s from tide_stream.s_%4$s) r %6$s)',
+              from (select false as old, f.* from (%7$s) f union all select true, %2$s%5$s from tide_stream.s_%4$s) r %6$s)',
             hash, keys,
             (select string_agg(format(', coalesce(max(%1$s) filter (where old), 0) as o_%1$s, coalesce(max(%1$s) filter (where not old), 0) as n_%1$s', v), '') from unnest(vs) v),
-            id, array_to_string(vs, ', '), case when plan.groups > 0 then 'group by ' || array_to_string(ks, ', ') else '' end)
+            id, array_to_string(vs, ', '), case when plan.groups > 0 then 'group by ' || array_to_string(ks, ', ') else '' end,
+            tide.stream_kept_text(format('f_%s', id)))
         else
         format('changes_ as materialized (select %1$s as __h, r.* from (%2$s) r where %3$s),
         both_ as materialized (

@@ -55,7 +55,7 @@ begin
         -- Not compressed: they are read and removed soon.
         execute format('alter table tide_stream.m_%s alter __rows set storage external', source);
         execute format('create index on tide_stream.m_%s (__xid)', source);
-        insert into tide.stream_buffer (source, columns) values (stream_buffer_make.source, '{}');
+        insert into tide.stream_buffer (source, columns, append_only) values (stream_buffer_make.source, '{}', tide.stream_appends(source));
     end if;
     for col in select a.attnum, a.attname, format_type(a.atttypid, a.atttypmod) as type, l.collation_name
                  from pg_attribute a
@@ -90,15 +90,11 @@ begin
     execute format('drop table tide_stream.m_%1$s, tide_stream.b_%1$s', source);
     execute format('drop type tide_stream.t_%s', source);
     delete from tide.stream_buffer b where b.source = stream_buffer_drop.source;
-    for used in select t.tgname, t.tgrelid::regclass as part from pg_trigger t join pg_proc p on p.oid = t.tgfoid
-                 where p.pronamespace = 'tide_stream'::regnamespace and p.proname ~ format('^c_%s_', source)
-    loop
-        execute format('drop trigger %I on %s', used.tgname, used.part);
-    end loop;
+    -- With their triggers, also on tables of others.
     for used in select p.oid::regprocedure as name from pg_proc p
                  where p.pronamespace = 'tide_stream'::regnamespace and p.proname ~ format('^c_%s_', source)
     loop
-        execute format('drop function %s', used.name);
+        execute format('drop function %s cascade', used.name);
     end loop;
 end $$;
 
@@ -128,6 +124,7 @@ declare
     typmods   int[];
     known     text;
     small     text;
+    appends   boolean := exists (select from tide.stream_buffer b where b.source = stream_buffer_function.source and b.append_only);
     signs     text[] := case event when 'insert' then array['1 %1$s from new_rows'] when 'delete' then array['-1 %1$s from old_rows']
                                    else array['-1 %1$s from old_rows', '1 %1$s from new_rows'] end;
     rows_text text := (select string_agg(format('(select pg_current_xact_id(), %s %%2$s)', s), ' union all ') from unnest(signs) s);
@@ -149,7 +146,10 @@ begin
                       case event when 'insert' then 'new_rows' when 'delete' then 'old_rows' else '(table old_rows union all table new_rows) r' end)
            else 'true' end
       into into_text, names, numbers, types, typmods, known, small
-      from tide.stream_buffer_columns(source) c join pg_attribute a on a.attrelid = part and a.attname = c.named;
+      from tide.stream_buffer_columns(source) c join pg_attribute a on a.attrelid = part and a.attname = c.named
+     where c.number = any (tide.stream_key_numbers(source)) or not appends;
+    -- Rows in arrays have all columns.
+    small := case when appends then 'false' else small end;
     execute format(
         'create or replace function %s() returns trigger language plpgsql security definer set search_path = pg_catalog, pg_temp as %L', function_name,
         format('declare

@@ -50,7 +50,8 @@ language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 #variable_conflict use_column
 declare
     schema  regnamespace := to_regnamespace('tide_stream');
-    stored  boolean := exists (select from tide.stream_buffer b where b.source = stream_triggers.source);
+    appends boolean := (select b.append_only from tide.stream_buffer b where b.source = stream_triggers.source);
+    stored  boolean := appends is not null;
 begin
     return query
     select t.oid, t.tgname, t.tgrelid, t.tgenabled, t.xmin::text
@@ -60,7 +61,8 @@ begin
      where t.tgname in ('tide_stream_insert_' || stream_triggers.source, 'tide_stream_update_' || stream_triggers.source,
                         'tide_stream_delete_' || stream_triggers.source, 'tide_stream_truncate_' || stream_triggers.source)
        and (p.oid = 'tide.stream_capture'::regproc or p.pronamespace = schema)
-       and (t.tgtype & 32 = 32 or (p.pronamespace = schema) = stored);
+       -- 4: INSERT; 32: TRUNCATE.
+       and (t.tgtype & 32 = 32 or (p.pronamespace = schema) = (stored and (t.tgtype & 4 = 4 or not appends)));
 end $$;
 
 -- Whether a stream table needs the rows of its sources.
@@ -87,30 +89,43 @@ end;
 create or replace function tide.stream_capture_source(source oid) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
-    wanted smallint[] := tide.stream_wanted(source);
-    part   regclass;
-    event  text;
-    firing name[];
+    wanted  smallint[] := tide.stream_wanted(source);
+    appends boolean := tide.stream_appends(source);
+    -- Whether the buffer has all that is wanted, under the names of now.
+    is_same boolean := wanted <@ (select b.columns from tide.stream_buffer b where b.source = stream_capture_source.source and b.append_only = appends)
+                       and not exists (select from tide.stream_buffer_columns(source) c where not c.same or c.name <> c.named);
+    by_row  boolean;
+    part    regclass;
+    event   text;
+    firing  name[];
 begin
     if not tide.stream_is_followed(source) then
         return;
-    elsif wanted is null then
+    end if;
+    if wanted is null or exists (select from tide.stream_buffer b where b.source = stream_capture_source.source and b.append_only <> appends) then
         perform tide.stream_buffer_drop(source);
-    else
+    end if;
+    if wanted is not null then
         perform tide.stream_buffer_make(source, wanted);
     end if;
     for part in select c from tide.stream_captured(source) c order by c loop
         firing := array(select t.tgname from tide.stream_triggers(source) t where t.tgrelid = part and t.tgenabled <> 'R');
+        continue when is_same and cardinality(firing) = 4;
         -- As a new trigger does. No writer may go on with the old function once the stream table is computed.
         if cardinality(firing) = 4 and wanted is not null then
-            execute format('lock table only %s in share row exclusive mode', part);
+            if has_table_privilege(part, 'update, delete, truncate') then
+                execute format('lock table only %s in share row exclusive mode', part);
+            else
+                firing := '{}';  -- making them again takes that lock
+            end if;
         end if;
         foreach event in array array['insert', 'update', 'delete', 'truncate'] loop
-            if wanted is not null and event <> 'truncate' then
+            by_row := wanted is not null and event <> 'truncate' and (event = 'insert' or not appends);
+            if by_row then
                 perform tide.stream_buffer_function(source, part, event);
             end if;
             if format('tide_stream_%s_%s', event, source) <> all (firing) then
-                execute tide.stream_trigger_text(source, part, event, wanted is not null and event <> 'truncate');
+                perform tide.stream_make_trigger(source, part, tide.stream_trigger_text(source, part, event, by_row));
             end if;
         end loop;
     end loop;
@@ -147,7 +162,11 @@ begin
                  where t.tgname ~ format('^tide_stream_(insert|update|delete|truncate)_%s$', source) and not t.tgisinternal
                    and not (used and t.tgenabled = 'R')
     loop
-        execute format(case when used then 'alter table only %2$s enable replica trigger %1$I' else 'drop trigger %I on %s' end, line.tgname, line.part);
+        if used then
+            execute format('alter table only %s enable replica trigger %I', line.part, line.tgname);
+        else
+            perform tide.stream_drop_trigger(line.tgname, line.part);
+        end if;
     end loop;
     if not used then
         perform tide.stream_buffer_drop(source);

@@ -30,7 +30,7 @@ begin
     return case when choice.reason is not null then choice else tide.stream_measure(line, state, plan, choice) end;
 end $$;
 
--- Whether this transaction itself has changed a source.
+-- Whether this transaction itself has changed a source, and may change more there.
 create or replace function tide.stream_own(id int) returns boolean
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare
@@ -38,7 +38,7 @@ declare
     own    boolean := false;
 begin
     for source in select b.source from tide.stream_source s join tide.stream_buffer b using (source)
-                   where s.stream_id = id and pg_current_xact_id_if_assigned() is not null
+                   where s.stream_id = id and pg_current_xact_id_if_assigned() is not null and not tide.stream_in_turn(s.source)
     loop
         execute format('select exists (select from tide_stream.b_%1$s where __xid = pg_current_xact_id_if_assigned())
                                or exists (select from tide_stream.m_%1$s where __xid = pg_current_xact_id_if_assigned())', source) into own;
@@ -61,18 +61,19 @@ declare
 begin
     choice.frontier := state.frontier;
     choice.source_rows := 0;
-    choice.large := (select sum(w) from unnest(choice.waiting) w) > 300;
+    choice.large := (select sum(w) from unnest(choice.waiting) w) > 300 or choice.waiting is not null and tide.stream_is_foreign(line.relation);
     if choice.large then
         perform tide.stream_deltas_drop(line.stream_id);
     end if;
     for place in 1 .. coalesce(cardinality(choice.sources), 0) loop
         source := choice.sources[place];
-        net := tide.stream_part(line, plan, choice, case when choice.arrays[place] then 'm_' else 'd_' end || source);
+        net := tide.stream_part(line, plan, choice, tide.stream_delta_kind(source, choice.arrays[place]) || source);
         net_rows := choice.waiting[place];
         if choice.large then
             execute format('create temporary table tide_delta_%s on commit drop as %s', source, replace(net, '$1', quote_literal(state.frontier)));
             get diagnostics net_rows = row_count;
             execute format('analyze pg_temp.tide_delta_%s', source);
+            perform tide.stream_lend(line, 'select', format('pg_temp.tide_delta_%s', source));
             net := format('select * from pg_temp.tide_delta_%s', source);
         elsif choice.both_signs[place] then
             execute format('select count(*) from (%s) n', net) into net_rows using state.frontier;
@@ -101,6 +102,13 @@ begin
         choice.reason := 'its sources changed';
     end if;
     return choice;
+end $$;
+
+-- Of which kind the part is that tells the net change of a source: a_, of its rows by their keys, m_, also of arrays, or d_.
+create or replace function tide.stream_delta_kind(source oid, arrays boolean) returns text
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+begin
+    return case when (select b.append_only from tide.stream_buffer b where b.source = stream_delta_kind.source) then 'a_' when arrays then 'm_' else 'd_' end;
 end $$;
 
 create or replace function tide.stream_deltas_drop(id int) returns void
@@ -160,5 +168,5 @@ begin
         when changed_rows < all_rows / 1000 then null
         when expected >= 1.2 * whole then
             format('%s changed rows were expected to take %s ms, and all %s ms', changed_rows, round(expected), round(whole))
-        when changed_rows >= 0.3 * all_rows then format('%s of about %s rows of its sources changed', changed_rows, all_rows) end;
+        when changed_rows >= tide.setting_number('stream_differential_max_change_percent') / 100.0 * all_rows then format('%s of about %s rows of its sources changed', changed_rows, all_rows) end;
 end $$;

@@ -53,9 +53,9 @@ begin
     select E'begin;\nselect ' || string_agg(format('set_config(%L, %L, true)', s.key, regexp_replace(s.value, ', pg_temp$', '')), E',\n       '
                                             order by s.key)
       into script from jsonb_each_text(line.settings) s;
-    script := script || format(E';\nselect tide.create_stream_table(%L, %s,\n    schedule => %L, refresh_mode => %L, tier => %L, initialize => %L,\n    append_only => %L, diamond_consistency => %L);\n',
+    script := script || format(E';\nselect tide.create_stream_table(%L, %s,\n    schedule => %L, refresh_mode => %L, tier => %L, initialize => %L,\n    append_only => %L, diamond_consistency => %L, refresh_group => %L);\n',
         line.name, quote_literal(E'\n' || rtrim(pg_get_viewdef(format('tide_stream.q_%s', line.stream_id)::regclass), ';') || E'\n'),
-        line.schedule, line.refresh_mode, line.tier, not line.suspended, line.append_only, line.diamond_consistency);
+        line.schedule, line.refresh_mode, line.tier, not line.suspended, line.append_only, line.diamond_consistency, line.refresh_group);
     script := script || coalesce(
         (select string_agg(case when c.oid is null then pg_get_indexdef(i.indexrelid)
                                 else format('alter table %s add constraint %I %s', line.relation, c.conname, pg_get_constraintdef(c.oid)) end

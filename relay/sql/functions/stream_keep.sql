@@ -23,7 +23,7 @@ begin
     for relation in select c.oid::regclass as name from pg_index i join pg_class c on c.oid = i.indexrelid join tide.stream line on line.relation = i.indrelid
                      where line.stream_id = id and c.relname ~ format('^tide_stream_%s_', id)
     loop
-        execute format('drop index %s', relation.name);
+        perform tide.stream_execute((select s.relation from tide.stream s where s.stream_id = id), format('drop index %s', relation.name));
     end loop;
     delete from tide.stream_plan p where p.family = id;
 end $$;
@@ -55,6 +55,7 @@ create or replace function tide.stream_why_full(line tide.stream) returns text
 language sql stable set search_path = pg_catalog, pg_temp
 begin atomic
     select coalesce(line.always_reason, case when line.refresh_mode = 'FULL' then 'its refresh_mode is FULL' end, line.full_reason,
+                    tide.stream_unreadable(line),
                     (select coalesce(p.reason, '') from tide.stream_plan p where p.stream_id = line.stream_id), 'its query has not been analysed yet');
 end;
 
@@ -96,7 +97,7 @@ declare
 begin
     perform tide.stream_forget_plan(line.stream_id);
     if plan ->> 'reason' is null then
-        perform tide.stream_require_select(s.source) from tide.stream_source s where s.stream_id = line.stream_id;
+        perform tide.stream_require_select(line, s.source) from tide.stream_source s where s.stream_id = line.stream_id;
     end if;
     for node in select n.value from jsonb_array_elements(plan -> 'nodes') with ordinality n (value, place) order by n.place loop
         perform tide.stream_keep_node(line, node || jsonb_build_object('facts', facts));
@@ -132,6 +133,7 @@ begin
     end loop;
     if plan ->> 'kind' = 'state' then
         perform tide.stream_keep_state(line.stream_id, plan, tide.stream_columns_of(format('tide_stream.q_%s', line.stream_id)::regclass));
+        perform tide.stream_lend(line, 'select, insert, update, delete', format('tide_stream.s_%s', line.stream_id));
     end if;
     perform tide.stream_keep_statement(line.stream_id, tide.stream_table_oids(c -> 'sources'), c ->> 'strategy', c ->> 'form', c ->> 'text', c ->> 'reason')
        from jsonb_array_elements(plan -> 'changes') c;
@@ -147,11 +149,11 @@ begin atomic
       from jsonb_each(joins) j;
 end;
 
--- Views are read with the rights of their owners, statements with those of ours.
-create or replace function tide.stream_require_select(source oid) returns void
+-- Views are read with the rights of their owners, statements with those of the owner of the stream table.
+create or replace function tide.stream_require_select(line tide.stream, source oid) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
-    if not has_table_privilege(source, 'select') then
+    if not has_table_privilege(tide.stream_owner(line.relation), source, 'select') then
         raise exception 'permission denied for table %', source::regclass using errcode = 'insufficient_privilege';
     end if;
 end $$;
@@ -237,7 +239,7 @@ declare
     list record;
 begin
     if hash <> tide.stream_hash_text(line.relation, '', '{}') then
-        execute format('create index %I on %s ((%s))', format('tide_stream_%s_hash', line.stream_id), line.relation, hash);
+        perform tide.stream_execute(line.relation, format('create index %I on %s ((%s))', format('tide_stream_%s_hash', line.stream_id), line.relation, hash));
     end if;
     for list in select i.place, array_agg(format('%I', a.attname) order by c.place) as names, array_agg(a.attnum order by c.place) as numbers,
                        bool_or(t.typlen < 0 and t.typname <> 'numeric') as long
@@ -250,8 +252,8 @@ begin
         -- A value may be too long for a B-tree, and then every refresh would fail.
         if not (list.long and cardinality(list.names) > 1)
            and not exists (select from pg_index x where x.indrelid = line.relation and (x.indkey::smallint[])[0:cardinality(list.numbers) - 1] = list.numbers) then
-            execute format('create index %I on %s using %s (%s)', format('tide_stream_%s_%s', line.stream_id, list.place), line.relation,
-                           case when list.long then 'hash' else 'btree' end, array_to_string(list.names, ', '));
+            perform tide.stream_execute(line.relation, format('create index %I on %s using %s (%s)', format('tide_stream_%s_%s', line.stream_id, list.place),
+                line.relation, case when list.long then 'hash' else 'btree' end, array_to_string(list.names, ', ')));
         end if;
     end loop;
 end $$;

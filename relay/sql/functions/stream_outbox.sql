@@ -75,6 +75,7 @@ begin
     if line.outbox_id is not null and not tide.stream_is_immediate(line.stream_id) then
         execute format('create temporary table tide_told on commit drop as select false as __came, 0::bigint as __times, t.* from %s t with no data',
                        line.relation);
+        perform tide.stream_lend(line, 'insert', 'pg_temp.tide_told');
     end if;
 end $$;
 

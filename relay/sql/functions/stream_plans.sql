@@ -1,11 +1,17 @@
 -- What the analysis of a stream table's query is told: by which texts a refresh may find what differs is worked out outside the
 -- database, and judged here. Nothing in this file reads a row of a user's table.
 
--- Whether values of a type have a hash, as hash_record_extended needs it, and so an equality too.
+-- Whether values of a type have a hash, as hash_record_extended needs it, and so an equality too. Of a domain its base type is asked: a
+-- value of the domain runs its checks, which are of its owner.
 create or replace function tide.stream_hashable(type text) returns boolean
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+declare
+    base oid := type::regtype;
 begin
-    execute format('select hash_record_extended(row(null::%s), 0)', type);
+    while exists (select from pg_type t where t.oid = base and t.typtype = 'd') loop
+        select t.typbasetype into base from pg_type t where t.oid = base;
+    end loop;
+    execute format('select hash_record_extended(row(null::%s), 0)', format_type(base, null));
     return true;
 exception when undefined_function then
     return false;
@@ -48,11 +54,11 @@ create or replace function tide.stream_source_reason(view regclass, source oid) 
 language sql stable set search_path = pg_catalog, pg_temp as $$
     select case
         when c.relrowsecurity then format('%s has row security', source::regclass)
-        when not has_table_privilege(source, 'select') then format('the owner of the schema tide may not read %s itself', source::regclass)
+        when not has_table_privilege(tide.stream_owner(line.relation), source, 'select') then format('its owner may not read %s itself', source::regclass)
         when exists (select from pg_attribute a where a.attrelid = source and a.attgenerated = 'v' and a.attname = any (tide.stream_columns_read(view, source)))
             then format('it reads a virtual column of %s', source::regclass)
       end
-      from pg_class c where c.oid = source
+      from pg_class c left join tide.stream line on view = to_regclass(format('tide_stream.q_%s', line.stream_id)) where c.oid = source
 $$;
 
 -- All that is known of a stream table and its query.
@@ -68,6 +74,7 @@ begin
         'stream_id', line.stream_id,
         'facts', tide.stream_facts(line.stream_id),
         'immediate', line.refresh_mode = 'IMMEDIATE',
+        'is_ours', not tide.stream_is_foreign(line.relation),
         'table', line.relation::text,
         'reason', coalesce(line.always_reason, (select min(tide.stream_source_reason(view, s.source)) from tide.stream_tables_read(view) s)),
         'columns', tide.stream_columns(view),

@@ -117,6 +117,11 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
          where c.typcategory = 'A' and c.typelem < 16384
            and not exists (select from pg_opclass o where o.opcintype in (c.typelem, case when c.typelem = 'varchar'::regtype then 25 end) and o.opcdefault)
          union all
+        -- A buffer has columns of the same types, and where one is added to rows, its domain runs checks.
+        select 5, format('it reads column %I of %s, whose domain belongs to another role', c.attname, c.source::regclass)
+          from columns c join pg_type d on d.oid = c.atttypid and d.typtype = 'd' join pg_roles o on o.oid = d.typowner
+         where not o.rolsuper and o.oid <> (select n.nspowner from pg_namespace n where n.nspname = 'tide')
+         union all
         select 5, format('%s has row security', s.source::regclass)
           from tide.stream_reads(view) s join pg_class c on c.oid = s.source where c.relrowsecurity
          union all

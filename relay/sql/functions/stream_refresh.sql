@@ -83,8 +83,9 @@ create or replace function tide.stream_behind(pipelines text[]) returns setof te
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $$
 begin
     return query
-    select line.pipeline
-      from tide.stream_reasons(array(select s.stream_id from tide.stream s where s.pipeline = any (pipelines))) r join tide.stream line using (stream_id)
+    select distinct led.pipeline
+      from tide.stream_led(pipelines) led
+      join tide.stream_reasons(array(select (l.line).stream_id from tide.stream_led(pipelines) l)) r on r.stream_id = (led.line).stream_id
      where r.reason is not null;
 end $$;
 
@@ -97,12 +98,17 @@ declare
     unplanned boolean;
 begin
     select * into line from tide.stream s where s.pipeline = stream_prepare.pipeline;
-    if tide.stream_immediate_stays(line)
-       or tide.stream_basis(line.stream_id, version) = (select s.prepared from tide.stream_state s where s.stream_id = line.stream_id) then
+    if tide.stream_immediate_stays(line) then
         return false;
     end if;
-    line := tide.stream_read_again(line);
-    if tide.stream_unplanned(line, version) then
+    perform tide.stream_recover(line);
+    if not tide.stream_append_broken(line.stream_id)
+       and tide.stream_basis(line.stream_id, version) = (select s.prepared from tide.stream_state s where s.stream_id = line.stream_id) then
+        return false;
+    end if;
+    perform tide.stream_sources_read(line.stream_id);
+    unplanned := tide.stream_unplanned(line, version);
+    if unplanned then
         -- Rows that were not worth capturing may be, for another version.
         delete from tide.stream_plan p where p.stream_id = line.stream_id and p.reason is not null;
     end if;
@@ -152,7 +158,7 @@ begin atomic
     select exists (select from tide.stream_source s join tide.stream line using (stream_id) left join tide.stream_buffer b using (source)
                     where s.stream_id = id
                       and (tide.stream_wants_rows(line) and not s.columns <@ coalesce(b.columns, '{}')
-                           or b.source is not null and tide.stream_wanted(s.source) is null
+                           or b.source is not null and (tide.stream_wanted(s.source) is null or b.append_only <> tide.stream_appends(s.source))
                            or exists (select from tide.stream_buffer_columns(s.source) c where not c.same or c.name <> c.named)));
 end;
 
@@ -250,9 +256,10 @@ language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
     refreshed bigint;
 begin
-    -- What this transaction itself changed in the sources is not visible in its snapshot, but was read: no frontier tells that.
+    -- What this transaction itself changed in the sources is not visible in its snapshot, but was read: no frontier tells that, unless
+    -- it can change no more there.
     update tide.stream_state s
-       set frontier = case when not line.suspended and line.tier <> 'frozen' and not choice.own then pg_current_snapshot() end,
+       set frontier = case when not line.suspended and line.tier <> 'frozen' and not choice.own then tide.stream_frontier(line.stream_id) end,
            cluster = tide.stream_cluster(), sources = choice.capture, data_timestamp = transaction_timestamp(),
            errors = 0, last_error = null, refreshed_at = clock_timestamp()
      where s.stream_id = line.stream_id;
@@ -266,23 +273,26 @@ begin
     return refreshed;
 end $$;
 
--- A refresh failed. After three in a row nothing is tried any more until someone resumes it: true then.
+-- A refresh failed. After some in a row nothing is tried any more until someone resumes it: true then.
 create or replace function tide.stream_failed(pipeline text, error text) returns boolean
 language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = '5s' as $$
 declare
-    line     tide.stream;
-    failures int;
+    line       tide.stream;
+    failures   int;
+    most       int := tide.setting_number('stream_max_consecutive_errors');
+    is_too_bad boolean;
 begin
     select * into line from tide.stream s where s.pipeline = stream_failed.pipeline;
     update tide.stream_state s set errors = s.errors + 1, last_error = error where s.stream_id = line.stream_id
     returning errors into failures;
     insert into tide.stream_history (stream_id, started_at, action, milliseconds, error)
     values (line.stream_id, clock_timestamp(), 'FAILED', 0, error);
-    if failures >= 3 and not line.suspended then
+    is_too_bad := most > 0 and failures >= most;
+    if is_too_bad and not line.suspended then
         update tide.stream s set suspended = true where s.stream_id = line.stream_id returning * into line;
         perform tide.stream_configure(line);
     end if;
-    return failures >= 3;
+    return is_too_bad;
 end $$;
 
 -- After a restore, each is computed again.

@@ -11,6 +11,11 @@ declare
 begin
     perform set_config('tide.refreshing', line.relation::oid::text, true);
     perform set_config('plan_cache_mode', 'auto', true);
+    if tide.stream_is_foreign(line.relation) then
+        done := tide.stream_run_as_owner(line.relation, statement, line.settings);
+        perform set_config('tide.refreshing', '', true);
+        return done;
+    end if;
     perform set_config(s.key, s.value, true) from jsonb_each_text(line.settings - 'search_path') s;
     perform set_config('search_path', 'pg_catalog, tide_stream, pg_temp', true);
     open run for execute statement using frontier;
@@ -40,9 +45,12 @@ declare
     -- Over its nodes, if a plan says how to fill them.
     source text := format('tide_stream.%s_%s', case when plan.stream_id is not null and to_regclass(format('tide_stream.r_%s', line.stream_id)) is not null
                                                     then 'r' else 'q' end, line.stream_id);
+    by_path boolean := line.always_reason is not null or tide.stream_path_reason(source::regclass) is not null;
     done   tide.stream_done;
 begin
-    if line.always_reason is not null or tide.stream_path_reason(source::regclass) is not null then
+    if tide.stream_is_foreign(line.relation) and (by_path or plan.kind is distinct from 'state') then
+        source := tide.stream_computed(line);
+    elsif by_path then
         -- Functions that the query calls look names up as the session did that created it. Nothing of ours is looked up so.
         before := format('create temporary table tide_full_%1$s on commit drop as select * from tide_stream.q_%1$s', line.stream_id);
         perform set_config(s.key, s.value, true) from jsonb_each_text(line.settings - 'search_path') s;
@@ -88,7 +96,7 @@ begin
         tide.stream_unsound_text(line.stream_id, plan.groups));
 end $$;
 
--- A part of the statement of an incremental refresh: d_<source>, a net change (m_<source>: also of what is in arrays), or w_<number>,
+-- A part of the statement of an incremental refresh: d_<source>, a net change (see tide.stream_delta_kind), or w_<number>,
 -- what follows them. Making it takes longer than running it, so it is kept; and made again where anything that it names is called
 -- otherwise: columns, of which the capture tells, the table, and what the views name, which PostgreSQL follows.
 create or replace function tide.stream_part(line tide.stream, plan tide.stream_plan, choice tide.stream_choice, name text) returns text
@@ -101,7 +109,8 @@ declare
                        where t.stream_id = line.stream_id and t.name = stream_part.name and t.rests_on = basis);
 begin
     if made is null then
-        made := case when kept is null then tide.stream_net_text(line.stream_id, substr(name, 3)::oid, plan.exact, starts_with(name, 'm_'))
+        made := case when starts_with(name, 'a_') then tide.stream_appended_text(line.stream_id, substr(name, 3)::oid)
+                     when kept is null then tide.stream_net_text(line.stream_id, substr(name, 3)::oid, plan.exact, starts_with(name, 'm_'))
                      else tide.stream_change_text(line, plan, kept) end;
         insert into tide.stream_text as t (stream_id, name, rests_on, text) values (line.stream_id, stream_part.name, basis, made)
             on conflict on constraint stream_text_pkey do update set rests_on = excluded.rests_on, text = excluded.text;

@@ -67,34 +67,34 @@ begin
     return schedule;
 end $$;
 
--- The stream tables that one reads, and those that they read.
-create or replace function tide.stream_above(stream_id int) returns setof tide.stream
-language sql stable set search_path = pg_catalog, pg_temp as $$
-    with recursive above as (
-        select s.source from tide.stream_source s where s.stream_id = stream_above.stream_id
-         union
-        select n.source from above a join tide.stream line on line.relation = a.source join tide.stream_source n on n.stream_id = line.stream_id
-    )
-    select line.* from tide.stream line where line.relation in (select a.source from above a)
+-- The schedule of one that has none of its own.
+create or replace function tide.stream_usual_schedule(name text) returns text
+language sql stable security definer set search_path = pg_catalog, pg_temp as $$
+    select tide.stream_schedule(null, format('tide_stream.q_%s', (tide.find_stream(name)).stream_id)::regclass, current_setting('timezone'))
 $$;
 
 create or replace function tide.stream_is_due(line tide.stream, state tide.stream_state) returns boolean
 language sql stable set search_path = pg_catalog, pg_temp as $$
     select tide.stream_reason(line.stream_id) is not null
            and (state.data_timestamp is null or line.schedule = 'calculated'
-                or coalesce(state.data_timestamp + make_interval(secs => (p.config ->> 'poll_interval_ms')::float8 / 1000) <= clock_timestamp(), false))
-      from tide.pipeline p where p.name = line.pipeline
+                or coalesce(state.data_timestamp + make_interval(secs => i.interval_ms / 1000) <= clock_timestamp(), false))
+      from tide.pipeline p
+     cross join lateral (select min((s.schedule ->> 'poll_interval_ms')::float8) as interval_ms
+                           from jsonb_array_elements(coalesce(p.config -> 'schedules', jsonb_build_array(p.config))) s (schedule)
+                          where not s.schedule ? 'follows') i
+     where p.name = tide.stream_led_by(line)
 $$;
 
 -- Whether one that follows others waits for the refresh of one of them: it is under way, or due. It waits once for each, so that none
--- that is always under way keeps it waiting; and for none that fails, or is not refreshed.
+-- that is always under way keeps it waiting; for none that fails, or is not refreshed; and for none that is refreshed with it.
 create or replace function tide.stream_waits(line tide.stream, state tide.stream_state) returns boolean
 language sql stable set search_path = pg_catalog, pg_temp as $$
     select line.schedule = 'calculated' and exists (
         select from tide.stream_above(line.stream_id) other
           join tide.stream_state its on its.stream_id = other.stream_id
-          join tide.drain d on d.pipeline = other.pipeline
+          join tide.drain d on d.pipeline = tide.stream_led_by(other)
          where not other.suspended and other.tier <> 'frozen' and its.errors = 0
+           and (other.group_id <> line.group_id) is not false
            and coalesce(its.refreshed_at <= state.data_timestamp, true)
            and (d.lease_until > clock_timestamp() or tide.stream_is_due(other, its)))
 $$;
@@ -102,11 +102,9 @@ $$;
 -- Of these pipelines of stream tables, those that have something to do, and wait for no other.
 create or replace function tide.stream_ready(pipelines text[]) returns setof text
 language sql stable security definer set search_path = pg_catalog, pg_temp as $$
-    select line.pipeline
-      from tide.stream_behind(pipelines) b (pipeline)
-      join tide.stream line on line.pipeline = b.pipeline
-      join tide.stream_state state using (stream_id)
-     where not tide.stream_waits(line, state)
+    select distinct led.pipeline
+      from tide.stream_led(pipelines) led join tide.stream_state state on state.stream_id = (led.line).stream_id
+     where tide.stream_reason(led.line, state) is not null and not tide.stream_waits(led.line, state)
 $$;
 
 -- Of these pipelines, the stream tables that wait for their schedule, and how long ago their last refresh began. Not those of which
@@ -114,8 +112,8 @@ $$;
 create or replace function tide.stream_begun(pipelines text[]) returns table (pipeline text, seconds float8)
 language sql stable security definer set search_path = pg_catalog, pg_temp
 begin atomic
-    select line.pipeline, extract(epoch from clock_timestamp() - state.data_timestamp)::float8
-      from tide.stream line join tide.stream_state state using (stream_id)
-     where line.pipeline = any (pipelines) and state.frontier is not null
-       and (line.asked is null or pg_visible_in_snapshot(line.asked, state.frontier));
+    select led.pipeline, max(extract(epoch from clock_timestamp() - state.data_timestamp))::float8
+      from tide.stream_led(pipelines) led join tide.stream_state state on state.stream_id = (led.line).stream_id
+     group by 1
+    having bool_and(state.frontier is not null and ((led.line).asked is null or pg_visible_in_snapshot((led.line).asked, state.frontier)));
 end;

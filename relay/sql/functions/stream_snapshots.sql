@@ -15,9 +15,21 @@ begin atomic
            and not exists (select from pg_snapshot_xip(outer_one) x where pg_visible_in_snapshot(x, inner_one));
 end;
 
+-- A snapshot in which is visible what is visible in either.
+create or replace function tide.snapshot_union(one pg_snapshot, other pg_snapshot) returns pg_snapshot
+language sql immutable set search_path = pg_catalog, pg_temp
+begin atomic
+    select format('%s:%s:%s', coalesce(r.running[1], pg_snapshot_xmax(of.later)), pg_snapshot_xmax(of.later), array_to_string(r.running, ','))::pg_snapshot
+      from (select case when pg_snapshot_xmax(one) >= pg_snapshot_xmax(other) then one else other end as later,
+                   case when pg_snapshot_xmax(one) >= pg_snapshot_xmax(other) then other else one end as earlier) of
+     cross join lateral (select array(select x from pg_snapshot_xip(of.later) x where not pg_visible_in_snapshot(x, of.earlier) order by x) as running) r;
+end;
+
 -- Notes that changes of these sources were removed, in the transaction that removed them and after it did. They were visible in the
 -- frontiers of all stream tables that are refreshed, which have only moved on since; where there was none, in our own snapshot.
--- Snapshots of one database are in each other: the least of them has the lowest end, and of equal ends the most ids still open.
+-- Any of these will do, since what was removed is visible in each; the least has the lowest end, and of equal ends the most ids still
+-- open. Snapshots of one database are in each other, but frontiers of a group (tide.stream_frontier_of) may not be: what was noted
+-- before stays noted.
 create or replace function tide.stream_note_cleaned(sources oid[]) returns void
 language sql volatile set search_path = pg_catalog, pg_temp
 begin atomic
@@ -28,7 +40,7 @@ begin atomic
                                 order by pg_snapshot_xmax(f.frontier), (select count(*) from pg_snapshot_xip(f.frontier)) desc limit 1),
                               pg_current_snapshot())
       from (select distinct unnest(sources) as source) s
-    on conflict (source) do update set cleaned = excluded.cleaned where tide.snapshot_within(c.cleaned, excluded.cleaned);
+    on conflict (source) do update set cleaned = tide.snapshot_union(c.cleaned, excluded.cleaned) where not tide.snapshot_within(excluded.cleaned, c.cleaned);
 end;
 
 -- What makes the rows of two stream tables mean the same.

@@ -24,7 +24,7 @@ begin
     if tide.stream_reason(line.stream_id) is null or line.refresh_mode <> 'IMMEDIATE' and state.cluster = tide.stream_cluster() and tide.stream_covers(state.frontier, since) then
         return true;
     end if;
-    select p.invalid_reason into reason from tide.pipeline p where p.name = line.pipeline;
+    select p.invalid_reason into reason from tide.pipeline p where p.name = tide.stream_led_by(line);
     if line.suspended or line.tier = 'frozen' or reason is not null then
         raise exception 'stream table "%" is not refreshed: %', line.name,
             coalesce(reason, case when line.tier = 'frozen' then 'it is frozen' else 'it is suspended' || coalesce(': ' || state.last_error, '') end) using

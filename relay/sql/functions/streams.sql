@@ -49,40 +49,66 @@ begin
     return found_ms;
 end $$;
 
--- What its pipeline does: the timer, and whether it is drained at all.
-create or replace function tide.stream_configure(stream tide.stream) returns void
-language plpgsql set search_path = pg_catalog, pg_temp as $$
+-- What its schedule says.
+create or replace function tide.stream_timing(stream tide.stream) returns jsonb
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare
     is_cron     boolean := tide.stream_is_cron(stream.schedule);
     interval_ms bigint := coalesce(case when not is_cron then tide.stream_interval_ms(stream.schedule) end,
                                    greatest(100, tide.setting_number('stream_calculated_min_interval_ms')))
                           * case stream.tier when 'warm' then 2 when 'cold' then 10 else 1 end;
-    follows     text[] := case when stream.schedule = 'calculated' then array(select a.pipeline from tide.stream_above(stream.stream_id) a order by 1) end;
 begin
-    update tide.pipeline p
-       set config = jsonb_strip_nulls(
+    return jsonb_strip_nulls(
                jsonb_build_object('tier', case when stream.tier in ('warm', 'cold') then stream.tier end,
                                   'immediate', case when stream.refresh_mode = 'IMMEDIATE' then true end)
                || case when is_cron then jsonb_build_object('cron', stream.schedule, 'time_zone', stream.settings ->> 'timezone')
-                       else jsonb_build_object('poll_interval_ms', interval_ms, 'follows', follows) end),
-           enabled = stream.tier <> 'frozen' and not stream.suspended,
-           revision = nextval('tide.revisions'), updated_at = now()
+                       else jsonb_build_object('poll_interval_ms', interval_ms, 'follows',
+                                               case when stream.schedule = 'calculated' then tide.stream_follows(stream) end) end);
+end $$;
+
+-- What its pipeline does: the timer, and whether it is drained at all.
+create or replace function tide.stream_configure(stream tide.stream) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+    perform tide.stream_regroup();
+    perform tide.stream_configure_all(array[stream.stream_id]);
+end $$;
+
+-- Configures the pipelines of these, and of those that are refreshed with them.
+create or replace function tide.stream_configure_all(ids int[]) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+    perform tide.stream_configure_one(s) from tide.stream s
+      where s.stream_id = any (ids) or s.group_id in (select g.group_id from tide.stream g where g.stream_id = any (ids));
+end $$;
+
+create or replace function tide.stream_configure_one(stream tide.stream) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+    is_refreshed boolean := stream.tier <> 'frozen' and not stream.suspended;
+    leader       text := tide.stream_led_by(stream);
+begin
+    update tide.pipeline p
+       set config = case when stream.group_id is null or not is_refreshed then tide.stream_timing(stream)
+                         when leader = stream.pipeline then tide.stream_group_config(stream)
+                         else jsonb_build_object('part_of', leader) end,
+           enabled = is_refreshed, revision = nextval('tide.revisions'), updated_at = now()
      where p.name = stream.pipeline;
     if stream.tier = 'frozen' or stream.suspended then
         perform tide.stream_immediate_end(stream.stream_id);
     end if;
     -- Retention does not wait for one that is not refreshed: what it would need may be gone.
-    update tide.stream_state s set frontier = null where s.stream_id = stream.stream_id and (stream.tier = 'frozen' or stream.suspended);
+    update tide.stream_state s set frontier = null where s.stream_id = stream.stream_id and not is_refreshed;
     update tide.drain d set retry_at = null where d.pipeline = stream.pipeline;
     perform pg_notify('tide_relay_config', stream.pipeline);
 end $$;
 
--- Its query runs with the rights of who owns our functions: only who has them may say what it is.
+-- The query of one that belongs to the owner of our functions runs with these rights: no one else may say what it is.
 create or replace function tide.stream_require_owner() returns void
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 begin
     if current_user <> (select n.nspowner::regrole::text from pg_namespace n where n.nspname = 'tide') then
-        raise exception 'the queries of stream tables are given by the role that owns the schema tide, not by %', current_user using
+        raise exception 'the query of this stream table is given by the role that owns the schema tide, not by %', current_user using
             errcode = 'insufficient_privilege',
             hint = format('Become it first: set role %s;', (select n.nspowner::regrole from pg_namespace n where n.nspname = 'tide'));
     end if;
@@ -153,40 +179,63 @@ end $$;
 
 create or replace function tide.stream_create(
     name text, query text, schedule text, refresh_mode text, initialize boolean, diamond_consistency text, append_only boolean,
-    pooler_compatibility_mode boolean, tier text, path text
+    pooler_compatibility_mode boolean, tier text, refresh_group text, path text
 ) returns void
 language plpgsql set search_path = pg_catalog, pg_temp set lock_timeout = '5s' as $$
 declare
     target    text;
-    made      tide.stream;
     next_id   int;
     view_name text;
-    line_name text;
 begin
-    perform tide.stream_require_owner();
-    perform tide.stream_check_options(refresh_mode, tier, diamond_consistency);
+    if current_user <> (select pg_get_userbyid(n.nspowner) from pg_namespace n where n.nspname = 'tide') then
+        if not has_schema_privilege('tide_run', 'create') then
+            raise exception '% may not create stream tables', current_user using
+                errcode = 'insufficient_privilege', hint = format('Have the owner of the schema tide call: select tide.grant_streams(%L);', current_user);
+        end if;
+        perform tide.stream_create_foreign(name, query, schedule, refresh_mode, initialize, diamond_consistency, append_only, pooler_compatibility_mode,
+                                           tier, refresh_group, path);
+        return;
+    end if;
     next_id := nextval(pg_get_serial_sequence('tide.stream', 'stream_id'));
     view_name := format('tide_stream.q_%s', next_id);
     query := tide.stream_define(view_name, name, query, path);
     target := tide.stream_target(name, path);
     perform tide.stream_check_columns(target, view_name::regclass);
+    execute format('create table %s as select * from %s with no data', target, view_name);
+    execute format('create trigger tide_stream_guard before insert or update or delete or truncate on %s
+                    for each statement execute function tide.stream_guard()', target);
+    perform tide.stream_insert(next_id, target, query, schedule, refresh_mode, initialize, diamond_consistency, append_only,
+                               pooler_compatibility_mode, tier, refresh_group, path, null);
+end $$;
+
+-- Its pipeline and its rows, and the capture of its sources. The table is there, and the view of its query.
+create or replace function tide.stream_insert(
+    next_id int, target text, query text, schedule text, refresh_mode text, initialize boolean, diamond_consistency text, append_only boolean,
+    pooler_compatibility_mode boolean, tier text, refresh_group text, path text, runner name
+) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+    made      tide.stream;
+    view_name text := format('tide_stream.q_%s', next_id);
+    line_name text;
+begin
     if 'IMMEDIATE' in (upper(btrim(schedule)), upper(refresh_mode)) then
         schedule := 'IMMEDIATE';
         refresh_mode := 'IMMEDIATE';
     end if;
+    perform tide.stream_check_options(refresh_mode, tier, diamond_consistency);
     schedule := tide.stream_schedule(schedule, view_name::regclass, current_setting('timezone'));
-    execute format('create table %s as select * from %s with no data', target, view_name);
     line_name := 'streams.' || case when target ~ '^[A-Za-z0-9_.-]{1,92}$'
                                      and not exists (select from tide.pipeline p where p.name = 'streams.' || target) then target
                                 else next_id::text end;
     insert into tide.pipeline (name, direction, config) values (line_name, 'stream', '{}');
     insert into tide.drain (pipeline) values (line_name);
     insert into tide.stream (stream_id, name, relation, pipeline, query, schedule, refresh_mode, tier, suspended, diamond_consistency, append_only,
-                             pooler_compatibility_mode, daily, always_reason, full_reason, settings)
+                             pooler_compatibility_mode, refresh_group, runner, daily, always_reason, full_reason, settings)
     overriding system value
     values (next_id, target, target::regclass, line_name, query, schedule, upper(coalesce(refresh_mode, 'AUTO')), coalesce(tier, 'hot'),
             not coalesce(initialize, true), lower(coalesce(diamond_consistency, 'atomic')), coalesce(append_only, false),
-            coalesce(pooler_compatibility_mode, false),
+            coalesce(pooler_compatibility_mode, false), nullif(btrim(refresh_group), ''), runner,
             tide.stream_day(view_name::regclass), tide.stream_always_reason(view_name::regclass),
             tide.stream_full_reason(view_name::regclass),
             jsonb_build_object('search_path', path, 'timezone', current_setting('timezone'), 'datestyle', current_setting('datestyle'),
@@ -198,8 +247,6 @@ begin
     insert into tide.stream_state (stream_id) values (next_id);
     perform tide.stream_sources_read(next_id);
     perform tide.stream_capture_source(s.source) from tide.stream_source s where s.stream_id = next_id;
-    execute format('create trigger tide_stream_guard before insert or update or delete or truncate on %s
-                    for each statement execute function tide.stream_guard()', target);
     perform tide.stream_configure(made);
 end $$;
 
@@ -207,12 +254,12 @@ end $$;
 create or replace function tide.create_stream_table(
     name text, query text, schedule text default null, refresh_mode text default 'AUTO', initialize boolean default true,
     diamond_consistency text default 'atomic', append_only boolean default false, pooler_compatibility_mode boolean default false,
-    tier text default 'hot', schedule_seconds int default null
+    tier text default 'hot', schedule_seconds int default null, refresh_group text default null
 ) returns void
 language sql
 begin atomic
     select tide.stream_create(name, query, coalesce(schedule_seconds || 's', schedule), refresh_mode, initialize, diamond_consistency, append_only,
-                              pooler_compatibility_mode, tier, pg_catalog.current_setting('search_path') || ', pg_temp');
+                              pooler_compatibility_mode, tier, refresh_group, pg_catalog.current_setting('search_path') || ', pg_temp');
 end;
 comment on function tide.create_stream_table is
     'Creates a table that is kept equal to a query. It is filled, and refreshed on its schedule, by the fleet.';
@@ -231,14 +278,16 @@ begin
         end if;
         raise;
     end;
+    perform tide.stream_require_mine(line, 'tide.stream_forget()');
     sources := array(select s.source from tide.stream_source s where s.stream_id = line.stream_id);
     perform tide.stream_immediate_drop(line.stream_id);
     perform tide.stream_forget_plan(line.stream_id);
+    perform tide.stream_drop_table(line.relation);
     delete from tide.stream s where s.stream_id = line.stream_id;
     delete from tide.pipeline p where p.name = line.pipeline;
+    perform tide.stream_regroup();
     perform tide.stream_capture_end(s) from unnest(sources) s;
-    execute format('drop view tide_stream.q_%s', line.stream_id);
-    execute format('drop table %s', line.relation);
+    execute format('drop view if exists tide_stream.q_%s', line.stream_id);
     perform pg_notify('tide_relay_config', line.pipeline);
 end $$;
 comment on function tide.drop_stream_table is 'Drops the table, and the capture of those sources that no other stream table reads.';
@@ -258,6 +307,7 @@ language plpgsql security definer set search_path = pg_catalog, pg_temp set lock
 declare
     line tide.stream := tide.find_stream(name);
 begin
+    perform tide.stream_require_mine(line, 'tide.relay_enable(text)');
     update tide.stream s set suspended = false where s.stream_id = line.stream_id returning * into line;
     update tide.stream_state s set errors = 0, last_error = null where s.stream_id = line.stream_id;
     perform tide.stream_configure(line);

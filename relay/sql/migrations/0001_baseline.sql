@@ -738,6 +738,10 @@ insert into tide.identity default values;
 create schema tide_stream;
 revoke all on schema tide_stream from public;
 
+-- The functions by which statements of stream tables are run with the rights of their owners.
+create schema tide_run;
+revoke all on schema tide_run from public;
+
 -- Ids leave room for those of 99 hidden nodes below each stream table: see tide.stream_plan.
 create table tide.stream (
     stream_id     int generated always as identity (increment 100) primary key,
@@ -756,10 +760,20 @@ create table tide.stream (
     outbox_id     int references tide.outbox,
     asked         xid8,
     append_only   boolean not null default false,
+    append_broken text,
     diamond_consistency       text not null default 'atomic' check (diamond_consistency in ('atomic', 'none')),
     pooler_compatibility_mode boolean not null default false,
+    refresh_group text,
+    runner        name,
+    group_id      int,
     created_at    timestamptz not null default now()
 );
+create index on tide.stream (group_id) where group_id is not null;
+comment on column tide.stream.append_only is 'Rows of its sources are only ever added.';
+comment on column tide.stream.append_broken is 'How it was seen that they are not, so that append_only was switched off.';
+comment on column tide.stream.refresh_group is 'Those of the same name are refreshed as one.';
+comment on column tide.stream.runner is 'The function of tide_run by which it is refreshed with the rights of its owner; null: that of the schema tide owns it.';
+comment on column tide.stream.group_id is 'The lowest stream_id of those that are refreshed as one; null: it is alone. See tide.stream_regroup.';
 comment on column tide.stream.asked is 'The last transaction that asked for a refresh: there was one when it is visible in the frontier.';
 comment on column tide.stream.name is 'Schema and table, as PostgreSQL quotes them.';
 comment on column tide.stream.daily is 'Whether the query reads current_date, so that each day has another result.';
@@ -778,12 +792,14 @@ create table tide.stream_state (
     errors         int not null default 0,
     last_error     text,
     refreshed_at   timestamptz,
-    prepared       text
+    prepared       text,
+    together       xid8
 ) with (fillfactor = 20, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
 comment on column tide.stream_state.frontier is 'The snapshot whose state the table shows; null: unknown, so the next refresh computes it all.';
 comment on column tide.stream_state.cluster is 'Where the transaction ids of the frontier mean something.';
 comment on column tide.stream_state.sources is 'What the capture of its sources was like: see tide.stream_captures.';
 comment on column tide.stream_state.prepared is 'What tide.stream_prepare found in order: see tide.stream_basis.';
+comment on column tide.stream_state.together is 'The last transaction in which it was refreshed with others of its group, by the fleet.';
 comment on column tide.stream_state.errors is 'Refreshes that failed in a row.';
 
 -- The tables that each reads, also through views.
@@ -798,9 +814,11 @@ create index on tide.stream_source (source);
 
 -- Sources whose rows are captured, in tide_stream.b_<source>: after __xid and __w, its columns are these of the source. See stream_buffers.sql.
 create table tide.stream_buffer (
-    source  oid primary key,
-    columns smallint[] not null
+    source      oid primary key,
+    columns     smallint[] not null,
+    append_only boolean not null default false
 );
+comment on column tide.stream_buffer.append_only is 'Whether of a row that was added only the key is stored, and a row that was changed or removed is noted.';
 
 -- How a stream table is refreshed incrementally, or why it cannot be. Made by a worker, judged by tide.stream_keep. Hidden nodes, each
 -- with a table tide_stream.n_<id>, are refreshed before it: they have the ids that follow its own, in the order of their refreshes.
@@ -960,7 +978,10 @@ select s.name, s.kind, s.value, s.value, s.description
     ('stream_calculated_min_interval_ms', 'count', '1000',
      'How many milliseconds at least from one refresh to the next of a stream table that follows others. Its tier multiplies it.'),
     ('stream_max_buffer_rows', 'count', '10000000',
-     'How many changed rows may wait for a stream table; with more it is computed as a whole. 0: no limit.')
+     'How many changed rows may wait for a stream table; with more it is computed as a whole. 0: no limit.'),
+    ('stream_max_consecutive_errors', 'count', '3', 'After how many refreshes in a row that failed a stream table is suspended. 0: never.'),
+    ('stream_differential_max_change_percent', 'count', '30',
+     'From what part of the rows of its sources on AUTO computes the whole, as long as no refreshes say what is cheaper.')
   ) as s (name, kind, value, description);
 
 -- Permissions ---------------------------------------------------------------------------------------------------------
@@ -970,7 +991,7 @@ select s.name, s.kind, s.value, s.value, s.description
 -- migration that says here who may call it, or that no one but the owner may.
 create table tide.permission (
     kind        text not null check (kind in ('admin', 'operator', 'reader', 'publisher', 'consumer', 'group_consumer', 'inbox_worker',
-                                              'relay', 'api', 'inbox_writer', 'job_publisher', 'job_worker', 'job_operator', 'owner')),
+                                              'relay', 'api', 'inbox_writer', 'job_publisher', 'job_worker', 'job_operator', 'streams', 'owner')),
     object_type text not null check (object_type in ('function', 'table', 'sequence')),
     schema      name not null default 'tide',
     object      name not null,
@@ -1026,7 +1047,7 @@ select p.kind, 'function', unnest(p.names)
     ('owner', array[
         'stream_interval_ms', 'stream_tables_read', 'stream_unseen', 'stream_read_again',
         'stream_trees', 'stream_always_reason', 'stream_capture', 'stream_capture_source', 'stream_capture_end', 'stream_captured',
-        'stream_guard', 'stream_check_columns', 'stream_sources_now', 'stream_cluster', 'stream_captures', 'stream_full', 'find_stream',
+        'stream_sources_now', 'stream_cluster', 'stream_captures', 'stream_full', 'find_stream',
         'stream_configure', 'stream_day', 'stream_refreshed', 'stream_reason',
         'stream_buffer_clean', 'stream_buffer_columns', 'stream_buffer_drop', 'stream_buffer_function', 'stream_buffer_make',
         'stream_buffer_names', 'stream_capture_differs', 'stream_choose', 'stream_columns', 'stream_columns_of', 'stream_columns_read',
@@ -1052,13 +1073,25 @@ select p.kind, 'function', unnest(p.names)
     ('relay', array['stream_immediate_begin', 'stream_refresh', 'stream_prepare', 'stream_describe', 'stream_read', 'stream_keep', 'stream_keep_change',
         'stream_failed', 'stream_behind', 'stream_clean', 'stream_tables']),
     ('reader', array['stream_tables', 'stream_behind']),
-    ('owner', array['stream_schedule', 'stream_above', 'stream_waits', 'stream_is_due', 'stream_is_cron', 'stream_check_cron', 'stream_define',
-        'stream_target', 'stream_check_options', 'stream_add_columns', 'stream_covers', 'stream_shows']),
+    ('owner', array['stream_schedule', 'stream_above', 'stream_waits', 'stream_is_due', 'stream_is_cron', 'stream_check_cron',
+        'stream_check_options', 'stream_covers', 'stream_shows']),
     ('admin', array['create_stream_table_if_not_exists', 'create_or_replace_stream_table', 'stream_create_if', 'stream_requery', 'stream_set',
         'stream_require_owner']),
     ('operator', array['wait_for_stream_table']),
     ('reader', array['wait_for_stream_table']),
-    ('relay', array['stream_begun', 'stream_ready', 'stream_numbers', 'health_check']),
+    ('streams', array['create_stream_table', 'create_stream_table_if_not_exists', 'create_or_replace_stream_table', 'alter_stream_table',
+        'drop_stream_table', 'resume_stream_table', 'refresh_stream_table', 'wait_for_stream_table', 'stream_create', 'stream_create_if',
+        'stream_create_foreign', 'stream_given', 'stream_define', 'stream_target', 'stream_check_columns', 'stream_make_runner', 'stream_runner_text',
+        'stream_enter', 'stream_requery', 'stream_requery_foreign', 'stream_reenter', 'stream_add_columns', 'stream_set', 'stream_guard',
+        'stream_relation', 'stream_runner', 'stream_require_owner', 'stream_is_foreign', 'stream_owner', 'is_stream_table', 'stream_usual_schedule']),
+    ('owner', array['stream_check_runner', 'stream_run_as_owner', 'stream_execute', 'stream_unreadable', 'stream_lend', 'stream_computed',
+        'stream_make_trigger', 'stream_drop_trigger', 'stream_require_mine', 'stream_drop_table', 'stream_check_foreign', 'stream_refuse_columns',
+        'stream_take_query', 'stream_insert', 'stream_check_usage', 'grant_streams']),
+    ('relay', array['stream_begun', 'stream_ready', 'stream_numbers', 'health_check', 'stream_together', 'stream_together_end']),
+    ('owner', array['stream_ties', 'stream_regroup', 'stream_members', 'stream_led_by', 'stream_led', 'stream_follows', 'stream_group_config',
+        'stream_lock', 'stream_in_turn', 'stream_frontier', 'stream_frontier_of', 'stream_timing', 'stream_configure_one', 'stream_configure_all',
+        'snapshot_union', 'stream_appends', 'stream_delta_kind', 'stream_appended_text', 'stream_append_broken', 'stream_recover']),
+    ('reader', array['diamond_groups']),
     ('reader', array['stream_ready']),
     ('reader', array['pgt_status', 'refresh_history', 'latency_percentiles', 'change_buffer_sizes', 'health_check', 'refresh_efficiency',
         'recommend_refresh_mode', 'explain_refresh_mode', 'refresh_strategies', 'dependency_tree', 'export_definition']),
@@ -1131,12 +1164,14 @@ select p.kind, 'function', 'pgtrickle', unnest(p.names)
         'enable_relay', 'disable_relay', 'list_relay_configs', 'get_relay_config', 'seek_offset', 'relay_changed']),
     ('reader', array['consumer_lag', 'inbox_status', 'outbox_status', 'outbox_of']),
     ('reader', array['pgt_status', 'refresh_history', 'get_refresh_history', 'latency_percentiles', 'change_buffer_sizes', 'health_check',
-        'refresh_efficiency', 'recommend_refresh_mode', 'explain_refresh_mode', 'dependency_tree', 'export_definition']),
+        'refresh_efficiency', 'recommend_refresh_mode', 'explain_refresh_mode', 'dependency_tree', 'export_definition', 'diamond_groups']),
     ('admin', array['create_stream_table', 'create_stream_table_if_not_exists', 'create_or_replace_stream_table', 'alter_stream_table',
         'drop_stream_table', 'stream_options', 'snapshot_stream_table',
         'restore_from_snapshot', 'drop_snapshot']),
     ('reader', array['list_snapshots']),
     ('operator', array['refresh_stream_table', 'resume_stream_table', 'wait_for_stream_table']),
+    ('streams', array['create_stream_table', 'create_stream_table_if_not_exists', 'create_or_replace_stream_table', 'alter_stream_table',
+        'drop_stream_table', 'stream_options', 'refresh_stream_table', 'resume_stream_table', 'wait_for_stream_table']),
     ('reader', array['wait_for_stream_table']),
     ('group_consumer', array['poll_outbox', 'commit_offset', 'extend_lease', 'consumer_heartbeat', 'consumer_lag']),
     ('inbox_worker', array[

@@ -60,47 +60,61 @@ returning pipeline
 
 -- name: stream_prepare
 -- Makes the capture of the sources of a stream table what is needed. Whether its query has to be analysed by this version.
-select tide.stream_prepare(%(pipeline)s, %(version)s)
+select tide.stream_prepare(%(stream)s, %(version)s)
 
 -- name: stream_describe
 -- What PostgreSQL knows of a stream table and its query.
-select tide.stream_describe(%(pipeline)s)
+select tide.stream_describe(%(stream)s)
 
 -- name: stream_read
 -- How PostgreSQL reads a SELECT. Nothing is run.
-select tide.stream_read(%(pipeline)s, %(text)s)
+select tide.stream_read(%(stream)s, %(text)s)
 
 -- name: stream_keep
 -- Keeps how a stream table is refreshed. No row: fenced.
-select tide.stream_keep(d.pipeline, %(plan)s::jsonb)
+select tide.stream_keep(%(stream)s, %(plan)s::jsonb)
   from tide.drain d
  where d.pipeline = %(pipeline)s and d.epoch = %(epoch)s and d.number = %(number)s
 
 -- name: stream_keep_change
 -- Keeps how it is refreshed after these sources changed together. No row: fenced.
-select tide.stream_keep_change(d.pipeline, %(sources)s::bigint[], %(strategy)s, %(form)s, %(text)s, %(reason)s, %(node)s)
+select tide.stream_keep_change(%(stream)s, %(sources)s::bigint[], %(strategy)s, %(form)s, %(text)s, %(reason)s, %(node)s)
   from tide.drain d
  where d.pipeline = %(pipeline)s and d.epoch = %(epoch)s and d.number = %(number)s
 
--- name: stream_limits
--- A refresh takes as long as its query: longer than what else a worker waits for.
-select set_config('statement_timeout', (%(seconds)s * 1000)::int::text, true)
+-- name: stream_begin
+-- Begins a transaction that refreshes: a statement takes as long as its query, longer than what else a worker waits for. Whether the
+-- pipeline is as it was when the drain began; if so, these are refreshed together. No row: fenced.
+select p.revision = %(revision)s as is_same, set_config('statement_timeout', (%(seconds)s * 1000)::int::text, true),
+       case when p.revision = %(revision)s and cardinality(%(together)s::text[]) > 0 then tide.stream_together(%(together)s::text[]) end
+  from tide.drain d join tide.pipeline p on p.name = d.pipeline
+ where d.pipeline = %(pipeline)s and d.epoch = %(epoch)s and d.number = %(number)s
 
 -- name: stream_refresh
--- Makes the table equal to its query, as of the snapshot of this transaction. No row: fenced, nothing was written.
+-- Makes a stream table equal to its query, as of the snapshot of this transaction. No row: fenced, nothing was written.
 select r.action, r.rows_inserted, r.rows_updated, r.rows_deleted, r.missing, r.strategy, r.reason
-  from tide.drain d cross join lateral tide.stream_refresh(d.pipeline) r
+  from tide.drain d cross join lateral tide.stream_refresh(%(stream)s) r
+ where d.pipeline = %(pipeline)s and d.epoch = %(epoch)s and d.number = %(number)s
+
+-- name: stream_deferred
+-- Runs the deferred triggers of users, which would run at the end of the transaction.
+set constraints all immediate
+
+-- name: stream_end
+-- Ends a transaction that refreshed these together. No row: fenced.
+select tide.stream_together_end(%(together)s::text[])
+  from tide.drain d
  where d.pipeline = %(pipeline)s and d.epoch = %(epoch)s and d.number = %(number)s
 
 -- name: stream_immediate_begin
 -- Has the writers of its sources maintain a stream table of mode IMMEDIATE. No row: fenced, nothing was written.
-select tide.stream_immediate_begin(d.pipeline)
+select tide.stream_immediate_begin(%(stream)s)
   from tide.drain d
  where d.pipeline = %(pipeline)s and d.epoch = %(epoch)s and d.number = %(number)s
 
 -- name: stream_failed
 -- Writes down that a refresh failed; true if the stream table is suspended now. No row: fenced.
-select tide.stream_failed(d.pipeline, %(error)s)
+select tide.stream_failed(%(stream)s, %(error)s)
   from tide.drain d
  where d.pipeline = %(pipeline)s and d.epoch = %(epoch)s and d.number = %(number)s
 

@@ -453,7 +453,7 @@ select 'execute on ' || f.oid::regprocedure
                      'job_schedule_fire', 'outbox_highest_id', 'outbox_highest_ids', 'inbox_dead_numbers', 'see_anything', 'inbox_status',
                      'inbox_health', 'outbox_status', 'dead_letters_now', 'process_beat', 'process_stop', 'lane_of', 'lanes_change',
                      'stream_refresh', 'stream_prepare', 'stream_describe', 'stream_read', 'stream_keep', 'stream_keep_change', 'stream_failed', 'stream_behind', 'stream_clean', 'stream_tables',
-                     'stream_begun', 'stream_ready', 'stream_numbers', 'health_check', 'stream_immediate_begin')
+                     'stream_begun', 'stream_ready', 'stream_numbers', 'health_check', 'stream_immediate_begin', 'stream_together', 'stream_together_end')
    and not has_function_privilege(f.oid, 'execute')
 
 -- name: retention_losses
@@ -470,7 +470,7 @@ select l.outbox, l.consumer_group, l.reason, sum(l.messages)::bigint as messages
 -- name: stream_tables
 -- The stream tables, and why each is behind its query.
 select s.name, s.status, s.schedule, s.refresh_mode, s.effective_mode, s.tier, s.is_populated, s.behind, s.data_timestamp,
-       s.staleness_seconds, s.consecutive_errors, s.last_error, s.why_full
+       s.staleness_seconds, s.consecutive_errors, s.last_error, s.why_full, s.outbox, s.refreshed_with, s.append_broken
   from tide.stream_tables() s
 
 -- name: doctor_streams
@@ -491,17 +491,20 @@ set local search_path to default
 -- name: stream_create
 -- Creates a stream table.
 select tide.create_stream_table(%(name)s, %(query)s, schedule => %(schedule)s, refresh_mode => %(refresh_mode)s,
-                                initialize => %(initialize)s, tier => %(tier)s)
+                                initialize => %(initialize)s, tier => %(tier)s, append_only => %(append_only)s,
+                                diamond_consistency => %(diamond_consistency)s, refresh_group => %(refresh_group)s)
 
 -- name: stream_replace
 -- Creates a stream table, or gives the one of that name this query and these options.
 select tide.create_or_replace_stream_table(%(name)s, %(query)s, schedule => %(schedule)s, refresh_mode => %(refresh_mode)s,
-                                           initialize => %(initialize)s, tier => %(tier)s)
+                                           initialize => %(initialize)s, tier => %(tier)s, append_only => %(append_only)s,
+                                           diamond_consistency => %(diamond_consistency)s, refresh_group => %(refresh_group)s)
 
 -- name: stream_alter
 -- Changes a stream table; null keeps what is.
 select tide.alter_stream_table(%(name)s, query => %(query)s, schedule => %(schedule)s, refresh_mode => %(refresh_mode)s, tier => %(tier)s,
-                               status => %(status)s)
+                               status => %(status)s, append_only => %(append_only)s, diamond_consistency => %(diamond_consistency)s,
+                               refresh_group => %(refresh_group)s)
 
 -- name: stream_wait_limits
 -- A wait takes as long as it says, and not what other statements may take.

@@ -26,6 +26,7 @@ GROUPS = (
     "job_publisher",
     "job_worker",
     "job_operator",
+    "streams",
 )
 
 # What the schemas of tide-relay hold, but not what each outbox and each inbox has.

@@ -14,7 +14,7 @@ from tests.waiting import wait_until
 pytestmark = pytest.mark.each_postgres
 
 SQL = "\n".join(file.sql for file in functions())
-KINDS = ("grant_admin", "grant_publisher", "grant_consumer", "grant_job_publisher", "grant_relay")
+KINDS = ("grant_admin", "grant_publisher", "grant_consumer", "grant_job_publisher", "grant_relay", "grant_streams")
 
 # Functions of PostgreSQL that ours call, and operators, by the same names and for the same types; but they raise.
 FUNCTIONS = """
@@ -82,16 +82,24 @@ CALLS = [
 NOT_CALLED = {
     ("tide", "table_outbox_changed"),
     ("tide", "table_routed"),
-    ("tide", "create_stream_table"),  # refuses who is not the owner
-    ("pgtrickle", "create_stream_table"),
-    ("pgtrickle", "create_stream_table_if_not_exists"),
-    ("pgtrickle", "create_or_replace_stream_table"),
-    ("tide", "create_stream_table_if_not_exists"),
-    ("tide", "create_or_replace_stream_table"),
+    ("tide", "stream_guard"),
+    # Parts of create_stream_table and alter_stream_table, which are called.
+    ("tide", "stream_add_columns"),
+    ("tide", "stream_check_columns"),
     ("tide", "stream_create"),
+    ("tide", "stream_create_foreign"),
     ("tide", "stream_create_if"),
+    ("tide", "stream_define"),
+    ("tide", "stream_enter"),
+    ("tide", "stream_given"),
+    ("tide", "stream_make_runner"),
+    ("tide", "stream_reenter"),
     ("tide", "stream_requery"),
+    ("tide", "stream_requery_foreign"),
     ("tide", "stream_require_owner"),
+    ("tide", "stream_runner_text"),
+    ("tide", "stream_target"),
+    ("tide", "stream_usual_schedule"),
 }
 
 

@@ -93,9 +93,9 @@ def test_other_sources_are_captured_and_those_that_are_not_read_any_more_are_not
 def test_the_same_query_changes_the_options_alone(connection):
     create(connection, "found", ALL, schedule="5s")
     refresh(connection, "found")
-    replace(connection, "found", f"{ALL};", schedule="1m", tier="cold", append_only=True, diamond_consistency="NONE")
+    replace(connection, "found", f"{ALL};", schedule="1m", tier="cold", diamond_consistency="NONE")
     assert behind(connection, "found") is None
-    assert facts(connection, "schedule", "tier", "append_only", "diamond_consistency") == ("1m", "cold", True, "none")
+    assert facts(connection, "schedule", "tier", "diamond_consistency") == ("1m", "cold", "none")
     replace(connection, "found", ALL)
     assert facts(connection, "schedule", "tier") == ("1s", "hot")
 

@@ -332,3 +332,13 @@ def test_a_reader_may_see_all_of_it(connection, database, schema):
             "dependency_tree()", "export_definition('sums')", "pgt_stream_tables", "stream_tables_info",
         ):  # fmt: skip
             rows(reader, f"{schema}.{call}")
+
+
+def test_after_how_many_failures_it_is_suspended_is_a_setting(connection):
+    create(connection, "sums", SUMS)
+    failed = "select tide.stream_failed('streams.public.sums', 'no')"
+    connection.execute("select tide.setting_set('stream_max_consecutive_errors', '0')")
+    assert [connection.execute(failed).fetchone() for _ in range(4)] == [(False,)] * 4
+    connection.execute("select tide.setting_set('stream_max_consecutive_errors', '5')")
+    assert connection.execute(failed).fetchone() == (True,)
+    assert connection.execute("select status from tide.stream_tables()").fetchone() == ("SUSPENDED",)

@@ -145,7 +145,7 @@ def test_a_schedule_and_a_tier_are_the_timer_of_its_pipeline(connection, schedul
 def test_a_superuser_is_told_who_creates_them(database):
     with (
         database.admin() as admin,
-        pytest.raises(psycopg.errors.InsufficientPrivilege, match="owns the schema tide") as told,
+        pytest.raises(psycopg.errors.InsufficientPrivilege, match="which is a superuser") as told,
     ):
         admin.execute("select tide.create_stream_table('found', 'select 1 as one')")
     assert "set role" in str(told.value.diag.message_hint)

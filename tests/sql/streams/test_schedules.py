@@ -1,12 +1,14 @@
 """What schedule a stream table has, and when it is ready to be refreshed."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
 import pytest
 
 from tests.services.postgres import Database
 from tests.sql.streams.streams import Connection, create, refresh
+from tests.waiting import wait_until
 
 ALL = "select order_id from orders"
 
@@ -15,6 +17,7 @@ ALL = "select order_id from orders"
 def connection(database: Database) -> Iterator[Connection]:
     with database.connect() as connection:
         connection.execute("create table orders (order_id int primary key)")
+        connection.execute("create table customers (customer_id int)")
         connection.execute("insert into orders values (1)")
         yield connection
 
@@ -78,11 +81,11 @@ def test_the_least_pause_of_those_that_follow_is_a_setting_and_the_tier_multipli
 
 @pytest.fixture
 def diamond(connection: Connection) -> Connection:
-    """`pair` reads `left_one` and `right_one`, which read `base`; all are equal to their queries."""
+    """`pair` reads `left_one` and `right_one`, which read `base`; all are equal to their queries, and alone."""
     create(connection, "base", ALL)
     create(connection, "left_one", "select count(*) as n from base")
     create(connection, "right_one", "select max(order_id) as n from base")
-    create(connection, "pair", "select l.n from left_one l join right_one r using (n)")
+    create(connection, "pair", "select l.n from left_one l join right_one r using (n)", diamond_consistency="none")
     for name in ("base", "left_one", "right_one", "pair"):
         refresh(connection, name)
     connection.execute("insert into orders values (2)")
@@ -157,6 +160,23 @@ def test_a_cron_expression_needs_a_time_zone_with_a_name(connection):
     with pytest.raises(psycopg.errors.InvalidParameterValue, match="needs a time zone that has a name"):
         create(connection, "base", ALL, schedule="@daily")
     create(connection, "base", ALL)
+
+
+def test_a_stream_table_that_is_dropped_meanwhile_keeps_no_scheduler_from_the_others(database, connection):
+    for name in ("base", "kept"):
+        create(
+            connection, name, ALL if name == "base" else "select 1 as one from customers", refresh_mode="DIFFERENTIAL"
+        )
+        refresh(connection, name)
+    connection.execute("insert into customers values (1)")
+    with database.connect() as dropping, ThreadPoolExecutor(1) as threads:
+        dropping.execute("begin")
+        dropping.execute("select tide.drop_stream_table('base')")
+        asked = threads.submit(ready, connection, "base", "kept")
+        waits = "select count(*) > 0 from pg_locks where not granted and pid = %s"
+        wait_until(lambda: dropping.execute(waits, [connection.info.backend_pid]).fetchone() == (True,), 20, "it waits")
+        dropping.execute("commit")
+        assert "kept" in asked.result()
 
 
 def test_a_duration_of_five_parts_is_a_duration(connection):

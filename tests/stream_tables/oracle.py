@@ -34,12 +34,11 @@ def reader(connection: Connection, pipeline: str):
 
 @dataclass
 class Part:
-    """A stream table, or a hidden node below one: a table, and what it has to hold."""
+    """A stream table, or a hidden node below one. `view` is what it has to hold: a name, or a query with one."""
 
     number: int
     table: str
     view: str
-    """A query, or the name of a view."""
     columns: str
     plan: Plan
 

@@ -183,8 +183,10 @@ begin
     return query
     with reads as materialized (
         select line.stream_id, s.source, s.columns, tide.stream_wants_rows(line) as wants,
-               exists (select from tide.stream_buffer b where b.source = s.source) as stored, tide.stream_unseen(s.source) as unseen
+               exists (select from tide.stream_buffer b where b.source = s.source) as stored
           from unnest(stream_ids) i (stream_id) join tide.stream line using (stream_id) join tide.stream_source s using (stream_id)
+    ), unseen as materialized (
+        select s.source from (select distinct r.source from reads r) s where tide.stream_unseen(s.source)
     ), parts as materialized (
         select c.source, c.part, count(t.oid) filter (where t.tgenabled in ('O', 'A')) as firing,
                string_agg(t.oid || ' ' || t.version || t.tgenabled::text, ' ' order by t.oid) as triggers
@@ -193,10 +195,10 @@ begin
                  on t.source = c.source and t.tgrelid = c.part
          group by c.source, c.part
     )
-    select i.stream_id, case when coalesce(bool_and(f.firing = 4 and not f.unseen and (f.stored or not f.wants)), true) then
+    select i.stream_id, case when coalesce(bool_and(f.firing = 4 and f.source not in (select u.source from unseen u) and (f.stored or not f.wants)), true) then
                coalesce(md5(string_agg(concat_ws(' ', f.source, f.part::oid, f.triggers, f.columns), ',' order by f.source, f.part)), '') end
       from unnest(stream_ids) i (stream_id)
-      left join (select r.stream_id, r.source, r.wants, r.stored, r.unseen, p.part, p.firing, p.triggers, a.columns
+      left join (select r.stream_id, r.source, r.wants, r.stored, p.part, p.firing, p.triggers, a.columns
                    from reads r join parts p using (source)
                   cross join lateral (
                       select string_agg(concat_ws(' ', n.attname, n.atttypid, n.xmin), ' ' order by n.attnum) as columns

@@ -21,23 +21,31 @@ begin
                     where s.stream_id = stream_noted.stream_id);
 end $$;
 
--- Of these stream tables, those of which a source was changed since their frontier. One statement for each source.
+-- Of these stream tables, those of which a source was changed since their frontier. One statement for each source. A buffer that is
+-- dropped meanwhile is waited for, and is gone then, whatever this snapshot shows: a refresh will say what to do, and one who asks for
+-- many is told of the others.
 create or replace function tide.stream_changed(stream_ids int[]) returns int[]
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare
     changed int[] := array(select f.stream_id from tide.stream_state f
                             where f.stream_id = any (stream_ids) and tide.stream_noted(f.stream_id, f.frontier));
-    found_more int[];
-    source  oid;
+    more    int[];
+    read    oid;
 begin
-    for source in select distinct b.source from tide.stream_source s join tide.stream_buffer b using (source) where s.stream_id = any (stream_ids) loop
-        execute format('select array_agg(f.stream_id) from tide.stream_source s join tide.stream_state f using (stream_id)
-                         where s.source = %1$s and s.stream_id = any ($1) and s.stream_id <> all ($2)
-                           and (exists (select from tide_stream.b_%1$s where __xid >= pg_snapshot_xmin(f.frontier) and not pg_visible_in_snapshot(__xid, f.frontier))
-                                or exists (select from tide_stream.m_%1$s where __xid >= pg_snapshot_xmin(f.frontier) and not pg_visible_in_snapshot(__xid, f.frontier)))',
-                       source)
-           into found_more using stream_ids, changed;
-        changed := changed || found_more;
+    for read in select distinct b.source from tide.stream_source s join tide.stream_buffer b using (source) where s.stream_id = any (stream_ids) loop
+        begin
+            execute format('select array_agg(f.stream_id) from tide.stream_source s join tide.stream_state f using (stream_id)
+                             where s.source = %1$s and s.stream_id = any ($1) and s.stream_id <> all ($2)
+                               and (exists (select from tide_stream.b_%1$s
+                                             where __xid >= pg_snapshot_xmin(f.frontier) and not pg_visible_in_snapshot(__xid, f.frontier))
+                                    or exists (select from tide_stream.m_%1$s
+                                                where __xid >= pg_snapshot_xmin(f.frontier) and not pg_visible_in_snapshot(__xid, f.frontier)))',
+                           read)
+               into more using stream_ids, changed;
+        exception when undefined_table then
+            more := array(select s.stream_id from tide.stream_source s where s.source = read and s.stream_id = any (stream_ids));
+        end;
+        changed := changed || more;
     end loop;
     return changed;
 end $$;

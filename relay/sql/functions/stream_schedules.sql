@@ -103,8 +103,10 @@ $$;
 create or replace function tide.stream_ready(pipelines text[]) returns setof text
 language sql stable security definer set search_path = pg_catalog, pg_temp as $$
     select distinct led.pipeline
-      from tide.stream_led(pipelines) led join tide.stream_state state on state.stream_id = (led.line).stream_id
-     where tide.stream_reason(led.line, state) is not null and not tide.stream_waits(led.line, state)
+      from tide.stream_led(pipelines) led
+      join tide.stream_reasons(array(select (l.line).stream_id from tide.stream_led(pipelines) l)) r on r.stream_id = (led.line).stream_id
+      join tide.stream_state state on state.stream_id = r.stream_id
+     where r.reason is not null and not tide.stream_waits(led.line, state)
 $$;
 
 -- Of these pipelines, the stream tables that wait for their schedule, and how long ago their last refresh began. Not those of which

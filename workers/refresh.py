@@ -3,7 +3,7 @@
 import psycopg
 import structlog
 
-from relay.database.connection import pooled
+from relay.database.connection import custom_plans, pooled
 from relay.drains.fence import FencedSession
 from relay.drains.lease import DrainResult, failed
 from relay.drains.refresh import Overtaken, kept, record_failure, refresh
@@ -26,7 +26,7 @@ def drain(resources: Resources, session: FencedSession) -> DrainResult:
     from relay.drains.stream_plans import prepare, prepare_change
 
     try:
-        with kept(session, lambda: pooled(resources.pool, RENEW_SECONDS)):
+        with custom_plans(session.connection), kept(session, lambda: pooled(resources.pool, RENEW_SECONDS)):
             prepare(session)
             done = refresh(session)
             if done.missing:

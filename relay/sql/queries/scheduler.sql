@@ -39,6 +39,37 @@ select g.scheduler_id, pg_terminate_backend(a.pid)
 -- How many schedulers of this group share the work.
 select count(*) from tide.scheduler where relay_group_id = %(relay_group_id)s
 
+-- Leases after a crash ----------------------------------------------------------------------------------------------
+
+-- name: leases_whole
+-- Whether the server remembers every lease: see tide.lease_memory.
+select exists (select from tide.lease_memory)
+
+-- name: leases_unsure
+-- Forward pipelines that may be in a drain: those that may have something to deliver. After a crash a sequence is ahead of its ids, so
+-- only the messages tell.
+select p.name, g.outbox_id, g.offset_id, exists (select from tide.redelivery_waiting r where r.pipeline = p.name) as redelivers
+  from tide.pipeline p
+  join tide.consumer_group g on g.group_id = p.group_id
+ where p.direction = 'forward'
+   and (tide.outbox_last_id(g.outbox_id) > g.offset_id or exists (select from tide.redelivery_waiting r where r.pipeline = p.name))
+
+-- name: messages_after
+-- Whether an outbox has a message above an id.
+select exists (select from tide.message m where m.outbox_id = %(outbox_id)s and m.id > %(after)s)
+
+-- name: leases_remember
+-- Gives these pipelines the lease that they may have had, and lets drains begin; unless another scheduler has done so. A lease that is known
+-- may be of the drain before, and end too early.
+with whole as (
+    insert into tide.lease_memory default values on conflict do nothing returning is_whole
+)
+update tide.drain d
+   set lease_until = greatest(d.lease_until, clock_timestamp() + make_interval(secs => d.lease_seconds)), lease_assumed = true
+  from whole
+ where d.pipeline = any(%(names)s)
+returning d.pipeline
+
 -- Ownership --------------------------------------------------------------------------------------------------------
 
 -- name: pipeline_buckets
@@ -150,7 +181,7 @@ with wanted as (
      order by d.pipeline
        for update
 ), raised as (
-    update tide.drain d set epoch = nextval('tide.epochs'), number = 0, lease_until = null
+    update tide.drain d set epoch = nextval('tide.epochs'), number = 0, lease_until = null, lease_assumed = false
       from wanted w
      where d.pipeline = w.pipeline and (w.lease_until is null or w.lease_until <= clock_timestamp())
     returning d.pipeline, d.epoch, d.retry_at

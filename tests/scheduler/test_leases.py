@@ -141,3 +141,14 @@ def test_a_restart_forgets_nothing(server, database, bench, store):
     with Session(Settings(postgres_url=database.url)) as session:
         assert remember(session) == []
     assert begin_again(database, 2)
+
+
+def test_a_known_lease_may_be_of_the_drain_before_and_is_made_longer(server, database, bench, store):
+    drained_once(bench, store)
+    bench.publish(1)
+    bench.query("update tide.drain set lease_until = clock_timestamp() + interval '1 s'")
+    crash(server)
+    with Session(Settings(postgres_url=database.url)) as session, database.connect() as connection:
+        assert remember(session) == ["p"]
+        left = "select lease_until - clock_timestamp() > interval '15 s' from tide.drain"
+        assert connection.execute(left).fetchone() == (True,)

@@ -1,5 +1,7 @@
 """What a forward drain reads: small batches are cut from a larger read, and the first read comes with the begin."""
 
+import json
+
 import pytest
 
 from relay.backends.memory.sink import MemorySink
@@ -95,3 +97,24 @@ def test_a_first_read_for_a_drain_that_is_stale_is_thrown_away(bench, store, rea
     bench.drain()
     assert len(store.received) == 3
     assert bench.last("lease_until") is None
+
+
+def test_an_object_that_is_begun_again_has_what_was_read_ahead_once_and_in_order(bench, tmp_path, monkeypatch):
+    """A message makes the encoder raise, so the object starts at the offset once more, behind which more was read."""
+    from relay.backends.object_storage.encode import LinesEncoder
+
+    bench.publish_to(
+        sink_type="object_storage", path=str(tmp_path), create=True, compression="none", max_rows=12, batch_size=4
+    )
+    ids = bench.publish(12)
+    add = LinesEncoder.add
+
+    def add_or_raise(self, records):
+        if any(record.id == ids[1] for record in records):
+            raise RecursionError
+        return add(self, records)
+
+    monkeypatch.setattr(LinesEncoder, "add", add_or_raise)
+    bench.drain()
+    [made] = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert [json.loads(line)["message_id"] for line in made.read_text().splitlines()] == [ids[0], *ids[2:]]

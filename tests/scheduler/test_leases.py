@@ -152,3 +152,11 @@ def test_a_known_lease_may_be_of_the_drain_before_and_is_made_longer(server, dat
         assert remember(session) == ["p"]
         left = "select lease_until - clock_timestamp() > interval '15 s' from tide.drain"
         assert connection.execute(left).fetchone() == (True,)
+
+
+def test_a_settle_is_remembered(server, database, bench, store):
+    ids = drained_once(bench, store) + bench.publish(2)
+    assert bench.drain(lease_ms=LEASE_MS) == "idle"
+    crash(server)
+    with database.connect() as connection:
+        assert connection.execute("select offset_id from tide.consumer_group").fetchone() == (ids[-1],)

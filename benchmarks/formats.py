@@ -9,7 +9,6 @@ import json
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
-from datetime import UTC, datetime
 from functools import partial
 from types import ModuleType
 from typing import Any
@@ -60,7 +59,7 @@ def _each(decode: Callable[[Received], object], received: Sequence[Received]) ->
 
 
 def _message(number: int, payload: str) -> Message:
-    return Message(number, f"customer-{number}", payload.encode(), HEADERS, datetime.now(UTC))
+    return Message(number, f"customer-{number}", payload.encode(), HEADERS, "2025-03-01T12:00:00.000000Z")
 
 
 def _rates(work: Callable[[], object], effort: Effort) -> dict[str, list[float]]:

@@ -3,16 +3,17 @@
 Against the bare loops of `backends/`, which deliver the same messages from the same table, in the same batches.
 """
 
+import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from itertools import count
 
-from benchmarks import bare
+from benchmarks import bare, proc
 from benchmarks.backends.base import Destination
 from benchmarks.figures import Effort, Figure, at_least, in_turns, ratio, spread
 from benchmarks.pgbench import PAYLOAD
-from benchmarks.stack import Database, Stack
+from benchmarks.stack import Database, Relay, Stack
 
 TARGET = 0.6
 FILE_BACKLOG = 300_000
@@ -28,18 +29,22 @@ def to_sink(name: str, backlog: int, batches: tuple[int, ...], made: Made, *, pl
     """A benchmark of one sink; the first batch has a target. `plain`: the note tells of a floor without headers too."""
 
     def run(stack: Stack, effort: Effort) -> Iterator[Figure]:
-        with stack.database("forward") as database, stack.relay(database), made(stack, database) as destination:
+        with (
+            stack.database("forward") as database,
+            stack.relay(database) as relay,
+            made(stack, database) as destination,
+        ):
             messages = fill(database, effort.count(backlog))
             database.set_pipeline("p", "o", sink_type="file", path=str(stack.folder / "unused.jsonl"))
             for batch in batches:
-                measured = Measured(database, destination, batch, messages)
+                measured = Measured(database, destination, batch, messages, relay)
                 variants = {"bare": measured.floor, "ours": measured.ours}
                 if plain:
                     variants["plain"] = measured.floor_of_bodies
                 if batch == batches[0]:
                     in_turns(variants, 1)  # not counted: in it the worker imports the client, and caches fill
                 results = in_turns(variants, effort.rounds)
-                yield _compared(f"outbox -> {name}, batch {batch}", results, batch == batches[0])
+                yield _compared(f"outbox -> {name}, batch {batch}", results, batch == batches[0], measured.cpu)
 
     return run
 
@@ -47,29 +52,47 @@ def to_sink(name: str, backlog: int, batches: tuple[int, ...], made: Made, *, pl
 class Measured:
     """Each method is one round: it returns messages per second."""
 
-    def __init__(self, database: Database, destination: Destination, batch: int, backlog: int) -> None:
+    def __init__(self, database: Database, destination: Destination, batch: int, backlog: int, relay: Relay) -> None:
         self._database = database
         self._destination = destination
         self._batch = batch
         self._backlog = backlog
+        self._relay = relay
+        self._cpu: dict[str, list[float]] = {}
+
+    @property
+    def cpu(self) -> str:
+        """What a message takes of the processes that deliver, with all their threads."""
+        each = [f"{name} {statistics.median(values):.1f} µs" for name, values in self._cpu.items()]
+        return "CPU a message: " + ", ".join(each)
 
     def floor(self) -> float:
-        return self._round(lambda place: self._timed(
-            lambda batches: self._destination.deliver(batches, place, self._backlog)))  # fmt: skip
+        return self._round(
+            lambda place: self._timed(lambda batches: self._destination.deliver(batches, place, self._backlog)),
+            "bare loop",
+        )
 
     def floor_of_bodies(self) -> float:
-        return self._round(lambda place: self._timed(
-            lambda batches: self._destination.deliver_bodies(batches, place)))  # fmt: skip
+        return self._round(
+            lambda place: self._timed(lambda batches: self._destination.deliver_bodies(batches, place)),
+            "bare loop without headers",
+        )
 
     def ours(self) -> float:
-        return self._round(lambda place: drain(
-            self._database, self._backlog, lambda: None,
-            batch_size=self._batch, **self._destination.config(place, self._backlog)))  # fmt: skip
+        def measure(place: str) -> float:
+            config = self._destination.config(place, self._backlog)
+            return drain(self._database, self._backlog, lambda: None, batch_size=self._batch, **config)
 
-    def _round(self, measure: Callable[[str], float]) -> float:
+        return self._round(measure, "worker", lambda: proc.family_cpu_seconds([self._relay.workers.pid]))
+
+    def _round(
+        self, measure: Callable[[str], float], who: str, cpu_seconds: Callable[[], float] = time.process_time
+    ) -> float:
         place = f"place{next(_places)}"
         self._destination.make(place)
+        before = cpu_seconds()
         rate = measure(place)
+        self._cpu.setdefault(who, []).append((cpu_seconds() - before) / self._backlog * 1e6)
         if (found := self._destination.count(place)) != self._backlog:
             raise RuntimeError(f"{found} messages arrived of {self._backlog}")
         self._destination.remove(place)
@@ -81,11 +104,13 @@ class Measured:
         return self._backlog / (time.monotonic() - began)
 
 
-def _compared(what: str, results: dict[str, list[float]], has_target: bool) -> Figure:
+def _compared(what: str, results: dict[str, list[float]], has_target: bool, cpu: str = "") -> Figure:
     note = f"ours {spread(results['ours'])}, bare loop {spread(results['bare'])}"
     if "plain" in results:
         of_plain = ratio(results["ours"], results["plain"])
         note += f", without headers {spread(results['plain'])}: {of_plain:.2f} of that"
+    if cpu:
+        note += f"; {cpu}"
     value = ratio(results["ours"], results["bare"])
     if has_target:
         return at_least(f"{what} / bare loop", value, TARGET, note)

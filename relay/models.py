@@ -5,7 +5,6 @@ as long to build.
 """
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from relay.masking import mask
@@ -24,8 +23,8 @@ class Message(NamedTuple):
     """JSON text in UTF-8, as PostgreSQL prints it. Nothing parses it unless a format needs to."""
     headers: bytes
     """A JSON object in UTF-8; `b"{}"` when there are none."""
-    created_at: datetime
-    """When the message was published, with time zone."""
+    created_at: str
+    """When the message was published, as RFC 3339 in UTC with microseconds: `2025-03-01T12:00:00.000000Z`."""
 
 
 class Record(NamedTuple):
@@ -39,8 +38,8 @@ class Record(NamedTuple):
     key: str | None
     body: bytes
     headers: dict[str, str]
-    created_at: datetime = datetime.fromtimestamp(0, UTC)
-    """When the message was published, with time zone."""
+    created_at: str = "1970-01-01T00:00:00.000000Z"
+    """Of the message."""
 
 
 class Received(NamedTuple):

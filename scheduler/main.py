@@ -14,7 +14,7 @@ from relay.process.metrics import SchedulerMetrics
 from relay.process.retry_pause import RetryPause
 from relay.process.stop import Stop
 from relay.settings import Settings
-from scheduler import inboxes, job_chores, partitions, schedules, streams
+from scheduler import inboxes, job_chores, leases, partitions, schedules, streams
 from scheduler.catalog import Catalog
 from scheduler.chores import Chore, Chores, Pieces, pages
 from scheduler.dispatch import Dispatch
@@ -91,6 +91,7 @@ class Scheduler:
 
     def _serve(self, session: Session) -> None:
         log.info("scheduler started", scheduler=str(session.scheduler_id))
+        leases.remember(session)
         self._session = session
         self._dispatch.join(str(session.scheduler_id))
         self._groups_measured: set[str] = set()

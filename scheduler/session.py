@@ -57,6 +57,8 @@ class Session(Statements):
             migrate.require_current(self._connection)
             self._require_own_session(settings)
             with database_errors():
+                # Its statements are the same all day, and reading messages is not among them.
+                self._connection.execute(query("session_plans"), {"mode": "auto"})
                 self._connection.execute(query("listen"))
             self._run(
                 "scheduler_join",

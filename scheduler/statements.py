@@ -137,6 +137,24 @@ class Statements:
         """No longer owns these pipelines. Before their slots are released."""
         self._run("pipelines_release", names=list(names))
 
+    def leases_are_whole(self) -> bool:
+        return bool(self._run("leases_whole")[0][0])
+
+    def unsure_leases(self) -> list[Any]:
+        """Pipelines that may be in a drain that is forgotten: name, outbox_id, offset_id, redelivers."""
+        return self._run("leases_unsure")
+
+    def has_messages_after(self, outbox_id: int, after: int) -> bool:
+        parameters = {"outbox_id": outbox_id, "after": after}
+        with database_errors():
+            # Not prepared, it opens only the partitions that it needs.
+            row = self._connection.execute(query("messages_after"), parameters, prepare=False).fetchone()
+        return bool(row and row[0])
+
+    def remember_leases(self, names: list[str]) -> list[str]:
+        """Gives a lease to these, and lets drains begin. Those that got one; none if another scheduler was first."""
+        return [row[0] for row in self._run("leases_remember", names=names)]
+
     def raise_epochs(self, specs: Sequence[Spec]) -> list[Any]:
         """For each: name, epoch (None while a lease runs), retry_seconds, lease_seconds, divides.
 

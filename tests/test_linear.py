@@ -7,7 +7,6 @@ import asyncio
 import contextlib
 import struct
 import time
-from datetime import UTC, datetime
 from typing import cast
 
 import psycopg
@@ -131,7 +130,7 @@ def _verifying(text):
 
 def _encoding(text):
     headers = json_text.encode_object({"type": text.encode(errors="replace").decode()})
-    message = Message(1, text, b"1", headers, datetime.now(UTC))
+    message = Message(1, text, b"1", headers, "2025-03-01T12:00:00.000000Z")
     for wire_format in ("envelope", "cloudevents", "debezium"):
         wire = Wire(
             outbox="o", pipeline="p", subject_template="{key}.{type}", wire_format=wire_format, keeps_headers=True

@@ -63,7 +63,7 @@ class ForwardDrain:
         """Delivers until the outbox is empty or the slice is over. Raises Fenced, NotConnected, ConfigError."""
         publisher = self._publisher
         settled: Settlement | None = None
-        batch = self._reader.read(publisher.offset_id)
+        batch = self._reader.first(publisher.offset_id)
         while True:
             if batch.ends_early and not batch.messages:
                 settled = self._up_to(batch.horizon, settled)

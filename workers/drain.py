@@ -46,7 +46,7 @@ def _run(resources: Resources, drain: Drain) -> None:
             resources.schema.check(connection)
         except MigrationError as error:
             raise WrongSchema(str(error)) from error
-        start = begin(connection, drain)
+        start = begin(connection, drain, resources.guesses.pop(drain.pipeline, None))
         if start is None:
             worker_metrics().count_stale(drain.pipeline)
             return

@@ -4,9 +4,11 @@ from collections.abc import Callable
 
 import structlog
 
+from relay.backends.registry import sink_class
 from relay.backends.sink import ObjectSink, Sink, TransactionalSink
 from relay.drains.fence import FencedSession
 from relay.drains.lease import DrainResult, failed
+from relay.drains.messages import Place
 from relay.drains.moving import Mover
 from relay.drains.outbox import Reader
 from relay.drains.redelivery import Redeliveries
@@ -18,7 +20,7 @@ from workers.moving import MovingDrain
 from workers.objects import ObjectDrain
 from workers.publisher import Publisher
 from workers.redelivery import Redelivery
-from workers.resources import Resources
+from workers.resources import OpenSink, Resources
 
 log = structlog.get_logger(__name__)
 
@@ -30,15 +32,14 @@ def drain(resources: Resources, session: FencedSession) -> DrainResult:
     """
     start, pipeline = session.start, session.lease.drain.pipeline
     place = f"{pipeline}/{start.lane}"
-    config = parse_forward(start.config, resolved=True)
-    session.lease.seconds = config.pipeline.visibility_timeout_ms / 1000
     try:
-        sink = resources.sinks.take(place, start.revision, lambda: config.make_sink(pipeline), lambda made: made.open())
+        opened = resources.sinks.take(place, start.revision, lambda: _made(session), lambda made: made.sink.open())
     except NotConnected as error:
         log.warning("sink cannot be opened", reason=str(error))
-        return failed(
-            start.failures, error.code, str(error), needs_operator=error.code in config.sink_class.needs_operator
-        )
+        needs_operator = error.code in sink_class(start.config["sink_type"]).needs_operator
+        return failed(start.failures, error.code, str(error), needs_operator=needs_operator)
+    config, sink = opened.config, opened.sink
+    session.lease.seconds = config.pipeline.visibility_timeout_ms / 1000
     keep = False
     try:
         reader = Reader(session, config.pipeline.batch_size)
@@ -49,12 +50,19 @@ def drain(resources: Resources, session: FencedSession) -> DrainResult:
         if publisher.sink_works and start.redeliver and result.outcome != "failed" and not session.config_changed:
             result = Redelivery(Redeliveries(session), session, config, sink, publisher).run(result)
         keep = publisher.sink_works
+        if start.outbox_id is not None and start.reads_all and not isinstance(sink, ObjectSink):
+            resources.guesses[pipeline] = Place(start.outbox_id, publisher.offset_id, config.pipeline.batch_size)
     finally:
         if keep:
-            resources.sinks.give_back(place, start.revision, sink)
+            resources.sinks.give_back(place, start.revision, opened)
         else:
             sink.close()
     return result
+
+
+def _made(session: FencedSession) -> OpenSink:
+    config = parse_forward(session.start.config, resolved=True)
+    return OpenSink(config, config.make_sink(session.lease.drain.pipeline))
 
 
 def _loop(

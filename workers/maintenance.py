@@ -15,7 +15,7 @@ import psycopg
 import structlog
 from psycopg.rows import namedtuple_row
 
-from relay.database.connection import READ_ONLY, Connection, database_errors, pooled
+from relay.database.connection import READ_ONLY, Connection, custom_plans, database_errors, pooled
 from relay.errors import NotConnected, RelayError
 from relay.operations.pages import PAGE_OUTBOXES
 from relay.process.metrics import worker_metrics
@@ -63,7 +63,8 @@ def run(resources: Resources) -> None:
         with database_errors(), pooled(resources.pool) as connection:
             if not connection.execute(query("maintenance_begin")).fetchone():
                 return
-            counts = run_once(connection, stopping=resources.stop.is_set)
+            with custom_plans(connection):
+                counts = run_once(connection, stopping=resources.stop.is_set)
             if not (counts.busy or counts.failed or resources.stop.is_set()):
                 connection.execute(query("maintenance_done"))
             if counts.outboxes > MAX_KNOWN_OUTBOXES:

@@ -7,7 +7,6 @@ same name.
 
 import time
 from collections.abc import Sequence
-from datetime import datetime
 
 import structlog
 
@@ -131,7 +130,7 @@ class ObjectDrain:
         self._sink.seal()
         return []
 
-    def _settle(self, settled: Settlement, oldest: datetime | None, started: float) -> None:
+    def _settle(self, settled: Settlement, oldest: str | None, started: float) -> None:
         self._reader.settle(settled)
         self._publisher.offset_id = settled.offset_id
         self._publisher.progressed = True

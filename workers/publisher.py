@@ -3,8 +3,10 @@
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from functools import cached_property
 
 import structlog
+from prometheus_client import Counter, Histogram
 
 from relay.backends.sink import Sink, TransactionalSink
 from relay.drains.caution import keep_caution
@@ -170,15 +172,26 @@ class Publisher:
             needs_operator=failure.code in self._sink.needs_operator,
         )
 
-    def count(self, oldest: datetime, settled: Settlement, seconds: float) -> None:
+    @cached_property
+    def _series(self) -> tuple[Histogram, Counter, Histogram]:
+        """Those of each batch: found by their labels once."""
+        metrics, labels = worker_metrics(), self._labels
+        return (
+            metrics.publish_seconds.labels(*labels),
+            metrics.messages_published.labels(*labels),
+            metrics.delivery_seconds.labels(*labels),
+        )
+
+    def count(self, oldest: str, settled: Settlement, seconds: float) -> None:
         """Counts a batch that took so long, and whose first message was published then."""
-        metrics = worker_metrics()
-        metrics.publish_seconds.labels(*self._labels).observe(seconds)
-        metrics.messages_published.labels(*self._labels).inc(settled.delivered)
+        publish_seconds, published, delivery_seconds = self._series
+        publish_seconds.observe(seconds)
+        published.inc(settled.delivered)
         if settled.delivered:
-            age = datetime.now(UTC) - oldest
-            metrics.delivery_seconds.labels(*self._labels).observe(max(0.0, age.total_seconds()))
+            age = datetime.now(UTC) - datetime.fromisoformat(oldest)
+            delivery_seconds.observe(max(0.0, age.total_seconds()))
         for message_id, dead in settled.dead:
+            metrics = worker_metrics()
             metrics.dead_letters.labels(*self._labels).inc()
             metrics.failures.labels(*self._labels, dead.code).inc()
             log.error("dead letter", message=message_id, code=dead.code, reason=dead.reason)

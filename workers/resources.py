@@ -4,13 +4,15 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from threading import Lock
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from relay.backends.sink import Sink
 from relay.backends.source import Source
 from relay.database.connection import Connection, Pool, database_errors, make_worker_pool, pooled
 from relay.database.identity import read_identity
 from relay.database.migrate import Watch
+from relay.drains.messages import Place
+from relay.pipelines.config import ForwardConfig
 from relay.process.stop import Stop
 from relay.settings import Settings
 from workers.jobs.engine import Engine
@@ -74,6 +76,16 @@ class OpenCache(Generic[T]):
             thing.close()
 
 
+class OpenSink(NamedTuple):
+    """A sink between drains, and its configuration: to check that takes longer than to deliver a message."""
+
+    config: ForwardConfig
+    sink: Sink
+
+    def close(self) -> None:
+        self.sink.close()
+
+
 class Resources:
     """Made once in each worker process, for as many drains at a time as it has threads.
 
@@ -92,11 +104,13 @@ class Resources:
     ) -> None:
         self.pool: Pool = make_worker_pool(settings, threads)
         self.schema = Watch()
-        self.sinks: OpenCache[Sink] = OpenCache()
+        self.sinks: OpenCache[OpenSink] = OpenCache()
         self.sources: OpenCache[Source] = OpenCache()
         # Where there is other work, one thread never waits on a source, so that the work finds it free.
         self.wait_slots = WaitSlots(threads if all_may_wait else max(1, threads - 1), others_wait)
         self.jobs = jobs
+        self.guesses: dict[str, Place] = {}
+        """Where the next forward drain of a pipeline begins to read, unless another process drains it meanwhile."""
         self.stop = Stop()
 
     def identity(self) -> str:

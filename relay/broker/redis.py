@@ -58,6 +58,7 @@ SIGN_SECONDS = 30
 
 LONGEST_ID = 64
 FETCH = files("relay.broker").joinpath("fetch.lua").read_text()
+ENQUEUE = files("relay.broker").joinpath("enqueue.lua").read_text()
 WAKE = files("relay.broker").joinpath("wake.lua").read_text()
 
 log = structlog.get_logger(__name__)
@@ -91,6 +92,7 @@ class WakingRedisBroker(RedisBroker):
             dead_message_ttl=DEAD_MESSAGE_LIFETIME_MS,
         )
         self._fetch = self.client.register_script(FETCH)
+        self._enqueue = self.client.register_script(ENQUEUE)
         self._wake = self.client.register_script(WAKE)
 
     @property
@@ -114,18 +116,17 @@ class WakingRedisBroker(RedisBroker):
             raise self._lost(error) from error
 
     def do_enqueue(self, queue_name: str, message_id: str, data: bytes) -> None:
-        self._repairing(queue_name, lambda: self._dispatch("enqueue")(queue_name, message_id, data))
-        self._repairing(queue_name, lambda: self.wake(queue_name))
-
-    def _repairing(self, queue_name: str, call: Callable[[], object]) -> None:
+        key = f"{self.namespace}:{queue_name}"
+        keys = [self.wake_key(queue_name), f"{key}.msgs", key]
+        arguments: list[str | bytes | int] = [message_id, data, WAKES_KEPT, WAKE_LIFETIME_SECONDS]
         try:
-            call()
+            self._enqueue(keys=keys, args=arguments)
         except redis.exceptions.ResponseError as error:
             if is_wrong_type(error):
                 self.repair(queue_name)
             else:
                 self.forget_connections()  # nothing was written: the name may lead to another server by now
-            call()
+            self._enqueue(keys=keys, args=arguments)
 
     def forget_connections(self) -> None:
         forget_connections(self.client)

@@ -1,8 +1,9 @@
 """PostgreSQL connections, and the one table from psycopg's errors to ours."""
 
 import re
+import select
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, LiteralString
 
 import psycopg
@@ -184,6 +185,32 @@ def pooled(pool: Pool, timeout_seconds: float | None = None) -> Iterator[Connect
             raise
 
 
+@contextmanager
+def custom_plans(connection: Connection) -> Iterator[None]:
+    """Within it, a session of a worker plans for the values at hand, as other sessions of ours do.
+
+    Behind a pooler it does as its role is set to. Raises what psycopg raises.
+    """
+    if connection.prepare_threshold is None:
+        yield
+        return
+    connection.execute(query("session_plans"), {"mode": "force_custom_plan"})
+    try:
+        yield
+    finally:
+        with suppress(psycopg.Error):  # lost, and the pool sees it
+            connection.execute(query("session_plans"), {"mode": "auto"})
+
+
+def _check_if_told(connection: Connection) -> None:
+    """No drain fails on a session that a restart of the server has ended: its end, or why, waits to be read. A session
+    that nothing came for is as good as it was, and is not asked: that would be a round trip for each drain."""
+    poll = select.poll()
+    poll.register(connection.fileno(), select.POLLIN)
+    if poll.poll(0):
+        psycopg_pool.ConnectionPool.check_connection(connection)
+
+
 def make_worker_pool(settings: Settings, threads: int) -> Pool:
     """The sessions of a worker process, one for each thread, opened lazily; waiting for one has a limit."""
 
@@ -205,8 +232,7 @@ def make_worker_pool(settings: Settings, threads: int) -> Pool:
         settings.postgres_url,
         kwargs=connection_options(settings, name),
         configure=prepare,
-        # One round trip per drain, so that none fails on a connection that a restart of the server has broken.
-        check=psycopg_pool.ConnectionPool.check_connection,
+        check=_check_if_told,
         min_size=0,
         max_size=threads,
         timeout=settings.connect_timeout_seconds,

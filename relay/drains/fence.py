@@ -55,6 +55,10 @@ class FencedSession:
         """Executes a statement with these parameters. Raises what psycopg raises: see `database_errors`."""
         return self.connection.execute(query(name), self.parameters(**parameters))
 
+    def execute_once(self, name: str, **parameters: object) -> Cursor:
+        """`execute` of what reads messages: it is planned each time, and opens only the partitions that it needs."""
+        return self.connection.execute(query(name), self.parameters(**parameters), prepare=False)
+
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """A transaction that is durable when it ends. psycopg.Rollback rolls it back. Raises NotConnected."""

@@ -17,6 +17,7 @@ from typing import Any, Literal
 from psycopg.rows import dict_row
 
 from relay.database.connection import Connection, database_errors
+from relay.drains.messages import MessageRead, Place, ask_messages
 from relay.models import Drain
 from relay.sql import query
 
@@ -53,6 +54,8 @@ class DrainStart:
     """What is in `tide.position`."""
     redeliver: bool = False
     """Whether dead letters are to be retried, or a range to be replayed."""
+    read: MessageRead | None = None
+    """What was read in the same round trip, where it was guessed that the drain begins."""
 
     @property
     def passed_over(self) -> list[dict[str, Any]]:
@@ -98,9 +101,10 @@ class Lease:
         return time.monotonic() + seconds <= self._until
 
 
-def begin(connection: Connection, drain: Drain) -> DrainStart | None:
+def begin(connection: Connection, drain: Drain, guess: Place | None = None) -> DrainStart | None:
     """Takes the lease. None if the drain message is stale or a duplicate, or its pipeline is disabled or gone: drop it.
 
+    `guess` is where the drain will begin to read, if the drain before was the last: that saves a round trip.
     Raises NotConnected, ConfigError, MigrationError.
     """
     parameters = {
@@ -110,12 +114,18 @@ def begin(connection: Connection, drain: Drain) -> DrainStart | None:
         "lease_seconds": drain.lease_ms / 1000,
     }
     with database_errors(), connection.cursor(row_factory=dict_row) as cursor:
-        with connection.pipeline(), connection.transaction():
-            connection.execute(query("durably"))
+        # Not `transaction()`, which would take three round trips.
+        with connection.pipeline():
+            connection.execute(query("begin"))
             cursor.execute(query("drain_begin"), parameters)
+            read = ask_messages(connection, guess) if guess else None
+            connection.execute("commit")
         row = cursor.fetchone()
+        if row is None:
+            return None
+        del row["durability"]
         # What a direction does not have is null, and has a default.
-        return DrainStart(**{name: value for name, value in row.items() if value is not None}) if row else None
+        return DrainStart(**{name: value for name, value in row.items() if value is not None}, read=read)
 
 
 def failed(

@@ -8,7 +8,6 @@ abandoned drain moves nothing (`inbox_move` in `relay/sql/queries/drains.sql`).
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
-from datetime import datetime
 
 import psycopg
 
@@ -26,8 +25,8 @@ class Moved:
     messages: int
     offset_id: int
     """Everything up to here is settled."""
-    first_at: datetime | None
-    """When its first message was published."""
+    first_at: str | None
+    """When its first message was published, as RFC 3339."""
     is_last: bool
     """Whether nothing is left below the horizon."""
     open_publishers: int

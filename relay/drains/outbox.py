@@ -1,12 +1,10 @@
 """Reading an outbox for one consumer group, and settling what became of its messages.
 
-The horizon, the bell and why nothing is lost: see `sql/functions/publish.sql`. Two rules bind this module:
+The horizon, the bell and why nothing is lost: see `messages.py` and `sql/functions/publish.sql`. The rule that binds
+this module: a group that found nothing commits its armed bell before it looks again.
 
-- The horizon is read before the messages, in a statement of its own: one statement would have one snapshot, older than
-  the marks that it reads.
-- A group that found nothing commits its armed bell before it looks again.
-
-Statements that belong together travel together: a settle and the next read take one round trip.
+Statements that belong together travel together: a settle and the next read take one round trip. Small batches are cut
+from a larger read.
 """
 
 import json
@@ -16,13 +14,11 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-import psycopg
-from psycopg.rows import args_row
-
 from relay.database.connection import database_errors, storable
 from relay.drains.fence import Cursor, FencedSession
 from relay.drains.lease import DrainStart
-from relay.models import MAX_BATCH_BYTES, Failure, Message
+from relay.drains.messages import MessageRead, Place, ask_messages
+from relay.models import Failure, Message
 from relay.sql import query
 
 Bell = Literal["arm", "disarm"]
@@ -66,15 +62,14 @@ def settlement(messages: Sequence[Message], failures: Sequence[Failure], offset_
     return Settlement(settled[-1].id, len(settled) - len(dead), dead, temporary)
 
 
-class PendingRead(NamedTuple):
-    """A read that was sent to PostgreSQL, and whose answer was not taken yet."""
+class Pending(NamedTuple):
+    """What was sent to PostgreSQL, and whose answer was not taken yet."""
 
     pipeline: ExitStack
     sent_at: float
-    after: int
     fence: Cursor | None
-    horizon: Cursor | None
-    rows: psycopg.Cursor[Message]
+    read: MessageRead | None
+    """None if nothing had to be read."""
 
 
 class Reader:
@@ -89,35 +84,43 @@ class Reader:
         self._max_messages = max_messages
         self._horizon = 0
         self._lane = _lane(session.start)
-        self._pending: PendingRead | None = None
+        self._pending: Pending | None = None
         self._batch = Batch([], 0, 0)
+        self._ahead: list[Message] = []
+        """Read already: the messages that follow those with an id up to `_ahead_of`."""
+        self._ahead_of = 0
 
     def ask(self, after: int, settled: Settlement | None = None, bell: Bell | None = None) -> None:
         """Writes what is given, commits it, and then reads the messages after an id: one round trip.
 
         Only sends: PostgreSQL works while the caller does something else, and `receive` takes the answer. A thread that
         waited here instead would fight the caller for the interpreter.
-        A horizon stays true once it is read, so a backlog needs a new one only when it comes near the last.
         """
         assert self._pending is None
         sent_at = time.monotonic()
-        behind = bell != "arm" and after + self._max_messages <= self._horizon
+        if after != self._ahead_of or bell == "arm":
+            self._ahead, self._ahead_of = [], after
         with database_errors(), ExitStack() as stack:
-            stack.enter_context(self._connection.pipeline())
+            if settled or bell or not self._ahead:
+                stack.enter_context(self._connection.pipeline())
             fence = self._write(settled, bell)
-            # A transaction of its own, so that none stays open until the answer is taken.
-            self._connection.execute(query("begin"))
-            if behind:
-                self._session.execute("horizon_known", horizon=self._horizon)
-            horizon = None if behind else self._session.execute("outbox_horizon")
-            limits = {"after": after, "max_messages": self._max_messages, "max_bytes": MAX_BATCH_BYTES}
-            rows = self._connection.cursor(row_factory=args_row(Message)).execute(
-                query("outbox_read_lane" if self._lane else "outbox_read"),
-                self._session.parameters(**limits, **self._lane),
-                binary=True,
-            )
-            self._connection.execute("commit")
-            self._pending = PendingRead(stack.pop_all(), sent_at, after, fence, horizon, rows)
+            read = None if self._ahead else self._read_on(after, fresh=bell == "arm")
+            self._pending = Pending(stack.pop_all(), sent_at, fence, read)
+
+    def _read_on(self, after: int, *, fresh: bool) -> MessageRead:
+        """Asks in a transaction of its own, so that none stays open until the answer is taken.
+
+        A horizon stays true once it is read, so a backlog needs a new one only when it comes near the last.
+        """
+        outbox_id = self._session.start.outbox_id
+        assert outbox_id is not None
+        place = Place(outbox_id, after, self._max_messages)
+        if not fresh and after + place.max_messages <= self._horizon:
+            return ask_messages(self._connection, place, self._horizon, self._lane)
+        self._connection.execute(query("begin"))
+        read = ask_messages(self._connection, place, None, self._lane)
+        self._connection.execute("commit")
+        return read
 
     def receive(self) -> Batch:
         """What was asked for last; the same batch again if nothing was asked since."""
@@ -126,11 +129,30 @@ class Reader:
             with database_errors():
                 pending.pipeline.close()
                 self._check(pending.fence, pending.sent_at)
-                open_publishers = 0
-                if pending.horizon:
-                    [(self._horizon, open_publishers, _)] = pending.horizon.fetchall()
-                end = min(self._horizon, pending.after + MOST_IDS) if self._lane else self._horizon
-                self._batch = Batch(pending.rows.fetchall(), end, open_publishers, end < self._horizon)
+                self._batch = self._next_batch(pending.read)
+        return self._batch
+
+    def _next_batch(self, read: MessageRead | None) -> Batch:
+        open_publishers = 0
+        end = self._horizon
+        if read:
+            self._ahead = read.rows.fetchall()
+            if read.horizon:
+                [(self._horizon, open_publishers, *_)] = read.horizon.fetchall()
+            end = min(self._horizon, read.place.after + MOST_IDS) if self._lane else self._horizon
+        batch = self._ahead[: self._max_messages]
+        if batch:
+            self._ahead, self._ahead_of = self._ahead[len(batch) :], batch[-1].id
+        return Batch(batch, end, open_publishers, end < self._horizon)
+
+    def first(self, after: int) -> Batch:
+        """`read` at the beginning of a drain: what was read while it began, if that was read after this id."""
+        read = self._session.start.read
+        if read is None or self._lane or read.place[:2] != (self._session.start.outbox_id, after):
+            return self.read(after)
+        with database_errors():
+            self._ahead_of = after
+            self._batch = self._next_batch(read)
         return self._batch
 
     def read(self, after: int, settled: Settlement | None = None, bell: Bell | None = None) -> Batch:
@@ -164,7 +186,7 @@ class Reader:
                 horizon = self._session.execute("outbox_horizon")
                 found = self._session.execute("gather_look", after=after, max_rows=max_rows, max_bytes=max_bytes)
                 self._connection.execute("commit")
-            [(self._horizon, open_publishers, _)] = horizon.fetchall()
+            [(self._horizon, open_publishers, *_)] = horizon.fetchall()
             [(messages, size, seconds, end_id)] = found.fetchall()
             return Backlog(messages, size, seconds, end_id, self._horizon, open_publishers)
 
@@ -179,7 +201,6 @@ class Reader:
         fence = None
         self._connection.execute(query("begin"))
         if settled:
-            self._connection.execute(query("durably"))
             fence = self._settle(settled)
         if bell:
             self._session.execute(f"bell_{bell}")
@@ -188,7 +209,7 @@ class Reader:
 
     def _settle(self, settled: Settlement) -> Cursor:
         if settled.dead:
-            self._session.execute("settle_dead_letters", **_columns(settled))
+            self._session.execute_once("settle_dead_letters", **_columns(settled))
         return self._session.execute(
             "settle", offset_id=settled.offset_id, delivered=settled.delivered, dead_letters=len(settled.dead)
         )

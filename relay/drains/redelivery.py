@@ -96,9 +96,9 @@ class Redeliveries:
         }
         with self._session.transaction():
             if refused and name == "replay_settle":
-                self._session.execute("settle_dead_letters", **columns)
+                self._session.execute_once("settle_dead_letters", **columns)
             self._session.check_renewal(self._session.execute(name, **columns, **parameters), sent_at)
 
     def _fetch(self, name: str, **parameters: object) -> list[Any]:
         given = self._session.parameters(max_bytes=MAX_BATCH_BYTES, **parameters)
-        return self._session.connection.execute(query(name), given, binary=True).fetchall()
+        return self._session.connection.execute(query(name), given, prepare=False, binary=True).fetchall()

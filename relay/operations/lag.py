@@ -38,8 +38,7 @@ Lags = dict[tuple[int, int], Lag]
 def read_lags(connection: Connection, behind: Iterable[Behind], count_limit: int) -> Lags:
     """Counts up to `count_limit` messages of each. Raises psycopg.Error.
 
-    Where a connection pooler shares sessions their settings are missing, but then statements are not prepared, and one
-    that is not prepared is also planned for the values at hand.
+    What is not prepared is planned for the values at hand, whatever the session is set to.
     """
     by_outbox: dict[int, list[Behind]] = defaultdict(list)
     for group in behind:
@@ -54,6 +53,7 @@ def read_lags(connection: Connection, behind: Iterable[Behind], count_limit: int
             "last_id": max(group.last_id for group in groups),
             "count_limit": count_limit,
         }
-        for offset_id, messages, first_id, seconds in connection.execute(query("outbox_lag"), parameters):
+        found = connection.execute(query("outbox_lag"), parameters, prepare=False)
+        for offset_id, messages, first_id, seconds in found:
             lags[outbox_id, offset_id] = Lag(messages, first_id, seconds)
     return lags

@@ -22,6 +22,7 @@ _STRING = msgspec.json.Decoder(str)
 _VALUE = msgspec.json.Decoder(msgspec.Raw)
 # Neither floats, which have 17 digits and no 1e-400, nor what may contain them.
 _Exact = str | int | bool | None
+_TEXTS = msgspec.json.Decoder(dict[str, str])
 _EXACT, _EXACT_OBJECT = msgspec.json.Decoder(_Exact), msgspec.json.Decoder(dict[str, _Exact])
 # A string, or the blanks between two tokens. Possessive: each character is read once.
 _BLANKS_OUTSIDE = re.compile(rf'("[^"\\]*+(?:\\.[^"\\]*+)*+"?)|[{BLANKS}]++', re.DOTALL)
@@ -55,6 +56,14 @@ def values(text: str | bytes) -> dict[str, Any]:
     except _REFUSED:
         found = members(text if isinstance(text, str) else text.decode())
     return {name: _value(part) for name, part in found.items()}
+
+
+def texts(text: bytes) -> dict[str, str] | None:
+    """`values` of an object whose values are all strings; None for any other."""
+    try:
+        return _TEXTS.decode(text)
+    except _REFUSED:
+        return None
 
 
 def _value(text: str) -> Any:

@@ -1,14 +1,12 @@
 """What became of a batch: the offset moves over the longest settled prefix, and over nothing else."""
 
-from datetime import UTC, datetime
-
 from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.drains.outbox import Settlement, settlement
 from relay.models import Failure, Message
 
-NOW = datetime(2026, 1, 1, tzinfo=UTC)
+NOW = "2026-01-01T00:00:00.000000Z"
 
 
 def messages(ids):

@@ -111,7 +111,7 @@ def returned(rng: random.Random) -> None:
     own = json.dumps(headers, ensure_ascii=False)
     created = datetime(2025, 1, 1, tzinfo=UTC) + timedelta(microseconds=rng.randrange(10**15))
     key = rng.choice((None, "", "k", text(rng)))
-    sent = Message(rng.randrange(1, 2**63), key, payload.encode(), own.encode(), created)
+    sent = Message(rng.randrange(1, 2**63), key, payload.encode(), own.encode(), f"{created:%Y-%m-%dT%H:%M:%S.%f}Z")
     wire = Wire(
         outbox="orders", pipeline="p", subject_template="{outbox}", wire_format=wire_format,
         keeps_headers=keeps_headers, binding=binding,

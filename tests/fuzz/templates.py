@@ -8,7 +8,6 @@ import contextlib
 import json
 import random
 import re
-from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import unquote
 
@@ -21,7 +20,7 @@ from relay.wire.templates import RECORD_VARIABLES, TEMPLATE_VARIABLES, RecordTem
 from tests.fuzz.generate import swarm, text, value
 from tests.fuzz.running import main
 
-NOON = datetime(2025, 3, 1, 12, tzinfo=UTC)
+NOON = "2025-03-01T12:00:00.000000Z"
 LITERALS = ("", "a", ".", "/", "{{", "}}", "x-", "?", "&k=", "ü", "%41", "*")
 SAFE_IN_URL = re.compile(rb"[A-Za-z0-9/?:@!$&'()*+,;=\-._~%]*")
 

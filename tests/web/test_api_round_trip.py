@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -39,7 +38,7 @@ def api(database: Database, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 def messages() -> list[Message]:
     events = (DATA / "github-events.jsonl").read_text("utf-8").splitlines()
     headers = json.dumps(HEADERS, ensure_ascii=False).encode()
-    moment = datetime(2025, 3, 1, 12, tzinfo=UTC)
+    moment = "2025-03-01T12:00:00.000000Z"
     return [
         Message(number, None, payload.encode(), headers, moment)
         for number, payload in enumerate([*AWKWARD, *events], 1)

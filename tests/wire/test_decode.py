@@ -1,7 +1,6 @@
 """What becomes of a message that a source received; CloudEvents and Debezium are in files of their own."""
 
 import json
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -13,7 +12,7 @@ from relay.wire.encode import FORMATS as FORWARD_FORMATS
 from relay.wire.encode import Wire
 from tests.nesting import DEPTH, TOO_DEEP
 
-NOON = datetime(2025, 3, 1, 12, 0, 0, 5, tzinfo=UTC)
+NOON = "2025-03-01T12:00:00.000005Z"
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 AWKWARD: list[bytes] = [
     b"{}",

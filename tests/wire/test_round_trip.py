@@ -44,7 +44,7 @@ def connection(database: Database) -> Any:
 
 
 def published(connection: Any) -> list[Message]:
-    parameters = {"outbox_id": 1, "after": 0, "max_messages": 1000, "max_bytes": 100_000_000}
+    parameters = {"outbox_id": 1, "after": 0, "horizon": None, "max_messages": 1000, "max_bytes": 100_000_000}
     connection.execute(query("outbox_horizon"), parameters)
     cursor = connection.cursor(row_factory=args_row(Message))
     return list(cursor.execute(query("outbox_read"), parameters, binary=True))

@@ -49,13 +49,15 @@ class KafkaProducer:
         refused: dict[int, Failure] = {}
         for index in indexes:
             record = records[index]
-            key = record.key if render is None else render(record) or None
-            body = None if record.body == _TOMBSTONE and key is not None else record.body
+            _, _, topic, key, body, headers, _ = record
+            if render is not None:
+                key = render(record) or None
+            value = None if body == _TOMBSTONE and key is not None else body
             try:
-                produce(record.subject, body, key, on_delivery=reporters[index], headers=record.headers)
+                produce(topic, value, key, on_delivery=reporters[index], headers=headers)
             except BufferError:
                 self.wait(deadline)
-                produce(record.subject, body, key, on_delivery=reporters[index], headers=record.headers)
+                produce(topic, value, key, on_delivery=reporters[index], headers=headers)
             except KafkaException as error:
                 refused[index] = self._failure(index, record, error.args[0])
             except UnicodeEncodeError:

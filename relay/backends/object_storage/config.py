@@ -1,7 +1,6 @@
 """The keys of object storage."""
 
 import string
-from datetime import UTC, datetime
 from typing import Annotated, Literal
 
 from pydantic import AliasChoices, Field, field_validator, model_validator
@@ -78,21 +77,20 @@ class ObjectStorageSinkConfig(AwsKeys, SinkConfig):
         store = super().extras(sink_type) if self.bucket is not None or self.compression == "zstd" else ()
         return (*store, *(("parquet",) if self.format == "parquet" else ()))
 
-    def object_name(self, outbox: str, first_id: int, last_id: int, published: datetime) -> str:
+    def object_name(self, outbox: str, first_id: int, last_id: int, published: str) -> str:
         """Where an object goes: the same messages always under the same name. Sorts by id within a folder.
 
-        `published` is the time of the first message.
+        `published` is the time of the first message, as `Record.created_at`.
         """
         # 19 digits: the largest bigint. Ids begin at 1.
         file = f"{outbox}-{first_id:019d}-{last_id:019d}{self._extension}"
         return "/".join(part for part in (self.prefix, self._partition(published), file) if part)
 
-    def _partition(self, published: datetime) -> str:
+    def _partition(self, published: str) -> str:
         if self.partition_by is None:
             return ""
-        utc = published.astimezone(UTC)
         return self.partition_by.format(
-            year=f"{utc.year:04d}", month=f"{utc.month:02d}", day=f"{utc.day:02d}", hour=f"{utc.hour:02d}"
+            year=published[:4], month=published[5:7], day=published[8:10], hour=published[11:13]
         )
 
     @property

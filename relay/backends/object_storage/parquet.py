@@ -67,11 +67,15 @@ class ParquetEncoder(Encoder):
         columns, self._columns = self._columns, {name: [] for name in COLUMNS}
         self._group_bytes = 0
         if columns["id"]:
-            arrays = [
-                self._arrow.array(columns[field.name], field.type, memory_pool=self._pool) for field in self._schema
-            ]
+            arrays = [self._array(columns[field.name], field.type) for field in self._schema]
             group = self._arrow.record_batch(arrays, schema=self._schema)
             self._writer.write_batch(group, row_group_size=GROUP_ROWS)
+
+    def _array(self, values: list[Any], kind: Any) -> Any:
+        if not self._arrow.types.is_timestamp(kind):
+            return self._arrow.array(values, kind, memory_pool=self._pool)
+        texts = self._arrow.array(values, self._arrow.string(), memory_pool=self._pool)
+        return texts.cast(kind, memory_pool=self._pool)
 
 
 def _schema(arrow: Any) -> Any:

@@ -8,7 +8,6 @@ import io
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import datetime
 from typing import ClassVar
 
 from relay.backends.common.os_errors import OS_ERRORS, translate
@@ -114,7 +113,7 @@ class _Object:
         self._config = config
         self.spool = spool
         self._encoder = _encoder(config, spool)
-        self._first: tuple[str, int, datetime] | None = None
+        self._first: tuple[str, int, str] | None = None
         self._last_id = 0
         self.rows = 0
 

@@ -104,11 +104,17 @@ class OutboxReader:
             horizon = session.execute(query("outbox_horizon"), self._parameters)
             rows = session.cursor(row_factory=args_row(Message)).execute(
                 query("outbox_read"),
-                {**self._parameters, "after": after, "max_messages": max_messages, "max_bytes": MAX_BATCH_BYTES},
+                {
+                    **self._parameters,
+                    "after": after,
+                    "horizon": None,
+                    "max_messages": max_messages,
+                    "max_bytes": MAX_BATCH_BYTES,
+                },
                 binary=True,
             )
             session.execute("commit")
-        [(known, open_publishers, _)] = horizon.fetchall()
+        [(known, open_publishers, *_)] = horizon.fetchall()
         found = rows.fetchall()
         if silences:
             self._armed = False

@@ -239,6 +239,8 @@ create table tide.drain (
     epoch        bigint not null default 0,
     number       bigint not null default 0,
     lease_until  timestamptz,
+    lease_seconds float8 not null default 0,
+    lease_assumed boolean not null default false,
     outcome      text,
     progressed   boolean not null default false,
     failures     int not null default 0,
@@ -256,6 +258,16 @@ comment on column tide.drain.progressed is 'Whether it settled any message.';
 comment on column tide.drain.needs_operator is 'Whether what is wrong stays until someone changes something.';
 comment on table tide.drain is 'The last drain of each lane of a pipeline: its fence (epoch, number), its lease, what became of it.';
 comment on column tide.drain.name is 'By which schedulers own it: the pipeline, and /N for lane N of several.';
+comment on column tide.drain.lease_seconds is 'How long the lease of the last drain was when it began; known after a crash too.';
+comment on column tide.drain.lease_assumed is 'Whether the lease is of a drain that may have begun, after a crash: see tide.lease_memory.';
+
+create unlogged table tide.lease_memory (
+    is_whole boolean primary key default true check (is_whole)
+);
+insert into tide.lease_memory default values;
+comment on table tide.lease_memory is
+    'Has a row as long as no lease was forgotten. A crash of the server, and a failover, empty a table that is not logged; then a '
+    'scheduler first gives a lease to each pipeline that may be in a drain.';
 
 create table tide.position (
     pipeline  text not null references tide.pipeline on delete cascade,
@@ -1185,6 +1197,7 @@ select p.kind, p.object_type, unnest(p.names), p.privileges
         'migration', 'function_file', 'outbox', 'message', 'inbox', 'setting', 'redelivery_waiting', 'retention_loss',
         'hold', 'mark', 'process']),
     ('relay', 'table', 'select, update (invalid_reason)', array['pipeline']),
+    ('relay', 'table', 'select, insert', array['lease_memory']),
     ('relay', 'table', 'select, update', array['consumer_group', 'bell', 'drain', 'replay', 'chore']),
     ('relay', 'table', 'select, insert, update, delete', array['dead_letter', 'position', 'scheduler']),
     ('relay', 'sequence', 'usage', array['epochs']),

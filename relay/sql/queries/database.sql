@@ -23,7 +23,14 @@ select set_config('statement_timeout', %(statement_timeout)s, false), set_config
 -- name: worker_session
 -- What a crash of PostgreSQL may take back of bell and end is harmless: every owner starts again after it.
 -- An inbox that its owner has locked holds no thread for long: its pipeline retries, and others have the thread meanwhile.
-select set_config('synchronous_commit', 'off', false), set_config('lock_timeout', '2s', false)
+-- What each drain executes is planned once: planning takes ten times as long as executing it. What reads messages sees to itself.
+select set_config('tide.durable', current_setting('synchronous_commit'), false), set_config('synchronous_commit', 'off', false),
+       set_config('lock_timeout', '2s', false),
+       set_config('plan_cache_mode', 'auto', false)
+
+-- name: session_plans
+-- How plans are made from now on in this session.
+select set_config('plan_cache_mode', %(mode)s, false)
 
 -- name: short_lock_waits
 -- How long a sink or source waits for a table that its owner has locked: other pipelines need the thread.

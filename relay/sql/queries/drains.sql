@@ -6,21 +6,25 @@
 -- The lease --------------------------------------------------------------------------------------------------------
 
 -- name: durably
--- This transaction is as durable as the server is told to be. A settle that a crash took back would be delivered twice;
--- after a begin that it took back, another drain could begin while this one publishes.
+-- This transaction is as durable as the server is told to be. A settle that a crash took back would be delivered twice.
 set local synchronous_commit to default
 
 -- name: drain_begin
 -- Takes the lease, if it is free, the drain is neither stale nor a duplicate and its pipeline is enabled. No row: drop it.
+-- It does not wait for the disk: after a crash tide.lease_memory is empty, and nothing begins before a scheduler has given a lease to
+-- each pipeline whose begin may be forgotten. How long such a lease has to be must not be forgotten, so a longer one is durable.
 -- An epoch is of one lane alone, so a drain need not name its lane. Lane 0 is the one that redelivers.
 update tide.drain d
-   set number = %(number)s, lease_until = clock_timestamp() + make_interval(secs => %(lease_seconds)s)
-  from tide.pipeline p
-  left join tide.consumer_group g on g.head_id = p.group_id
+   set number = %(number)s, lease_until = clock_timestamp() + make_interval(secs => %(lease_seconds)s),
+       lease_seconds = %(lease_seconds)s, lease_assumed = false
+  from tide.drain before
+  join tide.pipeline p on p.name = before.pipeline
+  left join tide.consumer_group g on g.head_id = p.group_id and g.lane = before.lane
   left join tide.outbox o on o.outbox_id = g.outbox_id
   left join tide.inbox i on i.inbox_id = p.inbox_id
  where d.pipeline = %(pipeline)s and d.epoch = %(epoch)s and d.number < %(number)s and d.lease_until is null
-   and p.name = d.pipeline and p.enabled and (g.lane = d.lane or p.group_id is null)
+   and before.pipeline = d.pipeline and before.lane = d.lane and p.enabled and (g.lane = d.lane or p.group_id is null)
+   and exists (select from tide.lease_memory)
 returning p.direction, p.config, p.revision, d.failures, g.group_id, g.offset_id, o.outbox_id, o.name as outbox,
           i.name as inbox, d.lane, g.past,
           coalesce(g.lanes, (select count(*) from tide.drain n where n.pipeline = d.pipeline)) as lanes,
@@ -28,17 +32,21 @@ returning p.direction, p.config, p.revision, d.failures, g.group_id, g.offset_id
              from tide.position s where s.pipeline = d.pipeline) as positions,
           d.lane = 0 and (
               exists (select from tide.dead_letter x where x.pipeline = d.pipeline and x.retry_requested_at is not null)
-              or exists (select from tide.replay r where r.pipeline = d.pipeline and r.ended_at is null)) as redeliver
+              or exists (select from tide.replay r where r.pipeline = d.pipeline and r.ended_at is null)) as redeliver,
+          set_config('synchronous_commit', case when before.lease_seconds >= %(lease_seconds)s then 'off'
+                     else coalesce(nullif(current_setting('tide.durable', true), ''), current_setting('synchronous_commit')) end,
+                     true) as durability
 
 -- name: drain_end
--- Gives the lease back, says what became of the drain, and has the pipeline's owner look. No row: fenced.
+-- Gives the lease back, says what became of the drain, and has the pipeline's owner look. No row: fenced. An assumed lease is given back
+-- by the drain whose begin a crash took back: no other of its epoch has a higher number than the last that is known.
 with ended as (
     update tide.drain
-       set lease_until = null, ended_at = clock_timestamp(), outcome = %(outcome)s, progressed = %(progressed)s,
+       set number = %(number)s, lease_until = null, lease_assumed = false, ended_at = clock_timestamp(), outcome = %(outcome)s, progressed = %(progressed)s,
            failures = %(failures)s, retry_at = clock_timestamp() + make_interval(secs => %(retry_seconds)s),
            error_code = %(error_code)s, error = %(error)s, needs_operator = %(needs_operator)s,
            error_at = case when %(error)s::text is null then null else clock_timestamp() end
-     where pipeline = %(pipeline)s and epoch = %(epoch)s and number = %(number)s
+     where pipeline = %(pipeline)s and epoch = %(epoch)s and (number = %(number)s or lease_assumed and number < %(number)s)
     returning pipeline, lane, name, outcome
 ), quiet as (
     -- Nothing a publisher could ring for: the retry, or the enabling, drains the pipeline, and then arms the bell again.
@@ -121,7 +129,8 @@ select tide.stream_failed(%(stream)s, %(error)s)
 -- Settling an outbox -----------------------------------------------------------------------------------------------
 
 -- name: settle
--- Writes what became of a batch and renews the lease. No row: fenced, nothing was written.
+-- Writes what became of a batch and renews the lease, as durably as the server is told to be: see `durably`. No row: fenced, nothing
+-- was written.
 with fence as (
     update tide.drain
        set lease_until = clock_timestamp() + make_interval(secs => %(lease_seconds)s),
@@ -132,7 +141,9 @@ with fence as (
     update tide.consumer_group g set offset_id = %(offset_id)s
       from fence where g.group_id = %(group_id)s and g.offset_id < %(offset_id)s
 )
-select p.revision from fence join tide.pipeline p on p.name = fence.pipeline
+select p.revision,
+       set_config('synchronous_commit', coalesce(nullif(current_setting('tide.durable', true), ''), current_setting('synchronous_commit')), true)
+  from fence join tide.pipeline p on p.name = fence.pipeline
 
 -- name: settle_dead_letters
 -- Keeps refused messages whole; runs before `settle` in the same transaction, under the same fence. One that was refused
@@ -150,7 +161,8 @@ on conflict (pipeline, outbox, message_id) do update
 -- name: inbox_move
 -- Moves the next messages up to a horizon, or up to the one of `outbox_horizon`, into an inbox of this database, and settles
 -- them. No row: fenced, nothing was written.
-select m.revision, m.up_to_id, m.messages, m.last_id, m.first_at
+select m.revision, m.up_to_id, m.messages, m.last_id,
+       to_char(least(greatest(m.first_at at time zone 'UTC', '0001-01-01'), '9999-12-31 23:59:59.999999'), 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')
   from tide.inbox_move(%(pipeline)s, %(epoch)s, %(number)s, %(lease_seconds)s, %(group_id)s, %(outbox_id)s, %(inbox)s,
                         %(after)s, %(horizon)s, %(max_messages)s, %(max_bytes)s) m
 
@@ -173,28 +185,30 @@ update tide.bell b set armed = false
  where b.group_id = %(group_id)s and b.armed
 
 -- Reading an outbox ------------------------------------------------------------------------------------------------
+--
+-- Times are read as the text that goes out, RFC 3339 in UTC, which has no infinity and years of four digits.
 
 -- name: begin
 -- A transaction whose statements have snapshots of their own, whatever the database's default.
 begin isolation level read committed
 
--- name: horizon_known
--- A horizon that was read before, for this transaction: behind a pooler the next one may run in another session.
-select set_config('tide.horizon', %(horizon)s::bigint::text, true)
-
 -- name: outbox_horizon
 -- The horizon, kept in the session for `outbox_read`, which must be a later statement of the same transaction, with a
--- later snapshot.
-select horizon, open_publishers, set_config('tide.horizon', horizon::text, false)
+-- later snapshot. That is planned for its ids, so that it opens only the partitions that it needs.
+select horizon, open_publishers, set_config('tide.horizon', horizon::text, false),
+       set_config('plan_cache_mode', 'force_custom_plan', true)
   from tide.outbox_horizon(%(outbox_id)s)
 
 -- name: outbox_read
--- The next messages up to the horizon: at most max_messages, at most max_bytes unless one alone is larger.
-select m.id, m.key, convert_to(m.payload::text, 'UTF8'), convert_to(m.headers::text, 'UTF8'), m.created_at
+-- The next messages up to a horizon that was read before, or that `outbox_horizon` left in this transaction: at most max_messages,
+-- at most max_bytes unless one alone is larger.
+select m.id, m.key, convert_to(m.payload::text, 'UTF8'), convert_to(m.headers::text, 'UTF8'),
+       to_char(least(greatest(m.created_at at time zone 'UTC', '0001-01-01'), '9999-12-31 23:59:59.999999'), 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')
   from (select id, key, payload, headers, created_at,
                sum(size) over (order by id rows unbounded preceding) - size as bytes_before
           from tide.message
-         where outbox_id = %(outbox_id)s and id > %(after)s and id <= current_setting('tide.horizon')::bigint
+         where outbox_id = %(outbox_id)s and id > %(after)s
+           and id <= coalesce(%(horizon)s::bigint, current_setting('tide.horizon')::bigint)
          order by id
          limit %(max_messages)s) m
  where m.bytes_before < %(max_bytes)s
@@ -203,12 +217,13 @@ select m.id, m.key, convert_to(m.payload::text, 'UTF8'), convert_to(m.headers::t
 -- name: outbox_read_lane
 -- The same of one lane, among so many ids at most: other lanes may have them all. What was settled when the group was read in other
 -- lanes is left out.
-select m.id, m.key, convert_to(m.payload::text, 'UTF8'), convert_to(m.headers::text, 'UTF8'), m.created_at
+select m.id, m.key, convert_to(m.payload::text, 'UTF8'), convert_to(m.headers::text, 'UTF8'),
+       to_char(least(greatest(m.created_at at time zone 'UTC', '0001-01-01'), '9999-12-31 23:59:59.999999'), 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')
   from (select id, key, payload, headers, created_at,
                sum(size) over (order by id rows unbounded preceding) - size as bytes_before
           from tide.message
          where outbox_id = %(outbox_id)s and id > %(after)s
-           and id <= least(current_setting('tide.horizon')::bigint, %(after)s::bigint + %(max_ids)s)
+           and id <= least(coalesce(%(horizon)s::bigint, current_setting('tide.horizon')::bigint), %(after)s::bigint + %(max_ids)s)
            and tide.lane_of(key, %(lanes)s) = %(lane)s
            and not exists (select from jsonb_to_recordset(%(past)s::jsonb) p (lanes int, offsets bigint[])
                             where id <= p.offsets[1 + tide.lane_of(key, p.lanes)])
@@ -222,7 +237,7 @@ select m.id, m.key, convert_to(m.payload::text, 'UTF8'), convert_to(m.headers::t
 -- name: redelivery_dead_letters
 -- The next dead letters of one outbox to be sent again, at most max_messages, at most max_bytes unless one is larger.
 select d.dead_letter_id, d.outbox, d.message_id, d.key, convert_to(d.payload, 'UTF8'), convert_to(d.headers::text, 'UTF8'),
-       d.published_at
+       to_char(least(greatest(d.published_at at time zone 'UTC', '0001-01-01'), '9999-12-31 23:59:59.999999'), 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')
   from (select dead_letter_id, outbox, message_id, key, payload, headers, published_at,
                first_value(outbox) over w as first_outbox,
                sum(octet_length(payload)) over w - octet_length(payload) as bytes_before
@@ -275,7 +290,8 @@ select r.replay_id, r.next_id, r.to_id from tide.replay r
 
 -- name: replay_read
 -- Its next messages. They were settled once, so all of them lie below the horizon.
-select m.id, m.key, convert_to(m.payload::text, 'UTF8'), convert_to(m.headers::text, 'UTF8'), m.created_at
+select m.id, m.key, convert_to(m.payload::text, 'UTF8'), convert_to(m.headers::text, 'UTF8'),
+       to_char(least(greatest(m.created_at at time zone 'UTC', '0001-01-01'), '9999-12-31 23:59:59.999999'), 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')
   from (select id, key, payload, headers, created_at,
                sum(size) over (order by id rows unbounded preceding) - size as bytes_before
           from tide.message

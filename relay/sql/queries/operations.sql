@@ -427,7 +427,8 @@ select w.privilege || ' on tide.' || c.relname
                ('chore', 'select'), ('chore', 'update'), ('retention_loss', 'select'), ('hold', 'select'), ('mark', 'select'),
                ('inbox', 'select'), ('position', 'select'), ('position', 'insert'), ('position', 'update'), ('position', 'delete'),
                ('scheduler', 'select'), ('scheduler', 'insert'), ('scheduler', 'update'), ('scheduler', 'delete'), ('process', 'select'), ('migration', 'select'),
-               ('function_file', 'select'), ('job_queue', 'select'), ('job_lease', 'select'), ('job_worker', 'select'), ('job', 'select'),
+               ('function_file', 'select'), ('lease_memory', 'select'), ('lease_memory', 'insert'), ('job_queue', 'select'), ('job_lease', 'select'),
+               ('job_worker', 'select'), ('job', 'select'),
                ('job_attempt', 'select'), ('job_dead', 'select'), ('job_schedule', 'select')) as w (relation, privilege)
   join pg_class c on c.relname = w.relation and c.relnamespace = (select oid from tide)
  where not has_table_privilege(c.oid, w.privilege)

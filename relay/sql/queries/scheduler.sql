@@ -39,6 +39,38 @@ select g.scheduler_id, pg_terminate_backend(a.pid)
 -- How many schedulers of this group share the work.
 select count(*) from tide.scheduler where relay_group_id = %(relay_group_id)s
 
+-- Leases after a crash ----------------------------------------------------------------------------------------------
+
+-- name: leases_whole
+-- Whether the server remembers every lease: see tide.lease_memory.
+select exists (select from tide.lease_memory)
+
+-- name: leases_unsure
+-- Lanes of forward pipelines that may be in a drain: those that may have something to deliver. After a crash a sequence is ahead of its
+-- ids, so only the messages tell; those of other lanes count too, as a lease too many only waits.
+select d.name, g.outbox_id, g.offset_id, exists (select from tide.redelivery_waiting r where r.pipeline = p.name) as redelivers
+  from tide.pipeline p
+  join tide.drain d on d.pipeline = p.name
+  join tide.consumer_group g on g.head_id = p.group_id and g.lane = d.lane
+ where p.direction = 'forward'
+   and (tide.outbox_last_id(g.outbox_id) > g.offset_id or exists (select from tide.redelivery_waiting r where r.pipeline = p.name))
+
+-- name: messages_after
+-- Whether an outbox has a message above an id.
+select exists (select from tide.message m where m.outbox_id = %(outbox_id)s and m.id > %(after)s)
+
+-- name: leases_remember
+-- Gives these, by the names of their drains, the lease that they may have had, and lets drains begin; unless another scheduler has
+-- done so. A lease that is known may be of the drain before, and end too early.
+with whole as (
+    insert into tide.lease_memory default values on conflict do nothing returning is_whole
+)
+update tide.drain d
+   set lease_until = greatest(d.lease_until, clock_timestamp() + make_interval(secs => d.lease_seconds)), lease_assumed = true
+  from whole
+ where d.name = any(%(names)s)
+returning d.name
+
 -- Ownership --------------------------------------------------------------------------------------------------------
 
 -- name: pipeline_buckets
@@ -156,7 +188,7 @@ with wanted as (
      order by d.name
        for update of d
 ), raised as (
-    update tide.drain d set epoch = nextval('tide.epochs'), number = 0, lease_until = null
+    update tide.drain d set epoch = nextval('tide.epochs'), number = 0, lease_until = null, lease_assumed = false
       from wanted w
      where d.name = w.name and not w.divides and (w.lease_until is null or w.lease_until <= clock_timestamp())
     returning d.name, d.epoch, d.retry_at

@@ -11,7 +11,7 @@ from urllib.parse import quote, unquote
 
 from relay.models import Message, Received
 from relay.wire.byte_order_mark import text_of
-from relay.wire.formats.base import Encoder, Invalid, Origin, Parts, filled, payload_as_body, relay_headers, rfc3339
+from relay.wire.formats.base import Encoder, Invalid, Origin, Parts, filled, payload_as_body, relay_headers
 from relay.wire.json_text import encode_object, members, scalar, string
 from relay.wire.templates import Headers, encode_json, header_text
 
@@ -89,7 +89,7 @@ def _attributes(origin: Origin) -> Attributes:
             "id": dedup_id,
             "source": source_of(message, own) or f"/tide-relay/{origin.outbox}",
             "type": type_of(message, own) or origin.outbox,
-            "time": rfc3339(message.created_at),
+            "time": message.created_at,
         }
         if message.key:
             event["subject"] = message.key

@@ -3,7 +3,7 @@
 from typing import Any
 
 from relay.models import Message, Received
-from relay.wire.formats.base import Encoder, Invalid, Origin, Parts, relay_headers, rfc3339
+from relay.wire.formats.base import Encoder, Invalid, Origin, Parts, relay_headers
 from relay.wire.json_text import members, string, values
 from relay.wire.templates import Headers, encode_json, header_text
 
@@ -17,7 +17,7 @@ def encoder(origin: Origin) -> Encoder:
     def body(message: Message, _own: Headers) -> bytes:
         number = b"%d" % message.id
         key = "null" if message.key is None else encode_json(message.key)
-        fields = f',"key":{key},"created_at":"{rfc3339(message.created_at)}","headers":'.encode()
+        fields = f',"key":{key},"created_at":"{message.created_at}","headers":'.encode()
         return b"".join(
             (begin, number, outbox_field, number, fields, message.headers, b',"payload":', message.payload, b"}")
         )

@@ -5,7 +5,7 @@ import io
 import json
 import random
 import sys
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 import pyarrow.parquet  # type: ignore[import-untyped]
@@ -17,7 +17,7 @@ from relay.backends.object_storage.parquet import COLUMNS, GROUP_BYTES, GROUP_RO
 from relay.errors import MissingExtra
 from relay.models import Record
 
-PUBLISHED = datetime(2025, 3, 1, 12, 30, 0, 123456, tzinfo=UTC)
+PUBLISHED = "2025-03-01T12:30:00.123456Z"
 ALL = [(kind, compression) for kind in (LinesEncoder, ParquetEncoder) for compression in ("none", "gzip", "zstd")]
 
 
@@ -93,7 +93,7 @@ def test_a_parquet_row_is_a_record():
         "outbox": "a:b",
         "key": "k",
         "subject": "orders",
-        "created_at": PUBLISHED,
+        "created_at": datetime.fromisoformat(PUBLISHED),
         "headers": '{"type":"paid","name":"日本"}',
         "payload": '{"ü": 2}',
     }

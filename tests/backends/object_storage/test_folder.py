@@ -4,7 +4,6 @@ import os
 import stat
 import subprocess
 import sys
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -137,8 +136,8 @@ def test_what_parquet_refuses_is_told_and_counts_for_the_name(folder: FolderHarn
 
 
 def test_an_object_goes_where_the_date_of_its_first_message_says(folder: FolderHarness) -> None:
-    midnight = datetime(2025, 3, 2, tzinfo=UTC)
-    batch = [each._replace(created_at=midnight + timedelta(seconds=each.id - 2)) for each in records(folder, 1, 3)]
+    moments = ("2025-03-01T23:59:59.000000Z", "2025-03-02T00:00:00.000000Z", "2025-03-02T00:00:01.000000Z")
+    batch = [each._replace(created_at=moment) for each, moment in zip(records(folder, 1, 3), moments, strict=True)]
     with opened(folder, partition_by="day={year}-{month}-{day}/{hour}") as sink:
         publish(sink, batch)
     (name,) = folder.objects()

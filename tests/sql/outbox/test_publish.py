@@ -60,7 +60,7 @@ def test_what_is_read_is_what_was_published(database):
         [second] = reader.read(message.id).messages
     assert json.loads(message.payload) == payload
     assert (message.id, message.key, json.loads(message.headers)) == (1, "clé", {"å": "ö"})
-    assert abs(message.created_at - datetime.now(UTC)) < timedelta(minutes=1)
+    assert abs(datetime.fromisoformat(message.created_at) - datetime.now(UTC)) < timedelta(minutes=1)
     assert (second.key, second.headers, second.payload) == (None, b"{}", b"null")
 
 
@@ -197,7 +197,7 @@ def test_no_message_is_refused_for_how_it_is_stored(db, many):
 
 def test_batches_are_bounded_by_bytes_and_take_a_larger_message_alone(database, monkeypatch):
     make_pipeline(database)
-    monkeypatch.setattr("relay.drains.outbox.MAX_BATCH_BYTES", 1000)
+    monkeypatch.setattr("relay.drains.messages.MAX_BATCH_BYTES", 1000)
     with database.connect() as publisher, reader_of(database) as reader:
         for length in (300, 300, 300, 300, 5000, 10):
             publish(publisher, payload="x" * length)

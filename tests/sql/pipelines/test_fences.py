@@ -262,7 +262,7 @@ class TestEpochs:
         with relay_session(database.url) as worker, ThreadPoolExecutor(1) as pool:
             worker.execute("begin")
             if begins:
-                begin(worker, number=3, epoch=5)
+                run(worker, "drain_begin", pipeline="p", epoch=5, number=3, lease_seconds=LEASE_MS / 1000)
             else:
                 end(worker, drain(), DrainResult("idle"))
             raising = pool.submit(self.raise_, session, owner)

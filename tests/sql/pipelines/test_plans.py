@@ -69,7 +69,9 @@ class Plan:
 
 
 def read(session, after, max_messages=100):
-    return Plan(session, "outbox_read", outbox_id=1, after=after, max_messages=max_messages, max_bytes=2_000_000)
+    return Plan(
+        session, "outbox_read", outbox_id=1, after=after, horizon=None, max_messages=max_messages, max_bytes=2_000_000
+    )
 
 
 def assert_along_the_index(plan):
@@ -96,7 +98,8 @@ def test_a_batch_across_a_border_stays_in_order(stale):
     plan = read(stale, after=59_020)
     assert_along_the_index(plan)
     rows = stale.execute(
-        query("outbox_read"), {"outbox_id": 1, "after": 59_020, "max_messages": 100, "max_bytes": 2_000_000}
+        query("outbox_read"),
+        {"outbox_id": 1, "after": 59_020, "horizon": None, "max_messages": 100, "max_bytes": 2_000_000},
     ).fetchall()
     ids = [row[0] for row in rows]
     assert ids == sorted(ids)
@@ -164,7 +167,7 @@ def test_the_timers_look_opens_no_messages(stale):
 
 def test_the_plan_is_as_good_when_the_statement_was_prepared(stale):
     """psycopg prepares a statement that it has seen five times; a generic plan would open every partition."""
-    parameters = {"outbox_id": 1, "after": 45_000, "max_messages": 10, "max_bytes": 2_000_000}
+    parameters = {"outbox_id": 1, "after": 45_000, "horizon": None, "max_messages": 10, "max_bytes": 2_000_000}
     for _ in range(12):
         stale.execute(query("outbox_read"), parameters)
     plans = stale.execute("""
@@ -182,7 +185,7 @@ def test_an_outbox_that_is_read_along_the_index_shares_nothing_with_its_neighbou
     make_pipeline(database)
     with relay_session(database.url) as session:
         session.execute("select set_config('tide.horizon', '100', false)")
-        plan = Plan(session, "outbox_read", outbox_id=2, after=0, max_messages=10, max_bytes=1000)
+        plan = Plan(session, "outbox_read", outbox_id=2, after=0, horizon=None, max_messages=10, max_bytes=1000)
     assert all(node.get("Relation Name", "message_2").startswith("message_2") for node in plan.nodes)
 
 

@@ -21,6 +21,7 @@ from benchmarks import (
     matrix,
     memory,
     publish,
+    publish_ways,
     report,
     rest,
     retention,
@@ -37,6 +38,7 @@ from benchmarks.stack import Stack
 
 BENCHMARKS: dict[str, Benchmark] = {
     "publish": publish.run,
+    "publish-ways": publish_ways.run,
     "storage": storage.run,
     "file": forward.run_file,
     **matrix.SINKS,

@@ -22,16 +22,19 @@ def outside(database):
     with database.connect() as connection:
         return connection.execute("""
             select 'relation', oid::regclass::text from pg_class where relnamespace not in (
-                select oid from pg_namespace where nspname ~ '^(pg_|information_schema$|tide$|tide_stream$|pgtrickle$)')
+                select oid from pg_namespace
+                 where nspname ~ '^(pg_|information_schema$|tide$|tide_(outbox|stream)$|pgtrickle$)')
             union all
             select 'function', oid::regprocedure::text from pg_proc where pronamespace not in (
-                select oid from pg_namespace where nspname ~ '^(pg_|information_schema$|tide$|tide_stream$|pgtrickle$)')
+                select oid from pg_namespace
+                 where nspname ~ '^(pg_|information_schema$|tide$|tide_(outbox|stream)$|pgtrickle$)')
             union all
             select 'type', oid::regtype::text from pg_type where typnamespace not in (
-                select oid from pg_namespace where nspname ~ '^(pg_|information_schema$|tide$|tide_stream$|pgtrickle$)')
+                select oid from pg_namespace
+                 where nspname ~ '^(pg_|information_schema$|tide$|tide_(outbox|stream)$|pgtrickle$)')
             union all
             select 'schema', nspname::text from pg_namespace
-             where nspname !~ '^(pg_|information_schema$|tide$|tide_stream$|pgtrickle$|public$)'
+             where nspname !~ '^(pg_|information_schema$|tide$|tide_(outbox|stream)$|pgtrickle$|public$)'
             union all
             select 'extension', extname::text from pg_extension where extname <> 'plpgsql'""").fetchall()
 

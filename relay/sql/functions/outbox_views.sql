@@ -35,7 +35,8 @@ begin
 end $$;
 
 -- PostgreSQL cuts names of more than 63 characters: an outbox with a longer one has no view. The check is a few comparisons for
--- nearly each message, and has the limit as it is now; the size of a message is not stored, readers see tide.message_size.
+-- nearly each message, and has the limit as it is now. The default of id is tide.outbox_take_id, written out: a statement that is not
+-- prepared would read and inline that function each time; the size of a message is not stored, readers see tide.message_size.
 create or replace function tide.outbox_make_view(box tide.outbox) returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 begin
@@ -53,7 +54,12 @@ begin
               with check option$view$, box.name, box.outbox_id, box.max_payload_bytes);
     execute format($defaults$
         alter table tide_outbox.%1$I
-            alter column id set default tide.outbox_take_id(%2$s, %3$s, %4$L, %5$L, %6$L, %7$s),
+            alter column id set default nextval(case
+                when coalesce(current_setting(%4$L, true), '') = ''
+                     and set_config(%4$L, concat(pg_current_xact_id(), ' 0', pg_sequence_last_value(%5$L)), true) <> ''
+                     and pg_try_advisory_xact_lock_shared(%3$s, (coalesce(pg_sequence_last_value(%5$L), 0) & 2147483647)::int)
+                     and pg_sequence_last_value(%6$L) = 1 then %5$L::regclass
+                else tide.outbox_more(%2$s, %3$s, %4$L, %5$L, %6$L, %7$s) end),
             alter column headers set default '{}', alter column outbox_id set default %2$s$defaults$,
         box.name, box.outbox_id, box.mark_class, box.mark_setting, box.ids, box.bell, box.partition_size / 100);
     perform tide.outbox_grant_views(r.rolname, array[box])

@@ -64,7 +64,6 @@ begin
     execute format('grant usage on schema tide to %I', role);
     execute format('grant execute on function %s, tide.outbox_limit(text), tide.outbox_publish(text, jsonb, jsonb, text), '
                    'tide.outbox_publish_many(text, jsonb[], text[], jsonb[]), '
-                   'tide.outbox_take_id(int, int, text, regclass, regclass, bigint), '
                    'tide.outbox_more(int, int, text, regclass, regclass, bigint), tide.outbox_ask(int), '
                    'tide.outbox_fits(int, jsonb, jsonb, text) to %I', named, role);
     perform tide.outbox_grant_views(role, array[box]);

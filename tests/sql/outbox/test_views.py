@@ -163,14 +163,13 @@ def test_a_guarded_outbox_asks_whatever_rights_a_role_has_to_its_view(db, login,
 
 
 def test_a_disabled_outbox_refuses_at_once_and_not_before(database, db):
-    with database.connect() as other, other.transaction() as disabling:
+    with database.connect() as other, other.transaction(force_rollback=True):
         db.execute("begin")
         insert(db)
         other.execute("select tide.outbox_disable('orders')")
         insert(db)
         db.execute("commit")
         assert insert(db) == 3, "it is not committed"
-        raise psycopg.Rollback(disabling)
     assert insert(db) == 4, "it was rolled back"
     db.execute("update tide.outbox set enabled = false")
     with refused("55000", "is disabled"):

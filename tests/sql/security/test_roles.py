@@ -115,7 +115,6 @@ def test_a_publisher_can_call_nothing_else(database, role):
         "tide.outbox_more(integer,integer,text,regclass,regclass,bigint)",
         "tide.outbox_publish(text,jsonb,jsonb,text)",
         "tide.outbox_publish_many(text,jsonb[],text[],jsonb[])",
-        "tide.outbox_take_id(integer,integer,text,regclass,regclass,bigint)",
         "tide.publish_anywhere()",
     ]
 

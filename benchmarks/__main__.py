@@ -23,6 +23,7 @@ from benchmarks import (
     matrix,
     memory,
     publish,
+    publish_ways,
     report,
     rest,
     retention,
@@ -39,6 +40,7 @@ from benchmarks.stack import Stack
 
 BENCHMARKS: dict[str, Benchmark] = {
     "publish": publish.run,
+    "publish-ways": publish_ways.run,
     "storage": storage.run,
     "file": forward.run_file,
     "inbox": local_inbox.run,

@@ -33,7 +33,8 @@ begin
     select max(m.id) filter (where m.bytes_before < 16777216), count(*) filter (where m.bytes_before < 16777216),
            count(*) < max_messages and count(*) = count(*) filter (where m.bytes_before < 16777216)
       into last_id, taken, whole
-      from (select i.id, sum(i.size) over (order by i.id rows unbounded preceding) - i.size as bytes_before
+      from (select i.id, coalesce(sum(tide.message_size(i.size, i.payload, i.headers, i.key))
+                                      over (order by i.id rows between unbounded preceding and 1 preceding), 0) as bytes_before
               from tide.message i
              where i.outbox_id = message_batch.outbox_id and i.id > message_batch.after_id and i.id <= upto
              order by i.id

@@ -20,7 +20,7 @@ begin atomic
 end;
 
 -- Makes the function. Where another session makes it at the same moment, this one fails, and its worker does without.
--- A moment that Python does not have is the last one that it has. What is scanned is in order, so it is not sorted again.
+-- A moment that RFC 3339 does not have is the nearest one that it has. What is scanned is in order, so it is not sorted again.
 create or replace function tide.inbox_move_copy(origin tide.outbox, box tide.inbox) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
@@ -38,16 +38,16 @@ begin
                             else m.headers end
                        || jsonb_build_object(
                             'relay-id', %4$L || m.id, 'relay-outbox', %3$L, 'relay-created-at',
-                            to_char(case when m.created_at between '0001-01-01 00:00:00+00' and '9999-12-31 23:59:59.999999+00'
-                                         then m.created_at else '9999-12-31 23:59:59.999999+00' end at time zone 'UTC',
+                            to_char(least(greatest(m.created_at at time zone 'UTC', '0001-01-01'), '9999-12-31 23:59:59.999999'),
                                     'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')) as headers
                   from (select l.id, l.key, l.payload, l.headers, l.created_at,
-                               sum(l.size) over (order by l.id rows unbounded preceding) - l.size as bytes_before
+                               sum(tide.message_size(l.size, l.payload, l.headers, l.key))
+                                   over (order by l.id rows between unbounded preceding and 1 preceding) as bytes_before
                           from tide.%5$I l
                          where l.outbox_id = %1$s and l.id > after_id and l.id <= horizon
                          order by l.id
                          limit max_messages) m
-                 where m.bytes_before < max_bytes
+                 where coalesce(m.bytes_before, 0) < max_bytes
                  order by m.id
             ), written as (
                 insert into %6$I.%7$I (%8$I, event_type, source, aggregate_id, event_sequence, payload, headers, trace_id, received_at)

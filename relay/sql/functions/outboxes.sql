@@ -92,7 +92,14 @@ begin
             2 * partition_size, 0::regclass)
     returning * into box;
     execute format('create sequence tide.%I cache 1', box.log || '_ids');
-    update tide.outbox o set ids = format('tide.%I', o.log || '_ids')::regclass where o.outbox_id = box.outbox_id returning * into box;
+    if kind = 'messages' then
+        execute format('create sequence tide.%I cache 1 maxvalue 3', box.log || '_bell');
+    end if;
+    update tide.outbox o
+       set ids = format('tide.%I', o.log || '_ids')::regclass, bell = to_regclass(format('tide.%I', o.log || '_bell'))
+     where o.outbox_id = box.outbox_id
+    returning * into box;
+    perform tide.keep_bell(box.outbox_id);
     foreach log in array tide.outbox_logs(box) loop
         execute format('create table tide.%I (like tide.%I including defaults including constraints including indexes) partition by range (id)',
                        log, tide.log_root(log));
@@ -106,6 +113,7 @@ begin
     foreach log in array tide.outbox_logs(box) loop
         execute format('alter table tide.%I attach partition tide.%I for values in (%s)', tide.log_parent(log), log, box.outbox_id);
     end loop;
+    perform tide.outbox_make_view(box);
     return box;
 end $$;
 
@@ -197,6 +205,7 @@ begin
     end if;
     -- These concern no other outbox, and autovacuum gives way only after deadlock_timeout, a second.
     perform set_config('lock_timeout', '1200ms', true);
+    execute format('drop view if exists tide_outbox.%I', box.name);
     execute format('lock table %s in access exclusive mode', logs);
     perform set_config('lock_timeout', '50ms', true);
     if tide.held_for_long(parent) then
@@ -204,7 +213,7 @@ begin
     end if;
     execute format('lock table only %s in access exclusive mode', parent);
     execute format('drop table %s', logs);
-    execute format('drop sequence tide.%I', box.log || '_ids');
+    execute format('drop sequence %s', concat_ws(', ', box.ids, box.bell));
     execute format('drop function if exists tide.publish_to_%s() cascade', box.outbox_id);
     return true;
 exception when lock_not_available then

@@ -1,6 +1,6 @@
--- Publishing, the horizon and the bell.
+-- Publishing.
 --
--- Publish (why no row of a slower transaction is ever lost, and no publisher ever waits):
+-- The protocol (why no row of a slower transaction is ever lost, and no publisher ever waits):
 --   1. The first publish of a transaction to an outbox reads last_value of the outbox's sequence, v, and THEN takes
 --      the shared advisory lock (lock_class of the outbox, v mod 2^31): "my ids are all above v". This is its mark.
 --   2. It THEN takes its ids and inserts.
@@ -9,10 +9,10 @@
 --   A publisher whose mark was not seen either took it after top was read, so its ids are above top; or had ended,
 --   and PostgreSQL releases locks only after a commit is visible, so the later snapshot sees its rows.
 --
--- Any role may take such a lock. A publisher's is told by the lock on tide.outbox that it has taken before: see tide.mark.
+-- Any role may take such a lock. A publisher's is told by a lock on a table that it has taken before: see tide.mark.
 --
--- Bell: publishers NOTIFY only if a consumer group sleeps. A group arms its bell, commits, and looks again: a publisher
--- that saw the bell unarmed had its mark before the bell was armed, so the second look sees the mark or the row.
+-- After its mark a publisher looks at the bell: see bells.sql. The readers' part: see horizon.sql. INSERT instead of a call: see
+-- outbox_views.sql.
 
 -- The first key of the advisory locks by which publishers mark themselves. The base keeps clear of the small numbers
 -- that applications tend to use; a stranger's lock in the same class is not a mark, see tide.mark.
@@ -84,16 +84,59 @@ return case
          and pg_try_advisory_xact_lock_shared(class, (coalesce(pg_sequence_last_value(ids), 0) & 2147483647)::int) then true
     else tide.outbox_mark_again(outbox_id, ids) end;
 
--- Whether a publisher that has just taken its mark must NOTIFY. A snapshot that is older than the mark may not show a
--- bell armed since, so REPEATABLE READ and SERIALIZABLE always do. PREPARE TRANSACTION refuses a transaction that has
--- executed NOTIFY: a publisher that sets tide.two_phase leaves its messages to the timer. With no scheduler to hear it a
--- NOTIFY would only make publishers wait for each other; the next scheduler looks at everything when it starts.
-create or replace function tide.outbox_asleep(outbox_id int) returns boolean
+-- What a publisher asks where the bell does not say that there is nothing to ask. Makes sure of its mark, too, and returns the
+-- sequence of the ids. A + at the end of the setting says that this has been asked since the mark was taken.
+-- Who publishes calls it, and it does no more for them than a publish does.
+create or replace function tide.outbox_ask(outbox_id int) returns regclass
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+declare
+    box     tide.outbox;
+    is_new  boolean;
+    present text;
+begin
+    select * into box from tide.outbox o where o.outbox_id = outbox_ask.outbox_id;
+    if not box.enabled or box.kind = 'jobs' or box.guarded and not tide.may_publish(box.outbox_id) then
+        perform tide.outbox_refuse(box.name, null, 0);
+    end if;
+    is_new := tide.outbox_mark_again(box.outbox_id, box.ids);
+    present := current_setting(box.mark_setting);
+    if is_new or present not like '%+' then
+        perform pg_notify('tide_outbox_notify', box.name) where tide.outbox_asleep(box.outbox_id);
+        perform set_config(box.mark_setting, rtrim(present, ' +') || ' +', true);
+    end if;
+    return box.ids;
+end $$;
+
+-- A message that is not the first of its transaction takes the lock on the v of its mark again, which costs a count. As long as no
+-- more than `near` ids were taken since, which is a hundredth of a range, no partition that this transaction does not know is near: see
+-- tide.see_partitions. What is not so simple is asked.
+create or replace function tide.outbox_more(outbox_id int, class int, setting text, ids regclass, bell regclass, near bigint) returns regclass
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+    return case
+        when split_part(current_setting(setting), ' ', 1) = pg_current_xact_id()::text
+             and pg_sequence_last_value(bell) < case when current_setting(setting) like '%+' then 3 else 2 end
+             and pg_sequence_last_value(ids) - split_part(current_setting(setting), ' ', 2)::bigint between 0 and near
+             and pg_try_advisory_xact_lock_shared(class, (split_part(current_setting(setting), ' ', 2)::bigint & 2147483647)::int) then ids
+        else tide.outbox_ask(outbox_id) end;
+end $$;
+
+-- The id of a message: a mark, then a look at the bell, then the next id. One expression, so that PL/pgSQL and the defaults of a
+-- view run it as part of their INSERT; and a short one, because PostgreSQL sets it up for each. The setting is as in tide.outbox_mark.
+create or replace function tide.outbox_take_id(outbox_id int, class int, setting text, ids regclass, bell regclass, near bigint) returns bigint
 language sql volatile
-return coalesce(current_setting('tide.two_phase', true), '') <> 'on'
-   and (current_setting('transaction_isolation') <> 'read committed'
-        or exists (select from tide.bell b where b.outbox_id = outbox_asleep.outbox_id and b.armed)
-           and exists (select from tide.scheduler s where s.seen_at > clock_timestamp() - interval '15 seconds'));
+return nextval(case
+    when coalesce(current_setting(setting, true), '') = ''
+         and set_config(setting, concat(pg_current_xact_id(), ' 0', pg_sequence_last_value(ids)), true) <> ''
+         and pg_try_advisory_xact_lock_shared(class, (coalesce(pg_sequence_last_value(ids), 0) & 2147483647)::int)
+         and pg_sequence_last_value(bell) = 1 then ids
+    else tide.outbox_more(outbox_id, class, setting, ids, bell, near) end);
+
+-- The bytes of a message as text. An INSERT into a view does not store them: a row cannot be given what depends on it for less than
+-- the whole INSERT costs.
+create or replace function tide.message_size(size int, payload jsonb, headers jsonb, key text) returns int
+language sql stable
+return coalesce(size, octet_length(payload::text) + octet_length(headers::text) + coalesce(octet_length(key), 0));
 
 -- Whether a message is certainly too large, told by the size of the values as they are: to make JSON a text takes seconds for
 -- 200 MB. As stored, JSON takes at most some four times the bytes of its text (a number of one digit takes 12).
@@ -143,155 +186,41 @@ begin
     return coalesce(octet_length(payload::text), 4) + coalesce(octet_length(headers::text), 2) + coalesce(octet_length(key), 0);
 end $$;
 
+-- What is not simply published: a message that is large or refused, or goes to a guarded outbox.
+create or replace function tide.outbox_publish_checked(outbox text, payload jsonb, headers jsonb, key text) returns bigint
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+    size bigint := tide.outbox_measure(outbox, payload, headers, key);
+    box  tide.outbox := tide.find_outbox(outbox);
+begin
+    if size > box.max_payload_bytes or jsonb_typeof(headers) <> 'object' then
+        perform tide.outbox_refuse(outbox, headers, size);
+    end if;
+    return (tide.outbox_append(box, array[payload], array[key], array[headers]))[1];
+end $$;
+
+-- One statement: PL/pgSQL sets up each again in each transaction, which costs more than the rest. What it does not find or must not
+-- publish takes another way.
 create or replace function tide.outbox_publish(
     outbox text, payload jsonb, headers jsonb default '{}', key text default null
 ) returns bigint
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+#variable_conflict use_variable
 declare
-    size      bigint := case when tide.far_too_large(1048576, payload, headers) then tide.outbox_measure(outbox, payload, headers, key)
-                             else coalesce(octet_length(payload::text), 4) + coalesce(octet_length(headers::text), 2) + coalesce(octet_length(key), 0) end;
-    in_outbox int;
-    ids       regclass;
-    marked    boolean;
-    new_id    bigint;
-    asleep    boolean;
+    new_id bigint;
 begin
-    select o.outbox_id, o.ids, tide.outbox_mark(o.outbox_id, o.mark_class, o.mark_setting, o.ids)
-      into in_outbox, ids, marked
-      from tide.outbox o
-     where o.name = outbox_publish.outbox and o.enabled and size <= o.max_payload_bytes
-       and coalesce(headers @> '{}', true) and not o.guarded;
-    -- The question of a guarded outbox is a statement more, so that others do not pay for it.
-    if not found then
-        select o.outbox_id, o.ids, tide.outbox_mark(o.outbox_id, o.mark_class, o.mark_setting, o.ids)
-          into in_outbox, ids, marked
-          from tide.outbox o
-         where o.name = outbox_publish.outbox and o.enabled and size <= o.max_payload_bytes
-           and coalesce(headers @> '{}', true) and o.kind = 'messages' and (not o.guarded or tide.may_publish(o.outbox_id));
-        if not found then
-            perform tide.outbox_refuse(outbox, headers, size);
-        end if;
-    end if;
-    -- A first look at the bell, in a statement later than the mark; the whole question is a statement more, asked only then.
     insert into tide.message (outbox_id, id, size, key, headers, payload)
-    values (in_outbox, nextval(ids), size, key, coalesce(headers, '{}'), coalesce(payload, 'null'))
-    returning id, marked and (current_setting('transaction_isolation') <> 'read committed'
-                              or exists (select from tide.bell b where b.outbox_id = in_outbox and b.armed))
-      into new_id, asleep;
-    if asleep then
-        perform pg_notify('tide_outbox_notify', outbox) where tide.outbox_asleep(in_outbox);
+    select o.outbox_id, tide.outbox_take_id(o.outbox_id, o.mark_class, o.mark_setting, o.ids, o.bell, o.partition_size / 100),
+           m.size, key, coalesce(headers, '{}'), coalesce(payload, 'null')
+      from tide.outbox o
+     cross join (select case when tide.far_too_large(1048576, payload, headers) then null
+                             else coalesce(octet_length(payload::text), 4) + coalesce(octet_length(headers::text), 2)
+                                  + coalesce(octet_length(key), 0) end as size offset 0) m
+     where o.name = outbox and o.enabled and not o.guarded and m.size <= o.max_payload_bytes and coalesce(headers @> '{}', true)
+    returning id into new_id;
+    if new_id is null then
+        new_id := tide.outbox_publish_checked(outbox, payload, headers, key);
     end if;
     return new_id;
 end $$;
 comment on function tide.outbox_publish is 'Publishes a message in the caller''s transaction and returns its id.';
-
--- Publishes without any check, for functions that have made their own. As in outbox_publish_many the mark, the look at
--- the bell and the rows are three statements, in this order.
-create or replace function tide.outbox_append(box tide.outbox, payloads jsonb[], keys text[], headers jsonb[]) returns bigint[]
-language plpgsql set search_path = pg_catalog, pg_temp as $$
-declare
-    marked  boolean;
-    new_ids bigint[];
-    asleep  boolean;
-begin
-    -- From the table: its lock is what tells a mark from a stranger's lock; see tide.mark.
-    select tide.outbox_mark(o.outbox_id, o.mark_class, o.mark_setting, o.ids) into marked
-      from tide.outbox o where o.outbox_id = box.outbox_id;
-    if marked then
-        asleep := tide.outbox_asleep(box.outbox_id);
-    end if;
-    perform tide.outbox_keep_partitions(box, cardinality(payloads));
-    with given as (
-        select coalesce(m.payload, 'null') as payload, m.key, coalesce(m.headers, '{}') as headers
-          from unnest(payloads, keys, headers) with ordinality as m (payload, key, headers, number)
-         order by m.number
-    ), written as (
-        insert into tide.message (outbox_id, id, size, key, headers, payload)
-        select box.outbox_id, nextval(box.ids),
-               octet_length(g.payload::text) + octet_length(g.headers::text) + coalesce(octet_length(g.key), 0),
-               g.key, g.headers, g.payload
-          from given g
-        returning id
-    )
-    select array_agg(w.id order by w.id) into new_ids from written w;
-    if asleep then
-        perform pg_notify('tide_outbox_notify', box.name);
-    end if;
-    return new_ids;
-end $$;
-comment on function tide.outbox_append is
-    'Publishes messages in the order of the array and returns their ids. The caller has checked outbox, sizes and headers.';
-
-create or replace function tide.outbox_publish_many(
-    outbox text, payloads jsonb[], keys text[] default null, headers jsonb[] default null
-) returns bigint[]
-language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
-declare
-    box     tide.outbox := tide.find_outbox(outbox);
-    wanted  int := coalesce(cardinality(payloads), 0);
-    given   bigint := coalesce(pg_column_size(payloads), 0)::bigint + coalesce(pg_column_size(keys), 0) + coalesce(pg_column_size(headers), 0);
-    far     bigint;
-    wrong   record;
-    refusal text;
-begin
-    if not box.enabled or box.kind = 'jobs' or box.guarded and not tide.may_publish(box.outbox_id) then
-        refusal := tide.outbox_refuse(outbox, null, 0);
-    elsif cardinality(keys) <> wanted or cardinality(headers) <> wanted then
-        raise exception 'outbox_publish_many got % payloads, % keys and % headers',
-            wanted, coalesce(cardinality(keys), 0), coalesce(cardinality(headers), 0) using
-            errcode = 'array_subscript_error',
-            hint = 'Give arrays of the same length, or NULL for all keys or all headers. Nothing was published.';
-    elsif wanted = 0 then
-        return '{}';
-    elsif given > 268435456 or wanted > 1000000 then
-        raise exception 'outbox_publish_many got % messages of % bytes for outbox "%", the limits of one call are 1000000 and 268435456',
-            wanted, given, box.name using
-            errcode = 'program_limit_exceeded', hint = 'Nothing was published. Publish them in several calls.';
-    elsif given > 8 * box.max_payload_bytes::bigint then
-        select m.number into far from unnest(payloads, headers) with ordinality as m (payload, headers, number)
-         where tide.far_too_large(box.max_payload_bytes, m.payload, m.headers) order by m.number limit 1;
-        if found then
-            refusal := tide.outbox_refuse(outbox, null, null, format('message %s of the array: ', far));
-        end if;
-    end if;
-    select * into wrong
-      from (select m.number, m.headers, coalesce(octet_length(m.payload::text), 4) + coalesce(octet_length(m.headers::text), 2)
-                   + coalesce(octet_length(m.key), 0)::bigint as size
-              from unnest(payloads, keys, headers) with ordinality as m (payload, key, headers, number)) m
-     where m.size > box.max_payload_bytes or jsonb_typeof(m.headers) <> 'object'
-     order by m.number
-     limit 1;
-    if found then
-        refusal := tide.outbox_refuse(outbox, wrong.headers, wrong.size, format('message %s of the array: ', wrong.number));
-    end if;
-    return tide.outbox_append(box, payloads, keys, headers);
-end $$;
-comment on function tide.outbox_publish_many is 'Publishes messages in the order of the array and returns their ids in that order.';
-
--- The horizon, and how many publishers are open. The two reads are separate statements, in this order; the rows must be
--- read in a later one. Volatile: in READ COMMITTED each statement below sees the present.
--- A mark that is a little above top was taken after top was read, and its ids are above top: it holds nothing back.
-create or replace function tide.outbox_horizon(outbox_id int, out horizon bigint, out open_publishers int)
-language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
-declare
-    top bigint := coalesce(tide.outbox_last_id(outbox_id), 0);
-begin
-    select greatest(coalesce(top - max(marks.behind) filter (where marks.behind < 2130706432), top), 0), count(*)
-      into horizon, open_publishers
-      from (select (top - m.key) & 2147483647 as behind
-              from tide.mark m
-             where m.publishes and m.class = tide.lock_class(outbox_horizon.outbox_id)) marks;
-    perform tide.see_partitions(o.ids) from tide.outbox o where o.outbox_id = outbox_horizon.outbox_id;
-end $$;
-
-create or replace function tide.outbox_oldest_publisher_seconds(outbox_id int) returns float8
-language sql volatile security definer set search_path = pg_catalog, pg_temp
-begin atomic
-    select coalesce(extract(epoch from clock_timestamp() - min(coalesce(a.xact_start, x.prepared))), 0)::float8
-      from tide.mark m
-      left join pg_stat_activity a on a.pid = m.pid
-      left join pg_locks t on m.pid is null and t.locktype = 'transactionid' and t.virtualtransaction = m.virtualtransaction
-      left join pg_prepared_xacts x on x.transaction = t.transactionid
-     where m.publishes and m.class = tide.lock_class(outbox_oldest_publisher_seconds.outbox_id);
-end;
-comment on function tide.outbox_oldest_publisher_seconds is 'How long the oldest transaction that still publishes is open; 0 if there is none.';

@@ -63,7 +63,10 @@ begin
     end if;
     execute format('grant usage on schema tide to %I', role);
     execute format('grant execute on function %s, tide.outbox_limit(text), tide.outbox_publish(text, jsonb, jsonb, text), '
-                   'tide.outbox_publish_many(text, jsonb[], text[], jsonb[]) to %I', named, role);
+                   'tide.outbox_publish_many(text, jsonb[], text[], jsonb[]), '
+                   'tide.outbox_more(int, int, text, regclass, regclass, bigint), tide.outbox_ask(int), '
+                   'tide.outbox_fits(int, jsonb, jsonb, text) to %I', named, role);
+    perform tide.outbox_grant_views(role, array[box]);
 end $$;
 comment on function tide.outbox_grant_publish is
     'Lets a role publish to this outbox. One that may publish to every outbox (tide.grant_publisher) still may.';
@@ -78,6 +81,10 @@ begin
     perform from tide.outbox o where o.outbox_id = box.outbox_id for no key update;
     if to_regprocedure(named) is not null then
         execute format('revoke execute on function %s from %I', named, role);
+    end if;
+    if not exists (select from pg_proc p cross join aclexplode(p.proacl) a
+                    where p.oid = 'tide.publish_anywhere()'::regprocedure and a.grantee = to_regrole(quote_ident(role))) then
+        perform tide.outbox_revoke_view(role, box);
     end if;
 end $$;
 comment on function tide.outbox_revoke_publish is 'Takes back what tide.outbox_grant_publish gave, and nothing else.';

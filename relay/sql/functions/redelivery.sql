@@ -272,7 +272,7 @@ declare
     line record;
 begin
     select r.* into line from tide.replay_range(pipeline, from_id, to_id) r;
-    select count(*), coalesce(sum(m.size), 0), min(m.id), max(m.id), min(m.created_at), max(m.created_at)
+    select count(*), coalesce(sum(tide.message_size(m.size, m.payload, m.headers, m.key)), 0), min(m.id), max(m.id), min(m.created_at), max(m.created_at)
       into messages, bytes, first_id, last_id, first_at, last_at
       from tide.message m
      where m.outbox_id = line.outbox_id and m.id between relay_replay_preview.from_id and line.to_id;

@@ -130,6 +130,7 @@ begin
     end if;
     -- The margin is far more than publishers take between the look and this, so it never goes back.
     perform setval(box.ids, greatest(plan.first_id - 1, tide.outbox_last_id(box.outbox_id)));
+    perform tide.keep_bell(box.outbox_id);
     return tide.outbox_last_id(box.outbox_id) + 1;
 exception when lock_not_available then
     raise exception 'the ids of outbox "%" were not moved: a transaction has its partitions open', box.name using

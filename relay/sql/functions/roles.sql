@@ -47,6 +47,9 @@ begin
     loop
         execute format('grant %s on %s to %I', object.privileges, object.named, role);
     end loop;
+    if 'publisher' = any (tide.kinds_of(kind)) then
+        perform tide.outbox_grant_views(role, array(select o from tide.outbox o where o.kind = 'messages'));
+    end if;
 end $$;
 
 create or replace function tide.grant_admin(role name) returns void
@@ -126,6 +129,7 @@ begin
     loop
         execute format('revoke all on function %s from public', function_name);
     end loop;
+    perform tide.outbox_make_views();
     for standard in
         select kind, r.rolname
           from unnest(array['admin', 'operator', 'reader', 'publisher', 'consumer', 'relay']) as kind

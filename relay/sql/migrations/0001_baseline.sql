@@ -8,6 +8,9 @@
 -- The names and arguments of pg_trickle; see functions/pgtrickle.sql.
 create schema pgtrickle;
 revoke all on schema pgtrickle from public;
+-- A view of each outbox, to publish with INSERT; see functions/outbox_views.sql.
+create schema tide_outbox;
+revoke all on schema tide_outbox from public;
 
 -- Outboxes ------------------------------------------------------------------------------------------------------------
 
@@ -21,6 +24,7 @@ create table tide.outbox (
     partition_size    bigint not null default 1000000 check (partition_size between 1000 and 1000000000),
     partitions_end    bigint not null default 0,
     ids               regclass not null,
+    bell              regclass,
     created_at        timestamptz not null default now(),
     guarded           boolean not null default false,
     -- Up to this id nothing is stored: while it is the last one, retention does not look. See tide.outbox_retained.
@@ -38,6 +42,7 @@ comment on column tide.outbox.kind is 'What it holds. One of jobs is called jobs
 comment on column tide.outbox.partition_size is 'Ids per partition of tide.message; see tide.outbox_extend.';
 comment on column tide.outbox.partitions_end is 'The first id above its range partitions, kept by tide.attach_partition: catalogs are not read to see whether the next is due.';
 comment on column tide.outbox.ids is 'The sequence that numbers the messages. CACHE 1: the horizon depends on it.';
+comment on column tide.outbox.bell is 'What publishers look at, as a sequence: see functions/bells.sql. Null: those of queues read tide.bell.';
 comment on column tide.outbox.guarded is 'Whether a publish asks for the right to this outbox; see tide.outbox_grant_publish.';
 
 -- Three levels: a hundred outboxes (tide.log_parent), one outbox, partition_size ids of it. Who opens a partitioned table sets up all
@@ -55,10 +60,11 @@ create table tide.message (
     payload    jsonb
 ) partition by range (outbox_id);
 create unique index message_id on tide.message (outbox_id, id);
-comment on column tide.message.size is 'Bytes of payload and headers as text, and of the key: readers bound their memory by it.';
+comment on column tide.message.size is
+    'Bytes of payload and headers as text, and of the key: readers bound their memory by it. Null: see tide.message_size.';
 
 -- The locks in the classes of marks, and whether they are marks. Any role that may connect can take an advisory lock, but only
--- a publisher has a lock on tide.outbox as well: its statement takes that one first, and keeps it as long. PostgreSQL reads
+-- a publisher has a lock on tide.outbox as well, or writes tide.message: its statement takes that one first, and keeps it as long. PostgreSQL reads
 -- the locks on tables, in part, a moment before the others, so a mark may be seen without it: but then the mark is younger
 -- than the reader's last id, which was read still before, and all its ids lie above. While PREPARE TRANSACTION hands a
 -- transaction's locks over, one by one, the two may be seen apart: so one of a prepared transaction vouches for all.
@@ -68,7 +74,8 @@ create view tide.mark as
           from pg_locks l
          where l.granted and l.database = (select d.oid from pg_database d where d.datname = current_database())
            and (l.locktype = 'advisory' and l.objsubid = 2 and l.classid::bigint between 1952670720 and 1953670719
-                or l.locktype = 'relation' and l.relation = 'tide.outbox'::regclass)
+                or l.locktype = 'relation' and (l.relation = 'tide.outbox'::regclass
+                                                or l.relation = 'tide.message'::regclass and l.mode = 'RowExclusiveLock'))
     )
     select h.class, h.key, h.pid, h.virtualtransaction,
            h.pid is null
@@ -111,7 +118,8 @@ comment on column tide.consumer_group.past is
     'How the group was read before: lanes, and the offset of each. What was settled then lies above offset_id, and is passed over.';
 comment on column tide.consumer_group.polled is 'Whether consumers poll it with tide.poll_outbox; no pipeline reads such a group.';
 
--- A table of its own: publishers read it, so it must not carry the dead versions that offsets leave behind.
+-- What the groups of an outbox want; publishers look at tide.outbox.bell, which follows. A table of its own: who enqueues jobs
+-- reads it, so it must not carry the dead versions that offsets leave behind.
 create table tide.bell (
     group_id  int primary key references tide.consumer_group on delete cascade,
     outbox_id int not null references tide.outbox,
@@ -1112,7 +1120,7 @@ select p.kind, 'function', unnest(p.names)
     ('reader', array['list_snapshots']),
     ('owner', array['snapshot_within', 'stream_note_cleaned', 'stream_query_hash', 'snapshot_facts', 'find_snapshot', 'stream_column_list',
         'snapshot_check', 'snapshot_state', 'snapshot_forget', 'snapshot_restore_state', 'snapshot_unusable', 'snapshot_write']),
-    ('publisher', array['outbox_publish', 'outbox_publish_many', 'outbox_limit', 'publish_anywhere']),
+    ('publisher', array['outbox_publish', 'outbox_publish_many', 'outbox_limit', 'publish_anywhere', 'outbox_more', 'outbox_ask', 'outbox_fits']),
     ('consumer', array['consume_anywhere']),
     ('group_consumer', array[
         'poll_outbox', 'commit_offset', 'extend_lease', 'consumer_heartbeat', 'consumer_lag', 'consumer_status']),
@@ -1123,7 +1131,7 @@ select p.kind, 'function', unnest(p.names)
         'inbox_relation', 'inbox_claimable', 'inbox_waiting', 'inbox_is_next', 'inbox_heads', 'inbox_lock', 'inbox_lock_next',
         'inbox_lock_aggregates']),
     ('relay', array[
-        'outbox_horizon', 'outbox_last_id', 'outbox_last_ids', 'outbox_needs_partition', 'outbox_extend', 'outbox_oldest_publisher_seconds',
+        'outbox_horizon', 'outbox_last_id', 'outbox_last_ids', 'bell_rings', 'message_size', 'outbox_needs_partition', 'outbox_extend', 'outbox_oldest_publisher_seconds',
         'outbox_retain', 'outbox_holds', 'inbox_retain', 'dead_letter_retain', 'config_history_retain', 'consumers_reap',
         'database_identity', 'job_state', 'job_list', 'job_stats', 'job_unknown_handlers', 'job_queue_list']),
     ('api', array['inbox_look']),
@@ -1156,7 +1164,8 @@ select p.kind, 'function', unnest(p.names)
         'header_texts', 'inbox_insert', 'inbox_write_copy', 'inbox_move_copy', 'inbox_move_drop', 'inbox_code_of_others', 'inbox_failed', 'inbox_forget', 'inbox_guard', 'inbox_refuse_name', 'inbox_remove',
         'held_for_long', 'lock_holders', 'changing', 'longest_hold', 'newest_message', 'outbox_cut', 'outbox_drop_partitions',
         'outbox_drop_tables', 'outbox_groups', 'outbox_may_go', 'outbox_retained', 'outbox_partitions', 'outbox_truncate', 'record_losses',
-        'outbox_append', 'outbox_skip_plan', 'outbox_skip_check', 'is_array', 'keep_table_outbox', 'table_key', 'table_outbox_append_chunk',
+        'outbox_append', 'outbox_take_id', 'outbox_publish_checked', 'outbox_publish_many_checked', 'outbox_make_view', 'outbox_make_views', 'outbox_grant_views',
+        'outbox_revoke_view', 'outbox_changed', 'keep_bell', 'bell_changed', 'outbox_skip_plan', 'outbox_skip_check', 'is_array', 'keep_table_outbox', 'table_key', 'table_outbox_append_chunk',
         'table_outbox_append_rows', 'table_outbox_columns', 'table_outbox_problem', 'table_outbox_refuse_size',
         'table_outbox_refuse_table', 'table_route_has', 'table_route_query', 'table_route_of', 'table_route_column',
         'table_route_problem', 'keep_table_route', 'is_trusted', 'expression_uses', 'type_uses', 'function_is_harmless',

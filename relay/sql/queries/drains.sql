@@ -170,7 +170,7 @@ select m.revision, m.up_to_id, m.messages, m.last_id,
 -- Asks publishers to NOTIFY. Writes nothing when the bell is armed already.
 update tide.bell b set armed = true
   from tide.drain d
- where b.group_id = %(group_id)s and not b.armed
+ where b.group_id = %(group_id)s and (not b.armed or not tide.bell_rings(b.outbox_id))
    and d.pipeline = %(pipeline)s and d.epoch = %(epoch)s and d.number = %(number)s
 
 -- name: bell_disarm
@@ -205,7 +205,8 @@ select horizon, open_publishers, set_config('tide.horizon', horizon::text, false
 select m.id, m.key, convert_to(m.payload::text, 'UTF8'), convert_to(m.headers::text, 'UTF8'),
        to_char(least(greatest(m.created_at at time zone 'UTC', '0001-01-01'), '9999-12-31 23:59:59.999999'), 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')
   from (select id, key, payload, headers, created_at,
-               sum(size) over (order by id rows unbounded preceding) - size as bytes_before
+               sum(tide.message_size(size, payload, headers, key))
+                   over (order by id rows between unbounded preceding and 1 preceding) as bytes_before
           from tide.message
          where outbox_id = %(outbox_id)s and id > %(after)s
            and id <= coalesce(%(horizon)s::bigint, current_setting('tide.horizon')::bigint)
@@ -220,7 +221,8 @@ select m.id, m.key, convert_to(m.payload::text, 'UTF8'), convert_to(m.headers::t
 select m.id, m.key, convert_to(m.payload::text, 'UTF8'), convert_to(m.headers::text, 'UTF8'),
        to_char(least(greatest(m.created_at at time zone 'UTC', '0001-01-01'), '9999-12-31 23:59:59.999999'), 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')
   from (select id, key, payload, headers, created_at,
-               sum(size) over (order by id rows unbounded preceding) - size as bytes_before
+               sum(tide.message_size(size, payload, headers, key))
+                   over (order by id rows between unbounded preceding and 1 preceding) as bytes_before
           from tide.message
          where outbox_id = %(outbox_id)s and id > %(after)s
            and id <= least(coalesce(%(horizon)s::bigint, current_setting('tide.horizon')::bigint), %(after)s::bigint + %(max_ids)s)
@@ -229,7 +231,7 @@ select m.id, m.key, convert_to(m.payload::text, 'UTF8'), convert_to(m.headers::t
                             where id <= p.offsets[1 + tide.lane_of(key, p.lanes)])
          order by id
          limit %(max_messages)s) m
- where m.bytes_before < %(max_bytes)s
+ where coalesce(m.bytes_before, 0) < %(max_bytes)s
  order by m.id
 
 -- Redelivery: dead letters that are to be retried, and replays -----------------------------------------------------
@@ -293,12 +295,13 @@ select r.replay_id, r.next_id, r.to_id from tide.replay r
 select m.id, m.key, convert_to(m.payload::text, 'UTF8'), convert_to(m.headers::text, 'UTF8'),
        to_char(least(greatest(m.created_at at time zone 'UTC', '0001-01-01'), '9999-12-31 23:59:59.999999'), 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')
   from (select id, key, payload, headers, created_at,
-               sum(size) over (order by id rows unbounded preceding) - size as bytes_before
+               sum(tide.message_size(size, payload, headers, key))
+                   over (order by id rows between unbounded preceding and 1 preceding) as bytes_before
           from tide.message
          where outbox_id = %(outbox_id)s and id >= %(next_id)s and id <= %(to_id)s
          order by id
          limit %(max_messages)s) m
- where m.bytes_before < %(max_bytes)s
+ where coalesce(m.bytes_before, 0) < %(max_bytes)s
  order by m.id
 
 -- name: replay_settle
@@ -383,7 +386,7 @@ select p.revision,
 select count(*) as messages, coalesce(sum(m.size), 0)::bigint as bytes,
        extract(epoch from clock_timestamp() - min(m.created_at))::float8 as seconds, max(m.id) as end_id
   from (select id, size, created_at, sum(size) over (order by id rows unbounded preceding) - size as bytes_before
-          from (select id, size, created_at from tide.message
+          from (select id, tide.message_size(size, payload, headers, key) as size, created_at from tide.message
                  where outbox_id = %(outbox_id)s and id > %(after)s and id <= current_setting('tide.horizon')::bigint
                  order by id limit %(max_rows)s) w) m
  where m.bytes_before < %(max_bytes)s

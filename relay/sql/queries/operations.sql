@@ -445,7 +445,7 @@ select 'usage on sequence tide.epochs'
 select 'execute on ' || f.oid::regprocedure
   from pg_proc f
  where f.pronamespace = (select oid from tide)
-   and f.proname in ('outbox_horizon', 'outbox_last_id', 'outbox_last_ids', 'outbox_needs_partition', 'outbox_extend',
+   and f.proname in ('outbox_horizon', 'outbox_last_id', 'outbox_last_ids', 'bell_rings', 'message_size', 'outbox_needs_partition', 'outbox_extend',
                      'outbox_oldest_publisher_seconds', 'inbox_write', 'inbox_receive', 'inbox_move', 'inbox_look', 'outbox_retain', 'outbox_holds',
                      'inbox_retain', 'dead_letter_retain', 'config_history_retain', 'consumers_reap', 'database_identity',
                      'job_claim', 'job_finish', 'job_complete', 'job_release', 'job_rescue', 'job_worker_start', 'job_worker_beat',

@@ -253,6 +253,7 @@ with calm as materialized (
       join tide.bell b on b.group_id = g.group_id
       join tide.outbox o on o.outbox_id = g.outbox_id
      where d.name = any(%(names)s) and p.direction = 'forward' and d.outcome = 'idle' and d.ended_at > p.updated_at and b.armed
+       and tide.bell_rings(g.outbox_id)
        and o.mark_class not in (select m.class from tide.mark m)
        and not exists (select from tide.redelivery_waiting r where r.pipeline = d.name)
 ), ends as materialized (

@@ -98,14 +98,69 @@ def test_arming_an_armed_bell_and_disarming_a_silent_one_write_nothing(database)
 
 
 @pytest.mark.parametrize("isolation", ["repeatable read", "serializable"])
-def test_with_an_old_snapshot_publishers_always_notify(database, listener, publisher, isolation):
+def test_a_bell_is_seen_as_it_is_also_with_an_old_snapshot(database, listener, publisher, isolation):
     make_pipeline(database)
     with relay_session(database.url) as session:
-        disarm(begin(session))
-        publisher.execute(f"begin isolation level {isolation}")
+        drain = begin(session)
+        disarm(drain)
+        for armed in (False, True):
+            publisher.execute(f"begin isolation level {isolation}")
+            publisher.execute("select from tide.bell")
+            if armed:
+                arm(drain)
+            publish(publisher)
+            publisher.execute("commit")
+            assert listener.heard_since(publisher) == ["orders"] * armed
+
+
+def test_of_two_groups_one_that_arms_and_one_that_disarms_the_bell_rings_whoever_commits_first(
+    database, listener, publisher
+):
+    make_pipeline(database, "first")
+    make_pipeline(database, "second")
+    with relay_session(database.url) as one, relay_session(database.url) as two, ThreadPoolExecutor(1) as pool:
+        first, second = begin(one, "first"), begin(two, "second")
+        disarm(first)
+        one.execute("begin")
+        arm(first)
+        disarming = pool.submit(disarm, second)
+        wait_until(lambda: publisher.execute("select from pg_locks where not granted").rowcount == 1)
+        one.execute("commit")
+        assert disarming.result() == 1
         publish(publisher)
-        publisher.execute("commit")
         assert listener.heard_since(publisher) == ["orders"]
+
+
+def test_a_bell_that_was_silenced_by_a_transaction_that_was_rolled_back_is_armed_again(database, listener, publisher):
+    make_pipeline(database)
+    with relay_session(database.url) as session:
+        drain = begin(session)
+        session.execute("begin")
+        disarm(drain)
+        session.execute("rollback")
+        assert publisher.execute("select armed from tide.bell").fetchone() == (True,)
+        assert arm(drain) == 1
+        publish(publisher)
+        assert listener.heard_since(publisher) == ["orders"]
+
+
+def test_a_publisher_that_ends_between_the_two_reads_of_the_last_look_is_not_slept_over(database, listener, publisher):
+    """It had its mark before, took its id after the last id was read, and was gone before the marks were read."""
+    make_pipeline(database)
+    with reader_of(database) as reader, database.connect() as between, ThreadPoolExecutor(1) as pool:
+        follower = Follower(reader)
+        follower.step("disarm")
+        publisher.execute("begin")
+        publisher.execute("select tide.outbox_ask(outbox_id) from tide.outbox")
+        between.execute("begin; alter view tide.mark set (security_barrier = false)")  # locks it
+        look = pool.submit(follower.step, "arm")
+        wait_until(lambda: between.execute("select from pg_locks where not granted").rowcount == 1)
+        published = publish(publisher)
+        publisher.execute("commit")
+        between.execute("rollback")
+        batch = look.result()
+        assert [message.id for message in batch.messages] == [published] or batch.open_publishers
+        assert listener.heard_since(publisher) == [], "it saw a silent bell"
 
 
 def test_a_rolled_back_publish_notifies_nobody(database, listener, publisher):
@@ -208,23 +263,22 @@ def test_a_prepared_transaction_that_does_not_say_so_is_refused_by_postgres(data
         publisher.execute("prepare transaction 'paper'")
 
 
-def test_a_publisher_takes_its_mark_then_its_id_then_looks_at_the_bell(database, listener, publisher):
-    """Held up behind its mark, it has no id yet; and a bell that is armed meanwhile is heard."""
+@pytest.mark.parametrize(
+    "statement",
+    ["select tide.outbox_publish('orders', '1')", "insert into tide_outbox.orders (payload) values ('1') returning id"],
+)
+def test_a_publisher_takes_its_mark_then_looks_at_the_bell_then_takes_its_id(database, publisher, statement):
+    """Held up at the bell, it has its mark, and no id yet."""
     make_pipeline(database)
     publish(publisher)
-    with relay_session(database.url) as session, database.connect() as held, ThreadPoolExecutor(1) as pool:
-        drain = begin(session)
-        disarm(drain)
-        listener.heard_since(publisher)
-        publisher.execute("begin; lock table tide.message in share mode")
-        publishing = pool.submit(publish, held)
+    with database.connect() as held, ThreadPoolExecutor(1) as pool:
+        publisher.execute("begin; alter sequence tide.message_1_bell maxvalue 3")  # locks it
+        publishing = pool.submit(lambda: held.execute(statement).fetchone()[0])
         wait_until(lambda: publisher.execute("select from pg_locks where not granted").rowcount == 1)
         assert publisher.execute("select pg_sequence_last_value(ids) from tide.outbox").fetchone()[0] == 1
-        assert publisher.execute("select key from tide.mark").fetchall() == [(1,)]
-        assert arm(drain) == 1
+        assert publisher.execute("select key, publishes from tide.mark").fetchall() == [(1, True)]
         publisher.execute("rollback")
         assert publishing.result() == 2
-        assert listener.heard_since(publisher) == ["orders"]
 
 
 @pytest.mark.parametrize("seen_at", [None, "yesterday"])

@@ -95,6 +95,29 @@ def test_the_same_load_makes_a_reader_lose_messages_that_only_remembers_the_last
     assert follower.ids == sorted(committed)
 
 
+def test_the_same_load_makes_the_relay_lose_messages_if_no_mark_counts(database):
+    """The control of the first test: it is the marks of calls and of views that keep it whole."""
+    make_pipeline(database)
+    writers = Writers(database)
+    with reader_of(database) as reader, database.connect() as owner, database.connect(autocommit=False) as slow:
+        owner.execute("""create or replace view tide.mark as
+                         select 0 as class, 0::bigint as key, null::int as pid, ''::text as virtualtransaction,
+                                false as publishes""")
+        follower = Follower(reader)
+        slow_id = publish(slow)
+        slow_ids = {
+            slow_id,
+            slow.execute("insert into tide_outbox.orders (payload) values ('1') returning id").fetchone()[0],
+        }
+        with writers.running(writers=8):
+            wait_until(lambda: follower.step() is not None and len(follower.ids) > 300)
+            slow.commit()
+        follower.to_end()
+    committed = writers.committed["orders"] | slow_ids
+    assert not slow_ids & set(follower.ids)
+    assert set(follower.ids) < committed
+
+
 def test_a_slow_transaction_holds_back_the_faster_ones_above_it_and_nothing_below(database):
     make_pipeline(database)
     with reader_of(database) as reader, database.connect() as fast, database.connect(autocommit=False) as slow:

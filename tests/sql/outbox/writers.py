@@ -85,7 +85,15 @@ class _Transaction:
             if two_phase:
                 self._connection.execute("set local tide.two_phase = on")
             for _ in range(self._chance.randint(1, 5)):
-                self._chance.choice([self._one, self._one, self._many, self._kept_savepoint, self._undone_savepoint])()
+                steps = [
+                    self._one,
+                    self._insert,
+                    self._many,
+                    self._insert_many,
+                    self._kept_savepoint,
+                    self._undone_savepoint,
+                ]
+                self._chance.choice(steps)()
                 self._pause()
             how = self._end(f"{threading.get_ident()}-{number}") if two_phase else self._end_at_once()
         except psycopg.errors.SerializationFailure:
@@ -118,15 +126,31 @@ class _Transaction:
         assert row and len(row[0]) == len(payloads)
         self._published[outbox] |= set(row[0])
 
+    def _insert(self) -> None:
+        self._insert_rows(1)
+
+    def _insert_many(self) -> None:
+        self._insert_rows(self._chance.randint(2, 30))
+
+    def _insert_rows(self, number: int) -> None:
+        outbox = self._chance.choice(self._outboxes)
+        rows = self._connection.execute(
+            f"insert into tide_outbox.{outbox} (payload) select to_jsonb(n) from generate_series(1, %s) n returning id",  # type: ignore[arg-type]
+            [number],
+        ).fetchall()
+        ids = [id_ for (id_,) in rows]
+        assert len(ids) == number and ids == sorted(ids)
+        self._published[outbox] |= set(ids)
+
     def _kept_savepoint(self) -> None:
         self._connection.execute("savepoint kept")
-        self._one()
+        self._chance.choice([self._one, self._insert])()
         self._connection.execute("release savepoint kept")
 
     def _undone_savepoint(self) -> None:
         before = {outbox: set(ids) for outbox, ids in self._published.items()}
         self._connection.execute("savepoint undone")
-        self._chance.choice([self._one, self._many])()
+        self._chance.choice([self._one, self._many, self._insert, self._insert_many])()
         self._pause()
         self._connection.execute("rollback to savepoint undone")
         for outbox, ids in self._published.items():

@@ -4,6 +4,7 @@ import os
 import subprocess
 from urllib.parse import urlsplit
 
+import psycopg
 import pytest
 
 from tests.sql.support import make_pipeline, publish, publish_many
@@ -52,6 +53,14 @@ def test_it_goes_on_where_it_was(restored):
     assert one(restored, "select (tide.outbox_status('orders')).horizon") == 1501
     assert one(restored, "select min(id) from tide.poll_outbox('group', 'worker', 10)") == 11
     assert one(restored, "select tide.setting_number('max_retention_hours')") == 99
+
+
+def test_its_views_publish_and_its_bells_are_kept(restored):
+    insert = "insert into tide_outbox.orders (payload) values ('1') returning id"
+    assert one(restored, insert) == 1501
+    restored.execute("select tide.outbox_disable('orders')")
+    with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState):
+        restored.execute(insert)
 
 
 def test_tables_are_outboxes_still(restored):

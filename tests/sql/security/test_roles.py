@@ -109,7 +109,10 @@ def test_a_publisher_can_call_nothing_else(database, role):
                 pass
             allowed.append(signature)
     assert allowed == [
+        "tide.outbox_ask(integer)",
+        "tide.outbox_fits(integer,jsonb,jsonb,text)",
         "tide.outbox_limit(text)",
+        "tide.outbox_more(integer,integer,text,regclass,regclass,bigint)",
         "tide.outbox_publish(text,jsonb,jsonb,text)",
         "tide.outbox_publish_many(text,jsonb[],text[],jsonb[])",
         "tide.publish_anywhere()",

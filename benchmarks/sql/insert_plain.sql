@@ -1,0 +1,1 @@
+insert into public.plain (key, payload) values ('k', '$payload');

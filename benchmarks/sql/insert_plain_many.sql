@@ -1,0 +1,1 @@
+insert into public.plain (key, payload) select 'k', p from unnest(array_fill('$payload'::jsonb, array[$messages])) p;

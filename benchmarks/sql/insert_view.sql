@@ -1,0 +1,1 @@
+insert into tide_outbox.$outbox (key, payload) values ('k', '$payload');

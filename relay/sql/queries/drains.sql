@@ -212,7 +212,7 @@ select m.id, m.key, convert_to(m.payload::text, 'UTF8'), convert_to(m.headers::t
            and id <= coalesce(%(horizon)s::bigint, current_setting('tide.horizon')::bigint)
          order by id
          limit %(max_messages)s) m
- where m.bytes_before < %(max_bytes)s
+ where coalesce(m.bytes_before, 0) < %(max_bytes)s
  order by m.id
 
 -- name: outbox_read_lane

@@ -63,7 +63,7 @@ def test_a_table_that_the_owner_may_read_only_through_a_view_is_not_read_by_itse
         admin.execute("""create table secrets (a int); create view shown as select a from secrets;
                          grant select on shown to tide_owner; grant trigger on secrets to tide_owner""")
     line = create(connection, "found", "select a from shown")
-    assert describe(connection, line).reason == "the owner of the schema tide may not read public.secrets itself"
+    assert describe(connection, line).reason == "its owner may not read public.secrets itself"
 
 
 def test_virtual_columns_are_not_captured(connection, pg):

@@ -57,9 +57,9 @@ def test_a_refresh_plans_for_the_values_at_hand(bench, monkeypatch):
     modes = []
     right = refresh.refresh
 
-    def noted(session):
+    def noted(session, *more):
         modes.append(session.connection.execute(MODE).fetchone())
-        return right(session)
+        return right(session, *more)
 
     monkeypatch.setattr(refresh, "refresh", noted)
     bench.query("create table orders (id int primary key)")

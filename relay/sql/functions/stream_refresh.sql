@@ -114,7 +114,7 @@ begin
        and tide.stream_basis(line.stream_id, version) = (select s.prepared from tide.stream_state s where s.stream_id = line.stream_id) then
         return false;
     end if;
-    perform tide.stream_sources_read(line.stream_id);
+    line := tide.stream_read_again(line);
     unplanned := tide.stream_unplanned(line, version);
     if unplanned then
         -- Rows that were not worth capturing may be, for another version.
@@ -156,7 +156,11 @@ end $$;
 create or replace function tide.stream_basis(stream_id int, version int) returns text
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 begin
-    return tide.stream_sources_now(stream_id) || ' ' || tide.stream_facts(stream_id) || ' ' || version;
+    return tide.stream_sources_now(stream_id) || ' ' || tide.stream_facts(stream_id) || ' ' || concat_ws(' ', version,
+                     -- Another reader of a source may be gone, or have another promise.
+                     (select string_agg(tide.stream_appends(s.source)::text, ' ' order by s.source)
+                        from tide.stream_source s join tide.stream line using (stream_id) join tide.stream_buffer b using (source)
+                       where s.stream_id = stream_basis.stream_id and (line.append_only or b.append_only)));
 end $$;
 
 -- Whether the capture of the sources of a stream table is not what their stream tables need.

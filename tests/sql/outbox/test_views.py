@@ -71,7 +71,7 @@ def test_what_is_read_is_what_was_inserted(database):
 
 
 def test_batches_are_bounded_by_bytes_that_no_one_stored(database, monkeypatch):
-    monkeypatch.setattr("relay.drains.outbox.MAX_BATCH_BYTES", 1000)
+    monkeypatch.setattr("relay.drains.messages.MAX_BATCH_BYTES", 1000)
     make_pipeline(database)
     with database.connect() as db:
         for size in (400, 400, 400, 5000, 10):

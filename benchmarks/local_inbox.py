@@ -75,7 +75,7 @@ def run(stack: Stack, effort: Effort) -> Iterator[Figure]:
             database.set_pipeline("p", "o", sink_type="file", path=str(stack.folder / "unused.jsonl"))
             destination = InboxDestination(database.session, None)
             for batch in BATCHES:
-                measured = Measured(database, destination, batch, messages)
+                measured = Measured(database, destination, batch, messages, relay)
                 in_turns({"bare": measured.floor, "ours": measured.ours}, 1)  # not counted: caches fill
                 cpu = Cpu(stack, messages)
                 results = in_turns(

@@ -10,7 +10,8 @@
 -- vain, but may not keep them from asking: the value goes down only under a lock on the row of the outbox that is kept until the
 -- commit, by who then finds that all rows, as committed, want nothing.
 
-create or replace function tide.keep_bell(outbox_id int) returns void
+-- Who arms a bell needs no more than that no one lowers the value meanwhile: so those who do are not in each other's way.
+create or replace function tide.keep_bell(outbox_id int, arms boolean default false) returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
     box    tide.outbox;
@@ -20,13 +21,17 @@ begin
     if not exists (select from tide.outbox o where o.outbox_id = keep_bell.outbox_id and o.bell is not null) then
         return;
     end if;
-    select * into box from tide.outbox o where o.outbox_id = keep_bell.outbox_id for no key update;
+    if arms then
+        select * into box from tide.outbox o where o.outbox_id = keep_bell.outbox_id for share;
+    else
+        select * into box from tide.outbox o where o.outbox_id = keep_bell.outbox_id for no key update;
+    end if;
     wanted := case when box.guarded or not box.enabled then 3
-                   when exists (select from tide.bell b where b.outbox_id = box.outbox_id and b.armed) then 2
+                   when arms or exists (select from tide.bell b where b.outbox_id = box.outbox_id and b.armed) then 2
                    else 1 end;
     found_value := coalesce(pg_sequence_last_value(box.bell), 0);
     -- An older snapshot may not show what another group wants by now.
-    if wanted > found_value or wanted < found_value and current_setting('transaction_isolation') = 'read committed' then
+    if wanted > found_value or not arms and wanted < found_value and current_setting('transaction_isolation') = 'read committed' then
         perform setval(box.bell, wanted);
     end if;
 end $$;
@@ -35,7 +40,7 @@ comment on function tide.keep_bell is 'Has publishers look at what the rows of a
 create or replace function tide.bell_changed() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 begin
-    perform tide.keep_bell(coalesce(new.outbox_id, old.outbox_id));
+    perform tide.keep_bell(coalesce(new.outbox_id, old.outbox_id), coalesce((to_jsonb(new) -> 'armed')::boolean, false));
     return null;
 end $$;
 create or replace trigger bell_changed after insert or update or delete on tide.bell for each row execute function tide.bell_changed();

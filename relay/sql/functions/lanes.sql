@@ -32,7 +32,7 @@ declare
     kept     jsonb;
 begin
     perform from tide.drain d where d.pipeline = lanes_change.pipeline order by d.lane for update;
-    if exists (select from tide.drain d
+    if not found or exists (select from tide.drain d
                 where d.pipeline = lanes_change.pipeline
                   and (d.lease_until > clock_timestamp() or d.lane = 0 and d.owner is distinct from lanes_change.owner)) then
         return false;

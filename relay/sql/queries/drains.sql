@@ -13,7 +13,7 @@ set local synchronous_commit to default
 -- Takes the lease, if it is free, the drain is neither stale nor a duplicate and its pipeline is enabled. No row: drop it.
 -- It does not wait for the disk: after a crash tide.lease_memory is empty, and nothing begins before a scheduler has given a lease to
 -- each pipeline whose begin may be forgotten. How long such a lease has to be must not be forgotten, so a longer one is durable.
--- An epoch is of one lane alone, so a drain need not name its lane. Lane 0 is the one that redelivers.
+-- An epoch is of one lane alone, so a drain does not name its lane. Lane 0 is the one that redelivers.
 update tide.drain d
    set number = %(number)s, lease_until = clock_timestamp() + make_interval(secs => %(lease_seconds)s),
        lease_seconds = %(lease_seconds)s, lease_assumed = false

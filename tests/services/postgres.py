@@ -72,6 +72,7 @@ class PostgresServer:
     process: EmbeddedPostgres
     _numbers: "itertools.count[int]" = field(default_factory=itertools.count)
     _has_template: bool = False
+    _was_stopped: bool = False
     _ready: ReadyDatabases | None = None
 
     @classmethod
@@ -111,13 +112,16 @@ class PostgresServer:
         self.process.start()
 
     def stop(self) -> None:
+        self._was_stopped = True
         self.process.stop()
 
     def kill(self) -> None:
         """As in a crash."""
+        self._was_stopped = True
         self.process.kill()
 
     def restart(self) -> None:
+        self._was_stopped = True
         self.process.restart()
 
     def close(self) -> None:
@@ -131,7 +135,7 @@ class PostgresServer:
         if self._ready is None:
             self._make_template()
             self._ready = ReadyDatabases(self.admin_url, lambda admin: self._copy(admin, TEMPLATE), _drop)
-        return Database(self, self._ready.take())
+        return self._whole(Database(self, self._ready.take()))
 
     def give_back_database(self, database: Database) -> None:
         """Cuts off the remaining connections, a moment later."""
@@ -143,13 +147,21 @@ class PostgresServer:
         if migrated:
             self._make_template()
         with self._admin() as admin:
-            return Database(self, self._copy(admin, TEMPLATE if migrated else "template1"))
+            made = Database(self, self._copy(admin, TEMPLATE if migrated else "template1"))
+        return self._whole(made) if migrated else made
 
     def drop_database(self, database: Database) -> None:
         """Cuts off the remaining connections."""
         self.start()
         with self._admin() as admin:
             _drop(admin, database.name)
+
+    def _whole(self, database: Database) -> Database:
+        """A crash empties what is not logged, also in the template: nothing was forgotten in a new database, though."""
+        if self._was_stopped:
+            with database.connect() as connection:
+                connection.execute("insert into tide.lease_memory default values on conflict do nothing")
+        return database
 
     def _make_template(self) -> None:
         if not self._has_template:

@@ -22,6 +22,11 @@ begin
         (select format('it belongs to %s, not to the owner of the schema tide', pg_get_userbyid(c.relowner))
            from pg_class c where c.oid = line.relation and c.relowner <> (select n.nspowner from pg_namespace n where n.nspname = 'tide')),
         line.always_reason, case when line.daily then 'it reads current_date, which changes without a write' end, line.full_reason,
+        case when exists (select from tide.stream_nodes(line.stream_id)) then 'parts of its query are kept in tables of their own' end,
+        -- Triggers within triggers tell of changes in another order than that of the changes.
+        (select 'the least or the greatest of all rows is no sum of changes'
+           from tide.stream_plan p join tide.stream_statement s using (stream_id)
+          where p.stream_id = line.stream_id and p.kind = 'rows' and p.key = '{}' and s.strategy = 'groups' limit 1),
         -- A plan that was made for another mode says nothing.
         (select coalesce(p.reason, kept.reason, format('a change of %s alone does not say what changes in it', s.source::regclass))
            from tide.stream_plan p join tide.stream_source s using (stream_id)

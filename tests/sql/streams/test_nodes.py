@@ -43,7 +43,7 @@ def hidden(connection):
     """What there is in tide_stream beside queries and captured rows."""
     return connection.execute(
         "select relname from pg_class where relnamespace = 'tide_stream'::regnamespace and relkind in ('r', 'v')"
-        " and relname !~ '^([bd]_[0-9]+|q_[0-9]*01|q_1)$' order by 1"
+        " and relname !~ '^([bdm]_[0-9]+|q_[0-9]*01|q_1)$' order by 1"
     ).fetchall()
 
 

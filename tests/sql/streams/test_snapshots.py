@@ -199,30 +199,6 @@ def test_one_that_was_dropped_and_created_again_is_restored_and_computed(connect
     assert_equal(connection, "sums")
 
 
-def test_an_aggregate_goes_on_from_the_sums_of_then(connection):
-    analyse_and_keep(connection, "sums")
-    change(connection)
-    refresh(connection, "sums")
-    take(connection)
-    change(connection)
-    refresh(connection, "sums")
-    assert restore(connection) is None
-    connection.execute("insert into orders values (9, 'north', 1)")
-    assert refresh(connection, "sums")[0] == "DIFFERENTIAL"
-    # Another plan may keep other sums.
-    analyse_and_keep(connection, "sums")
-    refresh(connection, "sums")
-    assert restore(connection) == "the state of its aggregates is of another moment"
-    refresh(connection, "sums")
-    kept = "select count(*) from pg_class where relnamespace = 'tide_stream'::regnamespace and relname ~ '^k_'"
-    assert connection.execute(kept).fetchone() == (1,)
-    take(connection, "public.later")
-    connection.execute("select tide.drop_snapshot('public.later')")
-    assert connection.execute(kept).fetchone() == (1,)
-    connection.execute("select tide.drop_stream_table('sums')")
-    assert connection.execute(kept).fetchone() == (0,)
-
-
 @pytest.mark.parametrize("analysed", [False, True], ids=["rows", "sums"])
 def test_random_snapshots_and_restores_are_right_at_the_end(connection, database, analysed):
     chance = random.Random(11)

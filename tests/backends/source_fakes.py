@@ -219,6 +219,13 @@ class RepeatsTheLast(MemorySource):
         super().open({name: str(max(0, int(position) - 1)) for name, position in positions.items()})
 
 
+class GivesTheFirstLaneEverything(MemorySource):
+    features = replace(MemorySource.features, one_lane=None)
+
+    def receive(self, max_messages: int, wait_seconds: float) -> list[Received]:
+        return super().receive(max_messages, wait_seconds) if self.lane.number == 0 else []
+
+
 class HangsOnClose(MemorySource):
     def close(self) -> None:
         if self._log is not None:

@@ -67,6 +67,7 @@ CAUGHT: list[tuple[type[Source], Scenario]] = [
     (fakes.RaisesForeignErrors, S.test_nothing_is_lost_when_the_backend_is_restarted_in_mid_flow),
     (fakes.GoesOnBehindWhatItLostWithTheConnection, S.test_nothing_is_lost_when_the_backend_is_restarted_in_mid_flow),
     (fakes.TakesAnyCredentials, S.test_wrong_credentials_are_a_clear_error_for_a_person),
+    (fakes.GivesTheFirstLaneEverything, S.test_lanes_share_the_messages_and_what_one_leaves_behind_comes_to_the_others),
     (fakes.AssumesThatItIsThere, S.test_a_missing_source_is_a_clear_error),
 ]
 

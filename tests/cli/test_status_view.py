@@ -25,7 +25,7 @@ def status(name: str, state: str = "idle", why: str = NOTHING, **more: Any) -> S
         "lag_seconds": 0.0, "hold_seconds": None, "delivered": 1_000_000, "dead_letters": 0, "dead_letters_ever": 0,
         "failures": 0,
         "retry_at": None, "retry_seconds": None, "last_error": None, "last_error_code": None, "last_error_at": None,
-        "last_drain_at": None, "jobs": None,
+        "last_drain_at": None, "jobs": None, "lanes": 1, "lane": 0,
     }  # fmt: skip
     return Status(name=name, state=state, why=why, **fields | more)
 

@@ -55,14 +55,15 @@ def run_verbs(page: str, url: str) -> None:
 
 
 def test_an_outbox(db: psycopg.Connection) -> None:
-    publish, roll_back, horizon, partitions, consume = blocks("concepts/outbox")
+    publish, roll_back, insert, horizon, partitions, consume = blocks("concepts/outbox")
     db.execute(publish)
     assert rows(db, roll_back) == [(1, "customer-7", {"order": 42, "total": 99.5})], "what was rolled back is not there"
-    assert rows(db, horizon) == [(2, 2, 0)], "its id is gone, and the horizon knows"
+    db.execute(insert)
+    assert rows(db, horizon) == [(3, 3, 0)], "the id between is gone, and the horizon knows"
     [(retention_hours, partition_count, _, _)] = rows(db, partitions)
     assert (retention_hours, partition_count > 0) == (24, True)
     _, polled, _ = results(db, consume)
-    assert polled == [(1, {"order": 42, "total": 99.5})]
+    assert polled == [(1, {"order": 42, "total": 99.5}), (3, {"id": 44, "total": 12})]
 
 
 def test_an_inbox(db: psycopg.Connection) -> None:
@@ -78,7 +79,7 @@ def test_an_inbox(db: psycopg.Connection) -> None:
 def test_a_pipeline(drains: Drains, database: Database, own_nats: Callable[[], NatsServer]) -> None:
     server = own_nats()
     harness = NatsSourceHarness(server, name="orders")
-    forward, reverse, look, change = blocks("concepts/pipeline")
+    forward, reverse, look, change, lanes = blocks("concepts/pipeline")
     drains.db.execute(substituted(forward, {NATS: server.url}))
     drains.until_idle("orders-to-nats")
     [seen] = harness.nats.read_all()
@@ -91,6 +92,7 @@ def test_a_pipeline(drains: Drains, database: Database, own_nats: Callable[[], N
     assert rows(drains.db, look) == [("orders:1", "customer-7", {"order": 42})]
     assert [row[0] for row in rows(drains.db, change)] == ["nats-to-commands", "orders-to-nats"]
     run_verbs("concepts/pipeline", database.url)
+    assert 0 <= rows(drains.db, substituted(lanes, {NATS: server.url}))[0][0] < 4
 
 
 def test_ownership(db: psycopg.Connection, database: Database, redis_server: EmbeddedRedis) -> None:
@@ -99,8 +101,8 @@ def test_ownership(db: psycopg.Connection, database: Database, redis_server: Emb
     with fleet(database.url, redis_server.url):
         wait_until(lambda: rows(db, "select payload from tide.orders_in") == [({"order": 42},)], 120)
         run_verbs("concepts/ownership", database.url)
-        [[(pipeline, epoch, number, *_)], schedulers] = results(db, look)
-        assert (pipeline, epoch > 0, number > 0) == ("orders-to-inbox", True, True)
+        [[(pipeline, lane, epoch, number, *_)], schedulers] = results(db, look)
+        assert (pipeline, lane, epoch > 0, number > 0) == ("orders-to-inbox", 0, True, True)
         assert len(schedulers) == 1
 
 

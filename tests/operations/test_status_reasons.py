@@ -38,7 +38,7 @@ def facts(name: str = "p", **more: Any) -> Facts:
         "outbox_enabled": None, "consumer_group": None, "offset_id": None, "lease_seconds": None, "lease_until": None,
         "outcome": None, "failures": 0, "error_code": None, "error": None, "error_at": None, "retry_at": None,
         "retry_seconds": None, "needs_operator": False, "ended_at": None, "delivered": 0, "dead_letters": 0,
-        "dead_letters_ever": 0, "owner": "s",
+        "dead_letters_ever": 0, "owner": "s", "lanes": 1, "lane": 0,
     }  # fmt: skip
     return Facts(row | more, [SCHEDULER], None, None, None, None, None, workers=[WORKERS])
 

@@ -117,4 +117,4 @@ create or replace function tide.outbox_make_views() returns void
 language sql volatile set search_path = pg_catalog, pg_temp
 return (select count(tide.outbox_make_view(o)) from tide.outbox o
          where o.kind = 'messages' and length(o.name) <= 63
-           and not exists (select from pg_class v where v.relname = o.name and v.relnamespace = 'tide_outbox'::regnamespace));
+           and not exists (select from pg_class v where v.relname = o.name and v.relnamespace = (select n.oid from pg_namespace n where n.nspname = 'tide_outbox')));

@@ -542,7 +542,7 @@ select tide.stream_outbox_disable(%(name)s, %(drop_outbox)s)
 -- name: stream_show
 -- Everything about a stream table.
 select s.name, s.status, s.schedule, s.refresh_mode, s.effective_mode, s.tier, s.is_populated, s.behind, s.data_timestamp,
-       s.staleness_seconds, s.consecutive_errors, s.last_error, s.why_full, t.defining_query as query, t.created_at, t.last_refresh_at,
+       s.staleness_seconds, s.consecutive_errors, s.last_error, s.why_full, s.outbox, s.refreshed_with, s.append_broken, t.defining_query as query, t.created_at, t.last_refresh_at,
        (select coalesce(jsonb_agg(jsonb_build_object('name', z.source_table, 'pending_rows', z.pending_rows, 'buffer_bytes', z.buffer_bytes)
                                   order by z.source_table), '[]')
           from tide.change_buffer_sizes() z where z.stream_table = s.name) as sources

@@ -127,7 +127,10 @@ class Connection(H11Protocol):
             self.transport.abort()
 
     def send_400_response(self, msg: str) -> None:
-        """What came is no HTTP. uvicorn's fails where an answer has begun, and lets one be begun after it."""
+        """What came is no HTTP. uvicorn's fails where an answer has begun, and lets one be begun after it.
+
+        To HEAD there is no body, and uvicorn sends one: h11 refuses that, after the head.
+        """
         has_begun = self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE)
         if self.cycle is not None:
             self.cycle.disconnected = True
@@ -135,7 +138,9 @@ class Connection(H11Protocol):
         if has_begun:
             self.transport.close()
         else:
-            super().send_400_response(msg)
+            with contextlib.suppress(h11.LocalProtocolError):
+                super().send_400_response(msg)
+            self.transport.close()
 
     def on_response_complete(self) -> None:
         self.since = time.monotonic()

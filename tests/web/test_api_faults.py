@@ -243,9 +243,10 @@ def test_a_body_that_is_no_http_ends_the_connection_before_the_answer_and_after_
 ) -> None:
     head = b"POST /hooks/none HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
     with running_api(database, tmp_path) as api:
-        with socket.create_connection(("127.0.0.1", api.port), timeout=20) as together:
-            together.sendall(head + b"-1\r\n")
-            assert b" 400 " in together.recv(65536)
+        for method in (b"POST", b"HEAD"):
+            with socket.create_connection(("127.0.0.1", api.port), timeout=20) as together:
+                together.sendall(head.replace(b"POST", method) + b"-1\r\n")
+                assert b" 400 " in together.recv(65536)
         with socket.create_connection(("127.0.0.1", api.port), timeout=20) as apart:
             apart.sendall(head)
             answer = b""

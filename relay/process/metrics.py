@@ -63,7 +63,8 @@ Outcomes of a drain: more, idle, again, later, failed, fenced.
 Codes of refused messages: too_large, undecodable, actor, arguments, delayed, no_message.
 Outcomes of a job: succeeded, retried, dead, cancelled, handed_back. Kinds: python, http, dramatiq, celery.
 States of slots: running, waiting, stuck; of open jobs: due, scheduled, leased, dead.
-Strategies of a refresh: linear, keyed, two states, groups, full. Changes of rows: inserted, updated, deleted.
+Strategies of a refresh: linear, keyed, two states, groups, full; of a query with nodes several, joined by " + ".
+Changes of rows: inserted, updated, deleted.
 Reasons of a fallback: see `relay.drains.fallbacks`.
 Causes of a wake-up: bell, timer, again, later, more, retry, config, lost.
 

@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 from relay.errors import ConfigError
 from relay.process.logs import cannot_start, configure_logging
 from relay.process.multiprocess import prepare_multiprocess
-from relay.process.worker_stop import WorkerStop, shutdown_timeout_seconds
+from relay.process.worker_stop import WorkerStop
 
 try:
     stop = WorkerStop()
@@ -30,7 +30,7 @@ from relay.broker.identity import Identity
 from relay.database.connection import Connection
 from relay.jobs.errors import HandlerError
 from relay.jobs.registry import load
-from relay.process.metrics import worker_metrics
+from relay.process.metrics.workers import worker_metrics
 from relay.process.stop import wait_for_end_of_parent
 from relay.process.worker_health import Heartbeat
 from relay.process.worker_metrics import WorkerMetricsEndpoint
@@ -46,7 +46,7 @@ try:
 except ConfigError as error:
     cannot_start("relay.workers", str(error))
 configure_logging(settings)
-stop.watch(max(shutdown_timeout_seconds(), longest_end_seconds(settings) if settings.runs_jobs else 0.0))
+stop.watch(longest_end_seconds(settings) if settings.runs_jobs else 0.0)
 try:
     handlers = load(settings.job_modules)
 except HandlerError as error:

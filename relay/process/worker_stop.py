@@ -63,10 +63,10 @@ class WorkerStop(Middleware):
         if not self._told and self._asked.acquire(blocking=False):
             os.kill(os.getpid(), signal.SIGTERM)
 
-    def watch(self, work_seconds: float) -> None:
-        """Limits the time of a stop, of which drains and jobs may take so long."""
+    def watch(self, jobs_seconds: float) -> None:
+        """Limits the time of a stop, of which jobs may take so long, and drains as the command line says."""
         if multiprocessing.parent_process() is not None:
-            limit = work_seconds + MARGIN_SECONDS
+            limit = max(_shutdown_timeout_seconds(), jobs_seconds) + MARGIN_SECONDS
             threading.Thread(target=self._end_late, args=(limit,), name="end-of-stop", daemon=True).start()
 
     def before_worker_shutdown(self, _broker: dramatiq.Broker, worker: dramatiq.Worker) -> None:
@@ -102,7 +102,7 @@ class WorkerStop(Middleware):
         os._exit(1)
 
 
-def shutdown_timeout_seconds() -> float:
+def _shutdown_timeout_seconds() -> float:
     """Of the dramatiq command, whose command line its children have."""
     parser = make_argument_parser()  # type: ignore[no-untyped-call]
     return int(parser.parse_known_args(sys.argv[1:])[0].worker_shutdown_timeout) / 1000

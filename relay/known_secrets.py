@@ -35,7 +35,9 @@ _BASE64 = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456
 _forms: OrderedDict[str, bool] = OrderedDict()
 # The first characters of a form -> the forms: a search costs no more for many secrets than for a long text.
 _by_start: defaultdict[str, set[str]] = defaultdict(set)
-_lock = threading.Lock()
+# Whatever is logged is looked through, and a handler of signals may log, or a finalizer, in the middle of another
+# search: with a plain lock the thread would wait for itself.
+_lock = threading.RLock()
 
 
 def remember(secret: str) -> None:
@@ -91,7 +93,7 @@ def _add(forms: Mapping[str, bool]) -> None:
                 _forms.move_to_end(form)
                 _by_start[form[:_SHORTEST]].add(form)
         while len(_forms) > FORMS_LIMIT:
-            _forget(_forms.popitem(last=False)[0])
+            _forget(next(iter(_forms)))
 
 
 def _encoded(value: str) -> dict[str, bool]:
@@ -115,6 +117,7 @@ def _forget(form: str) -> None:
     alike.discard(form)
     if not alike:
         del _by_start[form[:_SHORTEST]]
+    del _forms[form]  # last: what is found by its start is always there, also to the same thread, interrupted
 
 
 def _candidates(text: str) -> list[tuple[str, bool]]:

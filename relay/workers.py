@@ -5,16 +5,17 @@ Reads the settings, makes the broker, and binds plain functions to queues. Drama
 
 import gc
 import multiprocessing
-import os
-import signal
 import threading
 from contextlib import AbstractContextManager
 
 from relay.errors import ConfigError
 from relay.process.logs import cannot_start, configure_logging
 from relay.process.multiprocess import prepare_multiprocess
+from relay.process.worker_stop import WorkerStop
 
 try:
+    stop = WorkerStop()
+    stop.hear()  # before anything that takes long, and before anything is in hand
     folder = prepare_multiprocess()  # before anything imports prometheus_client
 except ConfigError as error:
     cannot_start("relay.workers", str(error))
@@ -29,7 +30,7 @@ from relay.broker.identity import Identity
 from relay.database.connection import Connection
 from relay.jobs.errors import HandlerError
 from relay.jobs.registry import load
-from relay.process.metrics import worker_metrics
+from relay.process.metrics.workers import worker_metrics
 from relay.process.stop import wait_for_end_of_parent
 from relay.process.worker_health import Heartbeat
 from relay.process.worker_metrics import WorkerMetricsEndpoint
@@ -37,7 +38,7 @@ from relay.process.worker_presence import WorkerPresence
 from relay.settings import Settings
 from workers import maintenance
 from workers.drain import WrongSchema, run
-from workers.jobs.engine import Engine
+from workers.jobs.engine import Engine, longest_end_seconds
 from workers.resources import Resources
 
 try:
@@ -45,6 +46,7 @@ try:
 except ConfigError as error:
     cannot_start("relay.workers", str(error))
 configure_logging(settings)
+stop.watch(longest_end_seconds(settings) if settings.runs_jobs else 0.0)
 try:
     handlers = load(settings.job_modules)
 except HandlerError as error:
@@ -120,7 +122,7 @@ class EndWithMaster(Middleware):
 
     def _watch(self) -> None:
         wait_for_end_of_parent()
-        os.kill(os.getpid(), signal.SIGTERM)
+        stop.ask()
 
 
 def drain(*arguments: object) -> None:
@@ -131,7 +133,7 @@ def drain(*arguments: object) -> None:
         except WrongSchema as error:
             # The drain is abandoned. The next is emitted when its lease has run out, for workers of the right version.
             log.critical("worker stops", reason=str(error))
-            os.kill(os.getpid(), signal.SIGTERM)
+            stop.ask()
 
 
 def maintain() -> None:
@@ -141,7 +143,7 @@ def maintain() -> None:
 
 equip = Equip()
 presence = WorkerPresence(equip.session)
-middleware = [WorkerMetricsEndpoint(), Heartbeat(folder, equip.stuck), equip, presence, EndWithMaster()]
+middleware = [stop, WorkerMetricsEndpoint(), Heartbeat(folder, equip.stuck), equip, presence, EndWithMaster()]
 broker = make_broker(settings.broker_url, middleware=middleware)
 # Read when the first queue is served, so that a process starts, and says why it waits, while PostgreSQL is down.
 serve(broker, Identity(equip.identity), lambda code: worker_metrics().refused.labels(code).inc(), equip.has_room)

@@ -9,7 +9,7 @@ import relay
 from relay.broker.factory import make_broker
 from relay.errors import RelayError
 from relay.process.logs import cannot_start, configure_logging
-from relay.process.metrics import SchedulerMetrics
+from relay.process.metrics.scheduler import SchedulerMetrics
 from relay.process.stop import Stop
 from relay.setting_values import parse_address
 from relay.settings import Settings, option, variables

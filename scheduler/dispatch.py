@@ -11,7 +11,7 @@ from relay.broker.queues import enqueue_drain, enqueue_maintenance
 from relay.errors import NotConnected
 from relay.log_limit import LogLimit
 from relay.models import Drain
-from relay.process.metrics import SchedulerMetrics
+from relay.process.metrics.scheduler import SchedulerMetrics
 
 log = structlog.get_logger(__name__)
 

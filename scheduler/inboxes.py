@@ -3,7 +3,7 @@
 import structlog
 
 from relay.errors import ConfigError
-from relay.process.metrics import SchedulerMetrics
+from relay.process.metrics.scheduler import SchedulerMetrics
 from scheduler.session import Session
 
 log = structlog.get_logger(__name__)

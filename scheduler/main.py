@@ -10,7 +10,7 @@ import dramatiq
 import structlog
 
 from relay.errors import ConfigError, NotConnected
-from relay.process.metrics import SchedulerMetrics
+from relay.process.metrics.scheduler import SchedulerMetrics
 from relay.process.retry_pause import RetryPause
 from relay.process.stop import Stop
 from relay.settings import Settings

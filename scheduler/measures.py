@@ -9,7 +9,8 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 from relay.broker.queues import DRAIN_QUEUES
-from relay.process.metrics import PipelineLabels, SchedulerMetrics
+from relay.process.metrics import PipelineLabels
+from relay.process.metrics.scheduler import SchedulerMetrics
 from scheduler.chores import Pieces, pages
 from scheduler.session import Session, Waiting
 from scheduler.state import OwnedState

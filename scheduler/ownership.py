@@ -6,7 +6,7 @@ from typing import Any
 
 import structlog
 
-from relay.process.metrics import SchedulerMetrics
+from relay.process.metrics.scheduler import SchedulerMetrics
 from scheduler.agenda import Agenda
 from scheduler.chores import Pieces, pages
 from scheduler.dispatch import Dispatch

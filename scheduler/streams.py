@@ -10,7 +10,7 @@ from relay.errors import ConfigError
 from relay.jobs.cron import next_tick
 from relay.jobs.errors import BadOptions
 from relay.pipelines.streams import stream_table_of
-from relay.process.metrics import SchedulerMetrics
+from relay.process.metrics.scheduler import SchedulerMetrics
 from scheduler.chores import Pieces
 from scheduler.session import Session
 

@@ -3,6 +3,7 @@
 import base64
 import html
 import json
+import signal
 from urllib.parse import quote, quote_plus
 
 import pytest
@@ -17,6 +18,26 @@ from relay.models import Failure
 @pytest.fixture(autouse=True)
 def _nothing_remembered():
     known_secrets.forget_all()
+
+
+class Told(str):
+    """A text in the middle of whose search a signal comes."""
+
+    def __len__(self) -> int:
+        signal.raise_signal(signal.SIGUSR1)
+        return super().__len__()
+
+
+@pytest.mark.timeout(20)
+def test_a_handler_of_signals_may_mask_whatever_it_interrupts():
+    remember("longer-secret")
+    masked = []
+    before = signal.signal(signal.SIGUSR1, lambda *_: masked.append(mask("a longer-secret b")))
+    try:
+        assert known_secrets.spans(Told("a longer-secret b")) == [(2, 15)]
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert masked and set(masked) == {"a *** b"}
 
 
 def test_the_longer_of_two_secrets_is_masked_whole():

@@ -10,7 +10,8 @@ from relay.drains.lease import DrainResult, DrainStart, Lease, begin, failed
 from relay.errors import ConfigError, Fenced, MigrationError, NotConnected, RelayError
 from relay.log_limit import LogLimits
 from relay.models import Drain
-from relay.process.metrics import PipelineLabels, worker_metrics
+from relay.process.metrics import PipelineLabels
+from relay.process.metrics.workers import worker_metrics
 from relay.process.unforeseen import INTERNAL, described, log_bug
 from workers import forward, refresh, reverse
 from workers.jobs.drain import hand_over

@@ -18,7 +18,7 @@ from psycopg.rows import namedtuple_row
 from relay.database.connection import READ_ONLY, Connection, custom_plans, database_errors, pooled
 from relay.errors import NotConnected, RelayError
 from relay.operations.pages import PAGE_OUTBOXES
-from relay.process.metrics import worker_metrics
+from relay.process.metrics.workers import worker_metrics
 from relay.reasons import reason_of
 from relay.sql import query
 from workers.resources import Resources

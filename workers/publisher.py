@@ -16,7 +16,8 @@ from relay.drains.outbox import Reader, Settlement, settlement
 from relay.errors import ConfigError, NotConnected, RelayError
 from relay.models import Failure, Message, Record
 from relay.pipelines.config import ForwardConfig
-from relay.process.metrics import PipelineLabels, worker_metrics
+from relay.process.metrics import PipelineLabels
+from relay.process.metrics.workers import worker_metrics
 from relay.process.stop import Stop
 from relay.process.unforeseen import INTERNAL, described, log_bug
 from relay.wire.encode import Wire

@@ -10,7 +10,7 @@ from relay.drains.lease import DrainResult, failed
 from relay.drains.refresh import Overtaken, Refreshed, RefreshFailed, hand_over, kept, record_failure, refresh
 from relay.errors import NotConnected
 from relay.pipelines.streams import parse_stream, stream_table_of
-from relay.process.metrics import worker_metrics
+from relay.process.metrics.workers import worker_metrics
 from relay.reasons import reason_of
 from workers.resources import Resources
 

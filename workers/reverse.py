@@ -17,7 +17,8 @@ from relay.drains.lease import DrainResult, failed
 from relay.errors import NotConnected
 from relay.models import Failure, InboxRow, Received
 from relay.pipelines.config import ReverseConfig, parse_reverse
-from relay.process.metrics import PipelineLabels, worker_metrics
+from relay.process.metrics import PipelineLabels
+from relay.process.metrics.workers import worker_metrics
 from relay.process.stop import Stop
 from relay.process.unforeseen import INTERNAL, described, log_bug
 from workers.redelivery import retry_received

@@ -53,7 +53,8 @@ def workers(queues: tuple[str, ...], job_modules: tuple[str, ...], **given: str 
     """Runs the workers: dramatiq relay.workers, with processes, threads and shutdown timeout from the settings.
 
     Without these settings, dramatiq starts one process for each CPU of the host, and waits ten minutes for a worker
-    that stops. This process becomes dramatiq: SIGTERM or SIGINT stops it gracefully, a second one immediately.
+    that stops. This process becomes dramatiq. SIGTERM or SIGINT stops it gracefully, also if its whole group is told;
+    the third stops it immediately.
 
     \b
     Exit codes: those of dramatiq; 1 cannot start; 2 wrong usage.

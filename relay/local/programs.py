@@ -109,9 +109,8 @@ def make_api(settings: Settings, *, on_output: Line, on_log: Line, inherit: bool
 def workers_command(settings: Settings, queues: Sequence[str] = ()) -> list[str]:
     """The command that runs the workers. No URL is on it: every user of the machine can read a command line."""
     # -P, and --path with nothing: a folder `workers` in the current one must not be taken for ours.
-    program = "relay.process.dramatiq_json" if settings.log_format == "json" else "dramatiq"
     return [
-        sys.executable, "-P", "-m", program, "relay.workers", "--path",
+        sys.executable, "-P", "-m", "relay.process.dramatiq_command", "relay.workers", "--path",
         "--processes", str(settings.worker_processes), "--threads", str(settings.worker_threads),
         "--worker-shutdown-timeout", str(round(settings.worker_shutdown_timeout_seconds * 1000)),
         *(["--queues", *queues] if queues else []),

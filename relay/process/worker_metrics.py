@@ -54,7 +54,7 @@ class WorkerMetricsEndpoint(Middleware):
 
 
 def _metrics() -> Any:
-    from relay.process.metrics import worker_metrics
+    from relay.process.metrics.workers import worker_metrics
 
     return worker_metrics()
 

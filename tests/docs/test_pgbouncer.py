@@ -28,14 +28,21 @@ PATIENCE_SECONDS = 90
 Pooled = Callable[..., str]
 
 
+def end_of_log(database: Database) -> str:
+    return f"the end of PostgreSQL's log:\n{database.server.log.read_text(errors='replace')[-3000:]}"
+
+
 @pytest.fixture
 def pooled(database: Database, own_dirs: Callable[[], Path]) -> Iterator[Pooled]:
-    """The URL of the fleet's role through a pool of this mode and size."""
+    """The URL of the fleet's role through a pool of this mode and size. A test that fails shows the logs: they
+    alone say why a connection was closed."""
     with ExitStack() as stack:
 
         def make(mode: str, size: int) -> str:
             settings = [f"pool_mode = {mode}", f"default_pool_size = {size}"]
-            return stack.enter_context(PgBouncer(own_dirs(), database.fleet_url(), settings)).url
+            pooler = stack.enter_context(PgBouncer(own_dirs(), database.fleet_url(), settings))
+            stack.callback(lambda: print(f"{mode} mode: {pooler.story()}\n{end_of_log(database)}"))
+            return pooler.url
 
         yield make
 

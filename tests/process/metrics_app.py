@@ -15,7 +15,7 @@ from relay.broker.factory import make_broker  # noqa: E402
 from relay.broker.queues import DRAIN_ACTOR, DRAIN_QUEUES, drain_from  # noqa: E402
 from relay.process import health, worker_health  # noqa: E402
 from relay.process.logs import configure_logging  # noqa: E402
-from relay.process.metrics import worker_metrics  # noqa: E402
+from relay.process.metrics.workers import worker_metrics  # noqa: E402
 from relay.process.worker_health import Heartbeat  # noqa: E402
 from relay.process.worker_metrics import WorkerMetricsEndpoint, serve_worker_metrics  # noqa: E402
 from relay.settings import Settings  # noqa: E402

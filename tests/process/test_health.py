@@ -10,7 +10,7 @@ from relay.broker.factory import make_broker
 from relay.errors import NotConnected
 from relay.process import health
 from relay.process.health import Probe, troubles
-from relay.process.metrics import SchedulerMetrics
+from relay.process.metrics.scheduler import SchedulerMetrics
 from relay.process.stop import Stop
 from relay.settings import Settings
 from scheduler.main import Scheduler

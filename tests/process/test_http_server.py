@@ -10,7 +10,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from relay.process.http_server import CONNECTIONS_LIMIT, UNREAD_BYTES_LIMIT, HttpServer, text
-from relay.process.metrics import SchedulerMetrics
+from relay.process.metrics.scheduler import SchedulerMetrics
 from scheduler.http import Health, SchedulerHttp
 from tests.waiting import wait_until
 from tests.web.api import smuggled

@@ -7,7 +7,9 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.metrics import MetricWrapperBase
 
 from relay.process import metrics
-from relay.process.metrics import WAKEUP_CAUSES, P, PipelineLabels, SchedulerMetrics, WorkerMetrics, worker_metrics
+from relay.process.metrics import P, PipelineLabels
+from relay.process.metrics.scheduler import WAKEUP_CAUSES, SchedulerMetrics
+from relay.process.metrics.workers import MOST_STALE, WorkerMetrics, worker_metrics
 from relay.web import metrics as api_metrics
 from relay.web.metrics import ApiMetrics
 from tests.paths import ROOT
@@ -96,10 +98,10 @@ def test_a_process_has_one_set_of_worker_metrics():
 def test_forged_names_of_pipelines_do_not_make_series_without_limit():
     registry = CollectorRegistry()
     counted = WorkerMetrics(registry)
-    for number in range(3 * metrics.MOST_STALE):
+    for number in range(3 * MOST_STALE):
         counted.count_stale(f"forged-{number}")
     shown = re.findall(rb"stale_drains_total\{pipeline=\"(.*?)\"\} (.*)", generate_latest(registry))
-    assert len(shown) == metrics.MOST_STALE + 1
-    assert dict(shown)[b"(other)"] == b"%.1f" % (2 * metrics.MOST_STALE)
+    assert len(shown) == MOST_STALE + 1
+    assert dict(shown)[b"(other)"] == b"%.1f" % (2 * MOST_STALE)
     counted.count_stale("forged-0")
     assert b'pipeline="forged-0"} 2.0' in generate_latest(registry)

@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry
 from relay.drains import fence, lease
 from relay.drains.lease import DrainResult
 from relay.models import Drain
-from relay.process.metrics import SchedulerMetrics
+from relay.process.metrics.scheduler import SchedulerMetrics
 from relay.settings import Settings
 from scheduler import ownership as ownership_module
 from scheduler.catalog import Catalog

@@ -6,7 +6,7 @@ from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
 from relay.broker.factory import make_broker
-from relay.process.metrics import SchedulerMetrics
+from relay.process.metrics.scheduler import SchedulerMetrics
 from scheduler.dispatch import Dispatch
 from tests.broker.brokers import drain
 

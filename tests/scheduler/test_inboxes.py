@@ -6,7 +6,7 @@ import psycopg
 import pytest
 from prometheus_client import CollectorRegistry
 
-from relay.process.metrics import SchedulerMetrics
+from relay.process.metrics.scheduler import SchedulerMetrics
 from relay.settings import Settings
 from scheduler import inboxes
 from scheduler.inboxes import Inboxes

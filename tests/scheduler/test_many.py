@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry
 
 from relay.models import Drain
 from relay.operations.locks import slot_of
-from relay.process.metrics import SchedulerMetrics
+from relay.process.metrics.scheduler import SchedulerMetrics
 from relay.settings import Settings
 from scheduler import measures as measures_module
 from scheduler import ownership as ownership_module

@@ -6,7 +6,8 @@ from types import SimpleNamespace
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
-from relay.process.metrics import PipelineLabels, SchedulerMetrics
+from relay.process.metrics import PipelineLabels
+from relay.process.metrics.scheduler import SchedulerMetrics
 from scheduler import measures as measures_module
 from scheduler.measures import Measures
 from scheduler.state import OwnedState, Spec

@@ -56,6 +56,13 @@ class PgBouncer(ServerProcess):
             options |= {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
         return [str(program), str(configuration)], options
 
+    def story(self, characters: int = 6000) -> str:
+        """What it logged last, and whether it still runs. A client may not see why it was closed:
+        what it had sent and was not read has the system drop the last answer."""
+        code = self._process.poll() if self._process else None
+        state = "runs" if self.pid is not None else f"has ended with {code}"
+        return f"PgBouncer {state}; its log:\n{self.log.read_text(errors='replace')[-characters:]}"
+
     def answers(self) -> bool:
         try:
             with socket.create_connection(("127.0.0.1", self.port), timeout=1):

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from psycopg.types.json import Jsonb
 
 from relay.backends.postgresql.sink import InboxSink
-from relay.process.metrics import PipelineLabels, worker_metrics
+from relay.process.metrics import PipelineLabels
+from relay.process.metrics.workers import worker_metrics
 from tests.waiting import wait_until
 
 MOVED, THROUGH_WORKER = "moved", "through the worker"
@@ -324,6 +325,18 @@ def test_what_needs_python_goes_through_the_worker(bench, moving):
         assert bench.drain() == "idle"
         assert moving == through_worker
     assert len(bench.event_ids()) == 9
+
+
+def test_a_dropped_outbox_leaves_no_function_that_moves(bench, moving):
+    copies = "select proname from pg_proc where proname ~ '^inbox_move_[0-9]+_[0-9]+$'"
+    bench.publish(1)
+    bench.drain()
+    [(made,)] = bench.query(copies)
+    number = int(made.split("_")[2])
+    bench.query(f"create function tide.inbox_move_{number}0_1(int) returns int language sql return 1")
+    bench.query("select tide.relay_delete('p')")
+    bench.query("select tide.outbox_drop('orders')")
+    assert bench.query(copies) == [(f"inbox_move_{number}0_1",)], "that of another outbox stays"
 
 
 def test_a_refusal_sends_the_rest_of_one_drain_through_the_worker(bench, moving):

@@ -89,7 +89,26 @@ def test_sigterm_settles_the_batch_in_hand_and_nothing_is_sent_again(fleet, pipe
     assert verdict.is_right and verdict.duplicates == verdict.interrupted == 0, verdict
 
 
-def test_a_second_sigterm_ends_the_workers_at_once(fleet, pipelines):
+def test_told_as_one_of_a_group_a_worker_settles_the_batch_in_hand(fleet, pipelines):
+    """Each process is told directly, and again by its master: one request, as systemd makes it."""
+    fleet.scheduler()
+    workers = fleet.workers(processes=2)
+    fleet.wait_ready()
+    pipelines.make("orders")
+    pipelines.control("orders", held=True)
+    pipelines.publish("orders", 100)
+    pipelines.wait_attempts("orders")
+    os.kill(read_publishes(pipelines.folder, "orders")[0].pid, signal.SIGTERM)
+    wait_until(lambda: workers.says("Shutting down"), 20, "the one with the batch has been told")
+    workers.terminate()
+    wait_until(lambda: workers.says("Stopping fork process"), 20, "its master has told all, and this one last")
+    pipelines.control("orders")
+    assert workers.wait_exit() == 0
+    assert len(pipelines.delivered("orders")) == pipelines.drain("orders")["offset_id"] == 100
+    assert pipelines.drain("orders")["leased"] is None
+
+
+def test_told_again_and_again_the_workers_end_at_once(fleet, pipelines):
     fleet.scheduler()
     workers = fleet.workers()
     fleet.wait_ready()
@@ -97,9 +116,13 @@ def test_a_second_sigterm_ends_the_workers_at_once(fleet, pipelines):
     pipelines.control("orders", delay_ms=28_000)
     pipelines.publish("orders")
     pipelines.wait_attempts("orders")
-    workers.terminate()
-    wait_until(lambda: workers.says("Shutting down"), 10, "it waits for the batch in hand")
-    workers.terminate()
+    (worker,) = workers.children()
+
+    def ended():
+        workers.terminate()
+        return not is_alive(worker)
+
+    wait_until(ended, 10, "it does not wait for the batch in hand")
     assert workers.wait_exit(5) != 0
 
 

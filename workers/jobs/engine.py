@@ -17,6 +17,11 @@ from workers.jobs.loop import TOLD_SECONDS, Loop
 from workers.jobs.queues import Queue
 
 
+def longest_end_seconds(settings: Settings) -> float:
+    """How long the end of an engine may take."""
+    return settings.job_grace_seconds + TOLD_SECONDS + 2 * settings.connect_timeout_seconds
+
+
 class Engine:
     """For other threads: what the process does with its engine."""
 
@@ -29,10 +34,15 @@ class Engine:
         self._thread = threading.Thread(target=self._run, name="job-engine", daemon=True)
         self._thread.start()
         self._ready.wait()
+        if not hasattr(self, "_loop"):
+            raise RuntimeError("the engine of jobs did not start: the log says why")
 
     def _run(self) -> None:
-        with asyncio.Runner() as runner:
-            runner.run(self._main())
+        try:
+            with asyncio.Runner() as runner:
+                runner.run(self._main())
+        finally:
+            self._ready.set()
 
     async def _main(self) -> None:
         self._loop = Loop(self._settings, self._handlers, self.queue_names)
@@ -80,7 +90,7 @@ class Engine:
 
     def close(self) -> None:
         """Waits for the end that `stop` began."""
-        self._thread.join(self._settings.job_grace_seconds + TOLD_SECONDS + 2 * self._settings.connect_timeout_seconds)
+        self._thread.join(longest_end_seconds(self._settings))
         self._loop.signs.close()
 
     @property

@@ -20,6 +20,7 @@ from relay.models import Drain
 from relay.process.retry_pause import RetryPause
 from relay.process.unforeseen import log_bug
 from relay.settings import Settings
+from workers.jobs import claims
 from workers.jobs.connections import Connections
 from workers.jobs.enrolment import Enrolment
 from workers.jobs.held import Held
@@ -32,8 +33,6 @@ from workers.jobs.store import Done, Store, Visit, bare
 
 log = structlog.get_logger(__name__)
 
-PACE_SECONDS = 0.008
-"""Between trips that only take a few jobs more."""
 LONGEST_WAIT_SECONDS = 1.0
 TOLD_SECONDS = 2.0
 """How long handlers that were told to end at a stop may take."""
@@ -120,10 +119,7 @@ class Loop:
 
     async def _sleep(self, now: float) -> None:
         """Until something may have to be done."""
-        next_at = self._queues.next_at()
-        if hungry := self._queues.hungry():
-            has_room = any(self.runner.room(queue) > 0 for queue in hungry)
-            next_at = min(next_at, max(now, self._tripped_at) + PACE_SECONDS if has_room else now + SWEEP_SECONDS)
+        next_at = claims.next_at(self._queues, self.runner, now, self._tripped_at)
         # Not wait_for: it makes a task, and a job that has just come waits for that.
         timer = self._loop.call_later(min(LONGEST_WAIT_SECONDS, max(0.0, next_at - now)), self._awake.set)
         try:
@@ -141,24 +137,11 @@ class Loop:
     # What is claimed ---------------------------------------------------------------------------------------------
 
     def _visits(self, now: float) -> list[Visit]:
-        """The claims of the next trip, in the order of the queues' numbers, as locks must be taken."""
         self.runner.measure(now)
         listens = self._listens
         for queue in self._queues:
             queue.ticked(now, listens=listens)
-        if self._stopping:
-            return []
-        hungry = [queue for queue in self._queues.hungry() if not queue.bell]
-        visits = []
-        for queue in sorted(hungry, key=lambda queue: queue.outbox_id):
-            room = self.runner.room(queue)
-            # Several queues share what there is; the next trip follows at once.
-            want = min(1000, room if len(hungry) == 1 else math.ceil(room / len(hungry)))
-            if want <= 0:
-                queue.waits_for_room(now)
-            elif self.runner.is_low(queue) or now - self._tripped_at >= PACE_SECONDS:
-                visits.append(Visit(queue, want, queue.visited()))
-        return visits
+        return [] if self._stopping else claims.visits(self._queues, self.runner, now, self._tripped_at)
 
     async def _trip(self, visits: Sequence[Visit]) -> None:
         queues = list(self._queues)

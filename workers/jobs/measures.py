@@ -4,7 +4,8 @@ from collections import Counter
 from collections.abc import Sequence
 
 from relay.jobs.models import EPOCH, Claimed
-from relay.process.metrics import PipelineLabels, observe_times, worker_metrics
+from relay.process.metrics import PipelineLabels
+from relay.process.metrics.workers import observe_times, worker_metrics
 from workers.jobs.queues import EndOfDrain
 from workers.jobs.runner import Runner
 from workers.jobs.store import Done

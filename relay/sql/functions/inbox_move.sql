@@ -66,16 +66,17 @@ begin
     execute format('revoke all on function tide.inbox_move_%s_%s from public', origin.outbox_id, box.inbox_id);
 end $$;
 
--- Forgets the functions of an inbox, or all of them: relay migrate does, as they may come from an earlier original. One of an
--- outbox that was dropped stays until then: no one calls it, as numbers of outboxes do not come again.
-create or replace function tide.inbox_move_drop(inbox_id int default null) returns void
+-- Forgets the functions of an outbox, of an inbox, or all of them: relay migrate does, as they may come from an earlier
+-- original.
+create or replace function tide.inbox_move_drop(outbox_id int default null, inbox_id int default null) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
     copies text;
 begin
     select string_agg(p.oid::regprocedure::text, ', ') into copies
       from pg_proc p
-     where p.pronamespace = 'tide'::regnamespace and p.proname ~ format('^inbox_move_[0-9]+_%s$', coalesce(inbox_id::text, '[0-9]+'));
+     where p.pronamespace = 'tide'::regnamespace
+       and p.proname ~ format('^inbox_move_%s_%s$', coalesce(outbox_id::text, '[0-9]+'), coalesce(inbox_id::text, '[0-9]+'));
     if copies is not null then
         execute format('drop function %s', copies);
     end if;

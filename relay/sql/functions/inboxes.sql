@@ -159,7 +159,7 @@ begin
             errcode = 'dependent_objects_still_exist', hint = 'Delete them first: select tide.relay_delete(...);';
     end if;
     delete from tide.inbox i where i.inbox_id = box.inbox_id;
-    perform tide.inbox_move_drop(box.inbox_id);
+    perform tide.inbox_move_drop(inbox_id => box.inbox_id);
     execute format('drop function if exists tide.inbox_write_%s', box.inbox_id);
     begin
         foreach view in array array_remove(array[

@@ -260,6 +260,7 @@ begin
         end if;
         perform pg_sleep(0.05 + random() * 0.1);
     end loop;
+    perform tide.inbox_move_drop(outbox_id => box.outbox_id);
 end $$;
 comment on function tide.outbox_drop is 'Removes the outbox and all its messages, delivered or not.';
 

@@ -84,6 +84,12 @@ begin
     if not exists (select from tide.stream_buffer b where b.source = stream_buffer_drop.source) then
         return;
     end if;
+    -- All that look there, as in tide.stream_forget_plan; in their order, before anything is locked that they read.
+    update tide.stream_state f set prepared = null
+      from (select state.stream_id from tide.stream_state state
+             where state.stream_id in (select s.stream_id from tide.stream_source s where s.source = stream_buffer_drop.source)
+             order by state.stream_id for update) reader
+     where f.stream_id = reader.stream_id;
     perform tide.stream_forget_plan(p.stream_id)
        from tide.stream_source s join tide.stream_plan p using (stream_id)
       where s.source = stream_buffer_drop.source and p.kind is not null;

@@ -45,7 +45,8 @@ test-all: .venv/.synced services-rabbitmq services-redis services-kafka services
 	versions=$$(tests/services/install-postgres) && TEST_POSTGRES="$$versions" $(PYTEST) $(AGAIN) $(PARALLEL) $(ARGS) tests
 	for version in $$(tests/services/install-postgres); do \
 	  $(RUN) tests.faults.kill_loop --seconds 30 --postgres $$version && \
-	  $(RUN) tests.faults.jobs_kill_loop --seconds 30 --postgres $$version || exit 1; done
+	  $(RUN) tests.faults.jobs_kill_loop --seconds 30 --postgres $$version && \
+	  $(RUN) tests.faults.streams_kill_loop --seconds 30 --postgres $$version || exit 1; done
 	$(MAKE) lowest newest
 
 # In an environment of its own, .cache/versions/NAME: what needs no server, and the suites of brokers and backends, jobs and
@@ -130,9 +131,10 @@ docs-serve: .venv/.synced ## show the site at http://127.0.0.1:8000, and again a
 	$(DOCS) serve --livereload $(ARGS)
 
 .PHONY: kill-loop
-kill-loop: .venv/.synced ## kill schedulers and workers under load: three minutes with messages, three with jobs
+kill-loop: .venv/.synced ## kill schedulers and workers under load: three minutes each with messages, with jobs, with stream tables
 	$(RUN) tests.faults.kill_loop $(ARGS)
 	$(RUN) tests.faults.jobs_kill_loop $(ARGS)
+	$(RUN) tests.faults.streams_kill_loop $(ARGS)
 
 .PHONY: exactly-once
 exactly-once: .venv/.synced services-kafka ## kill workers under every backend that promises exactly once, and count

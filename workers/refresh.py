@@ -3,7 +3,7 @@
 import psycopg
 import structlog
 
-from relay.database.connection import custom_plans, pooled
+from relay.database.connection import pooled
 from relay.drains.fallbacks import fallback
 from relay.drains.fence import FencedSession
 from relay.drains.lease import DrainResult, failed
@@ -32,7 +32,7 @@ def drain(resources: Resources, session: FencedSession) -> DrainResult:
     pipelines = config.members or (session.lease.drain.pipeline,)
     pipeline = pipelines[0]
     try:
-        with custom_plans(session.connection), kept(session, lambda: pooled(resources.pool, RENEW_SECONDS)):
+        with kept(session, lambda: pooled(resources.pool, RENEW_SECONDS)):
             for pipeline in pipelines:
                 prepare(session.of_stream(pipeline))
             done = refresh(session, config.members)

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import psycopg
 from psycopg import IsolationLevel, sql
@@ -62,11 +63,13 @@ class StreamTable:
             "select s.pipeline, s.stream_id from tide.find_stream(%s) s", [name]
         ).fetchall()[0]
         self._names = {"table": sql.Identifier(name), "view": sql.Identifier("tide_stream", f"q_{number}")}
-        epoch, drain = database.session.execute(
-            "select epoch, number from tide.drain where pipeline = %s", [self._line]
+        epoch, drain, revision = database.session.execute(
+            "select d.epoch, d.number, p.revision from tide.drain d join tide.pipeline p on p.name = d.pipeline"
+            " where p.name = %s",
+            [self._line],
         ).fetchall()[0]
         lease = Lease(Drain(self._line, epoch, drain, int(LEASE_SECONDS * 1000)), LEASE_SECONDS, 0)
-        self._fenced = FencedSession(database.session, lease, DrainStart("stream", {}, 0, 0))
+        self._fenced = FencedSession(database.session, lease, DrainStart("stream", {}, revision, 0))
         prepare(self._fenced)
         self.refresh()
         if mode == "IMMEDIATE" and not hand_over(self._fenced):
@@ -86,7 +89,7 @@ class StreamTable:
         before = self._last()
         try:
             with cpu(self._session) as seconds, _one_snapshot(self._session):
-                missing = self._fenced.check(self._fenced.execute("stream_refresh"))[-1]
+                missing = self._refresh()[4]
         except psycopg.Error as error:
             self.faults.append(f"{self.name}: {error}")
             if spent:
@@ -101,6 +104,10 @@ class StreamTable:
             self._session.execute("update tide.stream_state set frontier = null")
         if missing:
             prepare_change(self._fenced, missing)
+
+    def _refresh(self) -> Any:
+        fenced = self._fenced
+        return fenced.check(fenced.execute("stream_refresh", revision=fenced.start.revision))
 
     def judge(self, when: str = "at the end") -> int:
         """How many rows differ from the query, which is a fault."""
@@ -120,7 +127,7 @@ class StreamTable:
                 "update tide.stream_state set frontier = null where stream_id = (tide.find_stream(%s)).stream_id",
                 [self.name],
             )
-            self._fenced.execute("stream_refresh")
+            self._refresh()
         spent.whole.append(seconds[0])
         self.refresh(spent)
         if self.has_view:

@@ -7,14 +7,14 @@ saves double work.
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import NamedTuple
 
 import psycopg
 import structlog
 
 from relay.database.connection import Connection, database_errors
-from relay.drains.fence import FencedSession
+from relay.drains.fence import Cursor, FencedSession
 from relay.errors import Fenced, NotConnected
 from relay.reasons import reason_of
 from relay.sql import query
@@ -60,37 +60,53 @@ def refresh(session: FencedSession, together: Sequence[str] = ()) -> dict[str, R
     `together`: the pipelines of the stream tables of a group, its own too, in the order in which they are refreshed.
     Raises Overtaken, RefreshFailed, Fenced, NotConnected.
     """
-    connection = session.connection
-    before = connection.isolation_level
-    connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
     pipelines = together or (session.lease.drain.pipeline,)
     pipeline = pipelines[0]
-    done = {}
+    done: dict[str, Refreshed] = {}
     try:
-        with connection.transaction():
-            _begin(session, together)
+        with _one_snapshot(session.connection):
+            begun = _send_begin(session, together)
             for pipeline in pipelines:
                 began_at = time.monotonic()
-                row = session.check(session.of_stream(pipeline).execute("stream_refresh"))
-                done[pipeline] = Refreshed._make((*row, time.monotonic() - began_at))
+                refreshed = session.of_stream(pipeline).execute("stream_refresh", revision=session.start.revision)
+                if not done:
+                    _check_begun(session, begun)
+                done[pipeline] = Refreshed._make((*session.check(refreshed), time.monotonic() - began_at))
             if together:
                 session.execute("stream_deferred")
                 session.check(session.execute("stream_end", together=list(together)))
     except (psycopg.errors.SerializationFailure, psycopg.errors.DeadlockDetected) as error:
         raise Overtaken from error
     except psycopg.Error as error:
-        if connection.closed:
+        if session.connection.closed:
             raise NotConnected(f"PostgreSQL: {reason_of(error)}") from error
         raise RefreshFailed(pipeline) from error
-    finally:
-        if not connection.closed:
-            connection.isolation_level = before
     return done
 
 
-def _begin(session: FencedSession, together: Sequence[str]) -> None:
+@contextmanager
+def _one_snapshot(connection: Connection) -> Iterator[None]:
+    """A REPEATABLE READ transaction, with a round trip where an answer is needed, and no others: a burst of refreshes
+    waits for them more than it works.
+    """
+    try:
+        with connection.pipeline():
+            connection.execute(query("begin_one_snapshot"))
+            yield
+            connection.execute("commit")
+    except BaseException:
+        with suppress(psycopg.Error):  # lost, and the caller sees it
+            connection.rollback()
+        raise
+
+
+def _send_begin(session: FencedSession, together: Sequence[str]) -> Cursor:
     limits = {"seconds": LONGEST_REFRESH_SECONDS, "revision": session.start.revision, "together": list(together)}
-    if not session.check(session.execute("stream_begin", **limits))[0]:
+    return session.execute("stream_begin", **limits)
+
+
+def _check_begun(session: FencedSession, begun: Cursor) -> None:
+    if not session.check(begun)[0]:
         raise Overtaken
 
 
@@ -100,7 +116,7 @@ def hand_over(session: FencedSession) -> bool:
     Raises Overtaken, Fenced; and psycopg.Error for what PostgreSQL says against it.
     """
     with session.connection.transaction():
-        _begin(session, ())
+        _check_begun(session, _send_begin(session, ()))
         return bool(session.check(session.execute("stream_immediate_begin"))[0])
 
 

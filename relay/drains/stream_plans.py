@@ -11,7 +11,7 @@ import psycopg
 import structlog
 from sqlglot.errors import SqlglotError
 
-from relay.database.connection import database_errors
+from relay.database.connection import custom_plans, database_errors
 from relay.drains.fence import FencedSession
 from relay.reasons import reason_of
 from relay.stream_tables import VERSION, Described, Plan, Read, Step, Unsupported, analyse
@@ -65,6 +65,11 @@ def _keep_change(session: FencedSession, step: Step) -> None:
 
 def _keep(session: FencedSession, keep: Callable[[dict[str, object]], None]) -> None:
     """Keeps what the analysis found, or why it found nothing."""
+    with custom_plans(session.connection):
+        _keep_or_say_why(session, keep)
+
+
+def _keep_or_say_why(session: FencedSession, keep: Callable[[dict[str, object]], None]) -> None:
     with database_errors():
         [facts] = session.check(session.execute("stream_describe"))
     try:

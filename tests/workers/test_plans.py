@@ -2,8 +2,9 @@
 
 import pytest
 
+from relay.drains import refresh
 from relay.models import Failure
-from workers import maintenance, refresh
+from workers import maintenance
 
 PREPARED = "select statement, generic_plans, custom_plans from pg_prepared_statements"
 
@@ -55,13 +56,13 @@ def test_maintenance_plans_for_the_values_at_hand(bench, monkeypatch):
 
 def test_a_refresh_plans_for_the_values_at_hand(bench, monkeypatch):
     modes = []
-    right = refresh.refresh
+    right = refresh._check_begun
 
     def noted(session, *more):
+        right(session, *more)
         modes.append(session.connection.execute(MODE).fetchone())
-        return right(session, *more)
 
-    monkeypatch.setattr(refresh, "refresh", noted)
+    monkeypatch.setattr(refresh, "_check_begun", noted)
     bench.query("create table orders (id int primary key)")
     bench.query("select tide.create_stream_table('totals', 'select count(*) as n from orders')")
     [[name]] = bench.query("select pipeline from tide.stream")

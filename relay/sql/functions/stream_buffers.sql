@@ -2,7 +2,7 @@
 -- that did it. An update is both. Sums of weights are the same whatever came first: so there is no order and no key.
 --
 -- What a statement did to many rows is in tide_stream.m_<source> instead, in arrays of t_<source>: one row and one entry of an index for
--- 200. Most of what capture costs a writer is the entry of the index for each row, more than the row.
+-- 1,000. Most of what capture costs a writer is the entry of the index for each row, more than the row.
 --
 -- tide_stream.d_<source> stands for its net change in the statements that are kept; a refresh puts the true one in its place.
 
@@ -47,11 +47,12 @@ begin
     select b.columns into have from tide.stream_buffer b where b.source = stream_buffer_make.source;
     if have is null then
         execute format('create table tide_stream.b_%s (__xid xid8 not null, __w smallint not null) with (autovacuum_vacuum_scale_factor = 0,
-                        autovacuum_vacuum_threshold = 10000, autovacuum_vacuum_cost_delay = 0)', source);
+                        autovacuum_vacuum_threshold = 10000, autovacuum_vacuum_cost_delay = 0, vacuum_truncate = false)', source);
         execute format('create index on tide_stream.b_%s (__xid)', source);
         execute format('create type tide_stream.t_%s as ()', source);
         execute format('create table tide_stream.m_%1$s (__xid xid8 not null, __w smallint not null, __n int not null, __rows tide_stream.t_%1$s[] not null)
-                        with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0)', source);
+                        with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 100, autovacuum_vacuum_cost_delay = 0,
+                              vacuum_truncate = false, toast.vacuum_truncate = false)', source);
         -- Not compressed: they are read and removed soon.
         execute format('alter table tide_stream.m_%s alter __rows set storage external', source);
         execute format('create index on tide_stream.m_%s (__xid)', source);
@@ -83,6 +84,12 @@ begin
     if not exists (select from tide.stream_buffer b where b.source = stream_buffer_drop.source) then
         return;
     end if;
+    -- All that look there, as in tide.stream_forget_plan; in their order, before anything is locked that they read.
+    update tide.stream_state f set prepared = null
+      from (select state.stream_id from tide.stream_state state
+             where state.stream_id in (select s.stream_id from tide.stream_source s where s.source = stream_buffer_drop.source)
+             order by state.stream_id for update) reader
+     where f.stream_id = reader.stream_id;
     perform tide.stream_forget_plan(p.stream_id)
        from tide.stream_source s join tide.stream_plan p using (stream_id)
       where s.source = stream_buffer_drop.source and p.kind is not null;
@@ -110,9 +117,11 @@ end;
 -- The function that stores what a kind of statement did to a table. Its text names columns: so it looks whether they are still
 -- called so, and a renamed column fails no writer. The next refresh makes it again.
 --
--- The first 20 rows are stored one by one, so that statements for few do not count them; more follow in arrays. Arrays are of rows that
--- are all small: those of a table that has stored no large value, or that are measured. So no array comes near what PostgreSQL can hold,
--- whatever was compressed.
+-- Up to 20 rows are stored one by one; more in arrays, cut from the transition table a thousand at a time, which costs less than to count
+-- rows: from 10,000 on they are counted, since each cut passes over what was cut before. Arrays are of rows that are all small: those of a
+-- table that has stored no large value, or that are measured. So no array comes near what PostgreSQL can hold, whatever was compressed.
+--
+-- Its variables are named as no column is.
 create or replace function tide.stream_buffer_function(source oid, part regclass, event text) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -125,12 +134,18 @@ declare
     known     text;
     small     text;
     appends   boolean := exists (select from tide.stream_buffer b where b.source = stream_buffer_function.source and b.append_only);
+    -- An UPDATE may have fewer new ones, if a trigger refuses what is moved to another partition.
+    changed   text := case event when 'insert' then 'new_rows' else 'old_rows' end;
     signs     text[] := case event when 'insert' then array['1 %1$s from new_rows'] when 'delete' then array['-1 %1$s from old_rows']
                                    else array['-1 %1$s from old_rows', '1 %1$s from new_rows'] end;
-    rows_text text := (select string_agg(format('(select pg_current_xact_id(), %s %%2$s)', s), ' union all ') from unnest(signs) s);
-    many_text text := (select string_agg(format(
+    rows_text text := (select string_agg(format('select pg_current_xact_id(), %s %%2$s', s), ' union all ') from unnest(signs) s);
+    cut_text  text := (select string_agg(format(
+                           'select pg_current_xact_id(), %s, cardinality(a.__rows), a.__rows
+                  from (select array(select row(%%s)::tide_stream.t_%s from (select * from %s offset __cut limit 1000) r) as __rows offset 0) a',
+                           split_part(s, ' ', 1), source, split_part(s, ' from ', 2)), ' union all ') from unnest(signs) s);
+    rest_text text := (select string_agg(format(
                            'select pg_current_xact_id(), %s, count(*), array_agg(r.__row)
-                  from (select row(%%s)::tide_stream.t_%s as __row, (row_number() over () - 1) / 200 as __part from %s offset 20) r group by r.__part',
+                  from (select row(%%s)::tide_stream.t_%s as __row, (row_number() over () - 1) / 1000 as __part from %s offset __cut) r group by r.__part',
                            split_part(s, ' ', 1), source, split_part(s, ' from ', 2)), ' union all ') from unnest(signs) s);
 begin
     -- A partition may have its columns in another order.
@@ -153,32 +168,35 @@ begin
     execute format(
         'create or replace function %s() returns trigger language plpgsql security definer set search_path = pg_catalog, pg_temp as %L', function_name,
         format('declare
-    names  text;
-    stored int;
+    __names text;
+    __cut   int := 0;
 begin
-    if (select count(*) from pg_attribute a where a.attrelid = %s and (%s)) = %s then
-        %s;
-        get diagnostics stored = row_count;
-        if stored < %s then
-            return null;
-        elsif %s then
-            insert into tide_stream.m_%s (__xid, __w, __n, __rows)
-            %s;
-        else
-            %s;
-        end if;
-    else
-        names := tide.stream_buffer_names(%s, %L, %L, %L);
-        if names is null then
+    if (select count(*) from pg_attribute a where a.attrelid = %s and (%s)) <> %s then
+        __names := tide.stream_buffer_names(%s, %L, %L, %L);
+        if __names is null then
             perform tide.stream_note(%s);
         else
-            execute format(%L, names, null);
+            execute format(%L, __names, null);
         end if;
+    elsif exists (select from %s offset 20) and (%s) then
+        loop
+            insert into tide_stream.m_%s (__xid, __w, __n, __rows)
+            %s;
+            __cut := __cut + 1000;
+            exit when not exists (select from %s offset __cut);
+            if __cut = 10000 then
+                insert into tide_stream.m_%s (__xid, __w, __n, __rows)
+                %s;
+                exit;
+            end if;
+        end loop;
+    else
+        %s;
     end if;
     return null;
-end', part::oid, known, cardinality(numbers), into_text || format(rows_text, names, 'limit 20'), 20 * cardinality(signs), small, source,
-            replace(many_text, '%s', substr(names, 3)), into_text || format(rows_text, names, 'offset 20'),
-            part::oid, numbers, types, typmods, source, replace(into_text, '%', '%%') || rows_text));
+end', part::oid, known, cardinality(numbers), part::oid, numbers, types, typmods, source, replace(into_text, '%', '%%') || rows_text,
+            changed, small, source, replace(cut_text, '%s', substr(names, 3)), changed, source, replace(rest_text, '%s', substr(names, 3)),
+            into_text || format(rows_text, names, '')));
     execute format('revoke all on function %s() from public', function_name);
 end $$;
 

@@ -91,18 +91,20 @@ select tide.stream_keep_change(%(stream)s, %(sources)s::bigint[], %(strategy)s, 
  where d.pipeline = %(pipeline)s and d.epoch = %(epoch)s and d.number = %(number)s
 
 -- name: stream_begin
--- Begins a transaction that refreshes: a statement takes as long as its query, longer than what else a worker waits for. Whether the
--- pipeline is as it was when the drain began; if so, these are refreshed together. No row: fenced.
+-- Begins a transaction that refreshes: a statement takes as long as its query, longer than what else a worker waits for, and is planned
+-- for the values at hand. Whether the pipeline is as it was when the drain began; if so, these are refreshed together. No row: fenced.
 select p.revision = %(revision)s as is_same, set_config('statement_timeout', (%(seconds)s * 1000)::int::text, true),
+       set_config('plan_cache_mode', 'force_custom_plan', true),
        case when p.revision = %(revision)s and cardinality(%(together)s::text[]) > 0 then tide.stream_together(%(together)s::text[]) end
   from tide.drain d join tide.pipeline p on p.name = d.pipeline
  where d.pipeline = %(pipeline)s and d.epoch = %(epoch)s and d.number = %(number)s
 
 -- name: stream_refresh
--- Makes a stream table equal to its query, as of the snapshot of this transaction. No row: fenced, nothing was written.
+-- Makes a stream table equal to its query, as of the snapshot of this transaction. It is sent before it is known what stream_begin says:
+-- nothing is done, and there is no row, where that says no.
 select r.action, r.rows_inserted, r.rows_updated, r.rows_deleted, r.missing, r.strategy, r.reason
-  from tide.drain d cross join lateral tide.stream_refresh(%(stream)s) r
- where d.pipeline = %(pipeline)s and d.epoch = %(epoch)s and d.number = %(number)s
+  from tide.drain d join tide.pipeline p on p.name = d.pipeline cross join lateral tide.stream_refresh(%(stream)s) r
+ where d.pipeline = %(pipeline)s and d.epoch = %(epoch)s and d.number = %(number)s and p.revision = %(revision)s
 
 -- name: stream_deferred
 -- Runs the deferred triggers of users, which would run at the end of the transaction.
@@ -191,6 +193,10 @@ update tide.bell b set armed = false
 -- name: begin
 -- A transaction whose statements have snapshots of their own, whatever the database's default.
 begin isolation level read committed
+
+-- name: begin_one_snapshot
+-- A transaction all of whose statements see the same.
+begin isolation level repeatable read
 
 -- name: outbox_horizon
 -- The horizon, kept in the session for `outbox_read`, which must be a later statement of the same transaction, with a

@@ -7,9 +7,9 @@ import psycopg
 import pytest
 
 from tests.sql.streams.analysed import analyse_and_keep
+from tests.sql.streams.crowd import TABLES, WRITERS, write
 from tests.sql.streams.groups import together
 from tests.sql.streams.streams import Connection, behind, create, refresh
-from tests.sql.streams.test_crowd import WRITERS, write
 from tests.waiting import wait_until
 
 # What each is a function of: the source stream of all of them, as of one moment.
@@ -49,10 +49,7 @@ class Reader:
 @pytest.fixture
 def connection(database):
     with database.connect() as connection:
-        connection.execute("""
-            create table orders (order_id int primary key, region text, customer_id int);
-            create table customers (customer_id int primary key, name text);
-        """)
+        connection.execute(TABLES)
         create(connection, "source", "select order_id, region from orders", refresh_mode="DIFFERENTIAL")
         analyse_and_keep(connection, "source")
         yield connection

@@ -103,6 +103,25 @@ def test_a_node_that_is_not_what_it_should_be_is_computed_again(connection):
     assert refresh(connection, "sizes")[0] == "DIFFERENTIAL"
 
 
+@pytest.mark.parametrize("changed", [True, False])
+def test_nodes_that_end_after_the_snapshot_of_a_refresh_fail_it_not(connection, database, changed):
+    """Its snapshot shows a plan of which the tables are gone: they are opened as they are now."""
+    made(connection, "sizes", SIZES)
+    if changed:
+        connection.execute("insert into orders values (100, 'west', 1)")
+    else:
+        connection.execute("update tide.stream_state set frontier = null")
+    with database.connect(autocommit=False) as other:
+        other.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+        other.execute("select 1")
+        connection.execute("select tide.alter_stream_table('sizes', refresh_mode => 'FULL')")
+        with pytest.raises(psycopg.errors.SerializationFailure):
+            other.execute("select tide.stream_refresh('streams.public.sizes')")
+        other.rollback()
+    refresh(connection, "sizes")
+    assert_equal(connection, "sizes")
+
+
 def test_several_are_refreshed_in_one_transaction(connection):
     made(connection, "sizes", SIZES)
     made(connection, "busiest", BUSIEST)

@@ -78,6 +78,9 @@ fmt: .venv/.synced ## format the code and fix what lint can fix
 .PHONY: bench
 bench: .venv/.synced ## measure, and write benchmarks/results.md
 	$(RUN) benchmarks $(ARGS)
+.PHONY: speed
+speed: .venv/.synced ## write README's tables of speed, from benchmarks/results.md
+	$(RUN) benchmarks.speed
 
 UNITS := $(addprefix tests/,backends broker database drains inbox local operations pipelines process scheduler wire workers web test_*.py)
 .PHONY: unit backends sql faults cli e2e packaging chart observe

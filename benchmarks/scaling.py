@@ -26,7 +26,7 @@ from tests.chart.values import OLDEST_KUBERNETES, minimal
 PIPELINES = 32
 PROCESSES = (1, 2, 4)
 BACKLOG = 160_000
-SLOW_BACKLOG = 6_400
+SLOW_BACKLOG = 3_200
 SLOW_MS = 50
 TAKEOVERS = 20
 SCHEDULER, FORWARD = "-scheduler", "-workers-forward"

@@ -70,8 +70,8 @@ class Database:
         if self.run("select true from tide.pipeline where name = %s", name):
             self.run("select tide.relay_disable(%s)", name)
             wait_until(
-                lambda: self.run("select lease_until is null from tide.drain where pipeline = %s", name),
-                "the last drain ended",
+                lambda: self.run("select bool_and(lease_until is null) from tide.drain where pipeline = %s", name),
+                "the last drains ended",
             )
 
     def behind(self, pipeline: str) -> int:
@@ -84,7 +84,7 @@ class Database:
             )
         )
 
-    def wait_until_drained(self, pipeline: str) -> None:
+    def wait_until_drained(self, pipeline: str, every_seconds: float = 0.005) -> None:
         """Raises RuntimeError with the pipeline's error if it has one: a benchmark has no use for another try."""
 
         def is_drained() -> bool:
@@ -92,7 +92,7 @@ class Database:
                 raise RuntimeError(f"pipeline {pipeline}: {error}")
             return self.behind(pipeline) <= 0
 
-        wait_until(is_drained, f"pipeline {pipeline} drained")
+        wait_until(is_drained, f"pipeline {pipeline} drained", every_seconds=every_seconds)
 
 
 @dataclass(frozen=True)

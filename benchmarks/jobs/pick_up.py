@@ -9,7 +9,7 @@ from benchmarks.figures import Effort, Figure, below, percentile
 from benchmarks.jobs.systems import OURS, Counts, Program, System, systems
 from benchmarks.stack import Stack, wait_until
 
-IDLE_JOBS, WARM_JOBS = 40, 400
+IDLE_JOBS, WARM_JOBS = 20, 200
 # One job for each system in a turn of so long: longer than ours listens to a queue after its last job, so that all the
 # way is measured: bell, scheduler, broker, worker.
 IDLE_SECONDS = 11.0

@@ -6,6 +6,7 @@ import time
 from queue import Queue
 
 import pytest
+from structlog.testing import capture_logs
 
 from relay.broker.factory import make_broker
 from relay.broker.queues import enqueue_drain
@@ -178,12 +179,13 @@ def test_a_waiting_worker_takes_a_drain_after_redis_forgot_the_scripts(redis_ser
     """What waits was sent before: the script that it names is not there any more when it is woken."""
     seen: Queue = Queue()
     broker = make_broker(redis_server.url)
-    with running_worker(redis_server.url, seen.put):
+    with capture_logs() as said, running_worker(redis_server.url, seen.put):
         for number in range(3):
             enqueue_drain(broker, drain(number), "forward")
             assert numbers(seen, 1) == [number]
             broker.client.script_flush()
     broker.close()
+    assert not [entry for entry in said if entry["log_level"] == "error"]
 
 
 def test_a_scheduler_replaces_a_connection_that_was_closed_meanwhile(redis_server):

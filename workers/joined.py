@@ -5,7 +5,7 @@ import psycopg
 from relay.drains.fence import FencedSession
 from relay.drains.outbox import Batch, Reader, Settlement
 from relay.models import Message
-from workers.batches import Delivery, Disarm
+from workers.batches import NOTHING, Delivery, Disarm
 from workers.publisher import Publisher
 
 
@@ -23,11 +23,19 @@ class Joined(Delivery):
         unsettled: Settlement | None,  # noqa: ARG002  it has settled already
         bell: Disarm,
     ) -> tuple[Settlement, Batch]:
+        counted = self._settled(messages)
+        return counted, self._reader.read(messages[-1].id, None, bell)
+
+    def deliver_all(self, messages: list[Message]) -> tuple[Settlement, Batch]:
+        counted = self._settled(messages)
+        return counted, NOTHING if counted.failure else self._reader.read(messages[-1].id, None, "arm")
+
+    def _settled(self, messages: list[Message]) -> Settlement:
+        """Published and settled; of what became of them, what the caller is still to see to."""
         self._publisher.hold_lease()
         with self._session.transaction():
             settled = self._publisher.publish(messages)
             if not settled.delivered and not settled.dead:
                 raise psycopg.Rollback
             self._reader.settle_inside(settled)
-        counted = Settlement(settled.offset_id, failure=settled.failure)
-        return counted, self._reader.read(messages[-1].id, None, bell)
+        return Settlement(settled.offset_id, failure=settled.failure)

@@ -54,6 +54,10 @@ class Publisher:
         self._slice_ends = time.monotonic() + config.pipeline.slice_ms / 1000
         self._labels = PipelineLabels(session.lease.drain.pipeline, "forward", config.pipeline.sink_type)
 
+    @property
+    def sink_keeps_offset(self) -> bool:
+        return self._sink.keeps_offset
+
     def make_wire(self, outbox: str) -> Wire:
         """The wire format of the messages of an outbox."""
         pipeline, features = self._config.pipeline, self._sink.features

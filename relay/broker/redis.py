@@ -2,10 +2,13 @@
 
 Dramatiq's own sleeps up to a second between looks (pick-up p50 99 ms, max 536 ms on 2 cores). Here every enqueue also
 pushes to a wake list, and a consumer that finds the queue empty blocks on that list (BLPOP). The wake carries no
-meaning: the queue is the truth. A wake too many costs one look; a wake that is lost (Redis flushed, a worker killed
-between wake and look) costs at most the idle timeout, after which the consumer looks anyway.
+meaning: the queue is the truth. A wake too many costs one look; a wake that is lost (Redis flushed) costs at most the
+idle timeout, after which the consumer looks anyway. The look is sent along with the BLPOP, and Redis does it when that
+ends. So a process that is killed or frozen while it waits may have taken one message: as with any that it takes, the
+lease of the drain runs out.
 
-The consumers of all queues of drains share the room of a process: a drain that it has no thread for is left to others.
+The consumers of all queues of drains share the room of a process: a drain that it has no thread for is left to others,
+and given back if it was taken while it waited.
 
 Anyone who can write to Redis can write anything into the keys. A message is taken under the id that it was found under,
 and is believed as far as `relay.broker.received` says. What is refused is removed, and so is a key of the wrong type.
@@ -36,13 +39,15 @@ from relay.broker.queues import Depth
 from relay.broker.received import LARGEST_BYTES, Refusals, Refused, too_large
 from relay.broker.redis_client import (
     CALL_TIMEOUT_SECONDS,
+    Line,
     code_of,
     connect,
     described,
+    evalsha,
     forget_connections,
     is_wrong_type,
 )
-from relay.broker.redis_consumer import CONSUMER, Outage, Room, WakingConsumer, consumer_name
+from relay.broker.redis_consumer import CONSUMER, Outage, Room, Taken, WakingConsumer, consumer_name
 from relay.errors import ConfigError, NotConnected, RelayError
 from relay.masking import mask
 
@@ -91,6 +96,7 @@ class WakingRedisBroker(RedisBroker):
             namespace=NAMESPACE,
             dead_message_ttl=DEAD_MESSAGE_LIFETIME_MS,
         )
+        self._line = Line(self.client)
         self._fetch = self.client.register_script(FETCH)
         self._enqueue = self.client.register_script(ENQUEUE)
         self._wake = self.client.register_script(WAKE)
@@ -110,26 +116,31 @@ class WakingRedisBroker(RedisBroker):
         if delay is not None:
             raise NotImplementedError("this broker has no delayed messages: the scheduler decides when work is due")
         self._use_database()
+        self.emit_before("enqueue", message, delay)
         try:
-            return super().enqueue(message)
+            # Nothing is enqueued twice, so a message needs no other id in Redis than its own.
+            self.do_enqueue(message.queue_name, message.message_id, message.encode())
         except redis.exceptions.RedisError as error:
             raise self._lost(error) from error
+        self.emit_after("enqueue", message, delay)
+        return message
 
     def do_enqueue(self, queue_name: str, message_id: str, data: bytes) -> None:
         key = f"{self.namespace}:{queue_name}"
         keys = [self.wake_key(queue_name), f"{key}.msgs", key]
         arguments: list[str | bytes | int] = [message_id, data, WAKES_KEPT, WAKE_LIFETIME_SECONDS]
         try:
-            self._enqueue(keys=keys, args=arguments)
+            self._line.run(self._enqueue, keys, arguments)
         except redis.exceptions.ResponseError as error:
             if is_wrong_type(error):
                 self.repair(queue_name)
             else:
                 self.forget_connections()  # nothing was written: the name may lead to another server by now
-            self._enqueue(keys=keys, args=arguments)
+            self._line.run(self._enqueue, keys, arguments)
 
     def forget_connections(self) -> None:
         forget_connections(self.client)
+        self._line.close()
 
     def _lost(self, error: redis.exceptions.RedisError) -> NotConnected:
         self.forget_connections()
@@ -142,18 +153,39 @@ class WakingRedisBroker(RedisBroker):
             raise ConnectionClosed(error) from None  # Dramatiq retries in a moment
         return super().consume(queue_name, prefetch, timeout)
 
-    def fetch(self, queue_name: str) -> tuple[bytes, bytes] | None:
-        """One message and its id, which is to be acknowledged; None if there is none. Raises Refused."""
+    def fetch(self, queue_name: str) -> Taken | None:
+        """One message; None if there is none. Raises Refused."""
+        return _taken(self._fetch(keys=self._fetch_keys(queue_name), args=self._fetch_arguments()))
+
+    def fetch_next(self, waiting: Line, queue_name: str, timeout_seconds: float) -> Taken | None:
+        """The same as soon as a wake comes, or after the timeout. Raises Refused.
+
+        Both commands are sent at once, on a connection that may wait: no round trip lies between wake and message.
+        """
+        keys = self._fetch_keys(queue_name)
+        woken, found = waiting.ask(
+            ("BLPOP", self.wake_key(queue_name), timeout_seconds),
+            evalsha(self._fetch, keys, self._fetch_arguments()),
+        )
+        if isinstance(found, redis.exceptions.NoScriptError):
+            return self.fetch(queue_name)
+        for answer in (found, None if found else woken):  # what was taken is not lost, whatever is wrong with the wakes
+            if isinstance(answer, redis.exceptions.RedisError):
+                raise answer
+        return _taken(found)
+
+    def give_back(self, queue_name: str, message_id: bytes) -> None:
+        """Puts a message that was taken back on its queue, and lets another consumer look."""
+        self._dispatch("requeue")(queue_name, message_id)
+        self.wake(queue_name)
+
+    def _fetch_keys(self, queue_name: str) -> list[str]:
         key = f"{self.namespace}:{queue_name}"
         taken = f"{self.namespace}:__acks__.{self.broker_id}.{queue_name}"
-        keys = [key, f"{key}.msgs", taken, f"{self.namespace}:__heartbeats__"]
-        found = self._fetch(keys=keys, args=[current_millis(), self.broker_id, LARGEST_BYTES, LONGEST_ID])
-        if not found:
-            return None
-        message_id, message = found
-        if isinstance(message, int):
-            raise too_large(message) if message > LARGEST_BYTES else Refused("no_message", "its id has no message")
-        return message_id, message
+        return [key, f"{key}.msgs", taken, f"{self.namespace}:__heartbeats__"]
+
+    def _fetch_arguments(self) -> list[str | int]:
+        return [current_millis(), self.broker_id, LARGEST_BYTES, LONGEST_ID]
 
     def repair(self, queue_name: str) -> None:
         """Removes keys that have the wrong type, which only another client can have made."""
@@ -239,7 +271,18 @@ class WakingRedisBroker(RedisBroker):
             raise self._lost(error) from error
 
     def close(self) -> None:
+        self._line.close()
         self.client.close()
+
+
+def _taken(found: list[Any]) -> Taken | None:
+    """What the script for fetching has answered. Raises Refused."""
+    if not found:
+        return None
+    message_id, message, left = found
+    if isinstance(message, int):
+        raise too_large(message) if message > LARGEST_BYTES else Refused("no_message", "its id has no message")
+    return Taken(message_id, message, left)
 
 
 def _sign(scheduler_id: str) -> str:

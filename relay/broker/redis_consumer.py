@@ -5,7 +5,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import redis
 import structlog
@@ -17,10 +17,10 @@ from relay.broker.queues import carries_drains
 from relay.broker.received import Refused, decode
 from relay.broker.redis_client import (
     CALL_TIMEOUT_SECONDS,
+    Line,
     code_of,
     connect,
     described,
-    forget_connections,
     is_wrong_type,
 )
 from relay.log_limit import LogLimit
@@ -30,6 +30,8 @@ RECONNECT_SECONDS = 0.5
 OWED_ACKS_LIMIT = 10_000
 CLEAN_SECONDS = 60.0
 FULL_SECONDS = 0.25
+# The thread that gets a message begins before its consumer goes on: both need the interpreter, one of them at once.
+HAND_OVER_SECONDS = 0.0004
 CONSUMER = "tide-worker"
 
 log = structlog.get_logger(__name__)
@@ -38,6 +40,15 @@ log = structlog.get_logger(__name__)
 def consumer_name(identity: str, queue_name: str) -> str:
     """What the connection of a consumer is named in Redis."""
     return f"{CONSUMER}:{identity}:{queue_name}"
+
+
+class Taken(NamedTuple):
+    """What was taken from a queue, to be acknowledged."""
+
+    message_id: bytes
+    message: bytes
+    left: int
+    """How many messages the queue has still."""
 
 
 class Room:
@@ -53,6 +64,15 @@ class Room:
             free = self._changed.wait_for(lambda: self._taken < places, timeout_seconds)
             self._taken += free
             return free
+
+    def enter_again(self) -> None:
+        """Takes a place back that was left for a while, whether there is one or not."""
+        with self._changed:
+            self._taken += 1
+
+    def fits(self, places: int) -> bool:
+        """Whether there are enough for those that entered."""
+        return self._taken <= places
 
     def leave(self) -> None:
         with self._changed:
@@ -102,9 +122,11 @@ class WakingConsumer(_RedisConsumer):
         self._identity = broker.identity()
         # A connection of its own, because its calls wait longer than others may take. `depths` finds it by its name.
         name = consumer_name(self._identity, queue_name)
-        self._waiting = connect(broker.url, self._timeout_seconds + CALL_TIMEOUT_SECONDS, name)
+        self._waiting = Line(connect(broker.url, self._timeout_seconds + CALL_TIMEOUT_SECONDS, name))
         self._room = broker.room_of_drains if carries_drains(queue_name) else Room()
         self._owed: deque[tuple[str, str]] = deque(maxlen=OWED_ACKS_LIMIT)
+        self._is_empty = False
+        """Whether nothing is left, as far as is known."""
         self._cleans_at = time.monotonic() + random.uniform(0, CLEAN_SECONDS)
         self.is_connected = True
 
@@ -116,22 +138,16 @@ class WakingConsumer(_RedisConsumer):
             raise ConnectionClosed("the URL of PostgreSQL means another database now; its queues are served instead")
         if not self._enter():
             return None
-        message, is_empty = None, False
+        message = None
         try:
-            try:
-                message = self._take()
-                is_empty = message is None
-                self._served()
-            except Refused as refused:
-                self.broker.refusals.add(self.queue_name, refused)
-            finally:
-                if message is None:
-                    self._room.leave()
-            if is_empty:
-                self._wait()
+            message = self._next()
+        except Refused as refused:
+            self.broker.refusals.add(self.queue_name, refused)
         except redis.exceptions.RedisError as error:
             self._repair(error)
-            return None
+        finally:
+            if message is None:
+                self._room.leave()
         return message
 
     def _enter(self) -> bool:
@@ -157,21 +173,28 @@ class WakingConsumer(_RedisConsumer):
     def close(self) -> None:
         self._waiting.close()
 
-    def _take(self) -> MessageProxy | None:
+    def _next(self) -> MessageProxy | None:
+        """Takes a message into the place that was entered for it, or waits for one."""
         self._pay_owed()
         self._clean()
+        waits, self._is_empty = self._is_empty, False
         # One at a time, however many fit: idle processes that look at the same moment share what there is.
-        taken = self.broker.fetch(self.queue_name)
-        if taken is None:
+        taken = self._wait() if waits else self.broker.fetch(self.queue_name)
+        self._served()
+        if taken and waits and not self._may_keep():
+            self.broker.give_back(self.queue_name, taken.message_id)
             return None
-        redis_message_id, data = taken
+        self._is_empty = taken is None or taken.left == 0
+        return self._opened(taken) if taken else None
+
+    def _opened(self, taken: Taken) -> MessageProxy:
         try:
-            message = decode(data, self.queue_name)
+            message = decode(taken.message, self.queue_name)
         except Refused:
-            self.broker._dispatch("ack")(self.queue_name, redis_message_id)
+            self.broker._dispatch("ack")(self.queue_name, taken.message_id)
             raise
         # Not what the message says its id is: that would acknowledge another.
-        message.options["redis_message_id"] = redis_message_id
+        message.options["redis_message_id"] = taken.message_id
         self.queued_message_ids.add(message.message_id)
         return MessageProxy(message)
 
@@ -187,7 +210,7 @@ class WakingConsumer(_RedisConsumer):
     def _clean(self) -> None:
         """Every so often, what processes that died have left."""
         if time.monotonic() >= self._cleans_at:
-            self._cleans_at = time.monotonic() + CLEAN_SECONDS
+            self._is_empty, self._cleans_at = False, time.monotonic() + CLEAN_SECONDS
             try:
                 self.broker.do_fetch(self.queue_name, 0)
             except redis.exceptions.ResponseError as error:
@@ -195,11 +218,20 @@ class WakingConsumer(_RedisConsumer):
                     raise
                 self.logger.warning(mask(f"Cannot clean up after processes that died: {error}"))
 
-    def _wait(self) -> None:
-        woken = self._waiting.blpop([self.broker.wake_key(self.queue_name)], timeout=self._timeout_seconds)
-        if woken and (self.broker.stopping.is_set() or not self.broker.has_room(self.queue_name)):
-            # This one takes nothing, or not soon: another consumer must.
-            self.broker.wake(self.queue_name)
+    def _wait(self) -> Taken | None:
+        """Takes the next message when it comes. Meanwhile its place is free for those of other queues."""
+        self._room.leave()
+        time.sleep(HAND_OVER_SECONDS)
+        try:
+            taken: Taken | None = self.broker.fetch_next(self._waiting, self.queue_name, self._timeout_seconds)
+            return taken
+        finally:
+            self._room.enter_again()
+
+    def _may_keep(self) -> bool:
+        """Whether what was waited for is not for another consumer, as this one would run it later, or never."""
+        is_stopping = self.broker.stopping.is_set()
+        return not is_stopping and self._room.fits(self.prefetch) and self.broker.has_room(self.queue_name)
 
     def _settle(self, command: str, message: MessageProxy) -> None:
         redis_message_id = message.options["redis_message_id"]
@@ -230,6 +262,7 @@ class WakingConsumer(_RedisConsumer):
         self.is_connected = False
         if not self.broker.stopping.is_set():  # then it is we who close the connections
             self.broker.outage.begin(self.queue_name, error)
-        for client in (self.broker.client, self._waiting):
-            forget_connections(client)  # the name may lead to another server by now
+        # The name may lead to another server by now.
+        self.broker.forget_connections()
+        self._waiting.close()
         time.sleep(min(self._timeout_seconds, RECONNECT_SECONDS))

@@ -11,7 +11,7 @@ import json
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 from relay.database.connection import database_errors, storable
@@ -60,6 +60,11 @@ def settlement(messages: Sequence[Message], failures: Sequence[Failure], offset_
         return Settlement(offset_id, failure=temporary)
     dead = tuple((messages[f.index].id, f) for f in failures if f.permanent and f.index < len(settled))
     return Settlement(settled[-1].id, len(settled) - len(dead), dead, temporary)
+
+
+def joined(first: Settlement, second: Settlement) -> Settlement:
+    """What became of two batches in a row."""
+    return replace(second, delivered=first.delivered + second.delivered, dead=first.dead + second.dead)
 
 
 class Pending(NamedTuple):
@@ -121,6 +126,10 @@ class Reader:
         read = ask_messages(self._connection, place, None, self._lane)
         self._connection.execute("commit")
         return read
+
+    def is_ahead(self, after: int) -> bool:
+        """Whether messages after this id were read already."""
+        return bool(self._ahead) and self._ahead_of == after
 
     def receive(self) -> Batch:
         """What was asked for last; the same batch again if nothing was asked since."""

@@ -12,6 +12,7 @@ import pytest
 
 from relay.broker.factory import make_broker, serve
 from relay.broker.queues import DRAIN_ACTOR, DRAIN_QUEUES, drain_from, enqueue_drain
+from relay.broker.redis_consumer import WakingConsumer
 from relay.errors import NotConnected
 from relay.local.server_process import ServerProcess
 from relay.models import Drain
@@ -53,6 +54,9 @@ def running_worker(
     finally:
         # With the long timeout the threads sit it out, as daemons; they take nothing any more.
         worker.stop(timeout=50 if idle_timeout_ms == IDLE_TIMEOUT_MS else DEADLINE_SECONDS * 1000)
+        for thread in worker.consumers.values():
+            if isinstance(thread.consumer, WakingConsumer):
+                thread.consumer.close()  # what waits would take a drain of another test, and give it back
         broker.close()
 
 

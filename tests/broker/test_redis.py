@@ -6,6 +6,7 @@ import time
 from queue import Queue
 
 import pytest
+from structlog.testing import capture_logs
 
 from relay.broker.factory import make_broker
 from relay.broker.queues import enqueue_drain
@@ -172,6 +173,49 @@ def test_wakes_do_not_pile_up_when_no_worker_runs(redis_server):
     assert broker.client.llen(key) == 64
     assert 0 < broker.client.ttl(key) <= 60
     broker.close()
+
+
+def test_a_waiting_worker_takes_a_drain_after_redis_forgot_the_scripts(redis_server):
+    """What waits was sent before: the script that it names is not there any more when it is woken."""
+    seen: Queue = Queue()
+    broker = make_broker(redis_server.url)
+    with capture_logs() as said, running_worker(redis_server.url, seen.put):
+        for number in range(3):
+            enqueue_drain(broker, drain(number), "forward")
+            assert numbers(seen, 1) == [number]
+            broker.client.script_flush()
+    broker.close()
+    assert not [entry for entry in said if entry["log_level"] == "error"]
+
+
+def test_a_scheduler_replaces_a_connection_that_was_closed_meanwhile(redis_server):
+    broker = make_broker(redis_server.url)
+    for number in range(3):
+        enqueue_drain(broker, drain(number), "forward")
+        broker.client.client_kill_filter(_type="normal", skipme=True)
+    assert broker.client.llen(f"tide:{FORWARD}") == 3
+    broker.close()
+
+
+def test_a_drain_that_a_full_worker_has_waited_for_is_given_back(redis_server):
+    """Its queue was waited for when the last thread became busy with another."""
+    held, gate = threading.Event(), threading.Event()
+    seen: Queue = Queue()
+
+    def hold(_: Drain) -> None:
+        held.set()
+        gate.wait(DEADLINE_SECONDS)
+
+    with running_worker(redis_server.url, hold, threads=1, also=[REVERSE]):
+        client = make_broker(redis_server.url).client
+        wait_until(lambda: client.info("clients")["blocked_clients"] >= 2, what="both queues are waited for")
+        send(redis_server.url, drain(1))
+        assert held.wait(DEADLINE_SECONDS)
+        send(redis_server.url, drain(2), direction="reverse")
+        with running_worker(redis_server.url, seen.put, also=[REVERSE]):
+            assert numbers(seen, 1) == [2]
+        gate.set()
+        client.close()
 
 
 def test_a_flushed_redis_is_no_end(redis_server):

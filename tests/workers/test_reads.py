@@ -2,6 +2,7 @@
 
 import json
 
+import psycopg
 import pytest
 
 from relay.backends.memory.sink import MemorySink
@@ -118,3 +119,109 @@ def test_an_object_that_is_begun_again_has_what_was_read_ahead_once_and_in_order
     bench.drain()
     [made] = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert [json.loads(line)["message_id"] for line in made.read_text().splitlines()] == [ids[0], *ids[2:]]
+
+
+def test_a_first_batch_that_is_all_there_is_goes_out_before_anything_else_is_asked(bench, store, reads, monkeypatch):
+    """Most drains of a quiet pipeline: one read with the begin, and one after the bell was armed, with the settle."""
+    bench.publish(3)
+    assert bench.drain() == "idle"
+    ids = bench.publish(3)
+    reads.clear()
+    publish, before = MemorySink.publish, []
+
+    def noted(self, records):
+        before.extend(reads)
+        return publish(self, records)
+
+    monkeypatch.setattr(MemorySink, "publish", noted)
+    assert bench.drain() == "idle"
+    assert (before, reads[1:]) == (reads[:1], [(1, ids[-1])])
+    assert bench.query("select offset_id, armed from tide.consumer_group join tide.bell using (group_id)") == [
+        (ids[-1], True)
+    ]
+
+
+def test_what_is_published_while_a_first_batch_is_sent_is_found_by_the_same_drain(bench, store, monkeypatch):
+    ids = bench.publish(3)
+    publish = MemorySink.publish
+
+    def late(self, records):
+        ids.extend(bench.publish(1) if len(ids) < 6 else [])
+        return publish(self, records)
+
+    monkeypatch.setattr(MemorySink, "publish", late)
+    assert bench.drain() == "idle"
+    assert [record.id for record in store.received] == ids
+    assert len(ids) == 6
+
+
+def test_a_first_batch_that_fails_in_part_settles_that_part_and_silences_the_bell(bench, store):
+    ids = bench.publish(3)
+    store.refuse = lambda index, record: Failure(index, False, "busy", "later") if record.id == ids[1] else None
+    assert bench.drain() == "failed"
+    assert bench.query("select offset_id, armed from tide.consumer_group join tide.bell using (group_id)") == [
+        (ids[0], False)
+    ]
+
+
+def test_a_first_batch_before_ids_that_were_rolled_back_moves_the_offset_over_them(bench, store, monkeypatch):
+    bench.publish(3)
+    publish = MemorySink.publish
+
+    def rolled_back(self, records):
+        with pytest.raises(psycopg.errors.DivisionByZero):
+            bench.query("select tide.outbox_publish('orders', '1'), 1 / (random() * 0)::int")
+        return publish(self, records)
+
+    monkeypatch.setattr(MemorySink, "publish", rolled_back)
+    assert bench.drain() == "idle"
+    assert bench.query("select offset_id from tide.consumer_group") == bench.query("select tide.outbox_last_id(1)")
+
+
+@pytest.fixture
+def settles(monkeypatch):
+    """The offset of each settle, and how many messages it counts as delivered."""
+    found = []
+    settle = outbox.Reader._settle
+
+    def noted(self, settled):
+        found.append((settled.offset_id, settled.delivered))
+        return settle(self, settled)
+
+    monkeypatch.setattr(outbox.Reader, "_settle", noted)
+    return found
+
+
+def test_batches_cut_from_one_read_are_settled_together(bench, store, settles, batches, monkeypatch):
+    """Each for itself would cost as much as its messages. The second comes with the bell."""
+    monkeypatch.setattr("workers.batches.SETTLE_SECONDS", 3600)
+    ids = bench.publish(65)
+    assert bench.drain() == "idle"
+    assert [len(batch) for batch in batches] == [10] * 6 + [5]
+    assert settles == [(ids[9], 10), (ids[59], 50), (ids[-1], 5)]
+    assert bench.last("delivered") == 65
+
+
+def test_what_was_delivered_waits_only_so_long_to_be_settled(bench, store, settles, monkeypatch):
+    monkeypatch.setattr("workers.batches.SETTLE_SECONDS", 0)
+    ids = bench.publish(35)
+    assert bench.drain() == "idle"
+    assert settles == [(ids[9], 10), (ids[19], 10), (ids[29], 10), (ids[-1], 5)]
+
+
+def test_what_waits_to_be_settled_is_settled_before_a_drain_fails(bench, store, settles, monkeypatch):
+    monkeypatch.setattr("workers.batches.SETTLE_SECONDS", 3600)
+    ids = bench.publish(65)
+    store.refuse = lambda index, record: Failure(index, False, "busy", "later") if record.id == ids[40] else None
+    assert bench.drain() == "failed"
+    assert settles == [(ids[9], 10), (ids[39], 30)]
+    assert bench.query("select offset_id from tide.consumer_group") == [(ids[39],)]
+
+
+def test_dead_letters_do_not_wait(bench, store, settles, monkeypatch):
+    monkeypatch.setattr("workers.batches.SETTLE_SECONDS", 3600)
+    ids = bench.publish(65)
+    store.refuse = lambda index, record: Failure(index, True, "no", "never") if record.id == ids[35] else None
+    assert bench.drain() == "idle"
+    assert settles == [(ids[9], 10), (ids[39], 29), (ids[59], 20), (ids[-1], 5)]
+    assert (bench.last("delivered"), bench.last("dead_letters")) == (64, 1)

@@ -10,7 +10,8 @@
 create or replace function tide.outbox_horizon(outbox_id int, out horizon bigint, out open_publishers int)
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
 declare
-    top     bigint := coalesce(tide.outbox_last_id(outbox_id), 0);
+    ids     regclass := (select o.ids from tide.outbox o where o.outbox_id = outbox_horizon.outbox_id);
+    top     bigint := coalesce(pg_sequence_last_value(ids), 0);
     present bigint;
 begin
     for look in 1 .. 3 loop
@@ -20,7 +21,7 @@ begin
                   from tide.mark m
                  where m.publishes and m.class = tide.lock_class(outbox_horizon.outbox_id)) marks;
         exit when open_publishers > 0;
-        present := coalesce(tide.outbox_last_id(outbox_id), 0);
+        present := coalesce(pg_sequence_last_value(ids), 0);
         exit when present = top;
         if look < 3 then
             top := present;
@@ -28,7 +29,7 @@ begin
             open_publishers := 1;
         end if;
     end loop;
-    perform tide.see_partitions(o.ids) from tide.outbox o where o.outbox_id = outbox_horizon.outbox_id;
+    perform tide.see_partitions(ids);
 end $$;
 
 create or replace function tide.outbox_oldest_publisher_seconds(outbox_id int) returns float8

@@ -44,12 +44,14 @@ def split_full_joins(query: exp.Query, names: Iterator[str]) -> dict[str, str]:
 
 def _cut_out(join: exp.Join) -> tuple[exp.Select, exp.Table]:
     """Takes a join and all before it out of FROM: what is at its left as a FROM, and what stands in the place of both,
-    with the joins after it."""
+    with the joins after it. Raises Unsupported."""
     holder = join.parent
     assert holder is not None
     joins = holder.args["joins"]
     number = next(place for place, each in enumerate(joins) if each is join)
     before, after = joins[:number], joins[number + 1 :]
+    if any({name for name, value in each.args.items() if value} == {"this"} for each in before):
+        raise Unsupported("it has a FULL JOIN and a comma without parentheses between them")
     place = exp.Table(this=exp.to_identifier("place"))
     if isinstance(holder, exp.Select):
         first = holder.args["from_"].this.copy()

@@ -26,12 +26,12 @@ from relay.stream_tables.trees import (
 
 def split_not_in(query: exp.Query, shape: Callable[[exp.Select], Shape], names: Iterator[str]) -> dict[str, str]:
     """Writes each NOT IN so that is a condition of WHERE by itself. Returns new names of what is read twice then, with
-    the old ones."""
+    the old ones. Of a condition inside another one null and false differ: that stays as it is."""
     renamed: dict[str, str] = {}
     for select in list(query.find_all(exp.Select)):
         for condition in where(select):
             inside = bare(condition.this) if isinstance(condition, exp.Not) else None
-            if isinstance(inside, exp.In) and _is_splittable(inside, shape(select)):
+            if isinstance(inside, exp.In) and select.args.get("from_") and _is_splittable(inside, shape(select)):
                 renamed |= _split(select, condition, inside, names)
     return renamed
 

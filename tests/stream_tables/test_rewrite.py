@@ -3,6 +3,7 @@
 from itertools import count
 
 import pytest
+from sqlglot import exp
 
 from relay.stream_tables import Unsupported
 from relay.stream_tables.dialect import parse, write
@@ -15,8 +16,20 @@ def names():
     return (f"g{number}" for number in count(1))
 
 
-def split(text: str) -> str:
+def query(text: str) -> exp.Query:
     tree = parse(text)
+    assert isinstance(tree, exp.Query)
+    return tree
+
+
+def operation(text: str) -> exp.SetOperation:
+    tree = parse(text)
+    assert isinstance(tree, exp.SetOperation)
+    return tree
+
+
+def split(text: str) -> str:
+    tree = query(text)
     split_full_joins(tree, names())
     return write(tree)
 
@@ -36,9 +49,9 @@ def test_a_full_join_does_not_refer_to_what_is_beside_it():
 
 
 def test_set_operations_are_of_the_left_or_in_parentheses():
-    both_sides(parse("select 1 except select 2 except select 3"), names())
-    both_sides(parse("select 1 except (select 2 except select 3)"), names())
-    tree = parse("select 1 except select 2")
-    tree.set("expression", union_all([parse("select 2"), parse("select 3")]))
+    both_sides(operation("select 1 except select 2 except select 3"), names())
+    both_sides(operation("select 1 except (select 2 except select 3)"), names())
+    tree = operation("select 1 except select 2")
+    tree.set("expression", union_all([query("select 2"), query("select 3")]))
     with pytest.raises(Unsupported, match="order"):
         both_sides(tree, names())

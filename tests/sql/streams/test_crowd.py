@@ -4,6 +4,7 @@ import random
 from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
+import pytest
 
 from tests.sql.streams.analysed import analyse_and_keep
 from tests.sql.streams.streams import assert_equal, behind, create, refresh
@@ -102,6 +103,7 @@ def _change(connection, chance, number):
             connection.execute("delete from customers where customer_id = %s", [customer])
 
 
+@pytest.mark.timeout(400)  # each of the stream tables is refreshed as often as it can be
 def test_no_change_is_missed_whoever_commits_when(database):
     with database.connect() as connection, ThreadPoolExecutor(WRITERS) as writers:
         connection.execute("""

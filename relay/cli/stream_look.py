@@ -22,7 +22,7 @@ from relay.cli.tables import Column, Table
 from relay.cli.values import time_text
 from relay.operations import stream_details as operations
 from relay.operations.base import counted, seconds_text
-from relay.operations.stream_details import Explanation, Refresh, StreamDetails
+from relay.operations.stream_details import Explanation, Node, Refresh, StreamDetails
 from relay.operations.stream_tables import StreamTable
 from relay.operations.stream_tables import list_stream_tables as found_stream_tables
 
@@ -83,14 +83,14 @@ def _why(one: StreamTable) -> str:
 @postgres_option
 @json_option
 def show(name: str, postgres_url: str | None, as_json: bool) -> None:
-    """Shows a stream table in full: also its query, and of each source the changes that wait.
+    """Shows a stream table in full: also its query, of each source the changes that wait, and its hidden tables.
 
     \b
     Exit codes: 0 shown; 1 no such stream table, or an error; 2 wrong usage.
 
     \b
     Example:
-      relay stream show region_totals --json | jq .sources
+      relay stream show region_totals --json | jq .nodes
     """
     with database(load_settings(postgres_url=postgres_url), "stream") as connection:
         found = operations.show(connection, name)
@@ -103,7 +103,7 @@ def show(name: str, postgres_url: str | None, as_json: bool) -> None:
 def _facts(found: StreamDetails) -> Table:
     table = Table(Column("what", whole=True), Column("value", long=True))
     facts = asdict(found)
-    del facts["sources"]
+    del facts["sources"], facts["nodes"]
     for what, value in facts.items():
         if value is not None:
             table.add_row(what.replace("_", " "), time_text(value) if isinstance(value, datetime) else str(value))
@@ -114,7 +114,17 @@ def _facts(found: StreamDetails) -> Table:
             else counted(source.pending_rows, "change waits", "changes wait")
         )
         table.add_row("source", f"{source.name}: {waiting}; its buffer has {source.buffer_bytes} bytes")
+    for node in found.nodes:
+        table.add_row("stored", _stored(node))
     return table
+
+
+def _stored(node: Node) -> str:
+    """A hidden table, or the stream table itself, in a line."""
+    rows = "rows unknown" if node.rows_estimate is None else f"about {counted(node.rows_estimate, 'row', 'rows')}"
+    state = "" if node.state_bytes is None else f" and {node.state_bytes} of state"
+    how = "; ".join([", ".join(node.strategies), *([] if node.is_populated else ["to be computed"])])
+    return f"{node.relation}: {rows}, {node.table_bytes} bytes{state}; {how}"
 
 
 @click.command(cls=Verb, short_help="Says how a stream table is refreshed, and why.")

@@ -19,6 +19,28 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True)
+class Node:
+    """A hidden table, or, as the last of them, the stream table itself."""
+
+    place: int
+    """In the order in which they are refreshed."""
+    relation: str
+    kind: str
+    """rows, or state: counts and sums by group, from which its rows are computed."""
+    reads: list[str]
+    strategies: list[str]
+    """By which it follows changes of what it reads."""
+    is_populated: bool
+    rows_estimate: int | None
+    """As the planner has it; None: it was never analyzed."""
+    table_bytes: int
+    """With indexes."""
+    state_bytes: int | None
+    """Of the counts and sums; None: it has none."""
+    query: str
+
+
+@dataclass(frozen=True, slots=True)
 class StreamDetails(StreamTable):
     """Everything that is known of a stream table."""
 
@@ -26,6 +48,8 @@ class StreamDetails(StreamTable):
     created_at: datetime
     last_refresh_at: datetime | None
     sources: list[Source]
+    nodes: list[Node]
+    """None while its query is not analysed, or if it can only be computed as a whole."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +105,11 @@ class Refresh:
 def show(connection: Connection, name: str) -> StreamDetails:
     """Raises ConfigError if there is no such stream table."""
     [row] = rows(connection, "stream_show", name=name)
-    return StreamDetails(**row | {"sources": [Source(**source) for source in row["sources"]]})
+    parts = {
+        "sources": [Source(**source) for source in row["sources"]],
+        "nodes": [Node(**node) for node in row["nodes"]],
+    }
+    return StreamDetails(**row | parts)
 
 
 def explain(connection: Connection, name: str) -> Explanation:

@@ -7,8 +7,8 @@ Nothing here reads or writes a table. What is not proven is `Unsupported`, and c
 its own (`names`); `shape` and `joins` say what it is made of, `classes` and `keys` what its tables have in common, by
 what its rows are unique, `forms`, `types` and `steady` what equality does not say. `delta` makes the trees of a change,
 `state` those of groups; `strategies` chooses among them, `planning` puts the plan of one query together, and `nodes`
-takes a query apart where that yields a better one (`regroup` and `apart` say how it is written then). `analysis` does
-either.
+takes a query apart where that yields a better one (`rewrite` and `regroup` say how it is written then: `full_joins`,
+`not_in`, `computed_groups`, `sides` each for one form). `analysis` does either.
 """
 
 from relay.stream_tables.analysis import analyse

@@ -1,6 +1,7 @@
 """Queries written so that their parts stand in FROM, where they can be nodes. What they say stays the same."""
 
 from collections.abc import Iterator
+from typing import TypeVar
 
 from sqlglot import exp
 
@@ -15,6 +16,8 @@ from relay.stream_tables.trees import (
     own,
     under,
 )  # fmt: skip
+
+Tree = TypeVar("Tree", bound=exp.Expr)
 
 
 def leaves(query: exp.Query) -> list[exp.Query]:
@@ -81,18 +84,18 @@ def _is_one_value(node: exp.Subquery, shape: Shape) -> bool:
     )
 
 
-def same_text(query: exp.Query) -> exp.Query:
-    """The query with names that depend on nothing else: equal ones are one."""
+def same_text(query: Tree) -> Tree:
+    """The tree with names that depend on nothing else: equal ones are one."""
     return rename(query.copy(), {alias: f"a{place}" for place, alias in enumerate(aliases(query))})
 
 
-def aliases(query: exp.Query) -> list[str]:
+def aliases(query: exp.Expr) -> list[str]:
     """The names of all that it reads, wherever in it."""
     tables = query.find_all(exp.Table, exp.Subquery, exp.Lateral, exp.Unnest, exp.Values)
     return list(dict.fromkeys(each.alias for each in tables if each.alias))
 
 
-def rename(query: exp.Query, names: dict[str, str]) -> exp.Query:
+def rename(query: Tree, names: dict[str, str]) -> Tree:
     """The same query, in which they have these names."""
     for node in query.walk():
         if isinstance(node, exp.Column) and node.table in names:
@@ -121,3 +124,27 @@ def sorted_by(query: exp.Query, ordered: exp.Expr) -> int:
         raise Unsupported("it sorts distinct rows by what it does not show")
     query.append("expressions", named(value.copy(), f"c{len(query.expressions)}"))
     return len(query.expressions) - 1
+
+
+def in_place_of(table: exp.Table, body: exp.Query) -> exp.Subquery:
+    """What a table holds as a subquery, for the place where it is read."""
+    subquery = under(body, table.alias)
+    subquery.set("joins", table.args.get("joins"))
+    return subquery
+
+
+def put_columns(select: exp.Select, moved: set[str], alias: str) -> list[exp.Expr]:
+    """What is read of what is moved, each once: it becomes a column of `alias`, c0, c1 .. So does what USING joins."""
+    shown: dict[exp.Expr, exp.Column] = {}
+    found: list[exp.Expr] = [each for each in select.find_all(exp.Coalesce) if _is_merged(each, moved)]
+    found += [each for each in select.find_all(exp.Column) if each.table in moved]
+    for each in found:
+        put = shown.setdefault(each.copy(), column(f"c{len(shown)}", alias))
+        if each.find_ancestor(exp.Select):  # A part of one that was put before is no longer in the query.
+            each.replace(put.copy())
+    return list(shown)
+
+
+def _is_merged(value: exp.Coalesce, moved: set[str]) -> bool:
+    values = [bare(each) for each in (value.this, *value.expressions)]
+    return all(isinstance(each, exp.Column) and each.table in moved for each in values)

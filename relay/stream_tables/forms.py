@@ -4,8 +4,11 @@ Sums of changes, groups and keys go by equality. So a value may be kept in a sta
 be left out, only where no more than equality is seen of it.
 """
 
+from dataclasses import replace
+
 from sqlglot import exp
 
+from relay.stream_tables.plan import Column
 from relay.stream_tables.shape import Shape
 from relay.stream_tables.trees import bare
 from relay.stream_tables.types import base, one_form, scale
@@ -140,3 +143,23 @@ def _branches(value: exp.Coalesce | exp.Case) -> list[exp.Expr]:
 def _is_null(value: exp.Expr) -> bool:
     value = bare(value)
     return isinstance(value, exp.Null) or (isinstance(value, exp.Cast) and isinstance(bare(value.this), exp.Null))
+
+
+def node_columns(shapes: list[Shape], found: tuple[Column, ...]) -> tuple[Column, ...]:
+    """The columns of a node, with what is known of their values. It is one SELECT, or UNION ALL of several."""
+    arms = zip(*([bare(each) for each in shape.select.expressions] for shape in shapes), strict=True)
+    return tuple(_node_column(shapes, list(values), each) for values, each in zip(arms, found, strict=True))
+
+
+def _node_column(shapes: list[Shape], values: list[exp.Expr], found: Column) -> Column:
+    arms = list(zip(shapes, values, strict=True))
+    known = {digits(shape, value) for shape, value in arms if not _is_null(value)}
+    not_null = all(_is_never_null(shape, value) for shape, value in arms)
+    return replace(found, not_null=not_null, digits=known.pop() if len(known) == 1 else None)
+
+
+def _is_never_null(shape: Shape, value: exp.Expr) -> bool:
+    place = shape.origin(value) if isinstance(value, exp.Column) else None
+    if place:
+        return shape.column(place).not_null and shape.instances[place[0]].top
+    return isinstance(value, exp.Count)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from sqlglot import exp
 
+from relay.stream_tables.plan import Unsupported
 from relay.stream_tables.trees import conjuncts, is_group
 
 
@@ -30,6 +31,7 @@ class Joins:
 
 
 def joins_of(select: exp.Select) -> Joins:
+    """Raises Unsupported of a FULL JOIN: see `full_joins`."""
     conditions: list[Condition] = []
     outer: list[frozenset[str]] = []
     clause = select.args.get("from_")
@@ -44,6 +46,8 @@ def _chain(
     left = _chain(first.this, [], conditions, outer) if is_group(first) else frozenset({first.alias_or_name})
     for join in [*(first.args.get("joins") or []), *joins]:
         right = _chain(join.this, [], conditions, outer)
+        if join.side == "FULL":
+            raise Unsupported("it has a FULL JOIN")
         nullable = {"LEFT": right, "RIGHT": left}.get(join.side, frozenset())
         if nullable:
             outer.append(nullable)

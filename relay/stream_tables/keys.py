@@ -4,7 +4,7 @@ from sqlglot import exp
 
 from relay.stream_tables.joins import joins_of
 from relay.stream_tables.shape import Place, Shape
-from relay.stream_tables.trees import bare, distinct_on, groups, items, where
+from relay.stream_tables.trees import bare, distinct_on, groups, items, lateral_query, where
 
 
 def unique_key(shape: Shape, select: exp.Select) -> tuple[str, ...] | None:
@@ -25,12 +25,23 @@ def _named(outputs: dict[str, exp.Expr], values: list[exp.Expr]) -> tuple[str, .
     return tuple(dict.fromkeys(name for name in names if name)) if all(names) else None
 
 
+def _lateral_key(shape: Shape, query: exp.Query | None) -> tuple[str, ...] | None:
+    """By which the rows of a lateral subquery are unique, for one row of what it refers to."""
+    if not isinstance(query, exp.Select):
+        return None
+    limit = query.args.get("limit")
+    if isinstance(limit, exp.Limit) and limit.expression.name == "1":
+        return ()
+    return unique_key(shape, query)
+
+
 class _Determined:
     """Which columns follow from which: a table's from its key, and what a join compares."""
 
     def __init__(self, shape: Shape, select: exp.Select) -> None:
         self._keys: dict[str, tuple[str, ...] | None] = {}
         self._follows: list[tuple[Place, Place]] = []
+        self._needs: dict[str, set[str]] = {}
         joins = joins_of(select)
         for item in items(select):
             alias = item.alias_or_name
@@ -39,7 +50,11 @@ class _Determined:
             elif isinstance(item, exp.Subquery) and isinstance(item.this, exp.Select):
                 self._keys[alias] = unique_key(shape, item.this)
             else:
-                self._keys[alias] = None
+                query = lateral_query(item)
+                self._keys[alias] = _lateral_key(shape, query)
+                self._needs[alias] = {each.table for each in query.find_all(exp.Column)} if query else set()
+        mine = set(self._keys)
+        self._needs = {alias: needs & mine for alias, needs in self._needs.items()}
         for value in where(select):
             self._compare(value, both=True, nullable=frozenset())
         for condition in joins.conditions:
@@ -65,7 +80,9 @@ class _Determined:
             whole |= {
                 alias
                 for alias, key in self._keys.items()
-                if key is not None and all((alias, column) in known for column in key)
+                if key is not None
+                and all((alias, column) in known for column in key)
+                and self._needs.get(alias, set()) <= whole
             }
         return whole == set(self._keys)
 

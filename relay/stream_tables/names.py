@@ -10,7 +10,17 @@ from sqlglot import exp
 
 from relay.stream_tables.dialect import parse_table
 from relay.stream_tables.plan import Described, Source, Unsupported
-from relay.stream_tables.trees import column, identifier, is_group, is_table, items, named, own, queries_in
+from relay.stream_tables.trees import (
+    column,
+    identifier,
+    is_group,
+    is_table,
+    items,
+    lateral_query,
+    named,
+    own,
+    queries_in,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -50,6 +60,8 @@ class Names:
         inner = queries_in(select)
         for query in subqueries:
             self.give(query, outer)
+        for query in filter(None, map(lateral_query, in_from)):
+            _name_outputs(query)
         scope = {item.alias_or_name: self._item(item) for item in in_from}
         if len(scope) != len(in_from):
             raise Unsupported("two tables in FROM have one name")
@@ -62,10 +74,7 @@ class Names:
                 self.give(query, {**outer, **scope})
         for item in in_from:
             self._rename(item, scope[item.alias_or_name])
-        for value in select.expressions:
-            if not isinstance(value, exp.Alias):
-                name = value.name if isinstance(value, exp.Column) else "?column?"
-                value.replace(named(value.copy(), name))
+        _name_outputs(select)
 
     def _item(self, item: exp.Expr) -> Item:
         alias = item.args.get("alias")
@@ -82,6 +91,9 @@ class Names:
                 raise Unsupported("a subquery in FROM has no name")
             real = item.this.named_selects
             new = f"q{next(self._next)}"
+        elif query := lateral_query(item):
+            real = query.named_selects
+            new = f"q{next(self._next)}"
         elif isinstance(item, exp.Table | exp.Lateral | exp.Unnest | exp.Values):
             real = given
             new = f"f{next(self._next)}"
@@ -92,11 +104,22 @@ class Names:
     def _rename(self, item: exp.Expr, to: Item) -> None:
         alias = item.args.get("alias") or exp.TableAlias()
         alias.set("this", identifier(to.alias))
-        if isinstance(item, exp.Subquery) or is_table(item):
+        if isinstance(item, exp.Subquery) or is_table(item) or lateral_query(item):
             alias.set("columns", None)
         else:
             alias.set("columns", [identifier(name) for name in to.columns])
         item.set("alias", alias)
+
+
+def _name_outputs(query: exp.Query) -> None:
+    for select in [query] if isinstance(query, exp.Select) else queries_in(query):
+        if not isinstance(select, exp.Select):
+            _name_outputs(select)
+            continue
+        for value in select.expressions:
+            if not isinstance(value, exp.Alias):
+                name = value.name if isinstance(value, exp.Column) else "?column?"
+                value.replace(named(value.copy(), name))
 
 
 def _key(table: exp.Table) -> tuple[str, str]:
@@ -117,27 +140,38 @@ def _resolve(node: exp.Column, scope: Scope, outer: Scope) -> None:
 def _write_out_using(select: exp.Select, scope: Scope) -> None:
     clause = select.args.get("from_")
     if clause:
-        _using(clause.this, select.args.get("joins") or [], scope)
+        merged: dict[str, exp.Expr] = {}
+        _using(clause.this, select.args.get("joins") or [], scope, merged)
+        for node in list(own(select)):
+            if isinstance(node, exp.Column) and not node.table and node.name in merged:
+                node.replace(merged[node.name].copy())
 
 
-def _using(first: exp.Expr, joins: list[exp.Join], scope: Scope) -> list[str]:
-    """Writes out USING in a chain of joins; the names of all that it joins."""
-    left = _using(first.this, [], scope) if is_group(first) else [first.alias_or_name]
+def _using(first: exp.Expr, joins: list[exp.Join], scope: Scope, merged: dict[str, exp.Expr]) -> list[str]:
+    """Writes out USING in a chain of joins; the names of all that it joins. `merged` are the columns that are of both
+    sides, without a table: those of FULL JOIN."""
+    left = _using(first.this, [], scope, merged) if is_group(first) else [first.alias_or_name]
     for join in [*(first.args.get("joins") or []), *joins]:
-        right = _using(join.this, [], scope)
+        right = _using(join.this, [], scope, merged)
         using = join.args.get("using")
         if using:
             if join.side == "RIGHT":
                 raise Unsupported("it has a RIGHT JOIN with USING")
-            equal = [exp.EQ(this=_one(left, each, scope), expression=_one(right, each, scope)) for each in using]
+            pairs = {each.name: [_one(side, each, scope, merged) for side in (left, right)] for each in using}
+            equal = [exp.EQ(this=one.copy(), expression=other.copy()) for one, other in pairs.values()]
             join.set("on", exp.and_(*equal, copy=False))
             join.set("using", None)
+            if join.side == "FULL":
+                merged |= {name: exp.Coalesce(this=one, expressions=[other]) for name, (one, other) in pairs.items()}
         left += right
     return left
 
 
-def _one(names: list[str], wanted: exp.Expr, scope: Scope) -> exp.Column:
-    """The column that USING means: of several that an earlier USING made one, the first."""
+def _one(names: list[str], wanted: exp.Expr, scope: Scope, merged: dict[str, exp.Expr]) -> exp.Expr:
+    """The column that USING means: of several that an earlier USING made one, the first, or what is not null."""
+    both = merged.get(wanted.name)
+    if both is not None and any(each.table in names for each in both.find_all(exp.Column)):
+        return both.copy()
     owner = next((name for name in names if wanted.name in scope[name].columns), None)
     if owner is None:
         raise Unsupported(f"column {wanted.name} of USING was not found")

@@ -1,8 +1,8 @@
 """Hidden nodes: what a query is made of that is no plain join, each kept in a table of its own.
 
-A subquery in FROM that groups, is distinct, limited or a set operation, an arm of UNION ALL that is no plain join, and
-the query before its LIMIT. What reads a node then reads a table whose changes are known; each is refreshed in the best
-way that its own query has.
+A subquery in FROM that groups, is distinct, limited or a set operation, an arm of UNION ALL that is no plain join, the
+query before its LIMIT, and of INTERSECT and EXCEPT the rows of both sides. What reads a node then reads a table whose
+changes are known; each is refreshed in the best way that its own query has.
 """
 
 from dataclasses import replace
@@ -10,15 +10,14 @@ from itertools import count
 
 from sqlglot import exp
 
-from relay.stream_tables.apart import give_names, is_correlated, join_scalars, leaves, same_text, sorted_by
+from relay.stream_tables.apart import give_names, in_place_of, is_correlated, join_scalars, leaves, same_text, sorted_by
 from relay.stream_tables.dialect import parse_table, write
-from relay.stream_tables.forms import digits
+from relay.stream_tables.forms import node_columns
 from relay.stream_tables.joins import joins_of
 from relay.stream_tables.keys import unique_key
 from relay.stream_tables.plan import (
     MOST_NODES,
     Change,
-    Column,
     Described,
     Node,
     Plan,
@@ -30,7 +29,9 @@ from relay.stream_tables.plan import (
 from relay.stream_tables.planning import plan_of
 from relay.stream_tables.query import arms, is_cut
 from relay.stream_tables.regroup import regroup
+from relay.stream_tables.rewrite import rewrite, same_sources
 from relay.stream_tables.shape import Shape, is_plain
+from relay.stream_tables.sides import SET_OPERATIONS, both_sides, counted, repeated
 from relay.stream_tables.trees import (
     bare,
     column,
@@ -41,7 +42,6 @@ from relay.stream_tables.trees import (
     named,
     our_table,
     queries_in,
-    under,
 )  # fmt: skip
 
 LIMITED = "it has LIMIT: its rows are chosen again from those of its node"
@@ -61,10 +61,14 @@ class Nodes:
 
     def plan(self, query: exp.Query) -> Plan:
         """The plan of a query over its nodes. Raises Unsupported if there are none, or one has no plan."""
-        over = self._over(query.copy(), [each.name for each in self._described.columns])
-        if not self._made:
+        query = query.copy()
+        rewritten = rewrite(query, self._sources, self._described, self._names)
+        over = self._over(query, [each.name for each in self._described.columns])
+        if not self._made and not rewritten:
             raise Unsupported("it has no part that could be kept by itself")
         plan = self._plan_of(over, self._described)
+        if not self._made:
+            return plan
         exact: dict[int, set[str]] = {}
         for each in [plan, *(node.plan for node in self._made)]:
             for oid, columns in each.exact.items():
@@ -92,7 +96,7 @@ class Nodes:
         tree = query.copy()
         nodes = [table for table in tree.find_all(exp.Table) if is_table(table) and table.name in self._bodies]
         for table in nodes:
-            table.replace(_in_place(table, self._bodies[table.name].copy()))
+            table.replace(in_place_of(table, self._bodies[table.name].copy()))
         return self._probe(tree) if nodes else self._read(write(tree))
 
     # The query over nodes.
@@ -103,14 +107,13 @@ class Nodes:
             return self._over_limit(query, names)
         if isinstance(query, exp.Union) and query.args.get("distinct"):
             return self._over_union(query, names)
+        if isinstance(query, SET_OPERATIONS):
+            return self._over_sides(query, names)
         if isinstance(query, exp.Select):
-            new = regroup(query, self._shape, self._names)
-            self._sources |= {alias: self._sources[old] for alias, old in new.items() if old in self._sources}
+            same_sources(self._sources, regroup(query, self._shape, self._names))
             self._pull_out(query)
             return query
         for leaf in leaves(query):
-            if leaf is query:
-                raise Unsupported("it has a set operation other than UNION")
             if isinstance(leaf, exp.Select) and is_plain(leaf, self._shape(leaf)):
                 self._pull_out(leaf)
             else:
@@ -129,6 +132,13 @@ class Nodes:
         over.set("distinct", exp.Distinct())
         return over
 
+    def _over_sides(self, query: exp.SetOperation, names: list[str]) -> exp.Select:
+        """EXCEPT and INTERSECT: what the rows of both sides come to."""
+        over = counted(query, self._select_all(self._make(both_sides(query, self._names)), [*names, "n"]))
+        if query.args.get("distinct"):
+            return over
+        return repeated(self._select_all(self._make(over), [*names, "n"]), next(self._names))
+
     def _pull_out(self, select: exp.Select, *, inside: bool = False) -> None:
         """Makes nodes of the subqueries in FROM, wherever in the SELECT it is. `inside`: it is one in an expression."""
         shape = self._shape(select)
@@ -144,19 +154,23 @@ class Nodes:
                 self._replace(select, item)
         for query in queries_in(select):
             if not isinstance(query.parent, exp.Subquery) or not query.parent.alias:
-                for each in [query] if isinstance(query, exp.Select) else query.find_all(exp.Select):
-                    self._pull_out(each, inside=True)
+                self._pull_out_of(query)
+
+    def _pull_out_of(self, query: exp.Query) -> None:
+        """The same of a query in an expression. A set operation is a node itself."""
+        if isinstance(query, exp.SetOperation) and not is_correlated(query):
+            source = self._made_of(query)
+            if source:
+                query.replace(self._select_all(source, [each.name for each in source.columns]))
+                return
+        for each in [query] if isinstance(query, exp.Select) else query.find_all(exp.Select):
+            self._pull_out(each, inside=True)
 
     def _replace(self, select: exp.Select, item: exp.Subquery) -> None:
         """A subquery by its node; it stays where it is if there is no plan for it."""
         names = item.this.named_selects
-        made, sources, kept = list(self._made), dict(self._sources), dict(self._kept)
-        try:
-            if len(set(names)) != len(names):
-                raise Unsupported("two columns of a subquery have one name")
-            source = self._make(item.this.copy())
-        except Unsupported:
-            self._made, self._sources, self._kept = made, sources, kept
+        source = self._made_of(item.this) if len(set(names)) == len(names) else None
+        if source is None:
             return
         alias = item.alias
         new = parse_table(source.name)
@@ -201,6 +215,15 @@ class Nodes:
 
     # Nodes.
 
+    def _made_of(self, query: exp.Query) -> Source | None:
+        """A node of a query, which stays as it is; None if it has no plan."""
+        made, sources, kept = list(self._made), dict(self._sources), dict(self._kept)
+        try:
+            return self._make(query.copy())
+        except Unsupported:
+            self._made, self._sources, self._kept = made, sources, kept
+            return None
+
     def _make(self, query: exp.Query) -> Source:
         """A node of a query. Raises Unsupported if it has no plan."""
         query = self._over(query, query.named_selects)
@@ -215,11 +238,8 @@ class Nodes:
         number = self._described.stream_id + len(self._made) + 1
         if len(self._made) == MOST_NODES:
             raise Unsupported(f"it has more than {MOST_NODES} parts that could be kept by themselves")
-        shape = self._shape(selects[0])
-        columns = tuple(
-            _column(shape, value, found) if len(selects) == 1 else found
-            for value, found in zip(selects[0].expressions, self._probe(query).columns, strict=True)
-        )
+        shapes = [self._shape(select) for select in selects]
+        columns = node_columns(shapes, self._probe(query).columns)
         for each in columns:
             if not each.hashable or not each.deterministic:
                 raise Unsupported(f"a subquery has a column of type {each.type}, whose equal values may differ")
@@ -276,19 +296,3 @@ class Nodes:
             if -node.number in wanted and node.plan.key != ():
                 indexes = dict.fromkeys([*node.plan.indexes, *wanted[-node.number]])
                 self._made[place] = replace(node, plan=replace(node.plan, indexes=tuple(indexes)))
-
-
-def _in_place(table: exp.Table, body: exp.Query) -> exp.Subquery:
-    subquery = under(body, table.alias)
-    subquery.set("joins", table.args.get("joins"))
-    return subquery
-
-
-def _column(shape: Shape, value: exp.Expr, found: Column) -> Column:
-    """A column of a node, with what is known of its values."""
-    shown = bare(value)
-    place = shape.origin(shown) if isinstance(shown, exp.Column) else None
-    not_null = isinstance(shown, exp.Count)
-    if place:
-        not_null = shape.column(place).not_null and shape.instances[place[0]].top
-    return replace(found, not_null=not_null, digits=digits(shape, shown))

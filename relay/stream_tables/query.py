@@ -9,7 +9,7 @@ from sqlglot import exp
 
 from relay.stream_tables.dialect import parse, parse_table, write
 from relay.stream_tables.plan import Described, Reader, Unsupported
-from relay.stream_tables.trees import QUERIES, distinct_on, identifier, is_table, items, own, queries_in
+from relay.stream_tables.trees import QUERIES, distinct_on, identifier, is_table, items, lateral_query, own, queries_in
 
 SELECT_ARGS = {
     "expressions", "from_", "joins", "where", "group", "having", "distinct", "order", "limit", "offset"
@@ -24,8 +24,8 @@ ARGS: dict[type[exp.Expr], set[str]] = {
 
 ACCEPTED = frozenset(
     """
-    Select Union From Join Where Group Having Distinct Order Ordered Limit Offset Fetch Table TableAlias Subquery
-    Lateral Unnest Values Tuple Alias Identifier
+    Select Union Except Intersect From Join Where Group Having Distinct Order Ordered Limit Offset Fetch
+    LimitOptions Table TableAlias Subquery Lateral Unnest Values Tuple Alias Identifier
     Column Star Literal Boolean Null Cast DataType DataTypeParam Interval Paren Dot Anonymous Coalesce Case If And
     Or Not EQ NEQ GT GTE LT LTE Is NullSafeEQ NullSafeNEQ Between In Any All Exists Add Sub Mul Div Mod Pow Neg
     DPipe Like ILike RegexpLike RegexpILike SimilarTo Escape Array Bracket Slice Collate AtTimeZone Extract Var
@@ -171,8 +171,6 @@ def _accept(node: exp.Expr, described: Described) -> None:
         raise Unsupported(f"{', '.join(sorted(unknown))} of {type(node).__name__.upper()} is not understood yet")
     if isinstance(node, exp.Select):
         _accept_from(node)
-    elif isinstance(node, exp.Join) and node.side == "FULL":
-        raise Unsupported("it has a FULL JOIN")
     elif isinstance(node, exp.Star) and not isinstance(node.parent, exp.Count):
         raise Unsupported("it reads whole rows")
     elif isinstance(node, exp.Anonymous) and node.name not in described.functions and not _is_keyword(node):
@@ -188,7 +186,6 @@ def _is_keyword(call: exp.Anonymous) -> bool:
 
 def _accept_from(select: exp.Select) -> None:
     for item in items(select):
-        if isinstance(item, exp.Lateral) and item.find(*QUERIES):
-            raise Unsupported("it has a lateral subquery")
-        if isinstance(item, exp.Table) and not is_table(item) and item.find(*QUERIES):
+        is_function = isinstance(item, exp.Lateral | exp.Table) and not is_table(item) and lateral_query(item) is None
+        if is_function and item.find(*QUERIES):
             raise Unsupported("a function in FROM reads a subquery")

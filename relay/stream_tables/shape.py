@@ -198,6 +198,10 @@ class Shape:
             hangs = tuple(place for place, side in ((first, one), (second, other)) if _table(side) in hanging)
             yield Equality(first, second, holds, hangs)
 
+    def is_followed(self, value: exp.In, *, negated: bool) -> bool:
+        """Whether it says which rows of its query matter."""
+        return any(self._of_in(value, negated=negated))
+
     def _of_in(self, value: exp.In, *, negated: bool) -> Iterator[Equality]:
         """Of NOT IN, only columns that are never null: one null in the list, or beside it, says something of all."""
         query = value.args.get("query")

@@ -31,13 +31,28 @@ def unsteady(shape: Shape) -> list[frozenset[str]]:
 def _has_one_answer(shape: Shape, query: exp.Expr) -> bool:
     cuts = bool(query.args.get("limit") or query.args.get("offset"))
     if not isinstance(query, exp.Select):
-        return not cuts
+        return not cuts and not _merges_forms(shape, query)
     ordered = query.args.get("order")
     chooses = cuts or bool(distinct_on(query)) or (isinstance(query.parent, exp.Anonymous) and not cuts)
     if chooses and not _is_total(shape, query, ordered):
         return False
     steady = all(_is_steady(shape, query, each) for each in shape.aggregates(query))
     return steady and not has_windows(query) and not _shows_choice(shape, query)
+
+
+def _merges_forms(shape: Shape, query: exp.Expr) -> bool:
+    """Whether a set operation makes one of equal values that may differ, such as 1.5 and 1.50, and shows which."""
+    if isinstance(query, exp.Union) and not query.args.get("distinct"):
+        return False
+    holder = query.parent
+    while isinstance(holder, exp.SetOperation) or (isinstance(holder, exp.Subquery) and not holder.alias):
+        holder = holder.parent
+    if isinstance(holder, exp.In | exp.Any | exp.Exists):
+        return False
+    arms = [arm for arm in query.find_all(exp.Select) if isinstance(arm.parent, exp.SetOperation | exp.Subquery)]
+    shown = [node for arm in arms for value in arm.expressions for node in own(value) if isinstance(node, exp.Column)]
+    places = [shape.origin(node) for node in shown]
+    return not all(place and one_form(shape.column(place)) for place in places)
 
 
 def _is_steady(shape: Shape, select: exp.Select, aggregate: exp.Expr) -> bool:

@@ -121,6 +121,13 @@ def is_table(node: exp.Expr) -> TypeGuard[exp.Table]:
     return isinstance(node, exp.Table) and isinstance(node.this, exp.Identifier)
 
 
+def lateral_query(node: exp.Expr) -> exp.Query | None:
+    """The query of a lateral subquery; None if it is something else, such as a function."""
+    inner = node.this if isinstance(node, exp.Lateral) else None
+    query = inner.this if isinstance(inner, exp.Subquery) else None
+    return query if isinstance(query, QUERIES) else None
+
+
 def groups(select: exp.Select) -> list[exp.Expr]:
     """What it groups by."""
     clause = select.args.get("group")

@@ -45,6 +45,10 @@ def test_one_is_shown_whole(db: Connection, relay: Relay) -> None:
     assert (source["name"], source["pending_rows"]) == ("public.sales", 0)
     text = relay("show", "sums")
     assert "effective mode" in text and "public.sales: 0 changes wait" in text
+    [node] = shown["nodes"]
+    assert (node["relation"], node["kind"], node["reads"]) == ("public.sums", "state", ["public.sales"])
+    assert node["table_bytes"] > 0 and node["state_bytes"] > 0
+    assert "public.sums: " in text and f"{node['state_bytes']} of state; linear" in " ".join(text.split())
     for verb in ("show", "explain", "history", "pause"):
         assert 'stream table "nothing" does not exist' in relay(verb, "nothing", fails=True)
 

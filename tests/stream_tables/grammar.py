@@ -31,17 +31,20 @@ class Queries:
 
     def query(self) -> str:
         kind = self.random.random()
-        if kind < 0.08:
-            return f"{self._numbers()} union {self.random.choice(['all ', 'all ', ''])}{self._numbers()}"
+        if kind < 0.12:
+            return self._set_operation(self.random.choice([["int", "int"], ["int"], ["text", "int"]]), [], 2)
         query = self.random.choice([self._rows, self._rows, self._groups, self._groups, self._distinct, self._window])(
             [], 2
         )
-        return self._limited(query) if kind < 0.2 else query
+        return self._limited(query) if kind < 0.24 else query
 
     def _limited(self, query: str) -> str:
         """Rows that tie are equal."""
         name, order = self._name(), ", ".join(f"{place + 1} desc" for place in range(_width(query)))
-        return f"select * from ({query}) {name} order by {order} limit {self.random.choice([1, 3, 5])}"
+        number = self.random.choice([1, 3, 5])
+        if self.random.random() < 0.4:
+            return f"select * from ({query}) {name} order by 1 desc fetch first {number} rows with ties"
+        return f"select * from ({query}) {name} order by {order} limit {number}"
 
     def _name(self) -> str:
         self.number += 1
@@ -55,10 +58,26 @@ class Queries:
             values.append(self._value(columns, depth))
         return f"select {self._named(values)} {body}"
 
-    def _numbers(self) -> str:
-        body, columns = self._from([], 2)
-        numbers = [expression for expression, kind in columns if kind != "text"] or ["1"]
-        return f"select {self._named([self.random.choice(numbers), self.random.choice(numbers)])} {body}"
+    def _set_operation(self, kinds: list[str], outer: Columns, depth: int) -> str:
+        """Of two queries, of which one may be a set operation itself."""
+        one, other = self._of_kinds(kinds, outer, depth), self._of_kinds(kinds, outer, depth)
+        if self.random.random() < 0.2:
+            other = f"({self._set_operation(kinds, outer, depth - 1)})" if depth else other
+        elif self.random.random() < 0.15:
+            one = f"({self._set_operation(kinds, outer, depth - 1)})" if depth else one
+        every = self.random.choice(["", " all"])
+        return f"{one} {self.random.choice(['union', 'except', 'intersect'])}{every} {other}"
+
+    def _of_kinds(self, kinds: list[str], outer: Columns, depth: int) -> str:
+        """A query with columns of these kinds, c0, c1 .."""
+        body, columns = self._from(outer, depth)
+        found = [[each for each, kind in columns if kind == wanted] for wanted in kinds]
+        values = [self.random.choice(each or VALUES[kind]) for each, kind in zip(found, kinds, strict=True)]
+        if self.random.random() < 0.15:
+            values[-1] = "max(" + values[-1] + ")"
+            more = f" group by {', '.join(values[:-1])}" if values[:-1] else ""
+            return f"select {self._named(values)} {body}{more}"
+        return f"select {self.random.choice(['', '', '', 'distinct '])}{self._named(values)} {body}"
 
     def _distinct(self, outer: Columns, depth: int) -> str:
         body, columns = self._from(outer, depth)
@@ -80,6 +99,8 @@ class Queries:
         keys = [expression for expression, _ in self._some(columns, 2)]
         if self.random.random() < 0.15:
             keys = []
+        elif depth and self.random.random() < 0.15:
+            keys[-1] = self._found(columns, depth)
         calls = [self._aggregate(columns) for _ in range(self.random.randrange(1, 4))]
         shown = [key for key in keys if self.random.random() < 0.9] + calls
         group = f" group by {', '.join(keys)}" if keys else ""
@@ -118,19 +139,57 @@ class Queries:
         text = f"from {first}"
         for _ in range(self.random.choice([0, 0, 1, 1, 2])):
             item, more = self._item(depth)
-            kind = self.random.choice(["join", "join", "left join", "left join", "right join"])
+            kind = self.random.choice(["join", "join", "left join", "left join", "right join", "full join"])
+            name = self._shared(columns, more)
+            if kind == "full join" and name and self.random.random() < 0.3:
+                text += f" {kind} {item} using ({name})"
+                columns = [*columns, *more, (name, "int")]
+                continue
             conditions = [self._equality(columns, more)]
             if self.random.random() < 0.3:
                 conditions.append(self._comparison(columns + more))
             text += f" {kind} {item} on {' and '.join(conditions)}"
+            columns = columns + more
+        if depth and self.random.random() < 0.08:
+            item, more = self._lateral(columns, depth)
+            text += item
             columns = columns + more
         conditions = [self._equality(columns, outer)] if outer and self.random.random() < 0.85 else []
         while self.random.random() < 0.45:
             conditions.append(self._condition(columns, outer, depth))
         return text + (f" where {' and '.join(conditions)}" if conditions else ""), columns
 
+    def _lateral(self, columns: Columns, depth: int) -> tuple[str, Columns]:
+        """A subquery that refers to what stands before it."""
+        name, kind = self._name(), self.random.random()
+        body, inner = self._from(columns, depth - 1)
+        shown = self._some(inner, 2)
+        names = [(f"{name}.c{place}", kind) for place, (_, kind) in enumerate(shown)]
+        query = f"select {self._named([expression for expression, _ in shown])} {body}"
+        if kind < 0.3:
+            call = self.random.choice(["count", "max", "min"])
+            query, names = f"select {call}({shown[0][0]}) as c0 {body}", [(f"{name}.c0", "int")]
+            names = names if call == "count" else [(f"{name}.c0", shown[0][1])]
+        elif kind < 0.5:
+            query = f"{query} order by {', '.join(expression for expression, _ in inner)} limit 1"
+        elif kind < 0.6:
+            query, names = self._set_operation(["int"], columns, depth - 1), [(f"{name}.c0", "int")]
+        if self.random.random() < 0.5:
+            return f" cross join lateral ({query}) {name}", names
+        on = self.random.choice(["true", self._comparison(columns + names)])
+        return f" left join lateral ({query}) {name} on {on}", names
+
+    def _shared(self, one: Columns, other: Columns) -> str | None:
+        """A name that one column of each has, both numbers."""
+        names = [[each.split(".")[-1] for each, kind in columns if kind == "int"] for columns in (one, other)]
+        return next((name for name in names[0] if names[0].count(name) == 1 and names[1].count(name) == 1), None)
+
     def _item(self, depth: int) -> tuple[str, Columns]:
         name = self._name()
+        if depth and self.random.random() < 0.06:
+            kinds = self.random.choice([["int"], ["text"], ["int", "numeric"], ["int", "text"], ["free"]])
+            names = [(f"{name}.c{place}", kind) for place, kind in enumerate(kinds)]
+            return f"({self._set_operation(kinds, [], depth - 1)}) {name}", names
         if depth == 0 or self.random.random() < 0.75:
             table = self.random.choice([*COLUMNS, "people", "people", "sales", "sales"])
             return f"{table} {name}", [(f"{name}.{column}", kind) for column, kind in COLUMNS[table].items()]
@@ -161,11 +220,17 @@ class Queries:
         return self.random.choice(kinds)()
 
     def _exists(self, columns: Columns, depth: int) -> str:
+        if self.random.random() < 0.1:
+            query = self._set_operation(["int"], columns, depth - 1)
+            return f"{self.random.choice(['', 'not '])}exists ({query})"
         body, _ = self._from(columns, depth - 1)
         return f"{self.random.choice(['', 'not '])}exists (select 1 {body})"
 
     def _in(self, columns: Columns, depth: int) -> str:
         expression, kind = self.random.choice(columns)
+        if self.random.random() < 0.15:
+            query = self._set_operation([kind], [], depth - 1)
+            return f"{expression} {self.random.choice(['in', 'in', 'not in'])} ({query})"
         body, inner = self._from(columns if self.random.random() < 0.2 else [], depth - 1)
         of_kind = [each for each, other in inner if other == kind] or [inner[0][0]]
         value = self.random.choice(of_kind)
@@ -184,9 +249,13 @@ class Queries:
     def _value(self, columns: Columns, depth: int) -> str:
         expression, kind = self.random.choice(columns)
         if depth and self.random.random() < 0.5:
-            body, inner = self._from(columns, depth - 1)
-            return f"(select {self.random.choice(['max', 'count', 'min'])}({self.random.choice(inner)[0]}) {body})"
+            return self._found(columns, depth)
         return f"{expression}::text" if kind == "text" or self.random.random() < 0.5 else f"{expression} + 1"
+
+    def _found(self, columns: Columns, depth: int) -> str:
+        """One value of the rows of something else that belong to a row."""
+        body, inner = self._from(columns, depth - 1)
+        return f"(select {self.random.choice(['max', 'count', 'min'])}({self.random.choice(inner)[0]}) {body})"
 
     def _comparison(self, columns: Columns) -> str:
         expression, kind = self.random.choice(columns)

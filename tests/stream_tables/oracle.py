@@ -182,10 +182,17 @@ class Oracle:
         if change is None:
             return self._differs(part)
         if change.text is None:
-            return []
+            return self._whole_differs(stream, part)
         if change.form == "rows":
             return self._differs(part, self.text(stream, change))
         return self._state_differs(stream, part, self.text(stream, change))
+
+    def _whole_differs(self, stream: Stream, part: Part) -> list[str]:
+        """What a whole refresh computes over nodes against the query."""
+        if part.number != stream.described.stream_id or part.plan.query is None:
+            return []
+        rows = f"select {part.columns} from ({part.plan.query}) w"
+        return self._differences(rows, f"select {part.columns} from {part.rows}")
 
     def _follow(self, node: Part) -> bool:
         """Brings a node up to date as a refresh does; whether that changed a row. Values that are equal stay."""

@@ -74,10 +74,10 @@ select p.id from people p where p.id in (select s.person_id from sales s group b
 --> rows, by id: people linear, sales keyed, people+sales keyed
 
 select p.id from people p where p.id not in (select s.person_id from sales s where s.amount > 5)
---> rows, by id: people linear, sales full, people+sales full
+--> rows, by id: people linear, sales linear + full, people+sales linear + full; node of state, one row
 
 select p.id from people p where p.id not in (select s.person_id from sales s where s.person_id is not null)
---> rows, by id: people linear, sales full, people+sales full
+--> rows, by id: people linear, sales linear + full, people+sales linear + full; node of state, one row
 
 select p.id from people p where p.id not in (select t.person_id from tags t where t.weight is null)
 --> rows, by id: people linear, tags keyed, people+tags keyed
@@ -154,9 +154,6 @@ select p.id from people p left join sales s on p.team = s.team left join visits 
 
 select team from people union all select team from sales
 --> rows, rows may repeat: linear
-
-select team from people except select team from sales
---> full: Except is not understood yet
 
 -- WITH and views.
 
@@ -256,10 +253,6 @@ select team, sum(n) as s from (select team, count(*) as n from people group by t
   from visits group by team) u group by team
 --> state, by team: linear; node of state, by c0; node of state, by c0; node of rows, rows may repeat
 
-select p.id, l.amount from people p cross join lateral (select s.amount from sales s where s.person_id = p.id order by
-  s.amount desc limit 1) l
---> full: it has a lateral subquery
-
 select p.city, count(*) as n from people p left join sales s on s.person_id = p.id where s.id is null group by p.city
 --> state, by city: people linear, sales two states, people+sales two states
 
@@ -297,12 +290,6 @@ select p.id, s.id as sale, v.pages from people p join sales s on p.team = s.team
 
 select r.id, p.city, sum(r.value) as s from readings r join people p on p.id = r.id group by r.id, p.city
 --> state, by id, city: linear
-
-select p.city, sum(amount) as s from people p full join sales s on p.id = s.person_id group by p.city
---> full: it has a FULL JOIN
-
-select exists (select 1 from sales s where s.person_id = p.id) as e, count(*) as n from people p group by 1
---> full: it has a subquery beside aggregates
 
 -- Numerics of any scale, floats, JSON.
 
@@ -644,3 +631,217 @@ select p.team, s.team as other, t.tag from people p join sales s on s.person_id 
 
 select p.id, p.city from people p where p.city not in ('york', 'bath')
 --> rows, by id: linear
+
+-- INTERSECT and EXCEPT: by how often a row is on each side.
+
+select team from people except select team from sales
+--> state, by team: linear; node of rows, rows may repeat
+
+select team from people except all select team from sales
+--> rows, rows may repeat: linear; node of rows, rows may repeat; node of state, by c0
+
+select team from people intersect select team from sales
+--> state, by team: linear; node of rows, rows may repeat
+
+select team from people intersect all select team from sales
+--> rows, rows may repeat: linear; node of rows, rows may repeat; node of state, by c0
+
+select team, city as place from people except select team, note from sales except select team, 'x' from visits
+--> state, by team, place: linear; node of rows, rows may repeat; node of state, by c0, c1; node of rows, rows may repeat
+
+select team, score from people except all (select team, id from sales intersect all select team, pages from visits)
+--> rows, rows may repeat: linear; node of rows, rows may repeat; node of state, by c0, c1; node of rows, rows may repeat; node of rows, rows may repeat; node of state, by c0, c1
+
+select u.team, count(*) as n from (select team from people intersect all select team from sales) u group by u.team
+--> state, by team: linear; node of rows, rows may repeat; node of state, by c0; node of rows, rows may repeat
+
+select p.id, u.person_id from people p left join (select person_id from tags except all select person_id from sales) u
+  on u.person_id = p.id
+--> rows, rows may repeat: people linear, sales linear + keyed, tags linear + keyed, people+sales linear + keyed, people+tags linear + keyed, sales+tags linear + keyed, people+sales+tags linear + keyed; node of rows, rows may repeat; node of state, by c0; node of rows, rows may repeat; index on id
+
+select p.id from people p where p.team in (select team from visits except select team from sales)
+--> rows, by id: people linear, sales linear + two states, visits linear + two states, people+sales linear + two states, people+visits linear + two states, sales+visits linear + two states, people+sales+visits linear + two states; node of rows, rows may repeat; node of state, by c0
+
+select p.id from people p where exists (select s.team from sales s where s.person_id = p.id except select v.team from
+  visits v where v.team = p.team)
+--> rows, by id: people linear, sales keyed, visits two states, people+sales keyed, people+visits two states, sales+visits full, people+sales+visits full
+
+select price from prices except select amount from sales
+--> state, by price: linear; node of rows, rows may repeat
+
+select p.id from people p where p.team in (select team from visits union select team from sales)
+--> rows, by id: people linear, sales linear + two states, visits linear + two states, people+sales linear + two states, people+visits linear + two states, sales+visits linear + two states, people+sales+visits linear + two states; node of rows, rows may repeat; node of state, by c0
+
+select p.id, u.price::text as price from people p join (select price from prices intersect select amount from sales) u
+  on u.price > p.team
+--> full: it has a subquery with more than one right answer, such as LIMIT without a total order
+
+select team, max(score) as m from people group by team except select team, id from sales where amount > 3 order by 2
+  desc, 1 limit 4
+--> rows, by team, m: people keyed + linear + full, sales linear + full, people+sales keyed + linear + full; node of rows, by c0; node of rows, rows may repeat; node of state, by c0, c1
+
+select distinct city from people union (select note from sales except all select tag from tags)
+--> state, by city: linear; node of state, by c0; node of rows, rows may repeat; node of state, by c0; node of rows, rows may repeat; node of rows, rows may repeat
+
+with paid as (select team, amount from sales where amount > 1) select team, count(*) as n from paid group by team
+  intersect select p.team, v.pages from people p left join visits v on v.team = p.team
+--> state, by team, n: people linear, sales linear, visits two states + linear, people+sales linear, people+visits two states + linear, sales+visits linear + two states, people+sales+visits linear + two states; node of state, by c0; node of rows, rows may repeat
+
+-- FULL JOIN: the LEFT JOIN, and what it leaves out of the right side.
+
+select p.city, sum(amount) as s from people p full join sales s on p.id = s.person_id group by p.city
+--> state, by city: two states + linear; node of rows, rows may repeat
+
+select p.id, s.id as sale from people p full join sales s on s.person_id = p.id
+--> rows, rows may repeat: two states + linear; node of rows, rows may repeat
+
+select p.id, s.id as sale, t.tag from people p full join sales s on s.person_id = p.id full join tags t on t.person_id
+  = s.person_id and t.tag = s.note where s.id is null or s.team > 2
+--> rows, rows may repeat: two states + linear; node of rows, rows may repeat; node of rows, rows may repeat; node of rows, rows may repeat
+
+select p.id, s.id as sale, t.tag from tags t join (people p full join sales s on s.team = p.team and s.amount > 2) on
+  t.person_id = coalesce(p.id, s.id)
+--> rows, rows may repeat: people two states + linear, sales two states + linear, tags linear, people+sales two states + linear, people+tags two states + linear, sales+tags two states + linear, people+sales+tags two states + linear; node of rows, rows may repeat
+
+select p.id, s.id as sale, t.tag from (people p full join sales s on s.team = p.team) left join tags t on t.person_id
+  = p.id
+--> rows, rows may repeat: people two states + linear, sales two states + linear, tags keyed, people+sales two states + linear, people+tags two states + keyed, sales+tags two states + keyed, people+sales+tags two states + keyed; node of rows, rows may repeat; index on id
+
+select p.id, s.id as sale, t.tag from (people p join tags t on t.person_id = p.id) full join sales s on s.team =
+  p.team and s.note = t.tag
+--> rows, rows may repeat: people two states + linear, sales two states + linear, tags two states + linear, people+sales two states + linear, people+tags full + linear, sales+tags two states + linear, people+sales+tags full + linear; node of rows, rows may repeat
+
+select p.id, g.team, g.n from people p full join (select team, count(*) as n from sales group by team) g on g.team =
+  p.team
+--> rows, rows may repeat: people two states + linear, sales linear + two states, people+sales linear + two states; node of state, by c0; node of rows, rows may repeat
+
+select team, count(*) as n from people p full join sales s using (team) group by team
+--> state, by team: two states + linear; node of rows, rows may repeat
+
+select p.id, (select count(*) from tags t full join sales s on s.person_id = t.person_id where t.weight is null) as n
+  from people p
+--> rows, by id: people linear, sales two states + linear, tags two states + linear, people+sales two states + linear, people+tags two states + linear, sales+tags two states + linear, people+sales+tags two states + linear; node of rows, rows may repeat; node of state, one row
+
+select v.team, w.pages from visits v full join visits w on w.team = v.team and w.pages = v.pages
+--> rows, rows may repeat: two states + linear; node of rows, rows may repeat
+
+select p.id, s.amount, exists (select 1 from tags t where t.person_id = p.id) as e from people p full join sales s on
+  s.person_id = p.id
+--> rows, rows may repeat: people two states + linear, sales two states + linear, tags keyed, people+sales two states + linear, people+tags two states + keyed, sales+tags two states + keyed, people+sales+tags two states + keyed; node of rows, rows may repeat; index on id
+
+select p.id from people p where exists (select 1 from tags t full join sales s on s.person_id = t.person_id where
+  t.person_id = p.id)
+--> rows, by id: people linear, sales two states + keyed, tags two states + keyed, people+sales two states + keyed, people+tags two states + keyed, sales+tags two states + keyed, people+sales+tags two states + keyed; node of rows, rows may repeat
+
+select a.id, b.id as other from people a full join people b on a.team = b.score
+--> rows, rows may repeat: two states + linear; node of rows, rows may repeat
+
+select team, count(*) as n, avg(amount) as m from people p full join sales s using (team) group by team
+--> state, by team: two states + linear; node of rows, rows may repeat
+
+select team, p.id, s.id as sale, v.pages from people p full join sales s using (team) full join visits v using (team)
+--> rows, rows may repeat: two states + linear; node of rows, rows may repeat; node of rows, rows may repeat; node of rows, rows may repeat
+
+select team, p.id, s.id as sale, v.pages from people p full join sales s using (team) left join visits v using (team)
+--> rows, rows may repeat: people two states + linear, sales two states + linear, visits keyed, people+sales two states + linear, people+visits two states + keyed, sales+visits two states + keyed, people+sales+visits two states + keyed; node of rows, rows may repeat; index on team
+
+select p.id, s.id as sale, t.tag from people p full join sales s on s.person_id = p.id and p.score > 3 and s.amount >
+  2 left join tags t on t.person_id = p.id
+--> rows, rows may repeat: people two states + linear, sales two states + linear, tags keyed, people+sales two states + linear, people+tags two states + keyed, sales+tags two states + keyed, people+sales+tags two states + keyed; node of rows, rows may repeat; index on id
+
+select p.team, avg(s.amount) as m, count(p.id) as n from people p full join sales s on s.team = p.team group by p.team
+--> state, by team: two states + linear; node of rows, rows may repeat
+
+select p.id, s.amount from people p full join sales s on s.person_id = p.id order by s.amount desc nulls last, p.id,
+  s.id limit 5
+--> rows, rows may repeat: two states + linear + full; node of rows, rows may repeat; node of rows, rows may repeat
+
+-- Lateral subqueries.
+
+select p.id, l.n from people p, lateral (select count(*) as n from sales s where s.person_id = p.id) l
+--> rows, by id: people linear, sales keyed, people+sales keyed
+
+select p.id, l.amount from people p cross join lateral (select s.amount from sales s where s.person_id = p.id order by
+  s.amount desc limit 1) l
+--> rows, by id: keyed
+
+select p.id, l.id as sale, l.a from people p left join lateral (select s.id, s.amount * 2 as a from sales s where
+  s.person_id = p.id and s.team > 1) l on true
+--> rows, by id, sale: people linear, sales keyed, people+sales keyed; index on id
+
+select p.city, count(l.id) as n from people p left join lateral (select s.id from sales s where s.person_id = p.id
+  order by s.id desc limit 2) l on l.id > p.score group by p.city
+--> state, by city: people linear, sales two states, people+sales two states
+
+select p.id, l.team, l.n, t.tag from people p join tags t on t.person_id = p.id, lateral (select s.team, count(*) as n
+  from sales s where s.person_id = t.person_id and s.note = t.tag group by s.team) l
+--> rows, by id, team, tag: people linear, sales keyed, tags linear, people+sales keyed, people+tags linear, sales+tags keyed, people+sales+tags keyed; index on id
+
+select p.id, l.m, k.x from people p, lateral (select max(s.amount) as m from sales s where s.person_id = p.id) l,
+  lateral (select count(*) as x from readings r where r.id = p.id and r.value > l.m) k
+--> rows, by id: people linear, readings keyed, sales keyed, people+readings keyed, people+sales keyed, readings+sales keyed, people+readings+sales keyed
+
+select p.id, l.pages from people p, lateral (select v.pages from visits v where v.team = p.team union select s.id from
+  sales s where s.team = p.team) l
+--> rows, rows may repeat: people linear, sales two states, visits two states, people+sales two states, people+visits two states, sales+visits two states, people+sales+visits two states
+
+select p.id from people p where exists (select 1 from tags t, lateral (select max(s.amount) as m from sales s where
+  s.person_id = t.person_id) l where t.person_id = p.id and l.m > 2)
+--> rows, by id: people linear, sales keyed, tags keyed, people+sales keyed, people+tags keyed, sales+tags keyed, people+sales+tags keyed
+
+select l.m, count(*) as n from people p, lateral (select max(s.amount) as m from sales s where s.team = p.team) l
+  group by l.m
+--> state, by m: people linear, sales two states, people+sales two states
+
+select p.id, l.n from people p cross join lateral (select count(*) as n from sales s where s.amount > p.score) l
+--> rows, by id: people linear, sales full, people+sales full
+
+select p.id, l.x, l.y from people p cross join lateral (values (p.team, p.score), (p.score, p.id)) l(x, y)
+--> rows, rows may repeat: linear
+
+select p.id, l.n from people p, lateral (select p.score + p.id as n) l where l.n > 4
+--> rows, by id: linear
+
+-- Groups of what a subquery finds, NOT IN where a null is possible, LIMIT with those that tie.
+
+select exists (select 1 from sales s where s.person_id = p.id) as e, count(*) as n from people p group by 1
+--> state, by e: people linear, sales two states, people+sales two states
+
+select (select max(s.amount) from sales s where s.person_id = p.id) as m, p.team, count(*) as n, sum(p.score) as t
+  from people p group by 1, 2 having count(*) > 0
+--> state, by m, team: people linear, sales two states, people+sales two states
+
+select p.id, p.city, (select count(*) from sales s where s.person_id = p.id) as n, max(t.weight) as w from people p
+  left join tags t on t.person_id = p.id group by p.id, (select count(*) from sales s where s.person_id = p.id)
+--> rows, rows may repeat: keyed; index on id
+
+select distinct (select min(v.pages) from visits v where v.team = p.team) as e from people p
+--> state, by e: people linear, visits two states, people+visits two states
+
+select p.id from people p where p.team not in (select v.team from visits v)
+--> rows, by id: people linear, visits linear + full, people+visits linear + full; node of state, one row
+
+select p.city, count(*) as n from people p where p.score > 1 and p.team not in (select v.team from visits v where
+  v.pages > 0) group by p.city
+--> state, by city: people linear, visits linear + full, people+visits linear + full; node of state, one row
+
+select p.id, t.tag from people p left join tags t on t.person_id = p.id where t.tag not in (select s.note from sales
+  s)
+--> rows, by id, tag: people linear, sales linear + full, tags keyed, people+sales linear + full, people+tags keyed, sales+tags linear + full, people+sales+tags linear + full; node of state, one row; index on id
+
+select p.id, p.team from people p order by p.team desc nulls last fetch first 3 rows with ties
+--> rows, by id: linear + full; node of rows, by c0
+
+select p.team, count(*) as n from people p group by p.team order by n desc fetch first 2 rows with ties
+--> rows, by team: linear + full; node of state, by c0
+
+select l.team, count(*) as n from (select team, score from people order by score desc fetch first 4 rows with ties) l
+  group by l.team
+--> state, by team: linear + full; node of rows, rows may repeat; node of rows, rows may repeat
+
+select p.id from people p where p.team not in (select v.team from visits v union select s.team from sales s)
+--> rows, by id: people linear, sales linear + full, visits linear + full, people+sales linear + full, people+visits linear + full, sales+visits linear + full, people+sales+visits linear + full; node of rows, rows may repeat; node of state, by c0
+
+select p.id from people p where exists (select 1 from sales s where s.person_id = p.id and s.team not in (select
+  v.team from visits v))
+--> rows, by id: people linear, sales keyed, visits linear + full, people+sales keyed, people+visits linear + full, sales+visits linear + full, people+sales+visits linear + full; node of state, one row

@@ -22,7 +22,7 @@ begin
         (select format('it belongs to %s, not to the owner of the schema tide', pg_get_userbyid(c.relowner))
            from pg_class c where c.oid = line.relation and c.relowner <> (select n.nspowner from pg_namespace n where n.nspname = 'tide')),
         line.always_reason, case when line.daily then 'it reads current_date, which changes without a write' end, line.full_reason,
-        case when exists (select from tide.stream_nodes(line.stream_id)) then 'parts of its query are kept in tables of their own' end,
+        case when exists (select from tide.stream_node_plans(line.stream_id)) then 'parts of its query are kept in tables of their own' end,
         -- Triggers within triggers tell of changes in another order than that of the changes.
         (select 'the least or the greatest of all rows is no sum of changes'
            from tide.stream_plan p join tide.stream_statement s using (stream_id)

@@ -57,11 +57,11 @@ begin
         select s.source as relation from tide.stream_source s where s.stream_id = root
          union select v from tide.stream_views(query) v
          union select line.relation from tide.stream line where line.stream_id = id
-         union select to_regclass(format('tide_stream.n_%s', n.stream_id)) from tide.stream_nodes(root) n
+         union select to_regclass(format('tide_stream.n_%s', n.stream_id)) from tide.stream_node_plans(root) n
          union select to_regclass(format('tide_stream.n_%s', id))
          union select to_regclass(format('tide_stream.s_%s', id))
          union select to_regclass(format('tide_stream.d_%s', c)) from unnest(changed) c
-         union select to_regclass(format('tide_stream.d_n%s', n.stream_id)) from tide.stream_nodes(root) n
+         union select to_regclass(format('tide_stream.d_n%s', n.stream_id)) from tide.stream_node_plans(root) n
                 where to_regclass(format('tide_stream.n_%s', n.stream_id)) = any (changed)
          -- On PostgreSQL 14 and 15 a view names itself.
          union select view

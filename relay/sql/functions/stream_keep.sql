@@ -197,7 +197,7 @@ begin
     if exists (select from unnest(sources) s (source)
                 where s.source is null
                    or not exists (select from tide.stream_source o where o.stream_id = tide.stream_family(id) and o.source = s.source)
-                      and not exists (select from tide.stream_nodes(tide.stream_family(id)) n where s.source = to_regclass(format('tide_stream.n_%s', n.stream_id)))) then
+                      and not exists (select from tide.stream_node_plans(tide.stream_family(id)) n where s.source = to_regclass(format('tide_stream.n_%s', n.stream_id)))) then
         raise exception 'a statement of a stream table is of a table that its query does not read' using errcode = 'insufficient_privilege';
     elsif text is not null and form is distinct from (select p.kind from tide.stream_plan p where p.stream_id = id) then
         raise exception 'a statement of a stream table has the form "%", and its plan another kind', form using errcode = 'invalid_parameter_value';
@@ -224,7 +224,7 @@ language plpgsql security definer set search_path = pg_catalog, pg_temp set lock
 declare
     line tide.stream := tide.stream_to_plan(pipeline);
 begin
-    if node <> 0 and not exists (select from tide.stream_nodes(line.stream_id) n where n.stream_id = node) then
+    if node <> 0 and not exists (select from tide.stream_node_plans(line.stream_id) n where n.stream_id = node) then
         raise exception 'stream table "%" has no node %', line.name, node using errcode = 'insufficient_privilege';
     end if;
     perform tide.stream_keep_statement(case node when 0 then line.stream_id else node end, tide.stream_table_oids(to_jsonb(sources)),

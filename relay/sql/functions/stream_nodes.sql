@@ -11,7 +11,7 @@ language sql immutable set search_path = pg_catalog, pg_temp
 begin atomic select id - (id - 1) % 100; end;
 
 -- The nodes of a stream table, in the order of their refreshes.
-create or replace function tide.stream_nodes(id int) returns setof tide.stream_plan
+create or replace function tide.stream_node_plans(id int) returns setof tide.stream_plan
 language sql stable set search_path = pg_catalog, pg_temp
 begin atomic select p.* from tide.stream_plan p where p.family = id and p.stream_id <> id order by p.stream_id; end;
 
@@ -94,7 +94,7 @@ end $$;
 create or replace function tide.stream_follow(line tide.stream, plan tide.stream_plan, choice tide.stream_choice) returns tide.stream_done
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
-    nodes tide.stream_plan[] := array(select n from tide.stream_nodes(line.stream_id) n);
+    nodes tide.stream_plan[] := array(select n from tide.stream_node_plans(line.stream_id) n);
     node  tide.stream_plan;
     done  tide.stream_done;
 begin
@@ -164,7 +164,7 @@ declare
     node tide.stream_plan;
     done tide.stream_done;
 begin
-    for node in select n.* from tide.stream_nodes(line.stream_id) n loop
+    for node in select n.* from tide.stream_node_plans(line.stream_id) n loop
         done := tide.stream_full(tide.stream_node_line(line, node.stream_id), node);
         perform tide.stream_require_sound(done);
         if done.gone + done.came > 0 then

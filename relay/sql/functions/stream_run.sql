@@ -138,6 +138,6 @@ begin
         end;
     end if;
     update tide.stream_plan p set filled = false where p.stream_id = line.stream_id and p.filled
-       and (p.kind = 'state' or exists (select from tide.stream_nodes(line.stream_id)));
+       and (p.kind = 'state' or exists (select from tide.stream_node_plans(line.stream_id)));
     return tide.stream_full(line, null);
 end $$;

@@ -197,7 +197,7 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
         when snap.sources is distinct from tide.stream_sources_now(line.stream_id) then 'the capture of its sources was changed'
         when to_regclass(format('tide_stream.s_%s', line.stream_id)) is not null
              and to_regclass(tide.snapshot_state(line.stream_id, snap.snapshot_id)) is null then 'the state of its aggregates was not kept with it'
-        when exists (select from tide.stream_nodes(line.stream_id)) then 'its hidden nodes are of another moment'
+        when exists (select from tide.stream_node_plans(line.stream_id)) then 'its hidden nodes are of another moment'
         when exists (select from tide.stream_source s join tide.stream_cleaned c using (source)
                       where s.stream_id = line.stream_id and not tide.snapshot_within(c.cleaned, snap.frontier))
             then 'changes since then were removed' end

@@ -545,7 +545,8 @@ select s.name, s.status, s.schedule, s.refresh_mode, s.effective_mode, s.tier, s
        s.staleness_seconds, s.consecutive_errors, s.last_error, s.why_full, s.outbox, s.refreshed_with, s.append_broken, t.defining_query as query, t.created_at, t.last_refresh_at,
        (select coalesce(jsonb_agg(jsonb_build_object('name', z.source_table, 'pending_rows', z.pending_rows, 'buffer_bytes', z.buffer_bytes)
                                   order by z.source_table), '[]')
-          from tide.change_buffer_sizes() z where z.stream_table = s.name) as sources
+          from tide.change_buffer_sizes() z where z.stream_table = s.name) as sources,
+       (select coalesce(jsonb_agg(to_jsonb(n) order by n.place), '[]') from tide.stream_nodes(%(name)s) n) as nodes
   from tide.recommend_refresh_mode(%(name)s) r
   join tide.pgt_stream_tables t on (t.pgt_schema, t.pgt_name) = (r.pgt_schema, r.pgt_name)
   join tide.stream_tables() s on s.stream_id = t.pgt_id

@@ -32,6 +32,13 @@ STREAMS = {
     ),
     "latest": "select order_id, region from orders where order_id >= (select max(order_id) - 50 from orders)",
     "places": "select region from orders union select name from customers",
+    "either": "select o.order_id, c.name from orders o full join customers c on c.customer_id = o.customer_id",
+    "strangers": "select customer_id from orders except all select customer_id from customers",
+    "unseen": "select customer_id from customers where customer_id not in (select customer_id from orders)",
+    "newest": (
+        "select c.customer_id, l.order_id from customers c left join lateral (select o.order_id from orders o"
+        " where o.customer_id = c.customer_id order by o.order_id desc limit 1) l on true"
+    ),
     "most": "select bool_or(order_id > 5) as most from orders",
 }
 

@@ -2,11 +2,14 @@
 
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
+
 from tests.sql.streams.analysed import analyse_and_keep
 from tests.sql.streams.crowd import STREAMS, TABLES, WRITERS, write
 from tests.sql.streams.streams import assert_equal, behind, create, refresh
 
 
+@pytest.mark.timeout(400)  # each of the stream tables is refreshed as often as it can be
 def test_no_change_is_missed_whoever_commits_when(database):
     with database.connect() as connection, ThreadPoolExecutor(WRITERS) as writers:
         connection.execute(TABLES)

@@ -244,3 +244,53 @@ def test_sources_that_were_not_foreseen_to_change_together_are_asked_for_node_by
         )
     connection.execute("update part_0 set n = 8 where order_id = 1; delete from part_1 where order_id = 3")
     assert refresh(connection, "parts")[0] == "DIFFERENTIAL"
+
+
+def test_what_is_hidden_is_listed_with_its_size(connection):
+    create(connection, "busiest", BUSIEST, refresh_mode="DIFFERENTIAL")
+    asked = "select place, relation, kind, reads, strategies, is_populated, rows_estimate from tide.stream_nodes(%s)"
+    assert connection.execute(asked, ["busiest"]).fetchall() == []
+    assert analyse_and_keep(connection, "busiest") is None
+    [sums, itself] = connection.execute(asked, ["busiest"]).fetchall()
+    node = "tide_stream.n_2"
+    assert sums[:6] == (1, node, "state", ["public.orders", "public.regions"], ["linear"], False)
+    assert itself == (2, "public.busiest", "rows", [node], ["full"], False, None)
+    refresh(connection, "busiest")
+    connection.execute("analyze busiest")
+    [sums, itself] = connection.execute(asked, ["busiest"]).fetchall()
+    assert (sums[5], sums[6]) == (True, 3)
+    assert (itself[5], itself[6]) == (True, 2)
+    sized = "select table_bytes, state_bytes, query from tide.stream_nodes('busiest') order by place"
+    [(table, state, query), (_, none, whole)] = connection.execute(sized).fetchall()
+    assert table > 0
+    assert state > 0
+    assert none is None
+    assert "sum(" in query
+    assert "LIMIT 2" in whole
+    connection.execute("insert into regions select 'r' || n, 'c' || n from generate_series(1, 3000) n")
+    connection.execute("insert into orders select 1000 + n, 'r' || n, 1 from generate_series(1, 3000) n")
+    refresh(connection, "busiest")
+    [(grown, more, _), _] = connection.execute(sized).fetchall()
+    assert grown > table
+    assert more > state
+    with pytest.raises(psycopg.errors.UndefinedObject):
+        connection.execute(asked, ["nothing"])
+
+
+def test_a_query_that_is_computed_as_a_whole_has_no_nodes(connection):
+    create(connection, "whole", "select order_id, rank() over (order by amount) as place from orders")
+    assert analyse_and_keep(connection, "whole") is not None
+    assert connection.execute("select * from tide.stream_nodes('whole')").fetchall() == []
+
+
+def test_sizes_are_those_of_the_tables(connection):
+    made(connection, "sizes", SIZES)
+    listed = connection.execute("select relation, table_bytes, state_bytes from tide.stream_nodes('sizes')").fetchall()
+    for relation, table, state in listed:
+        number = connection.execute("select (tide.find_stream('sizes')).stream_id").fetchone()[0]
+        number += int(relation.startswith("tide_stream"))
+        measured = connection.execute(
+            "select pg_total_relation_size(%s::regclass), pg_total_relation_size(to_regclass(%s))",
+            [relation, f"tide_stream.s_{number}"],
+        ).fetchone()
+        assert (table, state) == measured

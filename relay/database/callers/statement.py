@@ -54,7 +54,7 @@ class Statement(NamedTuple):
 def statement_of(function: str, arguments: Arguments, *, one_value: bool = False) -> Statement:
     """Raises BadValue, which names the argument, for a value that PostgreSQL cannot hold.
 
-    `one_value`: the function returns no more than that, and need not be read as a table, which costs PostgreSQL more.
+    `one_value`: the function returns no more than that, and is not read as a table then, which costs PostgreSQL more.
     """
     values: list[str | None] = []
     return Statement(_texts(_shape(function, arguments, values), one_value), tuple(values))

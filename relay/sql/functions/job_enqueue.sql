@@ -79,7 +79,7 @@ end $$;
 
 -- As tide.outbox_asleep where the bell says so already: whether someone hears it, in a statement later than the mark.
 create or replace function tide.job_ring(name text, ids regclass) returns regclass
-language plpgsql as $$
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
     perform pg_notify('tide_outbox_notify', name)
       where coalesce(current_setting('tide.two_phase', true), '') <> 'on'

@@ -1,55 +1,47 @@
-"""The claim of ours in SQL, while many jobs wait."""
+"""The claim, while many jobs wait: of ours and of each peer that has one to call, in turns. All are durable here.
+
+Engines of ours do not wait for the disk where a queue has no limit.
+"""
 
 import statistics
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from benchmarks.figures import Effort, Figure
-from benchmarks.jobs.handlers import QUEUE
-from benchmarks.stack import Database, Stack
+from benchmarks.figures import Effort, Figure, in_turns
+from benchmarks.jobs.systems import OURS, Program, System, systems
+from benchmarks.stack import Stack
 
 BACKLOGS = (100_000, 1_000_000)
 WANTED = (1, 100, 500)
-TIMES = 60
-FILLED_AT_ONCE = 10_000
-
-FILL = (
-    "select tide.job_enqueue_many(%s, '{noop}', array(select jsonb_build_object('n', n) from generate_series(1, %s) n))"
-)
-CLAIM = "select lease_id, id, attempt from tide.job_claim(%s, %s, %s)"
-FINISH = """
-select tide.job_finish(%s, %s, %s, %s, array_fill('s'::"char", array[%s]), array_fill(1, array[%s]))
-"""
+TIMES = 12
 
 
-def run(stack: Stack, effort: Effort) -> Iterator[Figure]:
-    with stack.database("jobs_claims") as database:
-        database.run("select tide.job_queue_create(%s)", QUEUE)
-        queue = database.run("select outbox_id from tide.job_queue where name = %s", QUEUE)
-        worker = database.run("select tide.job_worker_start('bench', 1, array[%s], 1000)", QUEUE)
+def run(stack: Stack, effort: Effort, programs: Sequence[Program]) -> Iterator[Figure]:
+    """A quick run leaves out the largest backlog, which takes a minute to fill."""
+    for program in programs:
+        if not program.claims:
+            yield Figure(f"claim: {program.name}", "missing", note="its claim is a part of its workers")
+    with systems(stack, [program for program in programs if program.claims]) as found:
         filled = 0
-        for backlog in BACKLOGS:
-            for _ in range(0, backlog - filled, FILLED_AT_ONCE):
-                database.run("select tide.outbox_extend(name) from tide.outbox where outbox_id = %s", queue)
-                database.run(FILL, QUEUE, FILLED_AT_ONCE)
+        for backlog in BACKLOGS if effort.scale >= 1 else BACKLOGS[:1]:
+            for system in found.values():
+                system.fill(backlog - filled)
             filled = backlog
-            database.session.execute("vacuum analyze")
-            database.run("select tide.job_worker_beat(%s)", worker)
             for want in WANTED:
-                times = [_claim(database, queue, worker, want) for _ in range(effort.count(TIMES))]
-                yield Figure(
-                    f"claim of {want} with {backlog:,} waiting, p50", f"{statistics.median(times):.1f} ms",
-                    note=f"largest {max(times):.1f} ms",
-                )  # fmt: skip
+                yield from _compared(found, want, backlog, effort)
 
 
-def _claim(database: Database, queue: int, worker: int, want: int) -> float:
-    """Milliseconds of the claim alone; its jobs are then finished."""
-    began = time.perf_counter()
-    rows = database.session.execute(CLAIM, (queue, worker, want), prepare=True).fetchall()
-    milliseconds = (time.perf_counter() - began) * 1000
-    if len(rows) != want:
-        raise RuntimeError(f"a claim of {want} got {len(rows)}")
-    leases, ids, attempts = (list(column) for column in zip(*rows, strict=True))
-    database.session.execute(FINISH, (worker, leases, ids, attempts, want, want))
-    return milliseconds
+def _compared(found: dict[str, System], want: int, backlog: int, effort: Effort) -> Iterator[Figure]:
+    variants = {
+        name: lambda system=system: system.ask(do="claim", want=want, times=TIMES)  # type: ignore[misc]
+        for name, system in found.items()
+        if want in system.program.claims
+    }
+    in_turns(variants, 1)  # not counted: plans
+    results = in_turns(variants, effort.rounds)
+    ours = results.pop(OURS.name)
+    what = f"claim of {want} with {backlog:,} waiting"
+    yield Figure(f"{what}, p50", f"{statistics.median(ours):.1f} ms", note=f"largest {max(ours):.1f} ms")
+    for name, theirs in results.items():
+        times = statistics.median(b / a for a, b in zip(ours, theirs, strict=True))
+        note = f"ours {statistics.median(ours):.1f} ms, {name} {statistics.median(theirs):.1f} ms"
+        yield Figure(f"{what}: {name} / ours", f"{times:.2f}", "at least 1", times >= 1, note)

@@ -9,7 +9,7 @@ from benchmarks.figures import Effort, Figure, below, percentile
 from benchmarks.jobs.systems import OURS, Counts, Program, System, systems
 from benchmarks.stack import Stack, wait_until
 
-IDLE_JOBS, WARM_JOBS = 20, 200
+IDLE_JOBS, QUICK_IDLE_JOBS, WARM_JOBS = 20, 4, 400
 # One job for each system in a turn of so long: longer than ours listens to a queue after its last job, so that all the
 # way is measured: bell, scheduler, broker, worker.
 IDLE_SECONDS = 11.0
@@ -24,8 +24,9 @@ def run(stack: Stack, effort: Effort, programs: Sequence[Program]) -> Iterator[F
         numbers = iter(range(10**9))
         for _ in range(5):  # not counted
             _turn(fleets, numbers)
-        idle, warm = (_measured(fleets, numbers, effort.count(jobs), pause_seconds)
-                      for jobs, pause_seconds in ((IDLE_JOBS, IDLE_SECONDS), (WARM_JOBS, 0.0)))  # fmt: skip
+        idle_jobs = IDLE_JOBS if effort.scale >= 1 else QUICK_IDLE_JOBS
+        idle = _measured(fleets, numbers, idle_jobs, IDLE_SECONDS)
+        warm = _measured(fleets, numbers, effort.count(WARM_JOBS), 0.0)
     yield from _compared("pick-up by an idle fleet", idle, 10.0)
     yield from _compared("pick-up by a warm fleet", warm, 5.0)
 

@@ -43,6 +43,8 @@ class Program:
     """A query whose only value says whether a job waits or runs."""
     backlog: int
     """So many jobs take it a few seconds."""
+    claims: Sequence[int] = ()
+    """How many jobs its clients can take in one statement, of those that are measured."""
     runtime: str = ""
     """Which part of `peers/install` has it."""
 
@@ -64,27 +66,27 @@ OURS = Program(
     "ours", (sys.executable, "-m", "benchmarks.jobs.peers.ours"),
     "select exists (select from tide.job_lease) or exists (select from tide.job_wait)"
     "    or coalesce((select tide.job_queue_behind(outbox_id) from tide.job_queue where name = 'bench'), false)",
-    100_000,
+    100_000, (1, 100, 500),
 )  # fmt: skip
 OTHERS = (
-    Program("PgQueuer", _python("pgqueuer"), "select exists (select from pgqueuer)", 20_000, "python"),
+    Program("PgQueuer", _python("pgqueuer"), "select exists (select from pgqueuer)", 20_000, (1, 100, 500), "python"),
     Program(
         "procrastinate", _python("procrastinate"),
-        "select exists (select from procrastinate_jobs where status in ('todo', 'doing'))", 4_000, "python",
+        "select exists (select from procrastinate_jobs where status in ('todo', 'doing'))", 4_000, (1,), "python",
     ),
     Program(
         "awa", _python("awa"),
         "select exists (select from awa.jobs where state not in ('completed', 'failed', 'cancelled'))",
-        20_000, "python",
+        20_000, (), "python",
     ),
     Program(
         "Graphile Worker", _node("graphile-worker.mjs"),
-        "select exists (select from graphile_worker._private_jobs)", 100_000, "node",
+        "select exists (select from graphile_worker._private_jobs)", 100_000, (1, 100, 500), "node",
     ),
     Program(
         "pg-boss", _node("pg-boss.mjs"),
         "select exists (select from pgboss.job where name in ('noop', 'picked', 'post') and state < 'completed')",
-        60_000, "node",
+        60_000, (1, 100, 500), "node",
     ),
 )  # fmt: skip
 

@@ -110,16 +110,16 @@ def statement_of_one(job: NewJob) -> Statement:
     """What enqueues it and returns its UUID."""
     if job.kind != "python" or _not_default(job.columns):
         return _statement(job)
-    return Statement(
-        _PLAIN, (sent("queue", job.queue), job.queue, sent("name", job.name), sent("payload", job.payload))
-    )
+    return Statement(_PLAIN, (sent("queue", job.queue), sent("name", job.name), sent("payload", job.payload)))
 
 
 def _statement(job: NewJob) -> Statement:
     return statement_of("job_uuid", {"queue": ("text", job.queue), "id": ("bigint", enqueue_call(job))})
 
 
-_PLAIN = _statement(NewJob("", "python", "", "{}", {})).texts
+_PLAIN = statement_of(
+    "job_enqueue_plain", enqueue_call(NewJob("", "python", "", "{}", {})).arguments, one_value=True
+).texts
 """Most jobs are no more than their arguments, and have one statement."""
 
 

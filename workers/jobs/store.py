@@ -158,9 +158,10 @@ class Store:
                 )
             if ends or bells:
                 await pipeline.sync()  # committed: a look must come after the bell is armed
+            durable = finished is not None and not (ends or bells)  # then claims are of its transaction
             looks, claims = [], []
             for visit in visits:
-                parameters = _claiming(worker, visit)
+                parameters = _claiming(worker, visit, durable=durable)
                 looks.append(await connection.execute(query("engine_look"), parameters) if visit.looks else None)
                 claims.append(await connection.execute(query("engine_claim"), parameters, binary=True))
             # All is sent before any answer is read: a process that is frozen meanwhile keeps no turn of a queue.
@@ -179,7 +180,7 @@ class Store:
             await self.open()
         assert self._claims is not None
         with database_errors():
-            await self._claims.execute(query("engine_claim"), _claiming(worker, visit))
+            await self._claims.execute(query("engine_claim"), _claiming(worker, visit, durable=False))
             return Trip([Seen(_jobs(visit, await self._claims.fetchall()), None)])
 
     async def _add_results(self, seen: Sequence[Seen]) -> None:
@@ -229,8 +230,8 @@ async def _is_pooled(connection: psycopg.AsyncConnection[Any]) -> bool:
     return row is None or row[0] != connection.info.backend_pid
 
 
-def _claiming(worker: int, visit: Visit) -> dict[str, int]:
-    return {"queue": visit.queue.outbox_id, "worker": worker, "want": visit.want}
+def _claiming(worker: int, visit: Visit, *, durable: bool) -> dict[str, int]:
+    return {"queue": visit.queue.outbox_id, "worker": worker, "want": visit.want, "durable": durable}
 
 
 def _jobs(visit: Visit, rows: Sequence[tuple[Any, ...]]) -> list[Claimed]:

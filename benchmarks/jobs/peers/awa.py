@@ -50,6 +50,9 @@ class Client:
     async def many(self, name: str, payloads: Sequence[Payload]) -> None:
         await self._client.enqueue_many_copy([KINDS[name](**payload) for payload in payloads], queue=QUEUE)
 
+    async def claim(self, want: int) -> int:
+        raise NotImplementedError("its claim is a part of its runtime")
+
     async def at_commit(self, name: str, payload: Payload) -> int:
         transaction = await self._client.transaction()
         await transaction.insert(KINDS[name](**payload), queue=QUEUE)

@@ -4,6 +4,10 @@ import { CONCURRENT_REQUESTS, add, httpJobs, main, now, pickUp, post, require, u
 
 const { Logger, makeWorkerUtils, run } = require("graphile-worker");
 const { Pool } = require("pg");
+// What its local queue calls; the package does not export it.
+const inside = (file) => require(`${process.env.BENCH_NODE_MODULES}/graphile-worker/dist/${file}`);
+const { batchGetJobs } = inside("sql/getJobs.js");
+const { makeEnhancedWithPgClient, processSharedOptions } = inside("lib.js");
 
 const concurrentJobs = httpJobs ? CONCURRENT_REQUESTS : 24;
 const preset = {
@@ -29,9 +33,19 @@ await main({
   client: async () => {
     const utils = await makeWorkerUtils({ preset });
     const pool = new Pool({ connectionString: url, max: 1 });
+    const options = processSharedOptions({ preset });
+    const withClient = makeEnhancedWithPgClient(async (callback) => {
+      const client = await pool.connect();
+      try {
+        return await callback(client);
+      } finally {
+        client.release();
+      }
+    });
     return {
       one: (name, payload) => utils.addJob(name, payload),
       many: (name, payloads) => utils.addJobs(payloads.map((payload) => ({ identifier: name, payload }))),
+      claim: async (want) => (await batchGetJobs(options, withClient, taskList, "bench", null, want)).length,
       atCommit: async (name, payload) => {
         const client = await pool.connect();
         await client.query("begin");

@@ -30,6 +30,7 @@ await main({
     return {
       one: (name, payload) => boss.send(name, payload),
       many: (name, payloads) => boss.insert(name, payloads.map((data) => ({ data }))),
+      claim: async (want) => (await boss.fetch("noop", { batchSize: want })).length,
       atCommit: async (name, payload) => {
         const client = await pool.connect();
         await client.query("begin");

@@ -7,7 +7,9 @@ and lists that are enqueued in one statement.
 import asyncio
 import json
 import time
+import uuid
 from collections.abc import Sequence
+from datetime import timedelta
 
 import aiohttp
 import asyncpg
@@ -15,6 +17,7 @@ import uvloop
 from pgqueuer import PgQueuer
 from pgqueuer.db import AsyncpgDriver
 from pgqueuer.models import Job
+from pgqueuer.ports.repository import EntrypointExecutionParameter
 from pgqueuer.queries import Queries
 
 from benchmarks.jobs.peers import program
@@ -28,6 +31,7 @@ class Client:
     def __init__(self, connection: asyncpg.Connection) -> None:
         self._connection = connection
         self._queries = Queries(AsyncpgDriver(connection))
+        self._manager = uuid.uuid4()
 
     async def one(self, name: str, payload: Payload) -> None:
         await self._queries.enqueue(name, json.dumps(payload).encode())
@@ -36,6 +40,10 @@ class Client:
         await self._queries.enqueue(
             [name] * len(payloads), [json.dumps(payload).encode() for payload in payloads], [0] * len(payloads)
         )
+
+    async def claim(self, want: int) -> int:
+        entrypoints = {"noop": EntrypointExecutionParameter(concurrency_limit=0)}
+        return len(await self._queries.dequeue(want, entrypoints, self._manager, None, timedelta(seconds=30)))
 
     async def at_commit(self, name: str, payload: Payload) -> int:
         transaction = self._connection.transaction()

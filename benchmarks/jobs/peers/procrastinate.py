@@ -25,12 +25,18 @@ class Client:
     def __init__(self, app: App, connection: psycopg.AsyncConnection) -> None:
         self._app = app
         self._connection = connection
+        self._worker: int | None = None
 
     async def one(self, name: str, payload: Payload) -> None:
         await self._task(name).defer_async(**payload)
 
     async def many(self, name: str, payloads: Sequence[Payload]) -> None:
         await self._task(name).batch_defer_async(*payloads)
+
+    async def claim(self, want: int) -> int:  # noqa: ARG002  it takes one
+        if self._worker is None:
+            self._worker = await self._app.job_manager.register_worker()
+        return int(await self._app.job_manager.fetch_job(None, self._worker) is not None)
 
     async def at_commit(self, name: str, payload: Payload) -> int:
         await self._app.configure_task(name, connection=self._connection).defer_async(**payload)

@@ -43,6 +43,14 @@ export async function post(to) {
   add();
 }
 
+async function claimMs(client, want) {
+  const began = now();
+  const got = await client.claim(want);
+  const ms = seconds(began) * 1000;
+  if (got !== want) throw new Error(`a claim of ${want} got ${got}`);
+  return ms;
+}
+
 async function obey(client, command) {
   const began = now();
   switch (command.do) {
@@ -57,6 +65,11 @@ async function obey(client, command) {
         else await client.many("noop", numbers.map((n) => ({ n })));
       }
       return seconds(began);
+    case "claim": {
+      const times = [];
+      for (let n = 0; n < command.times; n += 1) times.push(await claimMs(client, command.want));
+      return times.sort((a, b) => a - b)[Math.floor(times.length / 2)];
+    }
     case "pick-up":
       return Number(await client.atCommit("picked", { n: command.number }));
     default:

@@ -9,6 +9,7 @@ import asyncio
 import json
 import os
 import signal
+import statistics
 import sys
 import time
 from collections.abc import Sequence
@@ -27,6 +28,9 @@ class Client(Protocol):
 
     async def many(self, name: str, payloads: Sequence[Payload]) -> None:
         """As many in one call."""
+
+    async def claim(self, want: int) -> int:
+        """Takes as many jobs as a worker would, in a durable commit; how many it got."""
 
     async def at_commit(self, name: str, payload: Payload) -> int:
         """Enqueues in a transaction; the time just before its commit was sent."""
@@ -85,7 +89,18 @@ async def _obey(client: Client, command: dict[str, Any]) -> Any:
                 await client.many(*(("post", [{"url": more["url"]} for _ in numbers]) if "url" in more else
                                     ("noop", [{"n": number} for number in numbers])))  # fmt: skip
             return time.perf_counter() - began
+        case {"do": "claim", "want": int(want), "times": int(times)}:
+            return statistics.median([await _claim_ms(client, want) for _ in range(times)])
         case {"do": "pick-up", "number": int(number)}:
             return await client.at_commit("picked", {"n": number})
         case _:
             raise ValueError(f"unknown command: {command}")
+
+
+async def _claim_ms(client: Client, want: int) -> float:
+    began = time.perf_counter()
+    got = await client.claim(want)
+    milliseconds = (time.perf_counter() - began) * 1000
+    if got != want:
+        raise RuntimeError(f"a claim of {want} got {got}")
+    return milliseconds

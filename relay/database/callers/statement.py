@@ -51,10 +51,13 @@ class Statement(NamedTuple):
     values: tuple[str | None, ...]
 
 
-def statement_of(function: str, arguments: Arguments) -> Statement:
-    """Raises BadValue, which names the argument, for a value that PostgreSQL cannot hold."""
+def statement_of(function: str, arguments: Arguments, *, one_value: bool = False) -> Statement:
+    """Raises BadValue, which names the argument, for a value that PostgreSQL cannot hold.
+
+    `one_value`: the function returns no more than that, and is not read as a table then, which costs PostgreSQL more.
+    """
     values: list[str | None] = []
-    return Statement(_texts(_shape(function, arguments, values)), tuple(values))
+    return Statement(_texts(_shape(function, arguments, values), one_value), tuple(values))
 
 
 def _shape(function: str, arguments: Arguments, values: list[str | None]) -> _Shape:
@@ -70,9 +73,10 @@ def _shape(function: str, arguments: Arguments, values: list[str | None]) -> _Sh
 
 
 @lru_cache(maxsize=256)
-def _texts(shape: _Shape) -> Texts:
+def _texts(shape: _Shape, one_value: bool) -> Texts:
     # Only names, which are checked.
-    formatted, numbered = (f"select * from {_called(shape, count(1), numbered=each)}" for each in (False, True))  # noqa: S608
+    what = "select" if one_value else "select * from"
+    formatted, numbered = (f"{what} {_called(shape, count(1), numbered=each)}" for each in (False, True))
     return Texts(formatted, numbered, formatted.encode())
 
 

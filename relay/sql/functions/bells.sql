@@ -18,7 +18,7 @@ declare
     wanted bigint;
     found_value bigint;
 begin
-    if not exists (select from tide.outbox o where o.outbox_id = keep_bell.outbox_id and o.bell is not null) then
+    if not exists (select from tide.outbox o where o.outbox_id = keep_bell.outbox_id) then
         return;
     end if;
     if arms then
@@ -26,7 +26,7 @@ begin
     else
         select * into box from tide.outbox o where o.outbox_id = keep_bell.outbox_id for no key update;
     end if;
-    wanted := case when box.guarded or not box.enabled then 3
+    wanted := case when box.kind = 'messages' and box.guarded or not box.enabled then 3
                    when arms or exists (select from tide.bell b where b.outbox_id = box.outbox_id and b.armed) then 2
                    else 1 end;
     found_value := coalesce(pg_sequence_last_value(box.bell), 0);
@@ -50,7 +50,7 @@ create or replace trigger bell_changed after update on tide.outbox for each row
 -- Whether publishers look: a row that says so is not enough, where a transaction that silenced the bell was rolled back.
 create or replace function tide.bell_rings(outbox_id int) returns boolean
 language sql volatile security definer set search_path = pg_catalog, pg_temp
-return (select o.bell is null or pg_sequence_last_value(o.bell) > 1 from tide.outbox o where o.outbox_id = bell_rings.outbox_id);
+return (select pg_sequence_last_value(o.bell) > 1 from tide.outbox o where o.outbox_id = bell_rings.outbox_id);
 
 -- Whether a publisher that has just taken its mark must NOTIFY. A snapshot that is older than the mark may not show a
 -- bell armed since, so REPEATABLE READ and SERIALIZABLE always do. PREPARE TRANSACTION refuses a transaction that has

@@ -72,7 +72,7 @@ create or replace function tide.id_ranges(ids bigint[]) returns int8multirange
 language sql immutable
 return coalesce((select range_agg(int8range(u, u, '[]')) from unnest(ids) u), '{}');
 
-create or replace function tide.job_claim_in(queue int, worker bigint, want int) returns setof tide.job_claimed
+create or replace function tide.job_claim_in(queue int, worker bigint, want int, durable boolean) returns setof tide.job_claimed
 language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
 #variable_conflict use_column
 declare
@@ -134,6 +134,9 @@ begin
         room := room - cardinality(late.ids);
     end if;
     keyed := limits.waits and exists (select from tide.job_wait w where w.outbox_id = queue and w.run_key is not null);
+    if not durable and not keyed and num_nonnulls(limits.concurrency_limit, limits.rate) = 0 then
+        perform set_config('synchronous_commit', 'off', true);
+    end if;
     if room > 0 and keyed then
         lease := nextval('tide.job_lease_lease_id_seq');
         select * into part from tide.job_claim_keyed(queue, lane.last_key, limits.key_limit, lease, room);
@@ -266,7 +269,10 @@ begin
     end if;
 end $$;
 
-create or replace function tide.job_claim(queue int, worker bigint, want int) returns setof tide.job_claimed
+-- A claim that is not durable does not wait for the disk, which takes longer than all of it. A crash of the server may take it back, and
+-- then all that came after it, the ends of its jobs too: what was not known to have ended is claimed again, though it may run still, as
+-- after a lease that ran out. Where a limit is kept, it is durable whatever is asked: two workers could have the same place.
+create or replace function tide.job_claim(queue int, worker bigint, want int, durable boolean default true) returns setof tide.job_claimed
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 set enable_sort = off set enable_seqscan = off set enable_bitmapscan = off set plan_cache_mode = force_generic_plan as $$
 begin
@@ -283,7 +289,7 @@ begin
         raise exception 'there is no job queue with the id %', coalesce(queue::text, 'NULL') using
             errcode = 'undefined_object', hint = 'It was dropped. List them: select * from tide.job_queue_list();';
     end if;
-    return query execute format('select * from tide.job_claim_in_%s($1, $2, $3)', queue) using queue, worker, want;
+    return query execute format('select * from tide.job_claim_in_%s($1, $2, $3, $4)', queue) using queue, worker, want, coalesce(durable, true);
 end $$;
 comment on function tide.job_claim is
     'Claims at most so many jobs of a queue for a worker of tide.job_worker_start; each comes with its lease. See tide.job_finish.';

@@ -64,6 +64,63 @@ begin
        and coalesce(headers @> '{}', true) and coalesce(metadata @> '{}', true) and coalesce(options @> '{}', true);
 end $$;
 
+-- What every job must have. Inlined.
+create or replace function tide.job_has_all(kind text, name text, max_attempts int, timeout_seconds int) returns boolean
+language sql immutable
+return kind in ('python', 'http', 'dramatiq', 'celery') and length(name) between 1 and 200 and max_attempts between 1 and 1000
+   and timeout_seconds between 1 and 604800;
+
+-- A plain job that is not the first of its transaction, or whose mark is not simply new.
+create or replace function tide.job_ask(outbox_id int) returns regclass
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+    return (select tide.outbox_ring(o) from tide.outbox o where o.outbox_id = job_ask.outbox_id);
+end $$;
+
+-- As tide.outbox_asleep where the bell says so already: whether someone hears it, in a statement later than the mark.
+create or replace function tide.job_ring(name text, ids regclass) returns regclass
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+    perform pg_notify('tide_outbox_notify', name)
+      where coalesce(current_setting('tide.two_phase', true), '') <> 'on'
+        and (current_setting('transaction_isolation') <> 'read committed'
+             or exists (select from tide.scheduler s where s.seen_at > clock_timestamp() - interval '15 seconds'));
+    return ids;
+end $$;
+
+-- The id of a plain job, in one expression as that of a message: a mark, then a look at the bell, then the next id; see
+-- tide.outbox_take_id. While a queue is idle its bell is armed: so the way that rings is short, too.
+create or replace function tide.job_take_id(outbox_id int, name text, class int, setting text, ids regclass, bell regclass) returns bigint
+language sql volatile
+return nextval(case
+    when coalesce(current_setting(setting, true), '') = ''
+         and set_config(setting, concat(pg_current_xact_id(), ' 0', pg_sequence_last_value(ids)), true) <> ''
+         and pg_try_advisory_xact_lock_shared(class, (coalesce(pg_sequence_last_value(ids), 0) & 2147483647)::int)
+    then case when pg_sequence_last_value(bell) = 1 then ids else tide.job_ring(name, ids) end
+    else tide.job_ask(outbox_id) end);
+
+-- A plain job: one row, and nothing beside its arguments that is not a default. One statement, whose plan is kept: each more would cost
+-- half of it again. The routing opens the table of the queue with the first row, after its id, and so knows its partitions.
+create or replace function tide.job_enqueue_plain(queue text, name text, payload jsonb) returns uuid
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+#variable_conflict use_variable
+declare
+    job uuid;
+begin
+    insert into tide.job (outbox_id, id, size, name, payload)
+    select o.outbox_id, tide.job_take_id(o.outbox_id, o.name, o.mark_class, o.mark_setting, o.ids, o.bell), pg_column_size(payload), name, payload
+      from tide.outbox o
+     where o.name = 'jobs/' || queue and o.enabled and pg_column_size(payload) <= o.max_payload_bytes and length(name) between 1 and 200
+    returning tide.job_uuid(outbox_id, id) into job;
+    if not found then
+        -- It says why.
+        job := tide.job_uuid(queue, tide.job_enqueue(queue, name, payload));
+    end if;
+    return job;
+end $$;
+comment on function tide.job_enqueue_plain is
+    'Enqueues a job that has nothing but its arguments, in the caller''s transaction, and returns its UUID. The cheapest way: see tide.job_enqueue.';
+
 create or replace function tide.job_enqueue(
     queue text, name text, payload jsonb default '{}', kind text default 'python', priority int default 0,
     max_attempts int default 10, timeout_seconds int default 30, available_at timestamptz default null,
@@ -76,37 +133,34 @@ language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
     in_outbox int;
     ids       regclass;
-    size      int := tide.job_size(payload, headers, metadata, options);
+    size      int;
     marked    boolean;
-    plain     boolean;
     new_id    bigint;
     taken     record;
-    rang      boolean;
 begin
-    -- Expressions are set up again in each transaction, and cost more than what they do: what most jobs do not have is asked once.
-    select o.outbox_id, o.ids, tide.outbox_mark(o.outbox_id, o.mark_class, o.mark_setting, o.ids),
-           priority = 0 and num_nonnulls(available_at, run_key, idempotency_key, dedupe, debounce, options) = 0
-      into in_outbox, ids, marked, plain
-      from tide.outbox o
-     where o.name = 'jobs/' || queue and o.enabled and size <= o.max_payload_bytes and kind in ('python', 'http', 'dramatiq', 'celery')
-       and length(name) between 1 and 200 and max_attempts between 1 and 1000 and timeout_seconds between 1 and 604800
-       and (priority = 0 and num_nonnulls(run_key, idempotency_key, dedupe_key, trace_id, headers, metadata, options) = 0
-            or tide.job_fits(priority, run_key, idempotency_key, dedupe_key, trace_id, headers, metadata, options));
-    if plain then
+    -- Expressions are set up again in each transaction, and cost more than what they do: a job that is one row is one statement.
+    if priority = 0 and num_nonnulls(available_at, run_key, idempotency_key, dedupe, debounce, options) = 0 then
         insert into tide.job (outbox_id, id, size, kind, max_attempts, timeout_seconds, name, dedupe_key, trace_id, headers, metadata, payload)
-        values (in_outbox, nextval(ids), size, kind::"char", max_attempts, timeout_seconds, name, dedupe_key, trace_id, headers, metadata,
-                coalesce(payload, 'null'))
-        -- As tide.outbox_asleep, which a call would make dearer than all of the question: in a statement later than the mark.
-        returning id, case when marked and coalesce(current_setting('tide.two_phase', true), '') <> 'on'
-                                and (current_setting('transaction_isolation') <> 'read committed'
-                                     or exists (select from tide.bell b
-                                                 where b.outbox_id = in_outbox and b.armed
-                                                   and exists (select from tide.scheduler s
-                                                                where s.seen_at > clock_timestamp() - interval '15 seconds')))
-                           then pg_notify('tide_outbox_notify', 'jobs/' || queue) is null end
-          into new_id, rang;
-        return new_id;
-    elsif not found then
+        select o.outbox_id, tide.job_take_id(o.outbox_id, o.name, o.mark_class, o.mark_setting, o.ids, o.bell),
+               tide.job_size(payload, headers, metadata, null), kind::"char", max_attempts, timeout_seconds, name, dedupe_key, trace_id,
+               headers, metadata, coalesce(payload, 'null')
+          from tide.outbox o
+         where o.name = 'jobs/' || queue and o.enabled and tide.job_size(payload, headers, metadata, null) <= o.max_payload_bytes
+           and tide.job_has_all(kind, name, max_attempts, timeout_seconds)
+           and (num_nonnulls(dedupe_key, trace_id, headers, metadata) = 0
+                or tide.job_fits(priority, null, null, dedupe_key, trace_id, headers, metadata, null))
+        returning id into new_id;
+        if found then
+            return new_id;
+        end if;
+    end if;
+    size := tide.job_size(payload, headers, metadata, options);
+    select o.outbox_id, o.ids, tide.outbox_mark(o.outbox_id, o.mark_class, o.mark_setting, o.ids) into in_outbox, ids, marked
+      from tide.outbox o
+     where o.name = 'jobs/' || queue and o.enabled and size <= o.max_payload_bytes
+       and tide.job_has_all(kind, name, max_attempts, timeout_seconds)
+       and tide.job_fits(priority, run_key, idempotency_key, dedupe_key, trace_id, headers, metadata, options);
+    if not found then
         perform tide.job_check(queue, name, payload, kind, priority, max_attempts, timeout_seconds, run_key, idempotency_key,
                                dedupe_key, trace_id, headers, metadata, options);
     end if;

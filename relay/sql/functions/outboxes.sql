@@ -92,11 +92,9 @@ begin
             2 * partition_size, 0::regclass)
     returning * into box;
     execute format('create sequence tide.%I cache 1', box.log || '_ids');
-    if kind = 'messages' then
-        execute format('create sequence tide.%I cache 1 maxvalue 3', box.log || '_bell');
-    end if;
+    execute format('create sequence tide.%I cache 1 maxvalue 3', box.log || '_bell');
     update tide.outbox o
-       set ids = format('tide.%I', o.log || '_ids')::regclass, bell = to_regclass(format('tide.%I', o.log || '_bell'))
+       set ids = format('tide.%I', o.log || '_ids')::regclass, bell = format('tide.%I', o.log || '_bell')::regclass
      where o.outbox_id = box.outbox_id
     returning * into box;
     perform tide.keep_bell(box.outbox_id);

@@ -90,16 +90,22 @@ return case
 create or replace function tide.outbox_ask(outbox_id int) returns regclass
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
-    box     tide.outbox;
-    is_new  boolean;
-    present text;
+    box tide.outbox;
 begin
     select * into box from tide.outbox o where o.outbox_id = outbox_ask.outbox_id;
     if not box.enabled or box.kind = 'jobs' or box.guarded and not tide.may_publish(box.outbox_id) then
         perform tide.outbox_refuse(box.name, null, 0);
     end if;
-    is_new := tide.outbox_mark_again(box.outbox_id, box.ids);
-    present := current_setting(box.mark_setting);
+    return tide.outbox_ring(box);
+end $$;
+
+-- The same for who has been asked for their rights.
+create or replace function tide.outbox_ring(box tide.outbox) returns regclass
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+    is_new  boolean := tide.outbox_mark_again(box.outbox_id, box.ids);
+    present text := current_setting(box.mark_setting);
+begin
     if is_new or present not like '%+' then
         perform pg_notify('tide_outbox_notify', box.name) where tide.outbox_asleep(box.outbox_id);
         perform set_config(box.mark_setting, rtrim(present, ' +') || ' +', true);

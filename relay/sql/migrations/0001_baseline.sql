@@ -42,7 +42,7 @@ comment on column tide.outbox.kind is 'What it holds. One of jobs is called jobs
 comment on column tide.outbox.partition_size is 'Ids per partition of tide.message; see tide.outbox_extend.';
 comment on column tide.outbox.partitions_end is 'The first id above its range partitions, kept by tide.attach_partition: catalogs are not read to see whether the next is due.';
 comment on column tide.outbox.ids is 'The sequence that numbers the messages. CACHE 1: the horizon depends on it.';
-comment on column tide.outbox.bell is 'What publishers look at, as a sequence: see functions/bells.sql. Null: those of queues read tide.bell.';
+comment on column tide.outbox.bell is 'What publishers look at, as a sequence: see functions/bells.sql.';
 comment on column tide.outbox.guarded is 'Whether a publish asks for the right to this outbox; see tide.outbox_grant_publish.';
 
 -- Three levels: a hundred outboxes (tide.log_parent), one outbox, partition_size ids of it. Who opens a partitioned table sets up all
@@ -1137,7 +1137,7 @@ select p.kind, 'function', unnest(p.names)
     ('api', array['inbox_look']),
     ('inbox_writer', array['inbox_write']),
     ('relay', array['inbox_receive', 'inbox_move']),
-    ('job_publisher', array['job_enqueue', 'job_enqueue_many', 'job_enqueued', 'job_batch_create', 'job_batch_close', 'job_batch_get', 'job_uuid', 'job_of_uuid']),
+    ('job_publisher', array['job_enqueue', 'job_enqueue_plain', 'job_enqueue_many', 'job_enqueued', 'job_batch_create', 'job_batch_close', 'job_batch_get', 'job_uuid', 'job_of_uuid']),
     ('job_worker', array[
         'job_claim', 'job_finish', 'job_complete', 'job_release', 'job_rescue', 'job_worker_start', 'job_worker_beat', 'job_worker_stop',
         'job_look', 'job_queue_behind', 'job_results',
@@ -1146,7 +1146,7 @@ select p.kind, 'function', unnest(p.names)
         'job_stats', 'job_unknown_handlers', 'job_batch_get', 'job_queue_list', 'job_queue_set', 'job_cancel', 'job_cancel_many', 'job_replay', 'job_replay_many', 'job_purge']),
     ('owner', array[
         'outbox_logs', 'outbox_twins', 'log_root', 'log_parent', 'outbox_make', 'outbox_make_parents', 'job_settle', 'job_lowest', 'job_forget', 'job_queue_check', 'find_message_outbox', 'find_job_queue', 'job_queue_is_idle', 'job_check', 'job_size',
-        'job_key_take', 'job_waits', 'job_keys_take', 'job_debounce', 'job_check_lanes', 'job_fits', 'job_claim_in', 'job_claim_late_in', 'id_ranges', 'job_claim_keyed', 'job_claim_due',
+        'job_key_take', 'job_waits', 'job_keys_take', 'job_debounce', 'job_check_lanes', 'job_fits', 'job_has_all', 'job_take_id', 'job_ask', 'job_ring', 'job_claim_in', 'job_claim_late_in', 'id_ranges', 'job_claim_keyed', 'job_claim_due',
         'job_claim_lane_in', 'job_priorities', 'job_priorities_in', 'job_stored', 'job_stored_in', 'job_stored_of', 'job_attempts_in', 'job_attempts_of', 'job_finish_in', 'job_lease_end_in', 'job_copy', 'job_copied', 'job_copies_drop', 'job_find', 'job_find_of', 'job_kind', 'job_cursor', 'job_gaps', 'job_state_of', 'job_ids',
         'job_listed', 'job_check_state', 'job_lane_numbers', 'job_named', 'job_cancel_one', 'job_take_turn', 'job_again', 'job_template_problem', 'job_templates_check',
         'job_enqueue_next', 'job_not_enqueued', 'job_follow_enqueue', 'job_cancel_dependent', 'job_followed', 'job_follows', 'job_followed_lease', 'job_follow_late',
@@ -1154,7 +1154,7 @@ select p.kind, 'function', unnest(p.names)
         'grant_admin', 'grant_operator', 'grant_reader', 'grant_publisher', 'grant_consumer', 'grant_relay', 'grant_api',
         'grant_inbox_writer', 'grant_job_publisher', 'grant_job_worker', 'grant_rights', 'apply_permissions', 'kinds_of', 'may_publish', 'guard_publishing', 'new_outbox_guarded',
         'require_role', 'inbox_rights', 'find_outbox', 'find_pipeline', 'find_setting', 'lock_class', 'attach_partition', 'outbox_keep_partitions', 'see_partitions',
-        'outbox_upper', 'job_highest_id', 'outbox_set_enabled', 'outbox_mark', 'outbox_mark_again', 'outbox_measure', 'far_too_large', 'outbox_asleep', 'outbox_refuse', 'refuse_pipeline',
+        'outbox_upper', 'job_highest_id', 'outbox_set_enabled', 'outbox_mark', 'outbox_mark_again', 'outbox_measure', 'far_too_large', 'outbox_asleep', 'outbox_ring', 'outbox_refuse', 'refuse_pipeline',
         'relay_set_enabled', 'inbox_notify', 'keep_direction', 'redelivery_floor', 'redelivery_wake', 'forget_requests',
         'end_replays', 'caller', 'refuse_dead_letter', 'direction_of', 'replay_range', 'pipeline_described', 'keep_history',
         'check_consumer_name', 'check_isolation', 'check_seconds', 'consumer_alive_since', 'consumer_group_lock',

@@ -21,10 +21,10 @@ listen tide_outbox_notify
 listen tide_relay_config; listen tide_job_cancel
 
 -- name: engine_claim
--- The next jobs of a queue.
+-- The next jobs of a queue. Durable only where something else in its transaction has to be.
 select lease_id, id, attempt, kind, name, priority, timeout_seconds, max_attempts, created_at, due_at, payload, headers, metadata, options,
        idempotency_key, run_key, trace_id
-  from tide.job_claim(%(queue)s::int, %(worker)s::bigint, %(want)s::int)
+  from tide.job_claim(%(queue)s::int, %(worker)s::bigint, %(want)s::int, %(durable)s::boolean)
 
 -- name: engine_results
 -- What the jobs returned that claimed ones have waited for.

@@ -184,3 +184,29 @@ def test_a_queue_is_not_idle_while_a_job_lies_below_the_cursor(database: Databas
         session.execute("select tide.job_queue_drop('mail')")
     assert worker.run() == [late]
     assert one(session, idle)
+
+
+@pytest.mark.parametrize(
+    ("limits", "options", "durable", "waits"),
+    [
+        ({}, {}, False, False),
+        ({"fair": True}, {"priority": 3}, False, False),
+        ({}, {}, True, True),
+        ({"concurrency_limit": 5}, {}, False, True),
+        ({"rate": 5}, {}, False, True),
+        ({"key_limit": 5}, {"run_key": "tenant"}, False, True),
+    ],
+)
+def test_a_claim_that_need_not_be_durable_waits_for_the_disk_only_where_a_limit_is_kept(
+    session: Session, limits: dict[str, Any], options: dict[str, Any], durable: bool, waits: bool
+) -> None:
+    session.execute("select tide.job_queue_set('mail', %s)", [Jsonb(limits)])
+    job = enqueue(session, **options)
+    me = Worker(session)
+    with session.transaction():
+        claimed = session.execute(
+            "select c.id from tide.job_queue q, tide.job_claim(q.outbox_id, %s, 10, %s) c", [me.number, durable]
+        ).fetchall()
+        assert claimed == [(job,)]
+        assert (one(session, "show synchronous_commit") == "on") is waits
+    assert one(session, "show synchronous_commit") == "on"

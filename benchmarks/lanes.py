@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import httpx
 
 from benchmarks.backends import webhook
+from benchmarks.backends.kafka import KafkaDestination
 from benchmarks.figures import Effort, Figure, in_turns, ratio, spread
 from benchmarks.pgbench import PAYLOAD
 from benchmarks.stack import Database, Stack, wait_until
@@ -50,6 +51,7 @@ def run(stack: Stack, effort: Effort) -> Iterator[Figure]:
         yield from _figures(f"{what}, 4 lanes", "processes of one thread", results)
         fast = Lanes(stack, database, "fast", kafka, effort, lambda: _delivered(database))
         fast.fill(BACKLOG)
+        KafkaDestination(stack.kafka).make("lanes")
         results = in_turns({str(n): fast.rate_of(n, lanes=n, threads=8) for n in PROCESSES}, effort.rounds)
         yield from _figures("Kafka", "lanes in as many processes", results)
 

@@ -36,7 +36,7 @@ from dramatiq.errors import ConnectionClosed
 from dramatiq.middleware import Middleware
 
 from relay.broker.queues import Depth
-from relay.broker.received import LARGEST_BYTES, Refusals, Refused, too_large
+from relay.broker.received import LARGEST_BYTES, Refusals
 from relay.broker.redis_client import (
     CALL_TIMEOUT_SECONDS,
     Line,
@@ -47,7 +47,7 @@ from relay.broker.redis_client import (
     forget_connections,
     is_wrong_type,
 )
-from relay.broker.redis_consumer import CONSUMER, Outage, Room, Taken, WakingConsumer, consumer_name
+from relay.broker.redis_consumer import CONSUMER, Outage, Room, Taken, WakingConsumer, consumer_name, taken_from
 from relay.errors import ConfigError, NotConnected, RelayError
 from relay.masking import mask
 
@@ -155,7 +155,7 @@ class WakingRedisBroker(RedisBroker):
 
     def fetch(self, queue_name: str) -> Taken | None:
         """One message; None if there is none. Raises Refused."""
-        return _taken(self._fetch(keys=self._fetch_keys(queue_name), args=self._fetch_arguments()))
+        return taken_from(self._fetch(keys=self._fetch_keys(queue_name), args=self._fetch_arguments()))
 
     def fetch_next(self, waiting: Line, queue_name: str, timeout_seconds: float) -> Taken | None:
         """The same as soon as a wake comes, or after the timeout. Raises Refused.
@@ -172,7 +172,7 @@ class WakingRedisBroker(RedisBroker):
         for answer in (found, None if found else woken):  # what was taken is not lost, whatever is wrong with the wakes
             if isinstance(answer, redis.exceptions.RedisError):
                 raise answer
-        return _taken(found)
+        return taken_from(found)
 
     def give_back(self, queue_name: str, message_id: bytes) -> None:
         """Puts a message that was taken back on its queue, and lets another consumer look."""
@@ -273,16 +273,6 @@ class WakingRedisBroker(RedisBroker):
     def close(self) -> None:
         self._line.close()
         self.client.close()
-
-
-def _taken(found: list[Any]) -> Taken | None:
-    """What the script for fetching has answered. Raises Refused."""
-    if not found:
-        return None
-    message_id, message, left = found
-    if isinstance(message, int):
-        raise too_large(message) if message > LARGEST_BYTES else Refused("no_message", "its id has no message")
-    return Taken(message_id, message, left)
 
 
 def _sign(scheduler_id: str) -> str:

@@ -14,7 +14,7 @@ from dramatiq.brokers.redis import _RedisConsumer
 from dramatiq.errors import ConnectionClosed
 
 from relay.broker.queues import carries_drains
-from relay.broker.received import Refused, decode
+from relay.broker.received import LARGEST_BYTES, Refused, decode, too_large
 from relay.broker.redis_client import (
     CALL_TIMEOUT_SECONDS,
     Line,
@@ -49,6 +49,16 @@ class Taken(NamedTuple):
     message: bytes
     left: int
     """How many messages the queue has still."""
+
+
+def taken_from(found: list[Any]) -> Taken | None:
+    """What the script for fetching has answered. Raises Refused."""
+    if not found:
+        return None
+    message_id, message, left = found
+    if isinstance(message, int):
+        raise too_large(message) if message > LARGEST_BYTES else Refused("no_message", "its id has no message")
+    return Taken(message_id, message, left)
 
 
 class Room:

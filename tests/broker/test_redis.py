@@ -183,6 +183,8 @@ def test_a_waiting_worker_takes_a_drain_after_redis_forgot_the_scripts(redis_ser
         for number in range(3):
             enqueue_drain(broker, drain(number), "forward")
             assert numbers(seen, 1) == [number]
+            wait_until(lambda: not broker.client.exists(f"tide:{FORWARD}.msgs"), what="it is acknowledged")
+            wait_until(lambda: broker.client.info("clients")["blocked_clients"], what="the worker waits")
             broker.client.script_flush()
     broker.close()
     assert not [entry for entry in said if entry["log_level"] == "error"]

@@ -1169,7 +1169,7 @@ select p.kind, 'function', unnest(p.names)
         'table_outbox_append_rows', 'table_outbox_columns', 'table_outbox_problem', 'table_outbox_refuse_size',
         'table_outbox_refuse_table', 'table_route_has', 'table_route_query', 'table_route_of', 'table_route_column',
         'table_route_problem', 'keep_table_route', 'is_trusted', 'expression_uses', 'type_uses', 'function_is_harmless',
-        'inbox_look_at', 'is_own_trigger', 'require_own_trigger', 'may_consume', 'may_see_anything',
+        'inbox_look_at', 'inbox_looks_plain', 'inbox_is_plain', 'is_own_trigger', 'require_own_trigger', 'may_consume', 'may_see_anything',
         'require_consumer', 'consumer_room', 'may_see_inbox', 'inbox_require_sight'])
   ) as p (kind, names);
 

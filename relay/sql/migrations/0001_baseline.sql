@@ -1164,7 +1164,7 @@ select p.kind, 'function', unnest(p.names)
         'header_texts', 'inbox_insert', 'inbox_write_copy', 'inbox_move_copy', 'inbox_move_drop', 'inbox_code_of_others', 'inbox_failed', 'inbox_forget', 'inbox_guard', 'inbox_refuse_name', 'inbox_remove',
         'held_for_long', 'lock_holders', 'changing', 'longest_hold', 'newest_message', 'outbox_cut', 'outbox_drop_partitions',
         'outbox_drop_tables', 'outbox_groups', 'outbox_may_go', 'outbox_retained', 'outbox_partitions', 'outbox_truncate', 'record_losses',
-        'outbox_append', 'outbox_take_id', 'outbox_publish_checked', 'outbox_publish_many_checked', 'outbox_make_view', 'outbox_make_views', 'outbox_grant_views',
+        'outbox_append', 'outbox_marked', 'outbox_publish_checked', 'outbox_publish_many_checked', 'outbox_make_view', 'outbox_make_views', 'outbox_grant_views',
         'outbox_revoke_view', 'outbox_changed', 'keep_bell', 'bell_changed', 'outbox_skip_plan', 'outbox_skip_check', 'is_array', 'keep_table_outbox', 'table_key', 'table_outbox_append_chunk',
         'table_outbox_append_rows', 'table_outbox_columns', 'table_outbox_problem', 'table_outbox_refuse_size',
         'table_outbox_refuse_table', 'table_route_has', 'table_route_query', 'table_route_of', 'table_route_column',

@@ -80,11 +80,12 @@ def _many(outbox: str, messages: Iterable[Any]) -> _Arguments:
         payloads.append(json_text(message.payload, f"{place}.payload"))
         keys.append(_key(message.key, f"{place}.key"))
         headers.append(_headers(message.headers, f"{place}.headers"))
+    # What no message has is not sent.
     return {
         "outbox": ("text", outbox),
         "payloads": ("jsonb[]", payloads),
-        "keys": ("text[]", keys),
-        "headers": ("jsonb[]", headers),
+        "keys": ("text[]", keys if any(key is not None for key in keys) else None),
+        "headers": ("jsonb[]", headers if any(each != "{}" for each in headers) else None),
     }
 
 

@@ -6,7 +6,7 @@
 
 -- To be called before anything with the owner's rights reads or writes the table: see table_trust.sql. The lock keeps what
 -- was looked at as it is until the transaction ends: 'access share' for reading.
--- Every write calls it, so it looks at the usual inbox by one statement, whose plan is kept, along indexes.
+-- It looks at the usual inbox by one statement, whose plan is kept, along indexes.
 create or replace function tide.inbox_guard(box tide.inbox, lock_mode text) returns void
 language plpgsql set search_path = pg_catalog, pg_temp
 set plan_cache_mode = force_generic_plan set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off as $$
@@ -50,9 +50,7 @@ end $$;
 create or replace function tide.inbox_notify() returns trigger
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
-    if exists (select from arrived) then
-        perform pg_notify('tide_inbox', tg_argv[0]);
-    end if;
+    perform pg_notify('tide_inbox', tg_argv[0]) from arrived limit 1;
     return null;
 end $$;
 
@@ -70,14 +68,22 @@ begin atomic
         'on conflict (%3$I) do nothing', (box).table_schema, (box).table_name, (box).event_id_col, (box).event_id_type);
 end;
 
--- To plan it takes longer than to write a few rows, so each inbox has a function of its own, tide.inbox_write_<number>, whose
--- plan is kept. A database that lacks one is as right.
+-- Each inbox has a function of its own, tide.inbox_write_<number>, because to plan its INSERT takes longer than to write a few rows, and
+-- to look at its table longer still: the plan is kept, and so is what tide.inbox_is_plain says. A database that lacks one is as right.
+-- It is asked before the lock, as only a table is locked, and under the lock, when PostgreSQL knows what others have done to the table.
 create or replace function tide.inbox_write_copy(box tide.inbox) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+    named    text := format('%I.%I', box.table_schema, box.table_name);
+    is_plain text := format('tide.inbox_is_plain(%L::regclass, %L, %L)', named, box.event_id_col, box.event_id_type);
 begin
     execute format('create or replace function tide.inbox_write_%s(text[], text[], text[], text[], bigint[], text[], text[], text[]) '
                    'returns bigint language plpgsql set search_path = pg_catalog, pg_temp as %L', box.inbox_id,
-                   format('declare written bigint; begin %s; get diagnostics written = row_count; return written; end', tide.inbox_insert(box)));
+                   format('declare written bigint; begin '
+                          'if %1$s then lock table only %2$s in row exclusive mode; end if; '
+                          'if not %1$s then perform tide.inbox_guard(i, ''row exclusive'') from tide.inbox i where i.inbox_id = %3$s; end if; '
+                          '%4$s; get diagnostics written = row_count; return written; end',
+                          is_plain, named, box.inbox_id, tide.inbox_insert(box)));
     execute format('revoke all on function tide.inbox_write_%s from public', box.inbox_id);
 end $$;
 
@@ -90,7 +96,8 @@ language plpgsql security definer
 -- One plan for all calls, also in what is called.
 set search_path = pg_catalog, pg_temp set plan_cache_mode = force_generic_plan as $$
 declare
-    box     tide.inbox;
+    id      int;
+    named   text;
     given   bigint := coalesce(cardinality(event_ids), 0);
     bytes   bigint := coalesce(pg_column_size(payloads), 0)::bigint + coalesce(pg_column_size(headers), 0)
                       + coalesce(pg_column_size(event_ids), 0) + coalesce(pg_column_size(event_types), 0)
@@ -98,25 +105,25 @@ declare
                       + coalesce(pg_column_size(trace_ids), 0);
     written bigint;
 begin
-    select * into box from tide.inbox i where i.name = inbox;
-    if not found then
+    select i.inbox_id, format('%I.%I', i.table_schema, i.table_name) into id, named from tide.inbox i where i.name = inbox;
+    if id is null then
         perform tide.find_inbox(inbox);
     -- JSON cannot be larger; and what is larger together is better written in parts, as the relay then does.
     elsif bytes > 268435456 then
-        raise exception 'inbox "%" was given % bytes in one call, the limit is 268435456', box.name, bytes using
+        raise exception 'inbox "%" was given % bytes in one call, the limit is 268435456', inbox, bytes using
             errcode = 'program_limit_exceeded', hint = 'Nothing was written. Write fewer messages in a call.';
     end if;
-    perform tide.inbox_guard(box, 'row exclusive');
-    if to_regproc('tide.inbox_write_' || box.inbox_id) is not null then
-        execute format('select tide.inbox_write_%s($1, $2, $3, $4, $5, $6, $7, $8)', box.inbox_id) into written
+    if to_regclass(named) is not null and to_regproc('tide.inbox_write_' || id) is not null then
+        execute format('select tide.inbox_write_%s($1, $2, $3, $4, $5, $6, $7, $8)', id) into written
           using event_ids, event_types, sources, aggregate_ids, event_sequences, payloads, headers, trace_ids;
     else
-        execute tide.inbox_insert(box)
+        perform tide.inbox_guard(i, 'row exclusive') from tide.inbox i where i.inbox_id = id;
+        execute (select tide.inbox_insert(i) from tide.inbox i where i.inbox_id = id)
           using event_ids, event_types, sources, aggregate_ids, event_sequences, payloads, headers, trace_ids;
         get diagnostics written = row_count;
     end if;
     if written < given then
-        insert into tide.inbox_duplicates (inbox_id, messages) values (box.inbox_id, given - written);
+        insert into tide.inbox_duplicates (inbox_id, messages) values (id, given - written);
     end if;
     return written;
 end $$;

@@ -35,7 +35,7 @@ begin
 end $$;
 
 -- PostgreSQL cuts names of more than 63 characters: an outbox with a longer one has no view. The check is a few comparisons for
--- nearly each message, and has the limit as it is now. The default of id is tide.outbox_take_id, written out: a statement that is not
+-- nearly each message, and has the limit as it is now. The default of id takes one as tide.outbox_marked says, written out: a statement that is not
 -- prepared would read and inline that function each time; the size of a message is not stored, readers see tide.message_size.
 create or replace function tide.outbox_make_view(box tide.outbox) returns void
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$

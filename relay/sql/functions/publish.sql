@@ -127,16 +127,16 @@ begin
         else tide.outbox_ask(outbox_id) end;
 end $$;
 
--- The id of a message: a mark, then a look at the bell, then the next id. One expression, so that PL/pgSQL and the defaults of a
--- view run it as part of their INSERT; and a short one, because PostgreSQL sets it up for each. The setting is as in tide.outbox_mark.
-create or replace function tide.outbox_take_id(outbox_id int, class int, setting text, ids regclass, bell regclass, near bigint) returns bigint
+-- A mark, then a look at the bell; returns the sequence, for nextval to take an id from then. One expression, so that PL/pgSQL and the
+-- defaults of a view run it as part of their INSERT; and a short one, because PostgreSQL sets it up for each. The setting is as in tide.outbox_mark.
+create or replace function tide.outbox_marked(outbox_id int, class int, setting text, ids regclass, bell regclass, near bigint) returns regclass
 language sql volatile
-return nextval(case
+return case
     when coalesce(current_setting(setting, true), '') = ''
          and set_config(setting, concat(pg_current_xact_id(), ' 0', pg_sequence_last_value(ids)), true) <> ''
          and pg_try_advisory_xact_lock_shared(class, (coalesce(pg_sequence_last_value(ids), 0) & 2147483647)::int)
          and pg_sequence_last_value(bell) = 1 then ids
-    else tide.outbox_more(outbox_id, class, setting, ids, bell, near) end);
+    else tide.outbox_more(outbox_id, class, setting, ids, bell, near) end;
 
 -- The bytes of a message as text. An INSERT into a view does not store them: a row cannot be given what depends on it for less than
 -- the whole INSERT costs.
@@ -216,7 +216,7 @@ declare
     new_id bigint;
 begin
     insert into tide.message (outbox_id, id, size, key, headers, payload)
-    select o.outbox_id, tide.outbox_take_id(o.outbox_id, o.mark_class, o.mark_setting, o.ids, o.bell, o.partition_size / 100),
+    select o.outbox_id, nextval(tide.outbox_marked(o.outbox_id, o.mark_class, o.mark_setting, o.ids, o.bell, o.partition_size / 100)),
            m.size, key, coalesce(headers, '{}'), coalesce(payload, 'null')
       from tide.outbox o
      cross join (select case when tide.far_too_large(1048576, payload, headers) then null

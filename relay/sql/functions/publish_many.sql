@@ -1,7 +1,6 @@
 -- Publishing many messages in one call. The protocol: see publish.sql.
 
--- Publishes without any check, for functions that have made their own. The mark, then the look at the bell, then the rows: as in
--- tide.outbox_publish_many.
+-- Publishes without any check, for functions that have made their own. The mark, then the look at the bell, then the rows.
 create or replace function tide.outbox_append(box tide.outbox, payloads jsonb[], keys text[], headers jsonb[]) returns bigint[]
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -76,8 +75,8 @@ begin
     return tide.outbox_append(box, payloads, keys, headers);
 end $$;
 
--- Two statements: the mark and the look at the bell, then the rows in the order of the array. Each message is measured once, as it is
--- written.
+-- Two statements: the mark, the look at the bell and the ids, then the rows in the order of the arrays, which set-returning functions in
+-- the select list pass on one by one. Each message is measured once, as it is written.
 create or replace function tide.outbox_publish_many(
     outbox text, payloads jsonb[], keys text[] default null, headers jsonb[] default null
 ) returns bigint[]
@@ -85,39 +84,32 @@ language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 #variable_conflict use_variable
 declare
     in_outbox int;
-    ids       regclass;
     max_bytes int;
-    rings     boolean;
     new_ids   bigint[];
 begin
-    select o.outbox_id, o.ids, o.max_payload_bytes,
-           tide.outbox_mark(o.outbox_id, o.mark_class, o.mark_setting, o.ids) and pg_sequence_last_value(o.bell) > 1
-      into in_outbox, ids, max_bytes, rings
-      from tide.outbox o
-     where o.name = outbox and o.enabled and not o.guarded
-       and cardinality(payloads) between 1 and o.partition_size / 100
-       and coalesce(cardinality(keys) = cardinality(payloads), true) and coalesce(cardinality(headers) = cardinality(payloads), true)
-       and pg_column_size(payloads)::bigint + coalesce(pg_column_size(keys), 0) + coalesce(pg_column_size(headers), 0)
-           <= least(8 * o.max_payload_bytes::bigint, 268435456);
+    select b.outbox_id, b.max_payload_bytes, array(select nextval(b.ids) from unnest(payloads)) into in_outbox, max_bytes, new_ids
+      from (select o.outbox_id, o.max_payload_bytes,
+                   tide.outbox_marked(o.outbox_id, o.mark_class, o.mark_setting, o.ids, o.bell, o.partition_size / 100) as ids
+              from tide.outbox o
+             where o.name = outbox and o.enabled and not o.guarded
+               and cardinality(payloads) between 1 and o.partition_size / 100
+               and coalesce(cardinality(keys) = cardinality(payloads), true)
+               and coalesce(cardinality(headers) = cardinality(payloads), true)
+               and pg_column_size(payloads)::bigint + coalesce(pg_column_size(keys), 0) + coalesce(pg_column_size(headers), 0)
+                   <= least(8 * o.max_payload_bytes::bigint, 268435456) offset 0) b;
     if in_outbox is null then
         return tide.outbox_publish_many_checked(outbox, payloads, keys, headers);
     end if;
-    with written as (
-        insert into tide.message (outbox_id, id, size, key, headers, payload)
-        select in_outbox, nextval(ids),
-               case when m.size <= max_bytes and m.headers @> '{}' then m.size
-                    else tide.outbox_refuse(outbox, m.headers, m.size, format('message %s of the array: ', m.number))::int end,
-               m.key, m.headers, m.payload
-          from (select coalesce(g.payload, 'null') as payload, g.key, coalesce(g.headers, '{}') as headers, g.number,
-                       coalesce(octet_length(g.payload::text), 4) + coalesce(octet_length(g.headers::text), 2)
-                       + coalesce(octet_length(g.key), 0) as size
-                  from unnest(payloads, keys, headers) with ordinality as g (payload, key, headers, number) offset 0) m
-        returning id
-    )
-    select array_agg(w.id) into new_ids from written w;
-    if rings then
-        perform pg_notify('tide_outbox_notify', outbox) where tide.outbox_asleep(in_outbox);
-    end if;
+    insert into tide.message (outbox_id, id, size, key, headers, payload)
+    select in_outbox, m.id,
+           case when m.size <= max_bytes and m.headers @> '{}' then m.size
+                else tide.outbox_refuse(outbox, m.headers, m.size, format('message %s of the array: ', array_position(new_ids, m.id)))::int end,
+           m.key, m.headers, m.payload
+      from (select g.id, g.key, coalesce(g.payload, 'null') as payload, coalesce(g.headers, '{}') as headers,
+                   coalesce(octet_length(g.payload::text), 4) + coalesce(octet_length(g.headers::text), 2)
+                   + coalesce(octet_length(g.key), 0) as size
+              from (select unnest(new_ids) as id, unnest(payloads) as payload, unnest(keys) as key, unnest(headers) as headers) g
+            offset 0) m;
     return new_ids;
 end $$;
 comment on function tide.outbox_publish_many is 'Publishes messages in the order of the array and returns their ids in that order.';

@@ -131,6 +131,25 @@ begin atomic
       from pg_class c where c.oid = relation;
 end;
 
+-- The same, as the catalogs are now: a volatile function has a snapshot of its own. Under REPEATABLE READ there is no such snapshot,
+-- so there nothing is known to be plain.
+create or replace function tide.inbox_looks_plain(relation regclass, id_col name, id_type text) returns boolean
+language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
+begin
+    return current_setting('transaction_isolation') = 'read committed'
+       and coalesce((select p.is_plain and p.id_type = inbox_looks_plain.id_type from tide.inbox_look_at(relation, id_col) p), false);
+end $$;
+
+-- The same for writes, which do not look while the table is as it was. It is not immutable, and is called so on purpose: with constants,
+-- PostgreSQL computes it when it plans the expression, and keeps the answer with the plan. A constant of type regclass makes the plan
+-- depend on that table: whatever changes the table, and so all that is looked at, has PostgreSQL plan again. It receives that when it
+-- takes a lock, so who has just locked the table against changes has the answer of now.
+create or replace function tide.inbox_is_plain(relation regclass, id_col name, id_type text) returns boolean
+language plpgsql immutable set search_path = pg_catalog, pg_temp as $$
+begin
+    return tide.inbox_looks_plain(relation, id_col, id_type);
+end $$;
+
 -- The code on a table that is not known to be harmless, as a sentence for people, or null. Rows of tables that refer to
 -- this one and are deleted or changed with its rows count as its own; those of tables that inherit from it would, and
 -- are not needed.

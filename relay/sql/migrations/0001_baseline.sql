@@ -1164,12 +1164,12 @@ select p.kind, 'function', unnest(p.names)
         'header_texts', 'inbox_insert', 'inbox_write_copy', 'inbox_move_copy', 'inbox_move_drop', 'inbox_code_of_others', 'inbox_failed', 'inbox_forget', 'inbox_guard', 'inbox_refuse_name', 'inbox_remove',
         'held_for_long', 'lock_holders', 'changing', 'longest_hold', 'newest_message', 'outbox_cut', 'outbox_drop_partitions',
         'outbox_drop_tables', 'outbox_groups', 'outbox_may_go', 'outbox_retained', 'outbox_partitions', 'outbox_truncate', 'record_losses',
-        'outbox_append', 'outbox_take_id', 'outbox_publish_checked', 'outbox_publish_many_checked', 'outbox_make_view', 'outbox_make_views', 'outbox_grant_views',
+        'outbox_append', 'outbox_marked', 'outbox_publish_checked', 'outbox_publish_many_checked', 'outbox_make_view', 'outbox_make_views', 'outbox_grant_views',
         'outbox_revoke_view', 'outbox_changed', 'keep_bell', 'bell_changed', 'outbox_skip_plan', 'outbox_skip_check', 'is_array', 'keep_table_outbox', 'table_key', 'table_outbox_append_chunk',
         'table_outbox_append_rows', 'table_outbox_columns', 'table_outbox_problem', 'table_outbox_refuse_size',
         'table_outbox_refuse_table', 'table_route_has', 'table_route_query', 'table_route_of', 'table_route_column',
         'table_route_problem', 'keep_table_route', 'is_trusted', 'expression_uses', 'type_uses', 'function_is_harmless',
-        'inbox_look_at', 'is_own_trigger', 'require_own_trigger', 'may_consume', 'may_see_anything',
+        'inbox_look_at', 'inbox_looks_plain', 'inbox_is_plain', 'is_own_trigger', 'require_own_trigger', 'may_consume', 'may_see_anything',
         'require_consumer', 'consumer_room', 'may_see_inbox', 'inbox_require_sight'])
   ) as p (kind, names);
 

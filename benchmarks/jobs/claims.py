@@ -32,7 +32,7 @@ def run(stack: Stack, effort: Effort, programs: Sequence[Program]) -> Iterator[F
 
 def _compared(found: dict[str, System], want: int, backlog: int, effort: Effort) -> Iterator[Figure]:
     variants = {
-        name: lambda system=system: system.ask(do="claim", want=want, times=TIMES)  # type: ignore[misc]
+        name: lambda system=system: system.ask(do="claim", want=want, times=TIMES)
         for name, system in found.items()
         if want in system.program.claims
     }

@@ -142,6 +142,7 @@ select tide.job_enqueue('mail', 'send', dedupe_key => 'e', debounce => '1 s', de
 select * from tide.job_enqueued('mail', tide.job_enqueue('mail', 'send'))
 select tide.job_enqueue_many('mail', '{send}', '{"{}", "{}"}', run_keys => '{r, s}')
 select tide.job_enqueue_many('mail', '{send}', '{"{}", "{}"}', idempotency_keys => '{l, m}')
+select tide.job_enqueue_plain('mail', 'send', '{}')
 select tide.job_uuid(1, 1), tide.job_of_uuid(tide.job_uuid(1, 1))
 select tide.job_queue_pause('mail')
 select tide.job_queue_resume('mail')

@@ -34,11 +34,18 @@ class Changes:
         self.random = random.Random(seed)
         self._kinds: list[list[Callable[[], None]]] = [
             [self._put_person, self._put_person, self._drop_person, self._move_people, self._renumber_person],
-            [self._put_sale, self._put_sale, self._drop_sales, self._raise_sales, self._rename_notes],
-            [self._add_visits, self._drop_visit],
+            [
+                self._put_sale,
+                self._put_sale,
+                self._drop_sales,
+                self._raise_sales,
+                self._rename_notes,
+                self._empty("sales"),
+            ],
+            [self._add_visits, self._drop_visit, self._empty("visits")],
             [self._put_reading, self._move_readings],
             [self._put_price, self._reform_price, self._drop_price],
-            [self._put_tag, self._put_tag, self._drop_tags],
+            [self._put_tag, self._put_tag, self._drop_tags, self._empty("tags")],
         ]
 
     def make(self, number: int) -> None:
@@ -52,6 +59,15 @@ class Changes:
         for _ in range(15):
             for kinds in self._kinds:
                 kinds[0]()
+
+    def _empty(self, table: str) -> Callable[[], None]:
+        """Rarely, a TRUNCATE: no row tells what went."""
+
+        def empty() -> None:
+            if self.random.random() < 0.2:
+                self._run(f"truncate {table}")
+
+        return empty
 
     def _run(self, statement: str, *values: object) -> None:
         self._connection.execute(statement, values)  # type: ignore[arg-type]

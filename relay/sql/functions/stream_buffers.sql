@@ -57,6 +57,9 @@ begin
         execute format('alter table tide_stream.m_%s alter __rows set storage external', source);
         execute format('create index on tide_stream.m_%s (__xid)', source);
         insert into tide.stream_buffer (source, columns, append_only) values (stream_buffer_make.source, '{}', tide.stream_appends(source));
+    elsif not wanted <@ have then
+        -- The view before its tables, as those do that read it: the other way round both would wait for each other.
+        execute format('lock table tide_stream.d_%s in access exclusive mode', source);
     end if;
     for col in select a.attnum, a.attname, format_type(a.atttypid, a.atttypmod) as type, l.collation_name
                  from pg_attribute a

@@ -324,7 +324,7 @@ def test_what_many_rows_became_is_in_arrays_and_is_followed_counted_and_removed(
 @pytest.mark.parametrize("rows", [20, 21, 1000, 1001, 2500, 10_000, 10_001, 12_500])
 def test_statements_of_any_size_are_stored_whole_whatever_the_columns_are_called(connection, rows):
     connection.execute("create table many (id int primary key, names text, stored int, cut int)")
-    create(connection, "found", "select names, stored, cut from many")
+    create(connection, "found", "select names, stored, cut from many", refresh_mode="DIFFERENTIAL")
     analyse_and_keep(connection, "found")
     refresh(connection, "found")
     written = [

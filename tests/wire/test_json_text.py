@@ -70,10 +70,10 @@ def assert_that_both_agree(text: str) -> None:
     assert is_value(text) == (outcome(lambda value: value_end(value, 0), text) == repr(len(text)))
 
 
-@pytest.mark.parametrize("value", VALUES, ids=range(len(VALUES)))
 @pytest.mark.parametrize("around", ["%s", '{"x":%s}', '{"x": %s ,"y":2}', "{%s:1}", " %s\n", '{"x":"\ud800","y":%s}'])
-def test_the_answers_are_those_of_the_scanner(value: str, around: str) -> None:
-    assert_that_both_agree(around % value)
+def test_the_answers_are_those_of_the_scanner(around: str) -> None:
+    for value in VALUES:
+        assert_that_both_agree(around % value)
 
 
 @given(DOCUMENTS)

@@ -62,16 +62,15 @@ def test_each_alert_has_a_runbook_and_each_runbook_an_alert():
     assert sorted(headings) == sorted(ALERTS)
 
 
-@pytest.mark.parametrize("panel", panels(), ids=lambda panel: panel["title"])
-def test_a_panel_has_a_unit_a_description_and_the_chosen_data_source(panel):
-    assert panel["description"].endswith(".")
-    assert panel["fieldConfig"]["defaults"]["unit"]
+def test_a_panel_has_a_unit_a_description_and_the_chosen_data_source():
     source = {"type": "prometheus", "uid": "${datasource}"}
-    assert [panel["datasource"], *(target["datasource"] for target in panel["targets"])] == [source] * (
-        1 + len(panel["targets"])
-    )
-    assert len({target["refId"] for target in panel["targets"]}) == len(panel["targets"]) > 0
-    assert all("$namespace" in target["expr"] for target in panel["targets"])
+    for panel in panels():
+        title, targets = panel["title"], panel["targets"]
+        assert panel["description"].endswith("."), title
+        assert panel["fieldConfig"]["defaults"]["unit"], title
+        assert all(one["datasource"] == source for one in (panel, *targets)), title
+        assert len({target["refId"] for target in targets}) == len(targets) > 0, title
+        assert all("$namespace" in target["expr"] for target in targets), title
 
 
 def test_the_panels_of_the_dashboard_have_ids_and_places_of_their_own():

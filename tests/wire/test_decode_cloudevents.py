@@ -82,13 +82,13 @@ def test_rabbitmqs_own_binding_is_read_too() -> None:
 @pytest.mark.parametrize("binding", BINDINGS)
 @pytest.mark.parametrize("wire_format", ["cloudevents", "cloudevents_structured"])
 class TestOurOwnEvents:
-    @pytest.mark.parametrize("payload", AWKWARD, ids=lambda payload: payload[:16].decode())
-    def test_come_back_untouched(self, binding: Binding | None, wire_format: str, payload: bytes) -> None:
-        sent = record(binding, payload, {"type": "paid", "tenant": 'ü %41 "x"'}, ODD_KEY, wire_format)
-        made = row(Received("s", sent.body, sent.headers), wire_format="cloudevents")
-        assert made[:5] == ("orders:17", "paid", "/tide-relay/orders", ODD_KEY, None)
-        assert made.payload == payload.decode()
-        assert json.loads(made.headers)["tenant"] == 'ü %41 "x"'
+    def test_come_back_untouched(self, binding: Binding | None, wire_format: str) -> None:
+        for payload in AWKWARD:
+            sent = record(binding, payload, {"type": "paid", "tenant": 'ü %41 "x"'}, ODD_KEY, wire_format)
+            made = row(Received("s", sent.body, sent.headers), wire_format="cloudevents")
+            assert made[:5] == ("orders:17", "paid", "/tide-relay/orders", ODD_KEY, None)
+            assert made.payload == payload.decode()
+            assert json.loads(made.headers)["tenant"] == 'ü %41 "x"'
 
     def test_come_back_from_a_transport_that_lowers_names(self, binding: Binding | None, wire_format: str) -> None:
         sent = record(binding, wire_format=wire_format)

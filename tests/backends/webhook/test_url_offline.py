@@ -95,18 +95,15 @@ class TestTheRegistries:
     PUBLIC = "192.31.196.0/24 192.52.193.0/24 192.175.48.0/24 2620:4f:8000::/48 64:ff9b::8.0.0.0/104 ::ffff:8.0.0.0/104"
 
     @pytest.mark.parametrize(
-        ("network", "by_default", "allowed"),
-        [
-            *((network, False, True) for network in PRIVATE.split()),
-            *((network, False, False) for network in NEVER.split()),
-            *((network, True, True) for network in PUBLIC.split()),
-        ],
+        ("networks", "by_default", "allowed"),
+        [(PRIVATE, False, True), (NEVER, False, False), (PUBLIC, True, True)],
+        ids=["private", "never", "public"],
     )
-    def test_are_known(self, network: str, by_default: bool, allowed: bool) -> None:
-        block = ipaddress.ip_network(network)
-        for address in (block[0], block[-1]):
-            assert may_reach(address, allow_private=False) is by_default
-            assert may_reach(address, allow_private=True) is allowed
+    def test_are_known(self, networks: str, by_default: bool, allowed: bool) -> None:
+        for block in map(ipaddress.ip_network, networks.split()):
+            for address in (block[0], block[-1]):
+                assert may_reach(address, allow_private=False) is by_default, address
+                assert may_reach(address, allow_private=True) is allowed, address
 
 
 class TestAddressesInIpv6:

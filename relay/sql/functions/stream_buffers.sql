@@ -20,6 +20,39 @@ begin atomic
      where f.source = stream_buffer_columns.source;
 end;
 
+-- Whether the buffer of a source has all that stream tables want, under the names of now; null if there is none.
+create or replace function tide.stream_buffer_serves(source oid) returns boolean
+language sql stable set search_path = pg_catalog, pg_temp
+begin atomic
+    select tide.stream_wanted(source) <@ b.columns and b.append_only = tide.stream_appends(source)
+           and not exists (select from tide.stream_buffer_columns(source) c where not c.same or c.name <> c.named)
+      from tide.stream_buffer b where b.source = stream_buffer_serves.source;
+end;
+
+-- Makes the capture of all sources of a stream table what is needed. Refreshes read buffers in an order of their own, so what is
+-- changed of several is locked before anything of it is: who then waits in a circle with a refresh lets go of all, and begins again.
+create or replace function tide.stream_capture_sources(stream_id int) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+    sources oid[] := array(select s.source from tide.stream_source s where s.stream_id = stream_capture_sources.stream_id order by s.source);
+    views   text := (select string_agg(format('tide_stream.d_%s', s), ', ') from unnest(sources) s
+                      where not tide.stream_buffer_serves(s) and to_regclass(format('tide_stream.d_%s', s)) is not null);
+begin
+    if views is not null then
+        for attempt in 1 .. 10 loop
+            begin
+                execute format('lock table %s in access exclusive mode', views);  -- and the tables below
+                exit;
+            exception when deadlock_detected then
+                if attempt = 10 then
+                    raise;
+                end if;
+            end;
+        end loop;
+    end if;
+    perform tide.stream_capture_source(s) from unnest(sources) s;
+end $$;
+
 -- Makes the buffer of a source, or makes it what is wanted. Columns that no one reads any more stay until the last reader leaves.
 create or replace function tide.stream_buffer_make(source oid, wanted smallint[]) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
@@ -57,9 +90,6 @@ begin
         execute format('alter table tide_stream.m_%s alter __rows set storage external', source);
         execute format('create index on tide_stream.m_%s (__xid)', source);
         insert into tide.stream_buffer (source, columns, append_only) values (stream_buffer_make.source, '{}', tide.stream_appends(source));
-    elsif not wanted <@ have then
-        -- The view before its tables, as those do that read it: the other way round both would wait for each other.
-        execute format('lock table tide_stream.d_%s in access exclusive mode', source);
     end if;
     for col in select a.attnum, a.attname, format_type(a.atttypid, a.atttypmod) as type, l.collation_name
                  from pg_attribute a

@@ -91,9 +91,7 @@ language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
     wanted  smallint[] := tide.stream_wanted(source);
     appends boolean := tide.stream_appends(source);
-    -- Whether the buffer has all that is wanted, under the names of now.
-    is_same boolean := wanted <@ (select b.columns from tide.stream_buffer b where b.source = stream_capture_source.source and b.append_only = appends)
-                       and not exists (select from tide.stream_buffer_columns(source) c where not c.same or c.name <> c.named);
+    is_same boolean := coalesce(tide.stream_buffer_serves(source), false);
     by_row  boolean;
     part    regclass;
     event   text;
@@ -105,7 +103,7 @@ begin
     if wanted is null or exists (select from tide.stream_buffer b where b.source = stream_capture_source.source and b.append_only <> appends) then
         perform tide.stream_buffer_drop(source);
     end if;
-    if wanted is not null then
+    if wanted is not null and not is_same then
         perform tide.stream_buffer_make(source, wanted);
     end if;
     for part in select c from tide.stream_captured(source) c order by c loop

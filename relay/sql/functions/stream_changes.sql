@@ -67,7 +67,7 @@ begin
     update tide.stream_state s set frontier = null where s.stream_id = line.stream_id;
     sources := array(select s.source from tide.stream_source s where s.stream_id = line.stream_id);
     perform tide.stream_sources_read(line.stream_id);
-    perform tide.stream_capture_source(s.source) from tide.stream_source s where s.stream_id = line.stream_id;
+    perform tide.stream_capture_sources(line.stream_id);
     perform tide.stream_capture_end(s) from unnest(sources) s
       where s not in (select n.source from tide.stream_source n where n.stream_id = line.stream_id);
     perform tide.stream_regroup();
@@ -141,7 +141,7 @@ begin
         if line.refresh_mode <> 'IMMEDIATE' then
             perform tide.stream_immediate_drop(line.stream_id);
         end if;
-        perform tide.stream_capture_source(s.source) from tide.stream_source s where s.stream_id = line.stream_id;
+        perform tide.stream_capture_sources(line.stream_id);
     end if;
     perform tide.stream_configure(line);
 end $$;

@@ -121,7 +121,7 @@ begin
         delete from tide.stream_plan p where p.stream_id = line.stream_id and p.reason is not null;
     end if;
     if tide.stream_sources_now(line.stream_id) is null or tide.stream_capture_differs(line.stream_id) then
-        perform tide.stream_capture_source(s.source) from tide.stream_source s where s.stream_id = line.stream_id;
+        perform tide.stream_capture_sources(line.stream_id);
     end if;
     unplanned := tide.stream_unplanned(line, version);
     if not unplanned then

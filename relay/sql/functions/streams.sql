@@ -246,7 +246,7 @@ begin
     perform tide.stream_immediate_check(made);
     insert into tide.stream_state (stream_id) values (next_id);
     perform tide.stream_sources_read(next_id);
-    perform tide.stream_capture_source(s.source) from tide.stream_source s where s.stream_id = next_id;
+    perform tide.stream_capture_sources(next_id);
     perform tide.stream_configure(made);
 end $$;
 

@@ -1066,7 +1066,7 @@ select p.kind, 'function', unnest(p.names)
     -- A query runs with the rights of who owns the schema: tide.stream_create refuses everybody else.
     ('owner', array[
         'stream_interval_ms', 'stream_tables_read', 'stream_unseen', 'stream_read_again',
-        'stream_trees', 'stream_always_reason', 'stream_capture', 'stream_capture_source', 'stream_capture_end', 'stream_captured',
+        'stream_trees', 'stream_always_reason', 'stream_capture', 'stream_capture_source', 'stream_capture_sources', 'stream_buffer_serves', 'stream_capture_end', 'stream_captured',
         'stream_sources_now', 'stream_cluster', 'stream_captures', 'stream_full', 'find_stream',
         'stream_configure', 'stream_day', 'stream_refreshed', 'stream_reason',
         'stream_buffer_clean', 'stream_buffer_columns', 'stream_buffer_drop', 'stream_buffer_function', 'stream_buffer_make',

@@ -132,6 +132,8 @@ def test_a_scheduler_that_cannot_reach_its_broker_is_named(database: Database, r
     make_pipeline(database, {"sink_type": "stdout"})
     with fleet(database.url, "redis://:s3cret-of-broker@127.0.0.1:1/0", workers=False):
         found = wait_for(database, redis_server.url, "broker of schedulers", "1 scheduler cannot use its broker")
+        # It says so before it owns anything.
+        found = wait_for(database, redis_server.url, "scheduler", "1 pipeline")
         assert failed(found) == ["broker of schedulers", "workers"], "workers are missing too"
         assert "127.0.0.1:1" in found["broker of schedulers"]["found"]
         with database.connect() as db:

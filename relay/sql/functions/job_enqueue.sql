@@ -89,7 +89,7 @@ begin
 end $$;
 
 -- The id of a plain job, in one expression as that of a message: a mark, then a look at the bell, then the next id; see
--- tide.outbox_take_id. While a queue is idle its bell is armed: so the way that rings is short, too.
+-- tide.outbox_marked. While a queue is idle its bell is armed: so the way that rings is short, too.
 create or replace function tide.job_take_id(outbox_id int, name text, class int, setting text, ids regclass, bell regclass) returns bigint
 language sql volatile
 return nextval(case
